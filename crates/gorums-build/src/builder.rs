@@ -1,0 +1,469 @@
+//! What a build script configures.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::codegen::{Attributes, Generator, Settings, parse_attribute};
+use crate::comments;
+use crate::descriptor::{DescriptorSet, Targets};
+use crate::error::{Diagnostic, Error};
+use crate::front_end;
+use crate::model::Services;
+use crate::output::{IncludeFrom, Output, write_if_changed};
+use crate::patterns::Pattern;
+
+/// Starts to configure the code generator.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// gorums_build::configure()
+///     .build_server(false)
+///     .message_attribute(".", "#[derive(serde::Serialize)]")
+///     .compile_protos(&["proto/storage.proto"], &["proto"])?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn configure() -> Builder {
+    Builder {
+        build_client: true,
+        build_server: true,
+        default_stubs: false,
+        compile_well_known_types: false,
+        emit_rerun_if_changed: env::var_os("CARGO").is_some(),
+        out_dir: None,
+        include_file: None,
+        file_descriptor_set_path: None,
+        extern_paths: Vec::new(),
+        type_attributes: Vec::new(),
+        field_attributes: Vec::new(),
+        message_attributes: Vec::new(),
+        enum_attributes: Vec::new(),
+        client_attributes: Vec::new(),
+        client_mod_attributes: Vec::new(),
+        server_attributes: Vec::new(),
+        server_mod_attributes: Vec::new(),
+        trait_attributes: Vec::new(),
+        boxed: Vec::new(),
+        btree_map: Vec::new(),
+        bytes: Vec::new(),
+        skip_debug: Vec::new(),
+        disable_comments: Vec::new(),
+    }
+}
+
+/// Compiles one `.proto` file with the default settings. Imports are looked up in its folder.
+///
+/// # Errors
+///
+/// As for [`Builder::compile_protos`].
+pub fn compile_protos(proto: impl AsRef<Path>) -> Result<(), Error> {
+    let proto = proto.as_ref();
+    let include = proto.parent().unwrap_or(Path::new(""));
+    configure().compile_protos(&[proto], &[include])
+}
+
+/// Settings of the code generator, made by [`configure`].
+///
+/// Where a setting takes a *path*, it chooses proto items: with a leading dot by the start of their full name (`.proto.Storage`;
+/// `.` alone is everything), without one by its end (`Storage`, `proto.Storage`). Settings with a path can be given several times.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is generated until the files are compiled"]
+pub struct Builder {
+    build_client: bool,
+    build_server: bool,
+    default_stubs: bool,
+    compile_well_known_types: bool,
+    emit_rerun_if_changed: bool,
+    out_dir: Option<PathBuf>,
+    include_file: Option<PathBuf>,
+    file_descriptor_set_path: Option<PathBuf>,
+    extern_paths: Vec<(String, String)>,
+    type_attributes: Vec<(String, String)>,
+    field_attributes: Vec<(String, String)>,
+    message_attributes: Vec<(String, String)>,
+    enum_attributes: Vec<(String, String)>,
+    client_attributes: Vec<(String, String)>,
+    client_mod_attributes: Vec<(String, String)>,
+    server_attributes: Vec<(String, String)>,
+    server_mod_attributes: Vec<(String, String)>,
+    trait_attributes: Vec<(String, String)>,
+    boxed: Vec<String>,
+    btree_map: Vec<String>,
+    bytes: Vec<String>,
+    skip_debug: Vec<String>,
+    disable_comments: Vec<String>,
+}
+
+impl Builder {
+    /// Compiles `.proto` files, and writes one Rust file for each package into the output folder.
+    ///
+    /// Both the files and their imports are looked up in the include folders, in order; the current folder is used if there are none.
+    /// `gorums.proto` and the well-known types of protobuf need no folder. A `gorums.proto` in an include folder comes before the
+    /// built-in one, except for the Go library's, which is written in a protobuf edition.
+    ///
+    /// Imported files give their messages; their services are generated only if the file is among `protos`.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes in the files, see [`Error::diagnostics`]; a setting that makes no sense; a failure to read or write.
+    /// Nothing is written unless all code could be generated.
+    pub fn compile_protos(
+        self,
+        protos: &[impl AsRef<Path>],
+        includes: &[impl AsRef<Path>],
+    ) -> Result<(), Error> {
+        self.compile_protos_with_config(prost_build::Config::new(), protos, includes)
+    }
+
+    /// Like [`compile_protos`](Self::compile_protos), with settings of prost that have no method here.
+    ///
+    /// Settings of the builder are added to those of `config`. What concerns files and formatting (`out_dir`, `include_file`, `format`
+    /// and the like) is only taken from the builder. Types given to [`prost_build::Config::extern_path`] have to be absolute
+    /// Rust paths that begin with `::` or `crate::`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`compile_protos`](Self::compile_protos).
+    pub fn compile_protos_with_config(
+        self,
+        config: prost_build::Config,
+        protos: &[impl AsRef<Path>],
+        includes: &[impl AsRef<Path>],
+    ) -> Result<(), Error> {
+        let protos = to_paths(protos);
+        let mut includes = to_paths(includes);
+        if includes.is_empty() {
+            includes.push(PathBuf::from("."));
+        }
+        let compiled = front_end::compile(&protos, &includes);
+        if self.emit_rerun_if_changed {
+            print_rerun_if_changed(&compiled.descriptors);
+        }
+        let output = self.generate(config, &compiled.descriptors, compiled.mistakes)?;
+        self.write(&output, &compiled.descriptors)
+    }
+
+    /// Generates code from descriptors that `protoc` or another compiler made.
+    ///
+    /// It takes an *encoded* `google.protobuf.FileDescriptorSet`, and not `prost_types::FileDescriptorSet`, because the latter has
+    /// lost the options that say how a method is called. It has to contain all imports, and should have source positions, as from
+    /// `protoc --include_imports --include_source_info --descriptor_set_out=FILE`. The services of all files in it are generated.
+    ///
+    /// # Errors
+    ///
+    /// As for [`compile_protos`](Self::compile_protos), and if the bytes are no descriptor set.
+    pub fn compile_fds(self, encoded: impl Into<Vec<u8>>) -> Result<(), Error> {
+        self.compile_fds_with_config(prost_build::Config::new(), encoded)
+    }
+
+    /// Like [`compile_fds`](Self::compile_fds), with settings of prost that have no method here.
+    ///
+    /// # Errors
+    ///
+    /// As for [`compile_fds`](Self::compile_fds).
+    pub fn compile_fds_with_config(
+        self,
+        config: prost_build::Config,
+        encoded: impl Into<Vec<u8>>,
+    ) -> Result<(), Error> {
+        let descriptors = DescriptorSet {
+            encoded: encoded.into(),
+            targets: Targets::All,
+            paths: BTreeMap::new(),
+        };
+        let output = self.generate(config, &descriptors, Vec::new())?;
+        self.write(&output, &descriptors)
+    }
+
+    /// Whether to generate clients. They are by default.
+    pub fn build_client(mut self, enable: bool) -> Self {
+        self.build_client = enable;
+        self
+    }
+
+    /// Whether to generate servers. They are by default.
+    pub fn build_server(mut self, enable: bool) -> Self {
+        self.build_server = enable;
+        self
+    }
+
+    /// Whether handlers have a body by default: it answers that the method is unimplemented, or ignores a request that has no
+    /// reply. They have none by default, so that the compiler tells which handler is missing.
+    pub fn generate_default_stubs(mut self, enable: bool) -> Self {
+        self.default_stubs = enable;
+        self
+    }
+
+    /// The folder for the generated files, instead of the one that cargo gives to the build script (`OUT_DIR`).
+    pub fn out_dir(mut self, path: impl AsRef<Path>) -> Self {
+        self.out_dir = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Also writes a file with this name that includes all generated files, each in the modules of its package.
+    pub fn include_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.include_file = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Also writes the encoded descriptors of all compiled files, for reflection or another generator.
+    pub fn file_descriptor_set_path(mut self, path: impl AsRef<Path>) -> Self {
+        self.file_descriptor_set_path = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Uses an existing Rust type or module for a proto message, enum or package, and does not generate it.
+    ///
+    /// The proto path begins with a dot; the Rust path begins with `::`, `crate::` or the name of a crate.
+    pub fn extern_path(mut self, proto_path: impl AsRef<str>, rust_path: impl AsRef<str>) -> Self {
+        self.extern_paths.push(pair(proto_path, rust_path));
+        self
+    }
+
+    /// Whether to generate the well-known types of protobuf too, in a package `google.protobuf`. By default they are those of the
+    /// crate `prost-types`, and `google.protobuf.Empty` is `()`.
+    pub fn compile_well_known_types(mut self, enable: bool) -> Self {
+        self.compile_well_known_types = enable;
+        self
+    }
+
+    /// Adds an attribute to messages, enums and oneofs.
+    pub fn type_attribute(mut self, path: impl AsRef<str>, attribute: impl AsRef<str>) -> Self {
+        self.type_attributes.push(pair(path, attribute));
+        self
+    }
+
+    /// Adds an attribute to fields of messages.
+    pub fn field_attribute(mut self, path: impl AsRef<str>, attribute: impl AsRef<str>) -> Self {
+        self.field_attributes.push(pair(path, attribute));
+        self
+    }
+
+    /// Adds an attribute to messages.
+    pub fn message_attribute(mut self, path: impl AsRef<str>, attribute: impl AsRef<str>) -> Self {
+        self.message_attributes.push(pair(path, attribute));
+        self
+    }
+
+    /// Adds an attribute to enums and oneofs.
+    pub fn enum_attribute(mut self, path: impl AsRef<str>, attribute: impl AsRef<str>) -> Self {
+        self.enum_attributes.push(pair(path, attribute));
+        self
+    }
+
+    /// Adds an attribute to client types. The path chooses services.
+    pub fn client_attribute(mut self, path: impl AsRef<str>, attribute: impl AsRef<str>) -> Self {
+        self.client_attributes.push(pair(path, attribute));
+        self
+    }
+
+    /// Adds an attribute to the modules of clients. The path chooses services or whole packages.
+    pub fn client_mod_attribute(
+        mut self,
+        path: impl AsRef<str>,
+        attribute: impl AsRef<str>,
+    ) -> Self {
+        self.client_mod_attributes.push(pair(path, attribute));
+        self
+    }
+
+    /// Adds an attribute to server types. The path chooses services.
+    pub fn server_attribute(mut self, path: impl AsRef<str>, attribute: impl AsRef<str>) -> Self {
+        self.server_attributes.push(pair(path, attribute));
+        self
+    }
+
+    /// Adds an attribute to the modules of servers. The path chooses services or whole packages.
+    pub fn server_mod_attribute(
+        mut self,
+        path: impl AsRef<str>,
+        attribute: impl AsRef<str>,
+    ) -> Self {
+        self.server_mod_attributes.push(pair(path, attribute));
+        self
+    }
+
+    /// Adds an attribute to the traits that handlers implement. The path chooses services.
+    pub fn trait_attribute(mut self, path: impl AsRef<str>, attribute: impl AsRef<str>) -> Self {
+        self.trait_attributes.push(pair(path, attribute));
+        self
+    }
+
+    /// Puts fields into a `Box`.
+    pub fn boxed(mut self, path: impl AsRef<str>) -> Self {
+        self.boxed.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// Uses a `BTreeMap` for map fields, in the place of a `HashMap`.
+    pub fn btree_map(mut self, path: impl AsRef<str>) -> Self {
+        self.btree_map.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// Uses `bytes::Bytes` for fields of type `bytes`, in the place of `Vec<u8>`.
+    pub fn bytes(mut self, path: impl AsRef<str>) -> Self {
+        self.bytes.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// Leaves out the `Debug` implementation of messages, enums and oneofs.
+    pub fn skip_debug(mut self, path: impl AsRef<str>) -> Self {
+        self.skip_debug.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// Does not make documentation of the comments on items: messages, fields, services, methods.
+    pub fn disable_comments(mut self, path: impl AsRef<str>) -> Self {
+        self.disable_comments.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// Whether to tell cargo which files were read, so that it runs the build script again if one of them changes. On by default
+    /// under cargo.
+    pub fn emit_rerun_if_changed(mut self, enable: bool) -> Self {
+        self.emit_rerun_if_changed = enable;
+        self
+    }
+
+    /// From descriptors to code, unless there is any mistake.
+    fn generate(
+        &self,
+        mut config: prost_build::Config,
+        descriptors: &DescriptorSet,
+        mut mistakes: Vec<Diagnostic>,
+    ) -> Result<Output, Error> {
+        let files = descriptors.files()?;
+        let services = Services::check(&files).unwrap_or_else(|more| {
+            mistakes.extend(more);
+            Services::default()
+        });
+        if !mistakes.is_empty() {
+            return Err(Error::proto(mistakes));
+        }
+
+        self.configure_prost(&mut config)?;
+        config.service_generator(Box::new(Generator::new(services, self.settings()?)));
+        let protos = files
+            .into_iter()
+            .map(|mut file| {
+                if !file.is_target {
+                    file.proto.service.clear();
+                }
+                comments::neutralise(&mut file.proto);
+                file.proto
+            })
+            .collect();
+        Output::generate(&mut config, protos)
+    }
+
+    fn write(&self, output: &Output, descriptors: &DescriptorSet) -> Result<(), Error> {
+        let (folder, include_from) = match &self.out_dir {
+            Some(folder) => (folder.clone(), IncludeFrom::SameFolder),
+            None => (cargo_out_dir()?, IncludeFrom::OutDir),
+        };
+        output.write(&folder)?;
+        if let Some(name) = &self.include_file {
+            write_if_changed(&folder.join(name), output.include_file(include_from))?;
+        }
+        if let Some(path) = &self.file_descriptor_set_path {
+            write_if_changed(path, &descriptors.encoded)?;
+        }
+        Ok(())
+    }
+
+    fn settings(&self) -> Result<Settings, Error> {
+        let mut extern_paths: Vec<String> = self
+            .extern_paths
+            .iter()
+            .map(|(proto_path, _)| proto_path.clone())
+            .collect();
+        if !self.compile_well_known_types {
+            extern_paths.push(".google.protobuf".to_owned());
+        }
+        Ok(Settings {
+            build_client: self.build_client,
+            build_server: self.build_server,
+            default_stubs: self.default_stubs,
+            disable_comments: self.disable_comments.iter().map(Pattern::new).collect(),
+            client_attributes: Attributes::parse(&self.client_attributes)?,
+            client_mod_attributes: Attributes::parse(&self.client_mod_attributes)?,
+            server_attributes: Attributes::parse(&self.server_attributes)?,
+            server_mod_attributes: Attributes::parse(&self.server_mod_attributes)?,
+            trait_attributes: Attributes::parse(&self.trait_attributes)?,
+            extern_paths,
+        })
+    }
+
+    fn configure_prost(&self, config: &mut prost_build::Config) -> Result<(), Error> {
+        let attributes = [
+            &self.type_attributes,
+            &self.field_attributes,
+            &self.message_attributes,
+            &self.enum_attributes,
+        ];
+        for (_, attribute) in attributes.into_iter().flatten() {
+            parse_attribute(attribute)?;
+        }
+        for (path, attribute) in &self.type_attributes {
+            config.type_attribute(path, attribute);
+        }
+        for (path, attribute) in &self.field_attributes {
+            config.field_attribute(path, attribute);
+        }
+        for (path, attribute) in &self.message_attributes {
+            config.message_attribute(path, attribute);
+        }
+        for (path, attribute) in &self.enum_attributes {
+            config.enum_attribute(path, attribute);
+        }
+        for (proto_path, rust_path) in &self.extern_paths {
+            config.extern_path(proto_path, rust_path);
+        }
+        for path in &self.boxed {
+            config.boxed(path);
+        }
+        // These replace what is there, so an empty list would take away what `config` came with.
+        if !self.btree_map.is_empty() {
+            config.btree_map(&self.btree_map);
+        }
+        if !self.bytes.is_empty() {
+            config.bytes(&self.bytes);
+        }
+        if !self.skip_debug.is_empty() {
+            config.skip_debug(&self.skip_debug);
+        }
+        if !self.disable_comments.is_empty() {
+            config.disable_comments(&self.disable_comments);
+        }
+        if self.compile_well_known_types {
+            config.compile_well_known_types();
+        }
+        Ok(())
+    }
+}
+
+fn cargo_out_dir() -> Result<PathBuf, Error> {
+    env::var_os("OUT_DIR").map(PathBuf::from).ok_or_else(|| {
+        Error::setting(
+            "there is no OUT_DIR: generate from a build script, or choose a folder with `out_dir`"
+                .to_owned(),
+        )
+    })
+}
+
+fn to_paths(paths: &[impl AsRef<Path>]) -> Vec<PathBuf> {
+    paths.iter().map(|path| path.as_ref().to_owned()).collect()
+}
+
+fn pair(path: impl AsRef<str>, value: impl AsRef<str>) -> (String, String) {
+    (path.as_ref().to_owned(), value.as_ref().to_owned())
+}
+
+/// Names every file that was read, and no other: cargo runs a build script every time if a file that it names does not exist.
+fn print_rerun_if_changed(descriptors: &DescriptorSet) {
+    for path in descriptors.paths.values() {
+        println!("cargo:rerun-if-changed={}", path.display());
+    }
+}

@@ -1,0 +1,102 @@
+//! Code generator of [Gorums](https://docs.rs/gorums): from `.proto` services to typed quorum calls and ordered servers.
+//!
+//! It runs in a build script, needs no installed `protoc`, and is used like `tonic-prost-build`.
+//!
+//! # Example
+//!
+//! The service, in `proto/storage.proto`. `gorums.proto` comes with this crate:
+//!
+//! ```proto
+//! syntax = "proto3";
+//! package storage;
+//! import "gorums.proto";
+//!
+//! service Storage {
+//!   // A method without an option is an RPC to one node.
+//!   rpc Status(StatusRequest) returns (StatusResponse);
+//!   rpc Read(ReadRequest) returns (ReadResponse) {
+//!     option (gorums.quorumcall) = true;
+//!   }
+//! }
+//! // … and the messages
+//! ```
+//!
+//! `build.rs`:
+//!
+//! ```no_run
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     gorums_build::compile_protos("proto/storage.proto")?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! `Cargo.toml`; `prost-types` only if the messages use well-known types like `google.protobuf.Timestamp`:
+//!
+//! ```toml
+//! [dependencies]
+//! gorums = "0.1"
+//! prost = "0.14"
+//! prost-types = "0.14"
+//!
+//! [build-dependencies]
+//! gorums-build = "0.1"
+//! ```
+//!
+//! And the program:
+//!
+//! ```text
+//! mod storage {
+//!     gorums::include_proto!("storage");
+//! }
+//! use storage::storage_client::StorageClient;
+//! use storage::storage_server::{Storage, StorageServer};
+//! ```
+//!
+//! # Call types
+//!
+//! | method option | the client calls | replies | the handler |
+//! |---|---|---|---|
+//! | none, or `(gorums.rpc) = true` | one node | one | returns `Result<Response, Status>` |
+//! | `(gorums.unicast) = true` | one node | none | returns nothing |
+//! | `(gorums.multicast) = true` | all nodes of a configuration | none | returns nothing |
+//! | `(gorums.quorumcall) = true` | all nodes of a configuration | one from each | returns `Result<Response, Status>` |
+//! | the same, with `returns (stream Response)` | all nodes of a configuration | any number from each | sends replies, returns `Result<(), Status>` |
+//!
+//! One-way methods ignore their response type, which is usually `google.protobuf.Empty`. Options are read by their number, so
+//! they may also come from a copy of `gorums.proto`.
+//!
+//! # Names
+//!
+//! A service `Storage` becomes `storage_client::StorageClient` and `storage_server::{Storage, StorageServer}`; a method `ReadQC`
+//! becomes `read_qc`. Methods called `New`, `Configuration`, `On`, `Clone`, `CloneFrom` or `With…` get an underscore at the end (`new_`),
+//! in client and server, because the client has methods of those names. The names in messages between nodes stay as they are in
+//! the `.proto` file.
+//!
+//! Comments become documentation. Code blocks in them are marked as text, so that rustdoc does not run them.
+//!
+//! # Mistakes
+//!
+//! All mistakes in all files are reported together, each with its place and what mends it:
+//!
+//! ```text
+//! Error: 1 mistake in the .proto files
+//!
+//! proto/storage.proto:9:5: service `storage.Storage`, method `Read`: the options `multicast` and `quorumcall` are set together, but a method has one call type
+//!     help: keep one of them
+//! ```
+
+mod builder;
+mod codegen;
+mod comments;
+mod descriptor;
+mod error;
+mod front_end;
+mod model;
+mod naming;
+mod output;
+mod patterns;
+
+pub use builder::{Builder, compile_protos, configure};
+pub use error::{Diagnostic, Error};
+// Part of the interface of `Builder::compile_protos_with_config`.
+pub use prost_build;

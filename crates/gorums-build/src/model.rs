@@ -1,0 +1,425 @@
+//! Services whose every method has exactly one call type: what the code writers work from.
+//!
+//! Descriptors are checked here and nowhere else. What comes out needs no further check.
+
+use std::collections::{BTreeMap, HashMap};
+
+use prost_build::Module;
+use prost_types::{MethodDescriptorProto, ServiceDescriptorProto};
+
+use crate::descriptor::{CallOption, File, OptionKind, RemovedOption, path};
+use crate::error::Diagnostic;
+use crate::front_end::edition_mistake;
+use crate::naming::{self, MethodName, ServiceNames};
+
+/// The services of a descriptor set by their full proto names.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    by_name: HashMap<String, Service>,
+}
+
+/// A service that can be generated.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    /// With its package, as it travels in requests.
+    pub(crate) full_name: String,
+    pub(crate) names: ServiceNames,
+    /// In the order of the file.
+    pub(crate) methods: Vec<Method>,
+}
+
+/// A method that can be generated.
+#[derive(Debug, Clone)]
+pub(crate) struct Method {
+    pub(crate) name: MethodName,
+    /// With package and service, as it travels in requests.
+    pub(crate) full_name: String,
+    pub(crate) call_type: CallType,
+}
+
+/// How a method is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallType {
+    /// One node, one reply.
+    Rpc,
+    /// One node, no reply.
+    Unicast,
+    /// Every node of a configuration, no reply.
+    Multicast,
+    /// Every node of a configuration, one reply from each.
+    QuorumCall,
+    /// Every node of a configuration, any number of replies from each.
+    StreamedQuorumCall,
+}
+
+impl Services {
+    /// Checks the target files, and returns their services or every mistake in them.
+    pub(crate) fn check(files: &[File]) -> Result<Self, Vec<Diagnostic>> {
+        let mut mistakes = Vec::new();
+        let mut modules = RustModules::default();
+        let mut by_name = HashMap::new();
+        for file in files {
+            if file.proto.syntax() == "editions" {
+                mistakes.push(edition_mistake(file.position(&[path::SYNTAX]), None));
+            }
+            modules.add_messages(file);
+        }
+        for file in files.iter().filter(|file| file.is_target) {
+            for index in 0..file.proto.service.len() {
+                let checked = CheckedService::new(file, index).check(&mut modules, &mut mistakes);
+                if let Some(service) = checked {
+                    by_name.insert(service.full_name.clone(), service);
+                }
+            }
+        }
+        if mistakes.is_empty() {
+            Ok(Self { by_name })
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    pub(crate) fn get(&self, full_name: &str) -> Option<&Service> {
+        self.by_name.get(full_name)
+    }
+}
+
+/// Joins a proto package, which may be empty, and a name in it.
+pub(crate) fn full_name(package: &str, name: &str) -> String {
+    if package.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{package}.{name}")
+    }
+}
+
+/// A service while it is being checked.
+struct CheckedService<'a> {
+    file: &'a File,
+    index: usize,
+    proto: &'a ServiceDescriptorProto,
+    full_name: String,
+}
+
+impl<'a> CheckedService<'a> {
+    fn new(file: &'a File, index: usize) -> Self {
+        let proto = &file.proto.service[index];
+        Self {
+            file,
+            index,
+            proto,
+            full_name: full_name(file.proto.package(), proto.name()),
+        }
+    }
+
+    /// Returns the service, or `None` after adding at least one mistake.
+    fn check(&self, modules: &mut RustModules, mistakes: &mut Vec<Diagnostic>) -> Option<Service> {
+        let names = self.names(modules, mistakes);
+        let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+        let mut methods = Vec::new();
+        for (index, proto) in self.proto.method.iter().enumerate() {
+            let call_type = self.call_type(index, proto, mistakes);
+            let name = self.method_name(index, proto, &mut taken, mistakes);
+            if let (Some(call_type), Some(name)) = (call_type, name) {
+                methods.push(Method {
+                    name,
+                    full_name: format!("{}.{}", self.full_name, proto.name()),
+                    call_type,
+                });
+            }
+        }
+        if methods.len() < self.proto.method.len() {
+            return None;
+        }
+        Some(Service {
+            full_name: self.full_name.clone(),
+            names: names?,
+            methods,
+        })
+    }
+
+    fn names(
+        &self,
+        modules: &mut RustModules,
+        mistakes: &mut Vec<Diagnostic>,
+    ) -> Option<ServiceNames> {
+        let Some(names) = naming::service(self.proto.name()) else {
+            mistakes.push(
+                self.mistake("the name has no letter or digit, so it gives no Rust name")
+                    .with_help("rename the service"),
+            );
+            return None;
+        };
+        let owner = format!("service `{}`", self.full_name);
+        for module in [&names.client_module, &names.server_module] {
+            if let Some(other) = modules.add(self.file, module, &owner) {
+                mistakes.push(
+                    self.mistake(format!(
+                        "its Rust module `{module}` is also that of {other}"
+                    ))
+                    .with_help("rename one of them, or move one into another package"),
+                );
+                return None;
+            }
+        }
+        Some(names)
+    }
+
+    fn method_name(
+        &self,
+        index: usize,
+        proto: &'a MethodDescriptorProto,
+        taken: &mut BTreeMap<String, &'a str>,
+        mistakes: &mut Vec<Diagnostic>,
+    ) -> Option<MethodName> {
+        let Some(name) = naming::method(proto.name()) else {
+            mistakes.push(
+                self.method_mistake(
+                    index,
+                    &[],
+                    "the name has no letter or digit, so it gives no Rust name",
+                )
+                .with_help("rename the method"),
+            );
+            return None;
+        };
+        if let Some(other) = taken.insert(name.rust.clone(), proto.name()) {
+            mistakes.push(
+                self.method_mistake(
+                    index,
+                    &[],
+                    format!(
+                        "in Rust it is called `{}`, as is the method `{other}`",
+                        name.rust
+                    ),
+                )
+                .with_help("rename one of the two"),
+            );
+            return None;
+        }
+        Some(name)
+    }
+
+    /// The call type, or `None` after adding every mistake of the method that concerns it.
+    fn call_type(
+        &self,
+        index: usize,
+        proto: &MethodDescriptorProto,
+        mistakes: &mut Vec<Diagnostic>,
+    ) -> Option<CallType> {
+        let before = mistakes.len();
+        let options = self.file.call_options(self.index, index);
+        for option in options {
+            mistakes.extend(self.option_mistake(index, *option));
+        }
+        // An option set to `false` is a mistake by itself, and none more beside another.
+        let call_options: Vec<OptionKind> = options
+            .iter()
+            .filter(|option| option.value == Some(true))
+            .map(|option| option.kind)
+            .filter(|kind| !matches!(kind, OptionKind::Removed(_)))
+            .collect();
+        if let [first, second, more @ ..] = call_options.as_slice() {
+            mistakes.push(self.two_call_types(index, *first, *second, more));
+        }
+        if proto.client_streaming() {
+            mistakes.push(
+                self.method_mistake(
+                    index,
+                    &[path::CLIENT_STREAMING],
+                    "a request cannot be a `stream`",
+                )
+                .with_help(
+                    "remove `stream` from the request and make one call for each message: calls keep their order",
+                ),
+            );
+        }
+        if proto.server_streaming() && !call_options.contains(&OptionKind::QuorumCall) {
+            mistakes.push(self.stream_without_quorum_call(index, call_options.first().copied()));
+        }
+        if mistakes.len() > before {
+            return None;
+        }
+        Some(match call_options.first() {
+            None | Some(OptionKind::Rpc | OptionKind::Removed(_)) => CallType::Rpc,
+            Some(OptionKind::Unicast) => CallType::Unicast,
+            Some(OptionKind::Multicast) => CallType::Multicast,
+            Some(OptionKind::QuorumCall) if proto.server_streaming() => {
+                CallType::StreamedQuorumCall
+            }
+            Some(OptionKind::QuorumCall) => CallType::QuorumCall,
+        })
+    }
+
+    /// What is wrong with one option by itself.
+    fn option_mistake(&self, method: usize, option: CallOption) -> Option<Diagnostic> {
+        let at = [path::OPTIONS, option.kind.number()];
+        let name = option.kind.name();
+        if let OptionKind::Removed(removed) = option.kind {
+            let message = format!(
+                "the option `{name}` ({}) no longer exists",
+                option.kind.number()
+            );
+            let mistake = self.method_mistake(method, &at, message);
+            return Some(mistake.with_help(replacement(removed)));
+        }
+        match option.value {
+            Some(true) => None,
+            Some(false) => Some(
+                self.method_mistake(
+                    method,
+                    &at,
+                    format!("the option `{name}` is set to `false`, which means nothing"),
+                )
+                .with_help(format!(
+                    "write `= true`, or remove the option: a method without `{name}` does not need to say so"
+                )),
+            ),
+            None => Some(
+                self.method_mistake(
+                    method,
+                    &at,
+                    format!(
+                        "the method option {} is not a bool, but that number is `{name}` of gorums.proto",
+                        option.kind.number()
+                    ),
+                )
+                .with_help("give your own extension another number"),
+            ),
+        }
+    }
+
+    fn two_call_types(
+        &self,
+        method: usize,
+        first: OptionKind,
+        second: OptionKind,
+        more: &[OptionKind],
+    ) -> Diagnostic {
+        let mut names = format!("`{}` and `{}`", first.name(), second.name());
+        for kind in more {
+            names = format!("{names} and `{}`", kind.name());
+        }
+        self.method_mistake(
+            method,
+            &[path::OPTIONS, second.number()],
+            format!("the options {names} are set together, but a method has one call type"),
+        )
+        .with_help("keep one of them")
+    }
+
+    fn stream_without_quorum_call(&self, method: usize, call: Option<OptionKind>) -> Diagnostic {
+        let (call, help) = match call {
+            Some(kind @ (OptionKind::Unicast | OptionKind::Multicast)) => (
+                format!("a {}, which has no reply", kind.name()),
+                format!("write `quorumcall` in the place of `{}`", kind.name()),
+            ),
+            Some(OptionKind::Rpc) => (
+                "an RPC, which has one".to_owned(),
+                "write `quorumcall` in the place of `rpc`".to_owned(),
+            ),
+            _ => (
+                "an RPC, which has one".to_owned(),
+                "add `option (gorums.quorumcall) = true;`".to_owned(),
+            ),
+        };
+        self.method_mistake(
+            method,
+            &[path::SERVER_STREAMING],
+            format!("a `stream` of replies needs a quorum call, and this is {call}"),
+        )
+        .with_help(format!("{help}, or remove `stream` from the reply"))
+    }
+
+    fn mistake(&self, message: impl Into<String>) -> Diagnostic {
+        let position = self
+            .file
+            .position(&[path::SERVICE, index(self.index), NAME]);
+        Diagnostic::new(Some(position), message).in_service(&self.full_name)
+    }
+
+    fn method_mistake(
+        &self,
+        method: usize,
+        within: &[i32],
+        message: impl Into<String>,
+    ) -> Diagnostic {
+        let mut place = vec![
+            path::SERVICE,
+            index(self.index),
+            path::METHOD,
+            index(method),
+        ];
+        place.extend_from_slice(within);
+        Diagnostic::new(Some(self.file.position(&place)), message)
+            .in_service(&self.full_name)
+            .in_method(self.proto.method[method].name())
+    }
+}
+
+/// The field number of a service's name.
+const NAME: i32 = 1;
+
+fn index(index: usize) -> i32 {
+    i32::try_from(index).expect("protobuf limits a file to 2 GiB, so indexes in it fit")
+}
+
+/// What to write in place of an option that no longer exists.
+fn replacement(option: RemovedOption) -> &'static str {
+    match option {
+        RemovedOption::Correctable => {
+            "write `option (gorums.quorumcall) = true;`, with `returns (stream …)` if replicas send several replies, and call `.correctable(level)` on the call in Rust"
+        }
+        RemovedOption::Async => "remove it: every call is sent at once and can be awaited later",
+        RemovedOption::PerNodeArg => {
+            "remove it, and call `.map_request(|node, request| …)` on the call in Rust"
+        }
+        RemovedOption::CustomReturnType => {
+            "remove it, and call `.quorum_fn(|request, replies| …)`, which may return any type, on the call in Rust"
+        }
+    }
+}
+
+/// The modules that the generated code declares, so that no two of one package have the same name.
+#[derive(Default)]
+struct RustModules {
+    owners: HashMap<(Module, String), String>,
+}
+
+impl RustModules {
+    /// Takes a name, or returns the one who has it.
+    fn add(&mut self, file: &File, module: &str, owner: &str) -> Option<String> {
+        let package = Module::from_protobuf_package_name(file.proto.package());
+        let key = (package, module.to_owned());
+        match self.owners.get(&key) {
+            Some(other) => Some(other.clone()),
+            None => {
+                self.owners.insert(key, owner.to_owned());
+                None
+            }
+        }
+    }
+
+    /// prost declares a module for each message that has something nested in it.
+    fn add_messages(&mut self, file: &File) {
+        for message in &file.proto.message_type {
+            let nested_message = message.nested_type.iter().any(|nested| {
+                !nested
+                    .options
+                    .as_ref()
+                    .is_some_and(|options| options.map_entry())
+            });
+            let oneof = message
+                .field
+                .iter()
+                .any(|field| field.oneof_index.is_some() && !field.proto3_optional());
+            if nested_message || oneof || !message.enum_type.is_empty() {
+                let owner = format!(
+                    "message `{}`, which has something nested in it",
+                    full_name(file.proto.package(), message.name())
+                );
+                self.add(file, &naming::message_module(message.name()), &owner);
+            }
+        }
+    }
+}

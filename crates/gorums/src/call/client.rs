@@ -1,0 +1,125 @@
+use std::time::Duration;
+
+use prost::Message;
+
+use super::options::Options;
+use super::{Multicast, QuorumCall, Rpc, Unicast};
+use crate::configuration::{Configuration, Node};
+
+/// Makes calls by method name on a configuration: what generated clients are made of.
+///
+/// Use it directly for services without generated code. Method names are the proto full names,
+/// `package.Service.Method`.
+#[derive(Debug, Clone)]
+pub struct Client {
+    configuration: Configuration,
+    options: Options,
+}
+
+impl Client {
+    /// A client for this configuration, or for a single node.
+    pub fn new(configuration: impl Into<Configuration>) -> Self {
+        Self {
+            configuration: configuration.into(),
+            options: Options::default(),
+        }
+    }
+
+    /// The configuration that is called.
+    #[must_use]
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// The same client for another configuration.
+    #[must_use]
+    pub fn on(&self, configuration: impl Into<Configuration>) -> Self {
+        Self {
+            configuration: configuration.into(),
+            options: self.options.clone(),
+        }
+    }
+
+    /// The timeout of calls that do not say otherwise. Without one, calls wait for silent nodes.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Replies above this size fail their node's part. The connection's own limit
+    /// ([`max_decoding_message_size`](crate::ConfigurationBuilder::max_decoding_message_size))
+    /// holds as well.
+    #[must_use]
+    pub fn with_max_decoding_message_size(mut self, limit: usize) -> Self {
+        self.options.max_decoding = Some(limit);
+        self
+    }
+
+    /// Requests above this size, envelope included, fail at once and are not sent.
+    #[must_use]
+    pub fn with_max_encoding_message_size(mut self, limit: usize) -> Self {
+        self.options.max_encoding = Some(limit);
+        self
+    }
+
+    /// A request to one node, which need not be in the configuration, and its reply.
+    pub fn rpc<Req: Message, Resp: Message + Default>(
+        &self,
+        node: &Node,
+        method: &'static str,
+        request: Req,
+    ) -> Rpc<Req, Resp> {
+        Rpc::new(node.clone(), method, request, self.options.clone())
+    }
+
+    /// A one-way message to one node, which need not be in the configuration.
+    pub fn unicast<Req: Message>(
+        &self,
+        node: &Node,
+        method: &'static str,
+        request: Req,
+    ) -> Unicast<Req> {
+        Unicast::new(node.clone(), method, request, self.options.clone())
+    }
+
+    /// A one-way message to all nodes.
+    pub fn multicast<Req: Message>(&self, method: &'static str, request: Req) -> Multicast<Req> {
+        Multicast::new(
+            self.configuration.clone(),
+            method,
+            request,
+            self.options.clone(),
+        )
+    }
+
+    /// A request to all nodes, each of which sends one reply.
+    pub fn quorum_call<Req: Message, Resp: Message + Default>(
+        &self,
+        method: &'static str,
+        request: Req,
+    ) -> QuorumCall<Req, Resp> {
+        QuorumCall::new(
+            self.configuration.clone(),
+            method,
+            request,
+            self.options.clone(),
+            false,
+        )
+    }
+
+    /// A request to all nodes, each of which sends any number of replies.
+    pub fn streamed_quorum_call<Req: Message, Resp: Message + Default>(
+        &self,
+        method: &'static str,
+        request: Req,
+    ) -> QuorumCall<Req, Resp> {
+        QuorumCall::new(
+            self.configuration.clone(),
+            method,
+            request,
+            self.options.clone(),
+            true,
+        )
+    }
+}

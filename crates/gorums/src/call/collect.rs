@@ -1,0 +1,228 @@
+//! Taking what came back, and what it means for the call.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::dispatch::Handle;
+use super::state::{Interest, What};
+use crate::configuration::{Configuration, Node};
+use crate::error::{NodeError, Outcome, QuorumError, QuorumErrorKind, QuorumFailure, Status};
+use crate::quorum::{Bits, NodeSet, QuorumSystem};
+
+pub(crate) type MapResponse<Resp> =
+    Arc<dyn Fn(&Node, Resp) -> Result<Resp, Status> + Send + Sync>;
+
+/// A quorum call in flight, from the side of the task that awaits it.
+pub(crate) struct Collector<Resp> {
+    handle: Handle,
+    configuration: Configuration,
+    needed: Option<usize>,
+    max_decoding: Option<usize>,
+    map_response: Option<MapResponse<Resp>>,
+    /// The nodes that count as having answered.
+    answered: Bits,
+    /// The nodes from which no (first) answer can come any more: failed, ended, left out.
+    out: Bits,
+    failures: Vec<NodeError>,
+    /// How many nodes the connections have reported as failed.
+    reported: usize,
+}
+
+/// A step of a call.
+pub(crate) enum Step {
+    Reply(usize, Bytes),
+    /// A node failed or ended its streamed reply; what it said is recorded.
+    Out,
+    /// Nothing more can come.
+    End,
+}
+
+impl<Resp: Message + Default> Collector<Resp> {
+    pub(crate) fn new(
+        handle: Handle,
+        configuration: Configuration,
+        left_out: Bits,
+        needed: Option<usize>,
+        max_decoding: Option<usize>,
+        map_response: Option<MapResponse<Resp>>,
+    ) -> Self {
+        Self {
+            handle,
+            configuration,
+            needed,
+            max_decoding,
+            map_response,
+            answered: Bits::default(),
+            out: left_out,
+            failures: Vec::new(),
+            reported: 0,
+        }
+    }
+
+    pub(crate) fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.handle.call.is_streamed()
+    }
+
+    pub(crate) fn failures(&self) -> &[NodeError] {
+        &self.failures
+    }
+
+    pub(crate) fn answered(&self) -> &Bits {
+        &self.answered
+    }
+
+    pub(crate) fn out(&self) -> &Bits {
+        &self.out
+    }
+
+    pub(crate) fn poll_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        interest: impl FnOnce(&Self) -> Interest,
+    ) -> Poll<Step> {
+        let this = &*self;
+        let event = ready!(this.handle.call.poll_event(cx, || interest(this)));
+        let Some(event) = event else {
+            return Poll::Ready(Step::End);
+        };
+        Poll::Ready(match event.what {
+            What::Reply(payload) => Step::Reply(event.part, payload),
+            What::Ended => {
+                self.out.insert(event.part);
+                Step::Out
+            }
+            What::Failed(error) => {
+                self.reported += 1;
+                self.fail(event.part, error);
+                Step::Out
+            }
+        })
+    }
+
+    fn fail(&mut self, part: usize, error: NodeError) {
+        self.out.insert(part);
+        self.failures.push(error);
+    }
+
+    /// Decodes a reply and maps it; where either fails, so does the node.
+    pub(crate) fn take(&mut self, part: usize, payload: &Bytes) -> Option<Resp> {
+        let node = &self.configuration[part];
+        let reply = decode_reply(payload, self.max_decoding)
+            .map_err(|status| (Outcome::Unknown, status))
+            .and_then(|reply| match &self.map_response {
+                None => Ok(reply),
+                Some(map) => map(node, reply).map_err(|status| (Outcome::Refused, status)),
+            });
+        match reply {
+            Ok(reply) => {
+                self.answered.insert(part);
+                Some(reply)
+            }
+            Err((outcome, status)) => {
+                let error = node.channel().error(outcome, status);
+                self.fail(part, error);
+                None
+            }
+        }
+    }
+
+    /// Counts a reply that nobody will look at. A reply that has to be mapped is looked at.
+    pub(crate) fn count(&mut self, part: usize, payload: &Bytes) {
+        if self.map_response.is_some() {
+            self.take(part, payload);
+        } else {
+            self.answered.insert(part);
+        }
+    }
+
+    pub(crate) fn is_quorum(&self, system: &impl QuorumSystem) -> bool {
+        match self.needed {
+            Some(needed) => self.answered.len() >= needed,
+            None => system.is_quorum(&NodeSet::new(&self.configuration, &self.answered)),
+        }
+    }
+
+    /// Whether the nodes that have answered or still can would be a quorum.
+    pub(crate) fn is_possible(&self, system: &impl QuorumSystem) -> bool {
+        let mut possible = Bits::all(self.configuration.len());
+        for part in 0..self.configuration.len() {
+            if self.out.contains(part) && !self.answered.contains(part) {
+                possible.remove(part);
+            }
+        }
+        system.is_quorum(&NodeSet::new(&self.configuration, &possible))
+    }
+
+    /// What has to happen before a count of replies can be decided either way.
+    pub(crate) fn interest(&self) -> Interest {
+        match (self.needed, &self.map_response) {
+            (Some(needed), None) if !self.is_streamed() => {
+                let possible = self.configuration.len() - self.out.len();
+                Interest {
+                    replies: needed.saturating_sub(self.answered.len()).max(1),
+                    failures: self.reported + possible.saturating_sub(needed) + 1,
+                }
+            }
+            _ => Interest::ALL,
+        }
+    }
+
+    /// The call succeeded: the rest is sent and ignored.
+    pub(crate) fn complete(&mut self) {
+        self.handle.complete();
+    }
+
+    /// The call failed. What is known of the other nodes by now is told as well.
+    pub(crate) fn error(&mut self, cx: &mut Context<'_>, kind: QuorumErrorKind) -> QuorumError {
+        let expired = self.handle.call.is_expired();
+        while let Poll::Ready(step) = self.poll_step(cx, |_| Interest::ALL) {
+            match step {
+                Step::Reply(part, payload) => self.count(part, &payload),
+                Step::Out => {}
+                Step::End => break,
+            }
+        }
+        let targets = self.handle.call.targets();
+        let closed = targets
+            .channels()
+            .iter()
+            .any(|channel| channel.state() == crate::configuration::NodeState::Closed);
+        QuorumFailure {
+            kind: if expired {
+                QuorumErrorKind::Deadline
+            } else if closed {
+                QuorumErrorKind::Closed
+            } else {
+                kind
+            },
+            method: self.handle.call.method(),
+            nodes: self.configuration.len(),
+            needed: self.needed,
+            replies: self.answered.len(),
+            failures: std::mem::take(&mut self.failures),
+        }
+        .into()
+    }
+}
+
+/// Decodes a reply; the error says why not.
+pub(crate) fn decode_reply<Resp: Message + Default>(
+    payload: &Bytes,
+    limit: Option<usize>,
+) -> Result<Resp, Status> {
+    if let Some(limit) = limit.filter(|limit| payload.len() > *limit) {
+        return Err(Status::resource_exhausted(format!(
+            "a reply of {} bytes exceeds the client's limit of {limit} (max_decoding_message_size)",
+            payload.len()
+        )));
+    }
+    Resp::decode(payload.clone())
+        .map_err(|error| Status::internal(format!("the reply cannot be decoded: {error}")))
+}

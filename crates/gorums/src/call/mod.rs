@@ -1,0 +1,34 @@
+//! Calls: what is queued where, what came back, and when enough is enough.
+//!
+//! * [`state`] is one call in flight, shared by its handle and the I/O tasks of its nodes.
+//! * [`options`] is what all four builders have in common, [`dispatch`] is how a terminal queues.
+//! * The rest is a module for each call type, as users see it.
+
+mod client;
+mod collect;
+mod dispatch;
+mod multicast;
+mod options;
+mod quorum_call;
+mod quorum_fn;
+mod quorum_of;
+mod replies;
+mod responses;
+mod rpc;
+mod sent;
+mod state;
+mod unicast;
+
+pub use client::Client;
+pub use multicast::Multicast;
+pub use quorum_call::QuorumCall;
+pub use quorum_fn::{Matching, QuorumFn};
+pub use quorum_of::{MaxByKey, Quorum, QuorumReplies};
+pub use replies::Replies;
+pub use responses::{NodeResponse, Responses};
+pub use rpc::{Rpc, Unary};
+pub use sent::{Refused, Sent};
+pub use unicast::Unicast;
+
+pub(crate) use dispatch::flush;
+pub(crate) use state::Call;

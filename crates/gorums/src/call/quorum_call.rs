@@ -1,0 +1,269 @@
+use std::fmt;
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::collect::{Collector, MapResponse};
+use super::dispatch::{Requests, start};
+use super::options::{Options, options};
+use super::quorum_fn::{Matching, QuorumFn};
+use super::quorum_of::Quorum;
+use super::replies::Replies;
+use super::responses::Responses;
+use super::state::Kind;
+use crate::configuration::{Configuration, Node};
+use crate::error::{QuorumError, QuorumErrorKind, QuorumFailure, Status};
+use crate::quorum::{All, Bits, First, Majority, NodeSet, QuorumSystem, Threshold};
+
+/// A request to all nodes of a configuration. Queued, on every node, by the terminal that says what
+/// is made of the replies: [`majority`](Self::majority), [`responses`](Self::responses) and the
+/// others.
+///
+/// A majority (all, a threshold) is one of the configuration that is called, also where that is a
+/// part of a larger one: for the quorums of the larger one pass a rule to [`quorum`](Self::quorum).
+/// A node that `map_request` leaves out stays in the denominator.
+#[must_use = "a call is queued by its terminal: `majority`, `all`, `responses`, …"]
+pub struct QuorumCall<Req, Resp> {
+    configuration: Configuration,
+    method: &'static str,
+    requests: PerNode<Req>,
+    options: Options,
+    map_response: Option<MapResponse<Resp>>,
+    streamed: bool,
+}
+
+/// One request for all, or one for each.
+#[derive(Debug, Clone)]
+pub(crate) struct PerNode<Req> {
+    request: Req,
+    each: Option<Vec<Option<Req>>>,
+}
+
+impl<Req> PerNode<Req> {
+    pub(crate) fn new(request: Req) -> Self {
+        Self {
+            request,
+            each: None,
+        }
+    }
+
+    pub(crate) fn map(
+        &mut self,
+        configuration: &Configuration,
+        mut map: impl FnMut(&Node, &Req) -> Option<Req>,
+    ) {
+        let each = configuration
+            .iter()
+            .enumerate()
+            .map(|(part, node)| match &self.each {
+                None => map(node, &self.request),
+                Some(each) => each[part].as_ref().and_then(|request| map(node, request)),
+            })
+            .collect();
+        self.each = Some(each);
+    }
+
+    pub(crate) fn requests(&self) -> Requests<'_, Req> {
+        match &self.each {
+            None => Requests::Same(&self.request),
+            Some(each) => Requests::Each(each),
+        }
+    }
+
+    pub(crate) fn members(&self, configuration: &Configuration) -> usize {
+        self.each
+            .as_ref()
+            .map_or(configuration.len(), |each| each.iter().flatten().count())
+    }
+
+    fn left_out(&self) -> Bits {
+        let mut bits = Bits::default();
+        for (part, request) in self.each.iter().flatten().enumerate() {
+            if request.is_none() {
+                bits.insert(part);
+            }
+        }
+        bits
+    }
+}
+
+impl<Req: Clone, Resp> Clone for QuorumCall<Req, Resp> {
+    fn clone(&self) -> Self {
+        Self {
+            configuration: self.configuration.clone(),
+            method: self.method,
+            requests: self.requests.clone(),
+            options: self.options.clone(),
+            map_response: self.map_response.clone(),
+            streamed: self.streamed,
+        }
+    }
+}
+
+impl<Req: fmt::Debug, Resp> fmt::Debug for QuorumCall<Req, Resp> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuorumCall")
+            .field("configuration", &self.configuration)
+            .field("method", &self.method)
+            .field("request", &self.requests.request)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
+    pub(crate) fn new(
+        configuration: Configuration,
+        method: &'static str,
+        request: Req,
+        options: Options,
+        streamed: bool,
+    ) -> Self {
+        Self {
+            configuration,
+            method,
+            requests: PerNode::new(request),
+            options,
+            map_response: None,
+            streamed,
+        }
+    }
+
+    options!();
+
+    /// The configuration that is called.
+    #[must_use]
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// Gives each node a request of its own; `None` leaves the node out, which is neither a success
+    /// nor a failure. Runs now, in the order of the configuration. Called again, it maps what the
+    /// last one made.
+    pub fn map_request(mut self, map: impl FnMut(&Node, &Req) -> Option<Req>) -> Self {
+        self.requests.map(&self.configuration, map);
+        self
+    }
+
+    /// Changes or rejects each reply before it counts; an error is that node's failure. Runs on the
+    /// awaiting task. Called again, it maps what the last one made.
+    pub fn map_response(
+        mut self,
+        map: impl Fn(&Node, Resp) -> Result<Resp, Status> + Send + Sync + 'static,
+    ) -> Self
+    where
+        Resp: 'static,
+    {
+        self.map_response = Some(match self.map_response.take() {
+            None => Arc::new(map),
+            Some(first) => Arc::new(move |node: &Node, reply| map(node, first(node, reply)?)),
+        });
+        self
+    }
+
+    /// Waits for the first success.
+    pub fn first(self) -> Quorum<Resp, First> {
+        self.quorum(First)
+    }
+
+    /// Waits for more than half of the nodes, and returns the *first* reply: neither the newest nor
+    /// the agreed one. For the newest add [`max_by_key`](Quorum::max_by_key), for all of them
+    /// [`replies`](Quorum::replies).
+    pub fn majority(self) -> Quorum<Resp, Majority> {
+        self.quorum(Majority)
+    }
+
+    /// Waits for every node, and returns the first reply.
+    pub fn all(self) -> Quorum<Resp, All> {
+        self.quorum(All)
+    }
+
+    /// Waits for `k` nodes, and returns the first reply. Impossible, and nothing is sent, for a `k`
+    /// of zero or above the number of nodes.
+    pub fn threshold(self, k: usize) -> Quorum<Resp, Threshold> {
+        self.quorum(Threshold(k))
+    }
+
+    /// Waits for a quorum of this system, given by value, by `Arc` or by reference, and returns the
+    /// first reply.
+    pub fn quorum<Q: QuorumSystem>(self, system: Q) -> Quorum<Resp, Q> {
+        let total = self.configuration.len();
+        let needed = system.count(total);
+        let members = self.members();
+        let possible = system.is_quorum(&NodeSet::new(&self.configuration, &members))
+            && !system.is_quorum(&NodeSet::new(&self.configuration, &Bits::default()));
+        Quorum::new(self.collector(needed, possible), system)
+    }
+
+    /// Waits until the function accepts a set of replies. It runs on the awaiting task after each
+    /// reply, sees the request and the replies so far, one for each node, and may move them out.
+    /// Fails by count only when all nodes have answered or failed; to fail by content, return
+    /// `Some(Err(…))`.
+    pub fn quorum_fn<T, F>(self, f: F) -> QuorumFn<Req, Resp, F>
+    where
+        F: FnMut(&Req, &mut Replies<Resp>) -> Option<T>,
+    {
+        let collector = self.collector(None, true);
+        QuorumFn::new(collector, self.requests.request, f)
+    }
+
+    /// Waits for `k` nodes whose replies have the same key, and returns the first of these: `f + 1`
+    /// equal replies outvote `f` lying nodes.
+    pub fn matching<K: Eq, F: FnMut(&Resp) -> K>(self, k: usize, key: F) -> Matching<Resp, K, F> {
+        let possible = k > 0 && k <= self.members().len();
+        Matching::new(self.collector(Some(k), possible), k, key)
+    }
+
+    /// Every reply and every failure as it comes.
+    pub fn responses(self) -> Responses<Resp> {
+        Responses::new(self.collector(None, true))
+    }
+
+    fn members(&self) -> Bits {
+        let mut members = Bits::all(self.configuration.len());
+        for (part, request) in self.requests.each.iter().flatten().enumerate() {
+            if request.is_none() {
+                members.remove(part);
+            }
+        }
+        members
+    }
+
+    /// Queues the call, unless it cannot succeed.
+    fn collector(
+        &self,
+        needed: Option<usize>,
+        possible: bool,
+    ) -> Result<Collector<Resp>, QuorumError> {
+        if !possible {
+            return Err(QuorumFailure {
+                kind: QuorumErrorKind::Impossible,
+                method: self.method,
+                nodes: self.configuration.len(),
+                needed,
+                replies: 0,
+                failures: Vec::new(),
+            }
+            .into());
+        }
+        let kind = if self.streamed {
+            Kind::Streamed
+        } else {
+            Kind::Unary
+        };
+        let handle = start(
+            self.configuration.clone(),
+            self.method,
+            kind,
+            &self.options,
+            &self.requests.requests(),
+        );
+        Ok(Collector::new(
+            handle,
+            self.configuration.clone(),
+            self.requests.left_out(),
+            needed,
+            self.options.max_decoding,
+            self.map_response.clone(),
+        ))
+    }
+}

@@ -1,0 +1,462 @@
+//! One call in flight.
+//!
+//! A call has a *part* at each node. Who moves a part from one state to the next with a
+//! compare-and-swap owns what follows from it, so no reply is counted twice and no request that was
+//! withdrawn is written:
+//!
+//! ```text
+//!            queued ──taken by the writer──► sent ──reply, error, loss, hand-over──► done
+//!              │                              │
+//!              ├──withdrawn, refused──► done  └──the call ended or was forgotten──► done
+//!              └──the call ended──► orphan ──written──► done
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::connection::{Channel, OutMessage, Targets, Ticket};
+use crate::error::{NodeError, Outcome, Status};
+
+/// What kind of answer a call expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One reply from each node.
+    Unary,
+    /// Any number of replies from each node.
+    Streamed,
+    /// None: a part is done when it is handed to the connection.
+    OneWay,
+}
+
+/// The node was left out, refused the message at once, or is not reached yet.
+const IDLE: u8 = 0;
+const QUEUED: u8 = 1;
+/// Queued, in a call that nobody waits for any more: still to be written.
+const ORPHAN: u8 = 2;
+const SENT: u8 = 3;
+const DONE: u8 = 4;
+
+/// Replies of one node to a streamed call that nobody has taken yet. Above this the oldest go.
+const UNREAD_PER_NODE: usize = 64;
+
+pub(crate) struct Call {
+    id: u64,
+    method: &'static str,
+    kind: Kind,
+    targets: Arc<Targets>,
+    parts: Box<[AtomicU8]>,
+    started: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    events: VecDeque<Event>,
+    /// Parts of which more may come.
+    open: usize,
+    /// Replies among the events.
+    unread: usize,
+    failures: usize,
+    interest: Interest,
+    waker: Option<Waker>,
+    expired: bool,
+}
+
+/// What the waiting task wants to be woken for, beside the end of the call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Interest {
+    /// So many replies that it has not seen.
+    pub(crate) replies: usize,
+    /// So many failures in all.
+    pub(crate) failures: usize,
+}
+
+impl Interest {
+    /// Everything that happens.
+    pub(crate) const ALL: Self = Self {
+        replies: 1,
+        failures: 0,
+    };
+}
+
+/// Something that happened at a node.
+pub(crate) struct Event {
+    pub(crate) part: usize,
+    pub(crate) what: What,
+}
+
+pub(crate) enum What {
+    Reply(Bytes),
+    /// A streamed reply ended well, or a one-way request was handed over.
+    Ended,
+    Failed(NodeError),
+}
+
+impl Call {
+    /// A call on `members` of the targets; the others are left out.
+    pub(crate) fn new(
+        id: u64,
+        method: &'static str,
+        kind: Kind,
+        targets: Arc<Targets>,
+        members: usize,
+        started: Instant,
+    ) -> Self {
+        Self {
+            id,
+            method,
+            kind,
+            parts: (0..targets.len()).map(|_| AtomicU8::new(IDLE)).collect(),
+            targets,
+            started,
+            state: Mutex::new(State {
+                events: VecDeque::new(),
+                open: members,
+                unread: 0,
+                failures: 0,
+                interest: Interest::ALL,
+                waker: None,
+                expired: false,
+            }),
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn method(&self) -> &'static str {
+        self.method
+    }
+
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.kind == Kind::Streamed
+    }
+
+    pub(crate) fn targets(&self) -> &Arc<Targets> {
+        &self.targets
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    fn channel(&self, part: usize) -> &Arc<Channel> {
+        &self.targets.channels()[part]
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shift(&self, part: usize, from: u8, to: u8) -> bool {
+        self.parts[part]
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    // ---- the caller's side
+
+    /// Queues a part's frame; a part that is refused at once fails.
+    pub(crate) fn queue(self: &Arc<Self>, part: usize, frame: Bytes) -> bool {
+        let channel = self.channel(part);
+        self.begin(part);
+        let ticket = Ticket {
+            call: Arc::clone(self),
+            part,
+        };
+        let queued = channel.queue(OutMessage {
+            frame,
+            ticket: Some(ticket),
+        });
+        if let Err(status) = &queued {
+            self.not_sent(part, status);
+        }
+        queued.is_ok()
+    }
+
+    /// Queues a marker without bytes, which is handed over when all before it is.
+    pub(crate) fn queue_marker(self: &Arc<Self>, part: usize) {
+        self.begin(part);
+        self.channel(part).queue_unbounded(OutMessage {
+            frame: Bytes::new(),
+            ticket: Some(Ticket {
+                call: Arc::clone(self),
+                part,
+            }),
+        });
+    }
+
+    fn begin(&self, part: usize) {
+        self.parts[part].store(QUEUED, Ordering::Release);
+        if self.kind != Kind::OneWay {
+            self.channel(part).add_pending();
+        }
+    }
+
+    /// A part that fails before anything is queued.
+    pub(crate) fn fail_at_once(&self, part: usize, status: &Status) {
+        self.parts[part].store(DONE, Ordering::Release);
+        let error = self.channel(part).error(Outcome::NotSent, status.clone());
+        self.record(part, What::Failed(error), true);
+    }
+
+    /// The next thing that happened; none when nothing more can.
+    pub(crate) fn poll_event(
+        &self,
+        cx: &mut Context<'_>,
+        interest: impl FnOnce() -> Interest,
+    ) -> Poll<Option<Event>> {
+        let mut state = self.state();
+        if let Some(event) = state.events.pop_front() {
+            if matches!(event.what, What::Reply(_)) {
+                state.unread -= 1;
+            }
+            return Poll::Ready(Some(event));
+        }
+        if state.open == 0 {
+            return Poll::Ready(None);
+        }
+        state.interest = interest();
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => state.waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// The deadline had passed before anything was queued.
+    pub(crate) fn expire_at_once(&self, part: usize) {
+        self.state().expired = true;
+        self.fail_at_once(
+            part,
+            &Status::deadline_exceeded("the deadline had passed before the call began"),
+        );
+    }
+
+    /// Whether the deadline ended the call.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.state().expired
+    }
+
+    /// The call has what it wanted. What is queued is still written; replies are ignored.
+    pub(crate) fn complete(&self) {
+        self.unregister();
+        for part in 0..self.parts.len() {
+            if self.shift(part, QUEUED, ORPHAN) || self.shift(part, SENT, DONE) {
+                self.release_pending(part);
+            }
+        }
+    }
+
+    /// Nobody wants the call any more. What is queued is withdrawn.
+    pub(crate) fn forget(&self) {
+        self.unregister();
+        for part in 0..self.parts.len() {
+            self.abandon(part);
+        }
+    }
+
+    /// The deadline passed.
+    pub(crate) fn expire(&self) {
+        self.unregister();
+        let mut failures = Vec::new();
+        for part in 0..self.parts.len() {
+            if let Some(outcome) = self.abandon(part) {
+                let status = Status::deadline_exceeded("no answer before the deadline");
+                failures.push((part, self.channel(part).error(outcome, status)));
+            }
+        }
+        let mut state = self.state();
+        state.expired = true;
+        state.open = 0;
+        state.failures += failures.len();
+        state
+            .events
+            .extend(failures.into_iter().map(|(part, error)| Event {
+                part,
+                what: What::Failed(error),
+            }));
+        Self::wake(state);
+    }
+
+    /// Gives up a part that is not done, and says what became of its request.
+    fn abandon(&self, part: usize) -> Option<Outcome> {
+        let outcome = if self.shift(part, QUEUED, DONE) {
+            self.channel(part).outbox().note_withdrawn();
+            Outcome::NotSent
+        } else if self.shift(part, SENT, DONE) {
+            if self.kind != Kind::OneWay {
+                self.channel(part).send_cancel(self.id);
+            }
+            Outcome::Unknown
+        } else {
+            return None;
+        };
+        self.release_pending(part);
+        Some(outcome)
+    }
+
+    // ---- the writer's side
+
+    pub(crate) fn is_queued(&self, part: usize) -> bool {
+        matches!(self.parts[part].load(Ordering::Acquire), QUEUED | ORPHAN)
+    }
+
+    /// The part is about to be written; false if it was withdrawn.
+    pub(crate) fn take_for_writing(&self, part: usize) -> bool {
+        self.shift(part, QUEUED, SENT) || self.shift(part, ORPHAN, DONE)
+    }
+
+    /// The part was not written after all; false if nobody wants it any more.
+    pub(crate) fn take_back(&self, part: usize) -> bool {
+        self.shift(part, SENT, QUEUED)
+    }
+
+    /// The request was written whole: a one-way part is done.
+    pub(crate) fn handed_over(&self, part: usize) {
+        if self.kind == Kind::OneWay && self.shift(part, SENT, DONE) {
+            self.record(part, What::Ended, true);
+        }
+    }
+
+    /// The request will not be written.
+    pub(crate) fn not_sent(&self, part: usize, status: &Status) {
+        if self.shift(part, QUEUED, DONE) {
+            self.release_pending(part);
+            let error = self.channel(part).error(Outcome::NotSent, status.clone());
+            self.record(part, What::Failed(error), true);
+        } else {
+            self.shift(part, ORPHAN, DONE);
+        }
+    }
+
+    /// The connection broke after the request was written.
+    pub(crate) fn lost(&self, part: usize, status: &Status) {
+        self.fail_sent(part, Outcome::Unknown, status.clone());
+    }
+
+    // ---- the reader's side
+
+    /// A reply came; false if the part had its reply, or never was sent.
+    pub(crate) fn replied(&self, part: usize, payload: Bytes) -> bool {
+        match self.kind {
+            Kind::OneWay => false,
+            Kind::Unary => {
+                let current = self.shift(part, SENT, DONE);
+                if current {
+                    self.release_pending(part);
+                    self.record(part, What::Reply(payload), true);
+                }
+                current
+            }
+            Kind::Streamed => {
+                let current = self.parts[part].load(Ordering::Acquire) == SENT;
+                if current {
+                    self.record(part, What::Reply(payload), false);
+                }
+                current
+            }
+        }
+    }
+
+    /// A streamed reply ended.
+    pub(crate) fn ended(&self, part: usize, status: Option<Status>) {
+        match status {
+            Some(status) => self.refused(part, status),
+            None if self.kind == Kind::Streamed && self.shift(part, SENT, DONE) => {
+                self.release_pending(part);
+                self.record(part, What::Ended, true);
+            }
+            None => {}
+        }
+    }
+
+    /// The node answered with an error.
+    pub(crate) fn refused(&self, part: usize, status: Status) {
+        if self.kind != Kind::OneWay {
+            self.fail_sent(part, Outcome::Refused, status);
+        }
+    }
+
+    /// The node answered with something that cannot be used.
+    pub(crate) fn unreadable(&self, part: usize, status: Status) {
+        if self.kind != Kind::OneWay {
+            self.fail_sent(part, Outcome::Unknown, status);
+        }
+    }
+
+    fn fail_sent(&self, part: usize, outcome: Outcome, status: Status) {
+        if self.shift(part, SENT, DONE) {
+            self.release_pending(part);
+            let error = self.channel(part).error(outcome, status);
+            self.record(part, What::Failed(error), true);
+        }
+    }
+
+    fn release_pending(&self, part: usize) {
+        if self.kind != Kind::OneWay {
+            self.channel(part).remove_pending();
+        }
+    }
+
+    fn record(&self, part: usize, what: What, last: bool) {
+        let mut state = self.state();
+        match &what {
+            What::Reply(_) => {
+                if self.kind == Kind::Streamed {
+                    state.make_room(part);
+                }
+                state.unread += 1;
+            }
+            What::Failed(_) => state.failures += 1,
+            What::Ended => {}
+        }
+        state.events.push_back(Event { part, what });
+        // After the deadline nothing is open.
+        state.open -= usize::from(last).min(state.open);
+        let ended = state.open == 0;
+        Self::wake(state);
+        if ended {
+            self.unregister();
+        }
+    }
+
+    fn wake(mut state: MutexGuard<'_, State>) {
+        let wanted = state.open == 0
+            || state.unread >= state.interest.replies
+            || (state.failures >= state.interest.failures && !state.events.is_empty());
+        if wanted && let Some(waker) = state.waker.take() {
+            drop(state);
+            waker.wake();
+        }
+    }
+
+    fn unregister(&self) {
+        for pool in self.targets.pools() {
+            pool.calls.remove(self.id);
+        }
+    }
+}
+
+impl State {
+    /// A call whose replies nobody takes must not grow: the node's oldest reply makes room for its
+    /// newest.
+    fn make_room(&mut self, part: usize) {
+        if self.unread < UNREAD_PER_NODE {
+            return;
+        }
+        let is_reply =
+            |event: &Event| event.part == part && matches!(event.what, What::Reply(_));
+        if self.events.iter().filter(|event| is_reply(event)).count() >= UNREAD_PER_NODE
+            && let Some(oldest) = self.events.iter().position(is_reply)
+        {
+            self.events.remove(oldest);
+            self.unread -= 1;
+        }
+    }
+}

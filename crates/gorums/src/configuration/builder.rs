@@ -1,0 +1,372 @@
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::{Configuration, ConfigurationError, Node, NodeId, file};
+use crate::connection::{Pool, Settings, run};
+use crate::metadata::Metadata;
+use crate::runtime::{Clock, SystemClock, Tcp, Transport};
+
+/// Describes a [`Configuration`]: its nodes and how to reach them.
+#[must_use = "nothing happens before `connect`"]
+pub struct ConfigurationBuilder {
+    nodes: Vec<(Option<NodeId>, String)>,
+    settings: Settings,
+    metadata: Metadata,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    /// The first mistake, told by `connect`.
+    error: Option<ConfigurationError>,
+}
+
+impl ConfigurationBuilder {
+    pub(crate) fn new() -> Self {
+        Self {
+            nodes: Vec::new(),
+            settings: Settings::default(),
+            metadata: Metadata::new(),
+            transport: Arc::new(Tcp),
+            clock: Arc::new(SystemClock),
+            error: None,
+        }
+    }
+
+    /// Adds nodes by address, `host:port`. Each gets the next id: 1 for the first, or one more than
+    /// the greatest id so far. Host names are resolved at each attempt to connect.
+    pub fn nodes<A: Into<String>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
+        self.nodes
+            .extend(addresses.into_iter().map(|address| (None, address.into())));
+        self
+    }
+
+    /// Adds a node with this id, 1 or more, and address, `host:port`.
+    pub fn node(mut self, id: impl Into<NodeId>, address: impl Into<String>) -> Self {
+        self.nodes.push((Some(id.into()), address.into()));
+        self
+    }
+
+    /// Adds the nodes of a TOML file:
+    ///
+    /// ```toml
+    /// [[node]]
+    /// id = 1                      # for all nodes or for none: then they count from 1
+    /// address = "10.0.0.1:8080"
+    /// ```
+    ///
+    /// # Errors
+    /// The file cannot be read, is not TOML, has no node, or has an unknown key.
+    pub fn file(mut self, path: impl AsRef<Path>) -> Result<Self, ConfigurationError> {
+        for entry in file::read(path.as_ref())? {
+            self.nodes.push((entry.id.map(NodeId::from), entry.address));
+        }
+        Ok(self)
+    }
+
+    /// Sends a name and a value with every connection that is made, as an HTTP/2 header.
+    pub fn metadata(mut self, key: impl AsRef<str>, value: impl Into<String>) -> Self {
+        if let Err(status) = self.metadata.append(key, value) {
+            self.error.get_or_insert(ConfigurationError::Metadata(status));
+        }
+        self
+    }
+
+    /// How much may wait to be written to a node: messages, and bytes. At the bound that node's part
+    /// of a call fails at once, as not sent. Default: 16,384 messages and 16 MiB. A single message
+    /// above the bound in bytes is taken by an empty outbox.
+    pub fn outbox(mut self, messages: usize, bytes: usize) -> Self {
+        self.settings.outbox_messages = messages.max(1);
+        self.settings.outbox_bytes = bytes;
+        self
+    }
+
+    /// How many calls may wait for replies at once, on all nodes together. At the bound calls fail
+    /// at once, as not sent. Default: 1,048,576.
+    pub fn max_calls(mut self, calls: usize) -> Self {
+        self.settings.max_calls = calls.max(1);
+        self
+    }
+
+    /// The largest reply that is taken, envelope included. A larger one is skipped, and fails its
+    /// node's part. Default: 4 MiB.
+    pub fn max_decoding_message_size(mut self, bytes: usize) -> Self {
+        self.settings.max_decoding_message_size = bytes;
+        self
+    }
+
+    /// How long an attempt to connect may take. Default: 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// The pause after a failed attempt to connect, and what it grows to by a factor of 1.6 for each
+    /// further one; with 20 % jitter either way. Default: 100 ms and 5 s. A call does not wait for
+    /// the pause to end: see [`attempt_interval`](Self::attempt_interval).
+    pub fn backoff(mut self, base: Duration, max: Duration) -> Self {
+        self.settings.backoff_base = base;
+        self.settings.backoff_max = max.max(base);
+        self
+    }
+
+    /// The least time between the starts of two attempts to connect to a node, however many calls
+    /// ask for one. Default: 50 ms.
+    pub fn attempt_interval(mut self, interval: Duration) -> Self {
+        self.settings.attempt_interval = interval;
+        self
+    }
+
+    /// When a node that owes an answer has been silent for the interval, it is pinged; when it does
+    /// not answer that within the timeout, the connection is dead. Default: 10 s and 20 s. A node
+    /// that answers pings and nothing else is pinged ever more seldom.
+    pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.settings.keep_alive_interval = interval;
+        self.settings.keep_alive_timeout = timeout;
+        self
+    }
+
+    /// Where connections come from. Default: [`Tcp`].
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.transport = Arc::new(transport);
+        self
+    }
+
+    /// Where time and randomness come from. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Starts to connect to all nodes, and does not wait: a node that is down makes no error.
+    ///
+    /// # Errors
+    /// There are no nodes; an id is 0; two nodes have one id or one address; an address is not
+    /// `host:port`; metadata cannot be sent; or there is no tokio runtime here. The error names the
+    /// culprit.
+    pub fn connect(mut self) -> Result<Configuration, ConfigurationError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        self.metadata
+            .write_headers(&mut http::HeaderMap::new())
+            .map_err(ConfigurationError::Metadata)?;
+        let nodes = identified(&self.nodes)?;
+        let runtime = Handle::try_current().map_err(|_| ConfigurationError::NoRuntime)?;
+        let pool = self.pool();
+        runtime.spawn(pool.sweep());
+        Ok(Configuration::from_nodes(nodes.into_iter().map(
+            |(id, address)| {
+                let node = Node::new(id, address.into(), Arc::clone(&pool));
+                runtime.spawn(run(Arc::clone(node.channel())));
+                node
+            },
+        )))
+    }
+
+    pub(crate) fn pool(self) -> Arc<Pool> {
+        Pool::new(self.settings, self.metadata, self.clock, self.transport)
+    }
+}
+
+/// Gives every node its id, or finds what is wrong.
+fn identified(
+    nodes: &[(Option<NodeId>, String)],
+) -> Result<Vec<(NodeId, String)>, ConfigurationError> {
+    if nodes.is_empty() {
+        return Err(ConfigurationError::Empty);
+    }
+    let mut by_id: HashMap<NodeId, &str> = HashMap::new();
+    let mut by_address: HashMap<String, NodeId> = HashMap::new();
+    let mut greatest = 0_u32;
+    let mut identified = Vec::with_capacity(nodes.len());
+    for (id, address) in nodes {
+        check_address(address)?;
+        let id = match id {
+            Some(id) => *id,
+            None => NodeId::from(greatest.saturating_add(1)),
+        };
+        if id.get() == 0 {
+            return Err(ConfigurationError::ZeroId {
+                address: address.clone(),
+            });
+        }
+        if let Some(other) = by_id.insert(id, address) {
+            return Err(ConfigurationError::DuplicateId {
+                id,
+                addresses: [other.to_owned(), address.clone()],
+            });
+        }
+        if let Some(other) = by_address.insert(normalized(address), id) {
+            return Err(ConfigurationError::DuplicateAddress {
+                address: address.clone(),
+                ids: [other, id],
+            });
+        }
+        greatest = greatest.max(id.get());
+        identified.push((id, address.clone()));
+    }
+    Ok(identified)
+}
+
+/// Names are compared as they are written, but for case; `localhost` is 127.0.0.1.
+fn normalized(address: &str) -> String {
+    let address = address.to_ascii_lowercase();
+    match address.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => address,
+    }
+}
+
+fn check_address(address: &str) -> Result<(), ConfigurationError> {
+    let bad = |reason| ConfigurationError::BadAddress {
+        address: address.to_owned(),
+        reason,
+    };
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| bad("there is no port"))?;
+    if host.is_empty() {
+        return Err(bad("there is no host"));
+    }
+    match port.parse::<u16>() {
+        Err(_) => return Err(bad("the port is not a number from 1 to 65535")),
+        Ok(0) => return Err(bad("port 0 cannot be connected to")),
+        Ok(_) => {}
+    }
+    match host.strip_prefix('[') {
+        Some(v6) => {
+            let v6 = v6
+                .strip_suffix(']')
+                .ok_or_else(|| bad("the closing ] of an IPv6 address is missing"))?;
+            v6.split('%')
+                .next()
+                .unwrap_or(v6)
+                .parse::<std::net::Ipv6Addr>()
+                .map_err(|_| bad("the IPv6 address is malformed"))?;
+        }
+        None if host.contains(':') => {
+            return Err(bad("an IPv6 address is written in brackets, as in [::1]:8080"));
+        }
+        None if !host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) =>
+        {
+            return Err(bad("the host has a character that no host name has"));
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+impl std::fmt::Debug for ConfigurationBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConfigurationBuilder")
+            .field("nodes", &self.nodes)
+            .field("settings", &self.settings)
+            .field("metadata", &self.metadata)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(builder: ConfigurationBuilder) -> String {
+        builder.connect().expect_err("refused").to_string()
+    }
+
+    fn builder() -> ConfigurationBuilder {
+        Configuration::builder()
+    }
+
+    #[test]
+    fn wrong_input_is_refused_and_the_culprit_named() {
+        for (builder, expected) in [
+            (builder(), "at least one node"),
+            (builder().node(0, "a:1"), "node 0 (a:1)"),
+            (builder().node(3, "a:1").node(3, "b:1"), "id 3: node 3 is a:1 and b:1"),
+            (builder().node(1, "a:1").node(2, "A:1"), "nodes 1 and 2 have the same address A:1"),
+            (
+                builder().nodes(["localhost:1", "127.0.0.1:1"]),
+                "nodes 1 and 2 have the same address 127.0.0.1:1",
+            ),
+            (builder().nodes(["a"]), "\"a\": there is no port"),
+            (builder().nodes([":1"]), "there is no host"),
+            (builder().nodes(["a:x"]), "not a number"),
+            (builder().nodes(["a:0"]), "port 0"),
+            (builder().nodes(["a:65536"]), "not a number"),
+            (builder().nodes(["::1:80"]), "in brackets"),
+            (builder().nodes(["[::g]:80"]), "malformed"),
+            (builder().nodes(["a b:80"]), "character"),
+            (builder().nodes(["a:1"]).metadata("x-bin", "1"), "x-bin"),
+            (builder().nodes(["a:1"]).metadata("x", "ü"), "visible ASCII"),
+        ] {
+            let error = error(builder);
+            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_runtime_there_is_an_error_and_no_panic() {
+        assert!(error(builder().nodes(["a:1"])).contains("tokio"));
+    }
+
+    #[test]
+    fn ids_go_on_after_the_greatest() {
+        let ids = |nodes: &[(Option<u32>, &str)]| {
+            let nodes: Vec<_> = nodes
+                .iter()
+                .map(|(id, address)| (id.map(NodeId::from), (*address).to_owned()))
+                .collect();
+            identified(&nodes)
+                .expect("legal")
+                .iter()
+                .map(|(id, _)| id.get())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&[(None, "a:1"), (None, "b:1")]), [1, 2]);
+        assert_eq!(
+            ids(&[(Some(7), "a:1"), (None, "b:1"), (None, "[::1]:2")]),
+            [7, 8, 9]
+        );
+    }
+
+    #[test]
+    fn a_file_is_read_or_the_mistake_is_found() {
+        let dir = std::env::temp_dir().join(format!("gorums-file-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a folder for the test");
+        let path = dir.join("nodes.toml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).expect("a file for the test");
+            builder().file(&path)
+        };
+        let read_nodes = |text: &str| read(text).map(|builder| builder.nodes);
+        let nodes = read_nodes(
+            "[[node]]\nid = 2\naddress = \"a:1\"\n[[node]]\nid = 1\naddress = \"b:1\"\n",
+        )
+        .expect("legal");
+        assert_eq!(
+            nodes,
+            [
+                (Some(NodeId::from(2)), "a:1".to_owned()),
+                (Some(NodeId::from(1)), "b:1".to_owned())
+            ]
+        );
+        for (text, expected) in [
+            ("", "there is no node"),
+            ("[[node]]\nadress = \"a:1\"", "adress"),
+            ("[[node]]\naddress = 1", "line 2"),
+            ("[[node]]\nid = 1\naddress = \"a:1\"\n[[node]]\naddress = \"b:1\"", "1 of 2 nodes"),
+        ] {
+            let error = read_nodes(text).expect_err("refused").to_string();
+            assert!(error.contains("nodes.toml"), "{error}");
+            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        }
+        let missing = builder().file(dir.join("none.toml")).expect_err("missing");
+        assert!(missing.to_string().contains("none.toml"), "{missing}");
+        std::fs::remove_dir_all(&dir).expect("the folder was made above");
+    }
+}

@@ -1,0 +1,97 @@
+use std::error::Error;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::NodeId;
+use crate::error::Status;
+
+/// Why a configuration cannot be made. The text names the culprit.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ConfigurationError {
+    /// There are no nodes.
+    Empty,
+    /// The id 0 is reserved.
+    ZeroId {
+        /// The address that came with it.
+        address: String,
+    },
+    /// Two nodes have one id.
+    DuplicateId {
+        /// The id.
+        id: NodeId,
+        /// Both addresses.
+        addresses: [String; 2],
+    },
+    /// Two nodes have one address.
+    DuplicateAddress {
+        /// The address.
+        address: String,
+        /// Both ids.
+        ids: [NodeId; 2],
+    },
+    /// An address is not `host:port`.
+    BadAddress {
+        /// The address.
+        address: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// No node has this id.
+    UnknownNode {
+        /// The id.
+        id: NodeId,
+        /// The ids that there are.
+        known: Vec<NodeId>,
+    },
+    /// Connection metadata cannot be sent.
+    Metadata(Status),
+    /// A file cannot be read or is not what is expected.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column where they are known.
+        reason: String,
+    },
+    /// `connect` was called outside a tokio runtime, which drives the connections.
+    NoRuntime,
+}
+
+impl fmt::Display for ConfigurationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("a configuration needs at least one node"),
+            Self::ZeroId { address } => {
+                write!(f, "node 0 ({address}): ids start at 1")
+            }
+            Self::DuplicateId { id, addresses: [a, b] } if a == b => {
+                write!(f, "node {id} ({a}) is named twice")
+            }
+            Self::DuplicateId { id, addresses: [a, b] } => {
+                write!(f, "two nodes have the id {id}: node {id} is {a} and {b}")
+            }
+            Self::DuplicateAddress { address, ids: [a, b] } => {
+                write!(f, "nodes {a} and {b} have the same address {address}")
+            }
+            Self::BadAddress { address, reason } => {
+                write!(f, "address {address:?}: {reason}; expected host:port")
+            }
+            Self::UnknownNode { id, known } => {
+                write!(f, "there is no node {id}; the nodes are ")?;
+                for (index, id) in known.iter().enumerate() {
+                    let comma = if index > 0 { ", " } else { "" };
+                    write!(f, "{comma}{id}")?;
+                }
+                Ok(())
+            }
+            Self::Metadata(status) => write!(f, "{}", status.message()),
+            Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::NoRuntime => f.write_str(
+                "connections are driven by a tokio runtime: call connect within one \
+                 (in #[tokio::main], or after Runtime::enter)",
+            ),
+        }
+    }
+}
+
+impl Error for ConfigurationError {}

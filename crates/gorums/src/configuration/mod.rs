@@ -1,0 +1,364 @@
+//! Configurations: sets of nodes, and what can be made of them.
+
+mod builder;
+mod error;
+mod file;
+mod node;
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::ops::Index;
+use std::sync::Arc;
+
+pub use builder::ConfigurationBuilder;
+pub use error::ConfigurationError;
+pub use node::{Node, NodeId, NodeState};
+
+use crate::connection::Targets;
+use crate::error::{NodeError, QuorumError};
+
+/// An immutable set of nodes in a fixed order, for calls.
+///
+/// Cheap to clone. Configurations that are made from one another share its connections: one for each
+/// node, kept while any configuration, [`Node`] or call holds the node. When the last of these is
+/// dropped, what is queued is still written for up to a second, as far as the runtime goes on that
+/// long: call [`flush`](Self::flush) before a program ends.
+///
+/// Two configurations are equal if they have the same nodes, in whatever order.
+#[derive(Clone)]
+pub struct Configuration(Arc<Inner>);
+
+struct Inner {
+    nodes: Box<[Node]>,
+    targets: Arc<Targets>,
+}
+
+impl Configuration {
+    /// Describes a configuration to connect to.
+    #[must_use]
+    pub fn builder() -> ConfigurationBuilder {
+        ConfigurationBuilder::new()
+    }
+
+    fn from_nodes(nodes: impl IntoIterator<Item = Node>) -> Self {
+        let nodes: Box<[Node]> = nodes.into_iter().collect();
+        let targets = Targets::new(nodes.iter().map(|node| Arc::clone(node.channel())));
+        Self(Arc::new(Inner { nodes, targets }))
+    }
+
+    pub(crate) fn targets(&self) -> &Arc<Targets> {
+        &self.0.targets
+    }
+
+    pub(crate) fn position(&self, id: NodeId) -> Option<usize> {
+        self.0.targets.position(id)
+    }
+
+    /// The number of nodes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.nodes.len()
+    }
+
+    /// Whether there are no nodes, which only a part of another configuration can be.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.nodes.is_empty()
+    }
+
+    /// The nodes, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Node> {
+        self.0.nodes.iter()
+    }
+
+    /// The nodes, in order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Node] {
+        &self.0.nodes
+    }
+
+    /// The ids of the nodes, in order.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> {
+        self.iter().map(Node::id)
+    }
+
+    /// The node with this id.
+    #[must_use]
+    pub fn node(&self, id: impl Into<NodeId>) -> Option<&Node> {
+        self.position(id.into()).map(|position| &self[position])
+    }
+
+    /// Whether it has this very node. A node with the same id on another connection is another one.
+    #[must_use]
+    pub fn contains(&self, node: &Node) -> bool {
+        self.node(node.id()) == Some(node)
+    }
+
+    /// The nodes of both: this one's, then those that only the other has.
+    ///
+    /// # Errors
+    /// Two different nodes have one id.
+    pub fn union(&self, other: &Self) -> Result<Self, ConfigurationError> {
+        let mut nodes = self.0.nodes.to_vec();
+        for node in other {
+            match self.node(node.id()) {
+                None => nodes.push(node.clone()),
+                Some(same) if same == node => {}
+                Some(different) => {
+                    return Err(ConfigurationError::DuplicateId {
+                        id: node.id(),
+                        addresses: [different.address().into(), node.address().into()],
+                    });
+                }
+            }
+        }
+        Ok(Self::from_nodes(nodes))
+    }
+
+    /// This configuration and one more node.
+    ///
+    /// # Errors
+    /// A different node has its id.
+    pub fn with(&self, node: &Node) -> Result<Self, ConfigurationError> {
+        self.union(&Self::from(node))
+    }
+
+    /// The nodes with these ids, in the order in which they are named.
+    ///
+    /// # Errors
+    /// No node has one of the ids, or an id is named twice.
+    pub fn select<I: Into<NodeId>>(
+        &self,
+        ids: impl IntoIterator<Item = I>,
+    ) -> Result<Self, ConfigurationError> {
+        let mut nodes: Vec<Node> = Vec::new();
+        for id in ids {
+            let id = id.into();
+            let node = self
+                .node(id)
+                .ok_or_else(|| ConfigurationError::UnknownNode {
+                    id,
+                    known: self.ids().collect(),
+                })?;
+            if nodes.contains(node) {
+                return Err(ConfigurationError::DuplicateId {
+                    id,
+                    addresses: [node.address().into(), node.address().into()],
+                });
+            }
+            nodes.push(node.clone());
+        }
+        Ok(Self::from_nodes(nodes))
+    }
+
+    /// The nodes that are in both, in this one's order.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.filter(|node| other.contains(node))
+    }
+
+    /// The nodes that the other does not have.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        self.filter(|node| !other.contains(node))
+    }
+
+    /// All nodes but the one with this id.
+    #[must_use]
+    pub fn without(&self, id: impl Into<NodeId>) -> Self {
+        let id = id.into();
+        self.filter(|node| node.id() != id)
+    }
+
+    /// All nodes but those that failed in this call, and for which the function is true.
+    #[must_use]
+    pub fn without_failed(
+        &self,
+        error: &QuorumError,
+        mut drop: impl FnMut(&NodeError) -> bool,
+    ) -> Self {
+        self.filter(|node| !error.failure(node.id()).is_some_and(&mut drop))
+    }
+
+    /// The nodes for which the function is true.
+    #[must_use]
+    pub fn filter(&self, mut keep: impl FnMut(&Node) -> bool) -> Self {
+        Self::from_nodes(self.iter().filter(|node| keep(node)).cloned())
+    }
+
+    /// The same nodes in another order: calls queue in it, and [`first`](Self::as_slice) is the best.
+    /// Stable.
+    #[must_use]
+    pub fn sort_by(&self, compare: impl FnMut(&Node, &Node) -> Ordering) -> Self {
+        let mut nodes = self.0.nodes.to_vec();
+        nodes.sort_by(compare);
+        Self::from_nodes(nodes)
+    }
+
+    /// Waits until at least so many nodes are connected at once (all, where there are fewer). Bound
+    /// it with a timeout: a node that is down is waited for.
+    pub async fn connected(&self, at_least: usize) {
+        let at_least = at_least.min(self.len());
+        let pools = self.0.targets.pools();
+        loop {
+            // Listening begins before looking, so that no change falls between.
+            let mut changes: Vec<_> = pools
+                .iter()
+                .map(|pool| Box::pin(pool.state_changed.notified()))
+                .collect();
+            for change in &mut changes {
+                change.as_mut().enable();
+            }
+            let connected = self
+                .iter()
+                .filter(|node| node.state() == NodeState::Connected)
+                .count();
+            if connected >= at_least {
+                return;
+            }
+            std::future::poll_fn(|cx| {
+                if changes
+                    .iter_mut()
+                    .any(|change| change.as_mut().poll(cx).is_ready())
+                {
+                    std::task::Poll::Ready(())
+                } else {
+                    std::task::Poll::Pending
+                }
+            })
+            .await;
+        }
+    }
+
+    /// Waits until everything that was queued before is with the connections, or has failed because
+    /// its node is down. Bound it with a timeout: a silent node is waited for until keep-alive finds
+    /// it dead.
+    pub async fn flush(&self) {
+        let sent = crate::call::Sent::<QuorumError>::new(crate::call::flush(self), "", self.len());
+        // A node that is down has nothing left to flush.
+        let _ = sent.await;
+    }
+
+    /// A configuration of so many nodes, ids from 1, whose connections never begin.
+    #[cfg(test)]
+    pub(crate) fn unconnected(nodes: usize) -> Self {
+        let pool = builder::ConfigurationBuilder::new().pool();
+        Self::from_nodes((1..=nodes).map(|id| {
+            Node::new(
+                NodeId::from(id as u32),
+                format!("node-{id}:1").into(),
+                Arc::clone(&pool),
+            )
+        }))
+    }
+}
+
+impl Index<usize> for Configuration {
+    type Output = Node;
+
+    /// The node at this position.
+    ///
+    /// # Panics
+    /// The position is not below [`len`](Configuration::len).
+    fn index(&self, position: usize) -> &Node {
+        &self.0.nodes[position]
+    }
+}
+
+impl<'a> IntoIterator for &'a Configuration {
+    type Item = &'a Node;
+    type IntoIter = std::slice::Iter<'a, Node>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl PartialEq for Configuration {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().all(|node| other.contains(node))
+    }
+}
+
+impl Eq for Configuration {}
+
+impl From<&Configuration> for Configuration {
+    fn from(configuration: &Configuration) -> Self {
+        configuration.clone()
+    }
+}
+
+impl From<&Node> for Configuration {
+    fn from(node: &Node) -> Self {
+        Self::from_nodes([node.clone()])
+    }
+}
+
+impl From<Node> for Configuration {
+    fn from(node: Node) -> Self {
+        Self::from_nodes([node])
+    }
+}
+
+impl fmt::Debug for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(configuration: &Configuration) -> Vec<u32> {
+        configuration.ids().map(NodeId::get).collect()
+    }
+
+    #[test]
+    fn parts_keep_the_order_and_the_connections() {
+        let all = Configuration::unconnected(5);
+        let odd = all.filter(|node| node.id().get() % 2 == 1);
+        assert_eq!(ids(&odd), [1, 3, 5]);
+        assert_eq!(ids(&all.difference(&odd)), [2, 4]);
+        assert_eq!(ids(&all.without(3)), [1, 2, 4, 5]);
+        assert_eq!(ids(&odd.intersection(&all.without(1))), [3, 5]);
+        let some = all.select([4, 1]).expect("known");
+        assert_eq!(ids(&some), [4, 1]);
+        let union = some.union(&odd).expect("the same nodes");
+        assert_eq!(ids(&union), [4, 1, 3, 5]);
+        assert_eq!(union[0], all[3], "the very same node");
+        let sorted = union.sort_by(|a, b| b.id().cmp(&a.id()));
+        assert_eq!(ids(&sorted), [5, 4, 3, 1]);
+        assert_eq!(sorted, union, "equal as a set");
+        assert_ne!(sorted, all);
+        assert_eq!(ids(&odd.with(&all[1]).expect("new id")), [1, 3, 5, 2]);
+    }
+
+    #[test]
+    fn two_nodes_with_one_id_do_not_mix() {
+        let (a, b) = (Configuration::unconnected(2), Configuration::unconnected(2));
+        assert!(!a.contains(&b[0]));
+        assert!(a.intersection(&b).is_empty());
+        assert_eq!(ids(&a.difference(&b)), [1, 2]);
+        let error = a.union(&b).expect_err("ids clash");
+        assert!(error.to_string().contains("node 1"), "{error}");
+    }
+
+    #[test]
+    fn selecting_what_is_not_there_names_it() {
+        let all = Configuration::unconnected(2);
+        let error = all.select([1, 7]).expect_err("no node 7");
+        assert!(error.to_string().contains('7'), "{error}");
+        assert!(all.select([1, 1]).is_err());
+        assert!(all.select::<u32>([]).expect("nothing").is_empty());
+    }
+
+    #[test]
+    fn nodes_are_found_in_large_configurations() {
+        let all = Configuration::unconnected(100).sort_by(|a, b| b.id().cmp(&a.id()));
+        for id in 1..=100 {
+            assert_eq!(all.node(id).map(|node| node.id().get()), Some(id));
+        }
+        assert!(all.node(101).is_none());
+    }
+}

@@ -1,0 +1,163 @@
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::connection::{Channel, Pool, Targets};
+use crate::error::Status;
+
+/// The id of a node, unique within a configuration. 0 is not a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u32);
+
+impl NodeId {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl From<u32> for NodeId {
+    fn from(id: u32) -> Self {
+        Self(id)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a node's connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NodeState {
+    /// An attempt to connect is under way. Calls wait for it.
+    Connecting = 0,
+    /// There is a connection. The peer may still be silent.
+    Connected = 1,
+    /// The last attempt failed, or the connection broke. The next attempt comes after a pause, or
+    /// with the next call.
+    Disconnected = 2,
+    /// The connection was closed for good: its runtime has ended.
+    Closed = 3,
+}
+
+impl NodeState {
+    pub(crate) fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Connecting,
+            1 => Self::Connected,
+            2 => Self::Disconnected,
+            _ => Self::Closed,
+        }
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+/// A node and its connection. Cheap to clone; equal if it is the very same node.
+#[derive(Clone)]
+pub struct Node(Arc<Held>);
+
+/// Closes the connection when the last clone goes.
+struct Held {
+    channel: Arc<Channel>,
+    /// The node alone, for calls to it.
+    alone: OnceLock<Arc<Targets>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.channel.close();
+    }
+}
+
+impl Node {
+    pub(crate) fn new(id: NodeId, address: Arc<str>, pool: Arc<Pool>) -> Self {
+        Self(Arc::new(Held {
+            channel: Arc::new(Channel::new(id, address, pool)),
+            alone: OnceLock::new(),
+        }))
+    }
+
+    pub(crate) fn channel(&self) -> &Arc<Channel> {
+        &self.0.channel
+    }
+
+    pub(crate) fn targets(&self) -> Arc<Targets> {
+        Arc::clone(
+            self.0
+                .alone
+                .get_or_init(|| Targets::new([Arc::clone(&self.0.channel)])),
+        )
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.channel().id()
+    }
+
+    /// The address, as it was given.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.channel().address()
+    }
+
+    /// What the connection is doing.
+    #[must_use]
+    pub fn state(&self) -> NodeState {
+        self.channel().state()
+    }
+
+    /// The time from a two-way call to this node's reply, as a moving average that gives a new
+    /// sample a weight of 1/5; none before the first. Errors, one-way messages and replies that
+    /// nobody waited for any more are no samples.
+    #[must_use]
+    pub fn latency(&self) -> Option<Duration> {
+        self.channel().latency()
+    }
+
+    /// Why the last attempt to connect failed or the connection broke; none once the node has
+    /// answered again.
+    #[must_use]
+    pub fn last_error(&self) -> Option<Status> {
+        self.channel().last_error()
+    }
+
+    /// The number of two-way requests that are queued or on their way, in calls that still wait for
+    /// them.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.channel().pending()
+    }
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Node {}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("id", &self.id().get())
+            .field("address", &self.address())
+            .field("state", &self.state())
+            .finish()
+    }
+}

@@ -1,0 +1,271 @@
+//! What a node's calls and its I/O task share.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use atomic_waker::AtomicWaker;
+use bytes::Bytes;
+
+use super::outbox::{OutMessage, Outbox, Rejected};
+use super::pool::Pool;
+use crate::configuration::{NodeId, NodeState};
+use crate::error::{NodeError, Outcome, Status};
+use crate::wire::{Control, Features, encode_control};
+
+/// One node's connection, whatever its state.
+pub(crate) struct Channel {
+    id: NodeId,
+    address: Arc<str>,
+    pool: Arc<Pool>,
+    outbox: Mutex<Outbox>,
+    /// Wakes the I/O task: something is queued, or the channel is to close.
+    io: AtomicWaker,
+    state: AtomicU8,
+    /// The last handle was dropped.
+    closing: AtomicBool,
+    /// Two-way requests that are queued or written and not answered, in calls that still want them.
+    pending: AtomicUsize,
+    /// Nanoseconds; 0 before the first reply.
+    latency: AtomicU64,
+    last_error: Mutex<Option<Status>>,
+    features: AtomicU8,
+}
+
+/// The weight of a new sample in the moving average of the latency, as in the Go library: 1/5.
+const LATENCY_WEIGHT: u64 = 5;
+
+impl Channel {
+    pub(crate) fn new(id: NodeId, address: Arc<str>, pool: Arc<Pool>) -> Self {
+        let outbox = Outbox::new(pool.settings.outbox_messages, pool.settings.outbox_bytes);
+        Self {
+            id,
+            address,
+            pool,
+            outbox: Mutex::new(outbox),
+            io: AtomicWaker::new(),
+            state: AtomicU8::new(NodeState::Connecting as u8),
+            closing: AtomicBool::new(false),
+            pending: AtomicUsize::new(0),
+            latency: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+            features: AtomicU8::new(0),
+        }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.id
+    }
+
+    pub(crate) fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a message, or says at once why not. Never blocks.
+    pub(crate) fn queue(&self, message: OutMessage) -> Result<(), Status> {
+        let was_empty = {
+            let mut outbox = self.outbox();
+            let was_empty = outbox.is_empty();
+            outbox.push(message).map_err(|rejected| match rejected {
+                Rejected::Full => Status::resource_exhausted(
+                    "the node's outbox is full (see ConfigurationBuilder::outbox)",
+                ),
+                Rejected::Closed => Status::unavailable("the connection is closed"),
+            })?;
+            was_empty
+        };
+        // Whoever made it non-empty has woken the I/O task, which empties it before it sleeps.
+        if was_empty {
+            self.io.wake();
+        }
+        Ok(())
+    }
+
+    /// Queues one of the library's own messages, whatever the bound.
+    pub(crate) fn queue_unbounded(&self, message: OutMessage) {
+        self.outbox().push_unbounded(message);
+        self.io.wake();
+    }
+
+    /// Tells the peer that nobody waits for this reply any more, if it would understand.
+    pub(crate) fn send_cancel(&self, id: u64) {
+        if self.features.load(Ordering::Relaxed) & CANCEL != 0 {
+            // Where the outbox is full the peer has worse to do than to hear of a cancellation.
+            let _ = self.queue(OutMessage {
+                frame: encode_control(id, Control::Cancel),
+                ticket: None,
+            });
+        }
+    }
+
+    pub(crate) fn set_features(&self, features: Features) {
+        let bits = if features.cancel { CANCEL } else { 0 };
+        self.features.store(bits, Ordering::Relaxed);
+    }
+
+    pub(crate) fn io(&self) -> &AtomicWaker {
+        &self.io
+    }
+
+    pub(crate) fn state(&self) -> NodeState {
+        NodeState::from_number(self.state.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn set_state(&self, state: NodeState) {
+        if self.state.swap(state as u8, Ordering::SeqCst) != state as u8 {
+            self.pool.state_changed.notify_waiters();
+        }
+    }
+
+    /// The last handle is gone: what is queued is written, for a while, and then the connection ends.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.io.wake();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_pending(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove_pending(&self) {
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn latency(&self) -> Option<Duration> {
+        let nanos = self.latency.load(Ordering::Relaxed);
+        (nanos > 0).then(|| Duration::from_nanos(nanos))
+    }
+
+    /// Only the I/O task calls this.
+    pub(crate) fn record_latency(&self, sample: Duration) {
+        let sample = u64::try_from(sample.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let old = self.latency.load(Ordering::Relaxed);
+        let new = if old == 0 {
+            sample
+        } else {
+            (old - old / LATENCY_WEIGHT).saturating_add(sample / LATENCY_WEIGHT)
+        };
+        self.latency.store(new.max(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn last_error(&self) -> Option<Status> {
+        self.lock_error().clone()
+    }
+
+    pub(crate) fn set_last_error(&self, error: Option<Status>) {
+        *self.lock_error() = error;
+    }
+
+    fn lock_error(&self) -> MutexGuard<'_, Option<Status>> {
+        self.last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn error(&self, outcome: Outcome, status: Status) -> NodeError {
+        NodeError::new(self.id, Arc::clone(&self.address), outcome, status)
+    }
+
+    /// The connection broke: the requests that were written on it will have no answer.
+    pub(crate) fn fail_written(self: &Arc<Self>, status: &Status) {
+        for call in self.pool.calls.all() {
+            if let Some(part) = call.targets().position_of(self) {
+                call.lost(part, status);
+            }
+        }
+    }
+
+    /// These requests will not be written.
+    pub(crate) fn fail_unwritten(messages: Vec<OutMessage>, status: &Status) {
+        for message in messages {
+            if let Some(ticket) = message.ticket {
+                ticket.call.not_sent(ticket.part, status);
+            }
+        }
+    }
+
+    /// A frame of the library's own that nobody waits for.
+    pub(crate) fn queue_raw(&self, frame: Bytes) -> Result<(), Status> {
+        self.queue(OutMessage {
+            frame,
+            ticket: None,
+        })
+    }
+}
+
+const CANCEL: u8 = 1;
+
+/// The nodes that a call is for, by position.
+pub(crate) struct Targets {
+    channels: Box<[Arc<Channel>]>,
+    /// Ids with their positions, sorted, for configurations too large to look through.
+    by_id: Box<[(NodeId, usize)]>,
+    /// One channel of each pool.
+    pools: Box<[Arc<Pool>]>,
+}
+
+impl Targets {
+    pub(crate) fn new(channels: impl IntoIterator<Item = Arc<Channel>>) -> Arc<Self> {
+        let channels: Box<[_]> = channels.into_iter().collect();
+        let mut by_id: Box<[_]> = channels
+            .iter()
+            .enumerate()
+            .map(|(position, channel)| (channel.id(), position))
+            .collect();
+        by_id.sort_unstable();
+        let mut pools: Vec<Arc<Pool>> = Vec::new();
+        for channel in &channels {
+            if !pools.iter().any(|pool| Arc::ptr_eq(pool, channel.pool())) {
+                pools.push(Arc::clone(channel.pool()));
+            }
+        }
+        Arc::new(Self {
+            channels,
+            by_id,
+            pools: pools.into(),
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.channels.len()
+    }
+
+    pub(crate) fn channels(&self) -> &[Arc<Channel>] {
+        &self.channels
+    }
+
+    /// The pools that the channels belong to; more than one after a union across pools.
+    pub(crate) fn pools(&self) -> &[Arc<Pool>] {
+        &self.pools
+    }
+
+    pub(crate) fn position(&self, id: NodeId) -> Option<usize> {
+        if self.channels.len() <= 8 {
+            return self.channels.iter().position(|channel| channel.id() == id);
+        }
+        let index = self.by_id.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        Some(self.by_id[index].1)
+    }
+
+    /// The position of this very channel, and not of another one with its id.
+    pub(crate) fn position_of(&self, channel: &Arc<Channel>) -> Option<usize> {
+        self.position(channel.id())
+            .filter(|position| Arc::ptr_eq(&self.channels[*position], channel))
+    }
+}

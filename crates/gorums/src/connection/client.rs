@@ -1,0 +1,545 @@
+//! The I/O task of a node: it connects, writes what is queued, reads replies to their calls, and
+//! connects again.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use h2::client::{Connection, ResponseFuture};
+use h2::{Ping, PingPong, RecvStream, SendStream};
+use tokio::time::Instant;
+
+use super::keep_alive::{Action, KeepAlive};
+use super::reconnect::Reconnect;
+use super::{Channel, OutMessage};
+use crate::configuration::NodeState;
+use crate::error::Status;
+use crate::runtime::{BoxFuture, BoxIo};
+use crate::wire::{
+    BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, H2Settings, Incoming,
+    SERVER_INITIATED, check_response_head, encode_status, peek_id, request_head, trailers_status,
+};
+
+/// How many batches are written in one turn of the task before others get theirs.
+const BATCHES_PER_TURN: usize = 16;
+
+/// Why a connection ended.
+enum End {
+    /// It broke, or the peer ended it.
+    Lost(Status),
+    /// Nobody holds the node any more.
+    Closed,
+}
+
+/// Keeps a node connected until its last handle is dropped.
+pub(crate) async fn run(channel: Arc<Channel>) {
+    // A task may also end because its runtime does.
+    let _closed = CloseOnDrop(&channel);
+    let clock = Arc::clone(&channel.pool().clock);
+    let mut reconnect = Reconnect::new(&channel.pool().settings, clock.now());
+    loop {
+        channel.set_state(NodeState::Connecting);
+        reconnect.started(clock.now());
+        channel.outbox().begin_attempt();
+        match connect(&channel).await {
+            Ok(mut connected) => {
+                let since = clock.now();
+                channel.set_state(NodeState::Connected);
+                let end = poll_fn(|cx| connected.poll(cx, &channel)).await;
+                if connected.answered {
+                    reconnect.proven();
+                }
+                connected.give_back(&channel);
+                match end {
+                    End::Closed => return,
+                    End::Lost(status) => {
+                        let now = clock.now();
+                        reconnect.lost(now, now - since, clock.random());
+                        channel.set_last_error(Some(status.clone()));
+                        channel.set_state(NodeState::Disconnected);
+                        channel.fail_written(&status);
+                    }
+                }
+            }
+            Err(Failed { status, timed_out }) => {
+                reconnect.failed(clock.now(), clock.random());
+                channel.set_last_error(Some(status.clone()));
+                channel.set_state(NodeState::Disconnected);
+                // A call that came during an attempt that was refused at once may have come after
+                // the server did: it gets an attempt of its own. One that has waited for a silent
+                // peer has waited enough.
+                let failed = if timed_out {
+                    channel.outbox().drain()
+                } else {
+                    channel.outbox().fail_attempt()
+                };
+                Channel::fail_unwritten(failed, &status);
+            }
+        }
+        if pause(&channel, &reconnect).await.is_break() {
+            return;
+        }
+    }
+}
+
+struct CloseOnDrop<'a>(&'a Arc<Channel>);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        let channel = self.0;
+        channel.set_state(NodeState::Closed);
+        let status = Status::unavailable("the connection is closed");
+        let unwritten = channel.outbox().close();
+        Channel::fail_unwritten(unwritten, &status);
+        channel.fail_written(&status);
+    }
+}
+
+/// Waits until the next attempt is due, or a call asks for one. Break where the channel is closed.
+async fn pause(channel: &Arc<Channel>, reconnect: &Reconnect) -> std::ops::ControlFlow<()> {
+    let clock = &channel.pool().clock;
+    loop {
+        let demanded = !channel.outbox().is_empty();
+        if channel.is_closing() {
+            return std::ops::ControlFlow::Break(());
+        }
+        let at = reconnect.next(demanded);
+        if at <= clock.now() {
+            return std::ops::ControlFlow::Continue(());
+        }
+        let mut sleep = clock.sleep_until(at);
+        poll_fn(|cx| {
+            channel.io().register(cx.waker());
+            if channel.is_closing() || channel.outbox().is_empty() == demanded {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+    }
+}
+
+/// An attempt that failed.
+struct Failed {
+    status: Status,
+    timed_out: bool,
+}
+
+async fn connect(channel: &Arc<Channel>) -> Result<Connected, Failed> {
+    let pool = channel.pool();
+    let limit = pool.settings.connect_timeout;
+    let timeout = pool.clock.sleep_until(pool.clock.now() + limit);
+    let closing = poll_fn(|cx| {
+        channel.io().register(cx.waker());
+        if channel.is_closing() && channel.outbox().is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    });
+    tokio::select! {
+        biased;
+        result = open(channel) => result.map_err(|status| Failed { status, timed_out: false }),
+        () = closing => Err(Failed {
+            status: Status::unavailable("the connection is closed"),
+            timed_out: false,
+        }),
+        () = timeout => Err(Failed {
+            status: Status::unavailable(format!("no connection within {limit:?}")),
+            timed_out: true,
+        }),
+    }
+}
+
+async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
+    let pool = channel.pool();
+    let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
+    let request = request_head(channel.address(), &pool.metadata)?;
+    let io = pool
+        .transport
+        .connect(channel.address())
+        .await
+        .map_err(|error| unavailable(&error).with_source(error))?;
+    let (send_request, mut connection) = H2Settings::client()
+        .handshake::<BoxIo, Batch>(io)
+        .await
+        .map_err(|error| h2_status(&error))?;
+    let mut send_request = send_request
+        .ready()
+        .await
+        .map_err(|error| h2_status(&error))?;
+    let (head, send) = send_request
+        .send_request(request, false)
+        .map_err(|error| h2_status(&error))?;
+    let ping_pong = connection.ping_pong();
+    Ok(Connected {
+        connection,
+        send,
+        head: Some(head),
+        recv: None,
+        features: Features::default(),
+        decoder: Decoder::new(pool.settings.max_decoding_message_size),
+        slot: BatchSlot::default(),
+        builder: BatchBuilder::default(),
+        batch: VecDeque::new(),
+        keep_alive: KeepAlive::new(
+            pool.settings.keep_alive_interval,
+            pool.settings.keep_alive_timeout,
+        ),
+        keep_alive_timer: None,
+        ping_pong,
+        closing: None,
+        half_closed: false,
+        answered: false,
+    })
+}
+
+/// An open stream.
+struct Connected {
+    connection: Connection<BoxIo, Batch>,
+    send: SendStream<Batch>,
+    head: Option<ResponseFuture>,
+    recv: Option<RecvStream>,
+    features: Features,
+    decoder: Decoder,
+    slot: BatchSlot,
+    builder: BatchBuilder,
+    /// The messages of the batch that is with `h2`.
+    batch: VecDeque<OutMessage>,
+    keep_alive: KeepAlive,
+    keep_alive_timer: Option<BoxFuture<'static, ()>>,
+    ping_pong: Option<PingPong>,
+    /// Set once the last handle is dropped: until when queued messages are still written, and the
+    /// node is given time to read them.
+    closing: Option<BoxFuture<'static, ()>>,
+    /// All is written, and our side of the stream has ended.
+    half_closed: bool,
+    /// The peer has answered a call or opened the stream.
+    answered: bool,
+}
+
+impl Connected {
+    fn poll(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Poll<End> {
+        for _ in 0..BATCHES_PER_TURN {
+            channel.io().register(cx.waker());
+            match Pin::new(&mut self.connection).poll(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => {
+                    return Poll::Ready(End::Lost(Status::unavailable(
+                        "the peer closed the connection",
+                    )));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(End::Lost(h2_status(&error))),
+            }
+            if let Poll::Ready(status) = self.poll_read(cx, channel) {
+                return Poll::Ready(End::Lost(status));
+            }
+            self.settle_batch();
+            if let Poll::Ready(end) = self.poll_timers(cx, channel) {
+                return Poll::Ready(end);
+            }
+            match self.write(channel) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(status) => return Poll::Ready(End::Lost(status)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Ready with the reason when the stream has ended.
+    fn poll_read(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Poll<Status> {
+        if let Some(head) = &mut self.head {
+            match ready!(Pin::new(head).poll(cx)) {
+                Ok(response) => {
+                    if let Err(status) = check_response_head(&response) {
+                        return Poll::Ready(status);
+                    }
+                    self.head = None;
+                    self.answered = true;
+                    self.features = Features::announced(response.headers());
+                    channel.set_features(self.features);
+                    channel.set_last_error(None);
+                    self.recv = Some(response.into_body());
+                }
+                Err(error) => return Poll::Ready(h2_status(&error)),
+            }
+        }
+        let Some(recv) = &mut self.recv else {
+            return Poll::Pending;
+        };
+        let mut now = None;
+        loop {
+            match ready!(recv.poll_data(cx)) {
+                Some(Ok(chunk)) => {
+                    self.keep_alive.heard_message();
+                    let len = chunk.len();
+                    self.decoder.push(chunk);
+                    let now = *now.get_or_insert_with(|| channel.pool().clock.now());
+                    loop {
+                        match self.decoder.next() {
+                            Ok(None) => break,
+                            Ok(Some(incoming)) => {
+                                if let Err(status) = deliver(channel, &incoming, now) {
+                                    return Poll::Ready(status);
+                                }
+                            }
+                            Err(status) => return Poll::Ready(status),
+                        }
+                    }
+                    if let Err(error) = recv.flow_control().release_capacity(len) {
+                        return Poll::Ready(h2_status(&error));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(h2_status(&error)),
+                None => {
+                    let trailers = ready!(recv.poll_trailers(cx));
+                    let status = match trailers {
+                        Ok(trailers) => trailers.as_ref().and_then(trailers_status),
+                        Err(error) => Some(h2_status(&error)),
+                    };
+                    let cut = !self.decoder.is_between_messages();
+                    return Poll::Ready(stream_ended(status, cut));
+                }
+            }
+        }
+    }
+
+    /// The batch is written: one-way calls have been handed over.
+    fn settle_batch(&mut self) {
+        if self.batch.is_empty() || !self.slot.is_free() {
+            return;
+        }
+        for message in self.batch.drain(..) {
+            if let Some(ticket) = message.ticket {
+                ticket.call.handed_over(ticket.part);
+            }
+        }
+    }
+
+    /// Sends the next batch if there is one and the last one is written. True if it did.
+    fn write(&mut self, channel: &Arc<Channel>) -> Result<bool, Status> {
+        if !self.slot.is_free() || self.half_closed {
+            return Ok(false);
+        }
+        {
+            let mut outbox = channel.outbox();
+            let mut len = 0;
+            while len < BATCH_BYTES {
+                let Some(message) = outbox.pop() else {
+                    break;
+                };
+                len += message.frame.len();
+                self.batch.push_back(message);
+            }
+        }
+        for message in &self.batch {
+            self.builder.push(&message.frame);
+        }
+        if self.builder.is_empty() {
+            // Only markers without bytes, if anything at all.
+            self.settle_batch();
+            return Ok(false);
+        }
+        let batch = self.builder.finish(&self.slot);
+        self.send
+            .send_data(batch, false)
+            .map_err(|error| h2_status(&error))?;
+        Ok(true)
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Poll<End> {
+        if channel.is_closing() {
+            let pool = channel.pool();
+            let linger = self.closing.get_or_insert_with(|| {
+                pool.clock
+                    .sleep_until(pool.clock.now() + pool.settings.linger)
+            });
+            if linger.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::Closed);
+            }
+            // Closing the socket at once could destroy what the node has not read yet: our side of
+            // the stream ends, and the node answers by ending its own.
+            if !self.half_closed && self.batch.is_empty() && channel.outbox().is_empty() {
+                self.half_closed = true;
+                let last = self.builder.finish(&self.slot);
+                if self.send.send_data(last, true).is_err() {
+                    return Poll::Ready(End::Closed);
+                }
+                cx.waker().wake_by_ref();
+            }
+        }
+        if let Some(ping_pong) = &mut self.ping_pong
+            && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
+        {
+            self.keep_alive.heard_pong();
+        }
+        let owed = channel.pending() > 0 || !self.batch.is_empty();
+        loop {
+            let clock = &channel.pool().clock;
+            let Some(timer) = &mut self.keep_alive_timer else {
+                if !owed {
+                    return Poll::Pending;
+                }
+                let first = self.keep_alive.first();
+                self.keep_alive_timer = Some(clock.sleep_until(clock.now() + first));
+                continue;
+            };
+            ready!(timer.as_mut().poll(cx));
+            self.keep_alive_timer = match self.keep_alive.fired(owed) {
+                Action::Wait(wait) => Some(clock.sleep_until(clock.now() + wait)),
+                Action::Idle => None,
+                Action::Ping(wait) => {
+                    if let Some(ping_pong) = &mut self.ping_pong
+                        && ping_pong.send_ping(Ping::opaque()).is_ok()
+                    {
+                        // The connection writes it when it is polled again.
+                        cx.waker().wake_by_ref();
+                    }
+                    Some(clock.sleep_until(clock.now() + wait))
+                }
+                Action::Dead => {
+                    return Poll::Ready(End::Lost(Status::unavailable(
+                        "the peer did not answer a keep-alive ping",
+                    )));
+                }
+            };
+            if self.keep_alive_timer.is_none() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Ends the connection. Messages of which not a byte was written go back to the outbox; the
+    /// others are left to fail with an unknown outcome.
+    fn give_back(self, channel: &Arc<Channel>) {
+        let Self {
+            connection,
+            send,
+            head,
+            recv,
+            slot,
+            batch,
+            ..
+        } = self;
+        drop((send, head, recv, connection));
+        channel.set_features(Features::default());
+        let written = slot.written();
+        let mut begin = 0;
+        let mut unwritten = Vec::new();
+        for message in batch {
+            let end = begin + message.frame.len();
+            match &message.ticket {
+                Some(ticket) if end <= written => ticket.call.handed_over(ticket.part),
+                _ if begin >= written => unwritten.push(message),
+                _ => {}
+            }
+            begin = end;
+        }
+        let mut outbox = channel.outbox();
+        for message in unwritten.into_iter().rev() {
+            let wanted = message
+                .ticket
+                .as_ref()
+                .is_none_or(|ticket| ticket.call.take_back(ticket.part));
+            if wanted {
+                outbox.put_back(message);
+            }
+        }
+    }
+}
+
+/// Gives a reply to its call. An error ends the connection.
+fn deliver(channel: &Arc<Channel>, incoming: &Incoming, now: Instant) -> Result<(), Status> {
+    let frame = match incoming {
+        Incoming::Message(frame) => frame,
+        Incoming::Oversized { head, len } => {
+            let status = Status::resource_exhausted(format!(
+                "a reply of {len} bytes exceeds the limit of {} \
+                 (ConfigurationBuilder::max_decoding_message_size)",
+                channel.pool().settings.max_decoding_message_size
+            ));
+            let (id, _) = peek_id(head).ok_or_else(|| status.clone())?;
+            if let Some(call) = channel.pool().calls.get(id)
+                && let Some(part) = call.targets().position_of(channel)
+            {
+                call.unreadable(part, status);
+            }
+            return Ok(());
+        }
+    };
+    let envelope = Envelope::decode(frame)
+        .map_err(|error| Status::internal(format!("a malformed message from the peer: {error}")))?;
+    if envelope.id & SERVER_INITIATED != 0 {
+        return refuse_request(channel, &envelope);
+    }
+    // A reply that nobody waits for any more, or ever did.
+    let Some(call) = channel.pool().calls.get(envelope.id) else {
+        return Ok(());
+    };
+    let Some(part) = call.targets().position_of(channel) else {
+        return Ok(());
+    };
+    match envelope.control {
+        Control::Unknown | Control::Cancel => {}
+        Control::End => call.ended(part, envelope.status),
+        Control::Message if envelope.method != call.method() => {
+            let status = Status::internal(format!(
+                "the node answered a call of {} with a reply of {:?}",
+                call.method(),
+                envelope.method
+            ));
+            call.unreadable(part, status);
+        }
+        Control::Message => match envelope.status {
+            Some(status) => call.refused(part, status),
+            None => {
+                if call.replied(part, frame.slice_ref(envelope.payload)) {
+                    channel.record_latency(now.saturating_duration_since(call.started()));
+                    channel.set_last_error(None);
+                }
+            }
+        },
+    }
+    Ok(())
+}
+
+/// This client serves no requests.
+fn refuse_request(channel: &Arc<Channel>, envelope: &Envelope<'_>) -> Result<(), Status> {
+    if envelope.control != Control::Message {
+        return Ok(());
+    }
+    let status = Status::unimplemented(format!(
+        "no handler registered for method {}",
+        envelope.method
+    ));
+    let mut frame = BytesMut::new();
+    encode_status(
+        envelope.id,
+        envelope.method,
+        Some(&status),
+        Control::Message,
+        &mut frame,
+    );
+    channel.queue_raw(frame.freeze())
+}
+
+fn stream_ended(status: Option<Status>, cut: bool) -> Status {
+    match status {
+        Some(status) if status.code() != crate::error::Code::Ok => status,
+        _ if cut => Status::unavailable("the node ended the stream within a message"),
+        _ => Status::unavailable("the node ended the stream"),
+    }
+}
+
+pub(crate) fn h2_status(error: &h2::Error) -> Status {
+    let text = match error.get_io() {
+        Some(io) => io.to_string(),
+        None => format!("HTTP/2: {error}"),
+    };
+    Status::unavailable(text)
+}

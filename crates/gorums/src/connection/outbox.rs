@@ -1,0 +1,230 @@
+//! The requests that wait to be written to a node, bounded in messages and bytes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::call::Call;
+
+/// A frame, and whose it is.
+pub(crate) struct OutMessage {
+    pub(crate) frame: Bytes,
+    /// None where nobody waits for anything.
+    pub(crate) ticket: Option<Ticket>,
+}
+
+/// A call's part at one node.
+#[derive(Clone)]
+pub(crate) struct Ticket {
+    pub(crate) call: Arc<Call>,
+    pub(crate) part: usize,
+}
+
+impl OutMessage {
+    /// Whether the message still is to be written; false for one that was withdrawn.
+    fn is_wanted(&self) -> bool {
+        self.ticket
+            .as_ref()
+            .is_none_or(|ticket| ticket.call.is_queued(ticket.part))
+    }
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    Full,
+    Closed,
+}
+
+pub(crate) struct Outbox {
+    queue: VecDeque<OutMessage>,
+    bytes: usize,
+    /// How many messages at the front were queued before the attempt to connect began.
+    before_attempt: usize,
+    /// How many messages were withdrawn and still lie in the queue.
+    withdrawn: usize,
+    closed: bool,
+    max_messages: usize,
+    max_bytes: usize,
+}
+
+impl Outbox {
+    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            bytes: 0,
+            before_attempt: 0,
+            withdrawn: 0,
+            closed: false,
+            max_messages,
+            max_bytes,
+        }
+    }
+
+    /// Queues a message. One that alone exceeds the bound in bytes is taken by an empty outbox.
+    pub(crate) fn push(&mut self, message: OutMessage) -> Result<(), Rejected> {
+        if self.closed {
+            return Err(Rejected::Closed);
+        }
+        if !self.has_room(message.frame.len()) {
+            // Sweeping costs a pass over the queue: only where it frees a good part of it.
+            if self.withdrawn * 8 < self.queue.len() {
+                return Err(Rejected::Full);
+            }
+            self.sweep();
+            if !self.has_room(message.frame.len()) {
+                return Err(Rejected::Full);
+            }
+        }
+        self.push_unbounded(message);
+        Ok(())
+    }
+
+    /// Queues a message whatever the bound; for the library's own few.
+    pub(crate) fn push_unbounded(&mut self, message: OutMessage) {
+        self.bytes += message.frame.len();
+        self.queue.push_back(message);
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        self.queue.is_empty()
+            || (self.queue.len() < self.max_messages && self.bytes + len <= self.max_bytes)
+    }
+
+    /// Notes that a queued message was withdrawn.
+    pub(crate) fn note_withdrawn(&mut self) {
+        self.withdrawn += 1;
+        if self.withdrawn * 2 > self.queue.len() {
+            self.sweep();
+        }
+    }
+
+    fn sweep(&mut self) {
+        let mut kept = VecDeque::with_capacity(self.queue.len() - self.withdrawn.min(self.queue.len()));
+        let mut before_attempt = 0;
+        self.bytes = 0;
+        for (index, message) in self.queue.drain(..).enumerate() {
+            if message.is_wanted() {
+                before_attempt += usize::from(index < self.before_attempt);
+                self.bytes += message.frame.len();
+                kept.push_back(message);
+            }
+        }
+        self.queue = kept;
+        self.before_attempt = before_attempt;
+        self.withdrawn = 0;
+    }
+
+    /// The next message to write, withdrawn ones passed over. Its part is now sent.
+    pub(crate) fn pop(&mut self) -> Option<OutMessage> {
+        loop {
+            let message = self.pop_any()?;
+            let wanted = message
+                .ticket
+                .as_ref()
+                .is_none_or(|ticket| ticket.call.take_for_writing(ticket.part));
+            if wanted {
+                return Some(message);
+            }
+            self.withdrawn = self.withdrawn.saturating_sub(1);
+        }
+    }
+
+    fn pop_any(&mut self) -> Option<OutMessage> {
+        let message = self.queue.pop_front()?;
+        self.bytes -= message.frame.len();
+        self.before_attempt = self.before_attempt.saturating_sub(1);
+        Some(message)
+    }
+
+    /// Puts a message back that was popped last and not written.
+    pub(crate) fn put_back(&mut self, message: OutMessage) {
+        self.bytes += message.frame.len();
+        self.queue.push_front(message);
+    }
+
+    /// An attempt to connect begins: it is made for what is queued now.
+    pub(crate) fn begin_attempt(&mut self) {
+        self.before_attempt = self.queue.len();
+    }
+
+    /// The attempt failed: takes out what it was made for.
+    pub(crate) fn fail_attempt(&mut self) -> Vec<OutMessage> {
+        let failed: Vec<_> = (0..self.before_attempt).filter_map(|_| self.pop_any()).collect();
+        self.withdrawn = self.withdrawn.min(self.queue.len());
+        failed
+    }
+
+    /// Takes out everything.
+    pub(crate) fn drain(&mut self) -> Vec<OutMessage> {
+        self.before_attempt = self.queue.len();
+        self.fail_attempt()
+    }
+
+    /// Takes no message from now on.
+    pub(crate) fn close(&mut self) -> Vec<OutMessage> {
+        self.closed = true;
+        self.drain()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(len: usize) -> OutMessage {
+        OutMessage {
+            frame: Bytes::from(vec![0; len]),
+            ticket: None,
+        }
+    }
+
+    #[test]
+    fn it_is_bounded_in_messages_and_in_bytes() {
+        let mut outbox = Outbox::new(3, 100);
+        for _ in 0..3 {
+            assert_eq!(outbox.push(message(1)), Ok(()));
+        }
+        assert_eq!(outbox.push(message(1)), Err(Rejected::Full));
+        while outbox.pop().is_some() {}
+        assert_eq!(outbox.push(message(60)), Ok(()));
+        assert_eq!(outbox.push(message(41)), Err(Rejected::Full));
+        assert_eq!(outbox.push(message(40)), Ok(()));
+        while outbox.pop().is_some() {}
+        assert_eq!(outbox.push(message(1000)), Ok(()), "alone");
+        assert_eq!(outbox.push(message(1)), Err(Rejected::Full));
+    }
+
+    #[test]
+    fn a_failed_attempt_takes_what_was_queued_before_it() {
+        let mut outbox = Outbox::new(10, 100);
+        assert_eq!(outbox.push(message(1)), Ok(()));
+        assert_eq!(outbox.push(message(2)), Ok(()));
+        outbox.begin_attempt();
+        assert_eq!(outbox.push(message(3)), Ok(()));
+        let failed: Vec<_> = outbox.fail_attempt().iter().map(|m| m.frame.len()).collect();
+        assert_eq!(failed, [1, 2]);
+        assert_eq!(outbox.len(), 1);
+        assert_eq!(outbox.close().len(), 1);
+        assert_eq!(outbox.push(message(1)), Err(Rejected::Closed));
+    }
+
+    #[test]
+    fn what_is_put_back_comes_first() {
+        let mut outbox = Outbox::new(10, 100);
+        assert_eq!(outbox.push(message(1)), Ok(()));
+        assert_eq!(outbox.push(message(2)), Ok(()));
+        let first = outbox.pop().expect("queued");
+        outbox.put_back(first);
+        assert_eq!(outbox.pop().map(|m| m.frame.len()), Some(1));
+    }
+}

@@ -1,0 +1,143 @@
+//! What all connections of one pool share, and the task that ends calls at their deadlines.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Settings;
+use super::table::{MessageIds, Table, TooManyCalls};
+use crate::call::Call;
+use crate::metadata::Metadata;
+use crate::runtime::{Clock, Transport};
+
+/// Shared by all pools of the process: one call may go to nodes of several pools.
+static PROCESS_IDS: MessageIds = MessageIds::new();
+
+/// The connections that were made together, and those that were added to them.
+pub(crate) struct Pool {
+    pub(crate) settings: Settings,
+    pub(crate) metadata: Metadata,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) calls: Table<Call>,
+    /// Some node's state changed.
+    pub(crate) state_changed: Notify,
+    sweeper: Arc<Sweeper>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        settings: Settings,
+        metadata: Metadata,
+        clock: Arc<dyn Clock>,
+        transport: Arc<dyn Transport>,
+    ) -> Arc<Self> {
+        let sweeper = Arc::new(Sweeper {
+            epoch: clock.now(),
+            next: AtomicU64::new(NEVER),
+            wake: Notify::new(),
+        });
+        Arc::new(Self {
+            calls: Table::new(settings.max_calls),
+            settings,
+            metadata,
+            clock,
+            transport,
+            state_changed: Notify::new(),
+            sweeper,
+        })
+    }
+
+    /// An id that no other call of this process has.
+    pub(crate) fn next_id() -> u64 {
+        PROCESS_IDS.next()
+    }
+
+    /// Adds a call to the table. False if the place of its id is taken.
+    pub(crate) fn register(
+        &self,
+        call: &Arc<Call>,
+        deadline: Option<Instant>,
+    ) -> Result<bool, TooManyCalls> {
+        let inserted = self.calls.insert(call.id(), call, deadline)?;
+        if let (true, Some(deadline)) = (inserted, deadline) {
+            self.sweeper.note(deadline);
+        }
+        Ok(inserted)
+    }
+
+    /// Ends calls at their deadlines, until the pool is dropped.
+    pub(crate) fn sweep(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        let pool = Arc::downgrade(self);
+        let sweeper = Arc::clone(&self.sweeper);
+        let clock = Arc::clone(&self.clock);
+        async move {
+            while let Some(next) = sweep_once(&pool) {
+                let woken = sweeper.wake.notified();
+                match next {
+                    None => woken.await,
+                    Some(next) => {
+                        // Deadlines that lie close together share a sweep.
+                        let at = next.max(clock.now() + TICK);
+                        tokio::select! {
+                            biased;
+                            () = woken => {}
+                            () = clock.sleep_until(at) => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.sweeper.wake.notify_one();
+    }
+}
+
+/// The least time between two sweeps.
+const TICK: Duration = Duration::from_millis(1);
+
+const NEVER: u64 = u64::MAX;
+
+/// When the sweeper wakes next, so that a call with an earlier deadline wakes it and others do not.
+struct Sweeper {
+    epoch: Instant,
+    /// Nanoseconds after the epoch.
+    next: AtomicU64,
+    wake: Notify,
+}
+
+impl Sweeper {
+    fn note(&self, deadline: Instant) {
+        let nanos = self.nanos(deadline);
+        if nanos < self.next.fetch_min(nanos, Ordering::SeqCst) {
+            self.wake.notify_one();
+        }
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(NEVER - 1)
+    }
+}
+
+/// None once the pool is gone; otherwise the next deadline, if any.
+fn sweep_once(pool: &Weak<Pool>) -> Option<Option<Instant>> {
+    let pool = pool.upgrade()?;
+    // From here on a call that is registered announces itself: it may come too late for the pass.
+    pool.sweeper.next.store(NEVER, Ordering::SeqCst);
+    let (expired, next) = pool.calls.expire(pool.clock.now());
+    for call in expired {
+        call.expire();
+    }
+    if let Some(next) = next {
+        let nanos = pool.sweeper.nanos(next);
+        pool.sweeper.next.fetch_min(nanos, Ordering::SeqCst);
+    }
+    Some(next)
+}

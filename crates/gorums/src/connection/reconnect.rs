@@ -1,0 +1,147 @@
+//! When to try again to connect.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Settings;
+
+/// Grows the pause between attempts, with jitter, and keeps a least distance between any two.
+#[derive(Debug)]
+pub(crate) struct Reconnect {
+    attempt_interval: Duration,
+    base: Duration,
+    max: Duration,
+    /// How many attempts in a row have failed.
+    failures: u32,
+    /// When a new attempt may start at the earliest.
+    allowed: Instant,
+    /// When one starts even if no call asks for it.
+    due: Instant,
+}
+
+impl Reconnect {
+    pub(crate) fn new(settings: &Settings, now: Instant) -> Self {
+        Self {
+            attempt_interval: settings.attempt_interval,
+            base: settings.backoff_base,
+            max: settings.backoff_max,
+            failures: 0,
+            allowed: now,
+            due: now,
+        }
+    }
+
+    /// An attempt starts.
+    pub(crate) fn started(&mut self, now: Instant) {
+        self.allowed = now + self.attempt_interval;
+    }
+
+    /// The attempt failed.
+    pub(crate) fn failed(&mut self, now: Instant, random: u64) {
+        self.failures = self.failures.saturating_add(1);
+        self.due = now + jittered(self.pause(), random);
+    }
+
+    /// The connection that the attempt made is gone again. A first attempt follows at once, and a
+    /// peer that accepts connections only to close them is asked ever more seldom.
+    pub(crate) fn lost(&mut self, now: Instant, lasted: Duration, random: u64) {
+        if lasted > self.max {
+            self.failures = 0;
+        }
+        self.due = if self.failures == 0 {
+            now
+        } else {
+            now + jittered(self.pause(), random)
+        };
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// A peer answered: the connection is a good one.
+    pub(crate) fn proven(&mut self) {
+        self.failures = 0;
+    }
+
+    /// When the next attempt starts, with or without a call that waits for it.
+    pub(crate) fn next(&self, demanded: bool) -> Instant {
+        if demanded {
+            self.allowed
+        } else {
+            self.due.max(self.allowed)
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let factor = 1.6_f64.powi(self.failures.saturating_sub(1).min(64) as i32);
+        Duration::try_from_secs_f64(self.base.as_secs_f64() * factor)
+            .unwrap_or(self.max)
+            .min(self.max)
+    }
+}
+
+/// Between 80 % and 120 % of a pause, so that the clients of a restarted server do not come back in
+/// step.
+fn jittered(pause: Duration, random: u64) -> Duration {
+    let unit = (random >> 11) as f64 / (1_u64 << 53) as f64;
+    pause.mul_f64(0.8 + 0.4 * unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIDDLE: u64 = 1 << 63;
+
+    #[test]
+    fn pauses_grow_to_the_maximum_and_start_again_after_success() {
+        let settings = Settings::default();
+        let now = Instant::now();
+        let mut reconnect = Reconnect::new(&settings, now);
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            reconnect.started(now);
+            reconnect.failed(now, MIDDLE);
+            pauses.push(reconnect.next(false) - now);
+        }
+        assert_eq!(pauses[0], settings.backoff_base);
+        assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]));
+        assert_eq!(pauses[11], settings.backoff_max);
+        reconnect.proven();
+        reconnect.failed(now, MIDDLE);
+        assert_eq!(reconnect.next(false) - now, settings.backoff_base);
+    }
+
+    #[test]
+    fn a_call_is_served_early_but_not_more_often_than_the_interval() {
+        let settings = Settings::default();
+        let now = Instant::now();
+        let mut reconnect = Reconnect::new(&settings, now);
+        reconnect.started(now);
+        for _ in 0..20 {
+            reconnect.failed(now, MIDDLE);
+        }
+        assert_eq!(reconnect.next(true) - now, settings.attempt_interval);
+    }
+
+    #[test]
+    fn a_lost_connection_is_replaced_at_once_and_a_flapping_one_is_not() {
+        let settings = Settings::default();
+        let now = Instant::now();
+        let mut reconnect = Reconnect::new(&settings, now);
+        reconnect.lost(now, Duration::ZERO, MIDDLE);
+        assert_eq!(reconnect.next(false), now);
+        reconnect.lost(now, Duration::ZERO, MIDDLE);
+        assert!(reconnect.next(false) > now);
+        reconnect.proven();
+        reconnect.lost(now, Duration::ZERO, MIDDLE);
+        assert_eq!(reconnect.next(false), now);
+    }
+
+    #[test]
+    fn jitter_stays_within_a_fifth() {
+        let second = Duration::from_secs(1);
+        assert_eq!(jittered(second, 0), Duration::from_millis(800));
+        assert!(jittered(second, u64::MAX) <= Duration::from_millis(1200));
+        assert!(jittered(second, u64::MAX) > Duration::from_millis(1199));
+    }
+}

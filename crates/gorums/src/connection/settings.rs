@@ -1,0 +1,37 @@
+use std::time::Duration;
+
+/// What a pool of connections is told by its builder. The defaults are documented there.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) connect_timeout: Duration,
+    /// The least time between the starts of two attempts.
+    pub(crate) attempt_interval: Duration,
+    pub(crate) backoff_base: Duration,
+    pub(crate) backoff_max: Duration,
+    pub(crate) keep_alive_interval: Duration,
+    pub(crate) keep_alive_timeout: Duration,
+    pub(crate) outbox_messages: usize,
+    pub(crate) outbox_bytes: usize,
+    pub(crate) max_calls: usize,
+    pub(crate) max_decoding_message_size: usize,
+    /// How long a connection whose last handle was dropped goes on writing what is queued.
+    pub(crate) linger: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            attempt_interval: Duration::from_millis(50),
+            backoff_base: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
+            keep_alive_interval: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(20),
+            outbox_messages: 16 * 1024,
+            outbox_bytes: 16 * 1024 * 1024,
+            max_calls: 1024 * 1024,
+            max_decoding_message_size: 4 * 1024 * 1024,
+            linger: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The calls that wait for replies, found by message id.
+//!
+//! Ids count upwards, and an id's low bits are its place: finding a call is one index into a vector,
+//! and there is no list of free places to fight over. Where the place of an id is still taken by an
+//! older call, the id is skipped. The table is split into shards with a lock each; successive ids go
+//! to different shards.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+const SHARDS: usize = 64;
+
+/// Where ids come from: no two calls have the same.
+#[derive(Debug)]
+pub(crate) struct MessageIds(AtomicU64);
+
+impl MessageIds {
+    pub(crate) const fn new() -> Self {
+        // 0 would not be written on the wire.
+        Self(AtomicU64::new(1))
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        // Bit 63 belongs to the server's calls: 2^63 ids are not used up.
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The table is full.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooManyCalls;
+
+pub(crate) struct Table<T> {
+    shards: Box<[Shard<T>]>,
+    len: AtomicUsize,
+    limit: usize,
+}
+
+/// On cache lines of its own, so that threads that use different shards do not disturb each other.
+#[repr(align(128))]
+struct Shard<T>(Mutex<Slots<T>>);
+
+struct Slots<T> {
+    slots: Vec<Option<Entry<T>>>,
+    used: usize,
+}
+
+struct Entry<T> {
+    id: u64,
+    deadline: Option<Instant>,
+    value: Arc<T>,
+}
+
+impl<T> Table<T> {
+    /// A table for so many calls at once.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            shards: (0..SHARDS)
+                .map(|_| {
+                    Shard(Mutex::new(Slots {
+                        slots: Vec::new(),
+                        used: 0,
+                    }))
+                })
+                .collect(),
+            len: AtomicUsize::new(0),
+            limit,
+        }
+    }
+
+    /// The number of calls in the table.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Adds a call under this id. False if the id's place is taken: the caller takes another id.
+    pub(crate) fn insert(
+        &self,
+        id: u64,
+        value: &Arc<T>,
+        deadline: Option<Instant>,
+    ) -> Result<bool, TooManyCalls> {
+        if self.len.fetch_add(1, Ordering::Relaxed) >= self.limit {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+            return Err(TooManyCalls);
+        }
+        let mut slots = self.shard(id);
+        if (slots.used + 1) * 2 > slots.slots.len() {
+            slots.grow();
+        }
+        let index = slots.index(id);
+        let free = slots.slots[index].is_none();
+        if free {
+            slots.slots[index] = Some(Entry {
+                id,
+                deadline,
+                value: Arc::clone(value),
+            });
+            slots.used += 1;
+        } else {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(free)
+    }
+
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<T>> {
+        let slots = self.shard(id);
+        let entry = slots.slots.get(slots.index(id))?.as_ref()?;
+        (entry.id == id).then(|| Arc::clone(&entry.value))
+    }
+
+    pub(crate) fn remove(&self, id: u64) -> Option<Arc<T>> {
+        let mut slots = self.shard(id);
+        let index = slots.index(id);
+        let entry = slots.slots.get_mut(index)?.take_if(|entry| entry.id == id)?;
+        slots.used -= 1;
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        Some(entry.value)
+    }
+
+    /// Takes out the calls whose deadline has passed, and tells the next deadline.
+    pub(crate) fn expire(&self, now: Instant) -> (Vec<Arc<T>>, Option<Instant>) {
+        let mut expired = Vec::new();
+        let mut next: Option<Instant> = None;
+        for shard in &self.shards {
+            let mut slots = lock(shard);
+            let before = expired.len();
+            for slot in &mut slots.slots {
+                let Some(deadline) = slot.as_ref().and_then(|entry| entry.deadline) else {
+                    continue;
+                };
+                if deadline <= now {
+                    expired.extend(slot.take().map(|entry| entry.value));
+                } else if next.is_none_or(|next| deadline < next) {
+                    next = Some(deadline);
+                }
+            }
+            let removed = expired.len() - before;
+            slots.used -= removed;
+            self.len.fetch_sub(removed, Ordering::Relaxed);
+        }
+        (expired, next)
+    }
+
+    /// All calls in the table.
+    pub(crate) fn all(&self) -> Vec<Arc<T>> {
+        self.shards
+            .iter()
+            .flat_map(|shard| {
+                lock(shard)
+                    .slots
+                    .iter()
+                    .flatten()
+                    .map(|entry| Arc::clone(&entry.value))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    fn shard(&self, id: u64) -> MutexGuard<'_, Slots<T>> {
+        lock(&self.shards[(id % SHARDS as u64) as usize])
+    }
+}
+
+fn lock<T>(shard: &Shard<T>) -> MutexGuard<'_, Slots<T>> {
+    shard.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T> Slots<T> {
+    /// The length is a power of two, so this is a mask.
+    fn index(&self, id: u64) -> usize {
+        (id / SHARDS as u64) as usize & self.slots.len().wrapping_sub(1)
+    }
+
+    /// Places that are distinct stay distinct in a table of twice the size.
+    fn grow(&mut self) {
+        let len = (self.slots.len() * 2).max(16);
+        let mut larger: Vec<Option<Entry<T>>> = Vec::new();
+        larger.resize_with(len, || None);
+        let old = std::mem::replace(&mut self.slots, larger);
+        for entry in old.into_iter().flatten() {
+            let index = self.index(entry.id);
+            self.slots[index] = Some(entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn insert(table: &Table<u64>, ids: &MessageIds, deadline: Option<Instant>) -> u64 {
+        loop {
+            let id = ids.next();
+            if table
+                .insert(id, &Arc::new(id), deadline)
+                .expect("not full")
+            {
+                return id;
+            }
+        }
+    }
+
+    #[test]
+    fn calls_are_found_by_their_id_until_they_are_removed() {
+        let (table, ids) = (Table::new(100_000), MessageIds::new());
+        let mut live: Vec<u64> = (0..10_000).map(|_| insert(&table, &ids, None)).collect();
+        // Long-lived calls stay where they are while others come and go around them.
+        let old = live.split_off(9_000);
+        for id in &live {
+            assert_eq!(table.remove(*id).as_deref(), Some(id));
+        }
+        for _ in 0..50_000 {
+            let id = insert(&table, &ids, None);
+            assert_eq!(table.remove(id).as_deref(), Some(&id));
+            assert!(table.get(id).is_none());
+        }
+        for id in &old {
+            assert_eq!(table.get(*id).as_deref(), Some(id));
+        }
+        assert_eq!(table.len(), 1_000);
+        assert_eq!(table.all().len(), 1_000);
+        assert!(table.remove(live[0]).is_none());
+        assert!(table.get(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn a_full_table_says_so() {
+        let (table, ids) = (Table::new(2), MessageIds::new());
+        let first = insert(&table, &ids, None);
+        insert(&table, &ids, None);
+        assert_eq!(
+            table.insert(ids.next(), &Arc::new(0), None),
+            Err(TooManyCalls)
+        );
+        table.remove(first);
+        assert_eq!(table.insert(ids.next(), &Arc::new(0), None), Ok(true));
+    }
+
+    #[test]
+    fn expired_calls_come_out_and_the_next_deadline_is_told() {
+        let (table, ids) = (Table::new(100), MessageIds::new());
+        let now = Instant::now();
+        let at = |ms| Some(now + Duration::from_millis(ms));
+        let first = insert(&table, &ids, at(10));
+        insert(&table, &ids, at(30));
+        insert(&table, &ids, at(20));
+        insert(&table, &ids, None);
+        let (expired, next) = table.expire(now);
+        assert_eq!((expired.len(), next), (0, at(10)));
+        let (expired, next) = table.expire(now + Duration::from_millis(10));
+        assert_eq!(expired, [Arc::new(first)]);
+        assert_eq!(next, at(20));
+        let (expired, next) = table.expire(now + Duration::from_secs(1));
+        assert_eq!((expired.len(), next, table.len()), (2, None, 1));
+    }
+}

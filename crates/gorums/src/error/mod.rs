@@ -1,0 +1,12 @@
+//! What can go wrong, and to whom: [`Status`] is what a handler answers with, [`NodeError`] is one
+//! node's part of a call, and [`QuorumError`] is the call.
+
+mod node;
+mod quorum;
+mod status;
+
+pub use node::{NodeError, Outcome};
+pub use quorum::{QuorumError, QuorumErrorKind};
+pub use status::{Code, Status};
+
+pub(crate) use quorum::QuorumFailure;

@@ -1,0 +1,279 @@
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use prost_types::Any;
+
+/// The gRPC status codes, with their numbers on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// Success. A [`Status`] with this code is not an error.
+    Ok = 0,
+    /// The operation was cancelled, usually by the caller.
+    Cancelled = 1,
+    /// An error without a better code.
+    Unknown = 2,
+    /// The request is wrong, whatever the state of the system.
+    InvalidArgument = 3,
+    /// The deadline passed before the operation ended.
+    DeadlineExceeded = 4,
+    /// What was asked for does not exist.
+    NotFound = 5,
+    /// What was to be created exists already.
+    AlreadyExists = 6,
+    /// The caller may not do this.
+    PermissionDenied = 7,
+    /// A bound was reached: a full queue, a quota, a size limit.
+    ResourceExhausted = 8,
+    /// The system is not in the state that the operation needs.
+    FailedPrecondition = 9,
+    /// The operation was aborted, typically by a conflict.
+    Aborted = 10,
+    /// Past the valid range.
+    OutOfRange = 11,
+    /// The method is not known here.
+    Unimplemented = 12,
+    /// An invariant is broken: a defect.
+    Internal = 13,
+    /// The service cannot be reached now; trying again may help.
+    Unavailable = 14,
+    /// Data is lost or damaged for good.
+    DataLoss = 15,
+    /// The caller did not say who it is.
+    Unauthenticated = 16,
+}
+
+impl Code {
+    /// The code with this number; [`Code::Unknown`] for numbers that gRPC does not define.
+    #[must_use]
+    pub fn from_number(number: i32) -> Self {
+        match number {
+            0 => Self::Ok,
+            1 => Self::Cancelled,
+            3 => Self::InvalidArgument,
+            4 => Self::DeadlineExceeded,
+            5 => Self::NotFound,
+            6 => Self::AlreadyExists,
+            7 => Self::PermissionDenied,
+            8 => Self::ResourceExhausted,
+            9 => Self::FailedPrecondition,
+            10 => Self::Aborted,
+            11 => Self::OutOfRange,
+            12 => Self::Unimplemented,
+            13 => Self::Internal,
+            14 => Self::Unavailable,
+            15 => Self::DataLoss,
+            16 => Self::Unauthenticated,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The number on the wire.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        self as i32
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
+            Self::InvalidArgument => "invalid argument",
+            Self::DeadlineExceeded => "deadline exceeded",
+            Self::NotFound => "not found",
+            Self::AlreadyExists => "already exists",
+            Self::PermissionDenied => "permission denied",
+            Self::ResourceExhausted => "resource exhausted",
+            Self::FailedPrecondition => "failed precondition",
+            Self::Aborted => "aborted",
+            Self::OutOfRange => "out of range",
+            Self::Unimplemented => "unimplemented",
+            Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
+            Self::DataLoss => "data loss",
+            Self::Unauthenticated => "unauthenticated",
+        })
+    }
+}
+
+/// What a handler answers with where it cannot answer with a reply: a gRPC code, a message for
+/// people, and details for programs.
+///
+/// A status travels whole: code, message and details arrive as they were sent. The
+/// [source](Status::with_source) stays in this process. One pointer wide; a clone is cheap.
+#[derive(Clone)]
+pub struct Status(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    code: Code,
+    message: String,
+    details: Vec<Any>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident => $code:ident),* $(,)?) => {
+        $($(#[$doc])*
+        #[must_use]
+        pub fn $name(message: impl Into<String>) -> Self {
+            Self::new(Code::$code, message)
+        })*
+    };
+}
+
+impl Status {
+    /// A status with this code and message.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            code,
+            message: message.into(),
+            details: Vec::new(),
+            source: None,
+        }))
+    }
+
+    constructors! {
+        /// A status with [`Code::Cancelled`].
+        cancelled => Cancelled,
+        /// A status with [`Code::Unknown`].
+        unknown => Unknown,
+        /// A status with [`Code::InvalidArgument`].
+        invalid_argument => InvalidArgument,
+        /// A status with [`Code::DeadlineExceeded`].
+        deadline_exceeded => DeadlineExceeded,
+        /// A status with [`Code::NotFound`].
+        not_found => NotFound,
+        /// A status with [`Code::AlreadyExists`].
+        already_exists => AlreadyExists,
+        /// A status with [`Code::PermissionDenied`].
+        permission_denied => PermissionDenied,
+        /// A status with [`Code::ResourceExhausted`].
+        resource_exhausted => ResourceExhausted,
+        /// A status with [`Code::FailedPrecondition`].
+        failed_precondition => FailedPrecondition,
+        /// A status with [`Code::Aborted`].
+        aborted => Aborted,
+        /// A status with [`Code::OutOfRange`].
+        out_of_range => OutOfRange,
+        /// A status with [`Code::Unimplemented`].
+        unimplemented => Unimplemented,
+        /// A status with [`Code::Internal`].
+        internal => Internal,
+        /// A status with [`Code::Unavailable`].
+        unavailable => Unavailable,
+        /// A status with [`Code::DataLoss`].
+        data_loss => DataLoss,
+        /// A status with [`Code::Unauthenticated`].
+        unauthenticated => Unauthenticated,
+    }
+
+    /// The same status with these details, which replace the ones it had.
+    #[must_use]
+    pub fn with_details(mut self, details: impl IntoIterator<Item = Any>) -> Self {
+        Arc::make_mut(&mut self.0).details = details.into_iter().collect();
+        self
+    }
+
+    /// The same status with the error that caused it. It is not sent to the caller.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Arc::make_mut(&mut self.0).source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// The code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// The message for people.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The details for programs.
+    #[must_use]
+    pub fn details(&self) -> &[Any] {
+        &self.0.details
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Status");
+        debug
+            .field("code", &self.0.code)
+            .field("message", &self.0.message);
+        if !self.0.details.is_empty() {
+            debug.field("details", &self.0.details);
+        }
+        if let Some(source) = &self.0.source {
+            debug.field("source", source);
+        }
+        debug.finish()
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.code)?;
+        if !self.0.message.is_empty() {
+            write!(f, ": {}", self.0.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Status {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_keep_their_numbers() {
+        for number in 0..=16 {
+            assert_eq!(Code::from_number(number).number(), number);
+        }
+        assert_eq!(Code::from_number(17), Code::Unknown);
+        assert_eq!(Code::from_number(-1), Code::Unknown);
+    }
+
+    #[test]
+    fn a_status_reads_as_code_and_message() {
+        assert_eq!(
+            Status::not_found("no such key").to_string(),
+            "not found: no such key"
+        );
+        assert_eq!(Status::new(Code::Internal, "").to_string(), "internal");
+    }
+
+    #[test]
+    fn a_source_is_kept_and_can_be_found() {
+        let status = Status::internal("disk").with_source(std::io::Error::other("bad sector"));
+        assert_eq!(
+            status.source().expect("it was set").to_string(),
+            "bad sector"
+        );
+    }
+
+    #[test]
+    fn a_status_is_one_pointer_wide() {
+        assert_eq!(size_of::<Status>(), size_of::<usize>());
+    }
+}

@@ -1,0 +1,49 @@
+//! Quorum rules as values: which sets of nodes are a quorum.
+
+mod node_set;
+mod systems;
+
+pub use node_set::NodeSet;
+pub use systems::{
+    All, Both, First, Majority, QuorumSystemError, ReadQuorum, ReadWrite, Threshold, Weighted, WriteQuorum,
+};
+
+pub(crate) use node_set::Bits;
+
+use std::sync::Arc;
+
+/// Decides which sets of nodes are a quorum.
+///
+/// The rule must be *monotone*: whatever contains a quorum is a quorum. Calls rely on it: they ask
+/// again after each reply, and give up as soon as even all nodes that have not failed would not be
+/// a quorum.
+///
+/// A set is always a subset of the configuration that was called; [`NodeSet::total`] is the size of
+/// that configuration, nodes left out by `map_request` included.
+pub trait QuorumSystem: Send + Sync {
+    /// Whether these nodes are a quorum.
+    fn is_quorum(&self, set: &NodeSet<'_>) -> bool;
+
+    /// How many nodes make a quorum of a configuration of this size, if that is all that counts.
+    /// Calls with such a rule are woken once, when enough replies are there.
+    fn count(&self, total: usize) -> Option<usize> {
+        let _ = total;
+        None
+    }
+}
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {
+        $(impl<Q: QuorumSystem + ?Sized> QuorumSystem for $pointer {
+            fn is_quorum(&self, set: &NodeSet<'_>) -> bool {
+                (**self).is_quorum(set)
+            }
+
+            fn count(&self, total: usize) -> Option<usize> {
+                (**self).count(total)
+            }
+        })*
+    };
+}
+
+forward!(&Q, Box<Q>, Arc<Q>);

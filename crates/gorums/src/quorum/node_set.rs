@@ -1,0 +1,145 @@
+use std::fmt;
+
+use crate::configuration::{Configuration, Node, NodeId};
+
+/// Some nodes of a configuration: those that have answered, say.
+#[derive(Clone, Copy)]
+pub struct NodeSet<'a> {
+    configuration: &'a Configuration,
+    members: &'a Bits,
+}
+
+impl<'a> NodeSet<'a> {
+    pub(crate) fn new(configuration: &'a Configuration, members: &'a Bits) -> Self {
+        Self {
+            configuration,
+            members,
+        }
+    }
+
+    /// The configuration that this is a subset of.
+    #[must_use]
+    pub fn configuration(&self) -> &'a Configuration {
+        self.configuration
+    }
+
+    /// The size of that configuration.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.configuration.len()
+    }
+
+    /// The number of nodes in the set.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether the set is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether this node is in the set.
+    #[must_use]
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.configuration
+            .position(id)
+            .is_some_and(|index| self.members.contains(index))
+    }
+
+    /// The nodes of the set, in the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = &'a Node> + use<'a> {
+        let members = self.members;
+        self.configuration
+            .iter()
+            .enumerate()
+            .filter(move |(index, _)| members.contains(*index))
+            .map(|(_, node)| node)
+    }
+}
+
+impl fmt::Debug for NodeSet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter().map(Node::id)).finish()
+    }
+}
+
+/// A set of positions. Up to 64 need no allocation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Bits {
+    first: u64,
+    rest: Vec<u64>,
+}
+
+impl Bits {
+    /// The positions from 0 to `len`.
+    pub(crate) fn all(len: usize) -> Self {
+        let mut bits = Self::default();
+        for index in 0..len {
+            bits.insert(index);
+        }
+        bits
+    }
+
+    pub(crate) fn insert(&mut self, index: usize) -> bool {
+        let (word, mask) = self.word(index);
+        let new = *word & mask == 0;
+        *word |= mask;
+        new
+    }
+
+    pub(crate) fn remove(&mut self, index: usize) {
+        let (word, mask) = self.word(index);
+        *word &= !mask;
+    }
+
+    pub(crate) fn contains(&self, index: usize) -> bool {
+        let word = match (index / 64).checked_sub(1) {
+            None => self.first,
+            Some(rest) => self.rest.get(rest).copied().unwrap_or(0),
+        };
+        word & (1 << (index % 64)) != 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        std::iter::once(&self.first)
+            .chain(&self.rest)
+            .map(|word| word.count_ones() as usize)
+            .sum()
+    }
+
+    fn word(&mut self, index: usize) -> (&mut u64, u64) {
+        let word = match (index / 64).checked_sub(1) {
+            None => &mut self.first,
+            Some(rest) => {
+                if self.rest.len() <= rest {
+                    self.rest.resize(rest + 1, 0);
+                }
+                &mut self.rest[rest]
+            }
+        };
+        (word, 1 << (index % 64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_hold_any_number_of_positions() {
+        let mut bits = Bits::default();
+        for index in [0, 63, 64, 200] {
+            assert!(bits.insert(index));
+            assert!(!bits.insert(index));
+            assert!(bits.contains(index));
+        }
+        assert!(!bits.contains(1) && !bits.contains(1000));
+        assert_eq!(bits.len(), 4);
+        bits.remove(64);
+        assert!(!bits.contains(64));
+        assert_eq!(Bits::all(130).len(), 130);
+    }
+}

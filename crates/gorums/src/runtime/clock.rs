@@ -1,0 +1,44 @@
+use std::fmt;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::BoxFuture;
+
+/// Where the library takes time and randomness from.
+pub trait Clock: Send + Sync + fmt::Debug + 'static {
+    /// The monotonic time: deadlines, backoff, keep-alive and latency are measured with it.
+    fn now(&self) -> Instant;
+
+    /// Completes at that time, or at once if it has passed.
+    fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()>;
+
+    /// The time of day.
+    fn wall_clock(&self) -> SystemTime;
+
+    /// A random number, used for the jitter of reconnecting.
+    fn random(&self) -> u64;
+}
+
+/// Tokio's clock (which tests can pause), the time of day of the operating system, and random
+/// numbers of this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep_until(at))
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn random(&self) -> u64 {
+        fastrand::u64(..)
+    }
+}

@@ -1,0 +1,130 @@
+//! Accepting connections, and winding them down.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::builder::{Parts, ServerBuilder};
+use super::connection;
+use crate::runtime::Listener;
+
+/// The pause after the system refused to accept a connection (too many open files, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A server that listens and serves once it is told to.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), gorums::ServerError> {
+/// use gorums::{Server, ServerCtx, Status};
+///
+/// Server::builder()
+///     .unary("demo.Echo.Say", |ctx: ServerCtx, text: String| async move {
+///         Ok::<_, Status>(format!("{text}, said {:?}", ctx.peer_addr()))
+///     })
+///     .serve("0.0.0.0:8080")
+///     .await
+/// # }
+/// ```
+pub struct Server {
+    listener: Box<dyn Listener>,
+    local_addr: SocketAddr,
+    parts: Parts,
+}
+
+impl Server {
+    /// Describes a server.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::new()
+    }
+
+    pub(super) fn new(listener: Box<dyn Listener>, local_addr: SocketAddr, parts: Parts) -> Self {
+        Self {
+            listener,
+            local_addr,
+            parts,
+        }
+    }
+
+    /// The address that it listens on, with the port that the system chose for port 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves for ever. Dropping the future stops the server at once: connections end, and requests
+    /// that have not started never do.
+    pub async fn serve(self) {
+        self.serve_with_shutdown(std::future::pending(), Duration::ZERO)
+            .await;
+    }
+
+    /// Serves until the signal, then shuts down: it stops to listen and to read, lets the handlers
+    /// of all requests that were read finish, and writes their replies, all within the grace period;
+    /// what is left then is cut off. Idle clients do not hold it up.
+    pub async fn serve_with_shutdown(self, signal: impl Future<Output = ()>, grace: Duration) {
+        let Self {
+            mut listener,
+            parts,
+            ..
+        } = self;
+        let clock = Arc::clone(&parts.connection.clock);
+        let (shutdown, asked) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        let mut signal = std::pin::pin!(signal);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut signal => break,
+                Some(ended) = connections.join_next() => report(ended),
+                accepted = listener.accept(), if connections.len() < parts.max_connections => {
+                    match accepted {
+                        Ok((io, peer)) => {
+                            let mut asked = asked.clone();
+                            let asked = Box::pin(async move {
+                                // An error is as good: the server is gone.
+                                let _ = asked.wait_for(|asked| *asked).await;
+                            });
+                            let settings = Arc::clone(&parts.connection);
+                            connections.spawn(connection::serve(io, peer, settings, asked));
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot accept a connection");
+                            clock.sleep_until(clock.now() + ACCEPT_PAUSE).await;
+                        }
+                    }
+                }
+            }
+        }
+        drop(listener);
+        shutdown.send_replace(true);
+        let limit = clock.sleep_until(clock.now() + grace);
+        let wind_down = async {
+            while let Some(ended) = connections.join_next().await {
+                report(ended);
+            }
+        };
+        tokio::select! {
+            biased;
+            () = wind_down => {}
+            () = limit => tracing::warn!("handlers did not finish within the grace period"),
+        }
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("local_addr", &self.local_addr)
+            .finish_non_exhaustive()
+    }
+}

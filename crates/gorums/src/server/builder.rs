@@ -1,0 +1,381 @@
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use tokio::sync::Semaphore;
+
+use super::accept::Server;
+use super::connection::{ConnectionSettings, OnConnect};
+use super::context::{Connecting, ServerCtx};
+use super::interceptor::Interceptor;
+use super::lane::LaneSettings;
+use super::registry::{Registry, Service};
+use super::reply_sender::ReplySender;
+use crate::error::Status;
+use crate::runtime::{Clock, Listener, SystemClock, Tcp, Transport};
+
+/// Whose turns exclude each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HandlerOrder {
+    /// One turn for each connection: handlers of one client start in order, those of different
+    /// clients run side by side. State that they share needs a lock.
+    #[default]
+    PerConnection,
+    /// One turn for the whole server: of all handlers at most one runs that has not released.
+    /// Clients take turns in the order in which their requests come to the front.
+    PerServer,
+}
+
+/// Describes a [`Server`].
+#[must_use = "nothing happens before `serve` or `bind`"]
+pub struct ServerBuilder {
+    registry: Registry,
+    order: HandlerOrder,
+    interceptors: Vec<Arc<dyn Interceptor>>,
+    on_connect: Option<Box<OnConnect>>,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    max_connections: usize,
+    max_running: usize,
+    max_decoding: usize,
+    max_encoding: usize,
+    max_waiting_bytes: usize,
+    max_reply_bytes: usize,
+    stream_timeout: Duration,
+    keep_alive: (Duration, Duration),
+}
+
+/// Everything that a running server needs.
+pub(crate) struct Parts {
+    pub(crate) connection: Arc<ConnectionSettings>,
+    pub(crate) max_connections: usize,
+}
+
+impl ServerBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            registry: Registry::default(),
+            order: HandlerOrder::default(),
+            interceptors: Vec::new(),
+            on_connect: None,
+            transport: Arc::new(Tcp),
+            clock: Arc::new(SystemClock),
+            max_connections: 16 * 1024,
+            max_running: 16 * 1024,
+            max_decoding: 4 * 1024 * 1024,
+            max_encoding: u32::MAX as usize,
+            max_waiting_bytes: 4 * 1024 * 1024,
+            max_reply_bytes: 4 * 1024 * 1024,
+            stream_timeout: Duration::from_secs(10),
+            keep_alive: (Duration::from_secs(60), Duration::from_secs(20)),
+        }
+    }
+
+    /// Whose turns exclude each other. Default: [`HandlerOrder::PerConnection`].
+    pub fn order(mut self, order: HandlerOrder) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Adds the methods of a generated server.
+    pub fn add_service(mut self, service: impl Service) -> Self {
+        service.register(&mut self.registry);
+        self.registry.limits(None, None);
+        self
+    }
+
+    /// Adds a service if there is one.
+    pub fn add_optional_service(self, service: Option<impl Service>) -> Self {
+        match service {
+            Some(service) => self.add_service(service),
+            None => self,
+        }
+    }
+
+    /// Adds a method with one reply by its full name, `package.Service.Method`.
+    pub fn unary<Req, Resp, F, Fut>(mut self, method: &str, handler: F) -> Self
+    where
+        Req: Message + Default + 'static,
+        Resp: Message + 'static,
+        F: Fn(ServerCtx, Req) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Resp, Status>> + Send + 'static,
+    {
+        self.registry.unary(method, handler);
+        self
+    }
+
+    /// Adds a method without a reply by its full name.
+    pub fn one_way<Req, F, Fut>(mut self, method: &str, handler: F) -> Self
+    where
+        Req: Message + Default + 'static,
+        F: Fn(ServerCtx, Req) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.registry.one_way(method, handler);
+        self
+    }
+
+    /// Adds a method with any number of replies by its full name.
+    pub fn streaming<Req, Resp, F, Fut>(mut self, method: &str, handler: F) -> Self
+    where
+        Req: Message + Default + 'static,
+        Resp: Message + 'static,
+        F: Fn(ServerCtx, Req, ReplySender<Resp>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        self.registry.streaming(method, handler);
+        self
+    }
+
+    /// Surrounds all handlers with an interceptor; the first that is added is outermost.
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Is called for every client that connects, before its first request: it sees the client's
+    /// metadata and address, may set values that handlers find with [`ServerCtx::value`], and turns
+    /// the client away by returning an error. Runs on the connection's I/O task: it must be quick.
+    pub fn on_connect(
+        mut self,
+        callback: impl Fn(&mut Connecting) -> Result<(), Status> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_connect = Some(Box::new(callback));
+        self
+    }
+
+    /// How many connections there may be. At the bound no more are accepted until one ends. Default:
+    /// 16,384.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections.max(1);
+        self
+    }
+
+    /// How many handlers of one connection may run at once after they released their turn. At the
+    /// bound no further request of that connection starts until one ends. Default: 16,384.
+    pub fn concurrency_limit_per_connection(mut self, handlers: usize) -> Self {
+        self.max_running = handlers.max(1);
+        self
+    }
+
+    /// The largest request that is taken, envelope included, of services that do not say otherwise.
+    /// A larger one is skipped and answered with
+    /// [`ResourceExhausted`](crate::Code::ResourceExhausted); where it is one-way, the client's
+    /// stream ends with that status. Default: 4 MiB.
+    pub fn max_decoding_message_size(mut self, bytes: usize) -> Self {
+        self.max_decoding = bytes;
+        self
+    }
+
+    /// The largest reply that is sent, envelope included, of services that do not say otherwise. In
+    /// place of a larger one the caller gets
+    /// [`ResourceExhausted`](crate::Code::ResourceExhausted). Default: no limit but the wire's 4 GiB.
+    pub fn max_encoding_message_size(mut self, bytes: usize) -> Self {
+        self.max_encoding = bytes;
+        self
+    }
+
+    /// How many bytes of requests may be read from a connection before their handlers start. At the
+    /// bound reading pauses, and flow control holds the client back. Default: 4 MiB, and 256 bytes
+    /// count for each request beside its own.
+    pub fn max_waiting_bytes(mut self, bytes: usize) -> Self {
+        self.max_waiting_bytes = bytes.max(1);
+        self
+    }
+
+    /// How many bytes of replies may wait to be written to a connection. At the bound handlers wait
+    /// with their reply, and keep their turn if they have it. Default: 4 MiB.
+    pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
+        self.max_reply_bytes = bytes.max(1);
+        self
+    }
+
+    /// How long a connection may be without a stream, from its first byte on. Default: 10 s.
+    pub fn stream_timeout(mut self, timeout: Duration) -> Self {
+        self.stream_timeout = timeout;
+        self
+    }
+
+    /// A client that has been silent for the interval is pinged; if it does not answer within the
+    /// timeout, its connection ends. Default: 60 s and 20 s.
+    pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keep_alive = (interval, timeout);
+        self
+    }
+
+    /// Where listeners come from. Default: [`Tcp`].
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.transport = Arc::new(transport);
+        self
+    }
+
+    /// Where time comes from. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Listens on an address, and serves once the result is told to: between the two clients can
+    /// connect and wait.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, or a method was added twice.
+    pub async fn bind(self, address: &str) -> Result<Server, ServerError> {
+        self.registry_is_sound()?;
+        let listener = self
+            .transport
+            .listen(address)
+            .await
+            .map_err(ServerError::Listen)?;
+        self.with_listener(listener)
+    }
+
+    /// Listens on an address and serves for ever. Dropping the future stops the server at once:
+    /// connections end, and requests that have not started never do.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, or a method was added twice.
+    pub async fn serve(self, address: &str) -> Result<(), ServerError> {
+        self.bind(address).await?.serve().await;
+        Ok(())
+    }
+
+    /// Listens on an address and serves until the signal, then shuts down: it stops to listen and to
+    /// read, lets the handlers of all requests that were read finish, and writes their replies, all
+    /// within the grace period; what is left then is cut off. Idle clients do not hold it up.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, or a method was added twice.
+    pub async fn serve_with_shutdown(
+        self,
+        address: &str,
+        signal: impl Future<Output = ()>,
+        grace: Duration,
+    ) -> Result<(), ServerError> {
+        self.bind(address)
+            .await?
+            .serve_with_shutdown(signal, grace)
+            .await;
+        Ok(())
+    }
+
+    /// Serves the connections of a listener for ever.
+    ///
+    /// # Errors
+    /// A method was added twice, or the listener does not know its address.
+    pub async fn serve_with_incoming(self, listener: impl Listener) -> Result<(), ServerError> {
+        self.registry_is_sound()?;
+        self.with_listener(Box::new(listener))?.serve().await;
+        Ok(())
+    }
+
+    /// Serves the connections of a listener until the signal, then shuts down as
+    /// [`serve_with_shutdown`](Self::serve_with_shutdown) does.
+    ///
+    /// # Errors
+    /// A method was added twice, or the listener does not know its address.
+    pub async fn serve_with_incoming_shutdown(
+        self,
+        listener: impl Listener,
+        signal: impl Future<Output = ()>,
+        grace: Duration,
+    ) -> Result<(), ServerError> {
+        self.registry_is_sound()?;
+        self.with_listener(Box::new(listener))?
+            .serve_with_shutdown(signal, grace)
+            .await;
+        Ok(())
+    }
+
+    fn registry_is_sound(&self) -> Result<(), ServerError> {
+        match self.registry.duplicates().first() {
+            None => Ok(()),
+            Some(method) => Err(ServerError::DuplicateMethod {
+                method: method.as_ref().to_owned(),
+            }),
+        }
+    }
+
+    fn with_listener(self, listener: Box<dyn Listener>) -> Result<Server, ServerError> {
+        let local_addr = listener.local_addr().map_err(ServerError::Listen)?;
+        let server_turn = match self.order {
+            HandlerOrder::PerConnection => None,
+            HandlerOrder::PerServer => Some(Arc::new(Semaphore::new(1))),
+        };
+        let lane = Arc::new(LaneSettings {
+            interceptors: self.interceptors.into(),
+            server_turn,
+            max_encoding: self.max_encoding,
+            max_running: self.max_running,
+        });
+        let parts = Parts {
+            connection: Arc::new(ConnectionSettings {
+                // A service's limit is on the payload, and the envelope takes some.
+                max_decoding: self
+                    .registry
+                    .max_decoding(self.max_decoding)
+                    .saturating_add(ENVELOPE),
+                registry: self.registry,
+                lane,
+                clock: self.clock,
+                on_connect: self.on_connect,
+                max_waiting_bytes: self.max_waiting_bytes,
+                max_reply_bytes: self.max_reply_bytes,
+                stream_timeout: self.stream_timeout,
+                keep_alive_interval: self.keep_alive.0,
+                keep_alive_timeout: self.keep_alive.1,
+            }),
+            max_connections: self.max_connections,
+        };
+        Ok(Server::new(listener, local_addr, parts))
+    }
+}
+
+/// What an envelope adds to a message at the most, but for metadata.
+const ENVELOPE: usize = 1024;
+
+impl fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("registry", &self.registry)
+            .field("order", &self.order)
+            .field("interceptors", &self.interceptors.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a server cannot serve.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The address cannot be listened on; the error names it.
+    Listen(io::Error),
+    /// A method was added twice.
+    DuplicateMethod {
+        /// The full name.
+        method: String,
+    },
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(error) => error.fmt(f),
+            Self::DuplicateMethod { method } => {
+                write!(f, "the method {method} was added twice: a server has one handler for each")
+            }
+        }
+    }
+}
+
+impl Error for ServerError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Listen(error) => Some(error),
+            Self::DuplicateMethod { .. } => None,
+        }
+    }
+}

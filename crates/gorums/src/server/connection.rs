@@ -1,0 +1,525 @@
+//! The I/O task of a connection, on the server's side: it reads requests for the lane and writes
+//! the replies that are queued.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use http::{Method, Request as HttpRequest, Response, StatusCode};
+
+use super::context::{Connecting, ConnectionInfo};
+use super::lane::{Lane, LaneSettings, Request};
+use super::registry::{MethodKind, Registry};
+use super::reply_queue::{Answer, ReplyQueue};
+use crate::connection::keep_alive::{Action, KeepAlive};
+use crate::error::{Code, Status};
+use crate::metadata::Metadata;
+use crate::runtime::{BoxFuture, BoxIo, Clock};
+use crate::wire::{
+    Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, H2Settings,
+    Incoming as Frame, NODE_ID, PATH, SERVER_INITIATED, peek_id, response_head, trailers,
+    trailers_only,
+};
+
+/// How many batches are written in one turn of the task before others get theirs.
+const BATCHES_PER_TURN: usize = 16;
+
+/// The connect callback.
+pub(crate) type OnConnect = dyn Fn(&mut Connecting) -> Result<(), Status> + Send + Sync;
+
+/// What all connections of a server have in common.
+pub(crate) struct ConnectionSettings {
+    pub(crate) registry: Registry,
+    pub(crate) lane: Arc<LaneSettings>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) on_connect: Option<Box<OnConnect>>,
+    pub(crate) max_decoding: usize,
+    /// The bound of the requests that were read and not started.
+    pub(crate) max_waiting_bytes: usize,
+    /// The bound of the replies that are not written.
+    pub(crate) max_reply_bytes: usize,
+    /// How long a connection may be without a stream, at its beginning too.
+    pub(crate) stream_timeout: Duration,
+    pub(crate) keep_alive_interval: Duration,
+    pub(crate) keep_alive_timeout: Duration,
+}
+
+/// Serves a connection until it ends, or has wound down after `shutdown`.
+pub(crate) async fn serve(
+    io: BoxIo,
+    peer_addr: Option<SocketAddr>,
+    settings: Arc<ConnectionSettings>,
+    shutdown: BoxFuture<'static, ()>,
+) {
+    let clock = Arc::clone(&settings.clock);
+    let timeout = clock.sleep_until(clock.now() + settings.stream_timeout);
+    let builder = H2Settings::server();
+    let handshake = builder.handshake::<BoxIo, Batch>(io);
+    let mut h2 = tokio::select! {
+        biased;
+        h2 = handshake => match h2 {
+            Ok(h2) => h2,
+            Err(error) => {
+                tracing::debug!(%error, ?peer_addr, "no HTTP/2 from this peer");
+                return;
+            }
+        },
+        () = timeout => {
+            tracing::debug!(?peer_addr, "the peer connected and sent nothing");
+            return;
+        }
+    };
+    let ping_pong = h2.ping_pong();
+    let mut keep_alive =
+        KeepAlive::new(settings.keep_alive_interval, settings.keep_alive_timeout);
+    let first_look = keep_alive.first();
+    let mut served = Served {
+        keep_alive_timer: clock.sleep_until(clock.now() + first_look),
+        no_stream: Some(clock.sleep_until(clock.now() + settings.stream_timeout)),
+        settings,
+        peer_addr,
+        h2,
+        stream: None,
+        ping_pong,
+        keep_alive,
+        shutdown: Some(shutdown),
+        goodbye: false,
+        ended: false,
+    };
+    let end = poll_fn(|cx| served.poll(cx)).await;
+    served.ended = true;
+    tracing::debug!(?peer_addr, reason = end, "connection ended");
+}
+
+struct Served {
+    settings: Arc<ConnectionSettings>,
+    peer_addr: Option<SocketAddr>,
+    h2: Connection<BoxIo, Batch>,
+    stream: Option<NodeStream>,
+    ping_pong: Option<PingPong>,
+    keep_alive: KeepAlive,
+    keep_alive_timer: BoxFuture<'static, ()>,
+    /// Runs while there is no stream.
+    no_stream: Option<BoxFuture<'static, ()>>,
+    /// None once it was asked for.
+    shutdown: Option<BoxFuture<'static, ()>>,
+    /// The peer was told that the connection ends.
+    goodbye: bool,
+    /// The connection has ended, and not only its task.
+    ended: bool,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let (false, Some(stream)) = (self.ended, &mut self.stream) {
+            stream.requests.clear();
+            stream.lane.abandon();
+        }
+    }
+}
+
+impl Served {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        for _ in 0..BATCHES_PER_TURN {
+            loop {
+                match self.h2.poll_accept(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(None) => return Poll::Ready("closed"),
+                    Poll::Ready(Some(Err(error))) => {
+                        tracing::debug!(%error, "connection failed");
+                        return Poll::Ready("failed");
+                    }
+                    Poll::Ready(Some(Ok((request, respond)))) => {
+                        self.accept(request, respond);
+                    }
+                }
+            }
+            if let Poll::Ready(reason) = self.poll_timers(cx) {
+                return Poll::Ready(reason);
+            }
+            let mut again = false;
+            if let Some(stream) = &mut self.stream {
+                stream.replies.io().register(cx.waker());
+                let read = stream.poll_read(cx, &self.settings);
+                if read {
+                    self.keep_alive.heard_message();
+                }
+                again = stream.write();
+                if stream.is_over() {
+                    self.stream = None;
+                    self.no_stream = Some(self.after(self.settings.stream_timeout));
+                    again = true;
+                }
+            }
+            if self.shutdown.is_none() && !self.goodbye && self.stream.is_none() {
+                self.goodbye = true;
+                self.h2.graceful_shutdown();
+                again = true;
+            }
+            if !again {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn after(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let clock = &self.settings.clock;
+        clock.sleep_until(clock.now() + duration)
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        if let Some(shutdown) = &mut self.shutdown
+            && shutdown.as_mut().poll(cx).is_ready()
+        {
+            self.shutdown = None;
+            if let Some(stream) = &mut self.stream {
+                stream.end(Code::Unavailable, "the server is shutting down");
+            }
+        }
+        if let Some(no_stream) = &mut self.no_stream
+            && no_stream.as_mut().poll(cx).is_ready()
+        {
+            self.h2.abrupt_shutdown(Reason::NO_ERROR);
+            self.no_stream = None;
+        }
+        if let Some(ping_pong) = &mut self.ping_pong
+            && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
+        {
+            self.keep_alive.heard_pong();
+        }
+        while self.keep_alive_timer.as_mut().poll(cx).is_ready() {
+            let wait = match self.keep_alive.fired(true) {
+                Action::Wait(wait) => wait,
+                Action::Ping(wait) => {
+                    if let Some(ping_pong) = &mut self.ping_pong
+                        && ping_pong.send_ping(Ping::opaque()).is_ok()
+                    {
+                        // The connection writes it when it is polled again.
+                        cx.waker().wake_by_ref();
+                    }
+                    wait
+                }
+                Action::Idle | Action::Dead => {
+                    return Poll::Ready("the peer did not answer a keep-alive ping");
+                }
+            };
+            self.keep_alive_timer = self.after(wait);
+        }
+        Poll::Pending
+    }
+
+    /// A request on this connection: the one that opens the stream, or one that we do not serve.
+    fn accept(&mut self, request: HttpRequest<RecvStream>, mut respond: SendResponse<Batch>) {
+        let refusal = self.refusal(&request);
+        if let Some(refusal) = refusal {
+            // The peer may be gone already.
+            let _ = respond.send_response(refusal, true);
+            return;
+        }
+        let (head, recv) = request.into_parts();
+        let mut connecting = Connecting {
+            info: ConnectionInfo {
+                metadata: Metadata::from_headers(&head.headers),
+                peer_addr: self.peer_addr,
+                ..ConnectionInfo::default()
+            },
+        };
+        if let Some(on_connect) = &self.settings.on_connect
+            && let Err(status) = on_connect(&mut connecting)
+        {
+            let _ = respond.send_response(trailers_only(&status), true);
+            return;
+        }
+        let Ok(send) = respond.send_response(response_head(), false) else {
+            return;
+        };
+        let features = Features::announced(&head.headers);
+        let replies = Arc::new(ReplyQueue::new(self.settings.max_reply_bytes));
+        let (lane, task) = Lane::start(
+            Arc::clone(&self.settings.lane),
+            Arc::new(connecting.info),
+            Arc::clone(&replies),
+            features.stream_end,
+        );
+        tokio::spawn(task);
+        self.no_stream = None;
+        self.stream = Some(NodeStream {
+            recv: Some(recv),
+            send,
+            decoder: Decoder::new(self.settings.max_decoding),
+            unreleased: 0,
+            paused: false,
+            has_node_id: head.headers.contains_key(NODE_ID),
+            slot: BatchSlot::default(),
+            builder: BatchBuilder::default(),
+            lane,
+            replies,
+            requests: Vec::new(),
+            ending: None,
+            over: false,
+        });
+    }
+
+    /// What is wrong with a request, as the whole reply to it.
+    fn refusal(&self, request: &HttpRequest<RecvStream>) -> Option<Response<()>> {
+        let is_grpc = request
+            .headers()
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|value| {
+                let value = value.as_bytes();
+                value == b"application/grpc"
+                    || value.starts_with(b"application/grpc+proto")
+                    || value.starts_with(b"application/grpc;")
+            });
+        if request.method() != Method::POST || !is_grpc {
+            let mut response = Response::new(());
+            *response.status_mut() = if request.method() != Method::POST {
+                StatusCode::METHOD_NOT_ALLOWED
+            } else {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            };
+            return Some(response);
+        }
+        let path = request.uri().path();
+        if path != PATH {
+            return Some(trailers_only(&Status::unimplemented(format!(
+                "unknown path {path}: this server serves {PATH}"
+            ))));
+        }
+        if self.stream.is_some() {
+            return Some(trailers_only(&Status::unimplemented(
+                "there is a stream on this connection already: a client has one stream per node",
+            )));
+        }
+        if self.shutdown.is_none() {
+            return Some(trailers_only(&Status::unavailable(
+                "the server is shutting down",
+            )));
+        }
+        None
+    }
+}
+
+/// The stream of a client.
+struct NodeStream {
+    /// None once the client has ended its side, or we read no more.
+    recv: Option<RecvStream>,
+    send: SendStream<Batch>,
+    decoder: Decoder,
+    /// Bytes of the current chunk that the client may not send anew yet.
+    unreleased: usize,
+    /// The lane has enough to do: nothing is read before it has worked some of it off.
+    paused: bool,
+    /// The client can be called back, so ids with the server's bit are replies.
+    has_node_id: bool,
+    slot: BatchSlot,
+    builder: BatchBuilder,
+    lane: Arc<Lane>,
+    replies: Arc<ReplyQueue>,
+    /// Read and not handed to the lane yet.
+    requests: Vec<Request>,
+    /// Set when no more is read: what the trailers will say once all is written.
+    ending: Option<(Code, String)>,
+    over: bool,
+}
+
+impl NodeStream {
+    /// Reads what there is, as far as the lane takes it. True if anything came.
+    fn poll_read(&mut self, cx: &mut Context<'_>, settings: &ConnectionSettings) -> bool {
+        let mut heard = false;
+        let status = loop {
+            match self.read_chunk(settings) {
+                Ok(true) => {}
+                Ok(false) => break None,
+                Err(status) => break Some(status),
+            }
+            match self.poll_chunk(cx) {
+                Poll::Pending => break None,
+                Poll::Ready(Ok(Some(chunk))) => {
+                    heard = true;
+                    self.unreleased = chunk.len();
+                    self.decoder.push(chunk);
+                }
+                Poll::Ready(Ok(None)) => {
+                    // Half-closed: what was asked is still answered.
+                    let cut = !self.decoder.is_between_messages();
+                    self.lane.push(&mut self.requests);
+                    if cut {
+                        self.end(Code::Internal, "the stream ended within a message");
+                    } else {
+                        self.end(Code::Ok, "");
+                    }
+                    return true;
+                }
+                Poll::Ready(Err(())) => {
+                    self.lane.push(&mut self.requests);
+                    self.over = true;
+                    self.recv = None;
+                    return true;
+                }
+            }
+        };
+        self.lane.push(&mut self.requests);
+        if let Some(status) = status {
+            self.end(status.code(), status.message());
+        }
+        heard
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ()>> {
+        let Some(recv) = &mut self.recv else {
+            return Poll::Pending;
+        };
+        match ready!(recv.poll_data(cx)) {
+            None => Poll::Ready(Ok(None)),
+            Some(Ok(chunk)) => Poll::Ready(Ok(Some(chunk))),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "stream ended");
+                Poll::Ready(Err(()))
+            }
+        }
+    }
+
+    /// Takes the messages out of the current chunk. False where the lane has enough; an error ends
+    /// the stream.
+    fn read_chunk(&mut self, settings: &ConnectionSettings) -> Result<bool, Status> {
+        if self.recv.is_none() {
+            return Ok(true);
+        }
+        let mut waiting = self.lane.waiting_bytes();
+        loop {
+            let limit = settings.max_waiting_bytes;
+            self.paused = if self.paused {
+                waiting > limit / 2
+            } else {
+                waiting >= limit
+            };
+            if self.paused {
+                self.lane.wake_when_below(limit / 2);
+                return Ok(false);
+            }
+            let Some(frame) = self.decoder.next()? else {
+                break;
+            };
+            if let Some(request) = self.read_frame(&frame, settings)? {
+                waiting += request.cost();
+                self.requests.push(request);
+            }
+        }
+        if let Some(recv) = &mut self.recv {
+            let unreleased = std::mem::take(&mut self.unreleased);
+            recv.flow_control()
+                .release_capacity(unreleased)
+                .map_err(|error| Status::internal(error.to_string()))?;
+        }
+        Ok(true)
+    }
+
+    fn read_frame(
+        &mut self,
+        frame: &Frame,
+        settings: &ConnectionSettings,
+    ) -> Result<Option<Request>, Status> {
+        let registry = &settings.registry;
+        let frame = match frame {
+            Frame::Message(frame) => frame,
+            Frame::Oversized { head, len } => {
+                let status = Status::resource_exhausted(format!(
+                    "a request of {len} bytes exceeds the limit of {} (max_decoding_message_size)",
+                    settings.max_decoding
+                ));
+                // A two-way request is answered. A one-way message cannot be, and is not lost in
+                // silence.
+                let (id, method) = peek_id(head).ok_or_else(|| status.clone())?;
+                if registry
+                    .get(method)
+                    .is_some_and(|entry| entry.kind == MethodKind::OneWay)
+                {
+                    return Err(status);
+                }
+                self.replies
+                    .push_unbounded(id, method, &Answer::Error(&status));
+                return Ok(None);
+            }
+        };
+        let envelope = Envelope::decode(frame).map_err(|error| {
+            Status::internal(format!("a malformed message from the client: {error}"))
+        })?;
+        match envelope.control {
+            Control::Message => {}
+            Control::Cancel => {
+                self.lane.push(&mut self.requests);
+                self.lane.cancel(envelope.id);
+                return Ok(None);
+            }
+            Control::End | Control::Unknown => return Ok(None),
+        }
+        if self.has_node_id && envelope.id & SERVER_INITIATED != 0 {
+            // An answer to a call that this server never made.
+            return Ok(None);
+        }
+        let entry = registry.get(envelope.method).cloned();
+        Ok(Some(Request {
+            id: envelope.id,
+            method: match &entry {
+                Some(entry) => Arc::clone(&entry.name),
+                None => envelope.method.into(),
+            },
+            entry,
+            metadata: envelope.metadata(),
+            payload: frame.slice_ref(envelope.payload),
+        }))
+    }
+
+    /// Reads no more; when all is answered, the trailers say this.
+    fn end(&mut self, code: Code, message: &str) {
+        if self.ending.is_none() {
+            self.ending = Some((code, message.to_owned()));
+            self.recv = None;
+            self.lane.finish();
+        }
+    }
+
+    /// Writes queued replies, and the trailers behind the last. True if it wrote.
+    fn write(&mut self) -> bool {
+        if self.over || !self.slot.is_free() {
+            return false;
+        }
+        self.replies.take(&mut self.builder);
+        if !self.builder.is_empty() {
+            let batch = self.builder.finish(&self.slot);
+            if self.send.send_data(batch, false).is_err() {
+                self.over = true;
+            }
+            return true;
+        }
+        if let Some((code, message)) = &self.ending
+            && self.lane.is_idle()
+            && self.replies.is_empty()
+        {
+            // The peer may have reset the stream meanwhile.
+            let _ = self.send.send_trailers(trailers(*code, message));
+            self.over = true;
+            return true;
+        }
+        false
+    }
+
+    fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
+impl Drop for NodeStream {
+    fn drop(&mut self) {
+        self.lane.push(&mut self.requests);
+        self.lane.disconnect();
+    }
+}

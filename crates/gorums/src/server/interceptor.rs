@@ -1,0 +1,195 @@
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::context::ServerCtx;
+use super::registry::Entry;
+use super::reply_sender::Sink;
+use crate::error::Status;
+use crate::runtime::BoxFuture;
+
+/// Surrounds the handlers of all methods: it sees every request before its handler does, and every
+/// reply after.
+///
+/// Interceptors run within the turn of their request, the one that was added first outermost. They
+/// may change the request or the reply, reject with a status, delay, release the turn, or answer
+/// without the handler. Requests of unknown methods and requests that cannot be decoded pass through
+/// them too. Every function from [`Incoming`] and [`Next`] to a future is one.
+pub trait Interceptor: Send + Sync + 'static {
+    /// Handles a request, usually by [`next.run(incoming)`](Next::run) and something around it.
+    fn call(&self, incoming: Incoming, next: Next) -> BoxFuture<'static, Result<Reply, Status>>;
+}
+
+impl<F, Fut> Interceptor for F
+where
+    F: Fn(Incoming, Next) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reply, Status>> + Send + 'static,
+{
+    fn call(&self, incoming: Incoming, next: Next) -> BoxFuture<'static, Result<Reply, Status>> {
+        Box::pin(self(incoming, next))
+    }
+}
+
+/// An interceptor from a closure: helps the compiler to find the closure's types.
+pub fn interceptor_fn<F, Fut>(f: F) -> F
+where
+    F: Fn(Incoming, Next) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reply, Status>> + Send + 'static,
+{
+    f
+}
+
+/// A request, not decoded yet.
+pub struct Incoming {
+    ctx: ServerCtx,
+    payload: Bytes,
+    sink: Arc<Sink>,
+}
+
+impl Incoming {
+    pub(crate) fn new(ctx: ServerCtx, payload: Bytes, sink: Arc<Sink>) -> Self {
+        Self { ctx, payload, sink }
+    }
+
+    /// What the handler will know of the request; also the way to release the turn.
+    #[must_use]
+    pub fn ctx(&self) -> &ServerCtx {
+        &self.ctx
+    }
+
+    /// The request as bytes.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The request as a message.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](crate::Code::InvalidArgument) with the reason, where the bytes are not
+    /// such a message.
+    pub fn decode<M: Message + Default>(&self) -> Result<M, Status> {
+        M::decode(self.payload.clone()).map_err(|error| {
+            Status::invalid_argument(format!(
+                "the request of {} cannot be decoded: {error}",
+                self.ctx.method()
+            ))
+        })
+    }
+
+    /// Puts another request in its place.
+    pub fn encode(&mut self, message: &impl Message) {
+        self.payload = message.encode_to_vec().into();
+    }
+
+    /// Sets a value that the handler finds with [`ServerCtx::value`].
+    pub fn set_value<T: Clone + Send + Sync + 'static>(&mut self, value: T) {
+        self.ctx.set_value(value);
+    }
+
+    pub(crate) fn sink(&self) -> Arc<Sink> {
+        Arc::clone(&self.sink)
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("ctx", &self.ctx)
+            .field("payload", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handler's reply, encoded; empty for one-way and streamed methods.
+#[derive(Debug, Clone, Default)]
+pub struct Reply(Bytes);
+
+impl Reply {
+    /// A reply of this message.
+    #[must_use]
+    pub fn message(message: &impl Message) -> Self {
+        Self(message.encode_to_vec().into())
+    }
+
+    /// The reply of a one-way or streamed method.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// The reply as bytes.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The reply as a message.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::Code::Internal) with the reason, where the bytes are not such a message.
+    pub fn decode<M: Message + Default>(&self) -> Result<M, Status> {
+        M::decode(self.0.clone())
+            .map_err(|error| Status::internal(format!("the reply cannot be decoded: {error}")))
+    }
+}
+
+/// The interceptors that come after this one, and the handler.
+pub struct Next {
+    chain: Arc<[Arc<dyn Interceptor>]>,
+    position: usize,
+    entry: Option<Arc<Entry>>,
+}
+
+impl Next {
+    pub(crate) fn new(chain: Arc<[Arc<dyn Interceptor>]>, entry: Option<Arc<Entry>>) -> Self {
+        Self {
+            chain,
+            position: 0,
+            entry,
+        }
+    }
+
+    /// Handles the request.
+    ///
+    /// # Errors
+    /// What the handler, or an interceptor on the way, answered; or there is no handler, or the
+    /// request is too large or cannot be decoded.
+    pub async fn run(self, incoming: Incoming) -> Result<Reply, Status> {
+        self.start(incoming).await
+    }
+
+    pub(crate) fn start(mut self, incoming: Incoming) -> BoxFuture<'static, Result<Reply, Status>> {
+        if let Some(interceptor) = self.chain.get(self.position).cloned() {
+            self.position += 1;
+            return interceptor.call(incoming, self);
+        }
+        let refused = match &self.entry {
+            None => Status::unimplemented(format!(
+                "no handler registered for method {}",
+                incoming.ctx.method()
+            )),
+            Some(entry) => match entry.max_decoding {
+                Some(limit) if incoming.payload.len() > limit => {
+                    Status::resource_exhausted(format!(
+                        "a request of {} bytes exceeds the service's limit of {limit} \
+                         (max_decoding_message_size)",
+                        incoming.payload.len()
+                    ))
+                }
+                _ => return (entry.handler)(incoming),
+            },
+        };
+        Box::pin(std::future::ready(Err(refused)))
+    }
+}
+
+impl fmt::Debug for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next")
+            .field("interceptors", &(self.chain.len() - self.position))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,519 @@
+//! Starts the handlers of a connection one after the other.
+//!
+//! The lane is a task of its own, beside the task that reads and writes. It polls the handler that
+//! holds the turn itself: a handler that never suspends costs no task. One that suspends while it
+//! holds the turn keeps the lane waiting, which has nothing else to do. One that suspends after it
+//! released is moved to a task of its own, and the lane goes on to the next. So each handler behaves
+//! as a task of its own, and pays for one only where somebody could see the difference.
+//!
+//! Two more rules keep a handler that blocks its thread from delaying the replies of others:
+//!
+//! * Replies are queued without waking the I/O task; it is woken when the lane is done for now. A
+//!   worker of tokio keeps the task that it woke last to itself, so an I/O task that was woken right
+//!   before a handler blocks could not run anywhere else. The [monitor](crate::runtime::Monitor)
+//!   wakes it from outside where a handler takes its time.
+//! * When a handler is moved the lane ends its turn on the worker: the moved handler runs at once,
+//!   and any other worker may take the lane.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use atomic_waker::AtomicWaker;
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::context::{ConnectionInfo, ServerCtx};
+use super::interceptor::{Incoming, Interceptor, Next, Reply};
+use super::registry::{Entry, MethodKind};
+use super::reply_queue::{Answer, ReplyQueue};
+use super::reply_sender::Sink;
+use crate::error::Status;
+use crate::metadata::Metadata;
+use crate::runtime::{BoxFuture, Monitor, Polling};
+
+/// How many handlers are polled in one turn of the lane on its worker.
+const HANDLERS_PER_TURN: usize = 64;
+
+/// What a waiting request costs beside its bytes.
+const OVERHEAD: usize = 256;
+
+/// A request that was read and whose handler has not started.
+pub(crate) struct Request {
+    pub(crate) id: u64,
+    /// None for a method that nobody registered.
+    pub(crate) entry: Option<Arc<Entry>>,
+    pub(crate) method: Arc<str>,
+    pub(crate) metadata: Metadata,
+    pub(crate) payload: Bytes,
+}
+
+impl Request {
+    pub(crate) fn cost(&self) -> usize {
+        let metadata: usize = self.metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
+        OVERHEAD + self.payload.len() + metadata
+    }
+}
+
+/// What all connections of a server have in common.
+pub(crate) struct LaneSettings {
+    pub(crate) interceptors: Arc<[Arc<dyn Interceptor>]>,
+    /// The one turn of the server, where there is only one.
+    pub(crate) server_turn: Option<Arc<Semaphore>>,
+    pub(crate) max_encoding: usize,
+    /// How many handlers may run at once, on one connection, after they released.
+    pub(crate) max_running: usize,
+}
+
+/// What the lane shares with the I/O task and with the handlers that were moved.
+pub(crate) struct Lane {
+    settings: Arc<LaneSettings>,
+    info: Arc<ConnectionInfo>,
+    replies: Arc<ReplyQueue>,
+    /// The peer knows the frame that ends a streamed reply.
+    stream_end: bool,
+    state: Mutex<State>,
+    task: AtomicWaker,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Request>,
+    /// The cost of the waiting requests.
+    bytes: usize,
+    /// The request whose handler the lane polls.
+    current: Option<(u64, ServerCtx)>,
+    /// The requests whose handlers were moved, by message id.
+    moved: HashMap<u64, Vec<ServerCtx>>,
+    running: usize,
+    /// Requests were cancelled before they started.
+    cancelled: Vec<u64>,
+    /// The I/O task wants to be woken when the waiting requests cost no more than this.
+    wake_below: Option<usize>,
+    /// No request comes any more.
+    finished: bool,
+    /// The connection ended.
+    gone: bool,
+}
+
+impl Lane {
+    /// A lane and the task that works it off.
+    pub(crate) fn start(
+        settings: Arc<LaneSettings>,
+        info: Arc<ConnectionInfo>,
+        replies: Arc<ReplyQueue>,
+        stream_end: bool,
+    ) -> (Arc<Self>, BoxFuture<'static, ()>) {
+        let lane = Arc::new(Self {
+            settings,
+            info,
+            replies,
+            stream_end,
+            state: Mutex::default(),
+            task: AtomicWaker::new(),
+        });
+        let runtime = Handle::current();
+        let monitor = Monitor::get(&runtime);
+        let polling = monitor.map(|monitor| {
+            let replies = Arc::downgrade(&lane.replies);
+            let polling = monitor.watch(runtime, move || {
+                if let Some(replies) = replies.upgrade() {
+                    replies.wake_io();
+                }
+            });
+            (monitor, polling)
+        });
+        let mut worker = Worker {
+            lane: Arc::clone(&lane),
+            polling,
+            run: None,
+            permit: None,
+            acquiring: None,
+        };
+        let task = Box::pin(poll_fn(move |cx| worker.poll(cx)));
+        (lane, task)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds requests in the order in which they came.
+    pub(crate) fn push(&self, requests: &mut Vec<Request>) {
+        if requests.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        for request in requests.drain(..) {
+            state.bytes += request.cost();
+            state.waiting.push_back(request);
+        }
+        drop(state);
+        self.task.wake();
+    }
+
+    /// The cost of the requests that wait.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.state().bytes
+    }
+
+    /// Wakes the I/O task when the waiting requests cost no more than this.
+    pub(crate) fn wake_when_below(&self, bytes: usize) {
+        let mut state = self.state();
+        if state.bytes <= bytes {
+            drop(state);
+            self.replies.wake_io();
+        } else {
+            state.wake_below = Some(bytes);
+        }
+    }
+
+    /// The caller of this request gave up.
+    pub(crate) fn cancel(&self, id: u64) {
+        let mut state = self.state();
+        if let Some((current, ctx)) = &state.current
+            && *current == id
+        {
+            ctx.cancel();
+        } else if let Some(moved) = state.moved.get(&id) {
+            moved.iter().for_each(ServerCtx::cancel);
+        } else if state.cancelled.len() < state.waiting.len()
+            && state.waiting.iter().any(|request| request.id == id)
+        {
+            state.cancelled.push(id);
+        }
+    }
+
+    /// No request comes any more; those that wait are still handled.
+    pub(crate) fn finish(&self) {
+        self.state().finished = true;
+        self.task.wake();
+    }
+
+    /// The connection ended: handlers are told, and go on.
+    pub(crate) fn disconnect(&self) {
+        let mut state = self.state();
+        state.finished = true;
+        state.gone = true;
+        if let Some((_, ctx)) = &state.current {
+            ctx.cancel();
+        }
+        state.moved.values().flatten().for_each(ServerCtx::cancel);
+        drop(state);
+        self.replies.close();
+        self.task.wake();
+    }
+
+    /// The server was stopped: what has not started never will.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.state();
+        state.bytes = 0;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        drop(waiting);
+        self.disconnect();
+    }
+
+    /// Whether no handler runs and none waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.waiting.is_empty() && state.current.is_none() && state.running == 0
+    }
+
+    /// The next request, if there is one and it may start.
+    fn next(&self) -> Option<Request> {
+        let mut state = self.state();
+        if state.running >= self.settings.max_running {
+            return None;
+        }
+        let request = state.waiting.pop_front()?;
+        state.bytes -= request.cost();
+        let bytes = state.bytes;
+        if state.wake_below.take_if(|below| bytes <= *below).is_some() {
+            drop(state);
+            self.replies.wake_io();
+        }
+        Some(request)
+    }
+
+    /// Makes a request the current one.
+    fn begin(&self, request: &mut Request, permit: Option<OwnedSemaphorePermit>) -> ServerCtx {
+        let ctx = ServerCtx::new(
+            Arc::clone(&request.method),
+            std::mem::take(&mut request.metadata),
+            Arc::clone(&self.info),
+            permit,
+        );
+        let mut state = self.state();
+        let cancelled = state.cancelled.iter().position(|id| *id == request.id);
+        if let Some(position) = cancelled {
+            state.cancelled.swap_remove(position);
+        }
+        if cancelled.is_some() || state.gone {
+            ctx.cancel();
+        }
+        state.current = Some((request.id, ctx.clone()));
+        ctx
+    }
+
+    /// The current request is done.
+    fn end_current(&self) {
+        self.state().current = None;
+    }
+
+    /// The current request's handler gets a task of its own.
+    fn move_current(&self) {
+        let mut state = self.state();
+        if let Some((id, ctx)) = state.current.take() {
+            state.moved.entry(id).or_default().push(ctx);
+            state.running += 1;
+        }
+    }
+
+    /// A handler that was moved is done.
+    fn end_moved(&self, id: u64, ctx: &ServerCtx) {
+        let mut state = self.state();
+        if let Some(moved) = state.moved.get_mut(&id) {
+            moved.retain(|other| !other.is(ctx));
+            if moved.is_empty() {
+                state.moved.remove(&id);
+            }
+        }
+        state.running -= 1;
+        let was_full = state.running + 1 == self.settings.max_running;
+        drop(state);
+        if was_full {
+            self.task.wake();
+        }
+        self.replies.wake_io();
+    }
+}
+
+/// A handler that was started, with all that follows it: the future ends when its reply is queued
+/// and its turn given up.
+struct Run {
+    id: u64,
+    ctx: ServerCtx,
+    future: BoxFuture<'static, ()>,
+}
+
+/// The lane's task.
+struct Worker {
+    lane: Arc<Lane>,
+    polling: Option<(&'static Monitor, Arc<Polling>)>,
+    run: Option<Run>,
+    /// The server's turn, acquired for the next request.
+    permit: Option<OwnedSemaphorePermit>,
+    acquiring: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
+}
+
+/// Why the lane stopped polling handlers.
+enum Stop {
+    /// Nothing can be done before something happens.
+    Waiting,
+    /// It is somebody else's turn on the worker.
+    Yield,
+    /// This handler suspended without the turn.
+    Moved(Run),
+    /// All requests have been started, and no more come.
+    Finished,
+}
+
+impl Worker {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.lane.task.register(cx.waker());
+        let stop = match self.polling.clone() {
+            Some((monitor, polling)) => polling.watched(monitor, || self.poll_handlers(cx)),
+            None => self.poll_handlers(cx),
+        };
+        // In this order: what is woken or spawned later pushes the earlier out of the slot that only
+        // this worker takes from.
+        self.lane.replies.wake_io();
+        match stop {
+            Stop::Waiting => Poll::Pending,
+            Stop::Finished => Poll::Ready(()),
+            Stop::Yield => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Stop::Moved(run) => {
+                self.lane.move_current();
+                tokio::spawn(Moved {
+                    run,
+                    lane: Arc::clone(&self.lane),
+                });
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_handlers(&mut self, cx: &mut Context<'_>) -> Stop {
+        for _ in 0..HANDLERS_PER_TURN {
+            if let Some(mut run) = self.run.take() {
+                if run.future.as_mut().poll(cx).is_ready() {
+                    self.lane.end_current();
+                    continue;
+                }
+                if run.ctx.turn().poll_released(cx).is_ready() {
+                    return Stop::Moved(run);
+                }
+                self.run = Some(run);
+                return Stop::Waiting;
+            }
+            if self.poll_server_turn(cx).is_pending() {
+                return Stop::Waiting;
+            }
+            let Some(request) = self.lane.next() else {
+                // The turn is not kept while there is nothing to do with it.
+                self.permit = None;
+                let state = self.lane.state();
+                return if state.finished && state.waiting.is_empty() {
+                    Stop::Finished
+                } else {
+                    Stop::Waiting
+                };
+            };
+            self.run = Some(self.start(request));
+        }
+        Stop::Yield
+    }
+
+    /// Ready when the next handler may start as far as other connections are concerned.
+    fn poll_server_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(turn) = &self.lane.settings.server_turn else {
+            return Poll::Ready(());
+        };
+        if self.permit.is_some() || self.lane.state().waiting.is_empty() {
+            return Poll::Ready(());
+        }
+        let acquiring = self.acquiring.get_or_insert_with(|| {
+            let turn = Arc::clone(turn);
+            Box::pin(async move { turn.acquire_owned().await.ok() })
+        });
+        self.permit = std::task::ready!(acquiring.as_mut().poll(cx));
+        self.acquiring = None;
+        Poll::Ready(())
+    }
+
+    fn start(&mut self, mut request: Request) -> Run {
+        let lane = &self.lane;
+        let ctx = lane.begin(&mut request, self.permit.take());
+        let Request {
+            id, entry, payload, ..
+        } = request;
+        let max_encoding = entry
+            .as_ref()
+            .and_then(|entry| entry.max_encoding)
+            .unwrap_or(lane.settings.max_encoding);
+        let kind = entry.as_ref().map_or(MethodKind::TwoWay, |entry| entry.kind);
+        let sink = Arc::new(Sink {
+            id,
+            method: Arc::clone(ctx.method_name()),
+            replies: Arc::clone(&lane.replies),
+            max_encoding,
+            ended: AtomicBool::new(false),
+        });
+        let next = Next::new(Arc::clone(&lane.settings.interceptors), entry);
+        let incoming = Incoming::new(ctx.clone(), payload, Arc::clone(&sink));
+        let stream_end = lane.stream_end;
+        let turn = ctx.clone();
+        let future = Box::pin(async move {
+            let result = CatchPanic::Start(next, incoming).await;
+            sink.ended.store(true, Ordering::Release);
+            answer(&sink, kind, stream_end, result).await;
+            // Only now, so that replies of handlers that hold their turn keep the order.
+            turn.release();
+        });
+        Run { id, ctx, future }
+    }
+}
+
+/// Queues what a handler ended with.
+async fn answer(sink: &Sink, kind: MethodKind, stream_end: bool, result: Result<Reply, Status>) {
+    let ended = kind == MethodKind::Streamed;
+    let answer = match &result {
+        Ok(reply) if kind == MethodKind::TwoWay => Answer::Reply(reply.payload()),
+        Ok(_) if ended && stream_end => Answer::End(None),
+        Ok(_) => return,
+        Err(status) if ended && stream_end => Answer::End(Some(status)),
+        Err(status) => Answer::Error(status),
+    };
+    sink.replies
+        .push(sink.id, &sink.method, &answer, sink.max_encoding)
+        .await;
+}
+
+/// A handler on a task of its own.
+struct Moved {
+    run: Run,
+    lane: Arc<Lane>,
+}
+
+impl Future for Moved {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.run.future.as_mut().poll(cx)
+    }
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        self.lane.end_moved(self.run.id, &self.run.ctx);
+    }
+}
+
+/// Turns a handler's panic into its reply.
+enum CatchPanic {
+    Start(Next, Incoming),
+    Running(BoxFuture<'static, Result<Reply, Status>>),
+    Done,
+}
+
+impl Future for CatchPanic {
+    type Output = Result<Reply, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = std::mem::replace(&mut *self, Self::Done);
+        // The future is never polled again after a panic, and what it shares with others is theirs
+        // to keep consistent, as with any thread that panics.
+        let polled = catch_unwind(AssertUnwindSafe(move || {
+            let mut future = match this {
+                Self::Start(next, incoming) => next.start(incoming),
+                Self::Running(future) => future,
+                // The lane does not poll what is done.
+                Self::Done => return (Poll::Pending, None),
+            };
+            // What is done is dropped in here: that may panic as well.
+            match future.as_mut().poll(cx) {
+                Poll::Pending => (Poll::Pending, Some(future)),
+                ready => (ready, None),
+            }
+        }));
+        match polled {
+            Ok((polled, future)) => {
+                if let Some(future) = future {
+                    *self = Self::Running(future);
+                }
+                polled
+            }
+            Err(panic) => Poll::Ready(Err(panicked(&*panic))),
+        }
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Status {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    tracing::error!(panic = text, "a handler panicked");
+    Status::internal(format!("the handler panicked: {text}"))
+}

@@ -1,0 +1,33 @@
+//! The server: it accepts connections, reads requests, and runs handlers in order.
+//!
+//! ```text
+//!  socket ──► I/O task ──► lane: waiting requests ──► handler that holds the turn ─┐ release + suspend
+//!            (connection)   (bounded in bytes)              │ reply                └─► task of its own
+//!                 ▲                                         ▼                               │ reply
+//!                 └───────────────── reply queue (bounded in bytes) ◄───────────────────────┘
+//! ```
+//!
+//! * [`builder`] and [`accept`] make a server and run it; [`connection`] is the I/O task.
+//! * [`lane`] starts handlers one after the other, [`turn`] is what they hand on, [`context`] is
+//!   what they see of it; [`reply_queue`] is where their replies wait to be written.
+//! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
+//!   [`reply_sender`] is how a handler streams.
+
+mod accept;
+mod builder;
+mod connection;
+mod context;
+mod interceptor;
+mod lane;
+mod registry;
+mod reply_queue;
+mod reply_sender;
+mod turn;
+
+pub use accept::Server;
+pub use builder::{HandlerOrder, ServerBuilder, ServerError};
+pub use context::{Connecting, ServerCtx};
+pub use interceptor::{Incoming, Interceptor, Next, Reply, interceptor_fn};
+pub use registry::{Registry, Service};
+pub use reply_sender::{Gone, ReplySender, TrySendError};
+pub use turn::Released;

@@ -1,0 +1,159 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::context::ServerCtx;
+use super::interceptor::{Incoming, Reply};
+use super::reply_sender::ReplySender;
+use crate::error::Status;
+use crate::runtime::BoxFuture;
+
+/// A set of methods with their handlers: what a generated `…Server` is.
+pub trait Service {
+    /// The full name, `package.Service`.
+    fn name(&self) -> &'static str;
+
+    /// Registers the handler of each method.
+    fn register(self, registry: &mut Registry);
+}
+
+/// The handlers of a server, by method name.
+#[derive(Default)]
+pub struct Registry {
+    methods: HashMap<Arc<str>, Arc<Entry>>,
+    duplicates: Vec<Arc<str>>,
+    max_decoding: Option<usize>,
+    max_encoding: Option<usize>,
+}
+
+/// A method.
+pub(crate) struct Entry {
+    pub(crate) name: Arc<str>,
+    pub(crate) kind: MethodKind,
+    pub(crate) handler: Handler,
+    pub(crate) max_decoding: Option<usize>,
+    pub(crate) max_encoding: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MethodKind {
+    TwoWay,
+    OneWay,
+    Streamed,
+}
+
+pub(crate) type Handler =
+    Box<dyn Fn(Incoming) -> BoxFuture<'static, Result<Reply, Status>> + Send + Sync>;
+
+impl Registry {
+    /// The largest request and the largest reply of the methods that are registered after this,
+    /// payload only; none for the server's own limits.
+    pub fn limits(&mut self, max_decoding: Option<usize>, max_encoding: Option<usize>) {
+        self.max_decoding = max_decoding;
+        self.max_encoding = max_encoding;
+    }
+
+    /// A method with one reply.
+    pub fn unary<Req, Resp, F, Fut>(&mut self, method: impl Into<Arc<str>>, handler: F)
+    where
+        Req: Message + Default + 'static,
+        Resp: Message + 'static,
+        F: Fn(ServerCtx, Req) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Resp, Status>> + Send + 'static,
+    {
+        self.insert(method.into(), MethodKind::TwoWay, move |incoming| {
+            let call = incoming
+                .decode::<Req>()
+                .map(|request| handler(incoming.ctx().clone(), request));
+            Box::pin(async move {
+                drop(incoming);
+                Ok(Reply::message(&call?.await?))
+            })
+        });
+    }
+
+    /// A method without a reply.
+    pub fn one_way<Req, F, Fut>(&mut self, method: impl Into<Arc<str>>, handler: F)
+    where
+        Req: Message + Default + 'static,
+        F: Fn(ServerCtx, Req) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.insert(method.into(), MethodKind::OneWay, move |incoming| {
+            let call = incoming
+                .decode::<Req>()
+                .map(|request| handler(incoming.ctx().clone(), request));
+            Box::pin(async move {
+                drop(incoming);
+                call?.await;
+                Ok(Reply::none())
+            })
+        });
+    }
+
+    /// A method with any number of replies.
+    pub fn streaming<Req, Resp, F, Fut>(&mut self, method: impl Into<Arc<str>>, handler: F)
+    where
+        Req: Message + Default + 'static,
+        Resp: Message + 'static,
+        F: Fn(ServerCtx, Req, ReplySender<Resp>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        self.insert(method.into(), MethodKind::Streamed, move |incoming| {
+            let call = incoming.decode::<Req>().map(|request| {
+                let replies = ReplySender::new(incoming.sink());
+                handler(incoming.ctx().clone(), request, replies)
+            });
+            Box::pin(async move {
+                drop(incoming);
+                call?.await?;
+                Ok(Reply::none())
+            })
+        });
+    }
+
+    fn insert(
+        &mut self,
+        name: Arc<str>,
+        kind: MethodKind,
+        handler: impl Fn(Incoming) -> BoxFuture<'static, Result<Reply, Status>> + Send + Sync + 'static,
+    ) {
+        let entry = Arc::new(Entry {
+            name: Arc::clone(&name),
+            kind,
+            handler: Box::new(handler),
+            max_decoding: self.max_decoding,
+            max_encoding: self.max_encoding,
+        });
+        if self.methods.insert(Arc::clone(&name), entry).is_some() {
+            self.duplicates.push(name);
+        }
+    }
+
+    pub(crate) fn get(&self, method: &str) -> Option<&Arc<Entry>> {
+        self.methods.get(method)
+    }
+
+    /// The methods that were registered more than once.
+    pub(crate) fn duplicates(&self) -> &[Arc<str>] {
+        &self.duplicates
+    }
+
+    /// The largest request that any method takes.
+    pub(crate) fn max_decoding(&self, default: usize) -> usize {
+        self.methods
+            .values()
+            .map(|entry| entry.max_decoding.unwrap_or(default))
+            .fold(default, usize::max)
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut methods: Vec<_> = self.methods.keys().collect();
+        methods.sort_unstable();
+        f.debug_struct("Registry").field("methods", &methods).finish()
+    }
+}

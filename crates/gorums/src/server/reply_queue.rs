@@ -1,0 +1,259 @@
+//! The replies of a connection that wait to be written, already encoded side by side.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use atomic_waker::AtomicWaker;
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::Notify;
+
+use crate::error::Status;
+use crate::wire::{BATCH_BYTES, BatchBuilder, Control, encode_reply, encode_status};
+
+/// Payloads up to this size are copied beside the others.
+const COPY: usize = 2048;
+
+/// What is answered.
+pub(crate) enum Answer<'a> {
+    Reply(&'a Bytes),
+    Error(&'a Status),
+    /// A streamed reply ended, and the peer knows the frame for it.
+    End(Option<&'a Status>),
+}
+
+pub(crate) struct ReplyQueue {
+    state: Mutex<State>,
+    io: AtomicWaker,
+    room: Notify,
+    max_bytes: usize,
+}
+
+struct State {
+    chunks: VecDeque<Bytes>,
+    tail: BytesMut,
+    bytes: usize,
+    closed: bool,
+}
+
+impl ReplyQueue {
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                chunks: VecDeque::new(),
+                tail: BytesMut::new(),
+                bytes: 0,
+                closed: false,
+            }),
+            io: AtomicWaker::new(),
+            room: Notify::new(),
+            max_bytes,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues an answer, and waits where the queue is full. The I/O task is not woken. False where
+    /// the connection has ended: nobody will read it.
+    pub(crate) async fn push(
+        &self,
+        id: u64,
+        method: &str,
+        answer: &Answer<'_>,
+        limit: usize,
+    ) -> bool {
+        loop {
+            if let Some(queued) = self.try_push(id, method, answer, limit) {
+                return queued;
+            }
+            // What is queued must go out for room to come.
+            self.wake_io();
+            let mut room = std::pin::pin!(self.room.notified());
+            room.as_mut().enable();
+            if let Some(queued) = self.try_push(id, method, answer, limit) {
+                return queued;
+            }
+            room.await;
+        }
+    }
+
+    /// Queues an answer if there is room. None where there is not, and `Some(false)` where the
+    /// connection has ended.
+    pub(crate) fn try_push(
+        &self,
+        id: u64,
+        method: &str,
+        answer: &Answer<'_>,
+        limit: usize,
+    ) -> Option<bool> {
+        let mut state = self.lock();
+        if state.closed {
+            return Some(false);
+        }
+        if state.bytes >= self.max_bytes {
+            return None;
+        }
+        state.put(id, method, answer, limit);
+        Some(true)
+    }
+
+    /// Queues an answer whatever the bound; for the I/O task's own few.
+    pub(crate) fn push_unbounded(&self, id: u64, method: &str, answer: &Answer<'_>) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.put(id, method, answer, usize::MAX);
+        }
+    }
+
+    pub(crate) fn wake_io(&self) {
+        self.io.wake();
+    }
+
+    pub(crate) fn io(&self) -> &AtomicWaker {
+        &self.io
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().bytes == 0
+    }
+
+    /// Moves what is queued to a batch, up to a batch's size.
+    pub(crate) fn take(&self, batch: &mut BatchBuilder) {
+        let mut state = self.lock();
+        state.seal();
+        let was_full = state.bytes >= self.max_bytes;
+        while batch.len() < BATCH_BYTES {
+            let Some(chunk) = state.chunks.pop_front() else {
+                break;
+            };
+            state.bytes -= chunk.len();
+            batch.push_chunk(chunk);
+        }
+        let has_room = state.bytes < self.max_bytes;
+        drop(state);
+        if was_full && has_room {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// The connection ended.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.chunks.clear();
+        state.tail = BytesMut::new();
+        state.bytes = 0;
+        drop(state);
+        self.room.notify_waiters();
+    }
+}
+
+impl State {
+    fn put(&mut self, id: u64, method: &str, answer: &Answer<'_>, limit: usize) {
+        let before = self.tail.len();
+        let mut large = None;
+        match answer {
+            Answer::Reply(payload) => {
+                match encode_reply(id, method, payload.len(), limit, &mut self.tail) {
+                    Ok(()) if payload.len() <= COPY => self.tail.put_slice(payload),
+                    Ok(()) => large = Some((*payload).clone()),
+                    Err(status) => {
+                        let control = Control::Message;
+                        encode_status(id, method, Some(&status), control, &mut self.tail);
+                    }
+                }
+            }
+            Answer::Error(status) => {
+                encode_status(id, method, Some(status), Control::Message, &mut self.tail);
+            }
+            Answer::End(status) => {
+                encode_status(id, method, *status, Control::End, &mut self.tail);
+            }
+        }
+        self.bytes += self.tail.len() - before;
+        if let Some(payload) = large {
+            self.seal();
+            self.bytes += payload.len();
+            self.chunks.push_back(payload);
+        } else if self.tail.len() >= BATCH_BYTES {
+            self.seal();
+        }
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(self.tail.split().freeze());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::wire::{BatchSlot, Envelope, PREFIX};
+
+    fn payload(len: usize) -> Bytes {
+        Bytes::from(vec![7; len])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_makes_the_next_reply_wait_until_it_is_written() {
+        let queue = ReplyQueue::new(100);
+        let payload = payload(100);
+        let answer = Answer::Reply(&payload);
+        assert!(queue.push(1, "m", &answer, usize::MAX).await);
+        assert_eq!(queue.try_push(2, "m", &answer, usize::MAX), None);
+        {
+            let mut second = std::pin::pin!(queue.push(2, "m", &answer, usize::MAX));
+            tokio::time::timeout(Duration::from_secs(1), second.as_mut())
+                .await
+                .expect_err("there is no room");
+            queue.take(&mut BatchBuilder::default());
+            assert!(second.await);
+        }
+        queue.close();
+        assert!(!queue.push(3, "m", &answer, usize::MAX).await);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn small_and_large_replies_come_in_order() {
+        use bytes::Buf;
+        let queue = ReplyQueue::new(usize::MAX);
+        for (id, len) in [(1, 10), (2, COPY + 1), (3, 0), (4, 3 * COPY)] {
+            let payload = payload(len);
+            assert_eq!(queue.try_push(id, "m", &Answer::Reply(&payload), usize::MAX), Some(true));
+        }
+        let mut batch = BatchBuilder::default();
+        queue.take(&mut batch);
+        let slot = BatchSlot::default();
+        let mut bytes = batch.finish(&slot);
+        for (id, len) in [(1, 10), (2, COPY + 1), (3, 0), (4, 3 * COPY)] {
+            let mut prefix = bytes.copy_to_bytes(PREFIX);
+            prefix.advance(1);
+            let frame = bytes.copy_to_bytes(prefix.get_u32() as usize);
+            let envelope = Envelope::decode(&frame).expect("our own");
+            assert_eq!((envelope.id, envelope.payload.len()), (id, len));
+        }
+        assert!(!bytes.has_remaining() && queue.is_empty());
+    }
+
+    #[test]
+    fn a_reply_above_the_limit_becomes_an_error() {
+        let queue = ReplyQueue::new(usize::MAX);
+        let payload = payload(1000);
+        assert_eq!(queue.try_push(1, "m", &Answer::Reply(&payload), 100), Some(true));
+        let mut batch = BatchBuilder::default();
+        queue.take(&mut batch);
+        let slot = BatchSlot::default();
+        use bytes::Buf;
+        let mut bytes = batch.finish(&slot);
+        bytes.advance(PREFIX);
+        let frame = bytes.copy_to_bytes(bytes.remaining());
+        let status = Envelope::decode(&frame).expect("ours").status.expect("an error");
+        assert_eq!(status.code(), crate::Code::ResourceExhausted);
+    }
+}

@@ -1,0 +1,98 @@
+//! The turn: at most one handler of a connection (or of the server) holds it.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use atomic_waker::AtomicWaker;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// One handler's turn. Given up once, however often it is released.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    released: AtomicBool,
+    /// The lane, while it waits for the handler that holds the turn.
+    lane: AtomicWaker,
+    /// The server's only permit, where one turn is for all connections.
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Turn {
+    pub(crate) fn new(permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            permit: Mutex::new(permit),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn release(&self) {
+        if !self.released.swap(true, Ordering::AcqRel) {
+            let permit = self
+                .permit
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            drop(permit);
+            self.lane.wake();
+        }
+    }
+
+    pub(crate) fn is_released(&self) -> bool {
+        self.released.load(Ordering::Acquire)
+    }
+
+    /// Ready when the turn was released.
+    pub(crate) fn poll_released(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.lane.register(cx.waker());
+        if self.is_released() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+/// What [`ServerCtx::release`](super::ServerCtx::release) returns. The turn is given up already.
+///
+/// Awaiting it moves the rest of the handler to a task of its own, so that it runs beside later
+/// handlers even if it never suspends again. Dropping it does nothing.
+#[derive(Debug)]
+pub struct Released {
+    pub(super) suspended: bool,
+}
+
+impl Future for Released {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // A handler that suspends without the turn is moved by its lane.
+        if std::mem::replace(&mut self.suspended, true) {
+            Poll::Ready(())
+        } else {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_permit_is_given_back_once() {
+        let semaphore = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&semaphore).acquire_owned().await.expect("open");
+        let turn = Turn::new(Some(permit));
+        assert_eq!(semaphore.available_permits(), 0);
+        turn.release();
+        turn.release();
+        assert_eq!(semaphore.available_permits(), 1);
+        assert!(turn.is_released());
+    }
+}

@@ -1,0 +1,516 @@
+//! `stream.Message`, the envelope of every request and reply, read without copying and written with
+//! the application message straight into place.
+//!
+//! | field | number | type |
+//! |---|---|---|
+//! | message_seq_no | 1 | uint64 |
+//! | method | 2 | string |
+//! | status | 3 | google.rpc.Status |
+//! | entry | 4 | repeated { key = 1, value = 2 } |
+//! | payload | 5 | bytes |
+//! | control | 15 | uint32, ours, sent only to peers that announced it |
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use prost_types::Any;
+
+use super::PREFIX;
+use crate::error::{Code, Status};
+use crate::metadata::Metadata;
+
+const ID: u32 = 1;
+const METHOD: u32 = 2;
+const STATUS: u32 = 3;
+const ENTRY: u32 = 4;
+const PAYLOAD: u32 = 5;
+const CONTROL: u32 = 15;
+
+/// The bit of a message id that says that the server began the call.
+pub(crate) const SERVER_INITIATED: u64 = 1 << 63;
+
+/// What a frame means beyond the original protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// A request or a reply, as in the original.
+    Message,
+    /// The caller gave up; nobody reads a reply.
+    Cancel,
+    /// The last frame of a streamed reply, which carries a status and no payload.
+    End,
+    /// Something that this version does not know.
+    Unknown,
+}
+
+impl Control {
+    fn from_number(number: u64) -> Self {
+        match number {
+            0 => Self::Message,
+            1 => Self::Cancel,
+            2 => Self::End,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn number(self) -> u64 {
+        match self {
+            Self::Message | Self::Unknown => 0,
+            Self::Cancel => 1,
+            Self::End => 2,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+/// An envelope, borrowed from the frame that it came in.
+#[derive(Debug)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) id: u64,
+    pub(crate) method: &'a str,
+    pub(crate) status: Option<Status>,
+    pub(crate) metadata: Vec<(&'a str, &'a str)>,
+    pub(crate) payload: &'a [u8],
+    pub(crate) control: Control,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads an envelope. The message of the error says what is wrong with the bytes.
+    pub(crate) fn decode(frame: &'a [u8]) -> Result<Self, String> {
+        let mut envelope = Self {
+            id: 0,
+            method: "",
+            status: None,
+            metadata: Vec::new(),
+            payload: &[],
+            control: Control::Message,
+        };
+        let mut fields = Fields(frame);
+        while let Some((number, value)) = fields.next()? {
+            match (number, value) {
+                (ID, Value::Varint(id)) => envelope.id = id,
+                (METHOD, Value::Bytes(bytes)) => envelope.method = text(bytes, "the method")?,
+                (STATUS, Value::Bytes(bytes)) => {
+                    let status = RpcStatus::decode(bytes).map_err(|e| format!("the status: {e}"))?;
+                    envelope.status = (status.code != 0).then(|| {
+                        Status::new(Code::from_number(status.code), status.message)
+                            .with_details(status.details)
+                    });
+                }
+                (ENTRY, Value::Bytes(bytes)) => envelope.metadata.push(entry(bytes)?),
+                (PAYLOAD, Value::Bytes(bytes)) => envelope.payload = bytes,
+                (CONTROL, Value::Varint(number)) => envelope.control = Control::from_number(number),
+                (ID..=PAYLOAD | CONTROL, _) => {
+                    return Err(format!("field {number} has another wire type"));
+                }
+                _ => {}
+            }
+        }
+        Ok(envelope)
+    }
+
+    pub(crate) fn metadata(&self) -> Metadata {
+        Metadata::received(self.metadata.iter().copied())
+    }
+}
+
+/// The id and the method of an envelope of which only the first bytes are known, where they are
+/// among these.
+pub(crate) fn peek_id(head: &[u8]) -> Option<(u64, &str)> {
+    let mut fields = Fields(head);
+    let mut id = None;
+    while let Ok(Some((number, value))) = fields.next() {
+        match (number, value) {
+            (ID, Value::Varint(value)) => id = Some(value),
+            (METHOD, Value::Bytes(bytes)) => return Some((id?, std::str::from_utf8(bytes).ok()?)),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn entry(bytes: &[u8]) -> Result<(&str, &str), String> {
+    let (mut key, mut value) = ("", "");
+    let mut fields = Fields(bytes);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Bytes(bytes)) => key = text(bytes, "a metadata key")?,
+            (2, Value::Bytes(bytes)) => value = text(bytes, "a metadata value")?,
+            _ => {}
+        }
+    }
+    Ok((key, value))
+}
+
+fn text<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, String> {
+    std::str::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"))
+}
+
+enum Value<'a> {
+    Varint(u64),
+    Bytes(&'a [u8]),
+    Fixed,
+}
+
+/// The fields of a protobuf message, in the order in which they stand.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, String> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let key = self.varint()?;
+        let number = u32::try_from(key >> 3).map_err(|_| "a field number is too large")?;
+        if number == 0 {
+            return Err("field number 0".to_owned());
+        }
+        let value = match key & 7 {
+            0 => Value::Varint(self.varint()?),
+            1 => {
+                self.take(8)?;
+                Value::Fixed
+            }
+            2 => {
+                let len = self.varint()?;
+                Value::Bytes(self.take(len)?)
+            }
+            5 => {
+                self.take(4)?;
+                Value::Fixed
+            }
+            other => return Err(format!("field {number} has wire type {other}")),
+        };
+        Ok(Some((number, value)))
+    }
+
+    fn varint(&mut self) -> Result<u64, String> {
+        // The common case, a single byte, needs no loop.
+        if let [byte @ 0..=0x7f, rest @ ..] = self.0 {
+            self.0 = rest;
+            return Ok(u64::from(*byte));
+        }
+        prost::encoding::decode_varint(&mut self.0).map_err(|e| e.to_string())
+    }
+
+    fn take(&mut self, len: u64) -> Result<&'a [u8], String> {
+        let len = usize::try_from(len)
+            .ok()
+            .filter(|len| *len <= self.0.len())
+            .ok_or_else(|| {
+                format!("a field of {len} bytes, of which {} are there", self.0.len())
+            })?;
+        let (taken, rest) = self.0.split_at(len);
+        self.0 = rest;
+        Ok(taken)
+    }
+}
+
+fn bytes_field_len(len: usize) -> usize {
+    // All our field numbers are below 16: a key is one byte.
+    1 + encoded_len_varint(len as u64) + len
+}
+
+fn put_bytes_header(number: u32, len: usize, buf: &mut BytesMut) {
+    encode_key(number, WireType::LengthDelimited, buf);
+    encode_varint(len as u64, buf);
+}
+
+fn put_bytes(number: u32, bytes: &[u8], buf: &mut BytesMut) {
+    put_bytes_header(number, bytes.len(), buf);
+    buf.put_slice(bytes);
+}
+
+/// The fields of an envelope but the payload.
+struct Head<'a> {
+    id: u64,
+    method: &'a str,
+    status: Option<RpcStatus>,
+    metadata: Option<&'a Metadata>,
+    control: Control,
+}
+
+impl Head<'_> {
+    fn len(&self) -> usize {
+        let mut len = 0;
+        if self.id != 0 {
+            len += 1 + encoded_len_varint(self.id);
+        }
+        if !self.method.is_empty() {
+            len += bytes_field_len(self.method.len());
+        }
+        if let Some(status) = &self.status {
+            len += bytes_field_len(status.encoded_len());
+        }
+        for (key, value) in self.metadata.iter().flat_map(|m| m.iter()) {
+            len += bytes_field_len(bytes_field_len(key.len()) + bytes_field_len(value.len()));
+        }
+        if self.control != Control::Message {
+            len += 1 + encoded_len_varint(self.control.number());
+        }
+        len
+    }
+
+    fn put(&self, buf: &mut BytesMut) {
+        if self.id != 0 {
+            encode_key(ID, WireType::Varint, buf);
+            encode_varint(self.id, buf);
+        }
+        if !self.method.is_empty() {
+            put_bytes(METHOD, self.method.as_bytes(), buf);
+        }
+        if let Some(status) = &self.status {
+            put_bytes_header(STATUS, status.encoded_len(), buf);
+            status.encode_raw(buf);
+        }
+        for (key, value) in self.metadata.iter().flat_map(|m| m.iter()) {
+            put_bytes_header(
+                ENTRY,
+                bytes_field_len(key.len()) + bytes_field_len(value.len()),
+                buf,
+            );
+            put_bytes(1, key.as_bytes(), buf);
+            put_bytes(2, value.as_bytes(), buf);
+        }
+        if self.control != Control::Message {
+            encode_key(CONTROL, WireType::Varint, buf);
+            encode_varint(self.control.number(), buf);
+        }
+    }
+
+    /// Writes prefix and envelope, and the header of a payload of this length, which the caller
+    /// puts behind it. Nothing is written where the whole would exceed the limit.
+    fn put_frame(&self, payload: usize, limit: usize, buf: &mut BytesMut) -> Result<(), Status> {
+        let mut len = self.len();
+        if payload > 0 {
+            len += bytes_field_len(payload);
+        }
+        let prefix_len = u32::try_from(len).ok().filter(|_| len <= limit).ok_or_else(|| {
+            Status::resource_exhausted(format!(
+                "{}: a message of {len} bytes exceeds the limit of {limit} (max_encoding_message_size)",
+                self.method
+            ))
+        })?;
+        buf.reserve(PREFIX + len);
+        buf.put_u8(0);
+        buf.put_u32(prefix_len);
+        self.put(buf);
+        if payload > 0 {
+            put_bytes_header(PAYLOAD, payload, buf);
+        }
+        Ok(())
+    }
+}
+
+/// A whole frame of a request: length prefix, envelope, message.
+pub(crate) fn encode_message<M: Message>(
+    id: u64,
+    method: &str,
+    metadata: &Metadata,
+    message: &M,
+    limit: usize,
+) -> Result<Bytes, Status> {
+    let head = Head {
+        id,
+        method,
+        status: None,
+        metadata: Some(metadata),
+        control: Control::Message,
+    };
+    let mut buf = BytesMut::new();
+    head.put_frame(message.encoded_len(), limit, &mut buf)?;
+    message.encode_raw(&mut buf);
+    Ok(buf.freeze())
+}
+
+/// Appends the frame of a reply, without the payload, which the caller puts behind it.
+pub(crate) fn encode_reply(
+    id: u64,
+    method: &str,
+    payload: usize,
+    limit: usize,
+    buf: &mut BytesMut,
+) -> Result<(), Status> {
+    let head = Head {
+        id,
+        method,
+        status: None,
+        metadata: None,
+        control: Control::Message,
+    };
+    head.put_frame(payload, limit, buf)
+}
+
+/// Appends the frame of an error reply, or of the end of a streamed reply.
+pub(crate) fn encode_status(
+    id: u64,
+    method: &str,
+    status: Option<&Status>,
+    control: Control,
+    buf: &mut BytesMut,
+) {
+    let head = Head {
+        id,
+        method,
+        status: status.map(|status| RpcStatus {
+            code: status.code().number(),
+            message: status.message().to_owned(),
+            details: status.details().to_vec(),
+        }),
+        metadata: None,
+        control,
+    };
+    if head.put_frame(0, MAX_STATUS, buf).is_err() {
+        // Details of that size are a mistake of the handler's; the caller still learns the code.
+        let short = status.map(|status| {
+            Status::new(
+                status.code(),
+                "the status was too large to send: its message and details are left out",
+            )
+        });
+        encode_status(id, method, short.as_ref(), control, buf);
+    }
+}
+
+/// The largest error reply, with message and details.
+const MAX_STATUS: usize = 1 << 20;
+
+/// A frame that only says something about another one.
+pub(crate) fn encode_control(id: u64, control: Control) -> Bytes {
+    let mut buf = BytesMut::new();
+    encode_status(id, "", None, control, &mut buf);
+    buf.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len())
+            .step_by(2)
+            .map(|i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex"))
+            .collect()
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct ReadRequest {
+        #[prost(string, tag = "1")]
+        key: String,
+    }
+
+    #[test]
+    fn a_request_has_the_bytes_of_the_go_library() {
+        let request = ReadRequest {
+            key: "nosuchkey".into(),
+        };
+        let frame = encode_message(
+            1,
+            "proto.Storage.ReadRPC",
+            &Metadata::new(),
+            &request,
+            1 << 20,
+        )
+        .expect("small");
+        let expected =
+            unhex("0801121570726f746f2e53746f726167652e526561645250432a0b0a096e6f737563686b6579");
+        assert_eq!(frame[..PREFIX], [0, 0, 0, 0, expected.len() as u8]);
+        assert_eq!(frame[PREFIX..], expected);
+        let envelope = Envelope::decode(&frame[PREFIX..]).expect("our own bytes");
+        assert_eq!((envelope.id, envelope.method), (1, "proto.Storage.ReadRPC"));
+        assert_eq!(ReadRequest::decode(envelope.payload).expect("ours"), request);
+    }
+
+    #[test]
+    fn an_error_reply_has_the_bytes_of_the_go_library() {
+        let mut buf = BytesMut::new();
+        let status = Status::not_found("abc");
+        encode_status(
+            9,
+            "proto.Storage.ReadRPC",
+            Some(&status),
+            Control::Message,
+            &mut buf,
+        );
+        let expected = unhex("0809121570726f746f2e53746f726167652e526561645250431a0708051203616263");
+        assert_eq!(buf[PREFIX..], expected);
+        let envelope = Envelope::decode(&buf[PREFIX..]).expect("our own bytes");
+        let status = envelope.status.expect("an error");
+        assert_eq!((status.code(), status.message()), (Code::NotFound, "abc"));
+    }
+
+    #[test]
+    fn metadata_and_details_survive() {
+        let mut metadata = Metadata::new();
+        metadata.append("a", "1").expect("legal");
+        metadata.append("a", "zwei").expect("legal");
+        let frame = encode_message(7, "m", &metadata, &(), 1 << 20).expect("small");
+        let envelope = Envelope::decode(&frame[PREFIX..]).expect("ours");
+        assert_eq!(envelope.metadata, [("a", "1"), ("a", "zwei")]);
+        assert!(envelope.payload.is_empty());
+
+        let detail = Any {
+            type_url: "t".into(),
+            value: vec![1, 2, 3],
+        };
+        let mut buf = BytesMut::new();
+        let status = Status::aborted("x").with_details([detail.clone()]);
+        encode_status(7, "m", Some(&status), Control::End, &mut buf);
+        let envelope = Envelope::decode(&buf[PREFIX..]).expect("ours");
+        assert_eq!(envelope.control, Control::End);
+        assert_eq!(envelope.status.expect("an error").details(), [detail]);
+    }
+
+    #[test]
+    fn a_message_above_the_limit_is_refused_before_it_is_encoded() {
+        let request = ReadRequest {
+            key: "k".repeat(100),
+        };
+        let error = encode_message(1, "a.B.C", &Metadata::new(), &request, 50)
+            .expect_err("too large");
+        assert_eq!(error.code(), Code::ResourceExhausted);
+        assert!(error.message().contains("limit of 50"), "{error}");
+    }
+
+    #[test]
+    fn broken_envelopes_say_what_is_wrong() {
+        for (bytes, expected) in [
+            (&[0x08][..], "varint"),
+            (&[0x12, 5, b'a'], "5 bytes, of which 1"),
+            (&[0x12, 1, 0xff], "the method is not UTF-8"),
+            (&[0x0a, 1, 1], "field 1 has another wire type"),
+            (&[0x0b], "wire type 3"),
+            (&[0x00, 0], "field number 0"),
+            (&[0x1a, 2, 0x08, 0x80], "the status"),
+        ] {
+            let error = Envelope::decode(bytes).expect_err("broken");
+            assert!(error.contains(expected), "{bytes:x?}: {error}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped() {
+        // fields 9 (varint), 10 (fixed64), 11 (bytes), 12 (fixed32), then the id
+        let bytes = unhex("4801510000000000000000 5a0141 6500000000 0805".replace(' ', "").as_str());
+        assert_eq!(Envelope::decode(&bytes).expect("legal").id, 5);
+    }
+
+    #[test]
+    fn the_head_of_a_long_message_tells_its_id_and_method() {
+        let request = ReadRequest {
+            key: "k".repeat(1000),
+        };
+        let frame =
+            encode_message(300, "a.B.C", &Metadata::new(), &request, 1 << 20).expect("small");
+        assert_eq!(peek_id(&frame[PREFIX..PREFIX + 64]), Some((300, "a.B.C")));
+        assert_eq!(peek_id(&frame[PREFIX..PREFIX + 4]), None);
+    }
+}

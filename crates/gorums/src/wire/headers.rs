@@ -1,0 +1,248 @@
+//! The HTTP/2 side: settings, and the headers and trailers of the stream.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+
+use super::PATH;
+use crate::error::{Code, Status};
+use crate::metadata::Metadata;
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const GRPC_STATUS: &str = "grpc-status";
+const GRPC_MESSAGE: &str = "grpc-message";
+const FEATURES: &str = "gorums-features";
+
+/// What a peer understands beyond the original protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Features {
+    /// It acts on a frame that says that the caller gave up.
+    pub(crate) cancel: bool,
+    /// It knows the frame that ends a streamed reply.
+    pub(crate) stream_end: bool,
+}
+
+impl Features {
+    /// All that this version knows.
+    const OURS: HeaderValue = HeaderValue::from_static("cancel,stream-end");
+
+    /// What the peer announced. Names that this version does not know are ignored.
+    pub(crate) fn announced(headers: &HeaderMap) -> Self {
+        let mut features = Self::default();
+        for value in headers.get_all(FEATURES) {
+            for name in value.to_str().unwrap_or_default().split(',') {
+                match name.trim() {
+                    "cancel" => features.cancel = true,
+                    "stream-end" => features.stream_end = true,
+                    _ => {}
+                }
+            }
+        }
+        features
+    }
+}
+
+/// The HTTP/2 settings of both sides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct H2Settings;
+
+impl H2Settings {
+    /// How many bytes may be on their way to us, unread, on the stream and on the connection.
+    pub(crate) const WINDOW: u32 = 8 * 1024 * 1024;
+    /// The largest DATA frame that we take: large frames cost less per byte.
+    pub(crate) const FRAME: u32 = 1024 * 1024;
+    /// `h2` closes a connection whose unread DATA frames are many and small. A peer that sends a
+    /// frame per message (as Go does) must be able to fill the window with small ones while a
+    /// handler is blocked: 256 bytes of overhead for each of some 260,000 frames.
+    pub(crate) const FRAME_BUDGET: usize = 64 * 1024 * 1024;
+    /// The size of all headers of a request or a reply.
+    pub(crate) const HEADERS: u32 = 16 * 1024;
+
+    pub(crate) fn client() -> h2::client::Builder {
+        let mut builder = h2::client::Builder::new();
+        builder
+            .initial_window_size(Self::WINDOW)
+            .initial_connection_window_size(Self::WINDOW)
+            .max_frame_size(Self::FRAME)
+            .data_frame_budget(Self::FRAME_BUDGET)
+            .max_header_list_size(Self::HEADERS)
+            .enable_push(false);
+        builder
+    }
+
+    pub(crate) fn server() -> h2::server::Builder {
+        let mut builder = h2::server::Builder::new();
+        builder
+            .initial_window_size(Self::WINDOW)
+            .initial_connection_window_size(Self::WINDOW)
+            .max_frame_size(Self::FRAME)
+            .data_frame_budget(Self::FRAME_BUDGET)
+            .max_header_list_size(Self::HEADERS)
+            .max_concurrent_streams(16);
+        builder
+    }
+}
+
+/// The head of the request that opens a stream to this address.
+pub(crate) fn request_head(address: &str, metadata: &Metadata) -> Result<Request<()>, Status> {
+    let uri = Uri::builder()
+        .scheme("http")
+        .authority(address)
+        .path_and_query(PATH)
+        .build()
+        .map_err(|e| Status::internal(format!("address {address:?}: {e}")))?;
+    let mut request = Request::new(());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, GRPC);
+    headers.insert("te", HeaderValue::from_static("trailers"));
+    headers.insert(
+        USER_AGENT,
+        HeaderValue::from_static(concat!("gorums-rust/", env!("CARGO_PKG_VERSION"))),
+    );
+    headers.insert(FEATURES, Features::OURS);
+    metadata.write_headers(headers)?;
+    Ok(request)
+}
+
+/// The head of the reply, which a server sends at once.
+pub(crate) fn response_head() -> Response<()> {
+    let mut response = Response::new(());
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response.headers_mut().insert(FEATURES, Features::OURS);
+    response
+}
+
+/// A whole reply that only says why there is no stream.
+pub(crate) fn trailers_only(status: &Status) -> Response<()> {
+    let mut response = Response::new(());
+    *response.headers_mut() = trailers(status.code(), status.message());
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+/// The trailers that end a stream.
+pub(crate) fn trailers(code: Code, message: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(GRPC_STATUS, HeaderValue::from(code.number()));
+    if let Ok(value) = HeaderValue::from_str(&percent_encoded(message))
+        && !message.is_empty()
+    {
+        headers.insert(GRPC_MESSAGE, value);
+    }
+    headers
+}
+
+/// What the end of a stream says about the stream.
+pub(crate) fn trailers_status(headers: &HeaderMap) -> Option<Status> {
+    let code = headers.get(GRPC_STATUS)?;
+    let number = code.to_str().ok().and_then(|text| text.parse().ok());
+    let message = headers
+        .get(GRPC_MESSAGE)
+        .and_then(|value| value.to_str().ok())
+        .map(percent_decoded)
+        .unwrap_or_default();
+    Some(Status::new(
+        Code::from_number(number.unwrap_or(Code::Unknown.number())),
+        message,
+    ))
+}
+
+/// Whether the server opened the stream.
+pub(crate) fn check_response_head<T>(response: &Response<T>) -> Result<(), Status> {
+    if let Some(status) = trailers_status(response.headers()) {
+        return Err(status);
+    }
+    if response.status() != StatusCode::OK {
+        return Err(Status::unavailable(format!(
+            "the peer answered with HTTP status {}: it does not serve Gorums",
+            response.status()
+        )));
+    }
+    let content_type = response.headers().get(CONTENT_TYPE);
+    if !content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        return Err(Status::unavailable(
+            "the peer's answer is not gRPC: it does not serve Gorums",
+        ));
+    }
+    Ok(())
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'%' | 0..=31 | 127.. => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+            _ => encoded.push(char::from(byte)),
+        }
+    }
+    encoded
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = (*first == b'%')
+            .then(|| tail.get(..2))
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        match escaped {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    match String::from_utf8_lossy(&bytes) {
+        Cow::Borrowed(text) => text.to_owned(),
+        Cow::Owned(text) => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_travels_in_trailers() {
+        for message in ["", "plain", "50 % größer\nzwei"] {
+            let headers = trailers(Code::Aborted, message);
+            let status = trailers_status(&headers).expect("there is one");
+            assert_eq!((status.code(), status.message()), (Code::Aborted, message));
+        }
+        assert_eq!(percent_decoded("100%"), "100%");
+        assert_eq!(percent_decoded("%zz%4"), "%zz%4");
+    }
+
+    #[test]
+    fn features_are_read_by_name() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(Features::announced(&headers), Features::default());
+        headers.append(FEATURES, HeaderValue::from_static("time-travel, cancel"));
+        assert!(Features::announced(&headers).cancel);
+        assert!(!Features::announced(&headers).stream_end);
+    }
+
+    #[test]
+    fn a_peer_that_is_no_gorums_server_is_told_from_one() {
+        assert!(check_response_head(&response_head()).is_ok());
+        let mut html = Response::new(());
+        assert!(check_response_head(&html).is_err());
+        *html.status_mut() = StatusCode::NOT_FOUND;
+        let error = check_response_head(&html).expect_err("no stream");
+        assert!(error.message().contains("404"), "{error}");
+        let refused = trailers_only(&Status::unimplemented("no such path"));
+        let error = check_response_head(&refused).expect_err("no stream");
+        assert_eq!(error.code(), Code::Unimplemented);
+    }
+}

@@ -1,0 +1,29 @@
+//! The bytes: the envelope around every message, gRPC's length prefix, the batches that become DATA
+//! frames, and the HTTP/2 settings and headers of a Gorums stream.
+//!
+//! Nothing here knows calls, nodes or handlers.
+
+mod batch;
+mod envelope;
+mod frames;
+mod headers;
+
+pub(crate) use batch::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot};
+pub(crate) use envelope::{
+    Control, Envelope, SERVER_INITIATED, encode_control, encode_message, encode_reply, encode_status,
+    peek_id,
+};
+pub(crate) use frames::{Decoder, Incoming};
+pub(crate) use headers::{
+    Features, H2Settings, check_response_head, request_head, response_head, trailers, trailers_only,
+    trailers_status,
+};
+
+/// The path of the stream that carries everything.
+pub(crate) const PATH: &str = "/stream.Gorums/NodeStream";
+
+/// The bytes before each message: a flag and the length.
+pub(crate) const PREFIX: usize = 5;
+
+/// The header by which a client says that it can be called back, and as whom.
+pub(crate) const NODE_ID: &str = "gorums-node-id";

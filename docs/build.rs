@@ -1,0 +1,64 @@
+//! Prepares the pages for `lib.rs`: the services in their `proto` blocks are generated, and each Rust block gets hidden lines
+//! around it that bring them into scope. So a reader of the page sees neither, and what the page shows is what is compiled.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+const PAGES: [&str; 2] = ["../README.md", "ordering.md"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    for page in PAGES {
+        println!("cargo:rerun-if-changed={page}");
+        let path = Path::new(page);
+        let name = path.file_name().ok_or("a page is a file")?;
+        let text = fs::read_to_string(path)?;
+        let packages = generate(&text, &out)?;
+        fs::write(out.join(name), with_hidden_lines(&text, &packages)?)?;
+    }
+    Ok(())
+}
+
+/// Generates the services of a page, and returns the names of their packages.
+fn generate(page: &str, out: &Path) -> Result<Vec<String>, Box<dyn Error>> {
+    let mut packages = Vec::new();
+    for block in page.split("\n```proto\n").skip(1) {
+        let (proto, _) = block.split_once("\n```").ok_or("a block does not end")?;
+        let package = proto
+            .lines()
+            .find_map(|line| line.strip_prefix("package ")?.strip_suffix(';'))
+            .ok_or("a proto block states no package")?;
+        let file = out.join(format!("{package}.proto"));
+        fs::write(&file, proto)?;
+        gorums_build::configure().compile_protos(&[file], &[out])?;
+        packages.push(package.to_owned());
+    }
+    Ok(packages)
+}
+
+/// Puts hidden lines around each Rust block that is not a whole program already.
+fn with_hidden_lines(page: &str, packages: &[String]) -> Result<String, Box<dyn Error>> {
+    const START: &str = "\n```rust,no_run\n";
+    const END: &str = "\n```";
+
+    let mut parts = page.split(START);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_once(END).ok_or("a block does not end")?;
+        text.push_str(START);
+        if code.contains("fn main()") {
+            text.push_str(code);
+        } else {
+            for package in packages {
+                let include = format!("gorums::include_proto!(\"{package}\");");
+                writeln!(text, "# mod {package} {{ {include} }}")?;
+            }
+            write!(text, "{code}\n# fn main() {{}}")?;
+        }
+        text.push_str(END);
+        text.push_str(rest);
+    }
+    Ok(text)
+}

@@ -1,0 +1,9 @@
+//! The pages for users, as documentation of modules, so that the tests compile each Rust block in them.
+//!
+//! `build.rs` generates the services that the pages show and puts them in reach of each block.
+
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/README.md"))]
+pub mod readme {}
+
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/ordering.md"))]
+pub mod ordering {}

@@ -1,0 +1,256 @@
+//! The replicas of this process, and what can be done to them.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use gorums::runtime::TcpAcceptor;
+use gorums::{Server, ServerError};
+use tokio::net::TcpSocket;
+use tokio::task::JoinHandle;
+
+use crate::command::Action;
+use crate::pause::Gate;
+use crate::proto::storage_server::StorageServer;
+use crate::service::{Delay, Replica};
+
+/// How many connections may wait to be accepted by a replica.
+const BACKLOG: u32 = 128;
+
+/// Replicas with the ids from 1, each on a loopback port of its own.
+#[derive(Debug)]
+pub(crate) struct Cluster(Vec<LocalReplica>);
+
+/// A replica of this process.
+#[derive(Debug)]
+struct LocalReplica {
+    id: u32,
+    address: SocketAddr,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Running(Running),
+    /// Its port stays bound, if that could be done, so that nobody else gets it: neither another
+    /// process, nor a connection that this one makes to the replica's own port.
+    Stopped(Option<TcpSocket>),
+}
+
+#[derive(Debug)]
+struct Running {
+    /// Holds the listener, the connections and the store.
+    serving: JoinHandle<Result<(), ServerError>>,
+    gate: Gate,
+    delay: Delay,
+}
+
+impl Cluster {
+    /// Starts so many replicas.
+    pub(crate) fn start(count: u32) -> io::Result<Self> {
+        let replicas = (1..=count).map(|id| {
+            let socket = bind((Ipv4Addr::LOCALHOST, 0).into())?;
+            let address = socket.local_addr()?;
+            let state = State::Running(Running::start(socket)?);
+            Ok(LocalReplica { id, address, state })
+        });
+        replicas.collect::<io::Result<_>>().map(Self)
+    }
+
+    /// The addresses of the replicas, with their ids.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (u32, SocketAddr)> {
+        self.0.iter().map(|replica| (replica.id, replica.address))
+    }
+
+    /// Does something to a replica.
+    pub(crate) async fn act(&mut self, id: u32, action: Action) -> Result<(), ReplicaError> {
+        let count = self.0.len();
+        let replica = self
+            .0
+            .iter_mut()
+            .find(|replica| replica.id == id)
+            .ok_or(ReplicaError::Unknown { id, count })?;
+        match action {
+            Action::Start => replica.start(),
+            Action::Stop => replica.stop().await,
+            Action::Pause => {
+                let gate = &replica.running()?.gate;
+                if !gate.is_open() {
+                    return Err(ReplicaError::Paused(id));
+                }
+                gate.close();
+                Ok(())
+            }
+            Action::Resume => {
+                let gate = &replica.running()?.gate;
+                if gate.is_open() {
+                    return Err(ReplicaError::NotPaused(id));
+                }
+                gate.open();
+                Ok(())
+            }
+            Action::Delay(delay) => {
+                replica.running()?.delay.set(delay);
+                Ok(())
+            }
+        }
+    }
+
+    /// What was done to a replica, in a word or two.
+    pub(crate) fn condition(&self, id: u32) -> Option<Condition> {
+        let replica = self.0.iter().find(|replica| replica.id == id)?;
+        Some(match &replica.state {
+            State::Stopped(_) => Condition::Stopped,
+            State::Running(running) if running.serving.is_finished() => Condition::Failed,
+            State::Running(running) => Condition::Running {
+                paused: !running.gate.is_open(),
+                delay: running.delay.get(),
+            },
+        })
+    }
+}
+
+impl LocalReplica {
+    fn running(&self) -> Result<&Running, ReplicaError> {
+        match &self.state {
+            State::Running(running) => Ok(running),
+            State::Stopped(_) => Err(ReplicaError::Stopped(self.id)),
+        }
+    }
+
+    /// From now on the system accepts connections for it.
+    fn start(&mut self) -> Result<(), ReplicaError> {
+        let State::Stopped(reserved) = &mut self.state else {
+            return Err(ReplicaError::Running(self.id));
+        };
+        let address = self.address;
+        let started = match reserved.take() {
+            Some(socket) => Running::start(socket),
+            None => bind(address).and_then(Running::start),
+        };
+        let cause = match started {
+            Ok(running) => {
+                self.state = State::Running(running);
+                return Ok(());
+            }
+            Err(cause) => cause,
+        };
+        Err(ReplicaError::Listen {
+            id: self.id,
+            address,
+            cause,
+        })
+    }
+
+    async fn stop(&mut self) -> Result<(), ReplicaError> {
+        // In one step, so that a command that is cancelled leaves nothing half done.
+        let State::Running(running) = std::mem::replace(&mut self.state, State::Stopped(None))
+        else {
+            return Err(ReplicaError::Stopped(self.id));
+        };
+        running.serving.abort();
+        // How it ended does not matter any more.
+        let _ = running.serving.await;
+        self.state = State::Stopped(bind(self.address).ok());
+        Ok(())
+    }
+}
+
+impl Running {
+    fn start(socket: TcpSocket) -> io::Result<Self> {
+        let listener = TcpAcceptor::from(socket.listen(BACKLOG)?);
+        let gate = Gate::new();
+        let delay = Delay::default();
+        let server = Server::builder()
+            .add_service(StorageServer::new(Replica::new(delay.clone())))
+            .serve_with_incoming(gate.guard(listener));
+        Ok(Self {
+            serving: tokio::spawn(server),
+            gate,
+            delay,
+        })
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // Connections that have ended do not keep the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// What was done to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// It serves.
+    Running { paused: bool, delay: Duration },
+    /// It was stopped.
+    Stopped,
+    /// It ended by itself.
+    Failed,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Running { paused, delay } => {
+                f.write_str(if paused { "paused" } else { "running" })?;
+                if !delay.is_zero() {
+                    write!(f, ", {} ms late", delay.as_millis())?;
+                }
+                Ok(())
+            }
+            Self::Stopped => f.write_str("stopped"),
+            Self::Failed => f.write_str("failed"),
+        }
+    }
+}
+
+/// Why nothing was done to a replica.
+#[derive(Debug)]
+pub(crate) enum ReplicaError {
+    /// There is no such replica.
+    Unknown { id: u32, count: usize },
+    /// It is running already.
+    Running(u32),
+    /// It is stopped.
+    Stopped(u32),
+    /// It is paused already.
+    Paused(u32),
+    /// It is not paused.
+    NotPaused(u32),
+    /// It cannot listen.
+    Listen {
+        id: u32,
+        address: SocketAddr,
+        cause: io::Error,
+    },
+}
+
+impl fmt::Display for ReplicaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { id, count } => {
+                write!(f, "there is no replica {id}; the replicas are 1 to {count}")
+            }
+            Self::Running(id) => write!(f, "replica {id} is running"),
+            Self::Stopped(id) => write!(f, "replica {id} is stopped; \"start {id}\" starts it"),
+            Self::Paused(id) => write!(f, "replica {id} is paused; \"resume {id}\" ends it"),
+            Self::NotPaused(id) => write!(f, "replica {id} is not paused"),
+            Self::Listen { id, address, cause } => {
+                write!(f, "replica {id} cannot listen on {address}: {cause}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReplicaError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { cause, .. } => Some(cause),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The prompt: editing, history, completion and hints.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+
+use rustyline::completion::{Completer, Pair};
+use rustyline::config::Configurer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::{Hint, Hinter};
+use rustyline::history::DefaultHistory;
+use rustyline::validate::Validator;
+use rustyline::{CompletionType, Context, Editor, Helper};
+
+use crate::command::{Arg, COMMANDS, Spec, find};
+use crate::screen::{BOLD, REMARK};
+
+/// How many keys are remembered for completion.
+const KEYS: usize = 1000;
+
+/// Reads lines from a terminal.
+pub(crate) struct Prompt {
+    editor: Editor<Assistant, DefaultHistory>,
+    /// The line before was given up by Ctrl-C.
+    interrupted: bool,
+}
+
+/// What came from the prompt.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// A line.
+    Line(String),
+    /// Ctrl-C: the line is given up.
+    Interrupted,
+    /// Ctrl-D, or Ctrl-C twice: the user wants to leave.
+    End,
+}
+
+impl Prompt {
+    /// A prompt that completes the ids of these nodes.
+    pub(crate) fn new(ids: impl IntoIterator<Item = u32>) -> rustyline::Result<Self> {
+        let mut editor = Editor::new()?;
+        editor.set_completion_type(CompletionType::List);
+        editor.set_auto_add_history(true);
+        editor.set_helper(Some(Assistant {
+            ids: ids.into_iter().collect(),
+            keys: BTreeSet::new(),
+            // A hint that looks like what was typed would mislead.
+            hints: std::io::stdout().is_terminal() && anstream::stdout().current_choice() != anstream::ColorChoice::Never,
+        }));
+        Ok(Self {
+            editor,
+            interrupted: false,
+        })
+    }
+
+    /// Remembers a key for completion.
+    pub(crate) fn remember(&mut self, key: &str) {
+        if let Some(assistant) = self.editor.helper_mut()
+            && assistant.keys.len() < KEYS
+        {
+            assistant.keys.insert(key.to_owned());
+        }
+    }
+
+    /// The next line.
+    pub(crate) fn read(&mut self) -> rustyline::Result<Input> {
+        let before = std::mem::replace(&mut self.interrupted, false);
+        match self.editor.readline(&("> ".to_owned(), format!("{BOLD}>{BOLD:#} "))) {
+            Ok(line) => Ok(Input::Line(line)),
+            Err(ReadlineError::Interrupted) if before => Ok(Input::End),
+            Err(ReadlineError::Interrupted) => {
+                self.interrupted = true;
+                Ok(Input::Interrupted)
+            }
+            Err(ReadlineError::Eof) => Ok(Input::End),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Knows what may be typed where.
+struct Assistant {
+    ids: Vec<u32>,
+    /// The keys of earlier commands.
+    keys: BTreeSet<String>,
+    hints: bool,
+}
+
+impl Assistant {
+    /// Where the last word begins, and what it may become.
+    fn candidates(&self, line: &str) -> (usize, Vec<Pair>) {
+        let (before, word) = split_last(line);
+        let Some(words) = words(before) else {
+            return (line.len(), Vec::new());
+        };
+        let mut start = before.len();
+        let mut candidates = BTreeSet::new();
+        let Some((name, given)) = words.split_first() else {
+            candidates.extend(COMMANDS.iter().map(|spec| format!("{} ", spec.name)));
+            return (start, pairs(candidates, word));
+        };
+        for form in forms(find(name), given) {
+            let Some(arg) = form.get(given.len()) else {
+                continue;
+            };
+            let end = if given.len() + 1 < form.len() { " " } else { "" };
+            match arg {
+                Arg::Word(word) => {
+                    candidates.insert(format!("{word}{end}"));
+                }
+                Arg::Node => candidates.extend(self.ids.iter().map(|id| format!("{id}{end}"))),
+                // Only the id at the end of the list; there may be more to come.
+                Arg::Nodes => {
+                    start = before.len() + word.rfind([',', ':']).map_or(0, |comma| comma + 1);
+                    candidates.extend(self.ids.iter().map(u32::to_string));
+                }
+                Arg::Key => {
+                    let keys = self.keys.iter().map(|key| shell_words::quote(key));
+                    candidates.extend(keys.map(|key| format!("{key}{end}")));
+                }
+                Arg::Command => candidates.extend(COMMANDS.iter().map(|spec| spec.name.to_owned())),
+                Arg::Value | Arg::Millis => {}
+            }
+        }
+        (start, pairs(candidates, &line[start..]))
+    }
+
+    /// What is still to be typed after a space.
+    fn hint(&self, line: &str) -> Option<String> {
+        let (before, word) = split_last(line);
+        if !word.is_empty() {
+            return None;
+        }
+        let words = words(before)?;
+        let (name, given) = words.split_first()?;
+        let forms: Vec<_> = forms(find(name), given).collect();
+        let rest = |form: &&[Arg]| {
+            let args = form.get(given.len()..)?;
+            let args: Vec<_> = args.iter().map(Arg::to_string).collect();
+            (!args.is_empty()).then(|| args.join(" "))
+        };
+        match forms.as_slice() {
+            [form] => rest(form),
+            forms => {
+                // What comes next in each, and what follows where that is the same in all.
+                let next: Vec<_> = forms.iter().filter_map(|form| form.get(given.len())).collect();
+                let operations = next.iter().all(|arg| matches!(arg, Arg::Word(_)));
+                let mut next: Vec<_> = next.into_iter().map(Arg::to_string).collect();
+                next.dedup();
+                let more = if operations { "" } else { " …" };
+                (!next.is_empty()).then(|| format!("{}{more}", next.join("|")))
+            }
+        }
+    }
+}
+
+/// The line up to its last word, and that word, which is empty after a space.
+fn split_last(line: &str) -> (&str, &str) {
+    let start = line.rfind([' ', '\t']).map_or(0, |space| space + 1);
+    line.split_at(start)
+}
+
+/// The words of an unfinished line; none within quotes and comments.
+fn words(line: &str) -> Option<Vec<String>> {
+    let words = shell_words::split(line).ok()?;
+    // A word that follows must come out as a word.
+    let more = shell_words::split(&format!("{line} x")).ok()?;
+    (more.len() == words.len() + 1).then_some(words)
+}
+
+/// The forms of a command that go with the words given.
+fn forms<'a>(
+    spec: Option<&'static Spec>,
+    given: &'a [String],
+) -> impl Iterator<Item = &'static [Arg]> + use<'a> {
+    let forms = spec.map_or(&[][..], |spec| spec.forms);
+    forms.iter().copied().filter(move |form| {
+        given.len() <= form.len()
+            && form.iter().zip(given).all(|(arg, word)| match arg {
+                Arg::Word(expected) => expected == word,
+                _ => true,
+            })
+    })
+}
+
+fn pairs(candidates: BTreeSet<String>, word: &str) -> Vec<Pair> {
+    let fitting = candidates.into_iter().filter(|text| text.starts_with(word));
+    let pair = |replacement: String| Pair {
+        display: replacement.trim_end().to_owned(),
+        replacement,
+    };
+    fitting.map(pair).collect()
+}
+
+impl Completer for Assistant {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        pos: usize,
+        _ctx: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        Ok(self.candidates(&line[..pos]))
+    }
+}
+
+/// What is still to be typed. Showing it is all that it is for.
+struct Usage(String);
+
+impl Hint for Usage {
+    fn display(&self) -> &str {
+        &self.0
+    }
+
+    fn completion(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Hinter for Assistant {
+    type Hint = Usage;
+
+    fn hint(&self, line: &str, pos: usize, _ctx: &Context<'_>) -> Option<Usage> {
+        if !self.hints || pos < line.len() {
+            return None;
+        }
+        self.hint(line).map(Usage)
+    }
+}
+
+impl Highlighter for Assistant {
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        format!("{REMARK}{hint}{REMARK:#}").into()
+    }
+}
+
+impl Validator for Assistant {}
+
+impl Helper for Assistant {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assistant() -> Assistant {
+        Assistant {
+            ids: vec![1, 2, 13],
+            keys: ["greeting", "grid", "two words"].map(str::to_owned).into(),
+            hints: true,
+        }
+    }
+
+    fn completions(line: &str) -> (usize, Vec<String>) {
+        let (start, pairs) = assistant().candidates(line);
+        let texts = pairs.into_iter().map(|pair| pair.replacement);
+        (start, texts.collect())
+    }
+
+    #[test]
+    fn what_fits_is_offered() {
+        let cases: &[(&str, usize, &[&str])] = &[
+            ("n", 0, &["nodes "]),
+            ("st", 0, &["start ", "stop "]),
+            ("  re", 2, &["resume "]),
+            ("xyz", 0, &[]),
+            ("qc ", 3, &["cread ", "nread ", "nwrite ", "read ", "write "]),
+            ("qc n", 3, &["nread ", "nwrite "]),
+            ("rpc ", 4, &["1 ", "13 ", "2 "]),
+            ("rpc 1", 4, &["1 ", "13 "]),
+            ("rpc 1 ", 6, &["read ", "write "]),
+            ("rpc 1 read g", 11, &["greeting", "grid"]),
+            ("rpc 1 write gre", 12, &["greeting "]),
+            ("qc read ", 8, &["'two words'", "greeting", "grid"]),
+            ("cfg ", 4, &["1", "13", "2"]),
+            ("cfg 1,", 6, &["1", "13", "2"]),
+            ("cfg 2:1", 6, &["1", "13"]),
+            ("cfg 1,2 m", 8, &["mcast "]),
+            ("stop ", 5, &["1", "13", "2"]),
+            ("delay 2", 6, &["2 "]),
+            ("help res", 5, &["resume"]),
+            ("qc write greeting ", 18, &[]),
+            ("nodes ", 6, &[]),
+            ("unknown ", 8, &[]),
+            ("qc read 'two w", 14, &[]),
+            ("qc # r", 6, &[]),
+        ];
+        for (line, start, candidates) in cases {
+            let candidates: Vec<String> = candidates.iter().map(|&text| text.to_owned()).collect();
+            assert_eq!(completions(line), (*start, candidates), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_still_to_be_typed_is_shown() {
+        let cases = [
+            ("qc ", Some("read|write|cread|nread|nwrite")),
+            ("qc read ", Some("KEY")),
+            ("qc write ", Some("KEY VALUE")),
+            ("qc write k ", Some("VALUE")),
+            ("qc write k v ", None),
+            ("qc", None),
+            ("rpc ", Some("N …")),
+            ("rpc 1 ", Some("read|write")),
+            ("ucast ", Some("N KEY VALUE")),
+            ("cfg ", Some("NODES …")),
+            ("help ", Some("[COMMAND]")),
+            ("nodes ", None),
+            ("unknown ", None),
+            ("", None),
+            ("qc write 'k ", None),
+        ];
+        for (line, hint) in cases {
+            assert_eq!(assistant().hint(line).as_deref(), hint, "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Where results and messages go.
+
+use std::fmt::{self, Display};
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+/// Remarks beside a result.
+pub(crate) const REMARK: Style = Style::new().dimmed();
+/// Headings, and what is to be typed.
+pub(crate) const BOLD: Style = Style::new().bold();
+/// What is well.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+/// What is under way or held up.
+pub(crate) const HELD: Style = AnsiColor::Yellow.on_default();
+/// What is wrong.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default();
+
+/// Results on one stream, messages on another. Colours come through where the stream is a terminal
+/// and the user has not asked for none (`NO_COLOR`).
+pub(crate) struct Screen {
+    results: Box<dyn Write>,
+    messages: Box<dyn Write>,
+}
+
+impl Screen {
+    /// Standard output and standard error.
+    pub(crate) fn standard() -> Self {
+        Self {
+            results: Box::new(anstream::stdout()),
+            messages: Box::new(anstream::stderr()),
+        }
+    }
+
+    /// Shows a result, one or several lines, at once.
+    pub(crate) fn result(&mut self, text: impl Display) -> io::Result<()> {
+        writeln!(self.results, "{text}")?;
+        self.results.flush()
+    }
+
+    /// Shows a message, one or several lines.
+    pub(crate) fn message(&mut self, text: impl Display) {
+        // There is nobody left to tell that a message cannot be told.
+        let _ = writeln!(self.messages, "{text}");
+    }
+
+    /// Shows what went wrong, and where, if that is not plain.
+    pub(crate) fn error(&mut self, place: Option<&str>, text: impl Display) {
+        let text = printable(&text.to_string());
+        match place {
+            None => self.message(format_args!("{BAD}error{BAD:#}: {text}")),
+            Some(place) => self.message(format_args!("{BAD}error{BAD:#} in {place}: {text}")),
+        }
+    }
+}
+
+/// A key, quoted unless it is a plain word.
+pub(crate) struct Key<'a>(pub(crate) &'a str);
+
+impl Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+        if !self.0.is_empty() && self.0.chars().all(plain) {
+            f.write_str(self.0)
+        } else {
+            write!(f, "{:?}", self.0)
+        }
+    }
+}
+
+/// The same text, without characters that a terminal would obey. Other people's texts are in it.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' {
+            printable.extend(c.escape_default());
+        } else {
+            printable.push(c);
+        }
+    }
+    printable
+}
+
+/// A table with a heading, its columns as wide as they need to be.
+pub(crate) struct Table {
+    rows: Vec<Vec<(Style, String)>>,
+}
+
+impl Table {
+    /// A table with these headings.
+    pub(crate) fn new(headings: &[&str]) -> Self {
+        let heading = |text: &&str| (BOLD, (*text).to_owned());
+        Self {
+            rows: vec![headings.iter().map(heading).collect()],
+        }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = (Style, String)>) {
+        let cells = cells.into_iter();
+        let row = cells.map(|(style, text)| (style, printable(&text.replace('\n', " "))));
+        self.rows.push(row.collect());
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|(_, text)| text.chars().count()).max()
+        };
+        for (index, row) in self.rows.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            let last = row.iter().rposition(|(_, text)| !text.is_empty());
+            for (column, (style, text)) in row.iter().enumerate() {
+                write!(f, "{style}{text}{style:#}")?;
+                if last.is_none_or(|last| column >= last) {
+                    break;
+                }
+                let padding = width(column).unwrap_or(0) - text.chars().count();
+                write!(f, "{:padding$}  ", "")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_quoted_where_they_are_not_plain_words() {
+        for (key, shown) in [
+            ("greeting", "greeting"),
+            ("a/b-c_d.e:1", "a/b-c_d.e:1"),
+            ("", "\"\""),
+            ("two words", "\"two words\""),
+            ("say \"hi\"", "\"say \\\"hi\\\"\""),
+            ("\u{1b}[31m", "\"\\u{1b}[31m\""),
+            ("nøkkel", "\"nøkkel\""),
+        ] {
+            assert_eq!(Key(key).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn terminal_sequences_of_others_are_not_obeyed() {
+        assert_eq!(printable("a\u{1b}[2Jb\nc\r"), "a\\u{1b}[2Jb\nc\\r");
+    }
+
+    #[test]
+    fn columns_are_aligned_and_lines_end_without_spaces() {
+        let mut table = Table::new(&["node", "state", "last error"]);
+        let plain = Style::new();
+        for cells in [["1", "connected", ""], ["10", "x", "it\nbroke"]] {
+            table.row(cells.map(|cell| (plain, cell.to_owned())));
+        }
+        let text = anstream::adapter::strip_str(&table.to_string()).to_string();
+        assert_eq!(
+            text,
+            "node  state      last error\n1     connected\n10    x          it broke"
+        );
+    }
+}

@@ -1,0 +1,534 @@
+//! Carries out commands and shows what came of them.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use gorums::{
+    Configuration, ConfigurationError, Node, NodeError, NodeId, NodeResponse, NodeState,
+    QuorumCall, QuorumError,
+};
+use tokio::time::timeout;
+
+use crate::cluster::{Cluster, Condition, ReplicaError};
+use crate::command::{Action, Arg, COMMANDS, Command, Many, Rpc, Selection, Spec, Write};
+use crate::proto::storage_client::StorageClient;
+use crate::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
+use crate::screen::{BAD, BOLD, GOOD, HELD, Key, REMARK, Screen, Table};
+use crate::store::{Time, Times};
+
+/// How long `nodes` waits for connections that are being made.
+const CONNECTING: Duration = Duration::from_millis(300);
+
+/// How long `stop` waits for this client to see that its connection is gone.
+const NOTICING: Duration = Duration::from_secs(1);
+
+/// A client of the replicas, and the replicas themselves where they are in this process.
+pub(crate) struct Session {
+    storage: StorageClient,
+    cluster: Option<Cluster>,
+    times: Times,
+    screen: Screen,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It failed. The text names who and why.
+    Command(Box<dyn Error>),
+    /// Its result could not be written.
+    Output(io::Error),
+}
+
+impl Session {
+    /// A session with these replicas; those of this process come too.
+    pub(crate) fn new(storage: StorageClient, cluster: Option<Cluster>, screen: Screen) -> Self {
+        Self {
+            storage,
+            cluster,
+            times: Times::default(),
+            screen,
+        }
+    }
+
+    /// Where it shows what it has to show.
+    pub(crate) fn screen(&mut self) -> &mut Screen {
+        &mut self.screen
+    }
+
+    /// The nodes that it calls.
+    pub(crate) fn configuration(&self) -> &Configuration {
+        self.storage.configuration()
+    }
+
+    /// Waits until what was sent to replicas elsewhere has left this process, or that long.
+    pub(crate) async fn flush(&self, limit: Duration) {
+        // Those of this process end with it.
+        if self.cluster.is_none() {
+            let _ = timeout(limit, self.configuration().flush()).await;
+        }
+    }
+
+    /// Carries out a command. It may be given up at any time.
+    pub(crate) async fn run(&mut self, command: Command) -> Result<(), Failure> {
+        match command {
+            Command::Nodes => self.nodes().await,
+            Command::Rpc { node, call } => self.rpc(node, call).await,
+            Command::Unicast { node, write } => self.unicast(node, write).await,
+            Command::Many { on, call } => self.many(on.as_ref(), call).await,
+            Command::Replica { id, action } => self.replica(id, action).await,
+            Command::Help(None) => Ok(self.screen.result(Overview)?),
+            Command::Help(Some(spec)) => Ok(self.screen.result(Page(spec))?),
+            // There is nothing to carry out; whoever reads the commands stops reading.
+            Command::Exit => Ok(()),
+        }
+    }
+
+    async fn nodes(&mut self) -> Result<(), Failure> {
+        let configuration = self.configuration().clone();
+        let connecting = |node: &Node| node.state() == NodeState::Connecting;
+        if configuration.iter().any(connecting) {
+            let _ = timeout(CONNECTING, configuration.connected(configuration.len())).await;
+        }
+        let mut headings = vec!["node", "address", "state", "latency", "last error"];
+        if self.cluster.is_some() {
+            headings.insert(4, "replica");
+        }
+        let mut table = Table::new(&headings);
+        for node in &configuration {
+            let plain = anstyle::Style::new();
+            let state = node.state();
+            let style = match state {
+                NodeState::Connected => GOOD,
+                NodeState::Connecting => HELD,
+                _ => BAD,
+            };
+            let latency = node.latency().map(|latency| format!("{latency:.1?}"));
+            let error = node.last_error().map(|error| error.to_string());
+            let mut row = vec![
+                (plain, node.id().to_string()),
+                (plain, node.address().to_owned()),
+                (style, state.to_string()),
+                (plain, latency.unwrap_or_else(|| "-".to_owned())),
+                (plain, error.unwrap_or_default()),
+            ];
+            if let Some(cluster) = &self.cluster
+                && let Some(condition) = cluster.condition(node.id().get())
+            {
+                row.insert(4, (style_of(condition), condition.to_string()));
+            }
+            table.row(row);
+        }
+        Ok(self.screen.result(table)?)
+    }
+
+    async fn rpc(&mut self, id: u32, call: Rpc) -> Result<(), Failure> {
+        let node = self.node(id)?;
+        match call {
+            Rpc::Read(key) => {
+                let request = ReadRequest { key: key.clone() };
+                let response = self.storage.read_rpc(&node, request).await?;
+                let remark = format!("node {id}");
+                Ok(self.screen.result(Answer::new(&key, &response, remark))?)
+            }
+            Rpc::Write(write) => {
+                let request = self.request(write);
+                let response = self.storage.write_rpc(&node, request).await?;
+                let text = match response.new {
+                    true => format!("written to node {id}"),
+                    false => format!("not written: node {id} has a newer value"),
+                };
+                Ok(self.screen.result(text)?)
+            }
+        }
+    }
+
+    async fn unicast(&mut self, id: u32, write: Write) -> Result<(), Failure> {
+        let node = self.node(id)?;
+        let request = self.request(write);
+        self.storage.write_unicast(&node, request).await?;
+        Ok(self.screen.result(format_args!("sent to node {id}"))?)
+    }
+
+    async fn many(&mut self, on: Option<&Selection>, call: Many) -> Result<(), Failure> {
+        let storage = match on {
+            None => self.storage.clone(),
+            Some(selection) => {
+                let all = self.configuration();
+                let known: Vec<_> = all.ids().map(NodeId::get).collect();
+                self.storage.on(all.select(selection.ids(&known))?)
+            }
+        };
+        match call {
+            Many::Read(key) => {
+                let request = ReadRequest { key: key.clone() };
+                self.read(&key, storage.read_qc(request)).await
+            }
+            Many::NestedRead(key) => {
+                let request = ReadRequest { key: key.clone() };
+                self.read(&key, storage.read_nested_qc(request)).await
+            }
+            Many::Write(write) => {
+                let request = self.request(write);
+                self.write(storage.write_qc(request)).await
+            }
+            Many::NestedWrite(write) => {
+                let request = self.request(write);
+                self.write(storage.write_nested_multicast(request)).await
+            }
+            Many::CorrectableRead(key) => {
+                let request = ReadRequest { key: key.clone() };
+                self.correctable_read(&key, storage.read_correctable(request))
+                    .await
+            }
+            Many::Multicast(write) => {
+                let request = self.request(write);
+                let nodes = storage.configuration().len();
+                storage
+                    .write_multicast(request)
+                    .await
+                    .map_err(SentToSome)?;
+                Ok(self
+                    .screen
+                    .result(format_args!("sent to {nodes} of {nodes}"))?)
+            }
+        }
+    }
+
+    /// The newest value of a majority.
+    async fn read(
+        &mut self,
+        key: &str,
+        call: QuorumCall<ReadRequest, ReadResponse>,
+    ) -> Result<(), Failure> {
+        let nodes = call.configuration().len();
+        let replies = call.majority().replies().await?;
+        let newest = replies.values().max_by_key(|response| version(response));
+        let remark = format!("{} of {nodes} nodes answered", replies.len());
+        let answer = Answer::new(key, newest.unwrap_or(&ReadResponse::default()), remark);
+        Ok(self.screen.result(answer)?)
+    }
+
+    async fn write(
+        &mut self,
+        call: QuorumCall<WriteRequest, WriteResponse>,
+    ) -> Result<(), Failure> {
+        let nodes = call.configuration().len();
+        let replies = call.majority().replies().await?;
+        let newer: Vec<_> = replies
+            .iter()
+            .filter(|(_, response)| !response.new)
+            .map(|(node, _)| node)
+            .collect();
+        let taken = replies.len() - newer.len();
+        let text = match (taken, newer.len()) {
+            (_, 0) => format!("written to a majority ({taken} of {nodes} nodes)"),
+            (0, _) => format!(
+                "not written: {} of {nodes} nodes answered, and all have a newer value",
+                replies.len()
+            ),
+            (_, 1) => format!(
+                "written to {taken} of {nodes} nodes; node {} has a newer value",
+                Listed(&newer)
+            ),
+            _ => format!(
+                "written to {taken} of {nodes} nodes; nodes {} have a newer value",
+                Listed(&newer)
+            ),
+        };
+        Ok(self.screen.result(text)?)
+    }
+
+    /// Shows each answer that is better than the one before.
+    async fn correctable_read(
+        &mut self,
+        key: &str,
+        call: QuorumCall<ReadRequest, ReadResponse>,
+    ) -> Result<(), Failure> {
+        let nodes = call.configuration().len();
+        let mut responses = call.responses();
+        let mut answered = BTreeSet::new();
+        let mut failures = Vec::new();
+        let mut best = None;
+        while let Some(NodeResponse { node, result }) = responses.next().await {
+            match result {
+                Ok(response) => {
+                    answered.insert(node);
+                    // No answer at all is below one that says that there is nothing.
+                    let version = Some(version(&response));
+                    if best < version {
+                        best = version;
+                        let remark = format!("level {} of {nodes}, node {node}", answered.len());
+                        self.screen.result(Answer::new(key, &response, remark))?;
+                    }
+                }
+                // A node whose stream ends badly after an answer has answered all the same.
+                Err(_) if answered.contains(&node) => {}
+                Err(error) => failures.push(error),
+            }
+        }
+        let answered = answered.len();
+        if answered * 2 <= nodes {
+            return Err(MajorityLost {
+                nodes,
+                answered,
+                failures,
+            }
+            .into());
+        }
+        self.screen
+            .result(format_args!("done: {answered} of {nodes} nodes answered"))?;
+        for failure in failures {
+            self.screen.message(format_args!("{failure}"));
+        }
+        Ok(())
+    }
+
+    async fn replica(&mut self, id: u32, action: Action) -> Result<(), Failure> {
+        let cluster = self.cluster.as_mut().ok_or(NotHere)?;
+        cluster.act(id, action).await?;
+        let text = match action {
+            Action::Stop => {
+                self.notice(id).await?;
+                format!("replica {id} is stopped")
+            }
+            Action::Start => format!("replica {id} is running, and empty"),
+            Action::Pause => format!("replica {id} is paused"),
+            Action::Resume => format!("replica {id} goes on"),
+            Action::Delay(Duration::ZERO) => format!("replica {id} answers at once"),
+            Action::Delay(delay) => format!("replica {id} answers {} ms late", delay.as_millis()),
+        };
+        Ok(self.screen.result(text)?)
+    }
+
+    /// Waits until this client knows that a replica is gone: the command after `stop` then finds it
+    /// gone, and does not hand a message to a connection that is about to break.
+    async fn notice(&self, id: u32) -> Result<(), Failure> {
+        let node = self.node(id)?;
+        let gone = async {
+            while node.state() == NodeState::Connected {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _ = timeout(NOTICING, gone).await;
+        Ok(())
+    }
+
+    fn node(&self, id: u32) -> Result<Node, ConfigurationError> {
+        let node = self.configuration().select([id])?;
+        Ok(node[0].clone())
+    }
+
+    fn request(&mut self, write: Write) -> WriteRequest {
+        WriteRequest {
+            key: write.key,
+            value: write.value,
+            time: Some(self.times.next().to_wire()),
+        }
+    }
+}
+
+fn style_of(condition: Condition) -> anstyle::Style {
+    match condition {
+        Condition::Running {
+            paused: false,
+            delay: Duration::ZERO,
+        } => anstyle::Style::new(),
+        Condition::Running { .. } => HELD,
+        Condition::Stopped | Condition::Failed => BAD,
+    }
+}
+
+/// Orders answers: one without a value is older than any with one.
+fn version(response: &ReadResponse) -> Option<Time> {
+    response.ok.then(|| Time::from_wire(response.time))
+}
+
+/// What a read came to.
+struct Answer<'a> {
+    key: Key<'a>,
+    /// Value and time.
+    found: Option<(&'a str, Time)>,
+    remark: String,
+}
+
+impl<'a> Answer<'a> {
+    fn new(key: &'a str, response: &'a ReadResponse, remark: String) -> Self {
+        Self {
+            key: Key(key),
+            found: version(response).map(|time| (response.value.as_str(), time)),
+            remark,
+        }
+    }
+}
+
+impl fmt::Display for Answer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, found, remark } = self;
+        match found {
+            Some((value, time)) => write!(f, "{key} = {value:?}  {REMARK}({time}, {remark}){REMARK:#}"),
+            None => write!(f, "key {:?} not found  {REMARK}({remark}){REMARK:#}", key.0),
+        }
+    }
+}
+
+/// Ids, with commas between.
+struct Listed<'a>(&'a [NodeId]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, id) in self.0.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{id}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A multicast that did not reach all.
+#[derive(Debug)]
+struct SentToSome(QuorumError);
+
+impl fmt::Display for SentToSome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sent to {} of {}", self.0.replies(), self.0.nodes())?;
+        for failure in self.0.failures() {
+            write!(
+                f,
+                "; node {}: {}: {} ({})",
+                failure.node(),
+                failure.outcome(),
+                failure.status(),
+                failure.address()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for SentToSome {}
+
+/// A correctable read that ended with the answers of fewer nodes than a majority.
+#[derive(Debug)]
+struct MajorityLost {
+    nodes: usize,
+    answered: usize,
+    failures: Vec<NodeError>,
+}
+
+impl fmt::Display for MajorityLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            nodes, answered, ..
+        } = self;
+        let needed = nodes / 2 + 1;
+        write!(
+            f,
+            "no majority: {answered} of {nodes} nodes answered, {needed} needed"
+        )?;
+        for failure in &self.failures {
+            write!(f, "\n  {failure}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for MajorityLost {}
+
+/// What stops, starts and slows down replicas was asked of a session without any.
+#[derive(Debug)]
+struct NotHere;
+
+impl fmt::Display for NotHere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "this works on local replicas only, and these run elsewhere: \
+             without --connect and --config storage starts replicas of its own",
+        )
+    }
+}
+
+impl Error for NotHere {}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+macro_rules! failures {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::Command(Box::new(error))
+            }
+        })*
+    };
+}
+
+failures!(
+    ConfigurationError,
+    NodeError,
+    QuorumError,
+    SentToSome,
+    MajorityLost,
+    NotHere,
+    ReplicaError
+);
+
+/// The list of all commands.
+struct Overview;
+
+impl fmt::Display for Overview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let usages: Vec<_> = COMMANDS.iter().map(short_usage).collect();
+        let width = usages.iter().map(String::len).max().unwrap_or(0);
+        for (spec, usage) in COMMANDS.iter().zip(&usages) {
+            writeln!(f, "{BOLD}{usage:width$}{BOLD:#}  {}", spec.summary)?;
+        }
+        write!(
+            f,
+            "\nA key or value with spaces is quoted, as in a shell: 'two words', \"two words\", two\\ words,\n\
+             and '' is empty. A word that starts with # begins a comment. {BOLD}help qc{BOLD:#} tells more of qc."
+        )
+    }
+}
+
+/// All forms of a command in one line.
+fn short_usage(spec: &Spec) -> String {
+    let Some(first) = spec.forms.first() else {
+        return spec.name.to_owned();
+    };
+    let has_operations = first.iter().any(|arg| matches!(arg, Arg::Word(_)));
+    if !has_operations {
+        return spec.usages().next().unwrap_or_default();
+    }
+    let mut usage = spec.name.to_owned();
+    for arg in *first {
+        if let Arg::Word(_) = arg {
+            let operations: Vec<_> = spec.operations().collect();
+            return format!("{usage} {} …", operations.join("|"));
+        }
+        usage.push_str(&format!(" {arg}"));
+    }
+    usage
+}
+
+/// All about one command.
+struct Page(&'static Spec);
+
+impl fmt::Display for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(spec) = self;
+        for usage in spec.usages() {
+            writeln!(f, "{BOLD}{usage}{BOLD:#}")?;
+        }
+        write!(f, "\n{}", spec.summary)?;
+        if !spec.details.is_empty() {
+            write!(f, "\n\n{}", spec.details)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! The state of a replica: a value and a time for each key.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use prost_types::Timestamp;
+
+/// When a value was written, by the clock of the client that wrote it. The newest value of a key wins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Time {
+    seconds: i64,
+    nanos: i32,
+}
+
+/// A value, and when it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The value.
+    pub(crate) value: String,
+    /// When it was written.
+    pub(crate) time: Time,
+}
+
+/// What a replica has stored. In memory only: a replica that is stopped forgets it.
+#[derive(Debug, Default)]
+pub(crate) struct Store(Mutex<HashMap<String, Entry>>);
+
+impl Store {
+    /// The newest value of a key.
+    pub(crate) fn read(&self, key: &str) -> Option<Entry> {
+        self.lock().get(key).cloned()
+    }
+
+    /// Takes a value if there is none for its key, or an older one. Whether it was taken.
+    pub(crate) fn write(&self, key: String, entry: Entry) -> bool {
+        let mut entries = self.lock();
+        let taken = entries
+            .get(&key)
+            .is_none_or(|known| known.time < entry.time);
+        if taken {
+            entries.insert(key, entry);
+        }
+        taken
+    }
+
+    /// No code panics while it holds the lock.
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Time {
+    /// A time as it came. Without one it is the beginning of 1970, as in the Go library.
+    pub(crate) fn from_wire(time: Option<Timestamp>) -> Self {
+        let Timestamp { seconds, nanos } = time.unwrap_or_default().normalized();
+        Self { seconds, nanos }
+    }
+
+    /// The time as it is sent.
+    pub(crate) fn to_wire(self) -> Timestamp {
+        Timestamp {
+            seconds: self.seconds,
+            nanos: self.nanos,
+        }
+    }
+}
+
+impl From<SystemTime> for Time {
+    fn from(time: SystemTime) -> Self {
+        Self::from_wire(Some(Timestamp::from(time)))
+    }
+}
+
+/// Gives each write of this process a time that is later than those of all writes before it.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    last: Time,
+}
+
+impl Times {
+    /// The time for the next write: now, unless the clock stands still or was set back.
+    pub(crate) fn next(&mut self) -> Time {
+        self.next_after(SystemTime::now().into())
+    }
+
+    fn next_after(&mut self, now: Time) -> Time {
+        let Time { seconds, nanos } = self.last;
+        let least = Time::from_wire(Some(Timestamp {
+            seconds,
+            nanos: nanos + 1,
+        }));
+        self.last = now.max(least);
+        self.last
+    }
+}
+
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.to_wire().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64, nanos: i32) -> Time {
+        Time { seconds, nanos }
+    }
+
+    fn entry(value: &str, time: Time) -> Entry {
+        Entry {
+            value: value.to_owned(),
+            time,
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_never_written_has_no_value() {
+        assert_eq!(Store::default().read("k"), None);
+    }
+
+    #[test]
+    fn a_write_is_taken_where_it_is_newer() {
+        let cases = [
+            ("the first", at(5, 5), true),
+            ("older", at(5, 4), false),
+            ("older, more nanoseconds", at(4, 9), false),
+            ("as old", at(5, 5), false),
+            ("newer by a nanosecond", at(5, 6), true),
+            ("newer, fewer nanoseconds", at(6, 0), true),
+        ];
+        let store = Store::default();
+        let mut newest = None;
+        for (value, time, taken) in cases {
+            let entry = entry(value, time);
+            assert_eq!(store.write("k".to_owned(), entry.clone()), taken, "{value}");
+            if taken {
+                newest = Some(entry);
+            }
+            assert_eq!(store.read("k"), newest, "{value}");
+        }
+    }
+
+    #[test]
+    fn keys_are_separate_and_an_empty_one_is_a_key() {
+        let store = Store::default();
+        assert!(store.write(String::new(), entry("", at(2, 0))));
+        assert!(store.write("k".to_owned(), entry("v", at(1, 0))));
+        assert_eq!(store.read(""), Some(entry("", at(2, 0))));
+        assert_eq!(store.read("k"), Some(entry("v", at(1, 0))));
+    }
+
+    #[test]
+    fn a_first_write_without_a_time_is_taken_and_any_time_is_newer() {
+        let store = Store::default();
+        let timeless = Time::from_wire(None);
+        assert!(store.write("k".to_owned(), entry("a", timeless)));
+        assert!(!store.write("k".to_owned(), entry("b", timeless)));
+        assert!(store.write("k".to_owned(), entry("c", at(0, 1))));
+    }
+
+    #[test]
+    fn times_are_compared_in_their_normal_form() {
+        let wire = |seconds, nanos| Time::from_wire(Some(Timestamp { seconds, nanos }));
+        assert_eq!(wire(1, 2_000_000_000), at(3, 0));
+        assert_eq!(wire(1, -1), at(0, 999_999_999));
+        assert!(wire(i64::MAX, i32::MAX) >= at(i64::MAX, 0));
+        assert!(wire(i64::MIN, i32::MIN) < at(0, 0));
+    }
+
+    #[test]
+    fn each_write_is_later_than_the_one_before_though_the_clock_is_not() {
+        let mut times = Times::default();
+        assert_eq!(times.next_after(at(7, 999_999_999)), at(7, 999_999_999));
+        assert_eq!(times.next_after(at(7, 999_999_999)), at(8, 0));
+        assert_eq!(times.next_after(at(3, 0)), at(8, 1));
+        assert_eq!(times.next_after(at(9, 0)), at(9, 0));
+        assert!(times.next() > at(9, 0));
+    }
+
+    #[test]
+    fn a_time_reads_as_a_date() {
+        assert_eq!(
+            at(1_700_000_000, 5_000_000).to_string(),
+            "2023-11-14T22:13:20.005Z"
+        );
+        assert!(!at(i64::MAX, 0).to_string().is_empty());
+        assert!(!at(i64::MIN, 0).to_string().is_empty());
+    }
+}

@@ -1,0 +1,268 @@
+//! `cargo xtask check`: everything that CI runs.
+
+mod features;
+mod msrv;
+mod totals;
+
+use std::fmt;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Error, Result, bail};
+use clap::ValueEnum;
+
+use crate::command::Cmd;
+use totals::Totals;
+
+/// Runs everything that CI runs. The tree is never edited.
+///
+/// Without arguments all steps run, the quick ones first and the tests last, until one fails. Each step shows the commands
+/// that it runs, so that they can be repeated by hand. The exit code is 0 only where every step that ran succeeded. Where the
+/// tests ran, the last line says how many passed and failed.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask check                 all steps, up to the first failure
+  cargo xtask check --keep-going    all steps, whatever fails
+  cargo xtask check fmt clippy      the quick ones")]
+pub(crate) struct Args {
+    /// The steps to run; all of them where none is named
+    #[arg(value_enum, value_name = "STEP")]
+    steps: Vec<Step>,
+
+    /// Run the other steps, and the other test programs, after one has failed
+    #[arg(long)]
+    keep_going: bool,
+}
+
+/// The steps, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// Formatting: `cargo fmt --all` mends what this finds
+    Fmt,
+    /// Lints of all targets with all features; a warning is a failure
+    Clippy,
+    /// Each package by itself, with none of its features and with each one alone
+    Features,
+    /// The API documentation; a warning (a broken link, say) is a failure
+    Docs,
+    /// Bans, licences and sources of all dependencies, as deny.toml says (needs cargo-deny)
+    Deny,
+    /// The oldest supported compiler: what the dependencies say they need, and a build with it where rustup has it
+    Msrv,
+    /// All tests, documentation examples among them
+    Test,
+}
+
+impl Step {
+    fn run(self, report: &mut Report, keep_going: bool) -> Result<()> {
+        let cargo = Cmd::cargo;
+        match self {
+            Self::Fmt => cargo().args(["fmt", "--all", "--check"]).run(),
+            Self::Clippy => cargo()
+                .args([
+                    "clippy",
+                    "--locked",
+                    "--workspace",
+                    "--all-targets",
+                    "--all-features",
+                ])
+                .args(["--", "-D", "warnings"])
+                .run(),
+            Self::Features => features::run(),
+            Self::Docs => cargo()
+                .args([
+                    "doc",
+                    "--locked",
+                    "--workspace",
+                    "--no-deps",
+                    "--all-features",
+                ])
+                .env("RUSTDOCFLAGS", "-D warnings")
+                .run(),
+            Self::Deny => deny(),
+            Self::Msrv => msrv::run(),
+            Self::Test => test(report, keep_going),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.pad(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let steps = chosen(&args.steps);
+    let mut report = Report::default();
+    for (at, &step) in steps.iter().enumerate() {
+        println!("\n── {step} ──");
+        let start = Instant::now();
+        let result = step.run(&mut report, args.keep_going);
+        let took = start.elapsed();
+        match &result {
+            Ok(()) => println!("{step}: ok after {}", seconds(took)),
+            Err(error) => println!("{step}: FAILED after {}: {error:#}", seconds(took)),
+        }
+        let failed = result.is_err();
+        report.steps.push((step, took, result));
+        if failed && !args.keep_going {
+            report.not_run = steps[at + 1..].to_vec();
+            break;
+        }
+    }
+    print!("{report}");
+    if report.succeeded() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// The named steps, or all, each once and in the order of [`Step`].
+fn chosen(named: &[Step]) -> Vec<Step> {
+    Step::value_variants()
+        .iter()
+        .copied()
+        .filter(|step| named.is_empty() || named.contains(step))
+        .collect()
+}
+
+fn deny() -> Result<()> {
+    if !Cmd::cargo().args(["deny", "--version"]).succeeds() {
+        bail!("cargo-deny is not installed: `cargo install --locked cargo-deny`");
+    }
+    Cmd::cargo()
+        .args(["deny", "--locked", "check", "--hide-inclusion-graph"])
+        .args(["bans", "licenses", "sources"])
+        .run()
+}
+
+/// The test command of the README, with `--locked`.
+fn test(report: &mut Report, keep_going: bool) -> Result<()> {
+    let mut command = Cmd::cargo().args(["test", "--workspace", "--locked"]);
+    if keep_going {
+        command = command.args(["--no-fail-fast"]);
+    }
+    // A snapshot that differs is a failure; insta would also write the new one into the tree.
+    let command = command.env("INSTA_UPDATE", "no");
+    let totals = report.totals.insert(Totals::default());
+    command.run_reading(|line| totals.add(line))?;
+    if totals.is_empty() {
+        bail!("`{command}` succeeded, but no test ran");
+    }
+    Ok(())
+}
+
+/// What was run, what came of it, and how long it took.
+#[derive(Default)]
+struct Report {
+    steps: Vec<(Step, Duration, Result<(), Error>)>,
+    not_run: Vec<Step>,
+    /// Set where the tests were started.
+    totals: Option<Totals>,
+}
+
+impl Report {
+    fn succeeded(&self) -> bool {
+        self.steps.iter().all(|(_, _, result)| result.is_ok())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n── summary ──")?;
+        for (step, took, result) in &self.steps {
+            let outcome = if result.is_ok() { "ok" } else { "FAILED" };
+            write!(f, "{step:9} {outcome:7} {:>8}", seconds(*took))?;
+            match result {
+                Ok(()) => writeln!(f)?,
+                Err(error) => writeln!(f, "  {error:#}")?,
+            }
+        }
+        for step in &self.not_run {
+            writeln!(f, "{step:9} not run")?;
+        }
+        if !self.not_run.is_empty() {
+            writeln!(
+                f,
+                "stopped at the first failure; --keep-going runs the other steps too"
+            )?;
+        }
+        let total = self.steps.iter().map(|(_, took, _)| *took).sum();
+        let verdict = if self.succeeded() {
+            "all steps succeeded"
+        } else {
+            "the check FAILED"
+        };
+        writeln!(f, "{verdict} after {}", seconds(total))?;
+        // Alone and last: CI reads this line to learn whether tests ran.
+        match &self.totals {
+            Some(totals) => writeln!(f, "{totals}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            steps: vec![(Step::Fmt, Duration::from_millis(1500), Ok(()))],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn steps_run_once_and_in_their_own_order() {
+        assert_eq!(
+            chosen(&[Step::Test, Step::Fmt, Step::Test]),
+            [Step::Fmt, Step::Test]
+        );
+        assert_eq!(chosen(&[]), Step::value_variants());
+    }
+
+    #[test]
+    fn the_last_line_is_the_number_of_tests() {
+        let mut report = report();
+        let totals = report.totals.insert(Totals::default());
+        totals.add("test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
+        assert_eq!(
+            report.to_string().lines().last(),
+            Some("7 passed, 0 failed")
+        );
+    }
+
+    #[test]
+    fn a_report_without_tests_counts_none() {
+        let text = report().to_string();
+        assert_eq!(text.lines().last(), Some("all steps succeeded after 1.5 s"));
+    }
+
+    #[test]
+    fn a_failure_is_told_with_what_was_left_out() {
+        let mut report = report();
+        let error = Error::msg("`cargo clippy` failed");
+        report
+            .steps
+            .push((Step::Clippy, Duration::ZERO, Err(error)));
+        report.not_run = vec![Step::Docs];
+        let text = report.to_string();
+        assert!(!report.succeeded());
+        for part in [
+            "FAILED",
+            "`cargo clippy` failed",
+            "docs      not run",
+            "--keep-going",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in {text}");
+        }
+    }
+}

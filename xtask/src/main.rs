@@ -1,0 +1,30 @@
+//! The longer jobs of this workspace, each as one command: `cargo xtask --help`.
+
+mod check;
+mod command;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    bin_name = "cargo xtask",
+    about = "The longer jobs of this workspace, each as one command"
+)]
+struct Cli {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Subcommand)]
+enum Job {
+    Check(check::Args),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().job {
+        Job::Check(args) => check::run(&args),
+    }
+}
