@@ -38,27 +38,31 @@ fn generate(page: &str, out: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     Ok(packages)
 }
 
-/// Puts hidden lines around each Rust block that is not a whole program already.
+/// Adds a hidden line to each Rust block that is not a whole program already. The empty line after such a block goes, so that
+/// the compiler's line numbers are those of the page.
 fn with_hidden_lines(page: &str, packages: &[String]) -> Result<String, Box<dyn Error>> {
     const START: &str = "\n```rust,no_run\n";
-    const END: &str = "\n```";
+    const END: &str = "\n```\n";
+
+    let mut hidden = String::from("\n# ");
+    for package in packages {
+        write!(
+            hidden,
+            "mod {package} {{ gorums::include_proto!(\"{package}\"); }} "
+        )?;
+    }
+    hidden.push_str("fn main() {}");
 
     let mut parts = page.split(START);
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (code, rest) = part.split_once(END).ok_or("a block does not end")?;
-        text.push_str(START);
+        text.extend([START, code]);
         if code.contains("fn main()") {
-            text.push_str(code);
+            text.extend([END, rest]);
         } else {
-            for package in packages {
-                let include = format!("gorums::include_proto!(\"{package}\");");
-                writeln!(text, "# mod {package} {{ {include} }}")?;
-            }
-            write!(text, "{code}\n# fn main() {{}}")?;
+            text.extend([&hidden, END, rest.strip_prefix('\n').unwrap_or(rest)]);
         }
-        text.push_str(END);
-        text.push_str(rest);
     }
     Ok(text)
 }

@@ -329,7 +329,7 @@ impl Spec {
     }
 
     /// The words that name an operation of this command.
-    fn operations(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn operations(&self) -> impl Iterator<Item = &'static str> {
         let args = self.forms.iter().flat_map(|form| form.iter());
         args.filter_map(|arg| match arg {
             Arg::Word(word) => Some(*word),

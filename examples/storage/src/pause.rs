@@ -195,7 +195,7 @@ mod tests {
         (GatedIo::new(near, gate.0.subscribe()), far)
     }
 
-    fn is_pending<T>(future: Pin<&mut impl Future<Output = T>>) -> bool {
+    fn is_pending<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         future.poll(&mut cx).is_pending()
     }

@@ -1,8 +1,8 @@
 //! The prompt: editing, history, completion and hints.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
 
 use rustyline::completion::{Completer, Pair};
 use rustyline::config::Configurer;
@@ -22,8 +22,8 @@ const KEYS: usize = 1000;
 /// Reads lines from a terminal.
 pub(crate) struct Prompt {
     editor: Editor<Assistant, DefaultHistory>,
-    /// The line before was given up by Ctrl-C.
-    interrupted: bool,
+    /// There was a Ctrl-C on an empty line just before.
+    leaving: bool,
 }
 
 /// What came from the prompt.
@@ -31,9 +31,9 @@ pub(crate) struct Prompt {
 pub(crate) enum Input {
     /// A line.
     Line(String),
-    /// Ctrl-C: the line is given up.
+    /// Ctrl-C on an empty line, for the first time.
     Interrupted,
-    /// Ctrl-D, or Ctrl-C twice: the user wants to leave.
+    /// Ctrl-D, or Ctrl-C again: the user wants to leave.
     End,
 }
 
@@ -47,11 +47,12 @@ impl Prompt {
             ids: ids.into_iter().collect(),
             keys: BTreeSet::new(),
             // A hint that looks like what was typed would mislead.
-            hints: std::io::stdout().is_terminal() && anstream::stdout().current_choice() != anstream::ColorChoice::Never,
+            hints: anstream::stdout().current_choice() != anstream::ColorChoice::Never,
+            typing: Cell::new(false),
         }));
         Ok(Self {
             editor,
-            interrupted: false,
+            leaving: false,
         })
     }
 
@@ -64,19 +65,35 @@ impl Prompt {
         }
     }
 
-    /// The next line.
+    /// The next line. Ctrl-C clears a line that is not empty.
     pub(crate) fn read(&mut self) -> rustyline::Result<Input> {
-        let before = std::mem::replace(&mut self.interrupted, false);
-        match self.editor.readline(&("> ".to_owned(), format!("{BOLD}>{BOLD:#} "))) {
-            Ok(line) => Ok(Input::Line(line)),
-            Err(ReadlineError::Interrupted) if before => Ok(Input::End),
-            Err(ReadlineError::Interrupted) => {
-                self.interrupted = true;
-                Ok(Input::Interrupted)
+        let prompt = ("> ".to_owned(), format!("{BOLD}>{BOLD:#} "));
+        loop {
+            self.set_typing(false);
+            let leaving = std::mem::replace(&mut self.leaving, false);
+            match self.editor.readline(&prompt) {
+                Ok(line) => return Ok(Input::Line(line)),
+                Err(ReadlineError::Eof) => return Ok(Input::End),
+                Err(ReadlineError::Interrupted) if self.is_typing() => {}
+                Err(ReadlineError::Interrupted) if leaving => return Ok(Input::End),
+                Err(ReadlineError::Interrupted) => {
+                    self.leaving = true;
+                    return Ok(Input::Interrupted);
+                }
+                Err(error) => return Err(error),
             }
-            Err(ReadlineError::Eof) => Ok(Input::End),
-            Err(error) => Err(error),
         }
+    }
+
+    fn set_typing(&self, typing: bool) {
+        if let Some(assistant) = self.editor.helper() {
+            assistant.typing.set(typing);
+        }
+    }
+
+    fn is_typing(&self) -> bool {
+        let assistant = self.editor.helper();
+        assistant.is_some_and(|assistant| assistant.typing.get())
     }
 }
 
@@ -86,6 +103,9 @@ struct Assistant {
     /// The keys of earlier commands.
     keys: BTreeSet<String>,
     hints: bool,
+    /// There is something on the line. The editor does not tell what Ctrl-C gave up, but it asks for
+    /// a hint at every change.
+    typing: Cell<bool>,
 }
 
 impl Assistant {
@@ -105,7 +125,11 @@ impl Assistant {
             let Some(arg) = form.get(given.len()) else {
                 continue;
             };
-            let end = if given.len() + 1 < form.len() { " " } else { "" };
+            let end = if given.len() + 1 < form.len() {
+                " "
+            } else {
+                ""
+            };
             match arg {
                 Arg::Word(word) => {
                     candidates.insert(format!("{word}{end}"));
@@ -145,7 +169,10 @@ impl Assistant {
             [form] => rest(form),
             forms => {
                 // What comes next in each, and what follows where that is the same in all.
-                let next: Vec<_> = forms.iter().filter_map(|form| form.get(given.len())).collect();
+                let next: Vec<_> = forms
+                    .iter()
+                    .filter_map(|form| form.get(given.len()))
+                    .collect();
                 let operations = next.iter().all(|arg| matches!(arg, Arg::Word(_)));
                 let mut next: Vec<_> = next.into_iter().map(Arg::to_string).collect();
                 next.dedup();
@@ -224,6 +251,7 @@ impl Hinter for Assistant {
     type Hint = Usage;
 
     fn hint(&self, line: &str, pos: usize, _ctx: &Context<'_>) -> Option<Usage> {
+        self.typing.set(!line.is_empty());
         if !self.hints || pos < line.len() {
             return None;
         }
@@ -250,6 +278,7 @@ mod tests {
             ids: vec![1, 2, 13],
             keys: ["greeting", "grid", "two words"].map(str::to_owned).into(),
             hints: true,
+            typing: Cell::new(false),
         }
     }
 
@@ -266,7 +295,11 @@ mod tests {
             ("st", 0, &["start ", "stop "]),
             ("  re", 2, &["resume "]),
             ("xyz", 0, &[]),
-            ("qc ", 3, &["cread ", "nread ", "nwrite ", "read ", "write "]),
+            (
+                "qc ",
+                3,
+                &["cread ", "nread ", "nwrite ", "read ", "write "],
+            ),
             ("qc n", 3, &["nread ", "nwrite "]),
             ("rpc ", 4, &["1 ", "13 ", "2 "]),
             ("rpc 1", 4, &["1 ", "13 "]),

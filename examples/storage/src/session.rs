@@ -186,10 +186,7 @@ impl Session {
             Many::Multicast(write) => {
                 let request = self.request(write);
                 let nodes = storage.configuration().len();
-                storage
-                    .write_multicast(request)
-                    .await
-                    .map_err(SentToSome)?;
+                storage.write_multicast(request).await.map_err(SentToSome)?;
                 Ok(self
                     .screen
                     .result(format_args!("sent to {nodes} of {nodes}"))?)
@@ -205,9 +202,10 @@ impl Session {
     ) -> Result<(), Failure> {
         let nodes = call.configuration().len();
         let replies = call.majority().replies().await?;
+        let nothing = ReadResponse::default();
         let newest = replies.values().max_by_key(|response| version(response));
         let remark = format!("{} of {nodes} nodes answered", replies.len());
-        let answer = Answer::new(key, newest.unwrap_or(&ReadResponse::default()), remark);
+        let answer = Answer::new(key, newest.unwrap_or(&nothing), remark);
         Ok(self.screen.result(answer)?)
     }
 
@@ -368,7 +366,9 @@ impl fmt::Display for Answer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, found, remark } = self;
         match found {
-            Some((value, time)) => write!(f, "{key} = {value:?}  {REMARK}({time}, {remark}){REMARK:#}"),
+            Some((value, time)) => {
+                write!(f, "{key} = {value:?}  {REMARK}({time}, {remark}){REMARK:#}")
+            }
             None => write!(f, "key {:?} not found  {REMARK}({remark}){REMARK:#}", key.0),
         }
     }
@@ -395,14 +395,8 @@ impl fmt::Display for SentToSome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sent to {} of {}", self.0.replies(), self.0.nodes())?;
         for failure in self.0.failures() {
-            write!(
-                f,
-                "; node {}: {}: {} ({})",
-                failure.node(),
-                failure.outcome(),
-                failure.status(),
-                failure.address()
-            )?;
+            let (node, outcome) = (failure.node(), failure.outcome());
+            write!(f, "; node {node}: {outcome}: {}", failure.status())?;
         }
         Ok(())
     }

@@ -29,8 +29,20 @@ pub(crate) struct Channel {
     /// Nanoseconds; 0 before the first reply.
     latency: AtomicU64,
     last_error: Mutex<Option<Status>>,
-    features: AtomicU8,
+    peer: Mutex<Peer>,
 }
+
+/// What is known of the peer on the present connection.
+#[derive(Default)]
+struct Peer {
+    /// None before its headers have come, which a Go server sends with its first reply.
+    features: Option<Features>,
+    /// Requests that were given up before.
+    early_cancels: Vec<u64>,
+}
+
+/// How many requests may be given up before the peer's headers come, and the peer still be told.
+const EARLY_CANCELS: usize = 1024;
 
 /// The weight of a new sample in the moving average of the latency, as in the Go library: 1/5.
 const LATENCY_WEIGHT: u64 = 5;
@@ -49,7 +61,7 @@ impl Channel {
             pending: AtomicUsize::new(0),
             latency: AtomicU64::new(0),
             last_error: Mutex::new(None),
-            features: AtomicU8::new(0),
+            peer: Mutex::default(),
         }
     }
 
@@ -97,18 +109,33 @@ impl Channel {
 
     /// Tells the peer that nobody waits for this reply any more, if it would understand.
     pub(crate) fn send_cancel(&self, id: u64) {
-        if self.features.load(Ordering::Relaxed) & CANCEL != 0 {
+        let understood = {
+            let mut peer = self.peer();
+            if peer.features.is_none() && peer.early_cancels.len() < EARLY_CANCELS {
+                peer.early_cancels.push(id);
+            }
+            peer.features.is_some_and(|features| features.cancel)
+        };
+        if understood {
             // Where the outbox is full the peer has worse to do than to hear of a cancellation.
-            let _ = self.queue(OutMessage {
-                frame: encode_control(id, Control::Cancel),
-                ticket: None,
-            });
+            let _ = self.queue_raw(encode_control(id, Control::Cancel));
         }
     }
 
-    pub(crate) fn set_features(&self, features: Features) {
-        let bits = if features.cancel { CANCEL } else { 0 };
-        self.features.store(bits, Ordering::Relaxed);
+    /// The peer has said what it understands; none when there is no connection any more.
+    pub(crate) fn set_features(&self, features: Option<Features>) {
+        let early = {
+            let mut peer = self.peer();
+            peer.features = features;
+            std::mem::take(&mut peer.early_cancels)
+        };
+        if features.is_some() {
+            early.into_iter().for_each(|id| self.send_cancel(id));
+        }
+    }
+
+    fn peer(&self) -> MutexGuard<'_, Peer> {
+        self.peer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn io(&self) -> &AtomicWaker {
@@ -208,8 +235,6 @@ impl Channel {
         })
     }
 }
-
-const CANCEL: u8 = 1;
 
 /// The nodes that a call is for, by position.
 pub(crate) struct Targets {

@@ -180,7 +180,6 @@ async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
         send,
         head: Some(head),
         recv: None,
-        features: Features::default(),
         decoder: Decoder::new(pool.settings.max_decoding_message_size),
         slot: BatchSlot::default(),
         builder: BatchBuilder::default(),
@@ -203,7 +202,6 @@ struct Connected {
     send: SendStream<Batch>,
     head: Option<ResponseFuture>,
     recv: Option<RecvStream>,
-    features: Features,
     decoder: Decoder,
     slot: BatchSlot,
     builder: BatchBuilder,
@@ -225,16 +223,16 @@ impl Connected {
     fn poll(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Poll<End> {
         for _ in 0..BATCHES_PER_TURN {
             channel.io().register(cx.waker());
-            match Pin::new(&mut self.connection).poll(cx) {
-                Poll::Pending => {}
-                Poll::Ready(Ok(())) => {
-                    return Poll::Ready(End::Lost(Status::unavailable(
-                        "the peer closed the connection",
-                    )));
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(End::Lost(h2_status(&error))),
-            }
+            let closed = match Pin::new(&mut self.connection).poll(cx) {
+                Poll::Pending => None,
+                Poll::Ready(Ok(())) => Some(Status::unavailable("the peer closed the connection")),
+                Poll::Ready(Err(error)) => Some(h2_status(&error)),
+            };
+            // The last replies and the end of the connection may have come together.
             if let Poll::Ready(status) = self.poll_read(cx, channel) {
+                return Poll::Ready(End::Lost(status));
+            }
+            if let Some(status) = closed {
                 return Poll::Ready(End::Lost(status));
             }
             self.settle_batch();
@@ -261,8 +259,7 @@ impl Connected {
                     }
                     self.head = None;
                     self.answered = true;
-                    self.features = Features::announced(response.headers());
-                    channel.set_features(self.features);
+                    channel.set_features(Some(Features::announced(response.headers())));
                     channel.set_last_error(None);
                     self.recv = Some(response.into_body());
                 }
@@ -427,7 +424,7 @@ impl Connected {
             ..
         } = self;
         drop((send, head, recv, connection));
-        channel.set_features(Features::default());
+        channel.set_features(None);
         let written = slot.written();
         let mut begin = 0;
         let mut unwritten = Vec::new();

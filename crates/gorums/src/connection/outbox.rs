@@ -172,7 +172,8 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.queue.len()
     }
 }

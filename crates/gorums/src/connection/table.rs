@@ -71,7 +71,8 @@ impl<T> Table<T> {
     }
 
     /// The number of calls in the table.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 

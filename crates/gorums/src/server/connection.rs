@@ -129,10 +129,20 @@ impl Served {
             loop {
                 match self.h2.poll_accept(cx) {
                     Poll::Pending => break,
-                    Poll::Ready(None) => return Poll::Ready("closed"),
-                    Poll::Ready(Some(Err(error))) => {
-                        tracing::debug!(%error, "connection failed");
-                        return Poll::Ready("failed");
+                    Poll::Ready(ended @ (None | Some(Err(_)))) => {
+                        // The last requests and the end of the connection may have come together.
+                        // What came is bounded by the window, so nothing is left behind.
+                        if let Some(stream) = &mut self.stream {
+                            stream.read_all = true;
+                            stream.poll_read(cx, &self.settings);
+                        }
+                        return Poll::Ready(match ended {
+                            Some(Err(error)) => {
+                                tracing::debug!(%error, "connection failed");
+                                "failed"
+                            }
+                            _ => "closed",
+                        });
                     }
                     Poll::Ready(Some(Ok((request, respond)))) => {
                         self.accept(request, respond);
@@ -256,6 +266,7 @@ impl Served {
             decoder: Decoder::new(self.settings.max_decoding),
             unreleased: 0,
             paused: false,
+            read_all: false,
             has_node_id: head.headers.contains_key(NODE_ID),
             slot: BatchSlot::default(),
             builder: BatchBuilder::default(),
@@ -317,6 +328,8 @@ struct NodeStream {
     unreleased: usize,
     /// The lane has enough to do: nothing is read before it has worked some of it off.
     paused: bool,
+    /// The connection has ended: what came is read whatever the lane has to do.
+    read_all: bool,
     /// The client can be called back, so ids with the server's bit are replies.
     has_node_id: bool,
     slot: BatchSlot,
@@ -401,7 +414,7 @@ impl NodeStream {
             } else {
                 waiting >= limit
             };
-            if self.paused {
+            if self.paused && !self.read_all {
                 self.lane.wake_when_below(limit / 2);
                 return Ok(false);
             }

@@ -80,8 +80,8 @@ pub fn connect(servers: &[TestServer]) -> Configuration {
 }
 
 /// Fails a test that hangs, with a limit that no working machine comes near.
-pub async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(60), future)
+pub async fn within<F: IntoFuture>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(60), future.into_future())
         .await
         .expect("the test hangs")
 }

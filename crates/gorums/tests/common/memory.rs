@@ -1,0 +1,276 @@
+//! A network in memory, for tests with a paused clock: it tells who tried to connect and when, and
+//! its connections can be held up and cut.
+#![allow(dead_code, missing_docs, unreachable_pub)]
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use gorums::runtime::{BoxFuture, BoxIo, Listener, Transport};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// What is on its way in one direction at most.
+const IN_FLIGHT: usize = 64 * 1024;
+
+/// How an address answers those who connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// With a server if there is one there; otherwise the connection is refused.
+    Normal,
+    /// Not at all, until the manner changes.
+    Silent,
+    /// The connection is made, and ends at once from the other side.
+    Flapping,
+}
+
+#[derive(Clone)]
+pub struct Network {
+    hosts: Arc<Mutex<HashMap<String, Host>>>,
+    /// Counts changes of any kind.
+    changed: Arc<watch::Sender<u64>>,
+}
+
+struct Host {
+    manner: Manner,
+    server: Option<mpsc::UnboundedSender<DuplexStream>>,
+    links: Vec<Arc<Link>>,
+    attempts: Vec<Instant>,
+}
+
+impl Network {
+    pub fn new() -> Self {
+        Self {
+            hosts: Arc::default(),
+            changed: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    fn change<R>(&self, address: &str, change: impl FnOnce(&mut Host) -> R) -> R {
+        let result = {
+            let mut hosts = lock(&self.hosts);
+            change(hosts.entry(address.to_owned()).or_insert_with(|| Host {
+                manner: Manner::Normal,
+                server: None,
+                links: Vec::new(),
+                attempts: Vec::new(),
+            }))
+        };
+        self.changed.send_modify(|count| *count += 1);
+        result
+    }
+
+    pub fn set(&self, address: &str, manner: Manner) {
+        self.change(address, |host| host.manner = manner);
+    }
+
+    /// When clients tried to connect to this address.
+    pub fn attempts(&self, address: &str) -> Vec<Instant> {
+        self.change(address, |host| host.attempts.clone())
+    }
+
+    /// Waits until clients have tried so often.
+    pub async fn attempted(&self, address: &str, times: usize) {
+        let mut changed = self.changed.subscribe();
+        super::common::within(async {
+            loop {
+                changed.mark_unchanged();
+                if lock(&self.hosts)
+                    .get(address)
+                    .is_some_and(|host| host.attempts.len() >= times)
+                {
+                    return;
+                }
+                changed.changed().await.expect("the network is here");
+            }
+        })
+        .await;
+    }
+
+    /// From now on nothing that the client writes is taken: the node does not read.
+    pub fn stall(&self, address: &str) {
+        self.allow(address, Some(0));
+    }
+
+    /// So many bytes more are taken of what the client writes; all of them, if none is given.
+    pub fn allow(&self, address: &str, bytes: Option<usize>) {
+        self.change(address, |host| {
+            for link in &host.links {
+                lock(&link.0).allowed = bytes;
+                link.wake();
+            }
+        });
+    }
+
+    /// Breaks the connections that there are.
+    pub fn cut(&self, address: &str) {
+        self.change(address, |host| {
+            for link in host.links.drain(..) {
+                lock(&link.0).cut = true;
+                link.wake();
+            }
+        });
+    }
+
+    async fn connected(&self, address: &str) -> io::Result<BoxIo> {
+        let mut changed = self.changed.subscribe();
+        self.change(address, |host| host.attempts.push(Instant::now()));
+        loop {
+            changed.mark_unchanged();
+            if let Some(io) = self.answer(address) {
+                return io;
+            }
+            changed.changed().await.expect("the network is here");
+        }
+    }
+
+    fn answer(&self, address: &str) -> Option<io::Result<BoxIo>> {
+        let mut hosts = lock(&self.hosts);
+        let host = hosts.get_mut(address).expect("there was an attempt");
+        let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
+        let (ours, theirs) = tokio::io::duplex(IN_FLIGHT);
+        let link = Arc::new(Link::default());
+        match host.manner {
+            Manner::Silent => return None,
+            Manner::Flapping => lock(&link.0).flapped = Some(theirs),
+            Manner::Normal => {
+                if !host
+                    .server
+                    .as_ref()
+                    .is_some_and(|server| server.send(theirs).is_ok())
+                {
+                    return Some(Err(refused()));
+                }
+            }
+        }
+        host.links.push(Arc::clone(&link));
+        Some(Ok(Box::new(Wire { io: ours, link })))
+    }
+}
+
+impl Transport for Network {
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>> {
+        Box::pin(self.connected(address))
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        let (server, incoming) = mpsc::unbounded_channel();
+        self.change(address, |host| host.server = Some(server));
+        Box::pin(async move { Ok(Box::new(Incoming(incoming)) as Box<dyn Listener>) })
+    }
+}
+
+struct Incoming(mpsc::UnboundedReceiver<DuplexStream>);
+
+impl Listener for Incoming {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxIo, Option<SocketAddr>)>> {
+        Box::pin(async move {
+            let io = self.0.recv().await.ok_or(io::ErrorKind::NotConnected)?;
+            Ok((Box::new(io) as BoxIo, None))
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::from(([127, 0, 0, 1], 1)))
+    }
+}
+
+/// What a test does to a connection.
+#[derive(Default)]
+struct Link(Mutex<Conditions>);
+
+#[derive(Default)]
+struct Conditions {
+    allowed: Option<usize>,
+    cut: bool,
+    /// The other end, of a connection that ended at once.
+    flapped: Option<DuplexStream>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Link {
+    fn wake(&self) {
+        let (reader, writer) = {
+            let mut conditions = lock(&self.0);
+            (conditions.reader.take(), conditions.writer.take())
+        };
+        [reader, writer].into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+/// The client's end of a connection.
+struct Wire {
+    io: DuplexStream,
+    link: Arc<Link>,
+}
+
+fn reset() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by the test")
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        {
+            let mut conditions = lock(&self.link.0);
+            if conditions.cut {
+                return Poll::Ready(Err(reset()));
+            }
+            if conditions.flapped.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            conditions.reader = Some(cx.waker().clone());
+        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Self { io, link } = &mut *self;
+        let mut conditions = lock(&link.0);
+        if conditions.cut {
+            return Poll::Ready(Err(reset()));
+        }
+        let len = conditions.allowed.unwrap_or(usize::MAX).min(buf.len());
+        if len == 0 && !buf.is_empty() {
+            conditions.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let written = Pin::new(io).poll_write(cx, &buf[..len]);
+        if let (Poll::Ready(Ok(written)), Some(allowed)) = (&written, &mut conditions.allowed) {
+            *allowed -= written;
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while it holds the lock")
+}
+
+/// Lets everything happen that can happen without more time. Only with a paused clock.
+pub async fn settle() {
+    // The clock goes on only when every task waits.
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+}

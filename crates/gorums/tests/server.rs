@@ -1,0 +1,359 @@
+//! The server beyond order: cancellation, shutdown, interceptors, the connect callback, limits.
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Counter, Number, TestServer, connect, echo, number, within};
+use gorums::{
+    Client, Code, Configuration, Incoming, Next, Outcome, Reply, Server, ServerCtx, ServerError,
+    Status, interceptor_fn,
+};
+use tokio::sync::{Notify, oneshot};
+
+const ECHO: &str = "test.Test.Echo";
+const HOLD: &str = "test.Test.Hold";
+
+fn one(server: &TestServer) -> Configuration {
+    connect(std::slice::from_ref(server))
+}
+
+/// A handler that waits until it is told that nobody waits for it, and counts that.
+fn cancellable(started: &Counter, cancelled: &Counter) -> gorums::ServerBuilder {
+    let (started, cancelled) = (started.clone(), cancelled.clone());
+    echo().unary(HOLD, move |ctx: ServerCtx, request: Number| {
+        let (started, cancelled) = (started.clone(), cancelled.clone());
+        async move {
+            if request.value > 0 {
+                ctx.release();
+            }
+            started.add();
+            ctx.cancelled().await;
+            assert!(ctx.is_cancelled());
+            cancelled.add();
+            Ok::<_, Status>(request)
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_caller_that_gave_up_is_told_to_its_handler_and_to_no_other() {
+    let (started, cancelled) = (Counter::new(), Counter::new());
+    let server = TestServer::start(cancellable(&started, &cancelled)).await;
+    let all = one(&server);
+    let client = Client::new(&all);
+    let rpc = |value| client.rpc::<_, Number>(&all[0], HOLD, number(value)).send();
+    // Released and moved, released and moved, holding its turn, waiting for its turn.
+    let (first, second, third, fourth) = (rpc(1), rpc(2), rpc(0), rpc(0));
+    started.reached(3).await;
+    drop(first);
+    cancelled.reached(1).await;
+    drop(third);
+    cancelled.reached(2).await;
+    // The turn passes on when the handler ends, and the fourth is told at once if it was given up
+    // before it began.
+    started.reached(4).await;
+    drop(fourth);
+    cancelled.reached(3).await;
+    drop(second);
+    cancelled.reached(4).await;
+}
+
+#[tokio::test]
+async fn a_request_that_was_given_up_while_it_waited_is_handled_as_cancelled() {
+    let (started, cancelled) = (Counter::new(), Counter::new());
+    let server = TestServer::start(cancellable(&started, &cancelled)).await;
+    let all = one(&server);
+    let client = Client::new(&all);
+    let rpc = |method, value| client.rpc::<_, Number>(&all[0], method, number(value)).send();
+    let holding = rpc(HOLD, 0);
+    let waiting = rpc(HOLD, 0);
+    let last = rpc(ECHO, 7);
+    started.reached(1).await;
+    drop(waiting);
+    drop(holding);
+    assert_eq!(within(last).await.expect("up").value, 7);
+    assert_eq!((started.get(), cancelled.get()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_timeout_is_told_to_the_handler() {
+    let (started, cancelled) = (Counter::new(), Counter::new());
+    let server = TestServer::start(cancellable(&started, &cancelled)).await;
+    let all = one(&server);
+    let client = Client::new(&all);
+    within(client.rpc::<_, Number>(&all[0], ECHO, number(0))).await.expect("connected");
+    let call = client.quorum_call::<_, Number>(HOLD, number(1)).timeout(Duration::from_millis(50));
+    within(call.all()).await.expect_err("it waits for ever");
+    // A server that was too slow to start it in time is told all the same.
+    cancelled.reached(1).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_is_told_to_its_handlers_and_their_work_goes_on() {
+    let (started, cancelled) = (Counter::new(), Counter::new());
+    let server = TestServer::start(cancellable(&started, &cancelled)).await;
+    let client_side = tokio::spawn({
+        let all = one(&server);
+        async move {
+            let client = Client::new(&all);
+            let calls: Vec<_> = [1, 2, 0, 0]
+                .map(|value| client.rpc::<_, Number>(&all[0], HOLD, number(value)).send())
+                .into();
+            std::future::pending::<()>().await;
+            drop(calls);
+        }
+    });
+    started.reached(3).await;
+    client_side.abort();
+    // The fourth starts when the third ends, as ever.
+    cancelled.reached(4).await;
+    assert_eq!(started.get(), 4);
+}
+
+#[tokio::test]
+async fn interceptors_run_in_order_and_in_reverse_order_out() {
+    let log: Arc<Mutex<Vec<String>>> = Arc::default();
+    let logging = |name: &'static str| {
+        let log = log.clone();
+        interceptor_fn(move |mut incoming: Incoming, next: Next| {
+            let log = log.clone();
+            async move {
+                let mut request: Number = incoming.decode()?;
+                log.lock().expect("not poisoned").push(format!("{name} in {}", request.value));
+                request.value += 1;
+                incoming.encode(&request);
+                incoming.set_value(name);
+                let reply = next.run(incoming).await?;
+                let mut message: Number = reply.decode()?;
+                log.lock().expect("not poisoned").push(format!("{name} out {}", message.value));
+                message.value *= 2;
+                Ok(Reply::message(&message))
+            }
+        })
+    };
+    let server = Server::builder()
+        .interceptor(logging("a"))
+        .interceptor(logging("b"))
+        .unary(ECHO, |ctx: ServerCtx, request: Number| async move {
+            // The inner one's value is the one that is seen.
+            assert_eq!(ctx.value::<&'static str>(), Some("b"));
+            assert_eq!(ctx.value::<u64>(), None);
+            Ok::<_, Status>(request)
+        });
+    let server = TestServer::start(server).await;
+    let all = one(&server);
+    let reply = within(Client::new(&all).rpc::<_, Number>(&all[0], ECHO, number(10))).await;
+    assert_eq!(reply.expect("up").value, 48);
+    assert_eq!(*log.lock().expect("not poisoned"), ["a in 10", "b in 11", "b out 12", "a out 24"]);
+}
+
+#[tokio::test]
+async fn an_interceptor_rejects_releases_and_sees_what_no_handler_does() {
+    let seen: Arc<Mutex<Vec<(String, Option<Code>)>>> = Arc::default();
+    let server = {
+        let seen = seen.clone();
+        echo().interceptor(move |incoming: Incoming, next: Next| {
+            let seen = seen.clone();
+            async move {
+                let method = incoming.ctx().method().to_owned();
+                incoming.ctx().release().await;
+                if incoming.ctx().metadata().get("reject").is_some() {
+                    return Err(Status::permission_denied("rejected"));
+                }
+                let result = next.run(incoming).await;
+                let code = result.as_ref().err().map(Status::code);
+                seen.lock().expect("not poisoned").push((method, code));
+                result
+            }
+        })
+    };
+    let server = TestServer::start(server).await;
+    let all = one(&server);
+    let client = Client::new(&all);
+    let rejected = client.rpc::<_, Number>(&all[0], ECHO, number(1)).metadata("reject", "yes");
+    assert_eq!(within(rejected).await.expect_err("rejected").code(), Code::PermissionDenied);
+    within(client.rpc::<_, Number>(&all[0], "a.B.C", number(1))).await.expect_err("unknown");
+    within(client.rpc::<String, Number>(&all[0], ECHO, "x".into())).await.expect_err("bad");
+    within(client.rpc::<_, Number>(&all[0], ECHO, number(1))).await.expect("fine");
+    assert_eq!(
+        *seen.lock().expect("not poisoned"),
+        [
+            ("a.B.C".to_owned(), Some(Code::Unimplemented)),
+            (ECHO.to_owned(), Some(Code::InvalidArgument)),
+            (ECHO.to_owned(), None),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_connect_callback_sees_the_client_sets_values_and_turns_away() {
+    #[derive(Clone, PartialEq, Debug)]
+    struct Tenant(String);
+    let server = Server::builder()
+        .on_connect(|connecting| {
+            let tenant = connecting.metadata().get("tenant").map(str::to_owned);
+            let tenant = tenant.ok_or_else(|| Status::unauthenticated("who are you?"))?;
+            assert!(connecting.peer_addr().is_some());
+            connecting.set_value(Tenant(tenant));
+            Ok(())
+        })
+        .unary("test.Test.Tenant", |ctx: ServerCtx, (): ()| async move {
+            ctx.value::<Tenant>().map(|tenant| tenant.0).ok_or_else(|| Status::internal("no value"))
+        });
+    let server = TestServer::start(server).await;
+    let known = Configuration::builder()
+        .nodes([server.addr.to_string()])
+        .metadata("tenant", "blue")
+        .connect()
+        .expect("legal");
+    let tenant = Client::new(&known).rpc::<_, String>(&known[0], "test.Test.Tenant", ());
+    assert_eq!(within(tenant).await.expect("known"), "blue");
+    let unknown = one(&server);
+    let error = within(Client::new(&unknown).rpc::<_, String>(&unknown[0], "test.Test.Tenant", ()))
+        .await
+        .expect_err("turned away");
+    assert_eq!(error.code(), Code::Unauthenticated);
+    assert_eq!(error.status().message(), "who are you?");
+}
+
+#[tokio::test]
+async fn a_graceful_shutdown_finishes_what_was_read_and_ignores_idle_clients() {
+    let (started, open) = (Counter::new(), Arc::new(Notify::new()));
+    let server = {
+        let (started, open) = (started.clone(), open.clone());
+        echo().unary(HOLD, move |_ctx, request: Number| {
+            let (started, open) = (started.clone(), open.clone());
+            async move {
+                started.add();
+                open.notified().await;
+                Ok::<_, Status>(request)
+            }
+        })
+    };
+    let server = server.bind("127.0.0.1:0").await.expect("a free port");
+    let addr = server.local_addr().to_string();
+    let (signal, asked) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve_with_shutdown(
+        async move {
+            let _ = asked.await;
+        },
+        Duration::from_secs(60),
+    ));
+    let all = Configuration::builder().nodes([&addr]).connect().expect("legal");
+    let idle = Configuration::builder().nodes([&addr]).connect().expect("legal");
+    within(Client::new(&idle).rpc::<_, Number>(&idle[0], ECHO, number(1))).await.expect("up");
+    let client = Client::new(&all);
+    let holding = client.rpc::<_, Number>(&all[0], HOLD, number(1)).send();
+    let waiting = client.rpc::<_, Number>(&all[0], ECHO, number(2)).send();
+    started.reached(1).await;
+    // Both requests are with the server: they came in one connection, in this order, and the second
+    // is read whatever the first handler does. A round trip on another connection is no proof of
+    // that, so the second is allowed to have been cut off, but never to be answered wrongly.
+    signal.send(()).expect("the server runs");
+    open.notify_one();
+    assert_eq!(within(holding).await.expect("it had started").value, 1);
+    if let Err(error) = within(waiting).await {
+        assert_eq!(error.code(), Code::Unavailable);
+        assert_eq!(error.status().message(), "the server is shutting down");
+    }
+    within(serving).await.expect("idle clients do not hold it up");
+    let error = within(client.rpc::<_, Number>(&all[0], ECHO, number(3))).await.expect_err("gone");
+    assert_eq!((error.code(), error.outcome()), (Code::Unavailable, Outcome::NotSent));
+}
+
+#[tokio::test]
+async fn a_shutdown_cuts_off_what_does_not_finish_in_time() {
+    let started = Counter::new();
+    let server = {
+        let started = started.clone();
+        Server::builder().unary(HOLD, move |_ctx, _request: Number| {
+            started.add();
+            std::future::pending::<Result<Number, Status>>()
+        })
+    };
+    let server = server.bind("127.0.0.1:0").await.expect("a free port");
+    let addr = server.local_addr().to_string();
+    let (signal, asked) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve_with_shutdown(
+        async move {
+            let _ = asked.await;
+        },
+        Duration::from_millis(10),
+    ));
+    let all = Configuration::builder().nodes([&addr]).connect().expect("legal");
+    let call = Client::new(&all).rpc::<_, Number>(&all[0], HOLD, number(1)).send();
+    started.reached(1).await;
+    signal.send(()).expect("the server runs");
+    within(serving).await.expect("no panic");
+    let error = within(call).await.expect_err("cut off");
+    assert_eq!((error.code(), error.outcome()), (Code::Unavailable, Outcome::Unknown));
+}
+
+#[tokio::test]
+async fn a_method_that_is_added_twice_and_a_bad_address_are_refused() {
+    let twice = echo().unary(ECHO, |_ctx, request: Number| async move { Ok::<_, Status>(request) });
+    let error = twice.bind("127.0.0.1:0").await.expect_err("refused");
+    assert!(matches!(&error, ServerError::DuplicateMethod { method } if method == ECHO));
+    assert!(error.to_string().contains(ECHO));
+    let server = TestServer::start(echo()).await;
+    let taken = server.addr.to_string();
+    let error = echo().bind(&taken).await.expect_err("the port is taken");
+    assert!(error.to_string().contains(&taken), "{error}");
+}
+
+#[tokio::test]
+async fn at_the_limit_of_running_handlers_the_next_waits_for_one_to_end() {
+    let (started, open) = (Counter::new(), Arc::new(Notify::new()));
+    let server = {
+        let (started, open) = (started.clone(), open.clone());
+        Server::builder().concurrency_limit_per_connection(3).unary(
+            HOLD,
+            move |ctx: ServerCtx, request: Number| {
+                let (started, open) = (started.clone(), open.clone());
+                async move {
+                    ctx.release();
+                    started.add();
+                    open.notified().await;
+                    Ok::<_, Status>(request)
+                }
+            },
+        )
+    };
+    let server = TestServer::start(server).await;
+    let all = one(&server);
+    let client = Client::new(&all);
+    let calls: Vec<_> = (0..10)
+        .map(|value| client.rpc::<_, Number>(&all[0], HOLD, number(value)).send())
+        .collect();
+    for (ended, call) in (0..).zip(calls) {
+        started.reached((3 + ended).min(10)).await;
+        assert!(started.get() <= 3 + ended);
+        open.notify_one();
+        within(call).await.expect("handlers are let go in their order");
+    }
+}
+
+#[tokio::test]
+async fn a_new_connection_waits_where_there_are_enough() {
+    let server = TestServer::start(echo().max_connections(1)).await;
+    let first = one(&server);
+    within(Client::new(&first).rpc::<_, Number>(&first[0], ECHO, number(1))).await.expect("up");
+    let second = one(&server);
+    let call = Client::new(&second).rpc::<_, Number>(&second[0], ECHO, number(2)).send();
+    within(Client::new(&first).rpc::<_, Number>(&first[0], ECHO, number(1))).await.expect("up");
+    drop(first);
+    assert_eq!(within(call).await.expect("there is room now").value, 2);
+}
+
+#[tokio::test]
+async fn handlers_can_be_tested_without_a_server() {
+    let ctx = gorums::testing::server_ctx();
+    ctx.release().await;
+    drop(ctx.release());
+    assert!(!ctx.is_cancelled());
+    let clone = ctx.clone();
+    let released = tokio::spawn(async move { clone.release().await });
+    within(released).await.expect("no panic");
+}

@@ -1,0 +1,209 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anstyle::AnsiColor;
+use clap::builder::Styles;
+use clap::{Args, Parser, Subcommand};
+
+/// A replicated key-value store to try out quorum calls with.
+///
+/// Without a subcommand: starts replicas in this process, on loopback TCP, or connects to replicas
+/// elsewhere, and carries out commands from a prompt, from --command, or from a pipe.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    styles = STYLES,
+    after_help = AFTER_HELP,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    /// What to run instead of a client.
+    #[command(subcommand)]
+    pub(crate) mode: Option<Mode>,
+    /// What the client is to do.
+    #[command(flatten)]
+    pub(crate) client: Client,
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(anstyle::Style::new().bold());
+
+const AFTER_HELP: &str = "\
+Examples:
+  storage
+      Four replicas and a prompt; type \"help\" there for the commands.
+
+  printf 'qc write greeting hello\\nstop 1\\nqc read greeting\\n' | storage
+  storage -c 'qc write greeting \"hello world\"' -c 'stop 1' -c 'qc read greeting'
+      The same without a prompt, from a pipe or from options.
+
+  storage serve --id 1 --listen 127.0.0.1:8081
+  storage serve --id 2 --listen 127.0.0.1:8082
+  storage serve --id 3 --listen 127.0.0.1:8083
+  storage --connect 127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
+      Replicas as processes of their own, and a prompt to talk to them.
+
+Results go to standard output, messages to standard error. The exit status is 0 if all commands were
+carried out, 1 if one failed (those after it are still tried), 2 for a wrong option. That a key is not
+found, or that a replica has a newer value, is a result and no failure.";
+
+/// What can be run besides a client.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Mode {
+    /// Run one replica, until Ctrl-C or SIGTERM.
+    Serve(Serve),
+}
+
+/// How to run a replica.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The id by which this replica names itself; clients give it one of their own.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) id: u32,
+    /// The address to listen on. With port 0 the system chooses one, which is printed.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: String,
+}
+
+/// Which replicas there are, and what to do with them.
+#[derive(Debug, Args)]
+pub(crate) struct Client {
+    /// Carry out a command and leave; may be repeated.
+    #[arg(short, long = "command", value_name = "COMMAND")]
+    pub(crate) commands: Vec<String>,
+    /// Connect to replicas elsewhere: HOST:PORT,… (ids count from 1) or 1=HOST:PORT,2=HOST:PORT,…
+    #[arg(
+        long,
+        value_name = "ADDRESSES",
+        value_delimiter = ',',
+        conflicts_with_all = ["config", "replicas"]
+    )]
+    pub(crate) connect: Vec<Target>,
+    /// Connect to the replicas of a TOML file: [[node]] id = 1 address = "HOST:PORT" …
+    #[arg(long, value_name = "FILE", conflicts_with = "replicas")]
+    pub(crate) config: Option<PathBuf>,
+    /// The number of replicas to start in this process.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    pub(crate) replicas: u32,
+    /// How long a call may take, as in 500ms or 2s.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = timeout)]
+    pub(crate) timeout: Duration,
+}
+
+/// A replica elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Its id, if one was given.
+    pub(crate) id: Option<u32>,
+    /// Its address, as it was given.
+    pub(crate) address: String,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (id, address) = match text.split_once('=') {
+            None => (None, text),
+            Some((id, address)) => {
+                let bad = || format!("{id:?} is not an id, which is a number from 1");
+                (Some(id.trim().parse().map_err(|_| bad())?), address)
+            }
+        };
+        Ok(Self {
+            id,
+            address: address.trim().to_owned(),
+        })
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("nothing can be done in no time".to_owned()),
+        Ok(timeout) => Ok(timeout),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn client(args: &[&str]) -> Result<Client, String> {
+        let args = std::iter::once(&"storage").chain(args);
+        let parsed = Cli::try_parse_from(args).map_err(|error| error.to_string())?;
+        Ok(parsed.client)
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn four_local_replicas_and_two_seconds_are_the_default() {
+        let client = client(&[]).expect("no options are fine");
+        assert_eq!(
+            (client.replicas, client.timeout),
+            (4, Duration::from_secs(2))
+        );
+        assert!(client.connect.is_empty() && client.config.is_none());
+    }
+
+    #[test]
+    fn replicas_elsewhere_come_with_or_without_ids() {
+        let target = |id, address: &str| Target {
+            id,
+            address: address.to_owned(),
+        };
+        let connect = |text| client(&["--connect", text]).map(|client| client.connect);
+        assert_eq!(
+            connect("a:1,b:2"),
+            Ok(vec![target(None, "a:1"), target(None, "b:2")])
+        );
+        assert_eq!(
+            connect("7=a:1, 3=[::1]:2"),
+            Ok(vec![target(Some(7), "a:1"), target(Some(3), "[::1]:2")])
+        );
+        let error = connect("x=a:1").expect_err("no id");
+        assert!(error.contains("\"x\" is not an id"), "{error}");
+    }
+
+    #[test]
+    fn timeouts_have_a_unit_and_are_not_nothing() {
+        let timeout = |text| client(&["--timeout", text]).map(|client| client.timeout);
+        assert_eq!(timeout("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(timeout("1m 5s"), Ok(Duration::from_secs(65)));
+        for text in ["0s", "fast", "-1s", "7"] {
+            assert!(timeout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        for args in [
+            &["--connect", "a:1", "--replicas", "3"][..],
+            &["--connect", "a:1", "--config", "nodes.toml"],
+            &["--config", "nodes.toml", "--replicas", "3"],
+            &["--timeout", "1s", "serve", "--id", "1", "--listen", "a:1"],
+            &["serve", "--id", "0", "--listen", "a:1"],
+            &["serve", "--id", "1"],
+            &["--replicas", "0"],
+        ] {
+            assert!(client(args).is_err(), "{args:?}");
+        }
+    }
+}

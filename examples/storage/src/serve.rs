@@ -1,0 +1,118 @@
+//! A replica as a process of its own.
+
+use std::io;
+use std::time::Duration;
+
+use gorums::{Server, ServerError};
+
+use crate::proto::storage_server::StorageServer;
+use crate::screen::Screen;
+use crate::service::{Delay, Replica};
+
+/// How long requests that are being handled may take to end when the replica is told to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Serves until the process is told to end. A second signal ends it at once.
+pub(crate) async fn serve(id: u32, address: &str, screen: &mut Screen) -> Result<(), ServeError> {
+    // From here on a signal does not kill: whoever reads that the replica listens may send one.
+    let mut signals = Signals::listen().map_err(ServeError::Signals)?;
+    let server = Server::builder()
+        .add_service(StorageServer::new(Replica::new(Delay::default())))
+        .bind(address)
+        .await?;
+    let address = server.local_addr();
+    screen
+        .result(format_args!("replica {id} listening on {address}"))
+        .map_err(ServeError::Output)?;
+    let told = async move {
+        signals.next().await;
+        tokio::spawn(async move {
+            signals.next().await;
+            std::process::exit(1);
+        });
+    };
+    server.serve_with_shutdown(told, GRACE).await;
+    screen.message(format_args!("replica {id} has ended"));
+    Ok(())
+}
+
+/// Why a replica does not serve.
+#[derive(Debug)]
+pub(crate) enum ServeError {
+    /// The server cannot listen, or can no longer accept.
+    Server(ServerError),
+    /// The system does not say when the process is told to end.
+    Signals(io::Error),
+    /// Nobody can be told that it listens.
+    Output(io::Error),
+}
+
+impl std::fmt::Display for ServeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Server(error) => error.fmt(f),
+            Self::Signals(error) => write!(f, "signals cannot be handled: {error}"),
+            Self::Output(error) => write!(f, "standard output: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<ServerError> for ServeError {
+    fn from(error: ServerError) -> Self {
+        Self::Server(error)
+    }
+}
+
+/// The ways of telling a process to end.
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// The ways of telling a process to end.
+#[cfg(windows)]
+struct Signals {
+    ctrl_c: tokio::signal::windows::CtrlC,
+    ctrl_break: tokio::signal::windows::CtrlBreak,
+}
+
+#[cfg(windows)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::windows::{ctrl_break, ctrl_c};
+        Ok(Self {
+            ctrl_c: ctrl_c()?,
+            ctrl_break: ctrl_break()?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.ctrl_c.recv() => {}
+            _ = self.ctrl_break.recv() => {}
+        }
+    }
+}
