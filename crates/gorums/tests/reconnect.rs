@@ -17,7 +17,7 @@ use memory::{Manner, Network, settle};
 use tokio::time::Instant;
 
 const ECHO: &str = "test.Test.Echo";
-/// Is never answered.
+/// Is not answered before the caller has gone.
 const HOLD: &str = "test.Test.Hold";
 const NOTE: &str = "test.Test.Note";
 
@@ -64,7 +64,10 @@ fn noting(log: &Log) -> ServerBuilder {
         .unary(HOLD, move |ctx, request: Number| {
             held.add(request.value);
             ctx.release();
-            std::future::pending::<Result<Number, Status>>()
+            async move {
+                ctx.cancelled().await;
+                Ok::<_, Status>(request)
+            }
         })
         .one_way(NOTE, move |_ctx, request: Number| {
             noted.add(request.value);
@@ -454,60 +457,65 @@ async fn a_call_that_was_written_fails_with_an_unknown_outcome() {
     assert_eq!(configuration[0].pending(), 0);
 }
 
+/// Queues calls 1 to 6: three of them the connection has taken, as one batch, and the other three
+/// wait behind it. Of the first a few bytes may be on their way.
+async fn two_batches(client: &Client) -> Vec<Unary<Number>> {
+    let mut calls: Vec<_> = (1..=3).map(|value| send(client, ECHO, large(value))).collect();
+    settle().await;
+    calls.extend((4..=6).map(|value| send(client, ECHO, large(value))));
+    settle().await;
+    calls
+}
+
 #[tokio::test(start_paused = true)]
 async fn calls_that_were_not_written_are_sent_on_the_next_connection_in_order() {
     let network = Network::new();
     let (_server, log, _configuration, client, _held) = stalled(&network).await;
-    // The first is with the connection, the others wait behind it.
-    let mut calls = vec![send(&client, ECHO, large(1))];
-    settle().await;
-    calls.extend((2..=9).map(|value| send(&client, ECHO, large(value))));
-    settle().await;
+    let mut calls = two_batches(&client).await;
     network.cut(NODE);
-    for (call, value) in calls.into_iter().zip(1..) {
+    assert_eq!(failure(calls.remove(0)).await.outcome(), Outcome::Unknown);
+    // What is queued now comes after what was queued before.
+    calls.push(send(&client, ECHO, large(7)));
+    for (call, value) in calls.into_iter().zip(2..) {
         assert_eq!(within(call).await.expect("sent again").value, value);
     }
-    assert_eq!(log.values(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(log.values(), [0, 2, 3, 4, 5, 6, 7]);
     assert_eq!(network.attempts(NODE).len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_were_not_written_wait_for_the_next_attempt_only() {
     let network = Network::new();
-    let (server, _log, _configuration, client, _held) = stalled(&network).await;
-    let mut calls = vec![send(&client, ECHO, large(1))];
-    settle().await;
-    calls.extend((2..=9).map(|value| send(&client, ECHO, large(value))));
+    let (server, log, _configuration, client, _held) = stalled(&network).await;
+    let mut calls = two_batches(&client).await;
     server.stop().await;
     network.cut(NODE);
+    assert_eq!(failure(calls.remove(0)).await.outcome(), Outcome::Unknown);
     for call in calls {
         let error = failure(call).await;
         assert_eq!((error.outcome(), error.code()), (Outcome::NotSent, Code::Unavailable));
         assert!(error.to_string().contains("connection refused"), "{error}");
     }
     assert_eq!(network.attempts(NODE).len(), 2);
+    assert_eq!(log.values(), [0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_was_written_in_part_has_an_unknown_outcome() {
     let network = Network::new();
     let (_server, log, _configuration, client, _held) = stalled(&network).await;
-    let calls: Vec<_> = (1..=3).map(|value| send(&client, ECHO, large(value))).collect();
-    settle().await;
-    // All three are one batch: the first goes out, and half of the second.
+    let mut calls = two_batches(&client).await;
+    // The whole of the first, and half of the second.
     network.allow(NODE, Some(LARGE + LARGE / 2));
-    log.count.reached(2).await;
     settle().await;
     network.cut(NODE);
-    let mut results = Vec::new();
-    for call in calls {
-        results.push(within(call).await);
+    for call in calls.drain(..2) {
+        assert_eq!(failure(call).await.outcome(), Outcome::Unknown);
     }
-    assert_eq!(results[0].as_ref().expect("answered").value, 1);
-    let error = results[1].as_ref().expect_err("cut in the middle");
-    assert_eq!(error.outcome(), Outcome::Unknown);
-    assert_eq!(results[2].as_ref().expect("sent again").value, 3);
-    assert_eq!(log.values(), [0, 1, 3]);
+    for (call, value) in calls.into_iter().zip(3..) {
+        assert_eq!(within(call).await.expect("sent again").value, value);
+    }
+    assert_eq!(log.values(), [0, 3, 4, 5, 6]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -720,6 +728,14 @@ fn elsewhere(servers: &[TestServer]) -> (tokio::runtime::Runtime, Configuration)
     (runtime, configuration)
 }
 
+/// Ends the runtime, which winds down beside this test.
+async fn end(runtime: tokio::runtime::Runtime, configuration: &Configuration) {
+    runtime.shutdown_background();
+    while configuration[0].state() != NodeState::Closed {
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn assert_calls_fail(configuration: &Configuration) {
     let client = Client::new(configuration);
     let node = &configuration[0];
@@ -741,11 +757,7 @@ async fn when_the_runtime_has_ended_calls_fail() {
     let servers = [TestServer::start(echo()).await];
     let (runtime, configuration) = elsewhere(&servers);
     within(configuration.connected(1)).await;
-    runtime.shutdown_background();
-    // The runtime winds down beside this test.
-    while configuration[0].state() != NodeState::Closed {
-        tokio::task::yield_now().await;
-    }
+    end(runtime, &configuration).await;
     assert_calls_fail(&configuration).await;
 }
 
@@ -765,7 +777,8 @@ async fn when_the_runtime_ends_calls_that_wait_fail() {
 async fn when_the_runtime_has_ended_flush_returns() {
     let servers = [TestServer::start(echo()).await];
     let (runtime, configuration) = elsewhere(&servers);
-    runtime.shutdown_background();
+    within(configuration.connected(1)).await;
+    end(runtime, &configuration).await;
     within(configuration.flush()).await;
 }
 

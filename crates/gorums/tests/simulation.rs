@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use common::{Number, number};
 use gorums::runtime::{BoxFuture, BoxIo, Clock, Listener, Transport};
-use gorums::{Client, Configuration, Outcome, Server, ServerBuilder, ServerCtx, Status};
+use gorums::{Client, Configuration, Outcome, QuorumErrorKind, Server, ServerBuilder, ServerCtx, Status};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -276,16 +276,28 @@ async fn client(seed: u64, trace: Trace, world: watch::Sender<World>) -> turmoil
     }
     tell(&"all wrote");
 
-    // Handlers that still run hear that their client has gone.
-    let hangs: Vec<_> = (1..=CALLS)
-        .map(|value| {
-            let value = number(100 + value);
-            client.quorum_call::<Number, Number>(HANG, value).all()
-        })
-        .collect();
-    // Replies behind them say that they have started.
-    client.quorum_call::<Number, Number>(READ, number(0)).all().await?;
-    drop((hangs, client, configuration));
+    // Deadlines pass, and the handlers hear of it.
+    let mut hanging = JoinSet::new();
+    for value in 1..=CALLS {
+        let call = client.quorum_call::<Number, Number>(HANG, number(value));
+        let call = call.timeout(Duration::from_millis(200)).all();
+        let trace = trace.clone();
+        hanging.spawn(async move {
+            let error = call.await.expect_err("the handlers answer nobody");
+            trace.add(CLIENT, format_args!("hang {value}: {error}"));
+            error.kind()
+        });
+    }
+    while let Some(kind) = hanging.join_next().await {
+        assert_eq!(kind?, QuorumErrorKind::Deadline);
+    }
+
+    // Handlers of calls that nobody waits for hear that their client has gone.
+    for value in 1..=CALLS {
+        let refused = client.multicast(HANG, number(200 + value)).detach();
+        assert!(refused.is_empty());
+    }
+    drop((client, configuration));
     // Longer than a closing connection lingers.
     tokio::time::sleep(Duration::from_secs(2)).await;
     tell(&"gone");
@@ -356,5 +368,10 @@ fn one_seed_is_one_history() {
             .collect();
         expected.extend((1..=CALLS).map(|value| format!("write {}", 100 + value)));
         assert_eq!(seen(&first, server, &["note", "write"]), expected, "{server}");
+        let cancelled = seen(&first, server, &["hang 2"]);
+        let gone = (201..=200 + CALLS).filter(|value| {
+            cancelled.iter().any(|line| *line == format!("hang {value} cancelled"))
+        });
+        assert_eq!(gone.count() as u64, CALLS, "{server}: every handler hears of the end");
     }
 }

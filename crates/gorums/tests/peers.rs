@@ -1,0 +1,1089 @@
+//! The server and the client against peers that are made by hand of `h2` and raw TCP, and do what
+//! our own side would never do.
+
+mod common;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use common::{Counter, Number, TestServer, echo, number, within};
+use gorums::{Client, Code, Configuration, NodeState, Outcome, Server, ServerBuilder, ServerCtx, Status};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::server::SendResponse;
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use prost::Message;
+use prost_types::Any;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+const PATH: &str = "/stream.Gorums/NodeStream";
+const ECHO: &str = "test.Test.Echo";
+const NOTE: &str = "test.Test.Note";
+/// What says that the other side began a call.
+const HIGH_BIT: u64 = 1 << 63;
+
+// ---- the wire, written down a second time
+
+/// `stream.Message`.
+#[derive(Clone, PartialEq, Message)]
+struct Envelope {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(string, tag = "2")]
+    method: String,
+    #[prost(message, optional, tag = "3")]
+    status: Option<WireStatus>,
+    #[prost(message, repeated, tag = "4")]
+    entries: Vec<Entry>,
+    #[prost(bytes = "bytes", tag = "5")]
+    payload: Bytes,
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, Message)]
+struct WireStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+/// A request or a reply with a number.
+fn envelope(id: u64, method: &str, value: u64) -> Envelope {
+    Envelope {
+        id,
+        method: method.to_owned(),
+        payload: number(value).encode_to_vec().into(),
+        ..Envelope::default()
+    }
+}
+
+/// One with so many bytes of payload beside the number.
+fn envelope_of_size(id: u64, method: &str, bytes: usize) -> Envelope {
+    let payload = Number {
+        value: id,
+        payload: Bytes::from(vec![7; bytes]),
+    };
+    Envelope {
+        payload: payload.encode_to_vec().into(),
+        ..envelope(id, method, 0)
+    }
+}
+
+/// A gRPC message.
+fn framed(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(message.len() as u32);
+    frame.put_slice(message);
+    frame.freeze()
+}
+
+impl Envelope {
+    fn framed(&self) -> Bytes {
+        framed(&self.encode_to_vec())
+    }
+
+    fn number(&self) -> u64 {
+        Number::decode(self.payload.clone()).expect("a number").value
+    }
+
+    /// The code and the message of an error.
+    fn error(&self) -> (i32, &str) {
+        let status = self.status.as_ref().expect("an error");
+        (status.code, &status.message)
+    }
+}
+
+/// The envelopes in a stream's DATA frames, whatever the frames' bounds.
+struct Reader {
+    recv: RecvStream,
+    bytes: BytesMut,
+}
+
+impl Reader {
+    fn new(recv: RecvStream) -> Self {
+        Self {
+            recv,
+            bytes: BytesMut::new(),
+        }
+    }
+
+    /// None when the peer has ended its side.
+    async fn next(&mut self) -> Option<Envelope> {
+        loop {
+            if let Some(envelope) = self.take() {
+                return Some(envelope);
+            }
+            let chunk = within(self.recv.data()).await?.expect("the stream is up");
+            let released = self.recv.flow_control().release_capacity(chunk.len());
+            released.expect("it was received");
+            self.bytes.extend_from_slice(&chunk);
+        }
+    }
+
+    fn take(&mut self) -> Option<Envelope> {
+        let len = (&mut self.bytes.get(1..5)?).get_u32() as usize;
+        if self.bytes.len() < 5 + len {
+            return None;
+        }
+        self.bytes.advance(5);
+        Some(Envelope::decode(self.bytes.split_to(len)).expect("an envelope"))
+    }
+
+    async fn expect(&mut self) -> Envelope {
+        self.next().await.expect("the stream goes on")
+    }
+
+    /// The trailers of a stream that says no more.
+    async fn trailers(&mut self) -> HeaderMap {
+        assert_eq!(self.next().await, None);
+        let trailers = within(self.recv.trailers()).await.expect("the stream is up");
+        trailers.expect("a gRPC stream ends with trailers")
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> i32 {
+    let status = headers.get("grpc-status").expect("a gRPC status");
+    status.to_str().expect("ASCII").parse().expect("a number")
+}
+
+fn grpc_message(headers: &HeaderMap) -> &str {
+    let message = headers.get("grpc-message").expect("a message");
+    message.to_str().expect("ASCII")
+}
+
+// ---- a client made by hand
+
+fn stream_request() -> Request<()> {
+    Request::post(format!("http://gorums{PATH}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .expect("well-formed")
+}
+
+struct RawClient {
+    requests: SendRequest<Bytes>,
+    ping_pong: PingPong,
+    /// Ends with the connection.
+    connection: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl RawClient {
+    async fn connect(addr: SocketAddr) -> Self {
+        Self::connect_with(addr, &h2::client::Builder::new()).await
+    }
+
+    async fn connect_with(addr: SocketAddr, builder: &h2::client::Builder) -> Self {
+        let tcp = within(TcpStream::connect(addr)).await.expect("it listens");
+        tcp.set_nodelay(true).expect("a TCP socket");
+        let (requests, mut connection) = within(builder.handshake(tcp)).await.expect("HTTP/2");
+        let ping_pong = connection.ping_pong().expect("taken once");
+        let connection = tokio::spawn(connection);
+        let requests = within(requests.ready()).await.expect("HTTP/2");
+        Self {
+            requests,
+            ping_pong,
+            connection,
+        }
+    }
+
+    /// Waits until the server has closed the connection, and not because of an error.
+    async fn closed(self) {
+        let ended = within(self.connection).await.expect("no panic");
+        ended.expect("closed without an error");
+    }
+
+    fn request(&mut self, request: Request<()>) -> RawStream {
+        let (head, send) = self
+            .requests
+            .send_request(request, false)
+            .expect("the connection is up");
+        RawStream { head, send }
+    }
+
+    fn open(&mut self) -> RawStream {
+        self.request(stream_request())
+    }
+
+    /// The answer to a request that opens no stream, which is all in its head.
+    async fn refusal(&mut self, request: Request<()>) -> Response<()> {
+        let mut stream = self.request(request);
+        let response = within(&mut stream.head).await.expect("the connection is up");
+        assert!(response.body().is_end_stream());
+        response.map(|_| ())
+    }
+
+    async fn ping(&mut self) {
+        let pong = self.ping_pong.ping(Ping::opaque());
+        within(pong).await.expect("the connection is up");
+    }
+}
+
+struct RawStream {
+    head: ResponseFuture,
+    send: SendStream<Bytes>,
+}
+
+impl RawStream {
+    /// Sends bytes in a DATA frame of their own.
+    fn send_bytes(&mut self, bytes: impl Into<Bytes>) {
+        self.send
+            .send_data(bytes.into(), false)
+            .expect("the stream is up");
+    }
+
+    fn send(&mut self, envelope: &Envelope) {
+        self.send_bytes(envelope.framed());
+    }
+
+    fn half_close(&mut self) {
+        self.send
+            .send_data(Bytes::new(), true)
+            .expect("the stream is up");
+    }
+
+    async fn head(&mut self) -> Response<RecvStream> {
+        within(&mut self.head).await.expect("the stream is up")
+    }
+
+    async fn reader(&mut self) -> Reader {
+        Reader::new(self.head().await.into_body())
+    }
+
+    /// Sends a request, and expects the server's next message to be the reply to it.
+    async fn call(&mut self, replies: &mut Reader, id: u64) {
+        self.send(&envelope(id, ECHO, id));
+        let reply = replies.expect().await;
+        assert_eq!((reply.id, reply.method.as_str()), (id, ECHO));
+        assert_eq!((reply.status.is_none(), reply.number()), (true, id));
+    }
+
+    /// Waits until flow control lets so many bytes be sent.
+    fn poll_may_send(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<()> {
+        self.send.reserve_capacity(bytes);
+        while self.send.capacity() < bytes {
+            let granted = ready!(self.send.poll_capacity(cx));
+            granted.expect("the stream is up").expect("the stream is up");
+        }
+        Poll::Ready(())
+    }
+
+    async fn may_send(&mut self, bytes: usize) {
+        within(poll_fn(|cx| self.poll_may_send(cx, bytes))).await;
+    }
+
+    /// False where the server holds its client back: it has seen all that was sent, and gives no
+    /// leave for more.
+    async fn may_send_at_once(&mut self, client: &mut RawClient, bytes: usize) -> bool {
+        // Leave that is given for what was sent before a ping comes before the pong of the second
+        // ping after it.
+        for _ in 0..3 {
+            let mut pong = std::pin::pin!(client.ping());
+            let may_send = poll_fn(|cx| {
+                if self.poll_may_send(cx, bytes).is_ready() {
+                    return Poll::Ready(true);
+                }
+                pong.as_mut().poll(cx).map(|()| false)
+            });
+            if may_send.await {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+// ---- a server made by hand
+
+type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
+
+enum Goodbye {
+    Graceful,
+    Abrupt(Reason),
+}
+
+/// Listens on loopback, for one client at a time.
+struct RawServer {
+    listener: TcpListener,
+}
+
+impl RawServer {
+    /// A server, and a client for it.
+    async fn start() -> (Self, Configuration) {
+        let server = Self::listen().await;
+        let configuration = Configuration::builder()
+            .nodes([server.addr().to_string()])
+            .connect()
+            .expect("a legal address");
+        (server, configuration)
+    }
+
+    async fn listen() -> Self {
+        Self {
+            listener: TcpListener::bind("127.0.0.1:0").await.expect("a free port"),
+        }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.listener.local_addr().expect("it listens")
+    }
+
+    async fn accept_tcp(&self) -> TcpStream {
+        let (tcp, _) = within(self.listener.accept()).await.expect("it listens");
+        tcp.set_nodelay(true).expect("a TCP socket");
+        tcp
+    }
+
+    async fn accept(&self) -> RawPeer {
+        self.accept_with(&h2::server::Builder::new()).await
+    }
+
+    /// A connection and the stream that the client opens on it.
+    async fn accept_with(&self, builder: &h2::server::Builder) -> RawPeer {
+        let tcp = self.accept_tcp().await;
+        let mut h2 = within(builder.handshake::<_, Bytes>(tcp)).await.expect("HTTP/2");
+        let (streams, mut opened) = mpsc::unbounded_channel::<Accepted>();
+        let (goodbye, mut said) = mpsc::unbounded_channel();
+        tokio::spawn(poll_fn(move |cx| {
+            while let Poll::Ready(Some(goodbye)) = said.poll_recv(cx) {
+                match goodbye {
+                    Goodbye::Graceful => h2.graceful_shutdown(),
+                    Goodbye::Abrupt(reason) => h2.abrupt_shutdown(reason),
+                }
+            }
+            while let Some(accepted) = ready!(h2.poll_accept(cx)) {
+                let Ok(accepted) = accepted else { break };
+                let _ = streams.send(accepted);
+            }
+            Poll::Ready(())
+        }));
+        let (request, respond) = within(opened.recv()).await.expect("a stream");
+        let (head, recv) = request.into_parts();
+        RawPeer {
+            head,
+            requests: Reader::new(recv),
+            respond,
+            goodbye,
+        }
+    }
+}
+
+/// A client that opened its stream.
+struct RawPeer {
+    head: Parts,
+    requests: Reader,
+    respond: SendResponse<Bytes>,
+    goodbye: mpsc::UnboundedSender<Goodbye>,
+}
+
+impl RawPeer {
+    /// Sends the response head.
+    fn respond(&mut self) -> RawReplies {
+        let head = Response::builder()
+            .header("content-type", "application/grpc")
+            .body(())
+            .expect("well-formed");
+        let send = self.respond.send_response(head, false);
+        RawReplies(send.expect("the stream is up"))
+    }
+
+    /// Answers with a head and nothing else.
+    fn refuse(&mut self, head: Response<()>) {
+        self.respond
+            .send_response(head, true)
+            .expect("the stream is up");
+    }
+}
+
+struct RawReplies(SendStream<Bytes>);
+
+impl RawReplies {
+    fn send_bytes(&mut self, bytes: impl Into<Bytes>) {
+        self.0.send_data(bytes.into(), false).expect("the stream is up");
+    }
+
+    fn send(&mut self, envelope: &Envelope) {
+        self.send_bytes(envelope.framed());
+    }
+
+    fn end(&mut self, status: &str, message: &str) {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", status.parse().expect("ASCII"));
+        trailers.insert("grpc-message", message.parse().expect("ASCII"));
+        self.0.send_trailers(trailers).expect("the stream is up");
+    }
+}
+
+/// Calls of a client to its only node.
+struct Caller(Client);
+
+impl Caller {
+    fn new(configuration: &Configuration) -> Self {
+        Self(Client::new(configuration))
+    }
+
+    /// Queues a call that ends even where the peer is silent.
+    fn call(&self, value: u64) -> gorums::Unary<Number> {
+        let node = &self.0.configuration()[0];
+        self.0.rpc(node, ECHO, number(value)).send()
+    }
+}
+
+// ---- the server under test
+
+#[tokio::test]
+async fn an_unknown_path_is_unimplemented() {
+    let server = TestServer::start(echo()).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut request = stream_request();
+    *request.uri_mut() = "http://gorums/proto.Storage/ReadRPC".parse().expect("a URI");
+    let response = client.refusal(request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["content-type"], "application/grpc");
+    assert_eq!(grpc_status(response.headers()), 12);
+    assert!(grpc_message(response.headers()).contains("/proto.Storage/ReadRPC"));
+}
+
+#[tokio::test]
+async fn a_second_stream_on_a_connection_is_unimplemented_and_the_first_goes_on() {
+    let server = TestServer::start(echo()).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    let mut replies = stream.reader().await;
+    let response = client.refusal(stream_request()).await;
+    assert_eq!(grpc_status(response.headers()), 12);
+    stream.call(&mut replies, 1).await;
+}
+
+#[tokio::test]
+async fn requests_that_are_not_grpc_get_an_http_status_and_the_connection_goes_on() {
+    let server = TestServer::start(echo()).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut get = stream_request();
+    *get.method_mut() = Method::GET;
+    let response = client.refusal(get).await;
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    for content_type in ["text/html", "application/grpc-web", "application/grpc+json"] {
+        let mut request = stream_request();
+        let value = content_type.parse().expect("ASCII");
+        request.headers_mut().insert("content-type", value);
+        let response = client.refusal(request).await;
+        let status = response.status();
+        assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{content_type}");
+    }
+    let mut untyped = stream_request();
+    untyped.headers_mut().remove("content-type");
+    let response = client.refusal(untyped).await;
+    assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let mut stream = client.open();
+    let mut replies = stream.reader().await;
+    stream.call(&mut replies, 1).await;
+}
+
+#[tokio::test]
+async fn the_response_head_comes_before_any_request() {
+    let server = TestServer::start(echo()).await;
+    let mut stream = RawClient::connect(server.addr).await.open();
+    let head = stream.head().await;
+    assert_eq!(head.status(), StatusCode::OK);
+    assert_eq!(head.headers()["content-type"], "application/grpc");
+    assert!(head.headers().get("grpc-status").is_none());
+    assert!(!head.body().is_end_stream());
+}
+
+#[tokio::test]
+async fn after_a_half_close_all_replies_come_and_then_trailers_with_status_0() {
+    let held = Arc::new(Semaphore::new(0));
+    let gate = Arc::clone(&held);
+    let builder = Server::builder().unary(ECHO, move |ctx: ServerCtx, request: Number| {
+        let gate = Arc::clone(&gate);
+        async move {
+            // Handlers with and without their turn are waited for.
+            if request.value % 2 == 0 {
+                ctx.release();
+            }
+            gate.acquire().await.expect("open").forget();
+            Ok::<_, Status>(request)
+        }
+    });
+    let server = TestServer::start(builder).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    let mut replies = stream.reader().await;
+    for id in 1..=10 {
+        stream.send(&envelope(id, ECHO, id));
+    }
+    stream.half_close();
+    // The server has seen the end when it answers this.
+    client.ping().await;
+    held.add_permits(10);
+    let mut ids = Vec::new();
+    for _ in 1..=10 {
+        ids.push(replies.expect().await.id);
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, (1..=10).collect::<Vec<_>>());
+    assert_eq!(grpc_status(&replies.trailers().await), 0);
+    // The connection is good for another stream.
+    let mut stream = client.open();
+    let mut replies = stream.reader().await;
+    held.add_permits(1);
+    stream.call(&mut replies, 11).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_within_a_message_ends_with_status_13() {
+    let server = TestServer::start(echo()).await;
+    let mut stream = RawClient::connect(server.addr).await.open();
+    let mut replies = stream.reader().await;
+    stream.call(&mut replies, 1).await;
+    stream.send_bytes(envelope(2, ECHO, 2).framed().slice(..7));
+    stream.half_close();
+    assert_eq!(grpc_status(&replies.trailers().await), 13);
+}
+
+#[tokio::test]
+async fn a_reset_by_the_client_is_a_normal_end_and_handlers_hear_of_it() {
+    let (started, cancelled) = (Counter::new(), Counter::new());
+    let (start, cancel) = (started.clone(), cancelled.clone());
+    let builder = echo().unary("test.Test.Wait", move |ctx: ServerCtx, request: Number| {
+        let (start, cancel) = (start.clone(), cancel.clone());
+        async move {
+            start.add();
+            ctx.release();
+            ctx.cancelled().await;
+            cancel.add();
+            Ok::<_, Status>(request)
+        }
+    });
+    let server = TestServer::start(builder).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    stream.send(&envelope(1, "test.Test.Wait", 1));
+    started.reached(1).await;
+    stream.send.send_reset(Reason::CANCEL);
+    cancelled.reached(1).await;
+    let mut stream = client.open();
+    let mut replies = stream.reader().await;
+    stream.call(&mut replies, 2).await;
+}
+
+#[tokio::test]
+async fn a_new_stream_may_follow_right_behind_a_reset() {
+    let server = TestServer::start(echo()).await;
+    let mut client = RawClient::connect(server.addr).await;
+    for id in 1..=20 {
+        let mut stream = client.open();
+        let mut replies = stream.reader().await;
+        stream.call(&mut replies, id).await;
+        // Both frames are written at once.
+        stream.send.send_reset(Reason::CANCEL);
+    }
+}
+
+#[tokio::test]
+async fn a_reset_is_noticed_while_reading_is_paused() {
+    let (started, cancelled) = (Counter::new(), Counter::new());
+    let (start, cancel) = (started.clone(), cancelled.clone());
+    let builder = Server::builder().max_waiting_bytes(1).unary(
+        ECHO,
+        move |ctx: ServerCtx, request: Number| {
+            let (start, cancel) = (start.clone(), cancel.clone());
+            async move {
+                start.add();
+                ctx.cancelled().await;
+                cancel.add();
+                Ok::<_, Status>(request)
+            }
+        },
+    );
+    let server = TestServer::start(builder).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    for id in 1..=10 {
+        stream.send(&envelope(id, ECHO, id));
+    }
+    started.reached(1).await;
+    stream.send.send_reset(Reason::CANCEL);
+    cancelled.reached(1).await;
+}
+
+#[tokio::test]
+async fn a_reset_is_noticed_after_a_half_close() {
+    let (started, cancelled) = (Counter::new(), Counter::new());
+    let (start, cancel) = (started.clone(), cancelled.clone());
+    let builder = Server::builder().unary(ECHO, move |ctx: ServerCtx, request: Number| {
+        let (start, cancel) = (start.clone(), cancel.clone());
+        async move {
+            start.add();
+            ctx.cancelled().await;
+            cancel.add();
+            Ok::<_, Status>(request)
+        }
+    });
+    let server = TestServer::start(builder).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    stream.send(&envelope(1, ECHO, 1));
+    stream.half_close();
+    started.reached(1).await;
+    client.ping().await;
+    stream.send.send_reset(Reason::CANCEL);
+    cancelled.reached(1).await;
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_unimplemented_and_the_stream_goes_on() {
+    let server = TestServer::start(echo()).await;
+    let mut stream = RawClient::connect(server.addr).await.open();
+    let mut replies = stream.reader().await;
+    for method in ["test.Test.None", "/test.Test/Echo", ""] {
+        stream.send(&envelope(1, method, 1));
+        let reply = replies.expect().await;
+        assert_eq!((reply.id, reply.method.as_str()), (1, method));
+        let message = format!("no handler registered for method {method}");
+        assert_eq!(reply.error(), (12, message.as_str()));
+    }
+    stream.call(&mut replies, 2).await;
+}
+
+#[tokio::test]
+async fn a_payload_that_cannot_be_decoded_is_an_invalid_argument_and_the_stream_goes_on() {
+    let server = TestServer::start(echo()).await;
+    let mut stream = RawClient::connect(server.addr).await.open();
+    let mut replies = stream.reader().await;
+    // A field that ends before its value.
+    let payload = Bytes::from_static(&[0x08]);
+    let reason = Number::decode(payload.clone()).expect_err("no number").to_string();
+    stream.send(&Envelope {
+        payload,
+        ..envelope(1, ECHO, 0)
+    });
+    let reply = replies.expect().await;
+    let (code, message) = reply.error();
+    assert_eq!((reply.id, code), (1, 3));
+    assert!(message.contains(&reason), "{message:?} does not say {reason:?}");
+    stream.call(&mut replies, 2).await;
+}
+
+#[tokio::test]
+async fn an_oversized_two_way_request_is_answered_and_the_stream_goes_on() {
+    let server = TestServer::start(echo().max_decoding_message_size(10_000)).await;
+    let mut stream = RawClient::connect(server.addr).await.open();
+    let mut replies = stream.reader().await;
+    for id in [1, 3] {
+        stream.send(&envelope_of_size(id, ECHO, 60_000));
+        let reply = replies.expect().await;
+        assert_eq!((reply.id, reply.method.as_str()), (id, ECHO));
+        assert_eq!(reply.error().0, 8);
+        stream.call(&mut replies, id + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_oversized_two_way_request_with_id_0_is_answered_as_well() {
+    let server = TestServer::start(echo().max_decoding_message_size(10_000)).await;
+    let mut stream = RawClient::connect(server.addr).await.open();
+    let mut replies = stream.reader().await;
+    stream.send(&envelope_of_size(0, ECHO, 60_000));
+    let reply = replies.expect().await;
+    assert_eq!((reply.id, reply.error().0), (0, 8));
+    stream.call(&mut replies, 1).await;
+}
+
+#[tokio::test]
+async fn an_oversized_one_way_request_ends_the_stream_with_status_8() {
+    let builder = echo()
+        .max_decoding_message_size(10_000)
+        .one_way(NOTE, |_ctx, _request: Number| async {});
+    let server = TestServer::start(builder).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    let mut replies = stream.reader().await;
+    stream.send(&envelope(1, ECHO, 1));
+    stream.send(&envelope_of_size(2, NOTE, 60_000));
+    stream.send(&envelope(3, ECHO, 3));
+    assert_eq!(replies.expect().await.id, 1, "what came before is answered");
+    assert_eq!(grpc_status(&replies.trailers().await), 8);
+}
+
+#[tokio::test]
+async fn a_malformed_envelope_ends_the_stream_with_status_13() {
+    let server = TestServer::start(echo()).await;
+    // A field longer than the message, a method that is no text, a field of another type.
+    for malformed in [&[0x2a, 9, 1][..], &[0x12, 1, 0xff], &[0x10, 1]] {
+        let mut stream = RawClient::connect(server.addr).await.open();
+        let mut replies = stream.reader().await;
+        stream.send(&envelope(1, ECHO, 1));
+        stream.send_bytes(framed(malformed));
+        stream.send(&envelope(2, ECHO, 2));
+        assert_eq!(replies.expect().await.id, 1, "what came before is answered");
+        let trailers = replies.trailers().await;
+        assert_eq!(grpc_status(&trailers), 13, "{malformed:x?}");
+        assert!(grpc_message(&trailers).contains("malformed"));
+    }
+}
+
+/// Waits until the server has closed a connection, and returns what it said.
+async fn closed(tcp: &mut TcpStream) -> Vec<u8> {
+    let mut said = Vec::new();
+    // A reset closes as well.
+    let _ = within(tcp.read_to_end(&mut said)).await;
+    said
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_http_1_is_disconnected() {
+    let server = TestServer::start(echo()).await;
+    let mut tcp = TcpStream::connect(server.addr).await.expect("it listens");
+    tcp.write_all(b"GET / HTTP/1.1\r\nHost: gorums\r\n\r\n")
+        .await
+        .expect("connected");
+    closed(&mut tcp).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_is_disconnected() {
+    let builder = echo().stream_timeout(Duration::from_millis(50));
+    let server = TestServer::start(builder).await;
+    for said in [&b""[..], b"PRI * HT"] {
+        let mut tcp = TcpStream::connect(server.addr).await.expect("it listens");
+        tcp.write_all(said).await.expect("connected");
+        closed(&mut tcp).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_without_a_stream_is_closed() {
+    let builder = echo().stream_timeout(Duration::from_millis(50));
+    let server = TestServer::start(builder).await;
+    RawClient::connect(server.addr).await.closed().await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_stream_has_ended_is_closed() {
+    let builder = echo().stream_timeout(Duration::from_millis(50));
+    let server = TestServer::start(builder).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    let mut replies = stream.reader().await;
+    stream.half_close();
+    assert_eq!(grpc_status(&replies.trailers().await), 0);
+    drop((stream, replies));
+    client.closed().await;
+}
+
+/// A server whose one-way handler notes what comes, after it was let go for the first time.
+fn noting(seen: &Arc<Mutex<Vec<u64>>>, all: &Counter, gate: &Arc<Semaphore>) -> ServerBuilder {
+    let (seen, all, gate) = (Arc::clone(seen), all.clone(), Arc::clone(gate));
+    echo().one_way(NOTE, move |_ctx: ServerCtx, request: Number| {
+        let (seen, all, gate) = (Arc::clone(&seen), all.clone(), Arc::clone(&gate));
+        async move {
+            // Closed once the first handler is let go.
+            let _ = gate.acquire().await;
+            seen.lock().expect("not poisoned").push(request.value);
+            all.add();
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_flood_of_small_frames_is_held_back_by_a_blocked_handler_and_then_handled_in_order() {
+    const MESSAGES: u64 = 100_000;
+    let seen = Arc::default();
+    let (all, gate) = (Counter::new(), Arc::new(Semaphore::new(0)));
+    let server = TestServer::start(noting(&seen, &all, &gate)).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    let mut bytes = 0;
+    let mut held_back = None;
+    for value in 0..MESSAGES {
+        let mut message = envelope(value + 1, NOTE, value);
+        message.entries = vec![Entry {
+            key: "padding".to_owned(),
+            value: "x".repeat(150),
+        }];
+        let frame = message.framed();
+        if held_back.is_some() {
+            stream.may_send(frame.len()).await;
+        } else if !stream.may_send_at_once(&mut client, frame.len()).await {
+            held_back = Some(bytes);
+            assert_eq!(all.get(), 0, "the first handler has its turn");
+            gate.close();
+            stream.may_send(frame.len()).await;
+        }
+        bytes += frame.len();
+        stream.send_bytes(frame);
+        if value % 100 == 0 {
+            // For the connection to write.
+            tokio::task::yield_now().await;
+        }
+    }
+    let held_back = held_back.expect("flow control holds the client back");
+    println!("held back after {held_back} of {bytes} bytes");
+    all.reached(MESSAGES).await;
+    let seen = std::mem::take(&mut *seen.lock().expect("not poisoned"));
+    assert_eq!(seen, (0..MESSAGES).collect::<Vec<_>>());
+    let mut replies = stream.reader().await;
+    stream.call(&mut replies, 1).await;
+}
+
+#[tokio::test]
+async fn a_window_full_of_tiny_frames_does_not_end_the_connection() {
+    let seen = Arc::default();
+    let (all, gate) = (Counter::new(), Arc::new(Semaphore::new(0)));
+    let server = TestServer::start(noting(&seen, &all, &gate)).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    let frame = envelope(1, NOTE, 1).framed();
+    let mut sent = 0;
+    while stream.may_send_at_once(&mut client, frame.len()).await {
+        stream.send_bytes(frame.clone());
+        sent += 1;
+        if sent % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    println!("{sent} messages of {} bytes", frame.len());
+    gate.close();
+    all.reached(sent).await;
+}
+
+#[tokio::test]
+async fn messages_may_be_cut_anywhere_into_frames() {
+    let server = TestServer::start(echo()).await;
+    let mut stream = RawClient::connect(server.addr).await.open();
+    let mut replies = stream.reader().await;
+    let messages = [envelope(1, ECHO, 300), envelope(2, ECHO, 0), envelope(3, ECHO, 5)];
+    let bytes: Vec<u8> = messages.iter().flat_map(Envelope::framed).collect();
+    let bytes = Bytes::from(bytes);
+    let mut frames: Vec<Vec<Bytes>> = (0..=bytes.len())
+        .map(|cut| vec![bytes.slice(..cut), bytes.slice(cut..)])
+        .collect();
+    frames.push((0..bytes.len()).map(|at| bytes.slice(at..=at)).collect());
+    for frames in frames {
+        for frame in frames {
+            if !frame.is_empty() {
+                stream.send_bytes(frame);
+            }
+        }
+        for message in &messages {
+            let reply = replies.expect().await;
+            assert_eq!((reply.id, reply.number()), (message.id, message.number()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn message_id_0_and_ids_used_twice_are_answered_as_usual() {
+    let server = TestServer::start(echo()).await;
+    let mut stream = RawClient::connect(server.addr).await.open();
+    let mut replies = stream.reader().await;
+    for (id, value) in [(0, 1), (7, 2), (7, 3), (0, 4)] {
+        stream.send(&envelope(id, ECHO, value));
+    }
+    for (id, value) in [(0, 1), (7, 2), (7, 3), (0, 4)] {
+        let reply = replies.expect().await;
+        assert_eq!((reply.id, reply.number()), (id, value));
+    }
+}
+
+#[tokio::test]
+async fn ids_with_the_high_bit_are_requests_of_clients_that_cannot_be_called() {
+    let server = TestServer::start(echo()).await;
+    let mut stream = RawClient::connect(server.addr).await.open();
+    let mut replies = stream.reader().await;
+    for id in [HIGH_BIT, HIGH_BIT | 1, u64::MAX] {
+        stream.call(&mut replies, id).await;
+    }
+}
+
+#[tokio::test]
+async fn ids_with_the_high_bit_are_absorbed_from_clients_that_can_be_called() {
+    let server = TestServer::start(echo()).await;
+    for node_id in ["0", "3", "abc"] {
+        let mut request = stream_request();
+        let value = node_id.parse().expect("ASCII");
+        request.headers_mut().insert("gorums-node-id", value);
+        let mut stream = RawClient::connect(server.addr).await.request(request);
+        let mut replies = stream.reader().await;
+        stream.send(&envelope(HIGH_BIT | 1, ECHO, 1));
+        stream.call(&mut replies, 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_no_replies_holds_up_its_own_handlers_only() {
+    const REQUESTS: u64 = 1_000;
+    const REPLY: usize = 10_000;
+    let started = Counter::new();
+    let start = started.clone();
+    let builder = Server::builder().max_reply_bytes(100_000).unary(
+        ECHO,
+        move |_ctx: ServerCtx, request: Number| {
+            start.add();
+            async move {
+                Ok::<_, Status>(Number {
+                    value: request.value,
+                    payload: Bytes::from(vec![7; REPLY]),
+                })
+            }
+        },
+    );
+    let server = TestServer::start(builder).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    let mut replies = stream.reader().await;
+    for id in 1..=REQUESTS {
+        stream.send(&envelope(id, ECHO, id));
+    }
+    // The replies fill the window and then the queue.
+    started.reached(16).await;
+    for _ in 0..3 {
+        client.ping().await;
+    }
+    let mut other = RawClient::connect(server.addr).await.open();
+    let mut others = other.reader().await;
+    for id in 1..=100 {
+        other.send(&envelope(id, ECHO, id));
+        assert_eq!(others.expect().await.number(), id);
+    }
+    let started = started.get() - 100;
+    assert!(started < 50, "{started} handlers started, and nobody reads their replies");
+    for id in 1..=REQUESTS {
+        let reply = replies.expect().await;
+        assert_eq!((reply.id, reply.number()), (id, id));
+    }
+}
+
+#[test]
+fn pings_are_answered_while_a_handler_blocks_its_thread() {
+    let workers = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let started = Counter::new();
+    let start = started.clone();
+    let builder = Server::builder().unary(ECHO, move |_ctx: ServerCtx, request: Number| {
+        start.add();
+        let _ = wait.lock().expect("not poisoned").recv();
+        async move { Ok::<_, Status>(request) }
+    });
+    let server = workers.block_on(TestServer::start(builder));
+    // The client has a thread of its own.
+    let client = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    client.block_on(async {
+        let mut client = RawClient::connect(server.addr).await;
+        let mut stream = client.open();
+        let mut replies = stream.reader().await;
+        stream.send(&envelope(1, ECHO, 1));
+        started.reached(1).await;
+        for _ in 0..10 {
+            client.ping().await;
+        }
+        go_on.send(()).expect("the handler waits");
+        assert_eq!(replies.expect().await.id, 1);
+    });
+}
+
+// ---- the client under test
+
+#[tokio::test]
+async fn the_request_head_is_as_documented() {
+    let server = RawServer::listen().await;
+    let configuration = Configuration::builder()
+        .nodes([server.addr().to_string()])
+        .metadata("Cluster", "blue")
+        .metadata("cluster", "green")
+        .connect()
+        .expect("a legal address");
+    let peer = server.accept().await;
+    assert_eq!(peer.head.method, Method::POST);
+    let uri = format!("http://{}{PATH}", server.addr());
+    assert_eq!(peer.head.uri.to_string(), uri);
+    let mut headers: Vec<_> = peer
+        .head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII")))
+        .filter(|(name, _)| *name != "user-agent")
+        .collect();
+    headers.sort_unstable();
+    let expected = [
+        ("cluster", "blue"),
+        ("cluster", "green"),
+        ("content-type", "application/grpc"),
+        ("gorums-features", "cancel,stream-end"),
+        ("te", "trailers"),
+    ];
+    assert_eq!(headers, expected);
+    let user_agent = peer.head.headers["user-agent"].to_str().expect("ASCII");
+    assert!(user_agent.starts_with("gorums-rust/"), "{user_agent}");
+    drop(configuration);
+}
+
+#[tokio::test]
+async fn calls_do_not_wait_for_the_response_head() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let calls = [caller.call(1), caller.call(2)];
+    let mut peer = server.accept().await;
+    let first = peer.requests.expect().await;
+    let second = peer.requests.expect().await;
+    assert_eq!((first.number(), second.number()), (1, 2));
+    // The head comes with the first reply, as from a Go server.
+    let mut replies = peer.respond();
+    for (request, call) in [first, second].into_iter().zip(calls) {
+        assert_eq!(request.method, ECHO);
+        replies.send(&request);
+        let reply = within(call).await.expect("answered");
+        assert_eq!(reply.value, request.number());
+    }
+}
+
+#[tokio::test]
+async fn one_way_calls_need_no_response_head_at_all() {
+    let (server, configuration) = RawServer::start().await;
+    let client = Client::new(&configuration);
+    let mut peer = None;
+    for value in 0..10 {
+        let unicast = client.unicast(&configuration[0], NOTE, number(value));
+        within(unicast).await.expect("handed over");
+        let multicast = client.multicast(NOTE, number(value));
+        within(multicast).await.expect("handed over");
+        // The first ones do not even wait for the server's HTTP/2 settings.
+        if peer.is_none() {
+            peer = Some(server.accept().await);
+        }
+        let requests = &mut peer.as_mut().expect("accepted").requests;
+        assert_eq!(requests.expect().await.number(), value);
+        assert_eq!(requests.expect().await.number(), value);
+    }
+}
