@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(value_enum, value_name = "STEP")]
     steps: Vec<Step>,
 
-    /// Run the other steps, and the other test programs, after one has failed
+    /// Go on after a failure: with the other steps, packages and test programs
     #[arg(long)]
     keep_going: bool,
 }
@@ -68,7 +68,7 @@ impl Step {
                 ])
                 .args(["--", "-D", "warnings"])
                 .run(),
-            Self::Features => features::run(),
+            Self::Features => features::run(keep_going),
             Self::Docs => cargo()
                 .args([
                     "doc",

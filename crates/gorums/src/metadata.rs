@@ -27,11 +27,7 @@ impl Metadata {
     /// # Errors
     /// The key is not a legal header name, ends in `-bin`, or belongs to gRPC or to Gorums
     /// (`grpc-…`, `gorums-…`, `te`, `content-type`, `user-agent`).
-    pub fn append(
-        &mut self,
-        key: impl AsRef<str>,
-        value: impl Into<String>,
-    ) -> Result<(), Status> {
+    pub fn append(&mut self, key: impl AsRef<str>, value: impl Into<String>) -> Result<(), Status> {
         let key = checked_key(key.as_ref())?;
         self.entries.push((key, value.into()));
         Ok(())
@@ -81,18 +77,15 @@ impl Metadata {
     }
 
     pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
-        Self::received(
-            headers
-                .iter()
-                .filter_map(|(name, value)| {
-                    Some((name.as_str(), std::str::from_utf8(value.as_bytes()).ok()?))
-                }),
-        )
+        Self::received(headers.iter().filter_map(|(name, value)| {
+            Some((name.as_str(), std::str::from_utf8(value.as_bytes()).ok()?))
+        }))
     }
 
     pub(crate) fn write_headers(&self, headers: &mut HeaderMap) -> Result<(), Status> {
         for (key, value) in self.iter() {
-            let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| bad_key(key, NOT_A_NAME))?;
+            let name =
+                HeaderName::from_bytes(key.as_bytes()).map_err(|_| bad_key(key, NOT_A_NAME))?;
             let value = HeaderValue::from_str(value)
                 .ok()
                 .filter(|_| value.bytes().all(|byte| (b' '..=b'~').contains(&byte)))
@@ -155,7 +148,14 @@ mod tests {
 
     #[test]
     fn keys_that_cannot_travel_are_refused_by_name() {
-        for key in ["", "with space", "trace-bin", "grpc-timeout", "Gorums-Node-Id", "TE"] {
+        for key in [
+            "",
+            "with space",
+            "trace-bin",
+            "grpc-timeout",
+            "Gorums-Node-Id",
+            "TE",
+        ] {
             let error = Metadata::new().append(key, "v").expect_err("not legal");
             assert!(error.message().contains(&format!("{key:?}")), "{error}");
         }
@@ -164,8 +164,12 @@ mod tests {
     #[test]
     fn headers_take_visible_ascii_only() {
         let mut metadata = Metadata::new();
-        metadata.append("name", "größe").expect("fine in an envelope");
-        let error = metadata.write_headers(&mut HeaderMap::new()).expect_err("not in a header");
+        metadata
+            .append("name", "größe")
+            .expect("fine in an envelope");
+        let error = metadata
+            .write_headers(&mut HeaderMap::new())
+            .expect_err("not in a header");
         assert!(error.message().contains("name"), "{error}");
     }
 }

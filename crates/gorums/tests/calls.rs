@@ -24,7 +24,9 @@ fn values(index: usize) -> ServerBuilder {
         .unary(VALUE, move |_ctx, request: Number| async move {
             Ok::<_, Status>(number(request.value + 10 * (index as u64 + 1)))
         })
-        .unary(SILENT, |_ctx, _request: Number| std::future::pending::<Result<Number, Status>>())
+        .unary(SILENT, |_ctx, _request: Number| {
+            std::future::pending::<Result<Number, Status>>()
+        })
         .unary(FAIL, move |_ctx, request: Number| async move {
             // The nodes below the value fail.
             if (index as u64) < request.value {
@@ -37,7 +39,9 @@ fn values(index: usize) -> ServerBuilder {
             STREAM,
             move |_ctx, request: Number, replies: ReplySender<Number>| async move {
                 for step in 1..=request.value {
-                    replies.send(number(100 * (index as u64 + 1) + step)).await?;
+                    replies
+                        .send(number(100 * (index as u64 + 1) + step))
+                        .await?;
                 }
                 if index == 2 {
                     return Err(Status::data_loss("the third stream breaks"));
@@ -47,7 +51,11 @@ fn values(index: usize) -> ServerBuilder {
         )
 }
 
-fn call(configuration: &Configuration, method: &'static str, value: u64) -> QuorumCall<Number, Number> {
+fn call(
+    configuration: &Configuration,
+    method: &'static str,
+    value: u64,
+) -> QuorumCall<Number, Number> {
     Client::new(configuration).quorum_call(method, number(value))
 }
 
@@ -79,14 +87,21 @@ async fn a_quorum_call_returns_a_reply_of_its_quorum() {
 #[tokio::test]
 async fn all_replies_of_a_quorum_can_be_had() {
     let (_servers, all) = cluster(3, values).await;
-    let replies = within(call(&all, VALUE, 1).all().replies()).await.expect("up");
+    let replies = within(call(&all, VALUE, 1).all().replies())
+        .await
+        .expect("up");
     assert_eq!((replies.len(), replies.is_empty()), (3, false));
     assert_eq!(replies.get(NodeId::from(2)).map(|r| r.value), Some(21));
     assert!(replies.latest().is_some() && replies.is_quorum(&Majority));
-    let mut values: Vec<_> = replies.into_iter().map(|(id, r)| (id.get(), r.value)).collect();
+    let mut values: Vec<_> = replies
+        .into_iter()
+        .map(|(id, r)| (id.get(), r.value))
+        .collect();
     values.sort_unstable();
     assert_eq!(values, [(1, 11), (2, 21), (3, 31)]);
-    let majority = within(call(&all, VALUE, 1).majority().replies()).await.expect("up");
+    let majority = within(call(&all, VALUE, 1).majority().replies())
+        .await
+        .expect("up");
     assert_eq!(majority.len(), 2);
 }
 
@@ -167,7 +182,11 @@ async fn a_streamed_call_delivers_every_reply_and_how_each_stream_ended() {
         }
     }
     for base in [100, 200, 300] {
-        let of_node: Vec<_> = replies.iter().copied().filter(|v| v / 100 * 100 == base).collect();
+        let of_node: Vec<_> = replies
+            .iter()
+            .copied()
+            .filter(|v| v / 100 * 100 == base)
+            .collect();
         assert_eq!(of_node, [base + 1, base + 2, base + 3], "in order");
     }
     assert_eq!(errors, [(3, Outcome::Refused, Code::DataLoss)]);
@@ -194,7 +213,10 @@ async fn a_streamed_call_counts_nodes_and_not_messages() {
     )
     .await
     .expect_err("nobody answers");
-    assert_eq!((error.kind(), error.replies()), (QuorumErrorKind::Incomplete, 0));
+    assert_eq!(
+        (error.kind(), error.replies()),
+        (QuorumErrorKind::Incomplete, 0)
+    );
 }
 
 #[tokio::test]
@@ -224,36 +246,59 @@ async fn a_streamed_call_that_is_not_read_keeps_the_newest_and_blocks_nobody() {
 async fn a_call_fails_as_soon_as_it_cannot_succeed_and_names_each_node() {
     let (_servers, all) = cluster(4, values).await;
     // Two of four refuse; the two others never have to answer for that to be clear.
-    let error = within(call(&all, FAIL, 2).all()).await.expect_err("all are needed");
+    let error = within(call(&all, FAIL, 2).all())
+        .await
+        .expect_err("all are needed");
     assert_eq!(error.kind(), QuorumErrorKind::Incomplete);
     assert!(!error.failures().is_empty());
-    let error = within(call(&all, FAIL, 2).majority()).await.expect_err("three are needed");
+    let error = within(call(&all, FAIL, 2).majority())
+        .await
+        .expect_err("three are needed");
     assert_eq!((error.nodes(), error.needed()), (4, Some(3)));
     assert_eq!(failed(&error), [1, 2]);
     let first = error.failure(NodeId::from(1)).expect("node 1 failed");
-    assert_eq!((first.outcome(), first.code()), (Outcome::Refused, Code::Aborted));
+    assert_eq!(
+        (first.outcome(), first.code()),
+        (Outcome::Refused, Code::Aborted)
+    );
     assert_eq!(first.address(), node(&all, 1).address());
     let text = error.to_string();
-    assert!(text.contains("3 needed") && text.contains("node 2 (127.0.0.1:"), "{text}");
-    assert!(text.contains("refused: aborted: node 1 is unwilling"), "{text}");
+    assert!(
+        text.contains("3 needed") && text.contains("node 2 (127.0.0.1:"),
+        "{text}"
+    );
+    assert!(
+        text.contains("refused: aborted: node 1 is unwilling"),
+        "{text}"
+    );
     assert_eq!(Status::from(error).code(), Code::Unavailable);
 }
 
 #[tokio::test]
 async fn a_majority_succeeds_with_a_minority_failing() {
     let (_servers, all) = cluster(3, values).await;
-    within(call(&all, FAIL, 1).majority()).await.expect("two of three are willing");
-    within(call(&all, FAIL, 2).first()).await.expect("one is willing");
-    let error = within(call(&all, FAIL, 3).first()).await.expect_err("none is");
+    within(call(&all, FAIL, 1).majority())
+        .await
+        .expect("two of three are willing");
+    within(call(&all, FAIL, 2).first())
+        .await
+        .expect("one is willing");
+    let error = within(call(&all, FAIL, 3).first())
+        .await
+        .expect_err("none is");
     assert_eq!(failed(&error), [1, 2, 3]);
 }
 
 #[tokio::test]
 async fn the_deadline_is_the_cause_where_it_ended_the_call() {
     let (_servers, all) = cluster(3, values).await;
-    let error = within(call(&all, SILENT, 0).timeout(Duration::from_millis(20)).majority())
-        .await
-        .expect_err("nobody answers");
+    let error = within(
+        call(&all, SILENT, 0)
+            .timeout(Duration::from_millis(20))
+            .majority(),
+    )
+    .await
+    .expect_err("nobody answers");
     assert_eq!(error.kind(), QuorumErrorKind::Deadline);
     assert_eq!(failed(&error), [1, 2, 3]);
     for failure in error.failures() {
@@ -267,7 +312,10 @@ async fn the_deadline_is_the_cause_where_it_ended_the_call() {
     let error = within(client.rpc::<_, Number>(node(&all, 1), SILENT, number(0)))
         .await
         .expect_err("it does not answer");
-    assert_eq!((error.code(), error.outcome()), (Code::DeadlineExceeded, Outcome::Unknown));
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::DeadlineExceeded, Outcome::Unknown)
+    );
 }
 
 #[tokio::test]
@@ -285,13 +333,29 @@ async fn a_deadline_that_has_passed_sends_nothing() {
     within(all.connected(1)).await;
     let past = tokio::time::Instant::now();
     let client = Client::new(&all);
-    let error = within(client.rpc::<_, Number>(&all[0], PUT, number(0)).deadline(past))
+    let error = within(
+        client
+            .rpc::<_, Number>(&all[0], PUT, number(0))
+            .deadline(past),
+    )
+    .await
+    .expect_err("too late");
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::DeadlineExceeded, Outcome::NotSent)
+    );
+    let error = within(client.multicast(PUT, number(0)).deadline(past))
         .await
         .expect_err("too late");
-    assert_eq!((error.code(), error.outcome()), (Code::DeadlineExceeded, Outcome::NotSent));
-    let error = within(client.multicast(PUT, number(0)).deadline(past)).await.expect_err("too late");
     assert_eq!(error.kind(), QuorumErrorKind::Deadline);
-    assert_eq!(client.multicast(PUT, number(0)).deadline(past).detach().len(), 1);
+    assert_eq!(
+        client
+            .multicast(PUT, number(0))
+            .deadline(past)
+            .detach()
+            .len(),
+        1
+    );
     let sent = within(client.multicast(PUT, number(0)));
     sent.await.expect("in time");
     handled.reached(1).await;
@@ -325,7 +389,9 @@ async fn impossible_calls_are_refused_at_once_and_send_nothing() {
     }
     assert_eq!(handled.get(), 0);
     // A node that is left out stays in the denominator.
-    within(leave_out_one(call(&all, VALUE, 1)).majority()).await.expect("two of three");
+    within(leave_out_one(call(&all, VALUE, 1)).majority())
+        .await
+        .expect("two of three");
     assert_eq!(handled.get(), 2);
 }
 
@@ -344,7 +410,10 @@ async fn each_node_gets_its_own_request() {
     )
     .await
     .expect("two are called");
-    let mut values: Vec<_> = replies.into_iter().map(|(id, r)| (id.get(), r.value)).collect();
+    let mut values: Vec<_> = replies
+        .into_iter()
+        .map(|(id, r)| (id.get(), r.value))
+        .collect();
     values.sort_unstable();
     assert_eq!(values, [(1, 210), (3, 430)]);
 }
@@ -362,11 +431,15 @@ async fn a_reply_that_the_caller_rejects_is_a_failure_of_its_node() {
         })
         .map_response(|_, reply| Ok(number(reply.value * 2)))
     };
-    let replies = within(odd(call(&all, VALUE, 0)).majority().replies()).await.expect("two");
+    let replies = within(odd(call(&all, VALUE, 0)).majority().replies())
+        .await
+        .expect("two");
     let mut values: Vec<_> = replies.values().map(|reply| reply.value).collect();
     values.sort_unstable();
     assert_eq!(values, [42, 62]);
-    let error = within(odd(call(&all, VALUE, 0)).all()).await.expect_err("one is rejected");
+    let error = within(odd(call(&all, VALUE, 0)).all())
+        .await
+        .expect_err("one is rejected");
     let failure = error.failure(NodeId::from(1)).expect("rejected");
     assert_eq!(failure.code(), Code::PermissionDenied);
 }
@@ -376,10 +449,16 @@ async fn rules_over_the_whole_configuration_hold_for_calls_on_a_part() {
     let (_servers, all) = cluster(3, values).await;
     let part = all.without(3);
     let system = ReadWrite::new(&all, 2, 2).expect("they meet");
-    within(call(&part, VALUE, 1).quorum(system.read())).await.expect("both of the part");
+    within(call(&part, VALUE, 1).quorum(system.read()))
+        .await
+        .expect("both of the part");
     let weighted = Weighted::majority([(1, 1), (2, 1), (3, 3)]).expect("votes");
-    within(call(&all, VALUE, 1).quorum(&weighted)).await.expect("node 3 is enough");
-    let error = within(call(&part, VALUE, 1).quorum(weighted)).await.expect_err("it is missing");
+    within(call(&all, VALUE, 1).quorum(&weighted))
+        .await
+        .expect("node 3 is enough");
+    let error = within(call(&part, VALUE, 1).quorum(weighted))
+        .await
+        .expect_err("it is missing");
     assert_eq!(error.kind(), QuorumErrorKind::Impossible);
 }
 
@@ -394,7 +473,9 @@ async fn an_rpc_returns_the_reply_or_the_status_whole() {
         echo().unary(FAIL, move |_ctx, _request: Number| {
             let detail = detail.clone();
             async move {
-                Err::<Number, _>(Status::failed_precondition("größer als 1 %").with_details([detail]))
+                Err::<Number, _>(
+                    Status::failed_precondition("größer als 1 %").with_details([detail]),
+                )
             }
         })
     };
@@ -403,7 +484,9 @@ async fn an_rpc_returns_the_reply_or_the_status_whole() {
     let client = Client::new(&all);
     let reply = within(client.rpc::<_, Number>(&all[0], "test.Test.Echo", number(7))).await;
     assert_eq!(reply.expect("up").value, 7);
-    let error = within(client.rpc::<_, Number>(&all[0], FAIL, number(7))).await.expect_err("fails");
+    let error = within(client.rpc::<_, Number>(&all[0], FAIL, number(7)))
+        .await
+        .expect_err("fails");
     assert_eq!(error.outcome(), Outcome::Refused);
     assert_eq!(error.status().message(), "größer als 1 %");
     assert_eq!(error.status().details(), [detail]);
@@ -418,8 +501,14 @@ async fn unknown_methods_and_bad_payloads_and_panics_are_answered() {
     let server = TestServer::start(server).await;
     let all = connect(std::slice::from_ref(&server));
     let client = Client::new(&all);
-    let rpc = |method, value| client.rpc::<_, Number>(&all[0], method, number(value)).send();
-    let error = within(rpc("test.Test.Nothing", 1)).await.expect_err("unknown");
+    let rpc = |method, value| {
+        client
+            .rpc::<_, Number>(&all[0], method, number(value))
+            .send()
+    };
+    let error = within(rpc("test.Test.Nothing", 1))
+        .await
+        .expect_err("unknown");
     assert_eq!(error.code(), Code::Unimplemented);
     assert_eq!(
         error.status().message(),
@@ -428,12 +517,24 @@ async fn unknown_methods_and_bad_payloads_and_panics_are_answered() {
     let bad = client.rpc::<String, Number>(&all[0], "test.Test.Echo", "text".into());
     let error = within(bad).await.expect_err("field 1 is a number");
     assert_eq!(error.code(), Code::InvalidArgument);
-    assert!(error.status().message().contains("cannot be decoded"), "{error}");
+    assert!(
+        error.status().message().contains("cannot be decoded"),
+        "{error}"
+    );
     let error = within(rpc("test.Test.Panic", 1)).await.expect_err("panics");
     assert_eq!(error.code(), Code::Internal);
-    assert!(error.status().message().contains("value 1 is too small"), "{error}");
+    assert!(
+        error.status().message().contains("value 1 is too small"),
+        "{error}"
+    );
     // The connection and the server live on.
-    assert_eq!(within(rpc("test.Test.Panic", 2)).await.expect("lives").value, 2);
+    assert_eq!(
+        within(rpc("test.Test.Panic", 2))
+            .await
+            .expect("lives")
+            .value,
+        2
+    );
 }
 
 #[tokio::test]
@@ -451,10 +552,24 @@ async fn one_way_messages_arrive_once_at_each_node_and_in_its_own_form() {
     .await;
     let client = Client::new(&all);
     for value in 0..50 {
-        within(client.multicast(PUT, number(value))).await.expect("up");
-        assert!(client.multicast(PUT, number(100 + value)).detach().is_empty());
-        within(client.unicast(node(&all, 2), PUT, number(200 + value))).await.expect("up");
-        assert!(client.unicast(node(&all, 3), PUT, number(300 + value)).detach().is_empty());
+        within(client.multicast(PUT, number(value)))
+            .await
+            .expect("up");
+        assert!(
+            client
+                .multicast(PUT, number(100 + value))
+                .detach()
+                .is_empty()
+        );
+        within(client.unicast(node(&all, 2), PUT, number(200 + value)))
+            .await
+            .expect("up");
+        assert!(
+            client
+                .unicast(node(&all, 3), PUT, number(300 + value))
+                .detach()
+                .is_empty()
+        );
     }
     within(client.multicast(PUT, number(0)).map_request(|node, _| {
         let id = node.id().get();
@@ -462,7 +577,9 @@ async fn one_way_messages_arrive_once_at_each_node_and_in_its_own_form() {
     }))
     .await
     .expect("up");
-    within(client.multicast(PUT, number(0)).map_request(|_, _| None)).await.expect("nobody");
+    within(client.multicast(PUT, number(0)).map_request(|_, _| None))
+        .await
+        .expect("nobody");
     within(all.flush()).await;
     handled.reached(50 * 8 + 2).await;
     for (index, arrived) in arrived.iter().enumerate() {
@@ -476,7 +593,11 @@ async fn one_way_messages_arrive_once_at_each_node_and_in_its_own_form() {
         if id != 2 {
             expected.push(1000 + id);
         }
-        assert_eq!(*arrived.lock().expect("not poisoned"), expected, "node {id}");
+        assert_eq!(
+            *arrived.lock().expect("not poisoned"),
+            expected,
+            "node {id}"
+        );
     }
     assert!(all.iter().all(|node| node.pending() == 0));
 }
@@ -497,7 +618,10 @@ async fn a_multicast_that_some_nodes_refuse_names_them() {
         }
     };
     assert_eq!(error.kind(), QuorumErrorKind::SendFailure);
-    assert_eq!((error.nodes(), error.replies(), failed(&error)), (3, 2, vec![2]));
+    assert_eq!(
+        (error.nodes(), error.replies(), failed(&error)),
+        (3, 2, vec![2])
+    );
 }
 
 #[tokio::test]
@@ -510,14 +634,29 @@ async fn messages_above_a_limit_fail_and_say_which() {
         payload: vec![7; 5000].into(),
     };
     let method = "test.Test.Echo";
-    let error = within(client.rpc::<_, Number>(&all[0], method, large())).await.expect_err("large");
-    assert_eq!((error.code(), error.outcome()), (Code::ResourceExhausted, Outcome::Refused));
+    let error = within(client.rpc::<_, Number>(&all[0], method, large()))
+        .await
+        .expect_err("large");
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::ResourceExhausted, Outcome::Refused)
+    );
     let own = client.clone().with_max_encoding_message_size(100);
-    let error = within(own.rpc::<_, Number>(&all[0], method, large())).await.expect_err("large");
-    assert_eq!((error.code(), error.outcome()), (Code::ResourceExhausted, Outcome::NotSent));
+    let error = within(own.rpc::<_, Number>(&all[0], method, large()))
+        .await
+        .expect_err("large");
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::ResourceExhausted, Outcome::NotSent)
+    );
     let small = client.with_max_decoding_message_size(1);
-    let error = within(small.rpc::<_, Number>(&all[0], method, number(1))).await.expect_err("large");
-    assert_eq!((error.code(), error.outcome()), (Code::ResourceExhausted, Outcome::Unknown));
+    let error = within(small.rpc::<_, Number>(&all[0], method, number(1)))
+        .await
+        .expect_err("large");
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::ResourceExhausted, Outcome::Unknown)
+    );
     let reply = within(Client::new(&all).rpc::<_, Number>(&all[0], method, number(3))).await;
     assert_eq!(reply.expect("the connection lives on").value, 3);
 }
@@ -533,7 +672,10 @@ async fn large_payloads_arrive_whole() {
                 value,
                 payload: payload.clone().into(),
             };
-            client.quorum_call::<_, Number>("test.Test.Echo", request).all().replies()
+            client
+                .quorum_call::<_, Number>("test.Test.Echo", request)
+                .all()
+                .replies()
         })
         .collect();
     for (value, call) in (0..).zip(calls) {
@@ -563,11 +705,20 @@ async fn metadata_reaches_the_handler_with_request_and_connection() {
         .metadata("Tenant", "blue")
         .connect()
         .expect("legal");
-    within(call(&all, VALUE, 1).metadata("trace", "a").metadata("TRACE", "ü").all())
-        .await
-        .expect("up");
+    within(
+        call(&all, VALUE, 1)
+            .metadata("trace", "a")
+            .metadata("TRACE", "ü")
+            .all(),
+    )
+    .await
+    .expect("up");
     let seen = seen.lock().expect("not poisoned").take();
-    let expected = (vec!["a".to_owned(), "ü".to_owned()], Some("blue".to_owned()), true);
+    let expected = (
+        vec!["a".to_owned(), "ü".to_owned()],
+        Some("blue".to_owned()),
+        true,
+    );
     assert_eq!(seen, Some(expected));
     let error = within(call(&all, VALUE, 1).metadata("trace-bin", "x").all())
         .await
@@ -599,22 +750,43 @@ async fn a_client_for_one_node_calls_that_node() {
     let reply = within(client.quorum_call::<_, Number>(VALUE, number(0)).all()).await;
     assert_eq!(reply.expect("up").value, 20);
     let other = client.on(&all.without(2));
-    let replies = within(other.quorum_call::<_, Number>(VALUE, number(0)).all().replies()).await;
+    let replies = within(
+        other
+            .quorum_call::<_, Number>(VALUE, number(0))
+            .all()
+            .replies(),
+    )
+    .await;
     assert_eq!(replies.expect("up").len(), 2);
 }
 
 #[tokio::test]
 async fn nodes_of_two_pools_can_be_called_together() {
-    let servers = [TestServer::start(values(0)).await, TestServer::start(values(1)).await];
-    let one = Configuration::builder().node(1, servers[0].addr.to_string()).connect().expect("legal");
-    let two = Configuration::builder().node(2, servers[1].addr.to_string()).connect().expect("legal");
+    let servers = [
+        TestServer::start(values(0)).await,
+        TestServer::start(values(1)).await,
+    ];
+    let one = Configuration::builder()
+        .node(1, servers[0].addr.to_string())
+        .connect()
+        .expect("legal");
+    let two = Configuration::builder()
+        .node(2, servers[1].addr.to_string())
+        .connect()
+        .expect("legal");
     let both = one.union(&two).expect("different ids");
     for _ in 0..100 {
-        let replies = within(call(&both, VALUE, 0).all().replies()).await.expect("up");
+        let replies = within(call(&both, VALUE, 0).all().replies())
+            .await
+            .expect("up");
         assert_eq!(replies.len(), 2);
     }
-    let error = within(call(&both, SILENT, 0).timeout(Duration::from_millis(10)).all())
-        .await
-        .expect_err("silent");
+    let error = within(
+        call(&both, SILENT, 0)
+            .timeout(Duration::from_millis(10))
+            .all(),
+    )
+    .await
+    .expect_err("silent");
     assert_eq!(failed(&error), [1, 2]);
 }

@@ -101,9 +101,11 @@ async fn numbered_calls(order: HandlerOrder) {
             let request = number(sent);
             match scramble(sent) % 6 {
                 // One call for each node, so that every node sees every number.
-                0 => rpcs.extend(configuration.iter().map(|node| {
-                    client.rpc::<_, Number>(node, RPC, request.clone()).send()
-                })),
+                0 => rpcs.extend(
+                    configuration
+                        .iter()
+                        .map(|node| client.rpc::<_, Number>(node, RPC, request.clone()).send()),
+                ),
                 1 => unicasts.extend(
                     configuration
                         .iter()
@@ -167,14 +169,17 @@ async fn handlers_start_in_the_order_of_the_calls_with_one_turn_per_server() {
 #[tokio::test]
 async fn queueing_happens_in_the_terminal_and_not_when_it_is_polled() {
     let log = log();
-    let (_servers, configuration) =
-        cluster(1, |_| ordered(log.clone(), Counter::new())).await;
+    let (_servers, configuration) = cluster(1, |_| ordered(log.clone(), Counter::new())).await;
     let client = Client::new(&configuration);
     let first = client.quorum_call::<_, Number>(QUORUM, number(1)).all();
-    let second = client.rpc::<_, Number>(&configuration[0], RPC, number(2)).send();
+    let second = client
+        .rpc::<_, Number>(&configuration[0], RPC, number(2))
+        .send();
     // Built first, queued last.
     let third = client.rpc::<_, Number>(&configuration[0], RPC, number(4));
-    let fourth = client.quorum_call::<_, Number>(QUORUM, number(3)).responses();
+    let fourth = client
+        .quorum_call::<_, Number>(QUORUM, number(3))
+        .responses();
     within(third).await.expect("up");
     within(second).await.expect("up");
     within(first).await.expect("up");
@@ -203,20 +208,25 @@ async fn a_handler_that_does_not_release_lets_no_other_start() {
     let log = log();
     let server = {
         let gate = gate.clone();
-        ordered(log.clone(), Counter::new()).unary("test.Gate.Hold", move |_ctx, request: Number| {
-            let gate = gate.clone();
-            async move {
-                gate.started.add();
-                gate.open.notified().await;
-                Ok::<_, Status>(request)
-            }
-        })
+        ordered(log.clone(), Counter::new()).unary(
+            "test.Gate.Hold",
+            move |_ctx, request: Number| {
+                let gate = gate.clone();
+                async move {
+                    gate.started.add();
+                    gate.open.notified().await;
+                    Ok::<_, Status>(request)
+                }
+            },
+        )
     };
     let server = TestServer::start(server).await;
     let configuration = connect(std::slice::from_ref(&server));
     let client = Client::new(&configuration);
     let node = &configuration[0];
-    let held = client.rpc::<_, Number>(node, "test.Gate.Hold", number(0)).send();
+    let held = client
+        .rpc::<_, Number>(node, "test.Gate.Hold", number(0))
+        .send();
     gate.started.reached(1).await;
     let mut later = client.rpc::<_, Number>(node, RPC, number(1)).send();
     // A second connection is not held up, and its round trip gives the first one time to go wrong.
@@ -250,21 +260,28 @@ async fn a_released_handler_runs_beside_later_ones() {
     let open = Arc::new(Notify::new());
     let server = {
         let open = open.clone();
-        common::echo().unary("test.Gate.Release", move |ctx: ServerCtx, request: Number| {
-            let open = open.clone();
-            async move {
-                ctx.release();
-                open.notified().await;
-                Ok::<_, Status>(request)
-            }
-        })
+        common::echo().unary(
+            "test.Gate.Release",
+            move |ctx: ServerCtx, request: Number| {
+                let open = open.clone();
+                async move {
+                    ctx.release();
+                    open.notified().await;
+                    Ok::<_, Status>(request)
+                }
+            },
+        )
     };
     let server = TestServer::start(server).await;
     let configuration = connect(std::slice::from_ref(&server));
     let client = Client::new(&configuration);
     let node = &configuration[0];
-    let first = client.rpc::<_, Number>(node, "test.Gate.Release", number(1)).send();
-    let second = client.rpc::<_, Number>(node, "test.Test.Echo", number(2)).send();
+    let first = client
+        .rpc::<_, Number>(node, "test.Gate.Release", number(1))
+        .send();
+    let second = client
+        .rpc::<_, Number>(node, "test.Test.Echo", number(2))
+        .send();
     assert_eq!(within(second).await.expect("up").value, 2);
     open.notify_one();
     assert_eq!(within(first).await.expect("up").value, 1);
@@ -279,7 +296,11 @@ async fn a_clone_in_another_task_may_release() {
         let open = open.clone();
         common::echo().unary("test.Gate.Clone", move |ctx: ServerCtx, request: Number| {
             let open = open.clone();
-            let released = released.lock().expect("not poisoned").take().expect("called once");
+            let released = released
+                .lock()
+                .expect("not poisoned")
+                .take()
+                .expect("called once");
             async move {
                 tokio::spawn(async move {
                     let _ = released.await;
@@ -294,8 +315,12 @@ async fn a_clone_in_another_task_may_release() {
     let configuration = connect(std::slice::from_ref(&server));
     let client = Client::new(&configuration);
     let node = &configuration[0];
-    let first = client.rpc::<_, Number>(node, "test.Gate.Clone", number(1)).send();
-    let second = client.rpc::<_, Number>(node, "test.Test.Echo", number(2)).send();
+    let first = client
+        .rpc::<_, Number>(node, "test.Gate.Clone", number(1))
+        .send();
+    let second = client
+        .rpc::<_, Number>(node, "test.Test.Echo", number(2))
+        .send();
     release.send(()).expect("the task waits");
     assert_eq!(within(second).await.expect("up").value, 2);
     open.notify_one();
@@ -325,7 +350,9 @@ async fn dropping_the_context_is_not_a_release() {
     let configuration = connect(std::slice::from_ref(&server));
     let client = Client::new(&configuration);
     let node = &configuration[0];
-    let first = client.rpc::<_, Number>(node, "test.Gate.Drop", number(1)).send();
+    let first = client
+        .rpc::<_, Number>(node, "test.Gate.Drop", number(1))
+        .send();
     let second = client.rpc::<_, Number>(node, RPC, number(2)).send();
     gate.started.reached(1).await;
     let other = connect(std::slice::from_ref(&server));
@@ -449,9 +476,9 @@ async fn one_turn_per_server_serialises_across_clients() {
     let most = Arc::new(AtomicU64::new(0));
     let server = {
         let (running, most) = (running.clone(), most.clone());
-        Server::builder()
-            .order(HandlerOrder::PerServer)
-            .unary(RPC, move |ctx: ServerCtx, request: Number| {
+        Server::builder().order(HandlerOrder::PerServer).unary(
+            RPC,
+            move |ctx: ServerCtx, request: Number| {
                 let (running, most) = (running.clone(), most.clone());
                 async move {
                     let now = running.fetch_add(1, Ordering::SeqCst) + 1;
@@ -463,7 +490,8 @@ async fn one_turn_per_server_serialises_across_clients() {
                     }
                     Ok::<_, Status>(request)
                 }
-            })
+            },
+        )
     };
     let server = Arc::new(TestServer::start(server).await);
     let mut clients = Vec::new();
@@ -496,22 +524,27 @@ async fn a_handler_that_awaited_its_release_may_block_until_a_later_one_has_run(
     let (sender, receiver) = std::sync::mpsc::channel::<()>();
     let receiver = Arc::new(Mutex::new(receiver));
     let server = Server::builder()
-        .unary("test.Block.First", move |ctx: ServerCtx, request: Number| {
-            let receiver = receiver.clone();
-            async move {
-                ctx.release().await;
-                receiver
-                    .lock()
-                    .expect("not poisoned")
-                    .recv_timeout(Duration::from_secs(60))
-                    .map_err(|_| Status::deadline_exceeded("the later handler did not run"))?;
-                Ok(request)
-            }
-        })
+        .unary(
+            "test.Block.First",
+            move |ctx: ServerCtx, request: Number| {
+                let receiver = receiver.clone();
+                async move {
+                    ctx.release().await;
+                    receiver
+                        .lock()
+                        .expect("not poisoned")
+                        .recv_timeout(Duration::from_secs(60))
+                        .map_err(|_| Status::deadline_exceeded("the later handler did not run"))?;
+                    Ok(request)
+                }
+            },
+        )
         .unary("test.Block.Second", move |_ctx, request: Number| {
             let sender = sender.clone();
             async move {
-                sender.send(()).map_err(|_| Status::internal("nobody waits"))?;
+                sender
+                    .send(())
+                    .map_err(|_| Status::internal("nobody waits"))?;
                 Ok::<_, Status>(request)
             }
         });
@@ -520,8 +553,12 @@ async fn a_handler_that_awaited_its_release_may_block_until_a_later_one_has_run(
     let client = Client::new(&configuration);
     let node = &configuration[0];
     for value in 0..100 {
-        let first = client.rpc::<_, Number>(node, "test.Block.First", number(value)).send();
-        let second = client.rpc::<_, Number>(node, "test.Block.Second", number(value)).send();
+        let first = client
+            .rpc::<_, Number>(node, "test.Block.First", number(value))
+            .send();
+        let second = client
+            .rpc::<_, Number>(node, "test.Block.Second", number(value))
+            .send();
         within(first).await.expect("the later handler ran");
         within(second).await.expect("up");
     }
@@ -536,23 +573,30 @@ async fn a_request_that_comes_while_a_released_handler_blocks_is_handled() {
     let server = {
         let blocked = blocked.clone();
         Server::builder()
-            .unary("test.Block.First", move |ctx: ServerCtx, request: Number| {
-                let (receiver, blocked) = (receiver.clone(), blocked.clone());
-                async move {
-                    ctx.release().await;
-                    blocked.add();
-                    receiver
-                        .lock()
-                        .expect("not poisoned")
-                        .recv_timeout(Duration::from_secs(60))
-                        .map_err(|_| Status::deadline_exceeded("the later handler did not run"))?;
-                    Ok(request)
-                }
-            })
+            .unary(
+                "test.Block.First",
+                move |ctx: ServerCtx, request: Number| {
+                    let (receiver, blocked) = (receiver.clone(), blocked.clone());
+                    async move {
+                        ctx.release().await;
+                        blocked.add();
+                        receiver
+                            .lock()
+                            .expect("not poisoned")
+                            .recv_timeout(Duration::from_secs(60))
+                            .map_err(|_| {
+                                Status::deadline_exceeded("the later handler did not run")
+                            })?;
+                        Ok(request)
+                    }
+                },
+            )
             .unary("test.Block.Second", move |_ctx, request: Number| {
                 let sender = sender.clone();
                 async move {
-                    sender.send(()).map_err(|_| Status::internal("nobody waits"))?;
+                    sender
+                        .send(())
+                        .map_err(|_| Status::internal("nobody waits"))?;
                     Ok::<_, Status>(request)
                 }
             })
@@ -562,9 +606,13 @@ async fn a_request_that_comes_while_a_released_handler_blocks_is_handled() {
     let client = Client::new(&configuration);
     let node = &configuration[0];
     for value in 0..50 {
-        let first = client.rpc::<_, Number>(node, "test.Block.First", number(value)).send();
+        let first = client
+            .rpc::<_, Number>(node, "test.Block.First", number(value))
+            .send();
         blocked.reached(value + 1).await;
-        let second = client.rpc::<_, Number>(node, "test.Block.Second", number(value)).send();
+        let second = client
+            .rpc::<_, Number>(node, "test.Block.Second", number(value))
+            .send();
         within(first).await.expect("the later handler ran");
         within(second).await.expect("up");
     }
@@ -583,11 +631,14 @@ fn a_handler_that_blocks_its_thread_delays_no_reply_of_its_connection() {
     let (unblock, blocked) = std::sync::mpsc::channel::<()>();
     let blocked = Arc::new(Mutex::new(blocked));
     let server = Server::builder()
-        .unary("test.Block.Later", |ctx: ServerCtx, request: Number| async move {
-            ctx.release();
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            Ok::<_, Status>(request)
-        })
+        .unary(
+            "test.Block.Later",
+            |ctx: ServerCtx, request: Number| async move {
+                ctx.release();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                Ok::<_, Status>(request)
+            },
+        )
         .unary("test.Block.Thread", move |_ctx, request: Number| {
             let blocked = blocked.clone();
             async move {
@@ -599,7 +650,9 @@ fn a_handler_that_blocks_its_thread_delays_no_reply_of_its_connection() {
                 Ok(request)
             }
         })
-        .unary("test.Test.Echo", |_ctx, request: Number| async move { Ok::<_, Status>(request) });
+        .unary("test.Test.Echo", |_ctx, request: Number| async move {
+            Ok::<_, Status>(request)
+        });
     let server = runtime.block_on(TestServer::start(server));
     let client_runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -629,11 +682,15 @@ fn a_handler_that_blocks_its_thread_delays_no_reply_of_its_connection() {
 async fn a_call_that_nobody_awaits_is_made_and_its_turn_is_its_own() {
     let handled = Counter::new();
     let log = log();
-    let (_servers, configuration) =
-        cluster(1, |_| ordered(log.clone(), handled.clone())).await;
+    let (_servers, configuration) = cluster(1, |_| ordered(log.clone(), handled.clone())).await;
     let client = Client::new(&configuration);
     for value in 0..100 {
-        assert!(client.multicast(MULTICAST, number(value)).detach().is_empty());
+        assert!(
+            client
+                .multicast(MULTICAST, number(value))
+                .detach()
+                .is_empty()
+        );
     }
     handled.reached(100).await;
     assert_eq!(seen(&log), (0..100).collect::<Vec<_>>());

@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,7 +11,9 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use common::{Counter, Number, TestServer, echo, number, within};
-use gorums::{Client, Code, Configuration, NodeState, Outcome, Server, ServerBuilder, ServerCtx, Status};
+use gorums::{
+    Client, Code, Configuration, NodeState, Outcome, Server, ServerBuilder, ServerCtx, Status,
+};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
@@ -104,7 +105,9 @@ impl Envelope {
     }
 
     fn number(&self) -> u64 {
-        Number::decode(self.payload.clone()).expect("a number").value
+        Number::decode(self.payload.clone())
+            .expect("a number")
+            .value
     }
 
     /// The code and the message of an error.
@@ -157,7 +160,9 @@ impl Reader {
     /// The trailers of a stream that says no more.
     async fn trailers(&mut self) -> HeaderMap {
         assert_eq!(self.next().await, None);
-        let trailers = within(self.recv.trailers()).await.expect("the stream is up");
+        let trailers = within(self.recv.trailers())
+            .await
+            .expect("the stream is up");
         trailers.expect("a gRPC stream ends with trailers")
     }
 }
@@ -185,6 +190,8 @@ fn stream_request() -> Request<()> {
 struct RawClient {
     requests: SendRequest<Bytes>,
     ping_pong: PingPong,
+    /// A ping is on its way.
+    pinging: bool,
     /// Ends with the connection.
     connection: JoinHandle<Result<(), h2::Error>>,
 }
@@ -204,6 +211,7 @@ impl RawClient {
         Self {
             requests,
             ping_pong,
+            pinging: false,
             connection,
         }
     }
@@ -229,14 +237,28 @@ impl RawClient {
     /// The answer to a request that opens no stream, which is all in its head.
     async fn refusal(&mut self, request: Request<()>) -> Response<()> {
         let mut stream = self.request(request);
-        let response = within(&mut stream.head).await.expect("the connection is up");
+        let response = within(&mut stream.head)
+            .await
+            .expect("the connection is up");
         assert!(response.body().is_end_stream());
         response.map(|_| ())
     }
 
+    /// Ready when the server has answered a ping that was sent after the last time this was ready.
+    fn poll_ping(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.pinging {
+            let sent = self.ping_pong.send_ping(Ping::opaque());
+            sent.expect("the connection is up");
+            self.pinging = true;
+        }
+        let pong = ready!(self.ping_pong.poll_pong(cx));
+        pong.expect("the connection is up");
+        self.pinging = false;
+        Poll::Ready(())
+    }
+
     async fn ping(&mut self) {
-        let pong = self.ping_pong.ping(Ping::opaque());
-        within(pong).await.expect("the connection is up");
+        within(poll_fn(|cx| self.poll_ping(cx))).await;
     }
 }
 
@@ -284,7 +306,9 @@ impl RawStream {
         self.send.reserve_capacity(bytes);
         while self.send.capacity() < bytes {
             let granted = ready!(self.send.poll_capacity(cx));
-            granted.expect("the stream is up").expect("the stream is up");
+            granted
+                .expect("the stream is up")
+                .expect("the stream is up");
         }
         Poll::Ready(())
     }
@@ -296,21 +320,20 @@ impl RawStream {
     /// False where the server holds its client back: it has seen all that was sent, and gives no
     /// leave for more.
     async fn may_send_at_once(&mut self, client: &mut RawClient, bytes: usize) -> bool {
-        // Leave that is given for what was sent before a ping comes before the pong of the second
-        // ping after it.
-        for _ in 0..3 {
-            let mut pong = std::pin::pin!(client.ping());
-            let may_send = poll_fn(|cx| {
+        // One ping may be on its way already. Leave that is given for what was sent before a ping
+        // comes before the pong of the second one after it.
+        let mut pongs = 0;
+        let may_send = poll_fn(|cx| {
+            while pongs < 4 {
                 if self.poll_may_send(cx, bytes).is_ready() {
                     return Poll::Ready(true);
                 }
-                pong.as_mut().poll(cx).map(|()| false)
-            });
-            if may_send.await {
-                return true;
+                ready!(client.poll_ping(cx));
+                pongs += 1;
             }
-        }
-        false
+            Poll::Ready(false)
+        });
+        within(may_send).await
     }
 }
 
@@ -362,7 +385,9 @@ impl RawServer {
     /// A connection and the stream that the client opens on it.
     async fn accept_with(&self, builder: &h2::server::Builder) -> RawPeer {
         let tcp = self.accept_tcp().await;
-        let mut h2 = within(builder.handshake::<_, Bytes>(tcp)).await.expect("HTTP/2");
+        let mut h2 = within(builder.handshake::<_, Bytes>(tcp))
+            .await
+            .expect("HTTP/2");
         let (streams, mut opened) = mpsc::unbounded_channel::<Accepted>();
         let (goodbye, mut said) = mpsc::unbounded_channel();
         tokio::spawn(poll_fn(move |cx| {
@@ -408,6 +433,11 @@ impl RawPeer {
         RawReplies(send.expect("the stream is up"))
     }
 
+    /// Waits until the client has closed the connection.
+    async fn client_is_gone(&mut self) {
+        while let Some(Ok(_)) = within(self.requests.recv.data()).await {}
+    }
+
     /// Answers with a head and nothing else.
     fn refuse(&mut self, head: Response<()>) {
         self.respond
@@ -420,7 +450,9 @@ struct RawReplies(SendStream<Bytes>);
 
 impl RawReplies {
     fn send_bytes(&mut self, bytes: impl Into<Bytes>) {
-        self.0.send_data(bytes.into(), false).expect("the stream is up");
+        self.0
+            .send_data(bytes.into(), false)
+            .expect("the stream is up");
     }
 
     fn send(&mut self, envelope: &Envelope) {
@@ -457,7 +489,9 @@ async fn an_unknown_path_is_unimplemented() {
     let server = TestServer::start(echo()).await;
     let mut client = RawClient::connect(server.addr).await;
     let mut request = stream_request();
-    *request.uri_mut() = "http://gorums/proto.Storage/ReadRPC".parse().expect("a URI");
+    *request.uri_mut() = "http://gorums/proto.Storage/ReadRPC"
+        .parse()
+        .expect("a URI");
     let response = client.refusal(request).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["content-type"], "application/grpc");
@@ -675,7 +709,9 @@ async fn a_payload_that_cannot_be_decoded_is_an_invalid_argument_and_the_stream_
     let mut replies = stream.reader().await;
     // A field that ends before its value.
     let payload = Bytes::from_static(&[0x08]);
-    let reason = Number::decode(payload.clone()).expect_err("no number").to_string();
+    let reason = Number::decode(payload.clone())
+        .expect_err("no number")
+        .to_string();
     stream.send(&Envelope {
         payload,
         ..envelope(1, ECHO, 0)
@@ -683,7 +719,10 @@ async fn a_payload_that_cannot_be_decoded_is_an_invalid_argument_and_the_stream_
     let reply = replies.expect().await;
     let (code, message) = reply.error();
     assert_eq!((reply.id, code), (1, 3));
-    assert!(message.contains(&reason), "{message:?} does not say {reason:?}");
+    assert!(
+        message.contains(&reason),
+        "{message:?} does not say {reason:?}"
+    );
     stream.call(&mut replies, 2).await;
 }
 
@@ -875,7 +914,11 @@ async fn messages_may_be_cut_anywhere_into_frames() {
     let server = TestServer::start(echo()).await;
     let mut stream = RawClient::connect(server.addr).await.open();
     let mut replies = stream.reader().await;
-    let messages = [envelope(1, ECHO, 300), envelope(2, ECHO, 0), envelope(3, ECHO, 5)];
+    let messages = [
+        envelope(1, ECHO, 300),
+        envelope(2, ECHO, 0),
+        envelope(3, ECHO, 5),
+    ];
     let bytes: Vec<u8> = messages.iter().flat_map(Envelope::framed).collect();
     let bytes = Bytes::from(bytes);
     let mut frames: Vec<Vec<Bytes>> = (0..=bytes.len())
@@ -970,7 +1013,10 @@ async fn a_peer_that_reads_no_replies_holds_up_its_own_handlers_only() {
         assert_eq!(others.expect().await.number(), id);
     }
     let started = started.get() - 100;
-    assert!(started < 50, "{started} handlers started, and nobody reads their replies");
+    assert!(
+        started < 50,
+        "{started} handlers started, and nobody reads their replies"
+    );
     for id in 1..=REQUESTS {
         let reply = replies.expect().await;
         assert_eq!((reply.id, reply.number()), (id, id));
@@ -1086,4 +1132,379 @@ async fn one_way_calls_need_no_response_head_at_all() {
         assert_eq!(requests.expect().await.number(), value);
         assert_eq!(requests.expect().await.number(), value);
     }
+}
+
+#[tokio::test]
+async fn replies_with_unknown_ids_and_second_replies_are_ignored() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let calls: Vec<_> = (0..3).map(|value| caller.call(value)).collect();
+    let mut peer = server.accept().await;
+    let mut replies = peer.respond();
+    for call in calls {
+        let request = peer.requests.expect().await;
+        for id in [0, request.id + 1000, !HIGH_BIT] {
+            replies.send(&envelope(id, ECHO, 99));
+        }
+        replies.send(&request);
+        replies.send(&envelope(request.id, ECHO, 99));
+        replies.send(&envelope(request.id, ECHO, 99));
+        let reply = within(call).await.expect("answered");
+        assert_eq!(reply.value, request.number());
+    }
+    assert_eq!(configuration[0].pending(), 0);
+    assert_eq!(configuration[0].state(), NodeState::Connected);
+}
+
+#[tokio::test]
+async fn a_reply_of_another_method_fails_its_call_only() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let calls = [caller.call(1), caller.call(2)];
+    let mut peer = server.accept().await;
+    let mut replies = peer.respond();
+    let [first, second] = calls;
+    let request = peer.requests.expect().await;
+    replies.send(&envelope(request.id, "test.Test.Other", 1));
+    let error = within(first).await.expect_err("that was no answer");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    let text = error.to_string();
+    assert!(
+        text.contains(ECHO) && text.contains("test.Test.Other"),
+        "{text}"
+    );
+    replies.send(&peer.requests.expect().await);
+    assert_eq!(within(second).await.expect("answered").value, 2);
+}
+
+#[tokio::test]
+async fn an_error_reply_arrives_whole() {
+    let (server, configuration) = RawServer::start().await;
+    let call = Caller::new(&configuration).call(1);
+    let mut peer = server.accept().await;
+    let mut replies = peer.respond();
+    let details = vec![
+        Any {
+            type_url: "type.googleapis.com/test.Detail".to_owned(),
+            value: vec![1, 2, 3],
+        },
+        Any::default(),
+    ];
+    let request = peer.requests.expect().await;
+    replies.send(&Envelope {
+        status: Some(WireStatus {
+            code: 5,
+            message: "abc\u{fc}".to_owned(),
+            details: details.clone(),
+        }),
+        ..envelope(request.id, ECHO, 0)
+    });
+    let error = within(call).await.expect_err("refused");
+    assert_eq!(error.outcome(), Outcome::Refused);
+    let status = error.status();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::NotFound, "abc\u{fc}")
+    );
+    assert_eq!(status.details(), details);
+}
+
+#[tokio::test]
+async fn a_status_with_code_0_is_success() {
+    let (server, configuration) = RawServer::start().await;
+    let call = Caller::new(&configuration).call(1);
+    let mut peer = server.accept().await;
+    let mut replies = peer.respond();
+    let mut reply = peer.requests.expect().await;
+    reply.status = Some(WireStatus::default());
+    replies.send(&reply);
+    assert_eq!(within(call).await.expect("answered").value, 1);
+}
+
+#[tokio::test]
+async fn replies_may_be_cut_and_joined_anywhere() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let mut accepted = None;
+    for cut in 0.. {
+        let calls: Vec<_> = (0..3).map(|value| caller.call(value)).collect();
+        if accepted.is_none() {
+            let mut peer = server.accept().await;
+            let replies = peer.respond();
+            accepted = Some((peer, replies));
+        }
+        let (peer, replies) = accepted.as_mut().expect("accepted");
+        let mut bytes = BytesMut::new();
+        for _ in 0..3 {
+            bytes.put(peer.requests.expect().await.framed());
+        }
+        let mut bytes = bytes.freeze();
+        let end = cut >= bytes.len();
+        let first = bytes.split_to(cut.min(bytes.len()));
+        for frame in [first, bytes] {
+            if !frame.is_empty() {
+                replies.send_bytes(frame);
+            }
+        }
+        for (value, call) in (0..).zip(calls) {
+            assert_eq!(within(call).await.expect("answered").value, value);
+        }
+        if end {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reply_above_the_limit_fails_its_call_only() {
+    let server = RawServer::listen().await;
+    let configuration = Configuration::builder()
+        .nodes([server.addr().to_string()])
+        .max_decoding_message_size(10_000)
+        .connect()
+        .expect("a legal address");
+    let caller = Caller::new(&configuration);
+    let calls = [caller.call(1), caller.call(2)];
+    let mut peer = server.accept().await;
+    let mut replies = peer.respond();
+    let [first, second] = calls;
+    let request = peer.requests.expect().await;
+    replies.send(&envelope_of_size(request.id, ECHO, 60_000));
+    let error = within(first).await.expect_err("too large");
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert!(error.to_string().contains("10000"), "{error}");
+    replies.send(&peer.requests.expect().await);
+    assert_eq!(within(second).await.expect("answered").value, 2);
+}
+
+#[tokio::test]
+async fn large_requests_pass_a_small_window() {
+    let (server, configuration) = RawServer::start().await;
+    let client = Client::new(&configuration);
+    let request = Number {
+        value: 1,
+        payload: Bytes::from(vec![7; 1_000_000]),
+    };
+    let call = client
+        .rpc::<Number, Number>(&configuration[0], ECHO, request.clone())
+        .send();
+    let mut peer = server.accept().await;
+    let received = peer.requests.expect().await;
+    assert_eq!(Number::decode(received.payload.clone()), Ok(request));
+    let mut replies = peer.respond();
+    replies.send(&envelope(received.id, ECHO, 2));
+    assert_eq!(within(call).await.expect("answered").value, 2);
+}
+
+/// The client's next call reaches the next connection.
+async fn expect_reconnect(server: &RawServer, caller: &Caller) {
+    let call = caller.call(77);
+    let mut peer = server.accept().await;
+    let mut replies = peer.respond();
+    replies.send(&peer.requests.expect().await);
+    assert_eq!(within(call).await.expect("answered").value, 77);
+}
+
+#[tokio::test]
+async fn trailers_fail_written_calls_with_their_status() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let calls = [caller.call(1), caller.call(2), caller.call(3)];
+    let mut peer = server.accept().await;
+    let mut replies = peer.respond();
+    let [answered, second, third] = calls;
+    for value in 1..=3 {
+        let request = peer.requests.expect().await;
+        assert_eq!(request.number(), value);
+        if value == 1 {
+            replies.send(&request);
+        }
+    }
+    replies.end("8", "too%20much");
+    assert_eq!(within(answered).await.expect("answered").value, 1);
+    for call in [second, third] {
+        let error = within(call).await.expect_err("the stream has ended");
+        assert_eq!(error.outcome(), Outcome::Unknown);
+        assert_eq!(error.code(), Code::ResourceExhausted);
+        assert_eq!(error.status().message(), "too much");
+    }
+    assert_eq!(configuration[0].pending(), 0);
+    drop((peer, replies));
+    expect_reconnect(&server, &caller).await;
+}
+
+#[tokio::test]
+async fn an_end_with_status_0_fails_written_calls_too() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let call = caller.call(1);
+    let mut peer = server.accept().await;
+    peer.requests.expect().await;
+    peer.respond().end("0", "");
+    let error = within(call).await.expect_err("the stream has ended");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    assert_eq!(error.code(), Code::Unavailable);
+    expect_reconnect(&server, &caller).await;
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_the_stream_is_quoted() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let head = |status: u16, headers: &[(&str, &str)]| {
+        let mut head = Response::builder().status(status);
+        for (name, value) in headers {
+            head = head.header(*name, *value);
+        }
+        head.body(()).expect("well-formed")
+    };
+    let grpc = ("content-type", "application/grpc");
+    for (head, code, says) in [
+        (head(404, &[]), Code::Unavailable, "404"),
+        (head(503, &[grpc]), Code::Unavailable, "503"),
+        (
+            head(200, &[("content-type", "text/html")]),
+            Code::Unavailable,
+            "not gRPC",
+        ),
+        (
+            head(
+                200,
+                &[
+                    grpc,
+                    ("grpc-status", "12"),
+                    ("grpc-message", "unknown service"),
+                ],
+            ),
+            Code::Unimplemented,
+            "unknown service",
+        ),
+    ] {
+        let call = caller.call(1);
+        let mut peer = server.accept().await;
+        // The request is written: what becomes of it is not known.
+        peer.requests.expect().await;
+        peer.refuse(head);
+        let error = within(call).await.expect_err("there is no stream");
+        assert_eq!((error.outcome(), error.code()), (Outcome::Unknown, code));
+        assert!(
+            error.to_string().contains(says),
+            "{error} does not say {says:?}"
+        );
+        let last = configuration[0].last_error().expect("it failed");
+        assert!(
+            last.message().contains(says),
+            "{last} does not say {says:?}"
+        );
+    }
+    expect_reconnect(&server, &caller).await;
+}
+
+#[tokio::test]
+async fn a_reset_by_the_server_fails_written_calls() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let call = caller.call(1);
+    let mut peer = server.accept().await;
+    peer.requests.expect().await;
+    peer.respond().0.send_reset(Reason::INTERNAL_ERROR);
+    let error = within(call).await.expect_err("the stream was reset");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    assert_eq!(error.code(), Code::Unavailable);
+    expect_reconnect(&server, &caller).await;
+}
+
+#[tokio::test]
+async fn a_server_that_closes_right_after_accepting_fails_calls_and_is_tried_again() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    for _ in 0..3 {
+        let call = caller.call(1);
+        drop(server.accept_tcp().await);
+        let error = within(call).await.expect_err("the connection was closed");
+        assert_eq!(error.code(), Code::Unavailable);
+        assert_ne!(error.outcome(), Outcome::Refused);
+    }
+    expect_reconnect(&server, &caller).await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_speak_http_2_fails_calls() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let call = caller.call(1);
+    let mut tcp = server.accept_tcp().await;
+    tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        .await
+        .expect("connected");
+    let error = within(call).await.expect_err("no HTTP/2");
+    assert_eq!(error.code(), Code::Unavailable);
+    drop(tcp);
+    expect_reconnect(&server, &caller).await;
+}
+
+#[tokio::test]
+async fn after_a_graceful_goaway_calls_under_way_are_answered() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let call = caller.call(1);
+    let mut peer = server.accept().await;
+    let request = peer.requests.expect().await;
+    let mut replies = peer.respond();
+    peer.goodbye.send(Goodbye::Graceful).expect("connected");
+    replies.send(&request);
+    assert_eq!(within(call).await.expect("answered").value, 1);
+    replies.end("14", "shutting down");
+    peer.client_is_gone().await;
+    expect_reconnect(&server, &caller).await;
+}
+
+#[tokio::test]
+async fn a_goaway_with_an_error_fails_written_calls() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let call = caller.call(1);
+    let mut peer = server.accept().await;
+    peer.requests.expect().await;
+    let goodbye = Goodbye::Abrupt(Reason::ENHANCE_YOUR_CALM);
+    peer.goodbye.send(goodbye).expect("connected");
+    let error = within(call).await.expect_err("the connection has ended");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    assert_eq!(error.code(), Code::Unavailable);
+    expect_reconnect(&server, &caller).await;
+}
+
+#[tokio::test]
+async fn a_call_by_the_server_is_unimplemented_and_the_stream_goes_on() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let mut peer = server.accept().await;
+    let mut replies = peer.respond();
+    for id in [HIGH_BIT | 1, u64::MAX] {
+        replies.send(&envelope(id, "test.Test.Back", 1));
+        let answer = peer.requests.expect().await;
+        assert_eq!((answer.id, answer.method.as_str()), (id, "test.Test.Back"));
+        let message = "no handler registered for method test.Test.Back";
+        assert_eq!(answer.error(), (12, message));
+    }
+    let call = caller.call(1);
+    replies.send(&peer.requests.expect().await);
+    assert_eq!(within(call).await.expect("answered").value, 1);
+}
+
+#[tokio::test]
+async fn a_malformed_reply_ends_the_connection_and_fails_written_calls() {
+    let (server, configuration) = RawServer::start().await;
+    let caller = Caller::new(&configuration);
+    let call = caller.call(1);
+    let mut peer = server.accept().await;
+    peer.requests.expect().await;
+    peer.respond().send_bytes(framed(&[0x2a, 9, 1]));
+    let error = within(call).await.expect_err("malformed");
+    assert_eq!(
+        (error.outcome(), error.code()),
+        (Outcome::Unknown, Code::Internal)
+    );
+    assert!(error.to_string().contains("malformed"), "{error}");
+    expect_reconnect(&server, &caller).await;
 }

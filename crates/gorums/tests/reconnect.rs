@@ -200,7 +200,9 @@ async fn while_connecting_a_call_waits_for_the_connection() {
     let log = Log::new();
     let _server = serve(&network, NODE, noting(&log)).await;
     let (configuration, client) = alone(&network);
-    let calls: Vec<_> = (1..=3).map(|value| send(&client, ECHO, number(value))).collect();
+    let calls: Vec<_> = (1..=3)
+        .map(|value| send(&client, ECHO, number(value)))
+        .collect();
     tokio::time::sleep(SECOND).await;
     assert_eq!(configuration[0].state(), NodeState::Connecting);
     assert_eq!(configuration[0].pending(), 3);
@@ -219,7 +221,9 @@ async fn while_connecting_a_call_ends_at_its_deadline() {
     let (configuration, client) = alone(&network);
     let begin = Instant::now();
     let node = &configuration[0];
-    let call = client.rpc::<Number, Number>(node, ECHO, number(1)).timeout(SECOND);
+    let call = client
+        .rpc::<Number, Number>(node, ECHO, number(1))
+        .timeout(SECOND);
     let error = failure(call.send()).await;
     assert_eq!(
         (error.outcome(), error.code()),
@@ -248,7 +252,10 @@ async fn while_connecting_a_call_without_deadline_ends_with_the_attempt() {
     let second = send(&client, ECHO, number(2));
     for call in [first, second] {
         let error = failure(call).await;
-        assert_eq!((error.outcome(), error.code()), (Outcome::NotSent, Code::Unavailable));
+        assert_eq!(
+            (error.outcome(), error.code()),
+            (Outcome::NotSent, Code::Unavailable)
+        );
         assert!(error.status().message().contains("3s"), "{error}");
     }
     let took = begin.elapsed();
@@ -267,9 +274,15 @@ async fn a_refused_part_fails_and_names_the_address_and_the_cause() {
         .connect()
         .expect("a legal address");
     let error = failure(send(&Client::new(&configuration), ECHO, number(1))).await;
-    assert_eq!((error.outcome(), error.code()), (Outcome::NotSent, Code::Unavailable));
+    assert_eq!(
+        (error.outcome(), error.code()),
+        (Outcome::NotSent, Code::Unavailable)
+    );
     let text = error.to_string();
-    assert!(text.starts_with(&format!("node 7 ({addr}): not sent: ")), "{text}");
+    assert!(
+        text.starts_with(&format!("node 7 ({addr}): not sent: ")),
+        "{text}"
+    );
     assert!(text.contains("refused"), "{text}");
     let last = configuration[0].last_error().expect("it is kept");
     assert_eq!(last.message(), error.status().message());
@@ -299,7 +312,10 @@ async fn a_refused_part_fails_at_once_and_delays_nobody() {
     let [failure] = error.failures() else {
         panic!("one failure: {error}");
     };
-    assert_eq!((failure.address(), failure.outcome()), ("c:1", Outcome::NotSent));
+    assert_eq!(
+        (failure.address(), failure.outcome()),
+        ("c:1", Outcome::NotSent)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,7 +330,9 @@ async fn a_call_that_comes_during_a_refused_attempt_gets_one_of_its_own() {
     network.set(NODE, Manner::Normal);
     assert_eq!(failure(before).await.outcome(), Outcome::NotSent);
     let _server = serve(&network, NODE, echo()).await;
-    let reply = within(during).await.expect("the server was there for its attempt");
+    let reply = within(during)
+        .await
+        .expect("the server was there for its attempt");
     assert_eq!(reply.value, 2);
     assert_eq!(network.attempts(NODE).len(), 2);
 }
@@ -345,7 +363,9 @@ async fn a_call_does_not_wait_for_the_pause_to_end() {
 async fn a_call_asks_for_one_attempt_only() {
     let network = Network::new();
     let (_configuration, client) = backing_off(&network).await;
-    let calls: Vec<_> = (0..100).map(|value| send(&client, ECHO, number(value))).collect();
+    let calls: Vec<_> = (0..100)
+        .map(|value| send(&client, ECHO, number(value)))
+        .collect();
     for call in calls {
         assert_eq!(failure(call).await.outcome(), Outcome::NotSent);
     }
@@ -379,7 +399,10 @@ fn assert_pauses_grow(attempts: &[Instant]) {
     for pause in &pauses {
         assert!(*pause >= INTERVAL && *pause <= 6 * SECOND, "{pauses:?}");
     }
-    assert!(pauses.last().is_some_and(|pause| *pause >= 4 * SECOND), "{pauses:?}");
+    assert!(
+        pauses.last().is_some_and(|pause| *pause >= 4 * SECOND),
+        "{pauses:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -408,7 +431,10 @@ async fn a_node_that_turns_the_client_away_is_asked_ever_more_seldom() {
     network.attempted(NODE, 15).await;
     assert_pauses_grow(&network.attempts(NODE));
     let error = configuration[0].last_error().expect("it was turned away");
-    assert_eq!((error.code(), error.message()), (Code::PermissionDenied, "not you"));
+    assert_eq!(
+        (error.code(), error.message()),
+        (Code::PermissionDenied, "not you")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -452,7 +478,10 @@ async fn a_call_that_was_written_fails_with_an_unknown_outcome() {
     let (_server, _log, configuration, _client, held) = stalled(&network).await;
     network.cut(NODE);
     let error = failure(held).await;
-    assert_eq!((error.outcome(), error.code()), (Outcome::Unknown, Code::Unavailable));
+    assert_eq!(
+        (error.outcome(), error.code()),
+        (Outcome::Unknown, Code::Unavailable)
+    );
     assert!(error.to_string().contains("reset by the test"), "{error}");
     assert_eq!(configuration[0].pending(), 0);
 }
@@ -460,7 +489,9 @@ async fn a_call_that_was_written_fails_with_an_unknown_outcome() {
 /// Queues calls 1 to 6: three of them the connection has taken, as one batch, and the other three
 /// wait behind it. Of the first a few bytes may be on their way.
 async fn two_batches(client: &Client) -> Vec<Unary<Number>> {
-    let mut calls: Vec<_> = (1..=3).map(|value| send(client, ECHO, large(value))).collect();
+    let mut calls: Vec<_> = (1..=3)
+        .map(|value| send(client, ECHO, large(value)))
+        .collect();
     settle().await;
     calls.extend((4..=6).map(|value| send(client, ECHO, large(value))));
     settle().await;
@@ -493,7 +524,10 @@ async fn calls_that_were_not_written_wait_for_the_next_attempt_only() {
     assert_eq!(failure(calls.remove(0)).await.outcome(), Outcome::Unknown);
     for call in calls {
         let error = failure(call).await;
-        assert_eq!((error.outcome(), error.code()), (Outcome::NotSent, Code::Unavailable));
+        assert_eq!(
+            (error.outcome(), error.code()),
+            (Outcome::NotSent, Code::Unavailable)
+        );
         assert!(error.to_string().contains("connection refused"), "{error}");
     }
     assert_eq!(network.attempts(NODE).len(), 2);
@@ -554,7 +588,10 @@ async fn a_broken_stream_fails_the_parts_of_its_own_node_only() {
     network.cut("b:1");
     let response = within(responses.next()).await.expect("one failed");
     let error = response.result.expect_err("it was cut");
-    assert_eq!((error.address(), error.outcome()), ("b:1", Outcome::Unknown));
+    assert_eq!(
+        (error.address(), error.outcome()),
+        ("b:1", Outcome::Unknown)
+    );
     settle().await;
     assert_eq!(responses.outstanding(), 2);
     let pending: Vec<_> = configuration.iter().map(|node| node.pending()).collect();
@@ -740,7 +777,10 @@ async fn assert_calls_fail(configuration: &Configuration) {
     let client = Client::new(configuration);
     let node = &configuration[0];
     let error = failure(send(&client, ECHO, number(1))).await;
-    assert_eq!((error.outcome(), error.code()), (Outcome::NotSent, Code::Unavailable));
+    assert_eq!(
+        (error.outcome(), error.code()),
+        (Outcome::NotSent, Code::Unavailable)
+    );
     let call = client.quorum_call::<Number, Number>(ECHO, number(1));
     let error = within(call.majority()).await.expect_err("closed");
     assert_eq!(error.kind(), QuorumErrorKind::Closed);
@@ -770,7 +810,10 @@ async fn when_the_runtime_ends_calls_that_wait_fail() {
     log.count.reached(1).await;
     runtime.shutdown_background();
     let error = failure(held).await;
-    assert_eq!((error.outcome(), error.code()), (Outcome::Unknown, Code::Unavailable));
+    assert_eq!(
+        (error.outcome(), error.code()),
+        (Outcome::Unknown, Code::Unavailable)
+    );
 }
 
 #[tokio::test]

@@ -66,7 +66,11 @@ async fn a_request_that_was_given_up_while_it_waited_is_handled_as_cancelled() {
     let server = TestServer::start(cancellable(&started, &cancelled)).await;
     let all = one(&server);
     let client = Client::new(&all);
-    let rpc = |method, value| client.rpc::<_, Number>(&all[0], method, number(value)).send();
+    let rpc = |method, value| {
+        client
+            .rpc::<_, Number>(&all[0], method, number(value))
+            .send()
+    };
     let holding = rpc(HOLD, 0);
     let waiting = rpc(HOLD, 0);
     let last = rpc(ECHO, 7);
@@ -83,8 +87,12 @@ async fn a_timeout_is_told_to_the_handler() {
     let server = TestServer::start(cancellable(&started, &cancelled)).await;
     let all = one(&server);
     let client = Client::new(&all);
-    within(client.rpc::<_, Number>(&all[0], ECHO, number(0))).await.expect("connected");
-    let call = client.quorum_call::<_, Number>(HOLD, number(1)).timeout(Duration::from_millis(50));
+    within(client.rpc::<_, Number>(&all[0], ECHO, number(0)))
+        .await
+        .expect("connected");
+    let call = client
+        .quorum_call::<_, Number>(HOLD, number(1))
+        .timeout(Duration::from_millis(50));
     within(call.all()).await.expect_err("it waits for ever");
     // A server that was too slow to start it in time is told all the same.
     cancelled.reached(1).await;
@@ -121,13 +129,17 @@ async fn interceptors_run_in_order_and_in_reverse_order_out() {
             let log = log.clone();
             async move {
                 let mut request: Number = incoming.decode()?;
-                log.lock().expect("not poisoned").push(format!("{name} in {}", request.value));
+                log.lock()
+                    .expect("not poisoned")
+                    .push(format!("{name} in {}", request.value));
                 request.value += 1;
                 incoming.encode(&request);
                 incoming.set_value(name);
                 let reply = next.run(incoming).await?;
                 let mut message: Number = reply.decode()?;
-                log.lock().expect("not poisoned").push(format!("{name} out {}", message.value));
+                log.lock()
+                    .expect("not poisoned")
+                    .push(format!("{name} out {}", message.value));
                 message.value *= 2;
                 Ok(Reply::message(&message))
             }
@@ -146,7 +158,10 @@ async fn interceptors_run_in_order_and_in_reverse_order_out() {
     let all = one(&server);
     let reply = within(Client::new(&all).rpc::<_, Number>(&all[0], ECHO, number(10))).await;
     assert_eq!(reply.expect("up").value, 48);
-    assert_eq!(*log.lock().expect("not poisoned"), ["a in 10", "b in 11", "b out 12", "a out 24"]);
+    assert_eq!(
+        *log.lock().expect("not poisoned"),
+        ["a in 10", "b in 11", "b out 12", "a out 24"]
+    );
 }
 
 #[tokio::test]
@@ -172,11 +187,22 @@ async fn an_interceptor_rejects_releases_and_sees_what_no_handler_does() {
     let server = TestServer::start(server).await;
     let all = one(&server);
     let client = Client::new(&all);
-    let rejected = client.rpc::<_, Number>(&all[0], ECHO, number(1)).metadata("reject", "yes");
-    assert_eq!(within(rejected).await.expect_err("rejected").code(), Code::PermissionDenied);
-    within(client.rpc::<_, Number>(&all[0], "a.B.C", number(1))).await.expect_err("unknown");
-    within(client.rpc::<String, Number>(&all[0], ECHO, "x".into())).await.expect_err("bad");
-    within(client.rpc::<_, Number>(&all[0], ECHO, number(1))).await.expect("fine");
+    let rejected = client
+        .rpc::<_, Number>(&all[0], ECHO, number(1))
+        .metadata("reject", "yes");
+    assert_eq!(
+        within(rejected).await.expect_err("rejected").code(),
+        Code::PermissionDenied
+    );
+    within(client.rpc::<_, Number>(&all[0], "a.B.C", number(1)))
+        .await
+        .expect_err("unknown");
+    within(client.rpc::<String, Number>(&all[0], ECHO, "x".into()))
+        .await
+        .expect_err("bad");
+    within(client.rpc::<_, Number>(&all[0], ECHO, number(1)))
+        .await
+        .expect("fine");
     assert_eq!(
         *seen.lock().expect("not poisoned"),
         [
@@ -200,7 +226,9 @@ async fn the_connect_callback_sees_the_client_sets_values_and_turns_away() {
             Ok(())
         })
         .unary("test.Test.Tenant", |ctx: ServerCtx, (): ()| async move {
-            ctx.value::<Tenant>().map(|tenant| tenant.0).ok_or_else(|| Status::internal("no value"))
+            ctx.value::<Tenant>()
+                .map(|tenant| tenant.0)
+                .ok_or_else(|| Status::internal("no value"))
         });
     let server = TestServer::start(server).await;
     let known = Configuration::builder()
@@ -241,9 +269,17 @@ async fn a_graceful_shutdown_finishes_what_was_read_and_ignores_idle_clients() {
         },
         Duration::from_secs(60),
     ));
-    let all = Configuration::builder().nodes([&addr]).connect().expect("legal");
-    let idle = Configuration::builder().nodes([&addr]).connect().expect("legal");
-    within(Client::new(&idle).rpc::<_, Number>(&idle[0], ECHO, number(1))).await.expect("up");
+    let all = Configuration::builder()
+        .nodes([&addr])
+        .connect()
+        .expect("legal");
+    let idle = Configuration::builder()
+        .nodes([&addr])
+        .connect()
+        .expect("legal");
+    within(Client::new(&idle).rpc::<_, Number>(&idle[0], ECHO, number(1)))
+        .await
+        .expect("up");
     let client = Client::new(&all);
     let holding = client.rpc::<_, Number>(&all[0], HOLD, number(1)).send();
     let waiting = client.rpc::<_, Number>(&all[0], ECHO, number(2)).send();
@@ -258,9 +294,16 @@ async fn a_graceful_shutdown_finishes_what_was_read_and_ignores_idle_clients() {
         assert_eq!(error.code(), Code::Unavailable);
         assert_eq!(error.status().message(), "the server is shutting down");
     }
-    within(serving).await.expect("idle clients do not hold it up");
-    let error = within(client.rpc::<_, Number>(&all[0], ECHO, number(3))).await.expect_err("gone");
-    assert_eq!((error.code(), error.outcome()), (Code::Unavailable, Outcome::NotSent));
+    within(serving)
+        .await
+        .expect("idle clients do not hold it up");
+    let error = within(client.rpc::<_, Number>(&all[0], ECHO, number(3)))
+        .await
+        .expect_err("gone");
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::Unavailable, Outcome::NotSent)
+    );
 }
 
 #[tokio::test]
@@ -282,18 +325,28 @@ async fn a_shutdown_cuts_off_what_does_not_finish_in_time() {
         },
         Duration::from_millis(10),
     ));
-    let all = Configuration::builder().nodes([&addr]).connect().expect("legal");
-    let call = Client::new(&all).rpc::<_, Number>(&all[0], HOLD, number(1)).send();
+    let all = Configuration::builder()
+        .nodes([&addr])
+        .connect()
+        .expect("legal");
+    let call = Client::new(&all)
+        .rpc::<_, Number>(&all[0], HOLD, number(1))
+        .send();
     started.reached(1).await;
     signal.send(()).expect("the server runs");
     within(serving).await.expect("no panic");
     let error = within(call).await.expect_err("cut off");
-    assert_eq!((error.code(), error.outcome()), (Code::Unavailable, Outcome::Unknown));
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::Unavailable, Outcome::Unknown)
+    );
 }
 
 #[tokio::test]
 async fn a_method_that_is_added_twice_and_a_bad_address_are_refused() {
-    let twice = echo().unary(ECHO, |_ctx, request: Number| async move { Ok::<_, Status>(request) });
+    let twice = echo().unary(ECHO, |_ctx, request: Number| async move {
+        Ok::<_, Status>(request)
+    });
     let error = twice.bind("127.0.0.1:0").await.expect_err("refused");
     assert!(matches!(&error, ServerError::DuplicateMethod { method } if method == ECHO));
     assert!(error.to_string().contains(ECHO));
@@ -331,7 +384,9 @@ async fn at_the_limit_of_running_handlers_the_next_waits_for_one_to_end() {
         started.reached((3 + ended).min(10)).await;
         assert!(started.get() <= 3 + ended);
         open.notify_one();
-        within(call).await.expect("handlers are let go in their order");
+        within(call)
+            .await
+            .expect("handlers are let go in their order");
     }
 }
 
@@ -339,10 +394,16 @@ async fn at_the_limit_of_running_handlers_the_next_waits_for_one_to_end() {
 async fn a_new_connection_waits_where_there_are_enough() {
     let server = TestServer::start(echo().max_connections(1)).await;
     let first = one(&server);
-    within(Client::new(&first).rpc::<_, Number>(&first[0], ECHO, number(1))).await.expect("up");
+    within(Client::new(&first).rpc::<_, Number>(&first[0], ECHO, number(1)))
+        .await
+        .expect("up");
     let second = one(&server);
-    let call = Client::new(&second).rpc::<_, Number>(&second[0], ECHO, number(2)).send();
-    within(Client::new(&first).rpc::<_, Number>(&first[0], ECHO, number(1))).await.expect("up");
+    let call = Client::new(&second)
+        .rpc::<_, Number>(&second[0], ECHO, number(2))
+        .send();
+    within(Client::new(&first).rpc::<_, Number>(&first[0], ECHO, number(1)))
+        .await
+        .expect("up");
     drop(first);
     assert_eq!(within(call).await.expect("there is room now").value, 2);
 }

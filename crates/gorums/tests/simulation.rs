@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use common::{Number, number};
 use gorums::runtime::{BoxFuture, BoxIo, Clock, Listener, Transport};
-use gorums::{Client, Configuration, Outcome, QuorumErrorKind, Server, ServerBuilder, ServerCtx, Status};
+use gorums::{
+    Client, Configuration, Outcome, QuorumErrorKind, Server, ServerBuilder, ServerCtx, Status,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -190,7 +192,10 @@ async fn client(seed: u64, trace: Trace, world: watch::Sender<World>) -> turmoil
             .majority()
             .replies()
             .await?;
-        let values: Vec<_> = replies.iter().map(|(node, r)| (node.get(), r.value)).collect();
+        let values: Vec<_> = replies
+            .iter()
+            .map(|(node, r)| (node.get(), r.value))
+            .collect();
         tell(&format_args!("read {values:?}"));
         Ok::<_, gorums::QuorumError>(values.iter().map(|(_, value)| *value).max())
     };
@@ -213,7 +218,9 @@ async fn client(seed: u64, trace: Trace, world: watch::Sender<World>) -> turmoil
     // Held messages arrive late, and nothing is lost.
     turmoil::hold(CLIENT, SERVERS[1]);
     tell(&"server-2 is held");
-    let late = client.rpc::<Number, Number>(&configuration[1], READ, number(0)).send();
+    let late = client
+        .rpc::<Number, Number>(&configuration[1], READ, number(0))
+        .send();
     assert_eq!(majority_read().await?, Some(2 * CALLS));
     turmoil::release(CLIENT, SERVERS[1]);
     tell(&format_args!("late reply {}", late.await?.value));
@@ -222,7 +229,9 @@ async fn client(seed: u64, trace: Trace, world: watch::Sender<World>) -> turmoil
     // majorities go on.
     let mut hanging = JoinSet::new();
     for value in 1..=CALLS {
-        let call = client.rpc::<Number, Number>(&configuration[2], HANG, number(value)).send();
+        let call = client
+            .rpc::<Number, Number>(&configuration[2], HANG, number(value))
+            .send();
         let trace = trace.clone();
         hanging.spawn(async move {
             let error = call.await.expect_err("the handler answers nobody");
@@ -242,14 +251,18 @@ async fn client(seed: u64, trace: Trace, world: watch::Sender<World>) -> turmoil
     assert_eq!(majority_read().await?, Some(2 * CALLS));
     turmoil::repair(CLIENT, SERVERS[2]);
     configuration.connected(3).await;
-    let reply = client.rpc::<Number, Number>(&configuration[2], READ, number(0)).await?;
+    let reply = client
+        .rpc::<Number, Number>(&configuration[2], READ, number(0))
+        .await?;
     assert_eq!(reply.value, 2 * CALLS);
     tell(&"server-3 is back");
 
     // A crash, and a server that starts anew.
     let mut hanging = JoinSet::new();
     for value in 1..=CALLS {
-        let call = client.quorum_call::<Number, Number>(HANG, number(value)).all();
+        let call = client
+            .quorum_call::<Number, Number>(HANG, number(value))
+            .all();
         let trace = trace.clone();
         hanging.spawn(async move {
             let error = call.await.expect_err("one of three has crashed");
@@ -263,11 +276,15 @@ async fn client(seed: u64, trace: Trace, world: watch::Sender<World>) -> turmoil
         ended?;
     }
     assert_eq!(majority_read().await?, Some(2 * CALLS));
-    let down = client.rpc::<Number, Number>(&configuration[0], READ, number(0)).await;
+    let down = client
+        .rpc::<Number, Number>(&configuration[0], READ, number(0))
+        .await;
     tell(&down.expect_err("server-1 is down"));
     ask(&world, World::Bounce(SERVERS[0])).await;
     configuration.connected(3).await;
-    let fresh = client.rpc::<Number, Number>(&configuration[0], READ, number(0)).await?;
+    let fresh = client
+        .rpc::<Number, Number>(&configuration[0], READ, number(0))
+        .await?;
     assert_eq!(fresh.value, 0, "a new server knows nothing");
     tell(&"server-1 is back");
     for value in 1..=CALLS {
@@ -364,14 +381,29 @@ fn one_seed_is_one_history() {
     // The history is the one that the client's program describes.
     for server in SERVERS {
         let mut expected: Vec<_> = (1..=CALLS)
-            .flat_map(|value| [format!("note {}", 2 * value - 1), format!("write {}", 2 * value)])
+            .flat_map(|value| {
+                [
+                    format!("note {}", 2 * value - 1),
+                    format!("write {}", 2 * value),
+                ]
+            })
             .collect();
         expected.extend((1..=CALLS).map(|value| format!("write {}", 100 + value)));
-        assert_eq!(seen(&first, server, &["note", "write"]), expected, "{server}");
+        assert_eq!(
+            seen(&first, server, &["note", "write"]),
+            expected,
+            "{server}"
+        );
         let cancelled = seen(&first, server, &["hang 2"]);
         let gone = (201..=200 + CALLS).filter(|value| {
-            cancelled.iter().any(|line| *line == format!("hang {value} cancelled"))
+            cancelled
+                .iter()
+                .any(|line| *line == format!("hang {value} cancelled"))
         });
-        assert_eq!(gone.count() as u64, CALLS, "{server}: every handler hears of the end");
+        assert_eq!(
+            gone.count() as u64,
+            CALLS,
+            "{server}: every handler hears of the end"
+        );
     }
 }

@@ -43,8 +43,8 @@ const FAILED: u8 = 1;
 /// The exit status where the options are wrong.
 const WRONG_OPTIONS: u8 = 2;
 
-/// How long what was sent may take to leave this process at its end.
-const FLUSHING: Duration = Duration::from_secs(1);
+/// How long the connections may take to end.
+const LEAVING: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -88,7 +88,7 @@ fn client(runtime: &Runtime, options: Client, mut screen: Screen) -> ExitCode {
             return code.into();
         }
     };
-    let storage = StorageClient::new(&configuration).with_timeout(options.timeout);
+    let storage = StorageClient::new(configuration).with_timeout(options.timeout);
     let mut session = Session::new(storage, cluster, screen);
     let done = if !options.commands.is_empty() {
         carry_out(runtime, &mut session, batch::options(options.commands))
@@ -97,8 +97,7 @@ fn client(runtime: &Runtime, options: Client, mut screen: Screen) -> ExitCode {
     } else {
         converse(runtime, &mut session)
     };
-    runtime.block_on(session.flush(FLUSHING));
-    match done {
+    let code = match done {
         Ok(code) => code,
         Err(error) => {
             // Whoever reads the results has read enough.
@@ -107,7 +106,9 @@ fn client(runtime: &Runtime, options: Client, mut screen: Screen) -> ExitCode {
             }
             FAILED.into()
         }
-    }
+    };
+    runtime.block_on(session.leave(LEAVING));
+    code
 }
 
 /// Connects to the replicas, and starts those that are to be in this process.

@@ -10,7 +10,8 @@ use gorums::{
     Configuration, ConfigurationError, Node, NodeError, NodeId, NodeResponse, NodeState,
     QuorumCall, QuorumError,
 };
-use tokio::time::timeout;
+use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
 
 use crate::cluster::{Cluster, Condition, ReplicaError};
 use crate::command::{Action, Arg, COMMANDS, Command, Many, Rpc, Selection, Spec, Write};
@@ -63,11 +64,21 @@ impl Session {
         self.storage.configuration()
     }
 
-    /// Waits until what was sent to replicas elsewhere has left this process, or that long.
-    pub(crate) async fn flush(&self, limit: Duration) {
-        // Those of this process end with it.
-        if self.cluster.is_none() {
-            let _ = timeout(limit, self.configuration().flush()).await;
+    /// Ends all connections. Those to replicas elsewhere are ended in good order, for so long at most:
+    /// what was sent is read there before this process is gone, which an abrupt end could prevent.
+    pub(crate) async fn leave(self, limit: Duration) {
+        // Replicas of this process end with it.
+        let elsewhere = self.cluster.is_none();
+        drop(self);
+        if elsewhere {
+            // A connection begins to end with its last handle, and is a task until it has ended.
+            let tasks = Handle::current().metrics();
+            let ended = async {
+                while tasks.num_alive_tasks() > 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let _ = timeout(limit, ended).await;
         }
     }
 
@@ -215,28 +226,15 @@ impl Session {
     ) -> Result<(), Failure> {
         let nodes = call.configuration().len();
         let replies = call.majority().replies().await?;
-        let newer: Vec<_> = replies
-            .iter()
-            .filter(|(_, response)| !response.new)
-            .map(|(node, _)| node)
-            .collect();
+        let newer = replies.iter().filter(|(_, response)| !response.new);
+        let newer: Vec<_> = newer.map(|(node, _)| node).collect();
         let taken = replies.len() - newer.len();
-        let text = match (taken, newer.len()) {
-            (_, 0) => format!("written to a majority ({taken} of {nodes} nodes)"),
-            (0, _) => format!(
-                "not written: {} of {nodes} nodes answered, and all have a newer value",
-                replies.len()
-            ),
-            (_, 1) => format!(
-                "written to {taken} of {nodes} nodes; node {} has a newer value",
-                Listed(&newer)
-            ),
-            _ => format!(
-                "written to {taken} of {nodes} nodes; nodes {} have a newer value",
-                Listed(&newer)
-            ),
+        let written = Written {
+            nodes,
+            taken,
+            newer,
         };
-        Ok(self.screen.result(text)?)
+        Ok(self.screen.result(written)?)
     }
 
     /// Shows each answer that is better than the one before.
@@ -307,7 +305,7 @@ impl Session {
         let node = self.node(id)?;
         let gone = async {
             while node.state() == NodeState::Connected {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                sleep(Duration::from_millis(1)).await;
             }
         };
         let _ = timeout(NOTICING, gone).await;
@@ -374,16 +372,41 @@ impl fmt::Display for Answer<'_> {
     }
 }
 
-/// Ids, with commas between.
-struct Listed<'a>(&'a [NodeId]);
+/// What a write came to.
+struct Written {
+    nodes: usize,
+    /// How many have taken it.
+    taken: usize,
+    /// The nodes that have not, because they have a newer value.
+    newer: Vec<NodeId>,
+}
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, id) in self.0.iter().enumerate() {
-            let comma = if index > 0 { ", " } else { "" };
-            write!(f, "{comma}{id}")?;
+        let Self {
+            nodes,
+            taken,
+            newer,
+        } = self;
+        match (taken, newer.as_slice()) {
+            (_, []) => write!(f, "written to a majority ({taken} of {nodes} nodes)"),
+            (0, _) => write!(
+                f,
+                "not written: all of the {} nodes that answered, of {nodes}, have a newer value",
+                newer.len()
+            ),
+            (_, [node]) => write!(
+                f,
+                "written to {taken} of {nodes} nodes; node {node} has a newer value"
+            ),
+            (_, [first, rest @ ..]) => {
+                write!(f, "written to {taken} of {nodes} nodes; nodes {first}")?;
+                for node in rest {
+                    write!(f, ", {node}")?;
+                }
+                f.write_str(" have a newer value")
+            }
         }
-        Ok(())
     }
 }
 
@@ -524,5 +547,52 @@ impl fmt::Display for Page {
             write!(f, "\n\n{}", spec.details)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_says_who_has_a_newer_value() {
+        let written = |taken, newer: &[u32]| {
+            let newer = newer.iter().map(|&id| NodeId::from(id)).collect();
+            let nodes = 5;
+            Written {
+                nodes,
+                taken,
+                newer,
+            }
+            .to_string()
+        };
+        assert_eq!(written(3, &[]), "written to a majority (3 of 5 nodes)");
+        assert_eq!(
+            written(2, &[4]),
+            "written to 2 of 5 nodes; node 4 has a newer value"
+        );
+        assert_eq!(
+            written(1, &[4, 5]),
+            "written to 1 of 5 nodes; nodes 4, 5 have a newer value"
+        );
+        assert_eq!(
+            written(0, &[1, 4, 5]),
+            "not written: all of the 3 nodes that answered, of 5, have a newer value"
+        );
+    }
+
+    #[test]
+    fn no_value_is_older_than_any() {
+        let response = |ok, time| ReadResponse {
+            ok,
+            value: String::new(),
+            time,
+        };
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let nothing = version(&response(false, None));
+        let timeless = version(&response(true, None));
+        let ancient = version(&response(true, at(-1)));
+        let recent = version(&response(true, at(1)));
+        assert!(nothing < ancient && ancient < timeless && timeless < recent);
     }
 }

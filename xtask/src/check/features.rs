@@ -3,21 +3,29 @@
 //! A build of the whole workspace hides two mistakes: code that needs a feature which only another member turns on, and
 //! code behind one feature that needs a second one.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::command::Cmd;
 use crate::workspace::{self, Package};
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(keep_going: bool) -> Result<()> {
+    let mut failed = Vec::new();
     for package in workspace::members()? {
         for choice in choices(&package) {
             // Clippy instead of a plain check, because only it can deny warnings without building every dependency again.
-            Cmd::cargo()
+            let result = Cmd::cargo()
                 .args(["clippy", "--locked", "--package", &package.name])
                 .args(choice.iter().map(String::as_str))
                 .args(["--", "-D", "warnings"])
-                .run()?;
+                .run();
+            match result {
+                Err(error) if keep_going => failed.push(error.to_string()),
+                result => result?,
+            }
         }
+    }
+    if !failed.is_empty() {
+        bail!("{}", failed.join(", "));
     }
     Ok(())
 }

@@ -12,8 +12,7 @@ use crate::configuration::{Configuration, Node};
 use crate::error::{NodeError, Outcome, QuorumError, QuorumErrorKind, QuorumFailure, Status};
 use crate::quorum::{Bits, NodeSet, QuorumSystem};
 
-pub(crate) type MapResponse<Resp> =
-    Arc<dyn Fn(&Node, Resp) -> Result<Resp, Status> + Send + Sync>;
+pub(crate) type MapResponse<Resp> = Arc<dyn Fn(&Node, Resp) -> Result<Resp, Status> + Send + Sync>;
 
 /// A quorum call in flight, from the side of the task that awaits it.
 pub(crate) struct Collector<Resp> {

@@ -284,13 +284,10 @@ impl<'a, Req: Message> Frames<'a, Req> {
     }
 
     fn encode(&self, request: &Req) -> Result<bytes::Bytes, Status> {
-        let limit = self.options.max_encoding.unwrap_or(u32::MAX as usize - PREFIX);
-        encode_message(
-            self.id,
-            self.method,
-            &self.options.metadata,
-            request,
-            limit,
-        )
+        let limit = self
+            .options
+            .max_encoding
+            .unwrap_or(u32::MAX as usize - PREFIX);
+        encode_message(self.id, self.method, &self.options.metadata, request, limit)
     }
 }

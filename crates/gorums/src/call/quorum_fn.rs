@@ -19,11 +19,7 @@ pub struct QuorumFn<Req, Resp, F> {
 }
 
 impl<Req, Resp: Message + Default, F> QuorumFn<Req, Resp, F> {
-    pub(crate) fn new(
-        collector: Result<Collector<Resp>, QuorumError>,
-        request: Req,
-        f: F,
-    ) -> Self {
+    pub(crate) fn new(collector: Result<Collector<Resp>, QuorumError>, request: Req, f: F) -> Self {
         let replies = collector
             .as_ref()
             .ok()

@@ -144,7 +144,9 @@ impl<Resp: Message + Default, Q: QuorumSystem> Future for QuorumReplies<Resp, Q>
                 replies.insert(part, reply);
             }
         }))?;
-        let replies = replies.take().expect("a quorum that was called has replies");
+        let replies = replies
+            .take()
+            .expect("a quorum that was called has replies");
         Poll::Ready(Ok(replies))
     }
 }

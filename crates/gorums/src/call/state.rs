@@ -450,8 +450,7 @@ impl State {
         if self.unread < UNREAD_PER_NODE {
             return;
         }
-        let is_reply =
-            |event: &Event| event.part == part && matches!(event.what, What::Reply(_));
+        let is_reply = |event: &Event| event.part == part && matches!(event.what, What::Reply(_));
         if self.events.iter().filter(|event| is_reply(event)).count() >= UNREAD_PER_NODE
             && let Some(oldest) = self.events.iter().position(is_reply)
         {

@@ -68,7 +68,8 @@ impl ConfigurationBuilder {
     /// Sends a name and a value with every connection that is made, as an HTTP/2 header.
     pub fn metadata(mut self, key: impl AsRef<str>, value: impl Into<String>) -> Self {
         if let Err(status) = self.metadata.append(key, value) {
-            self.error.get_or_insert(ConfigurationError::Metadata(status));
+            self.error
+                .get_or_insert(ConfigurationError::Metadata(status));
         }
         self
     }
@@ -247,7 +248,9 @@ fn check_address(address: &str) -> Result<(), ConfigurationError> {
                 .map_err(|_| bad("the IPv6 address is malformed"))?;
         }
         None if host.contains(':') => {
-            return Err(bad("an IPv6 address is written in brackets, as in [::1]:8080"));
+            return Err(bad(
+                "an IPv6 address is written in brackets, as in [::1]:8080",
+            ));
         }
         None if !host
             .bytes()
@@ -287,8 +290,14 @@ mod tests {
         for (builder, expected) in [
             (builder(), "at least one node"),
             (builder().node(0, "a:1"), "node 0 (a:1)"),
-            (builder().node(3, "a:1").node(3, "b:1"), "id 3: node 3 is a:1 and b:1"),
-            (builder().node(1, "a:1").node(2, "A:1"), "nodes 1 and 2 have the same address A:1"),
+            (
+                builder().node(3, "a:1").node(3, "b:1"),
+                "id 3: node 3 is a:1 and b:1",
+            ),
+            (
+                builder().node(1, "a:1").node(2, "A:1"),
+                "nodes 1 and 2 have the same address A:1",
+            ),
             (
                 builder().nodes(["localhost:1", "127.0.0.1:1"]),
                 "nodes 1 and 2 have the same address 127.0.0.1:1",
@@ -305,7 +314,10 @@ mod tests {
             (builder().nodes(["a:1"]).metadata("x", "ü"), "visible ASCII"),
         ] {
             let error = error(builder);
-            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+            assert!(
+                error.contains(expected),
+                "{error:?} does not say {expected:?}"
+            );
         }
     }
 
@@ -359,11 +371,17 @@ mod tests {
             ("", "there is no node"),
             ("[[node]]\nadress = \"a:1\"", "adress"),
             ("[[node]]\naddress = 1", "line 2"),
-            ("[[node]]\nid = 1\naddress = \"a:1\"\n[[node]]\naddress = \"b:1\"", "1 of 2 nodes"),
+            (
+                "[[node]]\nid = 1\naddress = \"a:1\"\n[[node]]\naddress = \"b:1\"",
+                "1 of 2 nodes",
+            ),
         ] {
             let error = read_nodes(text).expect_err("refused").to_string();
             assert!(error.contains("nodes.toml"), "{error}");
-            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+            assert!(
+                error.contains(expected),
+                "{error:?} does not say {expected:?}"
+            );
         }
         let missing = builder().file(dir.join("none.toml")).expect_err("missing");
         assert!(missing.to_string().contains("none.toml"), "{missing}");

@@ -64,13 +64,22 @@ impl fmt::Display for ConfigurationError {
             Self::ZeroId { address } => {
                 write!(f, "node 0 ({address}): ids start at 1")
             }
-            Self::DuplicateId { id, addresses: [a, b] } if a == b => {
+            Self::DuplicateId {
+                id,
+                addresses: [a, b],
+            } if a == b => {
                 write!(f, "node {id} ({a}) is named twice")
             }
-            Self::DuplicateId { id, addresses: [a, b] } => {
+            Self::DuplicateId {
+                id,
+                addresses: [a, b],
+            } => {
                 write!(f, "two nodes have the id {id}: node {id} is {a} and {b}")
             }
-            Self::DuplicateAddress { address, ids: [a, b] } => {
+            Self::DuplicateAddress {
+                address,
+                ids: [a, b],
+            } => {
                 write!(f, "nodes {a} and {b} have the same address {address}")
             }
             Self::BadAddress { address, reason } => {

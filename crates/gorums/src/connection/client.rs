@@ -19,8 +19,9 @@ use crate::configuration::NodeState;
 use crate::error::Status;
 use crate::runtime::{BoxFuture, BoxIo};
 use crate::wire::{
-    BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, H2Settings, Incoming,
-    SERVER_INITIATED, check_response_head, encode_status, peek_id, request_head, trailers_status,
+    BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, H2Settings,
+    Incoming, SERVER_INITIATED, check_response_head, encode_status, peek_id, request_head,
+    trailers_status,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.

@@ -101,7 +101,8 @@ impl Outbox {
     }
 
     fn sweep(&mut self) {
-        let mut kept = VecDeque::with_capacity(self.queue.len() - self.withdrawn.min(self.queue.len()));
+        let mut kept =
+            VecDeque::with_capacity(self.queue.len() - self.withdrawn.min(self.queue.len()));
         let mut before_attempt = 0;
         self.bytes = 0;
         for (index, message) in self.queue.drain(..).enumerate() {
@@ -151,7 +152,9 @@ impl Outbox {
 
     /// The attempt failed: takes out what it was made for.
     pub(crate) fn fail_attempt(&mut self) -> Vec<OutMessage> {
-        let failed: Vec<_> = (0..self.before_attempt).filter_map(|_| self.pop_any()).collect();
+        let failed: Vec<_> = (0..self.before_attempt)
+            .filter_map(|_| self.pop_any())
+            .collect();
         self.withdrawn = self.withdrawn.min(self.queue.len());
         failed
     }
@@ -212,7 +215,11 @@ mod tests {
         assert_eq!(outbox.push(message(2)), Ok(()));
         outbox.begin_attempt();
         assert_eq!(outbox.push(message(3)), Ok(()));
-        let failed: Vec<_> = outbox.fail_attempt().iter().map(|m| m.frame.len()).collect();
+        let failed: Vec<_> = outbox
+            .fail_attempt()
+            .iter()
+            .map(|m| m.frame.len())
+            .collect();
         assert_eq!(failed, [1, 2]);
         assert_eq!(outbox.len(), 1);
         assert_eq!(outbox.close().len(), 1);

@@ -115,7 +115,10 @@ impl<T> Table<T> {
     pub(crate) fn remove(&self, id: u64) -> Option<Arc<T>> {
         let mut slots = self.shard(id);
         let index = slots.index(id);
-        let entry = slots.slots.get_mut(index)?.take_if(|entry| entry.id == id)?;
+        let entry = slots
+            .slots
+            .get_mut(index)?
+            .take_if(|entry| entry.id == id)?;
         slots.used -= 1;
         self.len.fetch_sub(1, Ordering::Relaxed);
         Some(entry.value)
@@ -197,10 +200,7 @@ mod tests {
     fn insert(table: &Table<u64>, ids: &MessageIds, deadline: Option<Instant>) -> u64 {
         loop {
             let id = ids.next();
-            if table
-                .insert(id, &Arc::new(id), deadline)
-                .expect("not full")
-            {
+            if table.insert(id, &Arc::new(id), deadline).expect("not full") {
                 return id;
             }
         }

@@ -130,9 +130,6 @@ mod tests {
         let text = "node 2 (10.0.0.2:80): not sent: unavailable: connection refused";
         assert_eq!(error.to_string(), text);
         let status = Status::from(error);
-        assert_eq!(
-            (status.code(), status.message()),
-            (Code::Unavailable, text)
-        );
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, text));
     }
 }

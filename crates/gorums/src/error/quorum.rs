@@ -129,7 +129,9 @@ impl fmt::Display for QuorumError {
                 f,
                 "{method}: deadline exceeded: {replies} of {nodes} nodes answered{needed}"
             ),
-            QuorumErrorKind::SendFailure => write!(f, "{method}: sent to {replies} of {nodes} nodes"),
+            QuorumErrorKind::SendFailure => {
+                write!(f, "{method}: sent to {replies} of {nodes} nodes")
+            }
             QuorumErrorKind::Closed => write!(
                 f,
                 "{method}: the configuration is closed: {replies} of {nodes} nodes answered{needed}"

@@ -5,7 +5,8 @@ mod systems;
 
 pub use node_set::NodeSet;
 pub use systems::{
-    All, Both, First, Majority, QuorumSystemError, ReadQuorum, ReadWrite, Threshold, Weighted, WriteQuorum,
+    All, Both, First, Majority, QuorumSystemError, ReadQuorum, ReadWrite, Threshold, Weighted,
+    WriteQuorum,
 };
 
 pub(crate) use node_set::Bits;

@@ -22,7 +22,9 @@ impl Transport for Tcp {
     }
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
-        Box::pin(async move { Ok(Box::new(TcpAcceptor::bind(address).await?) as Box<dyn Listener>) })
+        Box::pin(
+            async move { Ok(Box::new(TcpAcceptor::bind(address).await?) as Box<dyn Listener>) },
+        )
     }
 }
 

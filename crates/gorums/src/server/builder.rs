@@ -365,7 +365,10 @@ impl fmt::Display for ServerError {
         match self {
             Self::Listen(error) => error.fmt(f),
             Self::DuplicateMethod { method } => {
-                write!(f, "the method {method} was added twice: a server has one handler for each")
+                write!(
+                    f,
+                    "the method {method} was added twice: a server has one handler for each"
+                )
             }
         }
     }

@@ -75,8 +75,7 @@ pub(crate) async fn serve(
         }
     };
     let ping_pong = h2.ping_pong();
-    let mut keep_alive =
-        KeepAlive::new(settings.keep_alive_interval, settings.keep_alive_timeout);
+    let mut keep_alive = KeepAlive::new(settings.keep_alive_interval, settings.keep_alive_timeout);
     let first_look = keep_alive.first();
     let mut served = Served {
         keep_alive_timer: clock.sleep_until(clock.now() + first_look),

@@ -411,7 +411,9 @@ impl Worker {
             .as_ref()
             .and_then(|entry| entry.max_encoding)
             .unwrap_or(lane.settings.max_encoding);
-        let kind = entry.as_ref().map_or(MethodKind::TwoWay, |entry| entry.kind);
+        let kind = entry
+            .as_ref()
+            .map_or(MethodKind::TwoWay, |entry| entry.kind);
         let sink = Arc::new(Sink {
             id,
             method: Arc::clone(ctx.method_name()),

@@ -154,6 +154,8 @@ impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut methods: Vec<_> = self.methods.keys().collect();
         methods.sort_unstable();
-        f.debug_struct("Registry").field("methods", &methods).finish()
+        f.debug_struct("Registry")
+            .field("methods", &methods)
+            .finish()
     }
 }

@@ -225,7 +225,10 @@ mod tests {
         let queue = ReplyQueue::new(usize::MAX);
         for (id, len) in [(1, 10), (2, COPY + 1), (3, 0), (4, 3 * COPY)] {
             let payload = payload(len);
-            assert_eq!(queue.try_push(id, "m", &Answer::Reply(&payload), usize::MAX), Some(true));
+            assert_eq!(
+                queue.try_push(id, "m", &Answer::Reply(&payload), usize::MAX),
+                Some(true)
+            );
         }
         let mut batch = BatchBuilder::default();
         queue.take(&mut batch);
@@ -245,7 +248,10 @@ mod tests {
     fn a_reply_above_the_limit_becomes_an_error() {
         let queue = ReplyQueue::new(usize::MAX);
         let payload = payload(1000);
-        assert_eq!(queue.try_push(1, "m", &Answer::Reply(&payload), 100), Some(true));
+        assert_eq!(
+            queue.try_push(1, "m", &Answer::Reply(&payload), 100),
+            Some(true)
+        );
         let mut batch = BatchBuilder::default();
         queue.take(&mut batch);
         let slot = BatchSlot::default();
@@ -253,7 +259,10 @@ mod tests {
         let mut bytes = batch.finish(&slot);
         bytes.advance(PREFIX);
         let frame = bytes.copy_to_bytes(bytes.remaining());
-        let status = Envelope::decode(&frame).expect("ours").status.expect("an error");
+        let status = Envelope::decode(&frame)
+            .expect("ours")
+            .status
+            .expect("an error");
         assert_eq!(status.code(), crate::Code::ResourceExhausted);
     }
 }

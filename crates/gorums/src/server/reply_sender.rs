@@ -119,7 +119,9 @@ pub struct Gone;
 
 impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nobody will read the reply: the connection has ended or the handler has returned")
+        f.write_str(
+            "nobody will read the reply: the connection has ended or the handler has returned",
+        )
     }
 }
 

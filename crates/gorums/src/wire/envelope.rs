@@ -99,7 +99,8 @@ impl<'a> Envelope<'a> {
                 (ID, Value::Varint(id)) => envelope.id = id,
                 (METHOD, Value::Bytes(bytes)) => envelope.method = text(bytes, "the method")?,
                 (STATUS, Value::Bytes(bytes)) => {
-                    let status = RpcStatus::decode(bytes).map_err(|e| format!("the status: {e}"))?;
+                    let status =
+                        RpcStatus::decode(bytes).map_err(|e| format!("the status: {e}"))?;
                     envelope.status = (status.code != 0).then(|| {
                         Status::new(Code::from_number(status.code), status.message)
                             .with_details(status.details)
@@ -206,7 +207,10 @@ impl<'a> Fields<'a> {
             .ok()
             .filter(|len| *len <= self.0.len())
             .ok_or_else(|| {
-                format!("a field of {len} bytes, of which {} are there", self.0.len())
+                format!(
+                    "a field of {len} bytes, of which {} are there",
+                    self.0.len()
+                )
             })?;
         let (taken, rest) = self.0.split_at(len);
         self.0 = rest;
@@ -426,7 +430,10 @@ mod tests {
         assert_eq!(frame[PREFIX..], expected);
         let envelope = Envelope::decode(&frame[PREFIX..]).expect("our own bytes");
         assert_eq!((envelope.id, envelope.method), (1, "proto.Storage.ReadRPC"));
-        assert_eq!(ReadRequest::decode(envelope.payload).expect("ours"), request);
+        assert_eq!(
+            ReadRequest::decode(envelope.payload).expect("ours"),
+            request
+        );
     }
 
     #[test]
@@ -440,7 +447,8 @@ mod tests {
             Control::Message,
             &mut buf,
         );
-        let expected = unhex("0809121570726f746f2e53746f726167652e526561645250431a0708051203616263");
+        let expected =
+            unhex("0809121570726f746f2e53746f726167652e526561645250431a0708051203616263");
         assert_eq!(buf[PREFIX..], expected);
         let envelope = Envelope::decode(&buf[PREFIX..]).expect("our own bytes");
         let status = envelope.status.expect("an error");
@@ -474,8 +482,8 @@ mod tests {
         let request = ReadRequest {
             key: "k".repeat(100),
         };
-        let error = encode_message(1, "a.B.C", &Metadata::new(), &request, 50)
-            .expect_err("too large");
+        let error =
+            encode_message(1, "a.B.C", &Metadata::new(), &request, 50).expect_err("too large");
         assert_eq!(error.code(), Code::ResourceExhausted);
         assert!(error.message().contains("limit of 50"), "{error}");
     }
@@ -499,7 +507,11 @@ mod tests {
     #[test]
     fn unknown_fields_are_skipped() {
         // fields 9 (varint), 10 (fixed64), 11 (bytes), 12 (fixed32), then the id
-        let bytes = unhex("4801510000000000000000 5a0141 6500000000 0805".replace(' ', "").as_str());
+        let bytes = unhex(
+            "4801510000000000000000 5a0141 6500000000 0805"
+                .replace(' ', "")
+                .as_str(),
+        );
         assert_eq!(Envelope::decode(&bytes).expect("legal").id, 5);
     }
 

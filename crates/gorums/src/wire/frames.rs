@@ -49,7 +49,10 @@ impl Decoder {
 
     /// Takes the next chunk. All messages of the previous one have been taken out.
     pub(crate) fn push(&mut self, chunk: Bytes) {
-        debug_assert!(self.chunk.is_empty(), "messages are taken out before the next chunk");
+        debug_assert!(
+            self.chunk.is_empty(),
+            "messages are taken out before the next chunk"
+        );
         self.chunk = chunk;
     }
 

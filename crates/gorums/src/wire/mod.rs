@@ -10,13 +10,13 @@ mod headers;
 
 pub(crate) use batch::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot};
 pub(crate) use envelope::{
-    Control, Envelope, SERVER_INITIATED, encode_control, encode_message, encode_reply, encode_status,
-    peek_id,
+    Control, Envelope, SERVER_INITIATED, encode_control, encode_message, encode_reply,
+    encode_status, peek_id,
 };
 pub(crate) use frames::{Decoder, Incoming};
 pub(crate) use headers::{
-    Features, H2Settings, check_response_head, request_head, response_head, trailers, trailers_only,
-    trailers_status,
+    Features, H2Settings, check_response_head, request_head, response_head, trailers,
+    trailers_only, trailers_status,
 };
 
 /// The path of the stream that carries everything.

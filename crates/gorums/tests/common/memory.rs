@@ -138,11 +138,8 @@ impl Network {
             Manner::Silent => return None,
             Manner::Flapping => lock(&link.0).flapped = Some(theirs),
             Manner::Normal => {
-                if !host
-                    .server
-                    .as_ref()
-                    .is_some_and(|server| server.send(theirs).is_ok())
-                {
+                let server = host.server.as_ref();
+                if server.is_none_or(|server| server.send(theirs).is_err()) {
                     return Some(Err(refused()));
                 }
             }
@@ -210,7 +207,10 @@ struct Wire {
 }
 
 fn reset() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by the test")
+    io::Error::new(
+        io::ErrorKind::ConnectionReset,
+        "connection reset by the test",
+    )
 }
 
 impl AsyncRead for Wire {
@@ -280,7 +280,9 @@ impl AsyncWrite for Wire {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nothing panics while it holds the lock")
+    mutex
+        .lock()
+        .expect("nothing panics while it holds the lock")
 }
 
 /// Lets everything happen that can happen without more time. Only with a paused clock.

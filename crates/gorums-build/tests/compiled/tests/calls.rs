@@ -54,7 +54,9 @@ impl clock_server::Clock for Clock {
 async fn serve() -> Configuration {
     let cluster = std::sync::Arc::new(Cluster);
     let server = Server::builder()
-        .add_service(membership_server::MembershipServer::from_arc(cluster.clone()))
+        .add_service(membership_server::MembershipServer::from_arc(
+            cluster.clone(),
+        ))
         .add_service(election_server::ElectionServer::from_arc(cluster))
         .add_service(store_server::StoreServer::new(Store).max_decoding_message_size(1000))
         .add_service(clock_server::ClockServer::new(Clock))
@@ -100,7 +102,10 @@ async fn nested_packages_and_imported_messages_work() {
     };
     let receipt = store.put(&all[0], entry(3)).await.expect("up");
     assert_eq!(receipt.number, Some(3));
-    let error: NodeError = store.put(&all[0], entry(1000)).await.expect_err("too large");
+    let error: NodeError = store
+        .put(&all[0], entry(1000))
+        .await
+        .expect_err("too large");
     assert_eq!(error.code(), Code::ResourceExhausted);
     let client = store.with_max_encoding_message_size(10);
     let error = client.put(&all[0], entry(10)).await.expect_err("too large");
@@ -112,7 +117,10 @@ async fn well_known_types_work_and_default_stubs_answer() {
     let all = serve().await;
     let clock = clock_client::ClockClient::new(&all);
     assert_eq!(clock.now(()).all().await.expect("up").seconds, 7);
-    let error = clock.name(&all[0], "x".to_owned()).await.expect_err("a stub");
+    let error = clock
+        .name(&all[0], "x".to_owned())
+        .await
+        .expect_err("a stub");
     assert_eq!(error.code(), Code::Unimplemented);
     let mut ticks = clock.ticks(()).responses();
     let tick = ticks.next().await.expect("an answer");

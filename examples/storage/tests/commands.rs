@@ -1,0 +1,575 @@
+//! The program as others run it: commands from a pipe and from options, results, messages and exit
+//! statuses.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Program, run, run_commands};
+
+#[test]
+fn the_store_goes_on_without_a_replica() {
+    let done = run(
+        &[],
+        "qc write greeting hello\nmcast greeting again\nstop 1\nqc read greeting\nrpc 2 read greeting\n",
+    );
+    let lines = done.lines();
+    assert_eq!(lines[0], "written to a majority (3 of 4 nodes)");
+    assert_eq!(lines[1], "sent to 4 of 4");
+    assert_eq!(lines[2], "replica 1 is stopped");
+    assert!(lines[3].starts_with("greeting = \"again\"  ("), "{done:?}");
+    assert!(lines[3].ends_with(", 3 of 4 nodes answered)"), "{done:?}");
+    assert!(lines[4].starts_with("greeting = \"again\"  ("), "{done:?}");
+    assert!(lines[4].ends_with(", node 2)"), "{done:?}");
+    assert_eq!((lines.len(), done.stderr.as_str(), done.code), (5, "", 0));
+}
+
+#[test]
+fn a_lost_majority_fails_within_a_second_and_names_the_nodes() {
+    let mut program = Program::start(&[]);
+    program.type_line("stop 1");
+    program.type_line("stop 2");
+    program.expect_line("replica 1 is stopped");
+    program.expect_line("replica 2 is stopped");
+    let asked = Instant::now();
+    program.type_line("qc read greeting");
+    let head = program.error_line();
+    assert!(
+        asked.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert!(head.starts_with("error in line 3: "), "{head}");
+    assert!(head.ends_with("2 of 4 nodes answered, 3 needed"), "{head}");
+    let mut named = [program.error_line(), program.error_line()];
+    named.sort();
+    assert!(named[0].starts_with("  node 1 (127.0.0.1:"), "{named:?}");
+    assert!(named[1].starts_with("  node 2 (127.0.0.1:"), "{named:?}");
+    assert!(
+        named
+            .iter()
+            .all(|line| line.contains("not sent: unavailable")),
+        "{named:?}"
+    );
+    assert_eq!(program.end(), 1);
+}
+
+#[test]
+fn one_write_after_the_other_is_newer_whatever_the_call() {
+    let done = run_commands(&[
+        "rpc 3 write k rpc",
+        "rpc 3 read k",
+        "ucast 3 k ucast",
+        "rpc 3 read k",
+        "mcast k mcast",
+        "rpc 3 read k",
+        "qc write k qc",
+        "cfg 3 read k",
+    ]);
+    let values: Vec<_> = done
+        .lines()
+        .into_iter()
+        .filter(|line| line.starts_with("k = "))
+        .collect();
+    let expected = ["rpc", "ucast", "mcast", "qc"];
+    assert_eq!(values.len(), expected.len(), "{done:?}");
+    for (line, value) in values.iter().zip(expected) {
+        assert!(line.starts_with(&format!("k = \"{value}\"  (")), "{done:?}");
+    }
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+#[test]
+fn a_missing_key_is_a_result_and_no_failure() {
+    let done = run_commands(&[
+        "rpc 1 read x",
+        "qc read x",
+        "cfg 1,2 read 'a b'",
+        "qc cread ''",
+    ]);
+    assert_eq!(
+        done.lines(),
+        [
+            "key \"x\" not found  (node 1)",
+            "key \"x\" not found  (3 of 4 nodes answered)",
+            "key \"a b\" not found  (2 of 2 nodes answered)",
+            "key \"\" not found  (level 1 of 4, node N)",
+            "done: 4 of 4 nodes answered",
+        ]
+        .map(|line| line.to_owned())
+        .map(|line| if line.contains("node N") {
+            done.lines()[3].clone()
+        } else {
+            line
+        })
+    );
+    assert_eq!((done.stderr.as_str(), done.code), ("", 0));
+}
+
+#[test]
+fn quoted_values_come_back_as_they_were_given() {
+    let done = run(
+        &[],
+        "qc write k \"two words\"\nqc read k\nqc write k ''\nqc read k\nqc write k 'say \"hi\"'\nqc read k\n\
+         qc write k a\\ b\\\\c\nqc read k\nqc write k \"it's\"\nqc read k\n",
+    );
+    let values: Vec<_> = done
+        .lines()
+        .into_iter()
+        .filter_map(|line| Some(line.strip_prefix("k = ")?.split_once("  (")?.0.to_owned()))
+        .collect();
+    let expected = [
+        r#""two words""#,
+        r#""""#,
+        r#""say \"hi\"""#,
+        r#""a b\\c""#,
+        r#""it's""#,
+    ];
+    assert_eq!(values, expected, "{done:?}");
+    assert_eq!(done.code, 0);
+}
+
+#[test]
+fn a_part_of_the_nodes_is_a_configuration_of_its_own() {
+    let done = run_commands(&[
+        "cfg 1:2 write k v",
+        "cfg 2 read k",
+        "cfg 3:4 read k",
+        "cfg 4,1:2 read k",
+        "cfg 1,3 mcast k w",
+        "rpc 3 read k",
+        "rpc 2 read k",
+    ]);
+    let lines = done.lines();
+    assert_eq!(lines[0], "written to a majority (2 of 2 nodes)");
+    assert!(lines[1].ends_with(", 1 of 1 nodes answered)"), "{done:?}");
+    assert_eq!(lines[2], "key \"k\" not found  (2 of 2 nodes answered)");
+    assert!(
+        lines[3].starts_with("k = \"v\"") && lines[3].ends_with("2 of 3 nodes answered)"),
+        "{done:?}"
+    );
+    assert_eq!(lines[4], "sent to 2 of 2");
+    assert!(lines[5].starts_with("k = \"w\""), "{done:?}");
+    assert!(lines[6].starts_with("k = \"v\""), "{done:?}");
+    assert_eq!(done.code, 0);
+}
+
+#[test]
+fn nodes_that_do_not_exist_are_refused() {
+    for (command, message) in [
+        (
+            "cfg 1,7 read k",
+            "there is no node 7; the nodes are 1, 2, 3, 4",
+        ),
+        (
+            "cfg 2:9 read k",
+            "there is no node 9; the nodes are 1, 2, 3, 4",
+        ),
+        ("cfg 1,1:2 read k", "is named twice"),
+        (
+            "rpc 5 read k",
+            "there is no node 5; the nodes are 1, 2, 3, 4",
+        ),
+        (
+            "ucast 5 k v",
+            "there is no node 5; the nodes are 1, 2, 3, 4",
+        ),
+        ("stop 5", "there is no replica 5; the replicas are 1 to 4"),
+    ] {
+        let done = run_commands(&[command]);
+        assert!(done.stderr.contains(message), "{command}: {done:?}");
+        assert_eq!((done.stdout.as_str(), done.code), ("", 1), "{command}");
+    }
+}
+
+#[test]
+fn a_multicast_that_reached_some_has_failed_and_says_whom_it_missed() {
+    let done = run(
+        &[],
+        "stop 1\nmcast k v\nrpc 2 read k\nrpc 3 read k\nrpc 4 read k\n",
+    );
+    let message = "error in line 2: sent to 3 of 4; node 1: not sent: unavailable: ";
+    assert!(done.stderr.starts_with(message), "{done:?}");
+    assert_eq!(done.stderr.lines().count(), 1, "{done:?}");
+    assert_eq!(done.stdout.matches("k = \"v\"").count(), 3, "{done:?}");
+    assert_eq!(done.code, 1);
+}
+
+#[test]
+fn calls_to_one_node_that_is_stopped_fail_and_name_it() {
+    for call in ["rpc 2 read k", "rpc 2 write k v", "ucast 2 k v"] {
+        let done = run_commands(&["stop 2", call]);
+        assert!(done.stderr.contains("node 2 (127.0.0.1:"), "{done:?}");
+        assert!(done.stderr.contains("not sent: unavailable"), "{done:?}");
+        assert_eq!(done.code, 1);
+    }
+}
+
+#[test]
+fn a_replica_that_was_stopped_starts_empty_on_its_port() {
+    let done = run_commands(&[
+        "nodes",
+        "qc write k v",
+        "stop 2",
+        "nodes",
+        "start 2",
+        "rpc 2 read k",
+        "mcast k w",
+        "rpc 2 read k",
+        "nodes",
+    ]);
+    let row = |line: &&String| line.starts_with("2  ");
+    let rows: Vec<String> = done.lines().iter().filter(row).cloned().collect();
+    let columns: Vec<Vec<&str>> = rows
+        .iter()
+        .map(|row| row.split_whitespace().collect())
+        .collect();
+    assert_eq!(columns.len(), 3, "{done:?}");
+    assert!(
+        columns.iter().all(|row| row[1] == columns[0][1]),
+        "the same address: {done:?}"
+    );
+    assert_eq!((columns[0][2], columns[0][4]), ("connected", "running"));
+    assert_ne!(columns[1][2], "connected", "{done:?}");
+    assert_eq!(columns[1][4], "stopped");
+    assert_eq!((columns[2][2], columns[2][4]), ("connected", "running"));
+    assert!(
+        done.stdout.contains("key \"k\" not found  (node 2)"),
+        "{done:?}"
+    );
+    assert!(done.stdout.contains("k = \"w\""), "{done:?}");
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+#[test]
+fn every_replica_can_be_restarted_in_turn() {
+    let mut script = String::new();
+    for round in 0..3 {
+        for id in 1..=4 {
+            script += &format!(
+                "qc write k {round}.{id}\nstop {id}\nqc read k\nstart {id}\nrpc {id} write k x\nrpc {id} read k\n"
+            );
+        }
+    }
+    let done = run(&[], &script);
+    assert_eq!((done.stderr.as_str(), done.code), ("", 0));
+    assert_eq!(done.stdout.matches("nodes answered").count(), 12);
+    assert_eq!(done.stdout.matches("k = \"x\"").count(), 12);
+}
+
+#[test]
+fn a_paused_replica_is_silent_and_reads_on_when_it_goes_on() {
+    let done = run(
+        &["--timeout", "300ms"],
+        "qc write k old\npause 2\nrpc 2 read k\nucast 2 k new\nqc write j v\nqc read j\nnodes\n\
+         resume 2\nrpc 2 read k\nrpc 2 read j\nnodes\n",
+    );
+    let errors: Vec<_> = done.stderr.lines().collect();
+    assert_eq!(errors.len(), 1, "{done:?}");
+    assert!(
+        errors[0].starts_with("error in line 3: node 2 ("),
+        "{done:?}"
+    );
+    assert!(errors[0].contains("deadline exceeded"), "{done:?}");
+    let lines = done.lines();
+    let position = |text: &str| lines.iter().position(|line| line.contains(text));
+    let resumed = position("replica 2 goes on").expect("it was resumed");
+    assert!(position("sent to node 2") < Some(resumed), "{done:?}");
+    assert!(
+        position("j = \"v\"") < Some(resumed),
+        "a majority needs it not: {done:?}"
+    );
+    assert!(lines[resumed + 1].starts_with("k = \"new\""), "{done:?}");
+    assert!(lines[resumed + 2].starts_with("j = \"v\""), "{done:?}");
+    assert_eq!(done.stdout.matches("  paused").count(), 1, "{done:?}");
+    assert_eq!(done.code, 1);
+}
+
+#[test]
+fn a_replica_can_be_paused_before_it_has_a_connection_and_stopped_while_it_is_paused() {
+    let done = run_commands(&["pause 1", "stop 1", "start 1", "rpc 1 read k", "resume 1"]);
+    assert!(
+        done.stdout.contains("key \"k\" not found  (node 1)"),
+        "{done:?}"
+    );
+    assert!(
+        done.stderr.contains("replica 1 is not paused"),
+        "a new replica is not: {done:?}"
+    );
+}
+
+#[test]
+fn a_replica_that_is_late_acts_at_once_and_answers_later() {
+    let started = Instant::now();
+    let done = run_commands(&[
+        "delay 2 300",
+        "rpc 2 write k v",
+        "nodes",
+        "delay 2 0",
+        "rpc 2 read k",
+    ]);
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert!(
+        done.stdout
+            .contains("replica 2 answers 300 ms late\nwritten to node 2\n"),
+        "{done:?}"
+    );
+    assert!(done.stdout.contains("running, 300 ms late"), "{done:?}");
+    assert!(
+        done.stdout.contains("replica 2 answers at once\nk = \"v\""),
+        "{done:?}"
+    );
+    assert_eq!(done.code, 0, "{done:?}");
+
+    // The next request does not wait for the answer that is late, and finds what was written.
+    let done = run(
+        &["--timeout", "200ms"],
+        "delay 2 3600000\nrpc 2 write k v\ndelay 2 0\nrpc 2 read k\n",
+    );
+    assert!(done.stderr.contains("deadline exceeded"), "{done:?}");
+    assert!(done.stdout.contains("k = \"v\""), "{done:?}");
+    assert_eq!(done.code, 1);
+}
+
+#[test]
+fn what_cannot_be_done_to_a_replica_is_refused() {
+    for (commands, message) in [
+        (&["start 1"][..], "replica 1 is running"),
+        (
+            &["stop 1", "stop 1"],
+            "replica 1 is stopped; \"start 1\" starts it",
+        ),
+        (
+            &["stop 1", "pause 1"],
+            "replica 1 is stopped; \"start 1\" starts it",
+        ),
+        (
+            &["stop 1", "delay 1 5"],
+            "replica 1 is stopped; \"start 1\" starts it",
+        ),
+        (
+            &["pause 1", "pause 1"],
+            "replica 1 is paused; \"resume 1\" ends it",
+        ),
+        (&["resume 1"], "replica 1 is not paused"),
+    ] {
+        let done = run_commands(commands);
+        assert!(done.stderr.contains(message), "{commands:?}: {done:?}");
+        assert_eq!(done.code, 1, "{commands:?}");
+    }
+}
+
+#[test]
+fn a_correctable_read_shows_each_better_answer_and_its_level() {
+    // Replica 1 alone has a value, and answers last.
+    let done = run_commands(&["rpc 1 write k v", "delay 1 200", "qc cread k"]);
+    let lines = done.lines();
+    assert!(
+        lines[2].starts_with("key \"k\" not found  (level 1 of 4, node "),
+        "{done:?}"
+    );
+    assert!(lines[3].starts_with("k = \"v\"  ("), "{done:?}");
+    assert!(lines[3].ends_with(", level 4 of 4, node 1)"), "{done:?}");
+    assert_eq!(lines[4], "done: 4 of 4 nodes answered");
+    assert_eq!((lines.len(), done.stderr.as_str(), done.code), (5, "", 0));
+}
+
+#[test]
+fn a_correctable_read_needs_a_majority_and_tells_who_is_missing() {
+    let done = run_commands(&["mcast k v", "stop 4", "qc cread k"]);
+    assert!(
+        done.stdout.ends_with("done: 3 of 4 nodes answered\n"),
+        "{done:?}"
+    );
+    assert!(done.stderr.starts_with("node 4 (127.0.0.1:"), "{done:?}");
+    assert_eq!(done.code, 0, "{done:?}");
+
+    let done = run_commands(&["mcast k v", "stop 4", "stop 1", "qc cread k"]);
+    assert!(done.stdout.contains("k = \"v\""), "{done:?}");
+    assert!(
+        done.stderr
+            .contains("no majority: 2 of 4 nodes answered, 3 needed\n"),
+        "{done:?}"
+    );
+    assert!(
+        done.stderr.contains("  node 1 (") && done.stderr.contains("  node 4 ("),
+        "{done:?}"
+    );
+    assert_eq!(done.code, 1);
+}
+
+#[test]
+fn nested_calls_are_refused_with_the_reason() {
+    for call in ["qc nread k", "qc nwrite k v", "cfg 1:3 nread k"] {
+        let done = run_commands(&[call]);
+        let reason = "refused: failed precondition: this server does not know its peers yet";
+        assert!(done.stderr.contains(reason), "{done:?}");
+        assert_eq!((done.stdout.as_str(), done.code), ("", 1), "{call}");
+    }
+}
+
+#[test]
+fn a_command_that_failed_does_not_stop_those_after_it() {
+    let done = run(
+        &[],
+        "# a comment\n\nfrobnicate\nqc raed k\nqc write k\nstop one\nqc read 'k\nqc write k v w\nqc write k v\n   # more\nqc read k",
+    );
+    for message in [
+        "error in line 3: unknown command \"frobnicate\"",
+        "error in line 4: qc has no operation \"raed\"; did you mean \"read\"?",
+        "error in line 5: VALUE is missing\nusage: qc write KEY VALUE",
+        "error in line 6: \"one\" is not the id of a node",
+        "error in line 7: a quote is not closed",
+        "error in line 8: nothing more was expected at \"w\"",
+    ] {
+        assert!(done.stderr.contains(message), "{message}: {done:?}");
+    }
+    let lines = done.lines();
+    assert_eq!(lines[0], "written to a majority (3 of 4 nodes)");
+    assert!(lines[1].starts_with("k = \"v\""), "{done:?}");
+    assert_eq!((lines.len(), done.code), (2, 1));
+}
+
+#[test]
+fn commands_of_options_run_in_order_and_the_pipe_is_left_alone() {
+    let done = run(
+        &[
+            "-c",
+            "qc write k 'a b'",
+            "--command",
+            "stop 9",
+            "-c",
+            "qc read k",
+        ],
+        "qc read other\n",
+    );
+    let lines = done.lines();
+    assert!(lines[1].starts_with("k = \"a b\""), "{done:?}");
+    assert_eq!(lines.len(), 2, "{done:?}");
+    assert!(
+        done.stderr
+            .starts_with("error in \"stop 9\": there is no replica 9"),
+        "{done:?}"
+    );
+    assert_eq!(done.code, 1);
+}
+
+#[test]
+fn exit_ends_it_and_what_comes_after_is_not_read() {
+    for exit in ["exit", "quit"] {
+        let done = run(&[], &format!("qc read k\n{exit}\nstop 9\n"));
+        assert_eq!(
+            (done.lines().len(), done.stderr.as_str(), done.code),
+            (1, "", 0)
+        );
+    }
+}
+
+#[test]
+fn no_commands_are_no_failure() {
+    let done = run(&[], "");
+    assert_eq!(
+        (done.stdout.as_str(), done.stderr.as_str(), done.code),
+        ("", "", 0)
+    );
+}
+
+#[test]
+fn without_a_terminal_there_is_neither_prompt_nor_colour() {
+    let done = run(
+        &[],
+        "help\nhelp qc\nnodes\nqc write k v\nqc read k\nstop 9\n",
+    );
+    for stream in [&done.stdout, &done.stderr] {
+        assert!(!stream.contains('\u{1b}'), "{done:?}");
+        assert!(!stream.contains("> "), "{done:?}");
+    }
+    assert!(done.stdout.contains("help [COMMAND]"), "{done:?}");
+}
+
+#[test]
+fn control_characters_of_values_do_not_reach_the_terminal() {
+    let done = run(
+        &[],
+        "qc write k '\u{1b}[31mred\u{7}'\nqc read k\nstop \u{1b}[2J\n",
+    );
+    assert!(
+        done.stdout.contains(r#"k = "\u{1b}[31mred\u{7}""#),
+        "{done:?}"
+    );
+    assert!(
+        !done.stdout.contains('\u{1b}') && !done.stderr.contains('\u{1b}'),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn any_number_of_replicas_can_be_started() {
+    let done = run(
+        &["--replicas", "1"],
+        "qc write k v\nqc read k\nstop 1\nqc read k\n",
+    );
+    assert!(done.stdout.contains(", 1 of 1 nodes answered)"), "{done:?}");
+    assert!(
+        done.stderr.contains("0 of 1 nodes answered, 1 needed"),
+        "{done:?}"
+    );
+    let done = run(
+        &["--replicas", "7"],
+        "qc write k v\nstop 1\nstop 3\nstop 5\nqc read k\n",
+    );
+    assert!(done.stdout.contains(", 4 of 7 nodes answered)"), "{done:?}");
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+#[test]
+fn wrong_options_are_refused_with_a_status_of_their_own() {
+    for (args, message) in [
+        (&["--frobnicate"][..], "--frobnicate"),
+        (&["--timeout", "soon"], "--timeout"),
+        (&["--replicas", "0"], "--replicas"),
+        (
+            &["--connect", "localhost"],
+            "\"localhost\": there is no port",
+        ),
+        (
+            &["--connect", "a:1,b:2,a:1"],
+            "nodes 1 and 3 have the same address a:1",
+        ),
+        (&["--connect", "2=a:1,2=b:1"], "id 2"),
+        (&["--connect", "0=a:1"], "node 0"),
+        (&["--connect", "x=a:1"], "\"x\" is not an id"),
+        (&["--config", "/nowhere/nodes.toml"], "/nowhere/nodes.toml"),
+        (&["serve", "--id", "1"], "--listen"),
+    ] {
+        let done = run(args, "");
+        assert!(done.stderr.contains(message), "{args:?}: {done:?}");
+        assert_eq!((done.stdout.as_str(), done.code), ("", 2), "{args:?}");
+    }
+}
+
+#[test]
+fn help_teaches_by_example() {
+    let done = run(&["--help"], "");
+    for text in [
+        "serve",
+        "--connect",
+        "--config",
+        "--timeout",
+        "Examples:",
+        "storage -c ",
+    ] {
+        assert!(done.stdout.contains(text), "{text}: {done:?}");
+    }
+    assert_eq!(done.code, 0);
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_panic() {
+    let mut program = Program::start(&[]);
+    program.close_output();
+    program.type_line("help");
+    program.type_line("help");
+    assert_eq!(program.error_text(), "");
+    assert_eq!(program.end(), 1);
+}

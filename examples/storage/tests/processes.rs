@@ -1,0 +1,191 @@
+//! Replicas as processes of their own, and a client of them.
+
+mod common;
+
+use common::{Program, run};
+
+/// A replica in a process of its own, and its address.
+fn serve(id: u32, listen: &str) -> (Program, String) {
+    let mut replica = Program::start(&["serve", "--id", &id.to_string(), "--listen", listen]);
+    let line = replica.line();
+    let address = line
+        .strip_prefix(&format!("replica {id} listening on "))
+        .unwrap_or_else(|| panic!("{line:?} does not tell the address"));
+    let address = address.to_owned();
+    (replica, address)
+}
+
+fn serve_three() -> (Vec<Program>, Vec<String>) {
+    (1..=3).map(|id| serve(id, "127.0.0.1:0")).unzip()
+}
+
+#[test]
+fn a_client_finds_what_another_one_wrote_and_replicas_may_die() {
+    let (mut replicas, addresses) = serve_three();
+    let connect = addresses.join(",");
+    let done = run(&["--connect", &connect, "-c", "qc write k v"], "");
+    assert_eq!(
+        done.stdout, "written to a majority (2 of 3 nodes)\n",
+        "{done:?}"
+    );
+    let done = run(&["--connect", &connect], "qc read k\nnodes\n");
+    assert!(done.stdout.starts_with("k = \"v\"  ("), "{done:?}");
+    for (id, address) in (1..).zip(&addresses) {
+        let row = format!("\n{id}     {address}");
+        assert!(done.stdout.contains(&row), "{done:?}");
+    }
+    assert_eq!((done.stderr.as_str(), done.code), ("", 0));
+
+    // Killed, not asked.
+    drop(replicas.remove(0));
+    let done = run(&["--connect", &connect, "-c", "qc read k"], "");
+    assert!(done.stdout.starts_with("k = \"v\"  ("), "{done:?}");
+    drop(replicas.remove(0));
+    let done = run(&["--connect", &connect, "-c", "qc read k"], "");
+    assert!(
+        done.stderr.contains(" of 3 nodes answered, 2 needed\n"),
+        "{done:?}"
+    );
+    assert!(
+        done.stderr.contains(&format!("node 1 ({})", addresses[0])),
+        "{done:?}"
+    );
+    assert!(
+        done.stderr.contains(&format!("node 2 ({})", addresses[1])),
+        "{done:?}"
+    );
+    assert_eq!(done.code, 1);
+}
+
+#[test]
+fn one_way_messages_arrive_though_the_client_leaves_at_once() {
+    let (_replicas, addresses) = serve_three();
+    let connect = addresses.join(",");
+    let rounds = 20;
+    for round in 0..rounds {
+        let commands = format!("mcast m{round} v\nucast 2 u{round} v\n");
+        let done = run(&["--connect", &connect], &commands);
+        assert_eq!(done.stdout, "sent to 3 of 3\nsent to node 2\n", "{done:?}");
+    }
+    let mut reads = String::new();
+    for round in 0..rounds {
+        reads += &format!(
+            "rpc 1 read m{round}\nrpc 2 read m{round}\nrpc 3 read m{round}\nrpc 2 read u{round}\n"
+        );
+    }
+    let done = run(&["--connect", &connect], &reads);
+    assert_eq!(
+        done.stdout.matches(" = \"v\"").count(),
+        4 * rounds,
+        "{done:?}"
+    );
+}
+
+#[test]
+fn nodes_have_the_ids_that_they_are_given() {
+    let (_replicas, addresses) = serve_three();
+    let connect = format!("7={},20={},5={}", addresses[0], addresses[1], addresses[2]);
+    let done = run(
+        &["--connect", &connect],
+        "rpc 20 write k v\ncfg 7,20 read k\ncfg 5:7 read k\ncfg 1 read k\n",
+    );
+    let lines = done.lines();
+    assert_eq!(lines[0], "written to node 20");
+    assert!(lines[1].starts_with("k = \"v\""), "{done:?}");
+    assert_eq!(lines[2], "key \"k\" not found  (2 of 2 nodes answered)");
+    assert!(
+        done.stderr
+            .contains("there is no node 1; the nodes are 7, 20, 5"),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn nodes_can_come_from_a_file() {
+    let (_replicas, addresses) = serve_three();
+    let mut file = String::new();
+    for (id, address) in (4..).zip(&addresses) {
+        file += &format!("[[node]]\nid = {id}\naddress = \"{address}\"\n\n");
+    }
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("nodes-{}.toml", std::process::id()));
+    std::fs::write(&path, file).expect("a file for the test");
+    let path = path.to_str().expect("a plain path");
+    let done = run(&["--config", path], "qc write k v\ncfg 4,6 read k\n");
+    std::fs::remove_file(path).expect("it was made above");
+    assert!(done.stdout.contains("k = \"v\""), "{done:?}");
+    assert_eq!((done.stderr.as_str(), done.code), ("", 0));
+}
+
+#[test]
+fn replicas_elsewhere_cannot_be_stopped_from_here() {
+    let (_replica, address) = serve(1, "127.0.0.1:0");
+    for command in ["stop 1", "start 1", "pause 1", "resume 1", "delay 1 5"] {
+        let done = run(&["--connect", &address, "-c", command], "");
+        assert!(
+            done.stderr.contains("works on local replicas only"),
+            "{done:?}"
+        );
+        assert_eq!((done.stdout.as_str(), done.code), ("", 1));
+    }
+}
+
+#[test]
+fn replicas_that_nobody_runs_are_named() {
+    // A port that was just given back.
+    let free = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("an address").to_string()
+    };
+    let connect = format!("{},{}", free(), free());
+    let done = run(
+        &["--connect", &connect],
+        "qc read k\nmcast k v\nrpc 1 read k\n",
+    );
+    assert!(
+        done.stderr.contains("0 of 2 nodes answered, 2 needed\n"),
+        "{done:?}"
+    );
+    assert!(done.stderr.contains("sent to 0 of 2; node "), "{done:?}");
+    assert!(
+        done.stderr.contains("error in line 3: node 1 ("),
+        "{done:?}"
+    );
+    assert_eq!((done.stdout.as_str(), done.code), ("", 1));
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let (_replica, address) = serve(1, "127.0.0.1:0");
+    let done = run(&["serve", "--id", "2", "--listen", &address], "");
+    assert!(
+        done.stderr.contains(&format!("cannot listen on {address}")),
+        "{done:?}"
+    );
+    assert_eq!((done.stdout.as_str(), done.code), ("", 1));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_replica_ends_when_it_is_told_to_though_clients_are_connected() {
+    for signal in ["TERM", "INT"] {
+        let (mut replica, address) = serve(1, "127.0.0.1:0");
+        let mut client = Program::start(&["--connect", &address]);
+        client.type_line("rpc 1 write k v");
+        client.expect_line("written to node 1");
+        let id = replica.id().to_string();
+        let status = std::process::Command::new("sh")
+            .args(["-c", &format!("kill -{signal} {id}")])
+            .status();
+        assert!(status.expect("there is a shell").success());
+        assert_eq!(replica.error_line(), "replica 1 has ended");
+        assert_eq!(replica.end(), 0, "{signal}");
+        client.type_line("rpc 1 read k");
+        assert!(client.error_line().starts_with("error in line 2: node 1 ("));
+        assert_eq!(client.end(), 1);
+
+        // Its successor takes the port, and the client finds it.
+        let (_replica, again) = serve(1, &address);
+        assert_eq!(again, address);
+    }
+}
