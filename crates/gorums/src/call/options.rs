@@ -41,14 +41,12 @@ macro_rules! options {
         /// Ends the call this long after its terminal was called, in place of the client's default.
         /// What is not written then is withdrawn, and the others' outcome is unknown. Without a
         /// timeout or deadline a call waits for as long as a node is silent.
-        #[must_use]
         pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
             self.options.timeout = Some(timeout);
             self
         }
 
         /// Ends the call at this time; where there is a timeout too, at the earlier of both.
-        #[must_use]
         pub fn deadline(mut self, deadline: impl Into<tokio::time::Instant>) -> Self {
             self.options.deadline = Some(deadline.into());
             self
@@ -56,7 +54,6 @@ macro_rules! options {
 
         /// Sends a name and a value with the request; several with one name are all sent. With a
         /// key that [`Metadata`](crate::Metadata) does not take the call fails, and nothing is sent.
-        #[must_use]
         pub fn metadata(mut self, key: impl AsRef<str>, value: impl Into<String>) -> Self {
             self.options.append(key.as_ref(), value.into());
             self

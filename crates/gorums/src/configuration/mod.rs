@@ -35,7 +35,6 @@ struct Inner {
 
 impl Configuration {
     /// Describes a configuration to connect to.
-    #[must_use]
     pub fn builder() -> ConfigurationBuilder {
         ConfigurationBuilder::new()
     }
