@@ -141,12 +141,12 @@ async fn numbered_calls(order: HandlerOrder) {
 }
 
 trait ThresholdOfAll {
-    fn threshold_of_all(self) -> gorums::Quorum<Number, gorums::quorum::All>;
+    fn threshold_of_all(self) -> gorums::Quorum<Number>;
 }
 
 impl ThresholdOfAll for gorums::QuorumCall<Number, Number> {
     /// A call whose frame differs from node to node keeps the order, too.
-    fn threshold_of_all(self) -> gorums::Quorum<Number, gorums::quorum::All> {
+    fn threshold_of_all(self) -> gorums::Quorum<Number> {
         self.map_request(|_, request| Some(request.clone())).all()
     }
 }

@@ -85,7 +85,7 @@ fn a_missing_key_is_a_result_and_no_failure() {
         "rpc 1 read x",
         "qc read x",
         "cfg 1,2 read 'a b'",
-        "qc cread ''",
+        "cfg 3 cread ''",
     ]);
     assert_eq!(
         done.lines(),
@@ -93,15 +93,9 @@ fn a_missing_key_is_a_result_and_no_failure() {
             "key \"x\" not found  (node 1)",
             "key \"x\" not found  (3 of 4 nodes answered)",
             "key \"a b\" not found  (2 of 2 nodes answered)",
-            "key \"\" not found  (level 1 of 4, node N)",
-            "done: 4 of 4 nodes answered",
+            "key \"\" not found  (level 1 of 1, node 3)",
+            "done: 1 of 1 nodes answered",
         ]
-        .map(|line| line.to_owned())
-        .map(|line| if line.contains("node N") {
-            done.lines()[3].clone()
-        } else {
-            line
-        })
     );
     assert_eq!((done.stderr.as_str(), done.code), ("", 0));
 }
@@ -260,7 +254,7 @@ fn every_replica_can_be_restarted_in_turn() {
 #[test]
 fn a_paused_replica_is_silent_and_reads_on_when_it_goes_on() {
     let done = run(
-        &["--timeout", "300ms"],
+        &["--timeout", "1500ms"],
         "qc write k old\npause 2\nrpc 2 read k\nucast 2 k new\nqc write j v\nqc read j\nnodes\n\
          resume 2\nrpc 2 read k\nrpc 2 read j\nnodes\n",
     );
@@ -323,7 +317,7 @@ fn a_replica_that_is_late_acts_at_once_and_answers_later() {
 
     // The next request does not wait for the answer that is late, and finds what was written.
     let done = run(
-        &["--timeout", "200ms"],
+        &["--timeout", "1500ms"],
         "delay 2 3600000\nrpc 2 write k v\ndelay 2 0\nrpc 2 read k\n",
     );
     assert!(done.stderr.contains("deadline exceeded"), "{done:?}");
@@ -362,7 +356,10 @@ fn what_cannot_be_done_to_a_replica_is_refused() {
 #[test]
 fn a_correctable_read_shows_each_better_answer_and_its_level() {
     // Replica 1 alone has a value, and answers last.
-    let done = run_commands(&["rpc 1 write k v", "delay 1 200", "qc cread k"]);
+    let done = run(
+        &["--timeout", "30s"],
+        "rpc 1 write k v\ndelay 1 1000\nqc cread k\n",
+    );
     let lines = done.lines();
     assert!(
         lines[2].starts_with("key \"k\" not found  (level 1 of 4, node "),

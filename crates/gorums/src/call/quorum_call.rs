@@ -13,7 +13,7 @@ use super::responses::Responses;
 use super::state::Kind;
 use crate::configuration::{Configuration, Node};
 use crate::error::{QuorumError, QuorumErrorKind, QuorumFailure, Status};
-use crate::quorum::{All, Bits, First, Majority, NodeSet, QuorumSystem, Threshold};
+use crate::quorum::{Bits, NodeSet, QuorumSystem, Threshold};
 
 /// A request to all nodes of a configuration. Queued, on every node, by the terminal that says what
 /// is made of the replies: [`majority`](Self::majority), [`responses`](Self::responses) and the
@@ -161,20 +161,22 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
     }
 
     /// Waits for the first success.
-    pub fn first(self) -> Quorum<Resp, First> {
-        self.quorum(First)
+    pub fn first(self) -> Quorum<Resp> {
+        self.threshold(1)
     }
 
     /// Waits for more than half of the nodes, and returns the *first* reply: neither the newest nor
     /// the agreed one. For the newest add [`max_by_key`](Quorum::max_by_key), for all of them
     /// [`replies`](Quorum::replies).
-    pub fn majority(self) -> Quorum<Resp, Majority> {
-        self.quorum(Majority)
+    pub fn majority(self) -> Quorum<Resp> {
+        let majority = self.configuration.len() / 2 + 1;
+        self.threshold(majority)
     }
 
     /// Waits for every node, and returns the first reply.
-    pub fn all(self) -> Quorum<Resp, All> {
-        self.quorum(All)
+    pub fn all(self) -> Quorum<Resp> {
+        let all = self.configuration.len();
+        self.threshold(all)
     }
 
     /// Waits for `k` nodes, and returns the first reply. Impossible, and nothing is sent, for a `k`

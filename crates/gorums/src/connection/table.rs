@@ -124,7 +124,7 @@ impl<T> Table<T> {
         Some(entry.value)
     }
 
-    /// Takes out the calls whose deadline has passed, and tells the next deadline.
+    /// Takes out the calls whose deadline has passed, oldest first, and tells the next deadline.
     pub(crate) fn expire(&self, now: Instant) -> (Vec<Arc<T>>, Option<Instant>) {
         let mut expired = Vec::new();
         let mut next: Option<Instant> = None;
@@ -136,7 +136,7 @@ impl<T> Table<T> {
                     continue;
                 };
                 if deadline <= now {
-                    expired.extend(slot.take().map(|entry| entry.value));
+                    expired.extend(slot.take().map(|entry| (entry.id, entry.value)));
                 } else if next.is_none_or(|next| deadline < next) {
                     next = Some(deadline);
                 }
@@ -145,27 +145,30 @@ impl<T> Table<T> {
             slots.used -= removed;
             self.len.fetch_sub(removed, Ordering::Relaxed);
         }
-        (expired, next)
+        (in_order(expired), next)
     }
 
-    /// All calls in the table.
+    /// All calls in the table, oldest first.
     pub(crate) fn all(&self) -> Vec<Arc<T>> {
-        self.shards
-            .iter()
-            .flat_map(|shard| {
-                lock(shard)
-                    .slots
-                    .iter()
-                    .flatten()
-                    .map(|entry| Arc::clone(&entry.value))
-                    .collect::<Vec<_>>()
-            })
-            .collect()
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let slots = lock(shard);
+            let entries = slots.slots.iter().flatten();
+            all.extend(entries.map(|entry| (entry.id, Arc::clone(&entry.value))));
+        }
+        in_order(all)
     }
 
     fn shard(&self, id: u64) -> MutexGuard<'_, Slots<T>> {
         lock(&self.shards[(id % SHARDS as u64) as usize])
     }
+}
+
+/// Which shard and place a call has depends on what the process did before; what happens to several
+/// calls at once must not.
+fn in_order<T>(mut calls: Vec<(u64, Arc<T>)>) -> Vec<Arc<T>> {
+    calls.sort_unstable_by_key(|(id, _)| *id);
+    calls.into_iter().map(|(_, call)| call).collect()
 }
 
 fn lock<T>(shard: &Shard<T>) -> MutexGuard<'_, Slots<T>> {
