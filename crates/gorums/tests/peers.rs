@@ -1418,10 +1418,17 @@ async fn a_reset_by_the_server_fails_written_calls() {
 async fn a_server_that_closes_right_after_accepting_fails_calls_and_is_tried_again() {
     let (server, configuration) = RawServer::start().await;
     let caller = Caller::new(&configuration);
+    let close_all = async || -> () {
+        loop {
+            drop(server.accept_tcp().await);
+        }
+    };
     for _ in 0..3 {
-        let call = caller.call(1);
-        drop(server.accept_tcp().await);
-        let error = within(call).await.expect_err("the connection was closed");
+        let error = tokio::select! {
+            biased;
+            () = close_all() => unreachable!("it goes on for ever"),
+            reply = caller.call(1) => reply.expect_err("the connection was closed"),
+        };
         assert_eq!(error.code(), Code::Unavailable);
         assert_ne!(error.outcome(), Outcome::Refused);
     }

@@ -15,7 +15,7 @@
 //! * When a handler is moved the lane ends its turn on the worker: the moved handler runs at once,
 //!   and any other worker may take the lane.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -88,8 +88,9 @@ struct State {
     bytes: usize,
     /// The request whose handler the lane polls.
     current: Option<(u64, ServerCtx)>,
-    /// The requests whose handlers were moved, by message id.
-    moved: HashMap<u64, Vec<ServerCtx>>,
+    /// The requests whose handlers were moved, by message id: in an order that does not change from
+    /// run to run.
+    moved: BTreeMap<u64, Vec<ServerCtx>>,
     running: usize,
     /// Requests were cancelled before they started.
     cancelled: Vec<u64>,
