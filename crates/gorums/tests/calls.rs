@@ -749,7 +749,7 @@ async fn a_client_for_one_node_calls_that_node() {
     let client = Client::new(node(&all, 2));
     let reply = within(client.quorum_call::<_, Number>(VALUE, number(0)).all()).await;
     assert_eq!(reply.expect("up").value, 20);
-    let other = client.on(&all.without(2));
+    let other = client.on(all.without(2));
     let replies = within(
         other
             .quorum_call::<_, Number>(VALUE, number(0))

@@ -40,13 +40,17 @@ async fn wander(log: Log, ctx: ServerCtx, request: u64) {
     log.lock().expect("no handler panics with it").push(request);
     for step in 0..3 {
         match scramble(request * 3 + step) % 5 {
-            0 => drop(ctx.release()),
+            0 => {
+                ctx.release();
+            }
             1 => ctx.release().await,
             2 => tokio::task::yield_now().await,
             3 => {
                 let ctx = ctx.clone();
                 // A clone in another task releases as well as the handler's own.
-                tokio::spawn(async move { drop(ctx.release()) });
+                tokio::spawn(async move {
+                    ctx.release();
+                });
             }
             _ => {}
         }
@@ -485,7 +489,7 @@ async fn one_turn_per_server_serialises_across_clients() {
                     most.fetch_max(now, Ordering::SeqCst);
                     tokio::task::yield_now().await;
                     running.fetch_sub(1, Ordering::SeqCst);
-                    if request.value % 2 == 0 {
+                    if request.value.is_multiple_of(2) {
                         ctx.release().await;
                     }
                     Ok::<_, Status>(request)

@@ -153,6 +153,11 @@ impl Reader {
         Some(Envelope::decode(self.bytes.split_to(len)).expect("an envelope"))
     }
 
+    /// Whether anything has come.
+    async fn has_some(&mut self) -> bool {
+        poll_fn(|cx| Poll::Ready(self.recv.poll_data(cx).is_ready())).await
+    }
+
     async fn expect(&mut self) -> Envelope {
         self.next().await.expect("the stream goes on")
     }
@@ -554,7 +559,7 @@ async fn after_a_half_close_all_replies_come_and_then_trailers_with_status_0() {
         let gate = Arc::clone(&gate);
         async move {
             // Handlers with and without their turn are waited for.
-            if request.value % 2 == 0 {
+            if request.value.is_multiple_of(2) {
                 ctx.release();
             }
             gate.acquire().await.expect("open").forget();
@@ -886,6 +891,48 @@ async fn a_flood_of_small_frames_is_held_back_by_a_blocked_handler_and_then_hand
     assert_eq!(seen, (0..MESSAGES).collect::<Vec<_>>());
     let mut replies = stream.reader().await;
     stream.call(&mut replies, 1).await;
+}
+
+#[tokio::test]
+async fn reading_pauses_at_the_bound_however_many_frames_come_at_once() {
+    const WAITING: u64 = 200;
+    let (started, gate) = (Counter::new(), Arc::new(Semaphore::new(0)));
+    let (start, held) = (started.clone(), Arc::clone(&gate));
+    let builder = Server::builder()
+        .max_waiting_bytes(10_000)
+        .max_decoding_message_size(1_000)
+        .unary(ECHO, move |_ctx: ServerCtx, request: Number| {
+            let held = Arc::clone(&held);
+            start.add();
+            async move {
+                // Closed once the first handler is let go.
+                let _ = held.acquire().await;
+                Ok::<_, Status>(request)
+            }
+        });
+    let server = TestServer::start(builder).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    let mut replies = stream.reader().await;
+    for id in 1..=WAITING {
+        stream.send(&envelope(id, ECHO, id));
+    }
+    // Is answered when it is read, before the others.
+    stream.send(&envelope_of_size(WAITING + 1, ECHO, 5_000));
+    started.reached(1).await;
+    for _ in 0..4 {
+        client.ping().await;
+    }
+    assert!(!replies.has_some().await, "more was read than the bound allows");
+    gate.close();
+    let mut ids = Vec::new();
+    for _ in 0..=WAITING {
+        let reply = replies.expect().await;
+        assert_eq!(reply.status.is_some(), reply.id == WAITING + 1);
+        ids.push(reply.id);
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, (1..=WAITING + 1).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -1427,7 +1474,7 @@ async fn a_server_that_closes_right_after_accepting_fails_calls_and_is_tried_aga
         let error = tokio::select! {
             biased;
             () = close_all() => unreachable!("it goes on for ever"),
-            reply = caller.call(1) => reply.expect_err("the connection was closed"),
+            reply = within(caller.call(1)) => reply.expect_err("the connection was closed"),
         };
         assert_eq!(error.code(), Code::Unavailable);
         assert_ne!(error.outcome(), Outcome::Refused);

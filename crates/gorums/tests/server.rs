@@ -166,7 +166,8 @@ async fn interceptors_run_in_order_and_in_reverse_order_out() {
 
 #[tokio::test]
 async fn an_interceptor_rejects_releases_and_sees_what_no_handler_does() {
-    let seen: Arc<Mutex<Vec<(String, Option<Code>)>>> = Arc::default();
+    type Seen = Vec<(String, Option<Code>)>;
+    let seen: Arc<Mutex<Seen>> = Arc::default();
     let server = {
         let seen = seen.clone();
         echo().interceptor(move |incoming: Incoming, next: Next| {
@@ -412,7 +413,7 @@ async fn a_new_connection_waits_where_there_are_enough() {
 async fn handlers_can_be_tested_without_a_server() {
     let ctx = gorums::testing::server_ctx();
     ctx.release().await;
-    drop(ctx.release());
+    ctx.release();
     assert!(!ctx.is_cancelled());
     let clone = ctx.clone();
     let released = tokio::spawn(async move { clone.release().await });

@@ -49,6 +49,12 @@ Examples:
   storage --connect 127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
       Replicas as processes of their own, and a prompt to talk to them.
 
+  storage --config nodes.toml
+      The same, with a file that has three lines for each replica:
+          [[node]]
+          id = 1
+          address = \"127.0.0.1:8081\"
+
 Results go to standard output, messages to standard error. The exit status is 0 if all commands were
 carried out, 1 if one failed (those after it are still tried), 2 for a wrong option. That a key is not
 found, or that a replica has a newer value, is a result and no failure.";
@@ -85,7 +91,7 @@ pub(crate) struct Client {
         conflicts_with_all = ["config", "replicas"]
     )]
     pub(crate) connect: Vec<Target>,
-    /// Connect to the replicas of a TOML file: [[node]] id = 1 address = "HOST:PORT" …
+    /// Connect to the replicas that a TOML file lists.
     #[arg(long, value_name = "FILE", conflicts_with = "replicas")]
     pub(crate) config: Option<PathBuf>,
     /// The number of replicas to start in this process.

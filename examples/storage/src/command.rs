@@ -352,9 +352,10 @@ pub(crate) static COMMANDS: &[Spec] = {
         Spec {
             name: "nodes",
             forms: &[&[]],
-            summary: "show state, latency and last error of each node",
-            details: "State, latency and last error are what this client knows of its connection to the node. For\n\
-                      replicas of this process the last column says what was done to them.",
+            summary: "show state, latency and last error",
+            details: "State, latency and last error are what this client knows of its connection to\n\
+                      the node. For replicas of this process, one more column says what was done to\n\
+                      them.",
         },
         Spec {
             name: "rpc",
@@ -369,14 +370,16 @@ pub(crate) static COMMANDS: &[Spec] = {
             name: "ucast",
             forms: &[&[Node, Key, Value]],
             summary: "write to one node, one-way",
-            details: "The node does not answer: the command is done when the write was handed to the connection.",
+            details: "The node does not answer: the command is done when the write was handed to the\n\
+                      connection.",
         },
         Spec {
             name: "mcast",
             forms: &[&[Key, Value]],
             summary: "write to all nodes, one-way",
-            details: "The nodes do not answer: the command is done when the write was handed to every connection.\n\
-                      If some nodes could not be reached the command has failed, and the others have the write.",
+            details: "The nodes do not answer: the command is done when the write was handed to every\n\
+                      connection. If some nodes could not be reached the command has failed, and the\n\
+                      others have the write.",
         },
         Spec {
             name: "qc",
@@ -389,13 +392,14 @@ pub(crate) static COMMANDS: &[Spec] = {
             ],
             summary: "quorum call: read or write at a majority",
             details: "read    the newest value that a majority of the nodes has\n\
-                      write   done when a majority has answered; the other nodes are sent the write too\n\
-                      cread   correctable read: prints each answer that is better than the one before, with the\n        \
-                              number of nodes that have answered, and ends when all have\n\
+                      write   done when a majority has answered; the others are sent the write too\n\
+                      cread   correctable read: prints each answer that is better than the one before,\n        \
+                      with the number of nodes that have answered, and ends when all have\n\
                       nread   nested read: each node asks the others before it answers\n\
                       nwrite  nested write: each node passes the write on to the others\n\
                       \n\
-                      A write is taken where it is newer than the value that is there; the time is this client's.",
+                      A write is taken where it is newer than the value that is there. Its time is\n\
+                      given by this client.",
         },
         Spec {
             name: "cfg",
@@ -408,15 +412,18 @@ pub(crate) static COMMANDS: &[Spec] = {
                 &[Nodes, Word("mcast"), Key, Value],
             ],
             summary: "the same on some of the nodes",
-            details: "NODES is a list of ids and ranges: \"1,3\" is nodes 1 and 3, \"2:4\" is nodes 2, 3 and 4 (both ends\n\
-                      are included), \"1,3:4\" is nodes 1, 3 and 4. A majority is one of these nodes: two majorities\n\
-                      of different sets need not have a node in common, so that a read may miss a write.",
+            details: "NODES is a list of ids and ranges: \"1,3\" is nodes 1 and 3; \"2:4\" is nodes 2, 3\n\
+                      and 4, both ends included; \"1,3:4\" is nodes 1, 3 and 4.\n\
+                      \n\
+                      A majority is one of these nodes. Majorities of different sets need not have a\n\
+                      node in common, so that a read of one set may miss a write to another.",
         },
         Spec {
             name: "stop",
             forms: &[&[Node]],
             summary: "stop a local replica and drop its state",
-            details: "Closes its listener and its connections at once, as if its process had been killed.",
+            details: "Closes its listener and its connections at once, as if its process had been\n\
+                      killed.",
         },
         Spec {
             name: "start",
@@ -427,9 +434,9 @@ pub(crate) static COMMANDS: &[Spec] = {
         Spec {
             name: "pause",
             forms: &[&[Node]],
-            summary: "make a local replica accept, read and write nothing",
-            details: "As if its process had got SIGSTOP: its connections stay open, and what is sent to it waits in\n\
-                      the buffers of the system.",
+            summary: "freeze a local replica, as by SIGSTOP",
+            details: "It accepts, reads and writes nothing. Its connections stay open, and what is\n\
+                      sent to it waits in the buffers of the system.",
         },
         Spec {
             name: "resume",
@@ -440,9 +447,9 @@ pub(crate) static COMMANDS: &[Spec] = {
         Spec {
             name: "delay",
             forms: &[&[Node, Millis]],
-            summary: "make a local replica answer later; 0 ends it",
-            details: "The replica reads and writes its values in order and at once, lets the next request start, and\n\
-                      then waits that long before it answers.",
+            summary: "make a local replica answer late",
+            details: "The replica reads and writes its values in order and at once, lets the next\n\
+                      request start, and then waits that long before it answers. 0 ends it.",
         },
         Spec {
             name: "help",

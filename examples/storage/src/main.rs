@@ -195,6 +195,14 @@ fn carry_out(
 
 /// Carries out what a person types.
 fn converse(runtime: &Runtime, session: &mut Session) -> io::Result<ExitCode> {
+    // From here on Ctrl-C kills no more, however soon after a line it comes.
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            () = std::future::ready(()) => Ok(()),
+        }
+    })?;
     let ids = session.configuration().ids().map(|id| id.get());
     let mut prompt = Prompt::new(ids).map_err(io::Error::other)?;
     let count = session.configuration().len();

@@ -507,8 +507,9 @@ impl fmt::Display for Overview {
         }
         write!(
             f,
-            "\nA key or value with spaces is quoted, as in a shell: 'two words', \"two words\", two\\ words,\n\
-             and '' is empty. A word that starts with # begins a comment. {BOLD}help qc{BOLD:#} tells more of qc."
+            "\nA key or value with spaces is quoted, as in a shell: 'two words', \"two words\",\n\
+             two\\ words; '' is an empty one. A word that starts with # begins a comment.\n\
+             {BOLD}help qc{BOLD:#} tells more of qc, and so for every command."
         )
     }
 }
@@ -526,7 +527,13 @@ fn short_usage(spec: &Spec) -> String {
     for arg in *first {
         if let Arg::Word(_) = arg {
             let operations: Vec<_> = spec.operations().collect();
-            return format!("{usage} {} …", operations.join("|"));
+            return match operations.as_slice() {
+                // All of them would be too long a line.
+                [first, second, third, _, _, _, ..] => {
+                    format!("{usage} {first}|{second}|{third}|…")
+                }
+                operations => format!("{usage} {} …", operations.join("|")),
+            };
         }
         usage.push_str(&format!(" {arg}"));
     }
@@ -579,6 +586,17 @@ mod tests {
             written(0, &[1, 4, 5]),
             "not written: all of the 3 nodes that answered, of 5, have a newer value"
         );
+    }
+
+    #[test]
+    fn help_fits_a_terminal_of_80_columns() {
+        let pages = COMMANDS.iter().map(|spec| Page(spec).to_string());
+        for text in pages.chain([Overview.to_string()]) {
+            let text = anstream::adapter::strip_str(&text).to_string();
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+        }
     }
 
     #[test]

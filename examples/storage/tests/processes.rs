@@ -166,6 +166,44 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[cfg(unix)]
+fn send_signal(program: &Program, signal: &str) {
+    let kill = format!("kill -{signal} {}", program.id());
+    let status = std::process::Command::new("sh")
+        .args(["-c", &kill])
+        .status();
+    assert!(status.expect("there is a shell").success());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_frozen_replica_costs_the_others_nothing_and_catches_up() {
+    let (replicas, addresses) = serve_three();
+    let connect = addresses.join(",");
+    let mut client = Program::start(&["--connect", &connect, "--timeout", "1500ms"]);
+    client.type_line("qc write k old");
+    client.expect_line("written to a majority (2 of 3 nodes)");
+    send_signal(&replicas[1], "STOP");
+    client.type_line("qc write k new");
+    client.expect_line("written to a majority (2 of 3 nodes)");
+    client.type_line("qc read k");
+    assert!(client.line().starts_with("k = \"new\""));
+    client.type_line("mcast j v");
+    client.expect_line("sent to 3 of 3");
+    client.type_line("rpc 2 read k");
+    let error = client.error_line();
+    assert!(
+        error.contains("node 2 (") && error.contains("deadline exceeded"),
+        "{error}"
+    );
+    send_signal(&replicas[1], "CONT");
+    client.type_line("rpc 2 read k");
+    assert!(client.line().starts_with("k = \"new\""));
+    client.type_line("rpc 2 read j");
+    assert!(client.line().starts_with("j = \"v\""));
+    assert_eq!(client.end(), 1);
+}
+
+#[cfg(unix)]
 #[test]
 fn a_replica_ends_when_it_is_told_to_though_clients_are_connected() {
     for signal in ["TERM", "INT"] {
@@ -173,11 +211,7 @@ fn a_replica_ends_when_it_is_told_to_though_clients_are_connected() {
         let mut client = Program::start(&["--connect", &address]);
         client.type_line("rpc 1 write k v");
         client.expect_line("written to node 1");
-        let id = replica.id().to_string();
-        let status = std::process::Command::new("sh")
-            .args(["-c", &format!("kill -{signal} {id}")])
-            .status();
-        assert!(status.expect("there is a shell").success());
+        send_signal(&replica, signal);
         assert_eq!(replica.error_line(), "replica 1 has ended");
         assert_eq!(replica.end(), 0, "{signal}");
         client.type_line("rpc 1 read k");

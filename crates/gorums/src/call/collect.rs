@@ -206,6 +206,7 @@ impl<Resp: Message + Default> Collector<Resp> {
             needed: self.needed,
             replies: self.answered.len(),
             failures: std::mem::take(&mut self.failures),
+            one_way: false,
         }
         .into()
     }

@@ -160,12 +160,9 @@ pub(crate) fn detach<Req: Message>(
     let frames = Frames::new(Pool::next_id(), method, options, requests);
     members
         .filter(|part| {
-            let queued = frames.frame(*part).and_then(|frame| {
-                targets.channels()[*part].queue(OutMessage {
-                    frame,
-                    ticket: None,
-                })
-            });
+            let queued = frames
+                .frame(*part)
+                .and_then(|frame| targets.channels()[*part].queue(OutMessage::new(frame, None)));
             queued.is_err()
         })
         .map(id_of)

@@ -244,6 +244,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
                 needed,
                 replies: 0,
                 failures: Vec::new(),
+                one_way: false,
             }
             .into());
         }

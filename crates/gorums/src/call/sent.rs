@@ -95,6 +95,7 @@ impl Future for Sent<QuorumError> {
             needed: None,
             replies: self.handed_over,
             failures,
+            one_way: true,
         }
         .into()))
     }

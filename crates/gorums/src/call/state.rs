@@ -169,10 +169,7 @@ impl Call {
             call: Arc::clone(self),
             part,
         };
-        let queued = channel.queue(OutMessage {
-            frame,
-            ticket: Some(ticket),
-        });
+        let queued = channel.queue(OutMessage::new(frame, Some(ticket)));
         if let Err(status) = &queued {
             self.not_sent(part, status);
         }
@@ -182,13 +179,16 @@ impl Call {
     /// Queues a marker without bytes, which is handed over when all before it is.
     pub(crate) fn queue_marker(self: &Arc<Self>, part: usize) {
         self.begin(part);
-        self.channel(part).queue_unbounded(OutMessage {
-            frame: Bytes::new(),
-            ticket: Some(Ticket {
-                call: Arc::clone(self),
-                part,
-            }),
-        });
+        let ticket = Ticket {
+            call: Arc::clone(self),
+            part,
+        };
+        let queued = self
+            .channel(part)
+            .queue_unbounded(OutMessage::new(Bytes::new(), Some(ticket)));
+        if let Err(status) = queued {
+            self.not_sent(part, &status);
+        }
     }
 
     fn begin(&self, part: usize) {

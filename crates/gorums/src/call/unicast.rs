@@ -33,7 +33,8 @@ impl<Req: Message> Unicast<Req> {
     options!();
 
     /// Queues the message now. The future is ready when it was handed to the connection: taken by
-    /// its flow control and written to the socket, which says nothing about the handler.
+    /// its flow control, and written to the socket or to the small buffer in front of it. That says
+    /// nothing about the handler.
     pub fn send(self) -> Sent<NodeError> {
         let handle = start(
             self.node,

@@ -11,7 +11,7 @@ use super::outbox::{OutMessage, Outbox, Rejected};
 use super::pool::Pool;
 use crate::configuration::{NodeId, NodeState};
 use crate::error::{NodeError, Outcome, Status};
-use crate::wire::{Control, Features, encode_control};
+use crate::wire::Features;
 
 /// One node's connection, whatever its state.
 pub(crate) struct Channel {
@@ -37,12 +37,12 @@ pub(crate) struct Channel {
 struct Peer {
     /// None before its headers have come, which a Go server sends with its first reply.
     features: Option<Features>,
-    /// Requests that were given up before.
-    early_cancels: Vec<u64>,
+    /// Requests that were written and then given up, of which the peer was not told yet.
+    cancels: Vec<u64>,
 }
 
-/// How many requests may be given up before the peer's headers come, and the peer still be told.
-const EARLY_CANCELS: usize = 1024;
+/// How many cancellations may wait to be written. Those beyond are not told.
+const CANCELS: usize = 4096;
 
 /// The weight of a new sample in the moving average of the latency, as in the Go library: 1/5.
 const LATENCY_WEIGHT: u64 = 5;
@@ -102,35 +102,40 @@ impl Channel {
     }
 
     /// Queues one of the library's own messages, whatever the bound.
-    pub(crate) fn queue_unbounded(&self, message: OutMessage) {
-        self.outbox().push_unbounded(message);
+    pub(crate) fn queue_unbounded(&self, message: OutMessage) -> Result<(), Status> {
+        let queued = self.outbox().push_unbounded(message);
         self.io.wake();
+        queued.map_err(|_| Status::unavailable("the connection is closed"))
     }
 
     /// Tells the peer that nobody waits for this reply any more, if it would understand.
     pub(crate) fn send_cancel(&self, id: u64) {
-        let understood = {
-            let mut peer = self.peer();
-            if peer.features.is_none() && peer.early_cancels.len() < EARLY_CANCELS {
-                peer.early_cancels.push(id);
-            }
-            peer.features.is_some_and(|features| features.cancel)
-        };
-        if understood {
-            // Where the outbox is full the peer has worse to do than to hear of a cancellation.
-            let _ = self.queue_raw(encode_control(id, Control::Cancel));
+        let mut peer = self.peer();
+        // A peer that has not said what it understands may still do so. One that lets so many pile up
+        // has worse to do than to hear of a cancellation.
+        if peer.features.is_none_or(|features| features.cancel) && peer.cancels.len() < CANCELS {
+            peer.cancels.push(id);
+            drop(peer);
+            self.io.wake();
+        }
+    }
+
+    /// The requests that were given up, if the peer is to be told now.
+    pub(crate) fn take_cancels(&self) -> Vec<u64> {
+        let mut peer = self.peer();
+        if peer.features.is_some_and(|features| features.cancel) {
+            std::mem::take(&mut peer.cancels)
+        } else {
+            Vec::new()
         }
     }
 
     /// The peer has said what it understands; none when there is no connection any more.
     pub(crate) fn set_features(&self, features: Option<Features>) {
-        let early = {
-            let mut peer = self.peer();
-            peer.features = features;
-            std::mem::take(&mut peer.early_cancels)
-        };
-        if features.is_some() {
-            early.into_iter().for_each(|id| self.send_cancel(id));
+        let mut peer = self.peer();
+        peer.features = features;
+        if !features.is_some_and(|features| features.cancel) {
+            peer.cancels = Vec::new();
         }
     }
 
@@ -229,10 +234,7 @@ impl Channel {
 
     /// A frame of the library's own that nobody waits for.
     pub(crate) fn queue_raw(&self, frame: Bytes) -> Result<(), Status> {
-        self.queue(OutMessage {
-            frame,
-            ticket: None,
-        })
+        self.queue(OutMessage::new(frame, None))
     }
 }
 

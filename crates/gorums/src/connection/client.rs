@@ -20,8 +20,8 @@ use crate::error::Status;
 use crate::runtime::{BoxFuture, BoxIo};
 use crate::wire::{
     BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, H2Settings,
-    Incoming, SERVER_INITIATED, check_response_head, encode_status, peek_id, request_head,
-    trailers_status,
+    Incoming, SERVER_INITIATED, check_response_head, encode_control, encode_status, peek_id,
+    request_head, trailers_status,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -36,9 +36,16 @@ enum End {
 }
 
 /// Keeps a node connected until its last handle is dropped.
-pub(crate) async fn run(channel: Arc<Channel>) {
-    // A task may also end because its runtime does.
-    let _closed = CloseOnDrop(&channel);
+pub(crate) fn run(channel: Arc<Channel>) -> impl Future<Output = ()> + Send {
+    // A task may also end because its runtime does, even before it has begun.
+    let closed = CloseOnDrop(Arc::clone(&channel));
+    async move {
+        let _closed = closed;
+        keep_connected(channel).await;
+    }
+}
+
+async fn keep_connected(channel: Arc<Channel>) {
     let clock = Arc::clone(&channel.pool().clock);
     let mut reconnect = Reconnect::new(&channel.pool().settings, clock.now());
     loop {
@@ -62,6 +69,10 @@ pub(crate) async fn run(channel: Arc<Channel>) {
                         channel.set_last_error(Some(status.clone()));
                         channel.set_state(NodeState::Disconnected);
                         channel.fail_written(&status);
+                        // What this connection was made for has had its attempt; the rest waits for
+                        // the next.
+                        let failed = channel.outbox().fail_attempt();
+                        Channel::fail_unwritten(failed, &status);
                     }
                 }
             }
@@ -86,11 +97,11 @@ pub(crate) async fn run(channel: Arc<Channel>) {
     }
 }
 
-struct CloseOnDrop<'a>(&'a Arc<Channel>);
+struct CloseOnDrop(Arc<Channel>);
 
-impl Drop for CloseOnDrop<'_> {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        let channel = self.0;
+        let channel = &self.0;
         channel.set_state(NodeState::Closed);
         let status = Status::unavailable("the connection is closed");
         let unwritten = channel.outbox().close();
@@ -216,7 +227,7 @@ struct Connected {
     closing: Option<BoxFuture<'static, ()>>,
     /// All is written, and our side of the stream has ended.
     half_closed: bool,
-    /// The peer has answered a call or opened the stream.
+    /// The peer has answered a call.
     answered: bool,
 }
 
@@ -259,7 +270,6 @@ impl Connected {
                         return Poll::Ready(status);
                     }
                     self.head = None;
-                    self.answered = true;
                     channel.set_features(Some(Features::announced(response.headers())));
                     channel.set_last_error(None);
                     self.recv = Some(response.into_body());
@@ -275,6 +285,7 @@ impl Connected {
             match ready!(recv.poll_data(cx)) {
                 Some(Ok(chunk)) => {
                     self.keep_alive.heard_message();
+                    self.answered = true;
                     let len = chunk.len();
                     self.decoder.push(chunk);
                     let now = *now.get_or_insert_with(|| channel.pool().clock.now());
@@ -337,6 +348,10 @@ impl Connected {
         }
         for message in &self.batch {
             self.builder.push(&message.frame);
+        }
+        // Behind the requests: what is given up was written before.
+        for id in channel.take_cancels() {
+            self.builder.push(&encode_control(id, Control::Cancel));
         }
         if self.builder.is_empty() {
             // Only markers without bytes, if anything at all.

@@ -12,6 +12,8 @@ pub(crate) struct OutMessage {
     pub(crate) frame: Bytes,
     /// None where nobody waits for anything.
     pub(crate) ticket: Option<Ticket>,
+    /// An attempt to connect has begun since it was queued: that one is made for it, and no other.
+    attempted: bool,
 }
 
 /// A call's part at one node.
@@ -22,6 +24,13 @@ pub(crate) struct Ticket {
 }
 
 impl OutMessage {
+    pub(crate) fn new(frame: Bytes, ticket: Option<Ticket>) -> Self {
+        Self {
+            frame,
+            ticket,
+            attempted: false,
+        }
+    }
     /// Whether the message still is to be written; false for one that was withdrawn.
     fn is_wanted(&self) -> bool {
         self.ticket
@@ -40,8 +49,7 @@ pub(crate) enum Rejected {
 pub(crate) struct Outbox {
     queue: VecDeque<OutMessage>,
     bytes: usize,
-    /// How many messages at the front were queued before the attempt to connect began.
-    before_attempt: usize,
+
     /// How many messages were withdrawn and still lie in the queue.
     withdrawn: usize,
     closed: bool,
@@ -54,7 +62,7 @@ impl Outbox {
         Self {
             queue: VecDeque::new(),
             bytes: 0,
-            before_attempt: 0,
+
             withdrawn: 0,
             closed: false,
             max_messages,
@@ -77,14 +85,17 @@ impl Outbox {
                 return Err(Rejected::Full);
             }
         }
-        self.push_unbounded(message);
-        Ok(())
+        self.push_unbounded(message)
     }
 
     /// Queues a message whatever the bound; for the library's own few.
-    pub(crate) fn push_unbounded(&mut self, message: OutMessage) {
+    pub(crate) fn push_unbounded(&mut self, message: OutMessage) -> Result<(), Rejected> {
+        if self.closed {
+            return Err(Rejected::Closed);
+        }
         self.bytes += message.frame.len();
         self.queue.push_back(message);
+        Ok(())
     }
 
     fn has_room(&self, len: usize) -> bool {
@@ -103,17 +114,15 @@ impl Outbox {
     fn sweep(&mut self) {
         let mut kept =
             VecDeque::with_capacity(self.queue.len() - self.withdrawn.min(self.queue.len()));
-        let mut before_attempt = 0;
         self.bytes = 0;
-        for (index, message) in self.queue.drain(..).enumerate() {
+        for message in self.queue.drain(..) {
             if message.is_wanted() {
-                before_attempt += usize::from(index < self.before_attempt);
                 self.bytes += message.frame.len();
                 kept.push_back(message);
             }
         }
         self.queue = kept;
-        self.before_attempt = before_attempt;
+
         self.withdrawn = 0;
     }
 
@@ -135,7 +144,7 @@ impl Outbox {
     fn pop_any(&mut self) -> Option<OutMessage> {
         let message = self.queue.pop_front()?;
         self.bytes -= message.frame.len();
-        self.before_attempt = self.before_attempt.saturating_sub(1);
+
         Some(message)
     }
 
@@ -147,21 +156,24 @@ impl Outbox {
 
     /// An attempt to connect begins: it is made for what is queued now.
     pub(crate) fn begin_attempt(&mut self) {
-        self.before_attempt = self.queue.len();
+        for message in &mut self.queue {
+            message.attempted = true;
+        }
     }
 
-    /// The attempt failed: takes out what it was made for.
+    /// The attempt failed, or the stream broke before all that it was made for was written: takes
+    /// that out. It is what was queued first.
     pub(crate) fn fail_attempt(&mut self) -> Vec<OutMessage> {
-        let failed: Vec<_> = (0..self.before_attempt)
-            .filter_map(|_| self.pop_any())
-            .collect();
+        let attempted = self.queue.iter().take_while(|message| message.attempted);
+        let count = attempted.count();
+        let failed: Vec<_> = (0..count).filter_map(|_| self.pop_any()).collect();
         self.withdrawn = self.withdrawn.min(self.queue.len());
         failed
     }
 
     /// Takes out everything.
     pub(crate) fn drain(&mut self) -> Vec<OutMessage> {
-        self.before_attempt = self.queue.len();
+        self.begin_attempt();
         self.fail_attempt()
     }
 
@@ -186,10 +198,7 @@ mod tests {
     use super::*;
 
     fn message(len: usize) -> OutMessage {
-        OutMessage {
-            frame: Bytes::from(vec![0; len]),
-            ticket: None,
-        }
+        OutMessage::new(Bytes::from(vec![0; len]), None)
     }
 
     #[test]

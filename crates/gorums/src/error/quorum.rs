@@ -39,6 +39,8 @@ pub(crate) struct QuorumFailure {
     pub(crate) needed: Option<usize>,
     pub(crate) replies: usize,
     pub(crate) failures: Vec<NodeError>,
+    /// Nobody answers: what counts as a reply is that a node's connection took the message.
+    pub(crate) one_way: bool,
 }
 
 impl QuorumError {
@@ -114,6 +116,7 @@ impl fmt::Display for QuorumError {
             needed,
             replies,
             failures,
+            one_way,
         } = &*self.0;
         let needed = needed.map_or(String::new(), |needed| format!(", {needed} needed"));
         match kind {
@@ -125,6 +128,12 @@ impl fmt::Display for QuorumError {
                 f,
                 "{method}: no quorum among the replies: {replies} of {nodes} nodes answered{needed}"
             ),
+            QuorumErrorKind::Deadline if *one_way => {
+                write!(
+                    f,
+                    "{method}: deadline exceeded: sent to {replies} of {nodes} nodes"
+                )
+            }
             QuorumErrorKind::Deadline => write!(
                 f,
                 "{method}: deadline exceeded: {replies} of {nodes} nodes answered{needed}"
