@@ -367,9 +367,6 @@ fn seen<'a>(trace: &'a [String], server: &str, kinds: &[&str]) -> Vec<&'a str> {
 #[test]
 fn one_seed_is_one_history() {
     let first = run(1);
-    if std::env::var_os("PRINT_TRACE").is_some() {
-        println!("{}", first.join("\n"));
-    }
     let again = run(1);
     let differs = first.iter().zip(&again).position(|(a, b)| a != b);
     if let Some(line) = differs {

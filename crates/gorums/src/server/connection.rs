@@ -132,8 +132,7 @@ impl Served {
                         // The last requests and the end of the connection may have come together.
                         // What came is bounded by the window, so nothing is left behind.
                         if let Some(stream) = &mut self.stream {
-                            stream.read_all = true;
-                            stream.poll_read(cx, &self.settings);
+                            stream.read_all(cx, &self.settings);
                         }
                         return Poll::Ready(match ended {
                             Some(Err(error)) => {
@@ -144,6 +143,12 @@ impl Served {
                         });
                     }
                     Poll::Ready(Some(Ok((request, respond)))) => {
+                        // A client may open a stream right behind the reset of its last one.
+                        if let Some(stream) = &mut self.stream
+                            && stream.poll_reset(cx, &self.settings).is_ready()
+                        {
+                            self.stream = None;
+                        }
                         self.accept(request, respond);
                     }
                 }
@@ -154,10 +159,11 @@ impl Served {
             let mut again = false;
             if let Some(stream) = &mut self.stream {
                 stream.replies.io().register(cx.waker());
-                let read = stream.poll_read(cx, &self.settings);
-                if read {
+                if stream.poll_read(cx, &self.settings) {
                     self.keep_alive.heard_message();
                 }
+                // Also where nothing is read at present.
+                let _ = stream.poll_reset(cx, &self.settings);
                 again = stream.write();
                 if stream.is_over() {
                     self.stream = None;
@@ -197,6 +203,8 @@ impl Served {
         {
             self.h2.abrupt_shutdown(Reason::NO_ERROR);
             self.no_stream = None;
+            // The connection says goodbye when it is polled again.
+            cx.waker().wake_by_ref();
         }
         if let Some(ping_pong) = &mut self.ping_pong
             && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
@@ -383,6 +391,22 @@ impl NodeStream {
             self.end(status.code(), status.message());
         }
         heard
+    }
+
+    /// Reads all that has come, whatever the lane has to do: the peer will send no more.
+    fn read_all(&mut self, cx: &mut Context<'_>, settings: &ConnectionSettings) {
+        self.read_all = true;
+        self.poll_read(cx, settings);
+    }
+
+    /// Ready when the client has reset the stream, which is how a Go client ends it. What it sent
+    /// before is handled.
+    fn poll_reset(&mut self, cx: &mut Context<'_>, settings: &ConnectionSettings) -> Poll<()> {
+        let reset = ready!(self.send.poll_reset(cx));
+        tracing::debug!(?reset, "stream reset");
+        self.read_all(cx, settings);
+        self.over = true;
+        Poll::Ready(())
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ()>> {

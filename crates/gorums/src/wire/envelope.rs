@@ -127,11 +127,12 @@ impl<'a> Envelope<'a> {
 /// among these.
 pub(crate) fn peek_id(head: &[u8]) -> Option<(u64, &str)> {
     let mut fields = Fields(head);
-    let mut id = None;
+    // An id of 0 is not written.
+    let mut id = 0;
     while let Ok(Some((number, value))) = fields.next() {
         match (number, value) {
-            (ID, Value::Varint(value)) => id = Some(value),
-            (METHOD, Value::Bytes(bytes)) => return Some((id?, std::str::from_utf8(bytes).ok()?)),
+            (ID, Value::Varint(value)) => id = value,
+            (METHOD, Value::Bytes(bytes)) => return Some((id, std::str::from_utf8(bytes).ok()?)),
             _ => {}
         }
     }

@@ -50,13 +50,13 @@ pub(crate) struct H2Settings;
 
 impl H2Settings {
     /// How many bytes may be on their way to us, unread, on the stream and on the connection.
-    pub(crate) const WINDOW: u32 = 8 * 1024 * 1024;
+    pub(crate) const WINDOW: u32 = 4 * 1024 * 1024;
     /// The largest DATA frame that we take: large frames cost less per byte.
     pub(crate) const FRAME: u32 = 1024 * 1024;
-    /// `h2` closes a connection whose unread DATA frames are many and small. A peer that sends a
-    /// frame per message (as Go does) must be able to fill the window with small ones while a
-    /// handler is blocked: 256 bytes of overhead for each of some 260,000 frames.
-    pub(crate) const FRAME_BUDGET: usize = 64 * 1024 * 1024;
+    /// `h2` closes a connection whose unread DATA frames are many and small: it counts what each is
+    /// short of 256 bytes. A peer that sends a frame per message (as Go does) must be able to fill
+    /// the window with the smallest messages there are, of some 16 bytes, while a handler is blocked.
+    pub(crate) const FRAME_BUDGET: usize = Self::WINDOW as usize / 16 * 256;
     /// The size of all headers of a request or a reply.
     pub(crate) const HEADERS: u32 = 16 * 1024;
 
