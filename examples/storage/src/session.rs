@@ -304,7 +304,8 @@ impl Session {
     async fn notice(&self, id: u32) -> Result<(), Failure> {
         let node = self.node(id)?;
         let gone = async {
-            while node.state() == NodeState::Connected {
+            // A connection that is being made may have been accepted before the replica was gone.
+            while matches!(node.state(), NodeState::Connected | NodeState::Connecting) {
                 sleep(Duration::from_millis(1)).await;
             }
         };

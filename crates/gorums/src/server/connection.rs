@@ -280,6 +280,7 @@ impl Served {
             lane,
             replies,
             requests: Vec::new(),
+            read_bytes: 0,
             ending: None,
             over: false,
         });
@@ -345,6 +346,8 @@ struct NodeStream {
     replies: Arc<ReplyQueue>,
     /// Read and not handed to the lane yet.
     requests: Vec<Request>,
+    /// What these cost.
+    read_bytes: usize,
     /// Set when no more is read: what the trailers will say once all is written.
     ending: Option<(Code, String)>,
     over: bool,
@@ -370,7 +373,7 @@ impl NodeStream {
                 Poll::Ready(Ok(None)) => {
                     // Half-closed: what was asked is still answered.
                     let cut = !self.decoder.is_between_messages();
-                    self.lane.push(&mut self.requests);
+                    self.hand_over();
                     if cut {
                         self.end(Code::Internal, "the stream ended within a message");
                     } else {
@@ -379,18 +382,23 @@ impl NodeStream {
                     return true;
                 }
                 Poll::Ready(Err(())) => {
-                    self.lane.push(&mut self.requests);
+                    self.hand_over();
                     self.over = true;
                     self.recv = None;
                     return true;
                 }
             }
         };
-        self.lane.push(&mut self.requests);
+        self.hand_over();
         if let Some(status) = status {
             self.end(status.code(), status.message());
         }
         heard
+    }
+
+    fn hand_over(&mut self) {
+        self.lane.push(&mut self.requests);
+        self.read_bytes = 0;
     }
 
     /// Reads all that has come, whatever the lane has to do: the peer will send no more.
@@ -429,15 +437,18 @@ impl NodeStream {
         if self.recv.is_none() {
             return Ok(true);
         }
-        let mut waiting = self.lane.waiting_bytes();
+        let limit = settings.max_waiting_bytes;
+        let at_the_lane = self.lane.waiting_bytes();
         loop {
-            let limit = settings.max_waiting_bytes;
+            // Several frames may have come at once, of which the lane has nothing yet.
+            let waiting = at_the_lane + self.read_bytes;
             self.paused = if self.paused {
                 waiting > limit / 2
             } else {
                 waiting >= limit
             };
             if self.paused && !self.read_all {
+                self.hand_over();
                 self.lane.wake_when_below(limit / 2);
                 return Ok(false);
             }
@@ -445,7 +456,7 @@ impl NodeStream {
                 break;
             };
             if let Some(request) = self.read_frame(&frame, settings)? {
-                waiting += request.cost();
+                self.read_bytes += request.cost();
                 self.requests.push(request);
             }
         }
@@ -491,7 +502,7 @@ impl NodeStream {
         match envelope.control {
             Control::Message => {}
             Control::Cancel => {
-                self.lane.push(&mut self.requests);
+                self.hand_over();
                 self.lane.cancel(envelope.id);
                 return Ok(None);
             }
@@ -555,7 +566,7 @@ impl NodeStream {
 
 impl Drop for NodeStream {
     fn drop(&mut self) {
-        self.lane.push(&mut self.requests);
+        self.hand_over();
         self.lane.disconnect();
     }
 }
