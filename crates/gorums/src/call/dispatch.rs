@@ -124,6 +124,9 @@ pub(crate) fn start<Req: Message>(
             }
         }
     }
+    if deadline.is_some() {
+        call.settle_deadline();
+    }
     handle
 }
 

@@ -264,6 +264,8 @@ impl Call {
     /// The deadline passed.
     pub(crate) fn expire(&self) {
         self.unregister();
+        // Before the parts are looked at: see `settle_deadline`.
+        self.state().expired = true;
         let mut failures = Vec::new();
         for part in 0..self.parts.len() {
             if let Some(outcome) = self.abandon(part) {
@@ -272,8 +274,8 @@ impl Call {
             }
         }
         let mut state = self.state();
-        state.expired = true;
-        state.open = 0;
+        // A part whose reply is on its way here records that itself.
+        state.open -= failures.len().min(state.open);
         state.failures += failures.len();
         state
             .events
@@ -282,6 +284,13 @@ impl Call {
                 what: What::Failed(error),
             }));
         Self::wake(state);
+    }
+
+    /// All parts are queued. Where the deadline passed meanwhile it found some of them not begun.
+    pub(crate) fn settle_deadline(&self) {
+        if self.is_expired() {
+            self.expire();
+        }
     }
 
     /// Gives up a part that is not done, and says what became of its request.

@@ -23,11 +23,12 @@ const TICK: Duration = Duration::from_millis(1);
 /// After so many ticks without any polling the monitor sleeps until it is needed again.
 const IDLE_TICKS: u32 = 1000;
 
-/// One lane's announcements. Odd while handlers are being polled.
+/// The announcements of one connection's handlers: how often polling them began and ended.
 pub(crate) struct Polling {
-    epoch: AtomicU64,
+    entered: AtomicU64,
+    left: AtomicU64,
     runtime: Handle,
-    /// Wakes the tasks that must not wait for the lane.
+    /// Wakes the tasks that must not wait for a handler.
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -37,14 +38,11 @@ impl Polling {
         struct End<'a>(&'a AtomicU64);
         impl Drop for End<'_> {
             fn drop(&mut self) {
-                // Only this lane writes its epoch.
-                let epoch = self.0.load(Ordering::Relaxed);
-                self.0.store(epoch.wrapping_add(1), Ordering::SeqCst);
+                self.0.fetch_add(1, Ordering::SeqCst);
             }
         }
-        let epoch = self.epoch.load(Ordering::Relaxed);
-        self.epoch.store(epoch.wrapping_add(1), Ordering::SeqCst);
-        let _end = End(&self.epoch);
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        let _end = End(&self.left);
         monitor.rouse();
         poll()
     }
@@ -59,7 +57,7 @@ pub(crate) struct Monitor {
 
 struct Watched {
     polling: Weak<Polling>,
-    seen: u64,
+    seen: (u64, u64),
 }
 
 impl Monitor {
@@ -108,7 +106,8 @@ impl Monitor {
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Polling> {
         let polling = Arc::new(Polling {
-            epoch: AtomicU64::new(0),
+            entered: AtomicU64::new(0),
+            left: AtomicU64::new(0),
             runtime,
             wake: Box::new(wake),
         });
@@ -116,7 +115,7 @@ impl Monitor {
         watched.retain(|w| w.polling.strong_count() > 0);
         watched.push(Watched {
             polling: Arc::downgrade(&polling),
-            seen: 0,
+            seen: (0, 0),
         });
         drop(watched);
         // The first unpark also tells the thread that the monitor exists.
@@ -166,8 +165,10 @@ impl Monitor {
             let Some(polling) = watched.polling.upgrade() else {
                 return false;
             };
-            let epoch = polling.epoch.load(Ordering::SeqCst);
-            let in_poll = epoch % 2 == 1;
+            // In this order, so that what has left has entered.
+            let left = polling.left.load(Ordering::SeqCst);
+            let epoch = (polling.entered.load(Ordering::SeqCst), left);
+            let in_poll = epoch.0 != epoch.1;
             active |= in_poll || epoch != watched.seen;
             if in_poll && epoch == watched.seen {
                 stuck.push(polling);
@@ -207,7 +208,10 @@ mod tests {
                 .expect("the monitor wakes others while this stretch lasts");
         });
         while wait.try_recv().is_ok() {}
-        assert_eq!(polling.epoch.load(Ordering::SeqCst) % 2, 0);
+        assert_eq!(
+            polling.entered.load(Ordering::SeqCst),
+            polling.left.load(Ordering::SeqCst)
+        );
     }
 
     #[test]

@@ -29,6 +29,9 @@ use crate::wire::{
 /// How many batches are written in one turn of the task before others get theirs.
 const BATCHES_PER_TURN: usize = 16;
 
+/// What an entry of metadata costs beside its bytes.
+const ENTRY: usize = 64;
+
 /// The connect callback.
 pub(crate) type OnConnect = dyn Fn(&mut Connecting) -> Result<(), Status> + Send + Sync;
 
@@ -54,7 +57,7 @@ pub(crate) async fn serve(
     io: BoxIo,
     peer_addr: Option<SocketAddr>,
     settings: Arc<ConnectionSettings>,
-    shutdown: BoxFuture<'static, ()>,
+    mut shutdown: BoxFuture<'static, ()>,
 ) {
     let clock = Arc::clone(&settings.clock);
     let timeout = clock.sleep_until(clock.now() + settings.stream_timeout);
@@ -69,6 +72,7 @@ pub(crate) async fn serve(
                 return;
             }
         },
+        () = &mut shutdown => return,
         () = timeout => {
             tracing::debug!(?peer_addr, "the peer connected and sent nothing");
             return;
@@ -520,6 +524,8 @@ impl NodeStream {
                 None => envelope.method.into(),
             },
             entry,
+            // A request that waits keeps its whole frame, whatever is in it.
+            size: frame.len() + ENTRY * envelope.metadata.len(),
             metadata: envelope.metadata(),
             payload: frame.slice_ref(envelope.payload),
         }))

@@ -51,12 +51,13 @@ pub(crate) struct Request {
     pub(crate) method: Arc<str>,
     pub(crate) metadata: Metadata,
     pub(crate) payload: Bytes,
+    /// The bytes that it came in, and what was made of them.
+    pub(crate) size: usize,
 }
 
 impl Request {
     pub(crate) fn cost(&self) -> usize {
-        let metadata: usize = self.metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
-        OVERHEAD + self.payload.len() + metadata
+        OVERHEAD + self.size
     }
 }
 
@@ -226,31 +227,23 @@ impl Lane {
         state.waiting.is_empty() && state.current.is_none() && state.running == 0
     }
 
-    /// The next request, if there is one and it may start.
-    fn next(&self) -> Option<Request> {
+    /// Makes the next request the current one, if there is one and it may start. Under one lock:
+    /// in between a request would be nowhere, and its cancellation lost.
+    fn next(&self, permit: &mut Option<OwnedSemaphorePermit>) -> Option<(Request, ServerCtx)> {
         let mut state = self.state();
         if state.running >= self.settings.max_running {
             return None;
         }
-        let request = state.waiting.pop_front()?;
+        let mut request = state.waiting.pop_front()?;
         state.bytes -= request.cost();
         let bytes = state.bytes;
-        if state.wake_below.take_if(|below| bytes <= *below).is_some() {
-            drop(state);
-            self.replies.wake_io();
-        }
-        Some(request)
-    }
-
-    /// Makes a request the current one.
-    fn begin(&self, request: &mut Request, permit: Option<OwnedSemaphorePermit>) -> ServerCtx {
+        let room = state.wake_below.take_if(|below| bytes <= *below).is_some();
         let ctx = ServerCtx::new(
             Arc::clone(&request.method),
             std::mem::take(&mut request.metadata),
             Arc::clone(&self.info),
-            permit,
+            permit.take(),
         );
-        let mut state = self.state();
         let cancelled = state.cancelled.iter().position(|id| *id == request.id);
         if let Some(position) = cancelled {
             state.cancelled.swap_remove(position);
@@ -259,7 +252,11 @@ impl Lane {
             ctx.cancel();
         }
         state.current = Some((request.id, ctx.clone()));
-        ctx
+        drop(state);
+        if room {
+            self.replies.wake_io();
+        }
+        Some((request, ctx))
     }
 
     /// The current request is done.
@@ -347,6 +344,7 @@ impl Worker {
                 tokio::spawn(Moved {
                     run,
                     lane: Arc::clone(&self.lane),
+                    polling: self.polling.clone(),
                 });
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -370,7 +368,7 @@ impl Worker {
             if self.poll_server_turn(cx).is_pending() {
                 return Stop::Waiting;
             }
-            let Some(request) = self.lane.next() else {
+            let Some((request, ctx)) = self.lane.next(&mut self.permit) else {
                 // The turn is not kept while there is nothing to do with it.
                 self.permit = None;
                 let state = self.lane.state();
@@ -380,7 +378,7 @@ impl Worker {
                     Stop::Waiting
                 };
             };
-            self.run = Some(self.start(request));
+            self.run = Some(self.start(request, ctx));
         }
         Stop::Yield
     }
@@ -402,9 +400,8 @@ impl Worker {
         Poll::Ready(())
     }
 
-    fn start(&mut self, mut request: Request) -> Run {
+    fn start(&mut self, request: Request, ctx: ServerCtx) -> Run {
         let lane = &self.lane;
-        let ctx = lane.begin(&mut request, self.permit.take());
         let Request {
             id, entry, payload, ..
         } = request;
@@ -456,13 +453,18 @@ async fn answer(sink: &Sink, kind: MethodKind, stream_end: bool, result: Result<
 struct Moved {
     run: Run,
     lane: Arc<Lane>,
+    polling: Option<(&'static Monitor, Arc<Polling>)>,
 }
 
 impl Future for Moved {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.run.future.as_mut().poll(cx)
+        let Self { run, polling, .. } = &mut *self;
+        match polling {
+            Some((monitor, polling)) => polling.watched(monitor, || run.future.as_mut().poll(cx)),
+            None => run.future.as_mut().poll(cx),
+        }
     }
 }
 

@@ -375,13 +375,17 @@ pub(crate) fn encode_status(
     };
     if head.put_frame(0, MAX_STATUS, buf).is_err() {
         // Details of that size are a mistake of the handler's; the caller still learns the code.
-        let short = status.map(|status| {
-            Status::new(
-                status.code(),
-                "the status was too large to send: its message and details are left out",
-            )
-        });
-        encode_status(id, method, short.as_ref(), control, buf);
+        let short = Head {
+            status: head.status.map(|status| RpcStatus {
+                message: "the status was too large to send: its message and details are left out"
+                    .to_owned(),
+                details: Vec::new(),
+                ..status
+            }),
+            ..head
+        };
+        // What is left is the method, which the peer chose: no larger than what was read from it.
+        let _ = short.put_frame(0, usize::MAX, buf);
     }
 }
 
