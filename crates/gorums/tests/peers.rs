@@ -5,6 +5,7 @@ mod common;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use common::{Counter, Number, TestServer, echo, number, within};
 use gorums::{
-    Client, Code, Configuration, NodeState, Outcome, Server, ServerBuilder, ServerCtx, Status,
+    Client, Code, Configuration, ConfigurationBuilder, NodeState, Outcome, Server, ServerBuilder,
+    ServerCtx, Status,
 };
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
@@ -351,10 +353,15 @@ enum Goodbye {
     Abrupt(Reason),
 }
 
-/// Listens on loopback, for one client at a time.
+/// Listens on loopback, for one client at a time. Clients of other tests that still look for a server
+/// that had the same port are told from its own by a header.
 struct RawServer {
     listener: TcpListener,
+    token: String,
 }
+
+/// The header.
+const TOKEN: &str = "x-test-token";
 
 impl RawServer {
     /// A server, and a client for it.
@@ -383,16 +390,29 @@ impl RawServer {
         tcp
     }
 
+    /// A connection and the stream that the client opens on it.
     async fn accept(&self) -> RawPeer {
-        self.accept_with(&h2::server::Builder::new()).await
+        loop {
+            let tcp = self.accept_tcp().await;
+            let peer = Self::handshake(tcp).await;
+            match peer {
+                Some(peer)
+                    if peer
+                        .head
+                        .headers
+                        .get(TOKEN)
+                        .is_some_and(|token| *token == *self.token) =>
+                {
+                    return peer;
+                }
+                other => eprintln!("STRANGER {:?}", other.map(|p| p.head)),
+            }
+        }
     }
 
-    /// A connection and the stream that the client opens on it.
-    async fn accept_with(&self, builder: &h2::server::Builder) -> RawPeer {
-        let tcp = self.accept_tcp().await;
-        let mut h2 = within(builder.handshake::<_, Bytes>(tcp))
-            .await
-            .expect("HTTP/2");
+    /// None for a peer that does not get so far.
+    async fn handshake(tcp: TcpStream) -> Option<RawPeer> {
+        let mut h2 = within(h2::server::handshake(tcp)).await.ok()?;
         let (streams, mut opened) = mpsc::unbounded_channel::<Accepted>();
         let (goodbye, mut said) = mpsc::unbounded_channel();
         tokio::spawn(poll_fn(move |cx| {
@@ -408,14 +428,14 @@ impl RawServer {
             }
             Poll::Ready(())
         }));
-        let (request, respond) = within(opened.recv()).await.expect("a stream");
+        let (request, respond) = within(opened.recv()).await?;
         let (head, recv) = request.into_parts();
-        RawPeer {
+        Some(RawPeer {
             head,
             requests: Reader::new(recv),
             respond,
             goodbye,
-        }
+        })
     }
 }
 
@@ -1113,13 +1133,11 @@ fn pings_are_answered_while_a_handler_blocks_its_thread() {
 
 #[tokio::test]
 async fn the_request_head_is_as_documented() {
-    let server = RawServer::listen().await;
-    let configuration = Configuration::builder()
-        .nodes([server.addr().to_string()])
-        .metadata("Cluster", "blue")
-        .metadata("cluster", "green")
-        .connect()
-        .expect("a legal address");
+    let (server, configuration) = RawServer::start_with(|builder| {
+        let builder = builder.metadata("Cluster", "blue");
+        builder.metadata("cluster", "green")
+    })
+    .await;
     let peer = server.accept().await;
     assert_eq!(peer.head.method, Method::POST);
     let uri = format!("http://{}{PATH}", server.addr());
@@ -1129,7 +1147,7 @@ async fn the_request_head_is_as_documented() {
         .headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII")))
-        .filter(|(name, _)| *name != "user-agent")
+        .filter(|(name, _)| !["user-agent", TOKEN].contains(name))
         .collect();
     headers.sort_unstable();
     let expected = [
@@ -1307,12 +1325,8 @@ async fn replies_may_be_cut_and_joined_anywhere() {
 
 #[tokio::test]
 async fn a_reply_above_the_limit_fails_its_call_only() {
-    let server = RawServer::listen().await;
-    let configuration = Configuration::builder()
-        .nodes([server.addr().to_string()])
-        .max_decoding_message_size(10_000)
-        .connect()
-        .expect("a legal address");
+    let (server, configuration) =
+        RawServer::start_with(|builder| builder.max_decoding_message_size(10_000)).await;
     let caller = Caller::new(&configuration);
     let calls = [caller.call(1), caller.call(2)];
     let mut peer = server.accept().await;

@@ -107,7 +107,14 @@ impl<Resp: Message + Default> Collector<Resp> {
 
     fn fail(&mut self, part: usize, error: NodeError) {
         self.out.insert(part);
-        self.failures.push(error);
+        // A streamed call may have any number of replies that cannot be used.
+        if !self
+            .failures
+            .iter()
+            .any(|failure| failure.node() == error.node())
+        {
+            self.failures.push(error);
+        }
     }
 
     /// Decodes a reply and maps it; where either fails, so does the node.

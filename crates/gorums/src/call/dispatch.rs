@@ -175,16 +175,13 @@ pub(crate) fn detach<Req: Message>(
 /// A call that is done when everything queued before it is with the connections.
 pub(crate) fn flush(configuration: &Configuration) -> Handle {
     let targets = configuration.targets();
-    let call = Arc::new(Call::new(
-        Pool::next_id(),
-        "",
-        Kind::OneWay,
-        Arc::clone(targets),
-        targets.len(),
-        now(targets),
-    ));
+    let requests: Requests<'_, ()> = Requests::Same(&());
+    let (call, registered) = register("", Kind::OneWay, targets, &requests, now(targets), None);
     for part in 0..targets.len() {
-        call.queue_marker(part);
+        match &registered {
+            Ok(()) => call.queue_marker(part),
+            Err(status) => call.fail_at_once(part, status),
+        }
     }
     Handle {
         call,

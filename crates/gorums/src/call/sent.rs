@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use super::dispatch::Handle;
 use super::state::{Interest, What};
 use crate::configuration::NodeId;
-use crate::error::{Code, NodeError, QuorumError, QuorumErrorKind, QuorumFailure};
+use crate::error::{NodeError, QuorumError, QuorumErrorKind, QuorumFailure};
 
 /// A one-way call that was queued: ready when every node's connection has taken the message.
 ///
@@ -80,12 +80,9 @@ impl Future for Sent<QuorumError> {
             return Poll::Ready(Ok(()));
         }
         let failures = std::mem::take(&mut self.failures);
-        let by_deadline = self.handle.call.is_expired()
-            && failures
-                .iter()
-                .all(|failure| failure.code() == Code::DeadlineExceeded);
+
         Poll::Ready(Err(QuorumFailure {
-            kind: if by_deadline {
+            kind: if self.handle.call.is_expired() {
                 QuorumErrorKind::Deadline
             } else {
                 QuorumErrorKind::SendFailure

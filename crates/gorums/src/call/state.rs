@@ -7,8 +7,9 @@
 //! ```text
 //!            queued ──taken by the writer──► sent ──reply, error, loss, hand-over──► done
 //!              │                              │
-//!              ├──withdrawn, refused──► done  └──the call ended or was forgotten──► done
-//!              └──the call ended──► orphan ──written──► done
+//!              ├──withdrawn, refused──► done  ├──the call was forgotten──► done
+//!              │                              └──the call ended──► sent orphan
+//!              └──the call ended──► orphan ──written──► sent orphan
 //! ```
 
 use std::collections::VecDeque;
@@ -40,6 +41,9 @@ const QUEUED: u8 = 1;
 const ORPHAN: u8 = 2;
 const SENT: u8 = 3;
 const DONE: u8 = 4;
+/// With the writer, in a call that nobody waits for any more: if it is not written after all, it is
+/// an orphan again.
+const SENT_ORPHAN: u8 = 5;
 
 /// Replies of one node to a streamed call that nobody has taken yet. Above this the oldest go.
 const UNREAD_PER_NODE: usize = 64;
@@ -247,7 +251,11 @@ impl Call {
     pub(crate) fn complete(&self) {
         self.unregister();
         for part in 0..self.parts.len() {
-            if self.shift(part, QUEUED, ORPHAN) || self.shift(part, SENT, DONE) {
+            // The peer goes on streaming until it is told.
+            if self.kind == Kind::Streamed && self.shift(part, SENT, DONE) {
+                self.channel(part).send_cancel(self.id);
+                self.release_pending(part);
+            } else if self.shift(part, QUEUED, ORPHAN) || self.shift(part, SENT, SENT_ORPHAN) {
                 self.release_pending(part);
             }
         }
@@ -318,12 +326,12 @@ impl Call {
 
     /// The part is about to be written; false if it was withdrawn.
     pub(crate) fn take_for_writing(&self, part: usize) -> bool {
-        self.shift(part, QUEUED, SENT) || self.shift(part, ORPHAN, DONE)
+        self.shift(part, QUEUED, SENT) || self.shift(part, ORPHAN, SENT_ORPHAN)
     }
 
     /// The part was not written after all; false if nobody wants it any more.
     pub(crate) fn take_back(&self, part: usize) -> bool {
-        self.shift(part, SENT, QUEUED)
+        self.shift(part, SENT, QUEUED) || self.shift(part, SENT_ORPHAN, ORPHAN)
     }
 
     /// The request was written whole: a one-way part is done.

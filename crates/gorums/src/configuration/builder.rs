@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use super::{Configuration, ConfigurationError, Node, NodeId, file};
 use crate::connection::{Pool, Settings, run};
 use crate::metadata::Metadata;
-use crate::runtime::{Clock, SystemClock, Tcp, Transport};
+use crate::runtime::{Clock, SystemClock, Tcp, Transport, bounded};
 
 /// Describes a [`Configuration`]: its nodes and how to reach them.
 #[must_use = "nothing happens before `connect`"]
@@ -99,7 +99,7 @@ impl ConfigurationBuilder {
 
     /// How long an attempt to connect may take. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout;
+        self.settings.connect_timeout = bounded(timeout);
         self
     }
 
@@ -107,15 +107,15 @@ impl ConfigurationBuilder {
     /// further one; with 20 % jitter either way. Default: 100 ms and 5 s. A call does not wait for
     /// the pause to end: see [`attempt_interval`](Self::attempt_interval).
     pub fn backoff(mut self, base: Duration, max: Duration) -> Self {
-        self.settings.backoff_base = base;
-        self.settings.backoff_max = max.max(base);
+        self.settings.backoff_base = bounded(base);
+        self.settings.backoff_max = bounded(max.max(base));
         self
     }
 
     /// The least time between the starts of two attempts to connect to a node, however many calls
     /// ask for one. Default: 50 ms.
     pub fn attempt_interval(mut self, interval: Duration) -> Self {
-        self.settings.attempt_interval = interval;
+        self.settings.attempt_interval = bounded(interval);
         self
     }
 
@@ -123,8 +123,8 @@ impl ConfigurationBuilder {
     /// not answer that within the timeout, the connection is dead. Default: 10 s and 20 s. A node
     /// that answers pings and nothing else is pinged ever more seldom.
     pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.settings.keep_alive_interval = interval;
-        self.settings.keep_alive_timeout = timeout;
+        self.settings.keep_alive_interval = bounded(interval);
+        self.settings.keep_alive_timeout = bounded(timeout);
         self
     }
 

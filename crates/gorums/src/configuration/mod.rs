@@ -229,8 +229,10 @@ impl Configuration {
         }
     }
 
-    /// Waits until everything that was queued before is with the connections, or has failed because
-    /// its node is down. Bound it with a timeout: a silent node is waited for until keep-alive finds
+    /// Waits until everything that was queued before has reached its node's host, or has failed
+    /// because the node is down. (Where a server of the Go library has not answered anything since
+    /// the last flush: until it is written to the socket. Such a server ends connections that ask too
+    /// often.) Bound it with a timeout: a silent node is waited for until keep-alive finds
     /// it dead.
     pub async fn flush(&self) {
         let sent = crate::call::Sent::<QuorumError>::new(crate::call::flush(self), "", self.len());

@@ -120,6 +120,13 @@ impl Channel {
         }
     }
 
+    /// Whether the peer is known to be of this library.
+    pub(crate) fn understands_us(&self) -> bool {
+        self.peer()
+            .features
+            .is_some_and(|features| features != Features::default())
+    }
+
     /// The requests that were given up, if the peer is to be told now.
     pub(crate) fn take_cancels(&self) -> Vec<u64> {
         let mut peer = self.peer();

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::keep_alive::{Action, KeepAlive};
 use super::reconnect::Reconnect;
-use super::{Channel, OutMessage};
+use super::{Channel, OutMessage, Ticket};
 use crate::configuration::NodeState;
 use crate::error::Status;
 use crate::runtime::{BoxFuture, BoxIo};
@@ -202,6 +202,10 @@ async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
         ),
         keep_alive_timer: None,
         ping_pong,
+        pinged: false,
+        pings: 0,
+        flushing: Vec::new(),
+        flushing_pinged: 0,
         closing: None,
         half_closed: false,
         answered: false,
@@ -222,6 +226,14 @@ struct Connected {
     keep_alive: KeepAlive,
     keep_alive_timer: Option<BoxFuture<'static, ()>>,
     ping_pong: Option<PingPong>,
+    /// A ping is on its way.
+    pinged: bool,
+    /// Pings since the peer's last message.
+    pings: u32,
+    /// Markers that were passed: all before them is written. Done when the peer has it.
+    flushing: Vec<Ticket>,
+    /// How many of these the ping on its way was sent for.
+    flushing_pinged: usize,
     /// Set once the last handle is dropped: until when queued messages are still written, and the
     /// node is given time to read them.
     closing: Option<BoxFuture<'static, ()>>,
@@ -248,6 +260,7 @@ impl Connected {
                 return Poll::Ready(End::Lost(status));
             }
             self.settle_batch();
+            self.poll_ping(cx, channel);
             if let Poll::Ready(end) = self.poll_timers(cx, channel) {
                 return Poll::Ready(end);
             }
@@ -286,6 +299,7 @@ impl Connected {
                 Some(Ok(chunk)) => {
                     self.keep_alive.heard_message();
                     self.answered = true;
+                    self.pings = 0;
                     let len = chunk.len();
                     self.decoder.push(chunk);
                     let now = *now.get_or_insert_with(|| channel.pool().clock.now());
@@ -324,10 +338,52 @@ impl Connected {
             return;
         }
         for message in self.batch.drain(..) {
-            if let Some(ticket) = message.ticket {
+            match message.ticket {
+                Some(marker) if message.frame.is_empty() => self.flushing.push(marker),
+                Some(ticket) => ticket.call.handed_over(ticket.part),
+                None => {}
+            }
+        }
+    }
+
+    /// Asks the peer whether it has what was written, for those who flush, and listens for pongs.
+    fn poll_ping(&mut self, cx: &mut Context<'_>, channel: &Channel) {
+        if let Some(ping_pong) = &mut self.ping_pong
+            && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
+        {
+            self.pinged = false;
+            self.keep_alive.heard_pong();
+            for ticket in self
+                .flushing
+                .drain(..std::mem::take(&mut self.flushing_pinged))
+            {
                 ticket.call.handed_over(ticket.part);
             }
         }
+        if self.flushing.is_empty() || self.pinged {
+            return;
+        }
+        // A Go server ends a connection that is pinged often while it has nothing to say.
+        if (channel.understands_us() || self.pings == 0) && self.send_ping(cx) {
+            self.flushing_pinged = self.flushing.len();
+        } else {
+            for ticket in self.flushing.drain(..) {
+                ticket.call.handed_over(ticket.part);
+            }
+        }
+    }
+
+    fn send_ping(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(ping_pong) = &mut self.ping_pong
+            && !self.pinged
+            && ping_pong.send_ping(Ping::opaque()).is_ok()
+        {
+            self.pinged = true;
+            self.pings += 1;
+            // The connection writes it when it is polled again.
+            cx.waker().wake_by_ref();
+        }
+        self.pinged
     }
 
     /// Sends the next batch if there is one and the last one is written. True if it did.
@@ -355,8 +411,9 @@ impl Connected {
         }
         if self.builder.is_empty() {
             // Only markers without bytes, if anything at all.
+            let markers = !self.batch.is_empty();
             self.settle_batch();
-            return Ok(false);
+            return Ok(markers);
         }
         let batch = self.builder.finish(&self.slot);
         self.send
@@ -386,12 +443,7 @@ impl Connected {
                 cx.waker().wake_by_ref();
             }
         }
-        if let Some(ping_pong) = &mut self.ping_pong
-            && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
-        {
-            self.keep_alive.heard_pong();
-        }
-        let owed = channel.pending() > 0 || !self.batch.is_empty();
+        let owed = channel.pending() > 0 || !self.batch.is_empty() || !self.flushing.is_empty();
         loop {
             let clock = &channel.pool().clock;
             let Some(timer) = &mut self.keep_alive_timer else {
@@ -407,12 +459,7 @@ impl Connected {
                 Action::Wait(wait) => Some(clock.sleep_until(clock.now() + wait)),
                 Action::Idle => None,
                 Action::Ping(wait) => {
-                    if let Some(ping_pong) = &mut self.ping_pong
-                        && ping_pong.send_ping(Ping::opaque()).is_ok()
-                    {
-                        // The connection writes it when it is polled again.
-                        cx.waker().wake_by_ref();
-                    }
+                    self.send_ping(cx);
                     Some(clock.sleep_until(clock.now() + wait))
                 }
                 Action::Dead => {
@@ -437,9 +484,14 @@ impl Connected {
             recv,
             slot,
             batch,
+            flushing,
             ..
         } = self;
         drop((send, head, recv, connection));
+        // All before these markers was written; whether the peer has it cannot be known any more.
+        for marker in flushing {
+            marker.call.handed_over(marker.part);
+        }
         channel.set_features(None);
         let written = slot.written();
         let mut begin = 0;

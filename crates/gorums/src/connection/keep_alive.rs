@@ -17,6 +17,8 @@ pub(crate) struct KeepAlive {
     base: Duration,
     interval: Duration,
     timeout: Duration,
+    /// The factor by which the distance of pings grows.
+    slower: u32,
     heard: bool,
     waiting_for_pong: bool,
 }
@@ -40,8 +42,17 @@ impl KeepAlive {
             base: interval,
             interval,
             timeout,
+            slower: SLOWER,
             heard: true,
             waiting_for_pong: false,
+        }
+    }
+
+    /// For a server, whose pings no client objects to: at the same distance for ever.
+    pub(crate) fn steady(interval: Duration, timeout: Duration) -> Self {
+        Self {
+            slower: 1,
+            ..Self::new(interval, timeout)
         }
     }
 
@@ -61,7 +72,7 @@ impl KeepAlive {
     pub(crate) fn heard_pong(&mut self) {
         self.heard = true;
         self.waiting_for_pong = false;
-        self.interval = (self.interval * SLOWER).min(QUIET.max(self.base));
+        self.interval = (self.interval * self.slower).min(QUIET.max(self.base));
     }
 
     /// The timer fired.

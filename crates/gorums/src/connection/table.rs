@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 const SHARDS: usize = 64;
 
+/// How many places an empty shard keeps.
+const KEPT: usize = 1024;
+
 /// Where ids come from: no two calls have the same.
 #[derive(Debug)]
 pub(crate) struct MessageIds(AtomicU64);
@@ -119,7 +122,7 @@ impl<T> Table<T> {
             .slots
             .get_mut(index)?
             .take_if(|entry| entry.id == id)?;
-        slots.used -= 1;
+        slots.removed(1);
         self.len.fetch_sub(1, Ordering::Relaxed);
         Some(entry.value)
     }
@@ -142,7 +145,7 @@ impl<T> Table<T> {
                 }
             }
             let removed = expired.len() - before;
-            slots.used -= removed;
+            slots.removed(removed);
             self.len.fetch_sub(removed, Ordering::Relaxed);
         }
         (in_order(expired), next)
@@ -179,6 +182,14 @@ impl<T> Slots<T> {
     /// The length is a power of two, so this is a mask.
     fn index(&self, id: u64) -> usize {
         (id / SHARDS as u64) as usize & self.slots.len().wrapping_sub(1)
+    }
+
+    fn removed(&mut self, count: usize) {
+        self.used -= count;
+        // What a burst needed is not kept, nor looked through at every sweep.
+        if self.used == 0 && self.slots.len() > KEPT {
+            self.slots = Vec::new();
+        }
     }
 
     /// Places that are distinct stay distinct in a table of twice the size.

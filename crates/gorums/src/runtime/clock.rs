@@ -1,5 +1,5 @@
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -41,4 +41,10 @@ impl Clock for SystemClock {
     fn random(&self) -> u64 {
         fastrand::u64(..)
     }
+}
+
+/// A duration that can be added to any time: a longer one means "for ever", too.
+pub(crate) fn bounded(duration: Duration) -> Duration {
+    const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+    duration.min(TEN_YEARS)
 }

@@ -14,6 +14,8 @@ mod transport;
 use std::pin::Pin;
 
 pub use clock::{Clock, SystemClock};
+
+pub(crate) use clock::bounded;
 pub use tcp::{Tcp, TcpAcceptor};
 pub use transport::{BoxIo, Io, Listener, Transport};
 

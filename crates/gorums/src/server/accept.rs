@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::builder::{Parts, ServerBuilder};
 use super::connection;
-use crate::runtime::Listener;
+use crate::runtime::{Listener, bounded};
 
 /// The pause after the system refused to accept a connection (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -101,7 +101,7 @@ impl Server {
         }
         drop(listener);
         shutdown.send_replace(true);
-        let limit = clock.sleep_until(clock.now() + grace);
+        let limit = clock.sleep_until(clock.now() + bounded(grace));
         let wind_down = async {
             while let Some(ended) = connections.join_next().await {
                 report(ended);

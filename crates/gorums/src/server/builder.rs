@@ -15,7 +15,7 @@ use super::lane::LaneSettings;
 use super::registry::{Registry, Service};
 use super::reply_sender::ReplySender;
 use crate::error::Status;
-use crate::runtime::{Clock, Listener, SystemClock, Tcp, Transport};
+use crate::runtime::{Clock, Listener, SystemClock, Tcp, Transport, bounded};
 
 /// Whose turns exclude each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -195,14 +195,14 @@ impl ServerBuilder {
 
     /// How long a connection may be without a stream, from its first byte on. Default: 10 s.
     pub fn stream_timeout(mut self, timeout: Duration) -> Self {
-        self.stream_timeout = timeout;
+        self.stream_timeout = bounded(timeout);
         self
     }
 
     /// A client that has been silent for the interval is pinged; if it does not answer within the
     /// timeout, its connection ends. Default: 60 s and 20 s.
     pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.keep_alive = (interval, timeout);
+        self.keep_alive = (bounded(interval), bounded(timeout));
         self
     }
 
@@ -308,6 +308,7 @@ impl ServerBuilder {
         let lane = Arc::new(LaneSettings {
             interceptors: self.interceptors.into(),
             server_turn,
+            max_decoding: self.max_decoding,
             max_encoding: self.max_encoding,
             max_running: self.max_running,
         });

@@ -29,6 +29,9 @@ use crate::wire::{
 /// How many batches are written in one turn of the task before others get theirs.
 const BATCHES_PER_TURN: usize = 16;
 
+/// How many streams of a connection may have ended while handlers of theirs go on.
+const UNFINISHED_STREAMS: usize = 8;
+
 /// What an entry of metadata costs beside its bytes.
 const ENTRY: usize = 64;
 
@@ -79,7 +82,8 @@ pub(crate) async fn serve(
         }
     };
     let ping_pong = h2.ping_pong();
-    let mut keep_alive = KeepAlive::new(settings.keep_alive_interval, settings.keep_alive_timeout);
+    let mut keep_alive =
+        KeepAlive::steady(settings.keep_alive_interval, settings.keep_alive_timeout);
     let first_look = keep_alive.first();
     let mut served = Served {
         keep_alive_timer: clock.sleep_until(clock.now() + first_look),
@@ -88,15 +92,21 @@ pub(crate) async fn serve(
         peer_addr,
         h2,
         stream: None,
+        left: Vec::new(),
         ping_pong,
         keep_alive,
         shutdown: Some(shutdown),
         goodbye: false,
-        ended: false,
     };
     let end = poll_fn(|cx| served.poll(cx)).await;
-    served.ended = true;
+
     tracing::debug!(?peer_addr, reason = end, "connection ended");
+    // Handlers go on, and count as long as their connection did.
+    served.leave_stream();
+    while let Some(lane) = served.left.last() {
+        lane.idle().await;
+        served.left.pop();
+    }
 }
 
 struct Served {
@@ -107,22 +117,23 @@ struct Served {
     ping_pong: Option<PingPong>,
     keep_alive: KeepAlive,
     keep_alive_timer: BoxFuture<'static, ()>,
+    /// The lanes of streams that have ended, as long as handlers run in them.
+    left: Vec<Arc<Lane>>,
     /// Runs while there is no stream.
     no_stream: Option<BoxFuture<'static, ()>>,
     /// None once it was asked for.
     shutdown: Option<BoxFuture<'static, ()>>,
     /// The peer was told that the connection ends.
     goodbye: bool,
-    /// The connection has ended, and not only its task.
-    ended: bool,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        if let (false, Some(stream)) = (self.ended, &mut self.stream) {
+        if let Some(stream) = &mut self.stream {
             stream.requests.clear();
             stream.lane.abandon();
         }
+        self.left.iter().for_each(|lane| lane.abandon());
     }
 }
 
@@ -151,7 +162,7 @@ impl Served {
                         if let Some(stream) = &mut self.stream
                             && stream.poll_reset(cx, &self.settings).is_ready()
                         {
-                            self.stream = None;
+                            self.leave_stream();
                         }
                         self.accept(request, respond);
                     }
@@ -170,7 +181,7 @@ impl Served {
                 let _ = stream.poll_reset(cx, &self.settings);
                 again = stream.write();
                 if stream.is_over() {
-                    self.stream = None;
+                    self.leave_stream();
                     self.no_stream = Some(self.after(self.settings.stream_timeout));
                     again = true;
                 }
@@ -186,6 +197,14 @@ impl Served {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// The stream has ended; what its handlers do has not.
+    fn leave_stream(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.left.retain(|lane| !lane.is_idle());
+            self.left.push(Arc::clone(&stream.lane));
+        }
     }
 
     fn after(&self, duration: Duration) -> BoxFuture<'static, ()> {
@@ -325,6 +344,12 @@ impl Served {
             return Some(trailers_only(&Status::unavailable(
                 "the server is shutting down",
             )));
+        }
+        let unfinished = self.left.iter().filter(|lane| !lane.is_idle()).count();
+        if unfinished >= UNFINISHED_STREAMS {
+            return Some(trailers_only(&Status::resource_exhausted(format!(
+                "handlers of {unfinished} earlier streams of this connection have not finished"
+            ))));
         }
         None
     }

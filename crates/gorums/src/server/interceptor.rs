@@ -141,14 +141,20 @@ pub struct Next {
     chain: Arc<[Arc<dyn Interceptor>]>,
     position: usize,
     entry: Option<Arc<Entry>>,
+    max_decoding: usize,
 }
 
 impl Next {
-    pub(crate) fn new(chain: Arc<[Arc<dyn Interceptor>]>, entry: Option<Arc<Entry>>) -> Self {
+    pub(crate) fn new(
+        chain: Arc<[Arc<dyn Interceptor>]>,
+        entry: Option<Arc<Entry>>,
+        max_decoding: usize,
+    ) -> Self {
         Self {
             chain,
             position: 0,
             entry,
+            max_decoding,
         }
     }
 
@@ -171,16 +177,17 @@ impl Next {
                 "no handler registered for method {}",
                 incoming.ctx.method()
             )),
-            Some(entry) => match entry.max_decoding {
-                Some(limit) if incoming.payload.len() > limit => {
-                    Status::resource_exhausted(format!(
-                        "a request of {} bytes exceeds the service's limit of {limit} \
-                         (max_decoding_message_size)",
-                        incoming.payload.len()
-                    ))
+            Some(entry) => {
+                let limit = entry.max_decoding.unwrap_or(self.max_decoding);
+                if incoming.payload.len() <= limit {
+                    return (entry.handler)(incoming);
                 }
-                _ => return (entry.handler)(incoming),
-            },
+                Status::resource_exhausted(format!(
+                    "a request of {} bytes exceeds the service's limit of {limit} \
+                     (max_decoding_message_size)",
+                    incoming.payload.len()
+                ))
+            }
         };
         Box::pin(std::future::ready(Err(refused)))
     }

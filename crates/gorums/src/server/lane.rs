@@ -66,6 +66,8 @@ pub(crate) struct LaneSettings {
     pub(crate) interceptors: Arc<[Arc<dyn Interceptor>]>,
     /// The one turn of the server, where there is only one.
     pub(crate) server_turn: Option<Arc<Semaphore>>,
+    /// The largest request of a service that does not say otherwise.
+    pub(crate) max_decoding: usize,
     pub(crate) max_encoding: usize,
     /// How many handlers may run at once, on one connection, after they released.
     pub(crate) max_running: usize,
@@ -225,6 +227,19 @@ impl Lane {
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state();
         state.waiting.is_empty() && state.current.is_none() && state.running == 0
+    }
+
+    /// Waits until no handler runs and none waits. The I/O task has ended.
+    pub(crate) async fn idle(&self) {
+        poll_fn(|cx| {
+            self.replies.io().register(cx.waker());
+            if self.is_idle() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 
     /// Makes the next request the current one, if there is one and it may start. Under one lock:
@@ -419,7 +434,11 @@ impl Worker {
             max_encoding,
             ended: AtomicBool::new(false),
         });
-        let next = Next::new(Arc::clone(&lane.settings.interceptors), entry);
+        let next = Next::new(
+            Arc::clone(&lane.settings.interceptors),
+            entry,
+            lane.settings.max_decoding,
+        );
         let incoming = Incoming::new(ctx.clone(), payload, Arc::clone(&sink));
         let stream_end = lane.stream_end;
         let turn = ctx.clone();
