@@ -790,3 +790,84 @@ async fn nodes_of_two_pools_can_be_called_together() {
     .expect_err("silent");
     assert_eq!(failed(&error), [1, 2]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_that_passes_at_any_moment_is_the_cause() {
+    let (_servers, all) = cluster(3, values).await;
+    let client = Client::new(&all);
+    for round in 0..3000 {
+        let timeout = Duration::from_micros(round % 60);
+        let rpc = client
+            .rpc::<_, Number>(&all[0], VALUE, number(0))
+            .timeout(timeout);
+        if let Err(error) = within(rpc).await {
+            assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+        }
+        if let Err(error) = within(call(&all, VALUE, 0).timeout(timeout).all()).await {
+            assert_eq!(error.kind(), QuorumErrorKind::Deadline, "{error}");
+            assert!(!error.failures().is_empty());
+        }
+    }
+    assert!(all.iter().all(|node| node.pending() == 0));
+}
+
+#[tokio::test]
+async fn durations_of_any_length_are_taken() {
+    let server = TestServer::start(
+        echo()
+            .stream_timeout(Duration::MAX)
+            .keep_alive(Duration::MAX, Duration::MAX),
+    )
+    .await;
+    let all = Configuration::builder()
+        .nodes([server.addr.to_string()])
+        .connect_timeout(Duration::MAX)
+        .keep_alive(Duration::MAX, Duration::MAX)
+        .backoff(Duration::MAX, Duration::MAX)
+        .attempt_interval(Duration::ZERO)
+        .connect()
+        .expect("legal");
+    let client = Client::new(&all).with_timeout(Duration::MAX);
+    let reply = within(client.rpc::<_, Number>(&all[0], "test.Test.Echo", number(1))).await;
+    assert_eq!(reply.expect("up").value, 1);
+}
+
+#[tokio::test]
+async fn what_was_flushed_is_handled_although_the_client_is_gone() {
+    let handled = Counter::new();
+    let server = {
+        let handled = handled.clone();
+        Server::builder().one_way(PUT, move |_ctx, _request: Number| {
+            handled.add();
+            std::future::ready(())
+        })
+    };
+    let server = TestServer::start(server).await;
+    for round in 1..=20 {
+        // A client process that does one thing and exits: its runtime ends with everything on it.
+        let addr = server.addr.to_string();
+        let client = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let all = Configuration::builder()
+                    .nodes([addr])
+                    .connect()
+                    .expect("legal");
+                assert!(
+                    Client::new(&all)
+                        .multicast(PUT, number(1))
+                        .detach()
+                        .is_empty()
+                );
+                within(all.flush()).await;
+            });
+        });
+        handled.reached(round).await;
+        tokio::task::spawn_blocking(|| client.join().expect("no panic"))
+            .await
+            .expect("no panic");
+    }
+}

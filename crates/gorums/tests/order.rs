@@ -699,3 +699,53 @@ async fn a_call_that_nobody_awaits_is_made_and_its_turn_is_its_own() {
     handled.reached(100).await;
     assert_eq!(seen(&log), (0..100).collect::<Vec<_>>());
 }
+
+/// A handler on a task of its own is woken by a timer and then blocks its thread: whoever polled
+/// sockets and timers before is blocked now.
+#[test]
+fn a_moved_handler_that_blocks_its_thread_delays_nobody() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let (unblock, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let (blocking, mut is_blocking) = tokio::sync::mpsc::unbounded_channel();
+    let server = common::echo().unary("test.Block.Late", move |ctx: ServerCtx, request: Number| {
+        let (blocked, blocking) = (blocked.clone(), blocking.clone());
+        async move {
+            ctx.release().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let _ = blocking.send(());
+            blocked
+                .lock()
+                .expect("not poisoned")
+                .recv_timeout(Duration::from_secs(60))
+                .map_err(|_| Status::deadline_exceeded("the other reply did not come"))?;
+            Ok(request)
+        }
+    });
+    let server = runtime.block_on(TestServer::start(server));
+    let client_runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    client_runtime.block_on(async {
+        let configuration = connect(std::slice::from_ref(&server));
+        let client = Client::new(&configuration);
+        let node = &configuration[0];
+        let send = |method, value| client.rpc::<_, Number>(node, method, number(value)).send();
+        for value in 0..30 {
+            let late = send("test.Block.Late", value);
+            within(is_blocking.recv()).await.expect("it blocks");
+            within(send("test.Test.Echo", value))
+                .await
+                .expect("it is owed");
+            unblock.send(()).expect("the handler waits");
+            within(late).await.expect("it was let go in time");
+        }
+    });
+    drop(server);
+    runtime.shutdown_timeout(Duration::from_secs(10));
+}

@@ -419,3 +419,48 @@ async fn handlers_can_be_tested_without_a_server() {
     let released = tokio::spawn(async move { clone.release().await });
     within(released).await.expect("no panic");
 }
+
+#[tokio::test]
+async fn a_method_name_of_any_length_is_answered() {
+    let server = TestServer::start(echo()).await;
+    let all = one(&server);
+    let client = Client::new(&all);
+    let name: &'static str = String::leak("x".repeat(2_000_000));
+    let error = within(client.rpc::<_, Number>(&all[0], name, number(1)))
+        .await
+        .expect_err("unknown");
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::Unimplemented, Outcome::Refused)
+    );
+    within(client.rpc::<_, Number>(&all[0], ECHO, number(1)))
+        .await
+        .expect("the server lives on");
+}
+
+#[tokio::test]
+async fn a_mute_connection_does_not_hold_up_a_shutdown() {
+    let server = echo().bind("127.0.0.1:0").await.expect("a free port");
+    let addr = server.local_addr();
+    let (signal, asked) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve_with_shutdown(
+        async move {
+            let _ = asked.await;
+        },
+        Duration::from_secs(600),
+    ));
+    let mute = tokio::net::TcpStream::connect(addr)
+        .await
+        .expect("it listens");
+    // A round trip of somebody who connected later: the mute one was accepted.
+    let all = Configuration::builder()
+        .nodes([addr.to_string()])
+        .connect()
+        .expect("legal");
+    within(Client::new(&all).rpc::<_, Number>(&all[0], ECHO, number(1)))
+        .await
+        .expect("up");
+    signal.send(()).expect("the server runs");
+    within(serving).await.expect("no panic");
+    drop(mute);
+}

@@ -144,15 +144,19 @@ impl LocalReplica {
     }
 
     async fn stop(&mut self) -> Result<(), ReplicaError> {
+        self.running()?;
+        // Where the system allows it, the port is taken over before the listener gives it up.
+        let reserved = bind(self.address).ok();
         // In one step, so that a command that is cancelled leaves nothing half done.
-        let State::Running(running) = std::mem::replace(&mut self.state, State::Stopped(None))
-        else {
-            return Err(ReplicaError::Stopped(self.id));
-        };
-        running.serving.abort();
-        // How it ended does not matter any more.
-        let _ = running.serving.await;
-        self.state = State::Stopped(bind(self.address).ok());
+        let before = std::mem::replace(&mut self.state, State::Stopped(reserved));
+        if let State::Running(running) = before {
+            running.serving.abort();
+            // How it ended does not matter any more.
+            let _ = running.serving.await;
+        }
+        if let State::Stopped(reserved @ None) = &mut self.state {
+            *reserved = bind(self.address).ok();
+        }
         Ok(())
     }
 }
@@ -175,8 +179,11 @@ impl Running {
 
 fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    // Connections that have ended do not keep the port.
+    // Connections that have ended do not keep the port from the replica that starts again.
     socket.set_reuseaddr(true)?;
+    // Nor does the replica keep it from the socket that holds it while the replica is stopped.
+    #[cfg(unix)]
+    socket.set_reuseport(true)?;
     socket.bind(address)?;
     Ok(socket)
 }

@@ -563,10 +563,14 @@ fn help_teaches_by_example() {
 
 #[test]
 fn a_reader_that_leaves_is_no_panic() {
-    let mut program = Program::start(&[]);
-    program.close_output();
-    program.type_line("help");
-    program.type_line("help");
-    assert_eq!(program.error_text(), "");
-    assert_eq!(program.end(), 1);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_storage"))
+        .args(["-c", "help", "-c", "help"])
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .expect("it starts");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(1));
 }

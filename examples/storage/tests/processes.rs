@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Program, run};
+use common::{Program, host, run};
 
 /// A replica in a process of its own, and its address.
 fn serve(id: u32, listen: &str) -> (Program, String) {
@@ -16,7 +16,9 @@ fn serve(id: u32, listen: &str) -> (Program, String) {
 }
 
 fn serve_three() -> (Vec<Program>, Vec<String>) {
-    (1..=3).map(|id| serve(id, "127.0.0.1:0")).unzip()
+    (1..=3)
+        .map(|id| serve(id, &format!("{}:0", host())))
+        .unzip()
 }
 
 #[test]
@@ -119,7 +121,7 @@ fn nodes_can_come_from_a_file() {
 
 #[test]
 fn replicas_elsewhere_cannot_be_stopped_from_here() {
-    let (_replica, address) = serve(1, "127.0.0.1:0");
+    let (_replica, address) = serve(1, &format!("{}:0", host()));
     for command in ["stop 1", "start 1", "pause 1", "resume 1", "delay 1 5"] {
         let done = run(&["--connect", &address, "-c", command], "");
         assert!(
@@ -134,7 +136,7 @@ fn replicas_elsewhere_cannot_be_stopped_from_here() {
 fn replicas_that_nobody_runs_are_named() {
     // A port that was just given back.
     let free = || {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let listener = std::net::TcpListener::bind((host(), 0)).expect("a port");
         listener.local_addr().expect("an address").to_string()
     };
     let connect = format!("{},{}", free(), free());
@@ -156,7 +158,7 @@ fn replicas_that_nobody_runs_are_named() {
 
 #[test]
 fn a_port_that_is_taken_is_named() {
-    let (_replica, address) = serve(1, "127.0.0.1:0");
+    let (_replica, address) = serve(1, &format!("{}:0", host()));
     let done = run(&["serve", "--id", "2", "--listen", &address], "");
     assert!(
         done.stderr.contains(&format!("cannot listen on {address}")),
@@ -207,7 +209,7 @@ fn a_frozen_replica_costs_the_others_nothing_and_catches_up() {
 #[test]
 fn a_replica_ends_when_it_is_told_to_though_clients_are_connected() {
     for signal in ["TERM", "INT"] {
-        let (mut replica, address) = serve(1, "127.0.0.1:0");
+        let (mut replica, address) = serve(1, &format!("{}:0", host()));
         let mut client = Program::start(&["--connect", &address]);
         client.type_line("rpc 1 write k v");
         client.expect_line("written to node 1");

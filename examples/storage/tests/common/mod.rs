@@ -2,7 +2,13 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// Longer than anything takes on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a run of the program left behind.
 #[derive(Debug)]
@@ -48,12 +54,25 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
+/// A loopback address, so that no test gets a port that another one has just given back. Where there
+/// is but one, that one.
+pub(crate) fn host() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    if cfg!(target_os = "linux") {
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        format!("127.{}.{low}.{next}", 1 + high % 254)
+    } else {
+        "127.0.0.1".to_owned()
+    }
+}
+
 /// The program while it runs. Killed when it is dropped.
 pub(crate) struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
-    stdout: Option<BufReader<ChildStdout>>,
-    stderr: BufReader<ChildStderr>,
+    stdout: Option<Receiver<String>>,
+    stderr: Receiver<String>,
 }
 
 impl Program {
@@ -61,12 +80,8 @@ impl Program {
         let mut child = command(args).spawn().expect("the program starts");
         Self {
             stdin: child.stdin.take(),
-            stdout: child.stdout.take().map(BufReader::new),
-            stderr: child
-                .stderr
-                .take()
-                .map(BufReader::new)
-                .expect("it is piped"),
+            stdout: child.stdout.take().map(lines),
+            stderr: child.stderr.take().map(lines).expect("it is piped"),
             child,
         }
     }
@@ -82,7 +97,11 @@ impl Program {
 
     /// The next line of its results.
     pub(crate) fn line(&mut self) -> String {
-        read_line(self.stdout.as_mut().expect("not closed"))
+        let stdout = self.stdout.as_ref().expect("it is piped");
+        match stdout.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(error) => panic!("no result: {error}; messages: {:?}", self.messages()),
+        }
     }
 
     pub(crate) fn expect_line(&mut self, expected: &str) {
@@ -91,20 +110,13 @@ impl Program {
 
     /// The next line of its messages.
     pub(crate) fn error_line(&mut self) -> String {
-        read_line(&mut self.stderr)
+        let error = self.stderr.recv_timeout(PATIENCE);
+        error.expect("there is a message")
     }
 
-    /// All that is left of its messages; waits until it ends.
-    pub(crate) fn error_text(&mut self) -> String {
-        self.stdin = None;
-        let mut text = String::new();
-        self.stderr.read_to_string(&mut text).expect("text");
-        text
-    }
-
-    /// Reads none of its results any more.
-    pub(crate) fn close_output(&mut self) {
-        self.stdout = None;
+    /// Its messages so far.
+    pub(crate) fn messages(&self) -> Vec<String> {
+        self.stderr.try_iter().collect()
     }
 
     /// Ends its input, and waits for its exit status.
@@ -123,10 +135,15 @@ impl Drop for Program {
     }
 }
 
-fn read_line(stream: &mut impl BufRead) -> String {
-    let mut line = String::new();
-    stream.read_line(&mut line).expect("text");
-    assert!(line.ends_with('\n'), "the stream ended at {line:?}");
-    line.pop();
-    line
+/// The lines of a stream, read ahead.
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            if sender.send(line.expect("text")).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
 }
