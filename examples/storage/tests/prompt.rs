@@ -8,7 +8,7 @@ use rexpect::session::{PtySession, spawn_command};
 /// Longer than anything takes on a machine that is busy.
 const PATIENCE_MS: u64 = 30_000;
 
-/// The program on a terminal, its prompt waiting.
+/// The program on a terminal.
 fn start(args: &[&str], environment: &[(&str, &str)]) -> PtySession {
     let mut command = Command::new(env!("CARGO_BIN_EXE_storage"));
     command
@@ -17,14 +17,14 @@ fn start(args: &[&str], environment: &[(&str, &str)]) -> PtySession {
         .env_remove("NO_COLOR")
         .envs(environment.iter().copied());
     let mut terminal = spawn_command(command, Some(PATIENCE_MS)).expect("a terminal");
-    terminal
-        .exp_string("4 replicas; \"help\" lists the commands, Ctrl-D leaves")
-        .expect("it says how to go on");
-    // Only then is Ctrl-C a key and no signal.
-    terminal.exp_char('>').expect("it asks for a line");
+    expect(
+        &mut terminal,
+        "4 replicas; \"help\" lists the commands, Ctrl-D leaves",
+    );
     terminal
 }
 
+/// What was shown up to this text, which is waited for.
 fn expect(terminal: &mut PtySession, text: &str) -> String {
     match terminal.exp_string(text) {
         Ok(before) => before,
@@ -32,15 +32,20 @@ fn expect(terminal: &mut PtySession, text: &str) -> String {
     }
 }
 
+/// Types a line at the prompt. Before the prompt is there, keys mean something else.
 fn type_line(terminal: &mut PtySession, line: &str) {
+    expect(terminal, ">");
     terminal.send_line(line).expect("it reads");
 }
 
-fn press(terminal: &mut PtySession, key: char) {
+/// Presses Ctrl and a key at the prompt.
+fn press_at_prompt(terminal: &mut PtySession, key: char) {
+    expect(terminal, ">");
     terminal.send_control(key).expect("it reads");
 }
 
-fn ends_well(terminal: &mut PtySession) {
+fn ends_well(terminal: &mut PtySession) -> String {
+    let rest = terminal.exp_eof().expect("it ends");
     let status = terminal.process().wait().expect("it ends");
     // Its type cannot be named from here.
     let status = format!("{status:?}");
@@ -48,6 +53,7 @@ fn ends_well(terminal: &mut PtySession) {
         status.starts_with("Exited(") && status.ends_with(", 0)"),
         "{status}"
     );
+    rest
 }
 
 #[test]
@@ -70,33 +76,31 @@ fn tab_completes_commands_operations_and_keys_and_up_brings_lines_back() {
     expect(&mut terminal, "written to a majority");
     type_line(&mut terminal, "rpc 2 rea\tgre\t");
     expect(&mut terminal, "greeting = \"hello\"");
-    // The line before this one.
+    // The line before that one.
     type_line(&mut terminal, "\u{1b}[A\u{1b}[A");
     expect(&mut terminal, "written to a majority");
-    press(&mut terminal, 'd');
+    press_at_prompt(&mut terminal, 'd');
     ends_well(&mut terminal);
 }
 
 #[test]
 fn ctrl_c_clears_the_line_and_leaves_only_from_an_empty_one_when_pressed_twice() {
-    // Without colour the prompt is plain text.
-    let mut terminal = start(&[], &[("NO_COLOR", "1")]);
+    let mut terminal = start(&[], &[]);
     for _ in 0..3 {
+        expect(&mut terminal, ">");
         terminal.send("stop 1").expect("it reads");
         terminal.flush().expect("it reads");
         expect(&mut terminal, "stop 1");
-        press(&mut terminal, 'c');
-        expect(&mut terminal, "> ");
+        terminal.send_control('c').expect("it reads");
+        expect(&mut terminal, "\n");
     }
-    press(&mut terminal, 'c');
+    press_at_prompt(&mut terminal, 'c');
     expect(&mut terminal, "Ctrl-C again, or Ctrl-D, leaves");
     type_line(&mut terminal, "rpc 1 read k");
     expect(&mut terminal, "key \"k\" not found");
-    expect(&mut terminal, "> ");
-    press(&mut terminal, 'c');
+    press_at_prompt(&mut terminal, 'c');
     expect(&mut terminal, "Ctrl-C again, or Ctrl-D, leaves");
-    expect(&mut terminal, "> ");
-    press(&mut terminal, 'c');
+    press_at_prompt(&mut terminal, 'c');
     ends_well(&mut terminal);
 }
 
@@ -108,13 +112,13 @@ fn ctrl_c_gives_up_a_command_that_waits_and_not_the_session() {
     type_line(&mut terminal, "qc cread k");
     // One has answered, and so have two more in a moment; then it waits for the second.
     expect(&mut terminal, "level 1 of 4");
-    press(&mut terminal, 'c');
+    terminal.send_control('c').expect("it reads");
     expect(&mut terminal, "given up");
     type_line(&mut terminal, "resume 2");
     expect(&mut terminal, "replica 2 goes on");
     type_line(&mut terminal, "rpc 2 read k");
     expect(&mut terminal, "key \"k\" not found");
-    press(&mut terminal, 'd');
+    press_at_prompt(&mut terminal, 'd');
     ends_well(&mut terminal);
 }
 
@@ -127,8 +131,8 @@ fn there_is_colour_unless_the_user_wants_none() {
         let mut shown = expect(&mut terminal, "not found");
         type_line(&mut terminal, "nodes");
         shown += &expect(&mut terminal, "connected");
-        press(&mut terminal, 'd');
-        shown += &terminal.exp_eof().expect("it ends");
+        press_at_prompt(&mut terminal, 'd');
+        shown += &ends_well(&mut terminal);
         assert_eq!(colours(&shown), coloured, "{shown:?}");
     }
 }
