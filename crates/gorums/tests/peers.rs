@@ -366,18 +366,24 @@ const TOKEN: &str = "x-test-token";
 impl RawServer {
     /// A server, and a client for it.
     async fn start() -> (Self, Configuration) {
-        let server = Self::listen().await;
-        let configuration = Configuration::builder()
-            .nodes([server.addr().to_string()])
-            .connect()
-            .expect("a legal address");
-        (server, configuration)
+        Self::start_with(|builder| builder).await
     }
 
-    async fn listen() -> Self {
-        Self {
+    /// A server, and a client for it that is told more.
+    async fn start_with(
+        tell: impl FnOnce(ConfigurationBuilder) -> ConfigurationBuilder,
+    ) -> (Self, Configuration) {
+        static TOKENS: AtomicU64 = AtomicU64::new(0);
+        let number = TOKENS.fetch_add(1, Ordering::Relaxed);
+        let server = Self {
             listener: TcpListener::bind("127.0.0.1:0").await.expect("a free port"),
-        }
+            token: format!("{}-{number}", std::process::id()),
+        };
+        let builder = Configuration::builder()
+            .nodes([server.addr().to_string()])
+            .metadata(TOKEN, &server.token);
+        let configuration = tell(builder).connect().expect("a legal address");
+        (server, configuration)
     }
 
     fn addr(&self) -> SocketAddr {

@@ -10,7 +10,6 @@ use gorums::{
     Configuration, ConfigurationError, Node, NodeError, NodeId, NodeResponse, NodeState,
     QuorumCall, QuorumError,
 };
-use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use crate::cluster::{Cluster, Condition, ReplicaError};
@@ -64,21 +63,11 @@ impl Session {
         self.storage.configuration()
     }
 
-    /// Ends all connections. Those to replicas elsewhere are ended in good order, for so long at most:
-    /// what was sent is read there before this process is gone, which an abrupt end could prevent.
+    /// Waits until what was sent to replicas elsewhere has reached them, or that long.
     pub(crate) async fn leave(self, limit: Duration) {
         // Replicas of this process end with it.
-        let elsewhere = self.cluster.is_none();
-        drop(self);
-        if elsewhere {
-            // A connection begins to end with its last handle, and is a task until it has ended.
-            let tasks = Handle::current().metrics();
-            let ended = async {
-                while tasks.num_alive_tasks() > 0 {
-                    sleep(Duration::from_millis(1)).await;
-                }
-            };
-            let _ = timeout(limit, ended).await;
+        if self.cluster.is_none() {
+            let _ = timeout(limit, self.configuration().flush()).await;
         }
     }
 

@@ -277,7 +277,11 @@ impl Call {
         let mut failures = Vec::new();
         for part in 0..self.parts.len() {
             if let Some(outcome) = self.abandon(part) {
-                let status = Status::deadline_exceeded("no answer before the deadline");
+                let status = Status::deadline_exceeded(match outcome {
+                    Outcome::NotSent => "not written before the deadline",
+                    _ if self.kind == Kind::OneWay => "not wholly written before the deadline",
+                    _ => "no answer before the deadline",
+                });
                 failures.push((part, self.channel(part).error(outcome, status)));
             }
         }
