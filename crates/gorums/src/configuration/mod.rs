@@ -185,8 +185,8 @@ impl Configuration {
         Self::from_nodes(self.iter().filter(|node| keep(node)).cloned())
     }
 
-    /// The same nodes in another order: calls queue in it, and [`first`](Self::as_slice) is the best.
-    /// Stable.
+    /// The same nodes in another order, in which calls are queued. Nodes that compare as equal keep
+    /// theirs.
     #[must_use]
     pub fn sort_by(&self, compare: impl FnMut(&Node, &Node) -> Ordering) -> Self {
         let mut nodes = self.0.nodes.to_vec();
