@@ -400,18 +400,14 @@ impl RawServer {
     async fn accept(&self) -> RawPeer {
         loop {
             let tcp = self.accept_tcp().await;
-            let peer = Self::handshake(tcp).await;
-            match peer {
-                Some(peer)
-                    if peer
-                        .head
-                        .headers
-                        .get(TOKEN)
-                        .is_some_and(|token| *token == *self.token) =>
-                {
-                    return peer;
-                }
-                other => eprintln!("STRANGER {:?}", other.map(|p| p.head)),
+            if let Some(peer) = Self::handshake(tcp).await
+                && peer
+                    .head
+                    .headers
+                    .get(TOKEN)
+                    .is_some_and(|token| *token == self.token)
+            {
+                return peer;
             }
         }
     }
