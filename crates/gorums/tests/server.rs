@@ -464,3 +464,54 @@ async fn a_mute_connection_does_not_hold_up_a_shutdown() {
     within(serving).await.expect("no panic");
     drop(mute);
 }
+
+#[tokio::test]
+async fn a_connection_that_is_given_up_is_closed_although_a_handler_goes_on() {
+    let started = Counter::new();
+    let server = {
+        let started = started.clone();
+        Server::builder()
+            .keep_alive(Duration::from_millis(20), Duration::from_millis(20))
+            .unary(HOLD, move |_ctx, _request: Number| {
+                started.add();
+                std::future::pending::<Result<Number, Status>>()
+            })
+    };
+    let server = TestServer::start(server).await;
+    // A client that falls silent: a host that stops, seen from a second handle of its socket.
+    let socket = std::net::TcpStream::connect(server.addr).expect("it listens");
+    socket.set_nonblocking(true).expect("a socket");
+    let watched = socket.try_clone().expect("a handle");
+    let tcp = tokio::net::TcpStream::from_std(socket).expect("a socket");
+    let (send_request, mut connection) = h2::client::handshake(tcp).await.expect("HTTP/2");
+    let request = http::Request::post("http://localhost/stream.Gorums/NodeStream")
+        .header("content-type", "application/grpc")
+        .body(())
+        .expect("legal");
+    let mut message = bytes::BytesMut::new();
+    // id 1, the method, no payload
+    let envelope = [&[0x08, 1, 0x12, HOLD.len() as u8], HOLD.as_bytes()].concat();
+    bytes::BufMut::put_u8(&mut message, 0);
+    bytes::BufMut::put_u32(&mut message, envelope.len() as u32);
+    message.extend_from_slice(&envelope);
+    let mut send_request = send_request;
+    let (_head, mut stream) = send_request.send_request(request, false).expect("opens");
+    stream.send_data(message.freeze(), false).expect("sends");
+    tokio::select! {
+        () = started.reached(1) => {}
+        ended = std::pin::Pin::new(&mut connection) => panic!("the connection ended: {ended:?}"),
+    }
+    // From here on nobody polls the client's connection, so pings stay unanswered.
+    let closed = tokio::task::spawn_blocking(move || {
+        watched.set_nonblocking(false).expect("a socket");
+        watched
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("a socket");
+        let mut rest = Vec::new();
+        std::io::Read::read_to_end(&mut &watched, &mut rest).is_ok()
+    });
+    assert!(
+        within(closed).await.expect("no panic"),
+        "the socket was left open"
+    );
+}

@@ -31,6 +31,7 @@ impl OutMessage {
             attempted: false,
         }
     }
+
     /// Whether the message still is to be written; false for one that was withdrawn.
     fn is_wanted(&self) -> bool {
         self.ticket
@@ -49,7 +50,6 @@ pub(crate) enum Rejected {
 pub(crate) struct Outbox {
     queue: VecDeque<OutMessage>,
     bytes: usize,
-
     /// How many messages were withdrawn and still lie in the queue.
     withdrawn: usize,
     closed: bool,
@@ -62,7 +62,6 @@ impl Outbox {
         Self {
             queue: VecDeque::new(),
             bytes: 0,
-
             withdrawn: 0,
             closed: false,
             max_messages,
@@ -122,7 +121,6 @@ impl Outbox {
             }
         }
         self.queue = kept;
-
         self.withdrawn = 0;
     }
 
@@ -144,7 +142,6 @@ impl Outbox {
     fn pop_any(&mut self) -> Option<OutMessage> {
         let message = self.queue.pop_front()?;
         self.bytes -= message.frame.len();
-
         Some(message)
     }
 

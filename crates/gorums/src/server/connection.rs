@@ -92,7 +92,7 @@ pub(crate) async fn serve(
         peer_addr,
         h2,
         stream: None,
-        left: Vec::new(),
+        left: Left::default(),
         ping_pong,
         keep_alive,
         shutdown: Some(shutdown),
@@ -101,11 +101,12 @@ pub(crate) async fn serve(
     let end = poll_fn(|cx| served.poll(cx)).await;
 
     tracing::debug!(?peer_addr, reason = end, "connection ended");
-    // Handlers go on, and count as long as their connection did.
     served.leave_stream();
-    while let Some(lane) = served.left.last() {
+    let left = std::mem::take(&mut served.left);
+    // Handlers go on, and count as long as their connection did. The socket is closed.
+    drop(served);
+    for lane in &left.0 {
         lane.idle().await;
-        served.left.pop();
     }
 }
 
@@ -118,7 +119,7 @@ struct Served {
     keep_alive: KeepAlive,
     keep_alive_timer: BoxFuture<'static, ()>,
     /// The lanes of streams that have ended, as long as handlers run in them.
-    left: Vec<Arc<Lane>>,
+    left: Left,
     /// Runs while there is no stream.
     no_stream: Option<BoxFuture<'static, ()>>,
     /// None once it was asked for.
@@ -127,13 +128,23 @@ struct Served {
     goodbye: bool,
 }
 
+/// Lanes whose stream has ended.
+#[derive(Default)]
+struct Left(Vec<Arc<Lane>>);
+
+impl Drop for Left {
+    /// Where handlers have not ended, the server was stopped.
+    fn drop(&mut self) {
+        self.0.iter().for_each(|lane| lane.abandon());
+    }
+}
+
 impl Drop for Served {
     fn drop(&mut self) {
         if let Some(stream) = &mut self.stream {
             stream.requests.clear();
             stream.lane.abandon();
         }
-        self.left.iter().for_each(|lane| lane.abandon());
     }
 }
 
@@ -202,8 +213,8 @@ impl Served {
     /// The stream has ended; what its handlers do has not.
     fn leave_stream(&mut self) {
         if let Some(stream) = self.stream.take() {
-            self.left.retain(|lane| !lane.is_idle());
-            self.left.push(Arc::clone(&stream.lane));
+            self.left.0.retain(|lane| !lane.is_idle());
+            self.left.0.push(Arc::clone(&stream.lane));
         }
     }
 
@@ -345,7 +356,7 @@ impl Served {
                 "the server is shutting down",
             )));
         }
-        let unfinished = self.left.iter().filter(|lane| !lane.is_idle()).count();
+        let unfinished = self.left.0.iter().filter(|lane| !lane.is_idle()).count();
         if unfinished >= UNFINISHED_STREAMS {
             return Some(trailers_only(&Status::resource_exhausted(format!(
                 "handlers of {unfinished} earlier streams of this connection have not finished"
