@@ -21,7 +21,7 @@ pub(crate) enum Requests<'a, Req> {
 }
 
 impl<Req> Requests<'_, Req> {
-    fn members(&self, total: usize) -> usize {
+    pub(crate) fn members(&self, total: usize) -> usize {
         match self {
             Self::Same(_) => total,
             Self::Each(requests) => requests.iter().flatten().count(),

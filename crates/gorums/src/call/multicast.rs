@@ -50,7 +50,7 @@ impl<Req: Message> Multicast<Req> {
     /// connection; it fails if any node did not take it, and names each. Bound it by a timeout: a
     /// silent node is waited for until keep-alive finds it dead.
     pub fn send(self) -> Sent<QuorumError> {
-        let members = self.requests.members(&self.configuration);
+        let members = self.requests.requests().members(self.configuration.len());
         let handle = start(
             self.configuration,
             self.method,

@@ -70,12 +70,6 @@ impl<Req> PerNode<Req> {
         }
     }
 
-    pub(crate) fn members(&self, configuration: &Configuration) -> usize {
-        self.each
-            .as_ref()
-            .map_or(configuration.len(), |each| each.iter().flatten().count())
-    }
-
     fn left_out(&self) -> Bits {
         let mut bits = Bits::default();
         for (part, request) in self.each.iter().flatten().enumerate() {
@@ -221,11 +215,10 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
     }
 
     fn members(&self) -> Bits {
-        let mut members = Bits::all(self.configuration.len());
-        for (part, request) in self.requests.each.iter().flatten().enumerate() {
-            if request.is_none() {
-                members.remove(part);
-            }
+        let left_out = self.requests.left_out();
+        let mut members = Bits::default();
+        for part in (0..self.configuration.len()).filter(|part| !left_out.contains(*part)) {
+            members.insert(part);
         }
         members
     }
