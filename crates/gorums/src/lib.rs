@@ -83,7 +83,7 @@ pub use call::{
     QuorumReplies, Refused, Replies, Responses, Rpc, Sent, Unary, Unicast,
 };
 pub use configuration::{
-    Configuration, ConfigurationBuilder, ConfigurationError, Node, NodeId, NodeState,
+    Configuration, ConfigurationBuilder, ConfigurationError, Node, NodeId, NodeState, Watch,
 };
 pub use error::{Code, NodeError, Outcome, QuorumError, QuorumErrorKind, Status};
 pub use metadata::Metadata;

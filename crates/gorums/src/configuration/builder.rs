@@ -1,12 +1,9 @@
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-
-use super::{Configuration, ConfigurationError, Node, NodeId, file};
-use crate::connection::{Pool, Settings, run};
+use super::{Configuration, ConfigurationError, Members, NodeId, file};
+use crate::connection::{Pool, Settings};
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, SystemClock, Tcp, Transport, bounded};
 
@@ -140,7 +137,8 @@ impl ConfigurationBuilder {
         self
     }
 
-    /// Starts to connect to all nodes, and does not wait: a node that is down makes no error.
+    /// Starts to connect to all nodes, and does not wait: a node that is down makes no error. More
+    /// nodes can be added later: see [`Configuration::extend`].
     ///
     /// # Errors
     /// There are no nodes; an id is 0; two nodes have one id or one address; an address is not
@@ -153,114 +151,16 @@ impl ConfigurationBuilder {
         self.metadata
             .write_headers(&mut http::HeaderMap::new())
             .map_err(ConfigurationError::Metadata)?;
-        let nodes = identified(&self.nodes)?;
-        let runtime = Handle::try_current().map_err(|_| ConfigurationError::NoRuntime)?;
-        let pool = self.pool();
-        runtime.spawn(pool.sweep());
-        Ok(Configuration::from_nodes(nodes.into_iter().map(
-            |(id, address)| {
-                let node = Node::new(id, address.into(), Arc::clone(&pool));
-                runtime.spawn(run(Arc::clone(node.channel())));
-                node
-            },
-        )))
+        let wanted = std::mem::take(&mut self.nodes);
+        if wanted.is_empty() {
+            return Err(ConfigurationError::Empty);
+        }
+        Members::join(&self.pool(), &[], &wanted).map(Configuration::from_nodes)
     }
 
     pub(crate) fn pool(self) -> Arc<Pool> {
         Pool::new(self.settings, self.metadata, self.clock, self.transport)
     }
-}
-
-/// Gives every node its id, or finds what is wrong.
-fn identified(
-    nodes: &[(Option<NodeId>, String)],
-) -> Result<Vec<(NodeId, String)>, ConfigurationError> {
-    if nodes.is_empty() {
-        return Err(ConfigurationError::Empty);
-    }
-    let mut by_id: HashMap<NodeId, &str> = HashMap::new();
-    let mut by_address: HashMap<String, NodeId> = HashMap::new();
-    let mut greatest = 0_u32;
-    let mut identified = Vec::with_capacity(nodes.len());
-    for (id, address) in nodes {
-        check_address(address)?;
-        let id = match id {
-            Some(id) => *id,
-            None => NodeId::from(greatest.saturating_add(1)),
-        };
-        if id.get() == 0 {
-            return Err(ConfigurationError::ZeroId {
-                address: address.clone(),
-            });
-        }
-        if let Some(other) = by_id.insert(id, address) {
-            return Err(ConfigurationError::DuplicateId {
-                id,
-                addresses: [other.to_owned(), address.clone()],
-            });
-        }
-        if let Some(other) = by_address.insert(normalized(address), id) {
-            return Err(ConfigurationError::DuplicateAddress {
-                address: address.clone(),
-                ids: [other, id],
-            });
-        }
-        greatest = greatest.max(id.get());
-        identified.push((id, address.clone()));
-    }
-    Ok(identified)
-}
-
-/// Names are compared as they are written, but for case; `localhost` is 127.0.0.1.
-fn normalized(address: &str) -> String {
-    let address = address.to_ascii_lowercase();
-    match address.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => address,
-    }
-}
-
-fn check_address(address: &str) -> Result<(), ConfigurationError> {
-    let bad = |reason| ConfigurationError::BadAddress {
-        address: address.to_owned(),
-        reason,
-    };
-    let (host, port) = address
-        .rsplit_once(':')
-        .ok_or_else(|| bad("there is no port"))?;
-    if host.is_empty() {
-        return Err(bad("there is no host"));
-    }
-    match port.parse::<u16>() {
-        Err(_) => return Err(bad("the port is not a number from 1 to 65535")),
-        Ok(0) => return Err(bad("port 0 cannot be connected to")),
-        Ok(_) => {}
-    }
-    match host.strip_prefix('[') {
-        Some(v6) => {
-            let v6 = v6
-                .strip_suffix(']')
-                .ok_or_else(|| bad("the closing ] of an IPv6 address is missing"))?;
-            v6.split('%')
-                .next()
-                .unwrap_or(v6)
-                .parse::<std::net::Ipv6Addr>()
-                .map_err(|_| bad("the IPv6 address is malformed"))?;
-        }
-        None if host.contains(':') => {
-            return Err(bad(
-                "an IPv6 address is written in brackets, as in [::1]:8080",
-            ));
-        }
-        None if !host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) =>
-        {
-            return Err(bad("the host has a character that no host name has"));
-        }
-        None => {}
-    }
-    Ok(())
 }
 
 impl std::fmt::Debug for ConfigurationBuilder {
@@ -324,26 +224,6 @@ mod tests {
     #[test]
     fn without_a_runtime_there_is_an_error_and_no_panic() {
         assert!(error(builder().nodes(["a:1"])).contains("tokio"));
-    }
-
-    #[test]
-    fn ids_go_on_after_the_greatest() {
-        let ids = |nodes: &[(Option<u32>, &str)]| {
-            let nodes: Vec<_> = nodes
-                .iter()
-                .map(|(id, address)| (id.map(NodeId::from), (*address).to_owned()))
-                .collect();
-            identified(&nodes)
-                .expect("legal")
-                .iter()
-                .map(|(id, _)| id.get())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(ids(&[(None, "a:1"), (None, "b:1")]), [1, 2]);
-        assert_eq!(
-            ids(&[(Some(7), "a:1"), (None, "b:1"), (None, "[::1]:2")]),
-            [7, 8, 9]
-        );
     }
 
     #[test]

@@ -53,7 +53,14 @@ pub enum ConfigurationError {
         /// What is wrong, with line and column where they are known.
         reason: String,
     },
-    /// `connect` was called outside a tokio runtime, which drives the connections.
+    /// All ids up to the greatest are used up, so that this node can only be given one by hand.
+    NoMoreIds {
+        /// The node's address.
+        address: String,
+    },
+    /// An empty configuration was to be extended: it has no connections to share.
+    NothingToExtend,
+    /// Nodes were to be connected outside a tokio runtime, which drives the connections.
     NoRuntime,
 }
 
@@ -95,8 +102,15 @@ impl fmt::Display for ConfigurationError {
             }
             Self::Metadata(status) => write!(f, "{}", status.message()),
             Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::NoMoreIds { address } => {
+                write!(f, "{address}: no id is left after {}; name one", u32::MAX)
+            }
+            Self::NothingToExtend => f.write_str(
+                "an empty configuration has no connections to share: extend one that has nodes, \
+                 or connect a new one",
+            ),
             Self::NoRuntime => f.write_str(
-                "connections are driven by a tokio runtime: call connect within one \
+                "connections are driven by a tokio runtime: call connect or extend within one \
                  (in #[tokio::main], or after Runtime::enter)",
             ),
         }

@@ -3,16 +3,21 @@
 mod builder;
 mod error;
 mod file;
+mod members;
 mod node;
+mod watch;
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Index;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use builder::ConfigurationBuilder;
 pub use error::ConfigurationError;
+pub(crate) use members::Members;
 pub use node::{Node, NodeId, NodeState};
+pub use watch::Watch;
 
 use crate::connection::Targets;
 use crate::error::{NodeError, QuorumError};
@@ -20,9 +25,13 @@ use crate::error::{NodeError, QuorumError};
 /// An immutable set of nodes in a fixed order, for calls.
 ///
 /// Cheap to clone. Configurations that are made from one another share its connections: one for each
-/// node, kept while any configuration, [`Node`] or call holds the node. When the last of these is
-/// dropped, what is queued is still written for up to a second, as far as the runtime goes on that
-/// long: call [`flush`](Self::flush) before a program ends.
+/// node, kept while any configuration, [`Node`], [`Watch`] or call holds the node. When the last of
+/// these is dropped, what is queued is still written for up to a second, as far as the runtime goes
+/// on that long: call [`flush`](Self::flush) before a program ends.
+///
+/// Nodes come and go while calls run. [`extend`](Self::extend) makes a configuration with more nodes,
+/// and leaves this one as it is; a node leaves when nobody holds it any more, and other nodes do not
+/// notice. Its address may then be connected to again, on a connection of its own.
 ///
 /// Two configurations are equal if they have the same nodes, in whatever order.
 #[derive(Clone)]
@@ -169,14 +178,27 @@ impl Configuration {
         self.filter(|node| node.id() != id)
     }
 
-    /// All nodes but those that failed in this call, and for which the function is true.
+    /// All nodes but those that failed in this call. Nodes that did not answer in time failed; those
+    /// that were not waited for, or were left out, did not.
+    #[must_use]
+    pub fn without_errors(&self, error: &QuorumError) -> Self {
+        self.without_failed(error, |_| true)
+    }
+
+    /// All nodes but those that failed in this call, and for which the function is true. A node with
+    /// the id of one that failed, and another address, is another one.
     #[must_use]
     pub fn without_failed(
         &self,
         error: &QuorumError,
         mut drop: impl FnMut(&NodeError) -> bool,
     ) -> Self {
-        self.filter(|node| !error.failure(node.id()).is_some_and(&mut drop))
+        self.filter(|node| {
+            !error
+                .failure(node.id())
+                .filter(|failure| failure.address() == node.address())
+                .is_some_and(&mut drop)
+        })
     }
 
     /// The nodes for which the function is true.
@@ -187,11 +209,110 @@ impl Configuration {
 
     /// The same nodes in another order, in which calls are queued. Nodes that compare as equal keep
     /// theirs.
+    ///
+    /// [`Node::by_id`], [`Node::by_latency`] and [`Node::by_last_error`] are such functions, and can
+    /// be composed. The function may contradict itself, as it does where a latency changes while it
+    /// runs: unlike [`slice::sort_by`] this never panics, and every node is in the result once, only
+    /// the order is then as good as the answers were.
     #[must_use]
-    pub fn sort_by(&self, compare: impl FnMut(&Node, &Node) -> Ordering) -> Self {
-        let mut nodes = self.0.nodes.to_vec();
-        nodes.sort_by(compare);
-        Self::from_nodes(nodes)
+    pub fn sort_by(&self, mut compare: impl FnMut(&Node, &Node) -> Ordering) -> Self {
+        let mut sorted: Vec<Node> = Vec::with_capacity(self.len());
+        for node in self {
+            // After those that are equal.
+            let place = sorted.partition_point(|other| compare(other, node) != Ordering::Greater);
+            sorted.insert(place, node.clone());
+        }
+        Self::from_nodes(sorted)
+    }
+
+    /// This configuration and nodes at these addresses, `host:port`, which it starts to connect to
+    /// and does not wait for. The new nodes belong to the pool of this one's connections: they have
+    /// its settings, and keep order with the others. They get ids after the greatest that the pool
+    /// ever had. A node that the pool has at one of the addresses, in whatever configuration, is
+    /// taken as it is. No addresses make a clone.
+    ///
+    /// Any number of tasks may extend at a time. Where nodes of several pools were brought together
+    /// ([`union`](Self::union)), the pool is that of the first node.
+    ///
+    /// # Errors
+    /// This configuration is empty; an address is named twice or is not `host:port`; the node at an
+    /// address has the id of another one here; ids are used up; or a node is new and there is no
+    /// tokio runtime here. The error names the culprit, and nothing was added.
+    pub fn extend<A: Into<String>>(
+        &self,
+        addresses: impl IntoIterator<Item = A>,
+    ) -> Result<Self, ConfigurationError> {
+        self.join(
+            addresses
+                .into_iter()
+                .map(|address| (None, address.into()))
+                .collect(),
+        )
+    }
+
+    /// This configuration and nodes with these ids, 1 or more, and addresses: as
+    /// [`extend`](Self::extend). A node that the pool has with that id and that address, in whatever
+    /// configuration, is taken as it is.
+    ///
+    /// # Errors
+    /// As for [`extend`](Self::extend); and an id is 0 or named twice, or one of the pool's nodes has
+    /// the id and another address, or the address and another id.
+    pub fn extend_with_ids<I: Into<NodeId>, A: Into<String>>(
+        &self,
+        nodes: impl IntoIterator<Item = (I, A)>,
+    ) -> Result<Self, ConfigurationError> {
+        self.join(
+            nodes
+                .into_iter()
+                .map(|(id, address)| (Some(id.into()), address.into()))
+                .collect(),
+        )
+    }
+
+    fn join(&self, wanted: Vec<members::Wanted>) -> Result<Self, ConfigurationError> {
+        if wanted.is_empty() {
+            return Ok(self.clone());
+        }
+        let pool = self
+            .0
+            .targets
+            .pools()
+            .first()
+            .ok_or(ConfigurationError::NothingToExtend)?;
+        let nodes = Members::join(pool, self.as_slice(), &wanted)?;
+        self.union(&Self::from_nodes(nodes))
+    }
+
+    /// Derives a configuration from this one, again and again: `derive` may filter by
+    /// [state](Node::state), sort by [latency](Node::by_latency), or do whatever else. The [`Watch`]
+    /// yields what it gives at first, and then whatever differs from what was last yielded, in its
+    /// nodes or in their order.
+    ///
+    /// It looks when it is asked, and then every `interval` (a millisecond at least) and whenever the
+    /// state of some node of the pool changes. Nothing runs while nobody asks.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use gorums::{Configuration, Node, NodeState};
+    ///
+    /// async fn nearest_three(all: &Configuration) {
+    ///     let mut watch = all.watch(Duration::from_secs(1), |all| {
+    ///         let up = all.filter(|node| node.state() == NodeState::Connected);
+    ///         let nearest = up.sort_by(Node::by_latency);
+    ///         nearest.select(nearest.ids().take(3)).unwrap_or(nearest)
+    ///     });
+    ///     loop {
+    ///         let nearest = watch.next().await;
+    ///         println!("calls go to {nearest:?}");
+    ///     }
+    /// }
+    /// ```
+    pub fn watch(
+        &self,
+        interval: Duration,
+        derive: impl FnMut(&Self) -> Self + Send + 'static,
+    ) -> Watch {
+        Watch::new(self.clone(), interval, Box::new(derive))
     }
 
     /// Waits until at least so many nodes are connected at once (all, where there are fewer). Bound

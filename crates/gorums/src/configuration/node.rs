@@ -1,5 +1,6 @@
+use std::cmp::Ordering;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use crate::connection::{Channel, Pool, Targets};
@@ -91,6 +92,10 @@ impl Node {
         }))
     }
 
+    pub(super) fn downgrade(&self) -> WeakNode {
+        WeakNode(Arc::downgrade(&self.0))
+    }
+
     pub(crate) fn channel(&self) -> &Arc<Channel> {
         &self.0.channel
     }
@@ -122,18 +127,60 @@ impl Node {
     }
 
     /// The time from a two-way call to this node's reply, as a moving average that gives a new
-    /// sample a weight of 1/5; none before the first. Errors, one-way messages and replies that
-    /// nobody waited for any more are no samples.
+    /// sample a weight of 1/5; none before the first. Errors, one-way messages, replies of streamed
+    /// calls and replies that nobody waited for any more are no samples.
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
         self.channel().latency()
     }
 
+    /// A quantile of the node's last 256 [latencies](Self::latency): the least of them that at least
+    /// this part of them does not exceed, so 0.5 gives the median, 0 the least and 1 the greatest.
+    /// None before the first. What is below 0, or not a number, counts as 0; what is above 1, as 1.
+    ///
+    /// It looks at all of them: a question for now and then, and not for each call.
+    #[must_use]
+    pub fn latency_quantile(&self, q: f64) -> Option<Duration> {
+        self.channel().latency_quantile(q)
+    }
+
     /// Why the last attempt to connect failed or the connection broke; none once the node has
-    /// answered again.
+    /// accepted a connection again, which a node of the Go library does with its first reply.
     #[must_use]
     pub fn last_error(&self) -> Option<Status> {
         self.channel().last_error()
+    }
+
+    /// Orders nodes by id, for [`Configuration::sort_by`](super::Configuration::sort_by).
+    ///
+    /// The three orders can be composed, by [`Ordering::then_with`]:
+    ///
+    /// ```
+    /// use gorums::{Configuration, Node};
+    ///
+    /// fn best_first(configuration: &Configuration) -> Configuration {
+    ///     configuration.sort_by(|a, b| Node::by_last_error(a, b).then_with(|| Node::by_latency(a, b)))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn by_id(a: &Self, b: &Self) -> Ordering {
+        a.id().cmp(&b.id())
+    }
+
+    /// Orders nodes by [latency](Self::latency), the nearest first, and those without any last.
+    #[must_use]
+    pub fn by_latency(a: &Self, b: &Self) -> Ordering {
+        let key = |node: &Self| {
+            node.latency()
+                .map_or((true, Duration::ZERO), |l| (false, l))
+        };
+        key(a).cmp(&key(b))
+    }
+
+    /// Orders nodes without a [last error](Self::last_error) before those that have one.
+    #[must_use]
+    pub fn by_last_error(a: &Self, b: &Self) -> Ordering {
+        a.channel().has_error().cmp(&b.channel().has_error())
     }
 
     /// The number of two-way requests that are queued or on their way, in calls that still wait for
@@ -141,6 +188,23 @@ impl Node {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.channel().pending()
+    }
+}
+
+/// A node that somebody else may hold.
+pub(super) struct WeakNode(Weak<Held>);
+
+impl WeakNode {
+    /// The node, unless its last handle is gone or its connection was closed for good.
+    pub(super) fn upgrade(&self) -> Option<Node> {
+        let node = Node(self.0.upgrade()?);
+        (node.state() != NodeState::Closed).then_some(node)
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} ({})", self.id(), self.address())
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) struct Channel {
     pending: AtomicUsize,
     /// Nanoseconds; 0 before the first reply.
     latency: AtomicU64,
+    latencies: Latencies,
     last_error: Mutex<Option<Status>>,
     peer: Mutex<Peer>,
 }
@@ -43,6 +44,9 @@ struct Peer {
 
 /// How many cancellations may wait to be written. Those beyond are not told.
 const CANCELS: usize = 4096;
+
+/// A node's last latencies, from which quantiles are taken.
+const LATENCIES: usize = 256;
 
 /// The weight of a new sample in the moving average of the latency, as in the Go library: 1/5.
 const LATENCY_WEIGHT: u64 = 5;
@@ -60,6 +64,7 @@ impl Channel {
             closing: AtomicBool::new(false),
             pending: AtomicUsize::new(0),
             latency: AtomicU64::new(0),
+            latencies: Latencies::default(),
             last_error: Mutex::new(None),
             peer: Mutex::default(),
         }
@@ -201,10 +206,19 @@ impl Channel {
             (old - old / LATENCY_WEIGHT).saturating_add(sample / LATENCY_WEIGHT)
         };
         self.latency.store(new.max(1), Ordering::Relaxed);
+        self.latencies.push(sample);
+    }
+
+    pub(crate) fn latency_quantile(&self, q: f64) -> Option<Duration> {
+        self.latencies.quantile(q).map(Duration::from_nanos)
     }
 
     pub(crate) fn last_error(&self) -> Option<Status> {
         self.lock_error().clone()
+    }
+
+    pub(crate) fn has_error(&self) -> bool {
+        self.lock_error().is_some()
     }
 
     pub(crate) fn set_last_error(&self, error: Option<Status>) {
@@ -242,6 +256,46 @@ impl Channel {
     /// A frame of the library's own that nobody waits for.
     pub(crate) fn queue_raw(&self, frame: Bytes) -> Result<(), Status> {
         self.queue(OutMessage::new(frame, None))
+    }
+}
+
+/// A ring of the last samples, in nanoseconds; a place that holds 0 has none. One task writes, and
+/// whoever reads may see some samples newer than others: they are all recent.
+struct Latencies {
+    samples: Box<[AtomicU64]>,
+    /// How many there have been.
+    count: AtomicUsize,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self {
+            samples: (0..LATENCIES).map(|_| AtomicU64::new(0)).collect(),
+            count: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Latencies {
+    fn push(&self, sample: u64) {
+        // Loaded and stored, and not added to: there is one writer.
+        let count = self.count.load(Ordering::Relaxed);
+        self.samples[count % LATENCIES].store(sample, Ordering::Relaxed);
+        self.count.store(count.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// The least sample that at least this part of all samples does not exceed.
+    fn quantile(&self, q: f64) -> Option<u64> {
+        let mut samples: Vec<u64> = self
+            .samples
+            .iter()
+            .map(|sample| sample.load(Ordering::Relaxed))
+            .filter(|sample| *sample > 0)
+            .collect();
+        let q = if q.is_nan() { 0.0 } else { q.clamp(0.0, 1.0) };
+        let rank = ((q * samples.len() as f64).ceil() as usize).max(1);
+        let index = rank.min(samples.len()).checked_sub(1)?;
+        Some(*samples.select_nth_unstable(index).1)
     }
 }
 

@@ -563,9 +563,9 @@ fn deliver(channel: &Arc<Channel>, incoming: &Incoming, now: Instant) -> Result<
         Control::Message => match envelope.status {
             Some(status) => call.refused(part, status),
             None => {
-                if call.replied(part, frame.slice_ref(envelope.payload)) {
+                // A streamed reply tells how long its handler went on, and not how near the node is.
+                if call.replied(part, frame.slice_ref(envelope.payload)) && !call.is_streamed() {
                     channel.record_latency(now.saturating_duration_since(call.started()));
-                    channel.set_last_error(None);
                 }
             }
         },

@@ -1,15 +1,17 @@
 //! What all connections of one pool share, and the task that ends calls at their deadlines.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Settings;
 use super::table::{MessageIds, Table, TooManyCalls};
 use crate::call::Call;
+use crate::configuration::Members;
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
 
@@ -24,8 +26,19 @@ pub(crate) struct Pool {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) calls: Table<Call>,
     /// Some node's state changed.
-    pub(crate) state_changed: Notify,
+    pub(crate) state_changed: Arc<Notify>,
+    /// The nodes that there are.
+    pub(crate) members: Members,
     sweeper: Arc<Sweeper>,
+    runtimes: Mutex<Runtimes>,
+}
+
+/// Where the sweeper runs, and where it goes on when that runtime ends: nodes that were added later
+/// may live in another one than the first, and longer.
+#[derive(Default)]
+struct Runtimes {
+    present: Option<Handle>,
+    next: Option<Handle>,
 }
 
 impl Pool {
@@ -46,8 +59,10 @@ impl Pool {
             metadata,
             clock,
             transport,
-            state_changed: Notify::new(),
+            state_changed: Arc::default(),
+            members: Members::default(),
             sweeper,
+            runtimes: Mutex::default(),
         })
     }
 
@@ -69,13 +84,36 @@ impl Pool {
         Ok(inserted)
     }
 
+    /// Nodes of the pool live in this runtime: calls end at their deadlines as long as it runs.
+    pub(crate) fn run_on(self: &Arc<Self>, runtime: &Handle) {
+        {
+            let mut runtimes = self.runtimes();
+            if runtimes.present.is_some() {
+                runtimes.next = Some(runtime.clone());
+                return;
+            }
+            runtimes.present = Some(runtime.clone());
+        }
+        runtime.spawn(self.sweep());
+    }
+
+    /// A runtime that the pool's tasks run on, if one is left.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.runtimes().present.clone()
+    }
+
+    fn runtimes(&self) -> MutexGuard<'_, Runtimes> {
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends calls at their deadlines, until the pool is dropped.
-    pub(crate) fn sweep(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
-        let pool = Arc::downgrade(self);
+    fn sweep(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        let moves_on = MoveOn(Arc::downgrade(self));
         let sweeper = Arc::clone(&self.sweeper);
         let clock = Arc::clone(&self.clock);
         async move {
-            while let Some(next) = sweep_once(&pool) {
+            let MoveOn(pool) = &moves_on;
+            while let Some(next) = sweep_once(pool) {
                 let woken = sweeper.wake.notified();
                 match next {
                     None => woken.await,
@@ -97,6 +135,25 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.sweeper.wake.notify_one();
+    }
+}
+
+/// Takes the sweeper to the next runtime when its own ends, even before it has begun.
+struct MoveOn(Weak<Pool>);
+
+impl Drop for MoveOn {
+    fn drop(&mut self) {
+        let Some(pool) = self.0.upgrade() else {
+            return;
+        };
+        let next = {
+            let mut runtimes = pool.runtimes();
+            runtimes.present = runtimes.next.take();
+            runtimes.present.clone()
+        };
+        if let Some(next) = next {
+            next.spawn(pool.sweep());
+        }
     }
 }
 

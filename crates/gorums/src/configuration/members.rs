@@ -1,0 +1,291 @@
+//! The nodes of a pool, and how others join them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::runtime::Handle;
+
+use super::node::WeakNode;
+use super::{ConfigurationError, Node, NodeId};
+use crate::connection::{Pool, run};
+
+/// A node to be, by address; without an id it gets one.
+pub(super) type Wanted = (Option<NodeId>, String);
+
+/// The nodes of a pool that somebody holds. Who adds some does so alone.
+#[derive(Default)]
+pub(crate) struct Members(Mutex<Joined>);
+
+#[derive(Default)]
+struct Joined {
+    /// Those that are gone go when the next ones come, so there are never many more than are held.
+    nodes: Vec<WeakNode>,
+    /// The greatest id that there ever was.
+    greatest: u32,
+}
+
+impl Members {
+    /// The nodes that are wanted: those that the pool or these present ones have, and new ones, which
+    /// start to connect. Nothing is added if anything is wrong.
+    pub(super) fn join(
+        pool: &Arc<Pool>,
+        present: &[Node],
+        wanted: &[Wanted],
+    ) -> Result<Vec<Node>, ConfigurationError> {
+        let mut joined = pool.members.lock();
+        let alive: Vec<Node> = joined.nodes.iter().filter_map(WeakNode::upgrade).collect();
+        joined.nodes = alive.iter().map(Node::downgrade).collect();
+        let known = Known::new(present.iter().chain(&alive));
+        let identified = identified(wanted, &known, joined.greatest)?;
+        let has_new = identified
+            .iter()
+            .any(|node| matches!(node, Identified::New(..)));
+        if !has_new {
+            return Ok(identified
+                .into_iter()
+                .filter_map(Identified::known)
+                .collect());
+        }
+        let runtime = Handle::try_current().map_err(|_| ConfigurationError::NoRuntime)?;
+        pool.run_on(&runtime);
+        Ok(identified
+            .into_iter()
+            .map(|node| match node {
+                Identified::Known(node) => node,
+                Identified::New(id, address) => {
+                    let node = Node::new(id, address.into(), Arc::clone(pool));
+                    joined.nodes.push(node.downgrade());
+                    joined.greatest = joined.greatest.max(id.get());
+                    runtime.spawn(run(Arc::clone(node.channel())));
+                    node
+                }
+            })
+            .collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Joined> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The nodes that there are; of two with one id or address the first.
+#[derive(Default)]
+struct Known {
+    by_id: HashMap<NodeId, Node>,
+    by_address: HashMap<String, Node>,
+}
+
+impl Known {
+    fn new<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Self {
+        let mut known = Self::default();
+        for node in nodes {
+            known.by_id.entry(node.id()).or_insert_with(|| node.clone());
+            known
+                .by_address
+                .entry(normalized(node.address()))
+                .or_insert_with(|| node.clone());
+        }
+        known
+    }
+}
+
+enum Identified {
+    Known(Node),
+    New(NodeId, String),
+}
+
+impl Identified {
+    fn known(self) -> Option<Node> {
+        match self {
+            Self::Known(node) => Some(node),
+            Self::New(..) => None,
+        }
+    }
+}
+
+/// Gives every node its id, or finds what is wrong. Ids that are not named follow the greatest.
+fn identified(
+    wanted: &[Wanted],
+    known: &Known,
+    greatest: u32,
+) -> Result<Vec<Identified>, ConfigurationError> {
+    let mut greatest = known
+        .by_id
+        .keys()
+        .map(|id| id.get())
+        .fold(greatest, u32::max);
+    let mut by_id: HashMap<NodeId, &str> = HashMap::new();
+    let mut by_address: HashMap<String, NodeId> = HashMap::new();
+    let mut identified = Vec::with_capacity(wanted.len());
+    for (id, address) in wanted {
+        check_address(address)?;
+        let there = known.by_address.get(&normalized(address));
+        let same = there.filter(|node| id.is_none_or(|id| id == node.id()));
+        let id = match (id, same) {
+            (Some(id), _) => *id,
+            (None, Some(node)) => node.id(),
+            (None, None) => NodeId::from(greatest.checked_add(1).ok_or_else(|| {
+                ConfigurationError::NoMoreIds {
+                    address: address.clone(),
+                }
+            })?),
+        };
+        if id.get() == 0 {
+            return Err(ConfigurationError::ZeroId {
+                address: address.clone(),
+            });
+        }
+        let other = known.by_id.get(&id).filter(|node| Some(*node) != same);
+        let other = other.map(Node::address).or(by_id.insert(id, address));
+        if let Some(other) = other {
+            return Err(ConfigurationError::DuplicateId {
+                id,
+                addresses: [other.to_owned(), address.clone()],
+            });
+        }
+        let other = there.filter(|node| node.id() != id).map(Node::id);
+        let other = other.or(by_address.insert(normalized(address), id));
+        if let Some(other) = other {
+            return Err(ConfigurationError::DuplicateAddress {
+                address: address.clone(),
+                ids: [other, id],
+            });
+        }
+        greatest = greatest.max(id.get());
+        identified.push(match same {
+            Some(node) => Identified::Known(node.clone()),
+            None => Identified::New(id, address.clone()),
+        });
+    }
+    Ok(identified)
+}
+
+/// Names are compared as they are written, but for case; `localhost` is 127.0.0.1.
+fn normalized(address: &str) -> String {
+    let address = address.to_ascii_lowercase();
+    match address.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => address,
+    }
+}
+
+fn check_address(address: &str) -> Result<(), ConfigurationError> {
+    let bad = |reason| ConfigurationError::BadAddress {
+        address: address.to_owned(),
+        reason,
+    };
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| bad("there is no port"))?;
+    if host.is_empty() {
+        return Err(bad("there is no host"));
+    }
+    match port.parse::<u16>() {
+        Err(_) => return Err(bad("the port is not a number from 1 to 65535")),
+        Ok(0) => return Err(bad("port 0 cannot be connected to")),
+        Ok(_) => {}
+    }
+    match host.strip_prefix('[') {
+        Some(v6) => {
+            let v6 = v6
+                .strip_suffix(']')
+                .ok_or_else(|| bad("the closing ] of an IPv6 address is missing"))?;
+            v6.split('%')
+                .next()
+                .unwrap_or(v6)
+                .parse::<std::net::Ipv6Addr>()
+                .map_err(|_| bad("the IPv6 address is malformed"))?;
+        }
+        None if host.contains(':') => {
+            return Err(bad(
+                "an IPv6 address is written in brackets, as in [::1]:8080",
+            ));
+        }
+        None if !host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) =>
+        {
+            return Err(bad("the host has a character that no host name has"));
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Configuration;
+
+    fn ids(wanted: &[(Option<u32>, &str)], known: &Known, greatest: u32) -> Vec<u32> {
+        let wanted: Vec<Wanted> = wanted
+            .iter()
+            .map(|(id, address)| (id.map(NodeId::from), (*address).to_owned()))
+            .collect();
+        identified(&wanted, known, greatest)
+            .expect("legal")
+            .iter()
+            .map(|node| match node {
+                Identified::Known(node) => node.id().get(),
+                Identified::New(id, _) => id.get(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn ids_go_on_after_the_greatest() {
+        let none = Known::default();
+        assert_eq!(ids(&[(None, "a:1"), (None, "b:1")], &none, 0), [1, 2]);
+        assert_eq!(
+            ids(
+                &[(Some(7), "a:1"), (None, "b:1"), (None, "[::1]:2")],
+                &none,
+                0
+            ),
+            [7, 8, 9]
+        );
+        assert_eq!(ids(&[(None, "a:1"), (Some(3), "b:1")], &none, 10), [11, 3]);
+        let three = Configuration::unconnected(3);
+        let known = Known::new(&three);
+        assert_eq!(
+            ids(&[(None, "a:1"), (None, "NODE-2:1")], &known, 1),
+            [4, 2],
+            "a node that there is keeps its id"
+        );
+    }
+
+    #[test]
+    fn the_last_id_is_not_given_twice() {
+        let wanted = [(None, "a:1".to_owned())];
+        let Err(error) = identified(&wanted, &Known::default(), u32::MAX) else {
+            panic!("there is no id left");
+        };
+        assert!(error.to_string().contains("a:1"), "{error}");
+        assert!(identified(&wanted, &Known::default(), u32::MAX - 1).is_ok());
+    }
+
+    #[test]
+    fn of_two_nodes_with_one_id_neither_is_taken_for_the_other() {
+        // As in a configuration of two pools.
+        let (here, there) = (Configuration::unconnected(1), Configuration::unconnected(2));
+        let known = Known::new(here.iter().chain(&there));
+        assert_eq!(
+            ids(&[(None, "node-2:1"), (Some(1), "node-1:1")], &known, 0),
+            [2, 1]
+        );
+        let elsewhere = Node::new(
+            NodeId::from(1),
+            "elsewhere:1".into(),
+            Arc::clone(here[0].channel().pool()),
+        );
+        let known = Known::new(here.iter().chain([&elsewhere]));
+        let Err(error) = identified(&[(None, "elsewhere:1".into())], &known, 0) else {
+            panic!("its id is another node's");
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("node-1:1") && text.contains("elsewhere:1"),
+            "{text}"
+        );
+    }
+}
