@@ -225,3 +225,137 @@ impl fmt::Debug for Node {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Configuration;
+
+    fn measure(node: &Node, millis: impl IntoIterator<Item = u64>) {
+        for sample in millis {
+            node.channel().record_latency(Duration::from_millis(sample));
+        }
+    }
+
+    fn sorted(
+        configuration: &Configuration,
+        compare: impl FnMut(&Node, &Node) -> Ordering,
+    ) -> Vec<u32> {
+        let sorted = configuration.sort_by(compare);
+        sorted.ids().map(NodeId::get).collect()
+    }
+
+    #[test]
+    fn nodes_are_ordered_by_id() {
+        let backwards = Configuration::unconnected(3)
+            .select([3, 1, 2])
+            .expect("known");
+        assert_eq!(sorted(&backwards, Node::by_id), [1, 2, 3]);
+    }
+
+    #[test]
+    fn nodes_are_ordered_by_latency_and_those_without_any_come_last() {
+        let all = Configuration::unconnected(5);
+        assert_eq!(
+            sorted(&all, Node::by_latency),
+            [1, 2, 3, 4, 5],
+            "as they were"
+        );
+        measure(&all[1], [30]);
+        measure(&all[3], [10]);
+        measure(&all[4], [30]);
+        assert_eq!(sorted(&all, Node::by_latency), [4, 2, 5, 1, 3]);
+        let by_latency_and_id =
+            |a: &Node, b: &Node| Node::by_latency(a, b).then_with(|| Node::by_id(b, a));
+        assert_eq!(sorted(&all, by_latency_and_id), [4, 5, 2, 3, 1]);
+    }
+
+    #[test]
+    fn nodes_with_an_error_come_after_those_without() {
+        let all = Configuration::unconnected(4);
+        for node in [&all[0], &all[2]] {
+            let error = Status::unavailable("connection refused");
+            node.channel().set_last_error(Some(error));
+        }
+        assert_eq!(sorted(&all, Node::by_last_error), [2, 4, 1, 3]);
+        let by_error_and_id =
+            |a: &Node, b: &Node| Node::by_last_error(a, b).then_with(|| Node::by_id(b, a));
+        assert_eq!(sorted(&all, by_error_and_id), [4, 2, 3, 1]);
+        measure(&all[2], [5]);
+        measure(&all[3], [7]);
+        let by_error_and_latency =
+            |a: &Node, b: &Node| Node::by_last_error(a, b).then_with(|| Node::by_latency(a, b));
+        assert_eq!(sorted(&all, by_error_and_latency), [4, 2, 3, 1]);
+        all[0].channel().set_last_error(None);
+        assert_eq!(sorted(&all, Node::by_last_error), [1, 2, 4, 3]);
+    }
+
+    #[test]
+    fn the_latency_is_a_moving_average() {
+        let all = Configuration::unconnected(1);
+        assert_eq!(all[0].latency(), None);
+        measure(&all[0], [100]);
+        assert_eq!(all[0].latency(), Some(Duration::from_millis(100)));
+        measure(&all[0], [200]);
+        assert_eq!(all[0].latency(), Some(Duration::from_millis(120)));
+    }
+
+    #[test]
+    fn a_latency_quantile_is_a_sample_of_that_rank() {
+        let all = Configuration::unconnected(1);
+        let quantile = |q: f64| {
+            all[0]
+                .latency_quantile(q)
+                .map(|latency| latency.as_millis())
+        };
+        for q in [0.0, 0.5, 1.0, f64::NAN] {
+            assert_eq!(quantile(q), None, "{q}");
+        }
+        measure(&all[0], [7]);
+        for q in [0.0, 0.5, 1.0] {
+            assert_eq!(quantile(q), Some(7), "{q}");
+        }
+        measure(&all[0], (1..=9).map(|sample| sample * 10));
+        for (q, expected) in [
+            (0.0, 7),
+            (0.1, 7),
+            (0.11, 10),
+            (0.5, 40),
+            (0.51, 50),
+            (0.9, 80),
+            (0.95, 90),
+            (1.0, 90),
+            (-0.5, 7),
+            (f64::NEG_INFINITY, 7),
+            (1.5, 90),
+            (f64::INFINITY, 90),
+            (f64::NAN, 7),
+        ] {
+            assert_eq!(quantile(q), Some(expected), "{q}");
+        }
+    }
+
+    #[test]
+    fn latency_quantiles_are_of_the_last_256_samples() {
+        let all = Configuration::unconnected(1);
+        let quantile = |q: f64| {
+            all[0]
+                .latency_quantile(q)
+                .map(|latency| latency.as_millis())
+        };
+        measure(&all[0], std::iter::repeat_n(10_000, 100));
+        measure(&all[0], 1..=200);
+        // 56 of the first hundred are left.
+        assert_eq!(
+            (quantile(200.0 / 256.0), quantile(201.0 / 256.0)),
+            (Some(200), Some(10_000))
+        );
+        measure(&all[0], 201..=256);
+        assert_eq!(
+            (quantile(0.0), quantile(0.5), quantile(1.0)),
+            (Some(1), Some(128), Some(256))
+        );
+        measure(&all[0], [500]);
+        assert_eq!((quantile(0.0), quantile(1.0)), (Some(2), Some(500)));
+    }
+}

@@ -150,3 +150,198 @@ async fn sleep(clock: Arc<dyn Clock>, interval: Duration) {
     let at = clock.now() + interval;
     clock.sleep_until(at).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+    use crate::{Node, NodeId, NodeState};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const NEVER: Duration = Duration::from_secs(1_000_000);
+
+    fn ids(configuration: &Configuration) -> Vec<u32> {
+        configuration.ids().map(NodeId::get).collect()
+    }
+
+    fn set(node: &Node, state: NodeState) {
+        node.channel().set_state(state);
+    }
+
+    fn connected(all: &Configuration) -> Configuration {
+        all.filter(|node| node.state() == NodeState::Connected)
+    }
+
+    async fn next(watch: &mut Watch) -> Vec<u32> {
+        let next = timeout(100 * SECOND, watch.next()).await;
+        ids(&next.expect("something is yielded"))
+    }
+
+    async fn assert_nothing(watch: &mut Watch) {
+        let next = timeout(100 * SECOND, watch.next()).await;
+        assert!(next.is_err(), "{next:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_look_is_yielded_at_once_and_then_changes_only() {
+        let all = Configuration::unconnected(3);
+        let looks = Arc::new(AtomicUsize::new(0));
+        let mut watch = all.watch(SECOND, {
+            let looks = Arc::clone(&looks);
+            move |all| {
+                looks.fetch_add(1, Ordering::Relaxed);
+                all.without(2)
+            }
+        });
+        assert_eq!(looks.load(Ordering::Relaxed), 0);
+        let begin = Instant::now();
+        assert_eq!(next(&mut watch).await, [1, 3]);
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+        assert_nothing(&mut watch).await;
+        // The last one falls together with the end of the wait.
+        let looks = looks.load(Ordering::Relaxed);
+        assert!((99..=101).contains(&looks), "{looks}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_selection_is_yielded_as_any_other() {
+        let all = Configuration::unconnected(2);
+        let mut watch = all.watch(SECOND, connected);
+        assert_eq!(next(&mut watch).await, []);
+        assert_nothing(&mut watch).await;
+        set(&all[1], NodeState::Connected);
+        assert_eq!(next(&mut watch).await, [2]);
+        set(&all[1], NodeState::Disconnected);
+        assert_eq!(next(&mut watch).await, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_order_is_a_change() {
+        let all = Configuration::unconnected(3);
+        let mut watch = all.watch(SECOND, |all| all.sort_by(Node::by_latency));
+        assert_eq!(next(&mut watch).await, [1, 2, 3]);
+        let begin = Instant::now();
+        all[2].channel().record_latency(Duration::from_millis(5));
+        assert_eq!(next(&mut watch).await, [3, 1, 2]);
+        assert!(begin.elapsed() >= SECOND, "seen at the next look");
+        assert!(begin.elapsed() < 2 * SECOND, "{:?}", begin.elapsed());
+        all[2].channel().record_latency(Duration::from_millis(6));
+        assert_nothing(&mut watch).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_state_is_seen_at_once() {
+        let all = Configuration::unconnected(3);
+        let mut watch = all.watch(NEVER, connected);
+        assert_eq!(next(&mut watch).await, []);
+        let begin = Instant::now();
+        let waiting = tokio::spawn(async move { (ids(&watch.next().await), watch) });
+        tokio::task::yield_now().await;
+        set(&all[1], NodeState::Connected);
+        let (yielded, mut watch) = waiting.await.expect("no panic");
+        assert_eq!(yielded, [2]);
+        // Also where nobody waits for it.
+        set(&all[0], NodeState::Connected);
+        assert_eq!(next(&mut watch).await, [1, 2]);
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_change_is_not_lost_however_late_it_is_asked_for() {
+        let all = Configuration::unconnected(3);
+        let chosen = Arc::new(Mutex::new(vec![1_u32]));
+        let choose = |ids: &[u32]| *chosen.lock().expect("no panic") = ids.to_vec();
+        let mut watch = all.watch(SECOND, {
+            let chosen = Arc::clone(&chosen);
+            move |all| {
+                let ids = chosen.lock().expect("no panic").clone();
+                all.select(ids).expect("known")
+            }
+        });
+        assert_eq!(next(&mut watch).await, [1]);
+        for ids in [[1, 2], [2, 3], [3, 1]] {
+            choose(&ids);
+            tokio::time::sleep(10 * SECOND).await;
+        }
+        let begin = Instant::now();
+        assert_eq!(next(&mut watch).await, [3, 1], "only the newest");
+        assert_eq!(
+            begin.elapsed(),
+            Duration::ZERO,
+            "the interval was over long ago"
+        );
+        assert_nothing(&mut watch).await;
+        // What came and went is passed over.
+        choose(&[2]);
+        tokio::time::sleep(10 * SECOND).await;
+        choose(&[3, 1]);
+        assert_nothing(&mut watch).await;
+        // A change right after the last look, and none after it.
+        choose(&[2]);
+        tokio::time::sleep(1000 * SECOND).await;
+        assert_eq!(next(&mut watch).await, [2]);
+        assert_nothing(&mut watch).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_next_that_is_dropped_loses_nothing() {
+        let all = Configuration::unconnected(2);
+        let mut watch = all.watch(SECOND, connected);
+        assert_eq!(next(&mut watch).await, []);
+        for (node, expected) in [(&all[1], vec![2]), (&all[0], vec![1, 2])] {
+            let mut dropped = Box::pin(watch.next());
+            let pending = poll_fn(|cx| Poll::Ready(dropped.as_mut().poll(cx).is_pending())).await;
+            assert!(pending);
+            set(node, NodeState::Connected);
+            drop(dropped);
+            assert_eq!(next(&mut watch).await, expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_interval_of_nothing_or_for_ever_is_taken() {
+        let all = Configuration::unconnected(2);
+        let looks = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&looks);
+        let mut watch = all.watch(Duration::ZERO, move |all| {
+            count.fetch_add(1, Ordering::Relaxed);
+            connected(all)
+        });
+        assert_eq!(next(&mut watch).await, []);
+        assert!(timeout(SECOND, watch.next()).await.is_err());
+        let looks = looks.load(Ordering::Relaxed);
+        // Tokio's timers count milliseconds, and round up.
+        assert!((400..=1002).contains(&looks), "{looks}");
+        let mut watch = all.watch(Duration::MAX, connected);
+        assert_eq!(next(&mut watch).await, []);
+        assert_nothing(&mut watch).await;
+        set(&all[0], NodeState::Connected);
+        assert_eq!(next(&mut watch).await, [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_of_no_nodes_looks_again_too() {
+        let all = Configuration::unconnected(2);
+        let mut later = [all.without(1).without(2), all.clone()].into_iter();
+        let mut watch = all.filter(|_| false).watch(SECOND, move |none| {
+            later.next().unwrap_or_else(|| none.clone())
+        });
+        assert_eq!(next(&mut watch).await, []);
+        assert_eq!(next(&mut watch).await, [1, 2]);
+        assert_eq!(next(&mut watch).await, []);
+    }
+
+    #[test]
+    fn a_watch_can_be_moved_between_tasks() {
+        fn is_send_and_unpin<T: Send + Unpin>(_: &T) {}
+        let all = Configuration::unconnected(1);
+        let mut watch = all.watch(SECOND, Configuration::clone);
+        is_send_and_unpin(&watch);
+        fn is_send<T: Send>(_: T) {}
+        is_send(watch.next());
+    }
+}
