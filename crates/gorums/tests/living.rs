@@ -589,7 +589,8 @@ async fn configurations_can_be_extended_at_the_same_time() {
             tokio::spawn(async move {
                 barrier.wait().await;
                 let listed = all.extend([format!("listed-{task}:1"), format!("listed-{task}:2")]);
-                let named = all.extend_with_ids([(1000 + task, format!("named-{task}:1"))]);
+                // Far apart: the others get ids after the greatest.
+                let named = all.extend_with_ids([(1000 * (task + 1), format!("named-{task}:1"))]);
                 let shared = all.extend(["shared:1"]);
                 [listed, named, shared].map(|result| result.expect("no id and no address is taken"))
             })

@@ -488,7 +488,8 @@ mod tests {
         assert!(empty.ids().next().is_none() && empty.as_slice().is_empty());
         assert!(empty.node(1).is_none() && !empty.contains(&all[0]));
         assert_eq!(empty, all.without(1).without(2));
-        assert!(empty != all && all != empty);
+        assert_ne!(empty, all);
+        assert_ne!(all, empty);
         assert_eq!(empty.union(&all).expect("no id clashes"), all);
         assert_eq!(all.union(&empty).expect("no id clashes"), all);
         assert!(empty.union(&empty).expect("no id clashes").is_empty());
