@@ -99,12 +99,7 @@ struct Alarm {
 impl Alarm {
     fn set(configuration: &Configuration, interval: Duration) -> Self {
         let pools = configuration.targets().pools();
-        let changes = pools.iter().map(|pool| {
-            let mut change = Box::pin(Arc::clone(&pool.state_changed).notified_owned());
-            change.as_mut().enable();
-            change
-        });
-        let changes = changes.collect();
+        let changed = pools.iter().map(|pool| Arc::clone(&pool.state_changed));
         let pool = pools.first();
         let runtime = pool
             .and_then(|pool| pool.runtime())
@@ -114,7 +109,8 @@ impl Alarm {
             |pool| Arc::clone(&pool.clock),
         );
         Self {
-            changes,
+            // These hear of what happens from now on, even before they are polled.
+            changes: changed.map(|it| Box::pin(it.notified_owned())).collect(),
             timer: runtime.map(|runtime| runtime.spawn(sleep(clock, interval))),
         }
     }
