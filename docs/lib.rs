@@ -5,5 +5,8 @@
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/README.md"))]
 pub mod readme {}
 
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/calls.md"))]
+pub mod calls {}
+
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/ordering.md"))]
 pub mod ordering {}

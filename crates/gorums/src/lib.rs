@@ -67,6 +67,11 @@
 
 pub mod codegen;
 pub mod quorum;
+pub mod responses {
+    //! What [`Responses`](crate::Responses) can be narrowed down to.
+
+    pub use crate::call::responses::{Filter, OfNode, Successes, Take};
+}
 pub mod runtime;
 pub mod testing;
 
@@ -79,8 +84,9 @@ mod server;
 mod wire;
 
 pub use call::{
-    Client, Matching, MaxByKey, Multicast, NodeResponse, Quorum, QuorumCall, QuorumFn,
-    QuorumReplies, Refused, Replies, Responses, Rpc, Sent, Unary, Unicast,
+    Client, ClientInterceptor, Correctable, Correction, Decision, Matching, MaxByKey, Multicast,
+    NodeResponse, Outgoing, Overflow, Quorum, QuorumCall, QuorumFn, QuorumReplies, Refused,
+    Replies, Responses, Rpc, Sent, Unary, Unicast,
 };
 pub use configuration::{
     Configuration, ConfigurationBuilder, ConfigurationError, Node, NodeId, NodeState, Watch,
@@ -92,6 +98,8 @@ pub use server::{
     ReplySender, Server, ServerBuilder, ServerCtx, ServerError, Service, TrySendError,
     interceptor_fn,
 };
+#[doc(no_inline)]
+pub use tokio_util::sync::CancellationToken;
 
 /// Includes the code that `gorums-build` generated for a proto package:
 /// `gorums::include_proto!("package.name")`.

@@ -7,8 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use gorums::{
-    Configuration, ConfigurationError, Node, NodeError, NodeId, NodeResponse, NodeState,
-    QuorumCall, QuorumError,
+    Configuration, ConfigurationError, Correction, Node, NodeError, NodeId, NodeState, QuorumCall,
+    QuorumError,
 };
 use tokio::time::{sleep, timeout};
 
@@ -233,28 +233,38 @@ impl Session {
         call: QuorumCall<ReadRequest, ReadResponse>,
     ) -> Result<(), Failure> {
         let nodes = call.configuration().len();
-        let mut responses = call.responses();
-        let mut answered = BTreeSet::new();
+        // The newest value so far, with its node and all that have answered; done when every node has.
+        let mut read = call.correctable_fn(move |_, replies| {
+            let answered: BTreeSet<_> = replies.iter().map(|(node, _)| node).collect();
+            let newest = replies.iter().max_by_key(|(_, reply)| version(reply));
+            let newest = newest.map(|(node, reply)| (node, reply.clone()));
+            let level = answered.len();
+            ((newest, answered), level, level == nodes)
+        });
+        let mut shown = None;
         let mut failures = Vec::new();
-        let mut best = None;
-        while let Some(NodeResponse { node, result }) = responses.next().await {
-            match result {
-                Ok(response) => {
-                    answered.insert(node);
+        while let Some(answer) = read.changed().await {
+            match answer {
+                Ok(Correction { value, level, .. }) => {
                     // No answer at all is below one that says that there is nothing.
-                    let version = Some(version(&response));
-                    if best < version {
-                        best = version;
-                        let remark = format!("level {} of {nodes}, node {node}", answered.len());
-                        self.screen.result(Answer::new(key, &response, remark))?;
+                    let newest = value.0.as_ref().map(|(_, reply)| version(reply));
+                    if let Some((node, reply)) = value.0.as_ref().filter(|_| shown < newest) {
+                        shown = newest;
+                        let remark = format!("level {level} of {nodes}, node {node}");
+                        self.screen.result(Answer::new(key, reply, remark))?;
                     }
                 }
-                // A node whose stream ends badly after an answer has answered all the same.
-                Err(_) if answered.contains(&node) => {}
-                Err(error) => failures.push(error),
+                Err(error) => failures = error.failures().to_vec(),
             }
         }
-        let answered = answered.len();
+        let answered = read.level().unwrap_or(0);
+        if let Some(Correction {
+            value: (_, nodes), ..
+        }) = read.latest()
+        {
+            // A node whose stream ends badly after an answer has answered all the same.
+            failures.retain(|failure| !nodes.contains(&failure.node()));
+        }
         if answered * 2 <= nodes {
             return Err(MajorityLost {
                 nodes,

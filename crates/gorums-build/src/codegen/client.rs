@@ -1,7 +1,7 @@
 //! The client half: a type with one method for each method of the service.
 
-use proc_macro2::TokenStream;
-use quote::quote;
+use proc_macro2::{Ident, TokenStream};
+use quote::{format_ident, quote};
 
 use super::{Method, Service};
 use crate::model::CallType;
@@ -19,6 +19,10 @@ pub(super) fn module(service: &Service) -> TokenStream {
     let module_documentation = format!(" Client of the service `{full_name}`.");
     let documentation = service.documentation_or(&format!("Calls the service `{full_name}`."));
     let methods = service.methods.iter().map(method);
+    let defaults = service.methods.iter().map(|method| {
+        let (name, builder) = (&method.name, builder(method));
+        quote!(#name: ::gorums::codegen::MethodDefaults<#builder>)
+    });
 
     quote! {
         #[doc = #module_documentation]
@@ -29,6 +33,12 @@ pub(super) fn module(service: &Service) -> TokenStream {
             #[derive(Debug, Clone)]
             pub struct #client {
                 client: ::gorums::Client,
+                defaults: ::std::sync::Arc<Defaults>,
+            }
+
+            #[derive(Debug, Clone, Default)]
+            struct Defaults {
+                #(#defaults,)*
             }
 
             impl #client {
@@ -36,7 +46,10 @@ pub(super) fn module(service: &Service) -> TokenStream {
                 pub fn new(
                     configuration: impl ::core::convert::Into<::gorums::Configuration>,
                 ) -> Self {
-                    Self { client: ::gorums::Client::new(configuration) }
+                    Self {
+                        client: ::gorums::Client::new(configuration),
+                        defaults: ::core::default::Default::default(),
+                    }
                 }
 
                 /// The configuration that is called.
@@ -50,25 +63,52 @@ pub(super) fn module(service: &Service) -> TokenStream {
                     &self,
                     configuration: impl ::core::convert::Into<::gorums::Configuration>,
                 ) -> Self {
-                    Self { client: self.client.on(configuration) }
+                    Self {
+                        client: self.client.on(configuration),
+                        defaults: ::std::sync::Arc::clone(&self.defaults),
+                    }
                 }
 
                 /// Ends every call of this client after a time, unless the call has a deadline of its own.
                 #[must_use]
-                pub fn with_timeout(self, timeout: ::core::time::Duration) -> Self {
-                    Self { client: self.client.with_timeout(timeout) }
+                pub fn with_timeout(mut self, timeout: ::core::time::Duration) -> Self {
+                    self.client = self.client.with_timeout(timeout);
+                    self
+                }
+
+                /// Sends a name and a value with every request of this client.
+                #[must_use]
+                pub fn with_metadata(
+                    mut self,
+                    key: impl ::core::convert::AsRef<str>,
+                    value: impl ::core::convert::Into<::std::string::String>,
+                ) -> Self {
+                    self.client = self.client.with_metadata(key, value);
+                    self
+                }
+
+                /// Adds an interceptor, which sees every call of this client, after those that were added before.
+                #[must_use]
+                pub fn with_interceptor(
+                    mut self,
+                    interceptor: impl ::gorums::ClientInterceptor,
+                ) -> Self {
+                    self.client = self.client.with_interceptor(interceptor);
+                    self
                 }
 
                 /// Refuses replies of more than this many bytes.
                 #[must_use]
-                pub fn with_max_decoding_message_size(self, limit: usize) -> Self {
-                    Self { client: self.client.with_max_decoding_message_size(limit) }
+                pub fn with_max_decoding_message_size(mut self, limit: usize) -> Self {
+                    self.client = self.client.with_max_decoding_message_size(limit);
+                    self
                 }
 
                 /// Refuses to send requests of more than this many bytes.
                 #[must_use]
-                pub fn with_max_encoding_message_size(self, limit: usize) -> Self {
-                    Self { client: self.client.with_max_encoding_message_size(limit) }
+                pub fn with_max_encoding_message_size(mut self, limit: usize) -> Self {
+                    self.client = self.client.with_max_encoding_message_size(limit);
+                    self
                 }
 
                 #(#methods)*
@@ -82,51 +122,69 @@ fn method(method: &Method) -> TokenStream {
         name,
         full_name,
         request,
-        response,
         ..
     } = method;
     let documentation = method.documentation_or(&default_sentence(method));
     let deprecated = method.deprecated.then(|| quote!(#[deprecated]));
-    let body = match method.call_type {
-        CallType::Rpc => quote! {
-            pub fn #name(
-                &self,
-                node: &::gorums::Node,
-                request: #request,
-            ) -> ::gorums::Rpc<#request, #response> {
-                self.client.rpc(node, #full_name, request)
-            }
-        },
-        CallType::Unicast => quote! {
-            pub fn #name(
-                &self,
-                node: &::gorums::Node,
-                request: #request,
-            ) -> ::gorums::Unicast<#request> {
-                self.client.unicast(node, #full_name, request)
-            }
-        },
-        CallType::Multicast => quote! {
-            pub fn #name(&self, request: #request) -> ::gorums::Multicast<#request> {
-                self.client.multicast(#full_name, request)
-            }
-        },
-        CallType::QuorumCall => quote! {
-            pub fn #name(&self, request: #request) -> ::gorums::QuorumCall<#request, #response> {
-                self.client.quorum_call(#full_name, request)
-            }
-        },
-        CallType::StreamedQuorumCall => quote! {
-            pub fn #name(&self, request: #request) -> ::gorums::QuorumCall<#request, #response> {
-                self.client.streamed_quorum_call(#full_name, request)
-            }
-        },
+    let builder = builder(method);
+    let node = match method.call_type {
+        CallType::Rpc | CallType::Unicast => Some(quote!(node: &::gorums::Node,)),
+        _ => None,
     };
+    let call = match method.call_type {
+        CallType::Rpc => quote!(rpc(node, #full_name, request)),
+        CallType::Unicast => quote!(unicast(node, #full_name, request)),
+        CallType::Multicast => quote!(multicast(#full_name, request)),
+        CallType::QuorumCall => quote!(quorum_call(#full_name, request)),
+        CallType::StreamedQuorumCall => quote!(streamed_quorum_call(#full_name, request)),
+    };
+    let set_defaults = defaults_name(method);
+    let defaults_documentation = format!(
+        " Sets what every call of [`{name}`](Self::{name}) of this client begins with, such as a timeout, in place of what was set before.",
+    );
     quote! {
         #documentation
         #deprecated
-        #body
+        pub fn #name(&self, #node request: #request) -> #builder {
+            self.defaults.#name.apply(self.client.#call)
+        }
+
+        #[doc = #defaults_documentation]
+        #deprecated
+        #[must_use]
+        pub fn #set_defaults(
+            mut self,
+            defaults: impl ::core::ops::Fn(#builder) -> #builder
+                + ::core::marker::Send
+                + ::core::marker::Sync
+                + 'static,
+        ) -> Self {
+            ::std::sync::Arc::make_mut(&mut self.defaults).#name.set(defaults);
+            self
+        }
     }
+}
+
+/// What a method returns.
+fn builder(method: &Method) -> TokenStream {
+    let Method {
+        request, response, ..
+    } = method;
+    match method.call_type {
+        CallType::Rpc => quote!(::gorums::Rpc<#request, #response>),
+        CallType::Unicast => quote!(::gorums::Unicast<#request>),
+        CallType::Multicast => quote!(::gorums::Multicast<#request>),
+        CallType::QuorumCall | CallType::StreamedQuorumCall => {
+            quote!(::gorums::QuorumCall<#request, #response>)
+        }
+    }
+}
+
+/// No method has this name, since `with_…` belongs to the client.
+fn defaults_name(method: &Method) -> Ident {
+    let name = method.name.to_string();
+    let name = name.trim_start_matches("r#").trim_matches('_');
+    format_ident!("with_{name}_defaults")
 }
 
 fn default_sentence(method: &Method) -> String {

@@ -1,7 +1,9 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
 
+use super::interceptor::ClientInterceptor;
 use super::options::Options;
 use super::{Multicast, QuorumCall, Rpc, Unicast};
 use crate::configuration::{Configuration, Node};
@@ -44,6 +46,23 @@ impl Client {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Sends a name and a value with every request of this client. With a key that
+    /// [`Metadata`](crate::Metadata) does not take every call fails, and nothing is sent.
+    #[must_use]
+    pub fn with_metadata(mut self, key: impl AsRef<str>, value: impl Into<String>) -> Self {
+        self.options.append(key.as_ref(), value.into());
+        self
+    }
+
+    /// Adds an interceptor, which sees every call of this client. It comes after those that were
+    /// added before, and before those of the
+    /// [connections](crate::ConfigurationBuilder::interceptor).
+    #[must_use]
+    pub fn with_interceptor(mut self, interceptor: impl ClientInterceptor) -> Self {
+        self.options.interceptors.push(Arc::new(interceptor));
         self
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::dispatch::Handle;
-use super::state::{Interest, What};
+use super::state::{Event, Interest, What};
 use crate::configuration::{Configuration, Node};
 use crate::error::{NodeError, Outcome, QuorumError, QuorumErrorKind, QuorumFailure, Status};
 use crate::quorum::{Bits, NodeSet, QuorumSystem};
@@ -86,12 +86,22 @@ impl<Resp: Message + Default> Collector<Resp> {
         cx: &mut Context<'_>,
         interest: impl FnOnce(&Self) -> Interest,
     ) -> Poll<Step> {
-        let this = &*self;
-        let event = ready!(this.handle.call.poll_event(cx, || interest(this)));
-        let Some(event) = event else {
-            return Poll::Ready(Step::End);
-        };
-        Poll::Ready(match event.what {
+        let interest = interest(self);
+        let event = ready!(self.handle.poll_event(cx, interest));
+        Poll::Ready(event.map_or(Step::End, |event| self.step(event)))
+    }
+
+    /// The next step, if it is here.
+    pub(crate) fn try_step(&mut self) -> Option<Step> {
+        if self.handle.call.is_over() {
+            return Some(Step::End);
+        }
+        let event = self.handle.try_event()?;
+        Some(self.step(event))
+    }
+
+    fn step(&mut self, event: Event) -> Step {
+        match event.what {
             What::Reply(payload) => Step::Reply(event.part, payload),
             What::Ended => {
                 self.out.insert(event.part);
@@ -102,7 +112,7 @@ impl<Resp: Message + Default> Collector<Resp> {
                 self.fail(event.part, error);
                 Step::Out
             }
-        })
+        }
     }
 
     fn fail(&mut self, part: usize, error: NodeError) {
@@ -155,15 +165,20 @@ impl<Resp: Message + Default> Collector<Resp> {
         }
     }
 
-    /// Whether the nodes that have answered or still can would be a quorum.
-    pub(crate) fn is_possible(&self, system: &impl QuorumSystem) -> bool {
+    /// The nodes that have answered or still can.
+    pub(crate) fn can_answer(&self) -> Bits {
         let mut possible = Bits::all(self.configuration.len());
         for part in 0..self.configuration.len() {
             if self.out.contains(part) && !self.answered.contains(part) {
                 possible.remove(part);
             }
         }
-        system.is_quorum(&NodeSet::new(&self.configuration, &possible))
+        possible
+    }
+
+    /// Whether the nodes that have answered or still can would be a quorum.
+    pub(crate) fn is_possible(&self, system: &impl QuorumSystem) -> bool {
+        system.is_quorum(&NodeSet::new(&self.configuration, &self.can_answer()))
     }
 
     /// What has to happen before a count of replies can be decided either way.
@@ -186,9 +201,9 @@ impl<Resp: Message + Default> Collector<Resp> {
     }
 
     /// The call failed. What is known of the other nodes by now is told as well.
-    pub(crate) fn error(&mut self, cx: &mut Context<'_>, kind: QuorumErrorKind) -> QuorumError {
-        let expired = self.handle.call.is_expired();
-        while let Poll::Ready(step) = self.poll_step(cx, |_| Interest::ALL) {
+    pub(crate) fn error(&mut self, kind: QuorumErrorKind) -> QuorumError {
+        let early = self.handle.call.early();
+        while let Some(step) = self.try_step() {
             match step {
                 Step::Reply(part, payload) => self.count(part, &payload),
                 Step::Out => {}
@@ -201,12 +216,10 @@ impl<Resp: Message + Default> Collector<Resp> {
             .iter()
             .any(|channel| channel.state() == crate::configuration::NodeState::Closed);
         QuorumFailure {
-            kind: if expired {
-                QuorumErrorKind::Deadline
-            } else if closed {
-                QuorumErrorKind::Closed
-            } else {
-                kind
+            kind: match early {
+                Some(early) => early.into(),
+                None if closed => QuorumErrorKind::Closed,
+                None => kind,
             },
             method: self.handle.call.method(),
             nodes: self.configuration.len(),

@@ -1,15 +1,21 @@
 //! How a terminal queues a call on its nodes.
 
+use std::borrow::Cow;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use prost::Message;
 use tokio::time::Instant;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::interceptor::{Observers, intercept};
 use super::options::Options;
-use super::state::{Call, Kind};
+use super::state::{Call, Early, Event, Interest, Kind, Unread, What};
 use crate::configuration::{Configuration, Node, NodeId};
 use crate::connection::{OutMessage, Pool, Targets};
 use crate::error::Status;
+use crate::metadata::Metadata;
 use crate::runtime::{Clock, SystemClock};
 use crate::wire::{PREFIX, encode_message};
 
@@ -40,7 +46,9 @@ impl<Req> Requests<'_, Req> {
 pub(crate) struct Handle {
     pub(crate) call: Arc<Call>,
     /// Keeps the connections open.
-    _keep: Keep,
+    keep: Keep,
+    observers: Observers,
+    cancelled: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     complete: bool,
 }
 
@@ -50,6 +58,55 @@ pub(crate) enum Keep {
 }
 
 impl Handle {
+    /// The next thing that happened; none when nothing more can.
+    pub(crate) fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        interest: Interest,
+    ) -> Poll<Option<Event>> {
+        let mut polled = self.call.poll_event(cx, interest);
+        // What has happened comes first.
+        if polled.is_pending()
+            && let Some(cancelled) = &mut self.cancelled
+            && cancelled.as_mut().poll(cx).is_ready()
+        {
+            self.cancelled = None;
+            self.call.end_early(Early::Cancelled);
+            polled = self.call.poll_event(cx, interest);
+        }
+        if let Poll::Ready(Some(event)) = &polled {
+            self.tell(event);
+        }
+        polled
+    }
+
+    /// What has happened already; none when nothing is known now.
+    pub(crate) fn try_event(&mut self) -> Option<Event> {
+        let event = self.call.try_event()?;
+        self.tell(&event);
+        Some(event)
+    }
+
+    fn tell(&self, event: &Event) {
+        if self.observers.is_empty() {
+            return;
+        }
+        let result = match &event.what {
+            What::Reply(_) => Ok(()),
+            What::Ended if !self.call.is_streamed() => Ok(()),
+            // All its replies were told.
+            What::Ended => return,
+            What::Failed(error) => Err(error),
+        };
+        let started = self.call.started();
+        let elapsed = event
+            .at
+            .map_or_else(Default::default, |at| at.saturating_duration_since(started));
+        let node = &self.keep.nodes()[event.part];
+        self.observers
+            .tell(node, self.call.method(), elapsed, result);
+    }
+
     /// The call has what it wanted.
     pub(crate) fn complete(&mut self) {
         if !std::mem::replace(&mut self.complete, true) {
@@ -85,6 +142,13 @@ impl Keep {
             Self::Node(node) => node.targets(),
         }
     }
+
+    fn nodes(&self) -> &[Node] {
+        match self {
+            Self::Configuration(configuration) => configuration.as_slice(),
+            Self::Node(node) => std::slice::from_ref(node),
+        }
+    }
 }
 
 /// Queues a call on every node. All that fails at once is found in the handle.
@@ -97,24 +161,35 @@ pub(crate) fn start<Req: Message>(
 ) -> Handle {
     let keep = keep.into();
     let targets = keep.targets();
-    let now = now(&targets);
-    let deadline = options.ends(now);
-    let (call, registered) = register(method, kind, &targets, requests, now, deadline);
+    let plan = Plan::new(&keep, &targets, method, options, requests);
+    let (call, registered) = register(kind, &targets, requests, &plan);
     let handle = Handle {
         call: Arc::clone(&call),
-        _keep: keep,
+        keep,
+        cancelled: options
+            .cancellation
+            .as_ref()
+            .map(|token| Box::pin(token.clone().cancelled_owned())),
+        observers: plan.observers,
         complete: false,
     };
-    let refused = registered.err().or_else(|| options.error.clone());
-    let frames = Frames::new(call.id(), method, options, requests);
+    let refused = registered.err().or(plan.refused);
+    let frames = Frames::new(
+        call.id(),
+        method,
+        &plan.metadata,
+        options.max_encoding,
+        requests,
+    );
     for part in 0..targets.len() {
         if requests.is_left_out(part) {
             continue;
         }
-        if let Some(status) = &refused {
+        let rejected = plan.rejected.get(part).and_then(Option::as_ref);
+        if let Some(status) = refused.as_ref().or(rejected) {
             call.fail_at_once(part, status);
-        } else if deadline.is_some_and(|deadline| deadline <= now) {
-            call.expire_at_once(part);
+        } else if let Some(early) = plan.early {
+            call.end_at_once(part, early);
         } else {
             match frames.frame(part) {
                 Ok(frame) => {
@@ -124,7 +199,7 @@ pub(crate) fn start<Req: Message>(
             }
         }
     }
-    if deadline.is_some() {
+    if plan.deadline.is_some() {
         call.settle_deadline();
     }
     handle
@@ -139,20 +214,27 @@ pub(crate) fn detach<Req: Message>(
 ) -> Vec<NodeId> {
     let keep = keep.into();
     let targets = keep.targets();
-    let now = now(&targets);
-    let deadline = options.ends(now);
+    let plan = Plan::new(&keep, &targets, method, options, requests);
     let members = (0..targets.len()).filter(|part| !requests.is_left_out(*part));
     let id_of = |part: usize| targets.channels()[part].id();
-    if options.error.is_some() || deadline.is_some_and(|deadline| deadline <= now) {
+    if plan.refused.is_some() || plan.early.is_some() {
         return members.map(id_of).collect();
     }
-    if deadline.is_some() {
+    let is_rejected = |part: usize| plan.rejected.get(part).is_some_and(Option::is_some);
+    if plan.deadline.is_some() {
         // The table keeps the call, so that what is not written by then is withdrawn.
-        let (call, registered) = register(method, Kind::OneWay, &targets, requests, now, deadline);
-        let frames = Frames::new(call.id(), method, options, requests);
+        let (call, registered) = register(Kind::OneWay, &targets, requests, &plan);
+        let frames = Frames::new(
+            call.id(),
+            method,
+            &plan.metadata,
+            options.max_encoding,
+            requests,
+        );
         return members
             .filter(|part| {
                 registered.is_err()
+                    || is_rejected(*part)
                     || !frames
                         .frame(*part)
                         .is_ok_and(|frame| call.queue(*part, frame))
@@ -160,13 +242,19 @@ pub(crate) fn detach<Req: Message>(
             .map(id_of)
             .collect();
     }
-    let frames = Frames::new(Pool::next_id(), method, options, requests);
+    let frames = Frames::new(
+        Pool::next_id(),
+        method,
+        &plan.metadata,
+        options.max_encoding,
+        requests,
+    );
     members
         .filter(|part| {
             let queued = frames
                 .frame(*part)
                 .and_then(|frame| targets.channels()[*part].queue(OutMessage::new(frame, None)));
-            queued.is_err()
+            is_rejected(*part) || queued.is_err()
         })
         .map(id_of)
         .collect()
@@ -176,7 +264,7 @@ pub(crate) fn detach<Req: Message>(
 pub(crate) fn flush(configuration: &Configuration) -> Handle {
     let targets = configuration.targets();
     let requests: Requests<'_, ()> = Requests::Same(&());
-    let (call, registered) = register("", Kind::OneWay, targets, &requests, now(targets), None);
+    let (call, registered) = register(Kind::OneWay, targets, &requests, &Plan::flush(now(targets)));
     for part in 0..targets.len() {
         match &registered {
             Ok(()) => call.queue_marker(part),
@@ -185,8 +273,80 @@ pub(crate) fn flush(configuration: &Configuration) -> Handle {
     }
     Handle {
         call,
-        _keep: configuration.clone().into(),
+        keep: configuration.clone().into(),
+        observers: Observers::default(),
+        cancelled: None,
         complete: false,
+    }
+}
+
+/// What a call became by its options and its interceptors.
+struct Plan<'a> {
+    method: &'static str,
+    now: Instant,
+    metadata: Cow<'a, Metadata>,
+    deadline: Option<Instant>,
+    /// The call has ended before it begins.
+    early: Option<Early>,
+    /// Nothing is sent.
+    refused: Option<Status>,
+    /// By position: the nodes that get nothing. Empty where there are none.
+    rejected: Vec<Option<Status>>,
+    observers: Observers,
+    unread: Unread,
+}
+
+impl<'a> Plan<'a> {
+    fn new<Req>(
+        keep: &Keep,
+        targets: &Targets,
+        method: &'static str,
+        options: &'a Options,
+        requests: &Requests<'_, Req>,
+    ) -> Self {
+        let now = now(targets);
+        let mut plan = Self {
+            method,
+            now,
+            metadata: Cow::Borrowed(&options.metadata),
+            deadline: options.ends(now),
+            early: None,
+            refused: options.error.clone(),
+            rejected: Vec::new(),
+            observers: Observers::default(),
+            unread: options.unread,
+        };
+        let is_left_out = |part| requests.is_left_out(part);
+        if let Some(intercepted) = intercept(
+            options,
+            method,
+            keep.nodes(),
+            targets,
+            plan.deadline,
+            &is_left_out,
+        ) {
+            plan.metadata = Cow::Owned(intercepted.metadata);
+            plan.deadline = intercepted.deadline;
+            plan.rejected = intercepted.rejected;
+            plan.refused = plan.refused.or(intercepted.refused);
+            plan.observers = intercepted.observers;
+        }
+        plan.early = options.early(plan.deadline, now);
+        plan
+    }
+
+    fn flush(now: Instant) -> Self {
+        Self {
+            method: "",
+            now,
+            metadata: Cow::Owned(Metadata::new()),
+            deadline: None,
+            early: None,
+            refused: None,
+            rejected: Vec::new(),
+            observers: Observers::default(),
+            unread: Unread::default(),
+        }
     }
 }
 
@@ -199,29 +359,28 @@ fn now(targets: &Targets) -> Instant {
 
 /// A new call, in the tables of all pools that its nodes belong to.
 fn register<Req>(
-    method: &'static str,
     kind: Kind,
     targets: &Arc<Targets>,
     requests: &Requests<'_, Req>,
-    now: Instant,
-    deadline: Option<Instant>,
+    plan: &Plan<'_>,
 ) -> (Arc<Call>, Result<(), Status>) {
     let members = requests.members(targets.len());
     loop {
-        let call = Arc::new(Call::new(
+        let call = Call::new(
             Pool::next_id(),
-            method,
+            plan.method,
             kind,
             Arc::clone(targets),
             members,
-            now,
-        ));
+            plan.now,
+        );
+        let call = Arc::new(call.timed(!plan.observers.is_empty()).unread(plan.unread));
         if members == 0 {
             return (call, Ok(()));
         }
         let mut taken = true;
         for pool in targets.pools() {
-            match pool.register(&call, deadline) {
+            match pool.register(&call, plan.deadline) {
                 Ok(inserted) => taken &= inserted,
                 Err(_) => {
                     call.complete();
@@ -244,7 +403,8 @@ fn register<Req>(
 struct Frames<'a, Req> {
     id: u64,
     method: &'static str,
-    options: &'a Options,
+    metadata: &'a Metadata,
+    limit: usize,
     requests: &'a Requests<'a, Req>,
     same: Option<Result<bytes::Bytes, Status>>,
 }
@@ -253,13 +413,15 @@ impl<'a, Req: Message> Frames<'a, Req> {
     fn new(
         id: u64,
         method: &'static str,
-        options: &'a Options,
+        metadata: &'a Metadata,
+        limit: Option<usize>,
         requests: &'a Requests<'a, Req>,
     ) -> Self {
         let mut frames = Self {
             id,
             method,
-            options,
+            metadata,
+            limit: limit.unwrap_or(u32::MAX as usize - PREFIX),
             requests,
             same: None,
         };
@@ -281,10 +443,6 @@ impl<'a, Req: Message> Frames<'a, Req> {
     }
 
     fn encode(&self, request: &Req) -> Result<bytes::Bytes, Status> {
-        let limit = self
-            .options
-            .max_encoding
-            .unwrap_or(u32::MAX as usize - PREFIX);
-        encode_message(self.id, self.method, &self.options.metadata, request, limit)
+        encode_message(self.id, self.method, self.metadata, request, self.limit)
     }
 }

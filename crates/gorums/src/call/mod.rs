@@ -6,29 +6,35 @@
 
 mod client;
 mod collect;
+mod correctable;
 mod dispatch;
+mod interceptor;
 mod multicast;
 mod options;
 mod quorum_call;
 mod quorum_fn;
 mod quorum_of;
 mod replies;
-mod responses;
+pub(crate) mod responses;
 mod rpc;
 mod sent;
 mod state;
 mod unicast;
 
 pub use client::Client;
+pub use correctable::{Correctable, Correction};
+pub use interceptor::{ClientInterceptor, Outgoing};
 pub use multicast::Multicast;
 pub use quorum_call::QuorumCall;
-pub use quorum_fn::{Matching, QuorumFn};
+pub use quorum_fn::{Decision, Matching, QuorumFn};
 pub use quorum_of::{MaxByKey, Quorum, QuorumReplies};
 pub use replies::Replies;
 pub use responses::{NodeResponse, Responses};
 pub use rpc::{Rpc, Unary};
 pub use sent::{Refused, Sent};
+pub use state::Overflow;
 pub use unicast::Unicast;
 
 pub(crate) use dispatch::flush;
-pub(crate) use state::Call;
+pub(crate) use interceptor::Interceptors;
+pub(crate) use state::{Call, Early};

@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::interceptor::Interceptors;
+use super::state::{Early, Unread};
 use crate::error::Status;
 use crate::metadata::Metadata;
 
@@ -15,6 +18,9 @@ pub(crate) struct Options {
     pub(crate) error: Option<Status>,
     pub(crate) max_encoding: Option<usize>,
     pub(crate) max_decoding: Option<usize>,
+    pub(crate) cancellation: Option<CancellationToken>,
+    pub(crate) interceptors: Interceptors,
+    pub(crate) unread: Unread,
 }
 
 impl Options {
@@ -25,6 +31,18 @@ impl Options {
         match (timeout, self.deadline) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
+        }
+    }
+
+    /// Why a call that begins now has ended already.
+    pub(crate) fn early(&self, deadline: Option<Instant>, now: Instant) -> Option<Early> {
+        let cancelled = self.cancellation.as_ref();
+        if cancelled.is_some_and(CancellationToken::is_cancelled) {
+            Some(Early::Cancelled)
+        } else if deadline.is_some_and(|deadline| deadline <= now) {
+            Some(Early::Deadline)
+        } else {
+            None
         }
     }
 
@@ -56,6 +74,15 @@ macro_rules! options {
         /// key that [`Metadata`](crate::Metadata) does not take the call fails, and nothing is sent.
         pub fn metadata(mut self, key: impl AsRef<str>, value: impl Into<String>) -> Self {
             self.options.append(key.as_ref(), value.into());
+            self
+        }
+
+        /// Ends the call when the token is cancelled, as its deadline would: what is not written is
+        /// withdrawn, and the others' outcome is unknown. Takes effect where the call is awaited;
+        /// detached messages look at the token once, before they are queued. Dropping a call cancels
+        /// it too, and tells nobody.
+        pub fn cancelled_by(mut self, token: &tokio_util::sync::CancellationToken) -> Self {
+            self.options.cancellation = Some(token.clone());
             self
         }
     };

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::collect::{Collector, MapResponse};
+use super::correctable::{ByFunction, Correctable, Judged, Nodes, Source};
 use super::dispatch::{Requests, start};
 use super::options::{Options, options};
-use super::quorum_fn::{Matching, QuorumFn};
+use super::quorum_fn::{Decision, Matching, QuorumFn};
 use super::quorum_of::Quorum;
 use super::replies::Replies;
 use super::responses::Responses;
-use super::state::Kind;
+use super::state::{Kind, Overflow, Unread};
 use crate::configuration::{Configuration, Node};
 use crate::error::{QuorumError, QuorumErrorKind, QuorumFailure, Status};
 use crate::quorum::{Bits, NodeSet, QuorumSystem, Threshold};
@@ -29,8 +30,12 @@ pub struct QuorumCall<Req, Resp> {
     requests: PerNode<Req>,
     options: Options,
     map_response: Option<MapResponse<Resp>>,
+    judge: Option<SharedQuorumFn<Req, Resp>>,
     streamed: bool,
 }
+
+type SharedQuorumFn<Req, Resp> =
+    Arc<dyn Fn(&Req, &mut Replies<Resp>) -> Option<Resp> + Send + Sync>;
 
 /// One request for all, or one for each.
 #[derive(Debug, Clone)]
@@ -89,6 +94,7 @@ impl<Req: Clone, Resp> Clone for QuorumCall<Req, Resp> {
             requests: self.requests.clone(),
             options: self.options.clone(),
             map_response: self.map_response.clone(),
+            judge: self.judge.clone(),
             streamed: self.streamed,
         }
     }
@@ -118,11 +124,23 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
             requests: PerNode::new(request),
             options,
             map_response: None,
+            judge: None,
             streamed,
         }
     }
 
     options!();
+
+    /// How many replies of each node to a streamed call wait while nobody takes them, at least 1, and
+    /// what happens beyond. Default: 64, of which the oldest goes. An unread call never blocks its
+    /// connection.
+    pub fn unread_replies(mut self, limit: usize, overflow: Overflow) -> Self {
+        self.options.unread = Unread {
+            limit: limit.max(1),
+            overflow,
+        };
+        self
+    }
 
     /// The configuration that is called.
     #[must_use]
@@ -202,11 +220,77 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         QuorumFn::new(collector, self.requests.request, f)
     }
 
+    /// Sets the quorum function of [`decide`](Self::decide): once for a method, among the defaults of a
+    /// generated client (`with_…_defaults`), in place of at every call.
+    pub fn judge(
+        mut self,
+        f: impl Fn(&Req, &mut Replies<Resp>) -> Option<Resp> + Send + Sync + 'static,
+    ) -> Self {
+        self.judge = Some(Arc::new(f));
+        self
+    }
+
+    /// Waits until the quorum function that [`judge`](Self::judge) set accepts a set of replies, as
+    /// [`quorum_fn`](Self::quorum_fn) does. Without one the call fails with
+    /// [`NoQuorumFunction`](QuorumErrorKind::NoQuorumFunction), and nothing is sent.
+    pub fn decide(self) -> Decision<Req, Resp>
+    where
+        Req: 'static,
+        Resp: 'static,
+    {
+        let collector = match &self.judge {
+            Some(_) => self.collector(None, true),
+            None => Err(self.not_sent(QuorumErrorKind::NoQuorumFunction, None)),
+        };
+        let judge = self.judge;
+        QuorumFn::new(
+            collector,
+            self.requests.request,
+            Box::new(move |request, replies| judge.as_ref()?(request, replies)),
+        )
+    }
+
     /// Waits for `k` nodes whose replies have the same key, and returns the first of these: `f + 1`
     /// equal replies outvote `f` lying nodes.
     pub fn matching<K: Eq, F: FnMut(&Resp) -> K>(self, k: usize, key: F) -> Matching<Resp, K, F> {
         let possible = k > 0 && k <= self.members().len();
         Matching::new(self.collector(Some(k), possible), k, key)
+    }
+
+    /// Ever better answers: of level 1 with the first node that answers, up to `level` distinct nodes,
+    /// when the call is done. The value is always the reply that came last. A `level` of zero, or above
+    /// the number of nodes called, is impossible, and nothing is sent.
+    pub fn correctable(self, level: usize) -> Correctable<Resp>
+    where
+        Resp: 'static,
+    {
+        let possible = level > 0 && level <= self.members().len();
+        let judge = Nodes { needed: level };
+        Correctable::new(
+            self.collector(Some(level), possible)
+                .map(|collector| Box::new(Judged { collector, judge }) as Box<dyn Source<Resp>>),
+        )
+    }
+
+    /// Ever better answers, made by a function of the request and the replies so far, one for each
+    /// node. It runs after each reply, on the awaiting task, and returns an answer, its level, and
+    /// whether the call is done. Fails by itself only when nothing more can come.
+    pub fn correctable_fn<T, F>(self, f: F) -> Correctable<T>
+    where
+        T: 'static,
+        Req: 'static,
+        Resp: 'static,
+        F: FnMut(&Req, &mut Replies<Resp>) -> (T, usize, bool) + Send + 'static,
+    {
+        let collector = self.collector(None, true);
+        let judge = ByFunction {
+            request: self.requests.request,
+            replies: Replies::new(self.configuration),
+            f,
+        };
+        Correctable::new(
+            collector.map(|collector| Box::new(Judged { collector, judge }) as Box<dyn Source<T>>),
+        )
     }
 
     /// Every reply and every failure as it comes.
@@ -223,6 +307,19 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         members
     }
 
+    fn not_sent(&self, kind: QuorumErrorKind, needed: Option<usize>) -> QuorumError {
+        QuorumFailure {
+            kind,
+            method: self.method,
+            nodes: self.configuration.len(),
+            needed,
+            replies: 0,
+            failures: Vec::new(),
+            one_way: false,
+        }
+        .into()
+    }
+
     /// Queues the call, unless it cannot succeed.
     fn collector(
         &self,
@@ -230,16 +327,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         possible: bool,
     ) -> Result<Collector<Resp>, QuorumError> {
         if !possible {
-            return Err(QuorumFailure {
-                kind: QuorumErrorKind::Impossible,
-                method: self.method,
-                nodes: self.configuration.len(),
-                needed,
-                replies: 0,
-                failures: Vec::new(),
-                one_way: false,
-            }
-            .into());
+            return Err(self.not_sent(QuorumErrorKind::Impossible, needed));
         }
         let kind = if self.streamed {
             Kind::Streamed

@@ -72,12 +72,17 @@ where
                 }
                 Step::Out => {}
                 Step::End => {
-                    return Poll::Ready(Err(collector.error(cx, QuorumErrorKind::NoQuorum)));
+                    return Poll::Ready(Err(collector.error(QuorumErrorKind::NoQuorum)));
                 }
             }
         }
     }
 }
+
+/// A call whose replies are judged by the quorum function that was set before
+/// ([`QuorumCall::judge`](crate::QuorumCall::judge)), when that accepts them.
+pub type Decision<Req, Resp> =
+    QuorumFn<Req, Resp, Box<dyn FnMut(&Req, &mut Replies<Resp>) -> Option<Resp> + Send + Sync>>;
 
 /// A call that waits for equal replies, when there are enough.
 #[must_use = "dropping it gives the call up"]
@@ -152,7 +157,7 @@ where
                 }
                 Step::Reply(..) | Step::Out => {}
                 Step::End => {
-                    return Poll::Ready(Err(collector.error(cx, QuorumErrorKind::NoQuorum)));
+                    return Poll::Ready(Err(collector.error(QuorumErrorKind::NoQuorum)));
                 }
             }
             let most = groups.iter().map(|(_, _, count)| *count).max().unwrap_or(0);
@@ -167,7 +172,7 @@ where
                 } else {
                     QuorumErrorKind::Incomplete
                 };
-                return Poll::Ready(Err(collector.error(cx, kind)));
+                return Poll::Ready(Err(collector.error(kind)));
             }
         }
     }

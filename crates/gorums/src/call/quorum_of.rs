@@ -95,11 +95,11 @@ impl<Resp: Message + Default, Q: QuorumSystem> Gather<Resp, Q> {
                 }
                 Step::Out => {}
                 Step::End => {
-                    return Poll::Ready(Err(collector.error(cx, QuorumErrorKind::Incomplete)));
+                    return Poll::Ready(Err(collector.error(QuorumErrorKind::Incomplete)));
                 }
             }
             if !collector.is_possible(&self.system) {
-                return Poll::Ready(Err(collector.error(cx, QuorumErrorKind::Incomplete)));
+                return Poll::Ready(Err(collector.error(QuorumErrorKind::Incomplete)));
             }
         }
     }

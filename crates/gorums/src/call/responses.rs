@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -26,12 +27,108 @@ pub struct NodeResponse<Resp> {
 /// It ends when nothing more can come: every node has answered (for a streamed call: ended its
 /// stream) or failed. At the deadline the nodes that are still out come as failures. Dropping it
 /// gives the rest up. Where a streamed call's replies are not taken, each node's oldest beyond 64
-/// make room for its newest.
+/// make room for its newest, unless
+/// [`unread_replies`](crate::QuorumCall::unread_replies) says otherwise.
+///
+/// [`successes`](Self::successes), [`filter`](Self::filter) and [`take`](Self::take) make a narrower
+/// one of it, in any order; [`by_node`](Self::by_node) collects. All of them are streams, so those of
+/// `futures::StreamExt` and `tokio_stream::StreamExt` can be had too.
+///
+/// ```no_run
+/// # async fn f(call: gorums::QuorumCall<String, String>) {
+/// // The first two nodes that answered with something, by node. The others are given up.
+/// let answers = call
+///     .responses()
+///     .successes()
+///     .filter(|(_, answer)| !answer.is_empty())
+///     .take(2)
+///     .by_node()
+///     .await;
+/// # }
+/// ```
 #[must_use = "dropping it gives the call up"]
 pub struct Responses<Resp> {
     collector: Option<Collector<Resp>>,
     /// How many failures have been handed out.
     told: usize,
+}
+
+/// The successes of a [`Responses`], with their nodes.
+#[must_use = "dropping it gives the call up"]
+pub struct Successes<Resp>(Responses<Resp>);
+
+/// The items that a function accepts.
+#[must_use = "dropping it gives the call up"]
+pub struct Filter<S, F> {
+    source: S,
+    keep: F,
+}
+
+/// The first items, so many. What comes after them is given up at once.
+#[must_use = "dropping it gives the call up"]
+pub struct Take<S> {
+    source: Option<S>,
+    left: usize,
+}
+
+/// An item of [`Responses`] and what is made of it: which node, and what of it.
+pub trait OfNode {
+    /// The reply, or the reply or failure.
+    type Value;
+
+    /// Both.
+    fn into_pair(self) -> (NodeId, Self::Value);
+}
+
+impl<Resp> OfNode for NodeResponse<Resp> {
+    type Value = Result<Resp, NodeError>;
+
+    fn into_pair(self) -> (NodeId, Self::Value) {
+        (self.node, self.result)
+    }
+}
+
+impl<Resp> OfNode for (NodeId, Resp) {
+    type Value = Resp;
+
+    fn into_pair(self) -> Self {
+        self
+    }
+}
+
+/// What all of them have. Not an extension trait: its `next` would clash with that of others.
+macro_rules! adaptors {
+    ($item:ty) => {
+        /// The next one; none when nothing more can come. The future may be dropped without losing a
+        /// reply.
+        pub async fn next(&mut self) -> Option<$item> {
+            poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+        }
+
+        /// Those that the function accepts.
+        pub fn filter<P: FnMut(&$item) -> bool>(self, keep: P) -> Filter<Self, P> {
+            Filter { source: self, keep }
+        }
+
+        /// The first `n`. As soon as they were handed out the rest is given up: what is not written is
+        /// withdrawn, and replies are ignored.
+        pub fn take(self, n: usize) -> Take<Self> {
+            Take {
+                source: (n > 0).then_some(self),
+                left: n,
+            }
+        }
+
+        /// Waits for all of them and collects them by node; of several of a node the last one stays.
+        pub async fn by_node(mut self) -> BTreeMap<NodeId, <$item as OfNode>::Value> {
+            let mut all = BTreeMap::new();
+            while let Some(item) = self.next().await {
+                let (node, value) = item.into_pair();
+                all.insert(node, value);
+            }
+            all
+        }
+    };
 }
 
 impl<Resp: Message + Default> Responses<Resp> {
@@ -43,10 +140,11 @@ impl<Resp: Message + Default> Responses<Resp> {
         }
     }
 
-    /// The next reply or failure; none when nothing more can come. The future may be dropped
-    /// without losing a reply.
-    pub async fn next(&mut self) -> Option<NodeResponse<Resp>> {
-        poll_fn(|cx| self.poll_response(cx)).await
+    adaptors!(NodeResponse<Resp>);
+
+    /// The replies alone, with their nodes. Ends as early as this does: when nothing more can come.
+    pub fn successes(self) -> Successes<Resp> {
+        Successes(self)
     }
 
     /// The number of nodes that have neither answered nor failed, for a streamed call: that have not
@@ -94,6 +192,18 @@ impl<Resp: Message + Default> Responses<Resp> {
     }
 }
 
+impl<Resp: Message + Default> Successes<Resp> {
+    adaptors!((NodeId, Resp));
+}
+
+impl<S: Stream<Item: OfNode> + Unpin, F: FnMut(&S::Item) -> bool> Filter<S, F> {
+    adaptors!(S::Item);
+}
+
+impl<S: Stream<Item: OfNode> + Unpin> Take<S> {
+    adaptors!(S::Item);
+}
+
 impl<Resp: Message + Default> Stream for Responses<Resp> {
     type Item = NodeResponse<Resp>;
 
@@ -102,10 +212,78 @@ impl<Resp: Message + Default> Stream for Responses<Resp> {
     }
 }
 
+impl<Resp: Message + Default> Stream for Successes<Resp> {
+    type Item = (NodeId, Resp);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while let Some(response) = ready!(self.0.poll_response(cx)) {
+            if let Ok(reply) = response.result {
+                return Poll::Ready(Some((response.node, reply)));
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl<S: Stream + Unpin, F: FnMut(&S::Item) -> bool> Stream for Filter<S, F> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while let Some(item) = ready!(Pin::new(&mut self.source).poll_next(cx)) {
+            if (self.keep)(&item) {
+                return Poll::Ready(Some(item));
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl<S: Stream + Unpin> Stream for Take<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(source) = &mut self.source else {
+            return Poll::Ready(None);
+        };
+        let item = ready!(Pin::new(source).poll_next(cx));
+        self.left -= 1;
+        if self.left == 0 || item.is_none() {
+            self.source = None;
+        }
+        Poll::Ready(item)
+    }
+}
+
 impl<Resp> Unpin for Responses<Resp> {}
+impl<Resp> Unpin for Successes<Resp> {}
+// The function is never pinned, and the source is `Unpin`.
+impl<S: Unpin, F> Unpin for Filter<S, F> {}
 
 impl<Resp> fmt::Debug for Responses<Resp> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Responses").finish_non_exhaustive()
+    }
+}
+
+impl<Resp> fmt::Debug for Successes<Resp> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Successes").finish_non_exhaustive()
+    }
+}
+
+impl<S: fmt::Debug, F> fmt::Debug for Filter<S, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filter")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Take<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Take")
+            .field("source", &self.source)
+            .field("left", &self.left)
+            .finish()
     }
 }

@@ -91,7 +91,7 @@ impl<Resp: Message + Default> Future for Unary<Resp> {
             .handle
             .as_mut()
             .expect("a future is not polled after it was ready");
-        let event = ready!(handle.call.poll_event(cx, || Interest::ALL));
+        let event = ready!(handle.poll_event(cx, Interest::ALL));
         handle.complete();
         this.handle = None;
         let fail = |outcome, status| this.node.channel().error(outcome, status);

@@ -35,11 +35,11 @@ impl<E> Sent<E> {
 
     /// Ready when all parts are done.
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let wait_for_all = || Interest {
+        let wait_for_all = Interest {
             replies: usize::MAX,
             failures: usize::MAX,
         };
-        while let Some(event) = ready!(self.handle.call.poll_event(cx, wait_for_all)) {
+        while let Some(event) = ready!(self.handle.poll_event(cx, wait_for_all)) {
             match event.what {
                 What::Failed(error) => self.failures.push(error),
                 What::Ended | What::Reply(_) => self.handed_over += 1,
@@ -82,10 +82,9 @@ impl Future for Sent<QuorumError> {
         let failures = std::mem::take(&mut self.failures);
 
         Poll::Ready(Err(QuorumFailure {
-            kind: if self.handle.call.is_expired() {
-                QuorumErrorKind::Deadline
-            } else {
-                QuorumErrorKind::SendFailure
+            kind: match self.handle.call.early() {
+                Some(early) => early.into(),
+                None => QuorumErrorKind::SendFailure,
             },
             method: self.method,
             nodes: self.nodes,

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::connection::{Channel, OutMessage, Targets, Ticket};
-use crate::error::{NodeError, Outcome, Status};
+use crate::error::{NodeError, Outcome, QuorumErrorKind, Status};
 
 /// What kind of answer a call expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +45,65 @@ const DONE: u8 = 4;
 /// an orphan again.
 const SENT_ORPHAN: u8 = 5;
 
-/// Replies of one node to a streamed call that nobody has taken yet. Above this the oldest go.
-const UNREAD_PER_NODE: usize = 64;
+/// What becomes of a node's replies to a streamed call while nobody takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// So many wait.
+    pub(crate) limit: usize,
+    pub(crate) overflow: Overflow,
+}
+
+impl Default for Unread {
+    fn default() -> Self {
+        Self {
+            limit: 64,
+            overflow: Overflow::DropOldest,
+        }
+    }
+}
+
+/// What happens when a node replies to a streamed call while as many of its replies as may wait are
+/// not taken: see [`QuorumCall::unread_replies`](crate::QuorumCall::unread_replies).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The node's oldest reply makes room for its newest.
+    DropOldest,
+    /// The node's part fails with [`ResourceExhausted`](crate::Code::ResourceExhausted): for callers
+    /// that must not miss a reply. What waits is still delivered.
+    FailNode,
+}
+
+impl From<Early> for QuorumErrorKind {
+    fn from(early: Early) -> Self {
+        match early {
+            Early::Deadline => Self::Deadline,
+            Early::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// What ended a call before its parts did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Early {
+    Deadline,
+    Cancelled,
+}
+
+impl Early {
+    /// The status of a part that this ended.
+    fn status(self, outcome: Outcome, kind: Kind) -> Status {
+        let (word, new): (_, fn(String) -> Status) = match self {
+            Self::Deadline => ("before the deadline", Status::deadline_exceeded),
+            Self::Cancelled => ("before the call was cancelled", Status::cancelled),
+        };
+        new(match outcome {
+            Outcome::NotSent => format!("not written {word}"),
+            _ if kind == Kind::OneWay => format!("not wholly written {word}"),
+            _ => format!("no answer {word}"),
+        })
+    }
+}
 
 pub(crate) struct Call {
     id: u64,
@@ -55,6 +112,9 @@ pub(crate) struct Call {
     targets: Arc<Targets>,
     parts: Box<[AtomicU8]>,
     started: Instant,
+    unread: Unread,
+    /// Somebody wants to know when things happened.
+    timed: bool,
     state: Mutex<State>,
 }
 
@@ -67,7 +127,7 @@ struct State {
     failures: usize,
     interest: Interest,
     waker: Option<Waker>,
-    expired: bool,
+    early: Option<Early>,
 }
 
 /// What the waiting task wants to be woken for, beside the end of the call.
@@ -91,6 +151,14 @@ impl Interest {
 pub(crate) struct Event {
     pub(crate) part: usize,
     pub(crate) what: What,
+    /// When it happened, in a call that is timed.
+    pub(crate) at: Option<Instant>,
+}
+
+impl Event {
+    fn is_reply_of(&self, part: usize) -> bool {
+        self.part == part && matches!(self.what, What::Reply(_))
+    }
 }
 
 pub(crate) enum What {
@@ -117,6 +185,8 @@ impl Call {
             parts: (0..targets.len()).map(|_| AtomicU8::new(IDLE)).collect(),
             targets,
             started,
+            unread: Unread::default(),
+            timed: false,
             state: Mutex::new(State {
                 events: VecDeque::new(),
                 open: members,
@@ -124,9 +194,21 @@ impl Call {
                 failures: 0,
                 interest: Interest::ALL,
                 waker: None,
-                expired: false,
+                early: None,
             }),
         }
+    }
+
+    /// Notes when things happen.
+    pub(crate) fn timed(mut self, timed: bool) -> Self {
+        self.timed = timed;
+        self
+    }
+
+    /// What becomes of replies that nobody takes.
+    pub(crate) fn unread(mut self, unread: Unread) -> Self {
+        self.unread = unread;
+        self
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -209,23 +291,31 @@ impl Call {
         self.record(part, What::Failed(error), true);
     }
 
+    /// What has happened already; none when nothing is known now.
+    pub(crate) fn try_event(&self) -> Option<Event> {
+        self.state().pop()
+    }
+
+    /// Whether all that can happen has happened and was taken.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.state();
+        state.open == 0 && state.events.is_empty()
+    }
+
     /// The next thing that happened; none when nothing more can.
     pub(crate) fn poll_event(
         &self,
         cx: &mut Context<'_>,
-        interest: impl FnOnce() -> Interest,
+        interest: Interest,
     ) -> Poll<Option<Event>> {
         let mut state = self.state();
-        if let Some(event) = state.events.pop_front() {
-            if matches!(event.what, What::Reply(_)) {
-                state.unread -= 1;
-            }
+        if let Some(event) = state.pop() {
             return Poll::Ready(Some(event));
         }
         if state.open == 0 {
             return Poll::Ready(None);
         }
-        state.interest = interest();
+        state.interest = interest;
         match &mut state.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             None => state.waker = Some(cx.waker().clone()),
@@ -233,18 +323,21 @@ impl Call {
         Poll::Pending
     }
 
-    /// The deadline had passed before anything was queued.
-    pub(crate) fn expire_at_once(&self, part: usize) {
-        self.state().expired = true;
-        self.fail_at_once(
-            part,
-            &Status::deadline_exceeded("the deadline had passed before the call began"),
-        );
+    /// The call had ended before anything was queued.
+    pub(crate) fn end_at_once(&self, part: usize, early: Early) {
+        self.state().early = Some(early);
+        let status = match early {
+            Early::Deadline => {
+                Status::deadline_exceeded("the deadline had passed before the call began")
+            }
+            Early::Cancelled => Status::cancelled("the call was cancelled before it began"),
+        };
+        self.fail_at_once(part, &status);
     }
 
-    /// Whether the deadline ended the call.
-    pub(crate) fn is_expired(&self) -> bool {
-        self.state().expired
+    /// What ended the call early.
+    pub(crate) fn early(&self) -> Option<Early> {
+        self.state().early
     }
 
     /// The call has what it wanted. What is queued is still written; replies are ignored.
@@ -269,22 +362,19 @@ impl Call {
         }
     }
 
-    /// The deadline passed.
-    pub(crate) fn expire(&self) {
+    /// The deadline passed, or the call was cancelled: every part that is not done fails.
+    pub(crate) fn end_early(&self, early: Early) {
         self.unregister();
         // Before the parts are looked at: see `settle_deadline`.
-        self.state().expired = true;
+        self.state().early.get_or_insert(early);
         let mut failures = Vec::new();
         for part in 0..self.parts.len() {
             if let Some(outcome) = self.abandon(part) {
-                let status = Status::deadline_exceeded(match outcome {
-                    Outcome::NotSent => "not written before the deadline",
-                    _ if self.kind == Kind::OneWay => "not wholly written before the deadline",
-                    _ => "no answer before the deadline",
-                });
+                let status = early.status(outcome, self.kind);
                 failures.push((part, self.channel(part).error(outcome, status)));
             }
         }
+        let at = self.time();
         let mut state = self.state();
         // A part whose reply is on its way here records that itself.
         state.open -= failures.len().min(state.open);
@@ -294,14 +384,15 @@ impl Call {
             .extend(failures.into_iter().map(|(part, error)| Event {
                 part,
                 what: What::Failed(error),
+                at,
             }));
         Self::wake(state);
     }
 
     /// All parts are queued. Where the deadline passed meanwhile it found some of them not begun.
     pub(crate) fn settle_deadline(&self) {
-        if self.is_expired() {
-            self.expire();
+        if let Some(early) = self.early() {
+            self.end_early(early);
         }
     }
 
@@ -426,18 +517,25 @@ impl Call {
     }
 
     fn record(&self, part: usize, what: What, last: bool) {
+        let at = self.time();
         let mut state = self.state();
         match &what {
             What::Reply(_) => {
-                if self.kind == Kind::Streamed {
-                    state.make_room(part);
+                if self.kind == Kind::Streamed && state.is_full(part, self.unread.limit) {
+                    match self.unread.overflow {
+                        Overflow::DropOldest => state.drop_oldest(part),
+                        Overflow::FailNode => {
+                            drop(state);
+                            return self.overflow(part);
+                        }
+                    }
                 }
                 state.unread += 1;
             }
             What::Failed(_) => state.failures += 1,
             What::Ended => {}
         }
-        state.events.push_back(Event { part, what });
+        state.events.push_back(Event { part, what, at });
         // After the deadline nothing is open.
         state.open -= usize::from(last).min(state.open);
         let ended = state.open == 0;
@@ -445,6 +543,25 @@ impl Call {
         if ended {
             self.unregister();
         }
+    }
+
+    /// A node sent more replies than may wait, to a caller that must not miss one.
+    fn overflow(&self, part: usize) {
+        if let Some(outcome) = self.abandon(part) {
+            let status = Status::resource_exhausted(format!(
+                "more than {} replies of the node were not taken (see QuorumCall::unread_replies)",
+                self.unread.limit
+            ));
+            let error = self.channel(part).error(outcome, status);
+            self.record(part, What::Failed(error), true);
+        }
+    }
+
+    fn time(&self) -> Option<Instant> {
+        // All pools of a call have one clock, or their times could not be compared.
+        self.timed
+            .then(|| self.targets.pools().first().map(|pool| pool.clock.now()))
+            .flatten()
     }
 
     fn wake(mut state: MutexGuard<'_, State>) {
@@ -465,16 +582,26 @@ impl Call {
 }
 
 impl State {
-    /// A call whose replies nobody takes must not grow: the node's oldest reply makes room for its
-    /// newest.
-    fn make_room(&mut self, part: usize) {
-        if self.unread < UNREAD_PER_NODE {
-            return;
-        }
-        let is_reply = |event: &Event| event.part == part && matches!(event.what, What::Reply(_));
-        if self.events.iter().filter(|event| is_reply(event)).count() >= UNREAD_PER_NODE
-            && let Some(oldest) = self.events.iter().position(is_reply)
-        {
+    fn pop(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.unread -= usize::from(matches!(event.what, What::Reply(_)));
+        Some(event)
+    }
+
+    /// Whether as many replies of the node as may wait do: a call whose replies nobody takes must not
+    /// grow.
+    fn is_full(&self, part: usize, limit: usize) -> bool {
+        self.unread >= limit
+            && self
+                .events
+                .iter()
+                .filter(|event| event.is_reply_of(part))
+                .count()
+                >= limit
+    }
+
+    fn drop_oldest(&mut self, part: usize) {
+        if let Some(oldest) = self.events.iter().position(|event| event.is_reply_of(part)) {
             self.events.remove(oldest);
             self.unread -= 1;
         }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Configuration, ConfigurationError, Members, NodeId, file};
+use crate::call::{ClientInterceptor, Interceptors};
 use crate::connection::{Pool, Settings};
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, SystemClock, Tcp, Transport, bounded};
@@ -13,6 +14,7 @@ pub struct ConfigurationBuilder {
     nodes: Vec<(Option<NodeId>, String)>,
     settings: Settings,
     metadata: Metadata,
+    interceptors: Interceptors,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     /// The first mistake, told by `connect`.
@@ -25,6 +27,7 @@ impl ConfigurationBuilder {
             nodes: Vec::new(),
             settings: Settings::default(),
             metadata: Metadata::new(),
+            interceptors: Interceptors::default(),
             transport: Arc::new(Tcp),
             clock: Arc::new(SystemClock),
             error: None,
@@ -68,6 +71,13 @@ impl ConfigurationBuilder {
             self.error
                 .get_or_insert(ConfigurationError::Metadata(status));
         }
+        self
+    }
+
+    /// Adds an interceptor, which sees every call to these nodes, whatever the client. It comes after
+    /// those that were added before, and after those of the client.
+    pub fn interceptor(mut self, interceptor: impl ClientInterceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
         self
     }
 
@@ -159,7 +169,13 @@ impl ConfigurationBuilder {
     }
 
     pub(crate) fn pool(self) -> Arc<Pool> {
-        Pool::new(self.settings, self.metadata, self.clock, self.transport)
+        Pool::new(
+            self.settings,
+            self.metadata,
+            self.interceptors,
+            self.clock,
+            self.transport,
+        )
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Settings;
 use super::table::{MessageIds, Table, TooManyCalls};
-use crate::call::Call;
+use crate::call::{Call, Early, Interceptors};
 use crate::configuration::Members;
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
@@ -22,6 +22,8 @@ static PROCESS_IDS: MessageIds = MessageIds::new();
 pub(crate) struct Pool {
     pub(crate) settings: Settings,
     pub(crate) metadata: Metadata,
+    /// Those of every call to one of the pool's nodes.
+    pub(crate) interceptors: Interceptors,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) calls: Table<Call>,
@@ -45,6 +47,7 @@ impl Pool {
     pub(crate) fn new(
         settings: Settings,
         metadata: Metadata,
+        interceptors: Interceptors,
         clock: Arc<dyn Clock>,
         transport: Arc<dyn Transport>,
     ) -> Arc<Self> {
@@ -57,6 +60,7 @@ impl Pool {
             calls: Table::new(settings.max_calls),
             settings,
             metadata,
+            interceptors,
             clock,
             transport,
             state_changed: Arc::default(),
@@ -190,7 +194,7 @@ fn sweep_once(pool: &Weak<Pool>) -> Option<Option<Instant>> {
     pool.sweeper.next.store(NEVER, Ordering::SeqCst);
     let (expired, next) = pool.calls.expire(pool.clock.now());
     for call in expired {
-        call.expire();
+        call.end_early(Early::Deadline);
     }
     if let Some(next) = next {
         let nanos = pool.sweeper.nanos(next);

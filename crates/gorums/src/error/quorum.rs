@@ -15,6 +15,8 @@ pub enum QuorumErrorKind {
     NoQuorum,
     /// The call's timeout or deadline passed first.
     Deadline,
+    /// The call was [cancelled](crate::QuorumCall::cancelled_by) first.
+    Cancelled,
     /// A one-way call could not be handed to every node.
     SendFailure,
     /// The configuration's connections were closed.
@@ -22,11 +24,16 @@ pub enum QuorumErrorKind {
     /// No set of replies could ever be a quorum: a threshold of zero or above the number of nodes,
     /// or a rule that needs a node that was left out. Nothing was sent.
     Impossible,
+    /// [`decide`](crate::QuorumCall::decide) was called without a quorum function. Nothing was sent.
+    NoQuorumFunction,
 }
 
 /// A failed call on a configuration: why, and what happened at each node.
 ///
-/// Its text is a head line and one line for each node that failed. One pointer wide.
+/// Its text is a head line and one line for each node that failed, for the first 16 of them and cut
+/// at 156 characters, so that nine nodes fit on a screen; [`failures`](Self::failures) has all of it.
+/// One pointer wide.
+#[derive(Clone)]
 pub struct QuorumError(Box<QuorumFailure>);
 
 /// The contents of a [`QuorumError`], for the calls that make one.
@@ -119,42 +126,68 @@ impl fmt::Display for QuorumError {
             one_way,
         } = &*self.0;
         let needed = needed.map_or(String::new(), |needed| format!(", {needed} needed"));
+        let so_far = if *one_way {
+            format!("sent to {replies} of {nodes} nodes")
+        } else {
+            format!("{replies} of {nodes} nodes answered{needed}")
+        };
         match kind {
-            QuorumErrorKind::Incomplete => write!(
-                f,
-                "{method}: a quorum is out of reach: {replies} of {nodes} nodes answered{needed}"
-            ),
-            QuorumErrorKind::NoQuorum => write!(
-                f,
-                "{method}: no quorum among the replies: {replies} of {nodes} nodes answered{needed}"
-            ),
-            QuorumErrorKind::Deadline if *one_way => {
-                write!(
-                    f,
-                    "{method}: deadline exceeded: sent to {replies} of {nodes} nodes"
-                )
+            QuorumErrorKind::Incomplete => {
+                write!(f, "{method}: a quorum is out of reach: {so_far}")
             }
-            QuorumErrorKind::Deadline => write!(
-                f,
-                "{method}: deadline exceeded: {replies} of {nodes} nodes answered{needed}"
-            ),
-            QuorumErrorKind::SendFailure => {
-                write!(f, "{method}: sent to {replies} of {nodes} nodes")
+            QuorumErrorKind::NoQuorum => {
+                write!(f, "{method}: no quorum among the replies: {so_far}")
             }
-            QuorumErrorKind::Closed => write!(
+            QuorumErrorKind::Deadline => {
+                write!(f, "{method}: deadline exceeded: {so_far}")
+            }
+            QuorumErrorKind::Cancelled => write!(f, "{method}: cancelled: {so_far}"),
+            QuorumErrorKind::SendFailure => write!(f, "{method}: {so_far}"),
+            QuorumErrorKind::Closed => {
+                write!(f, "{method}: the configuration is closed: {so_far}")
+            }
+            QuorumErrorKind::NoQuorumFunction => write!(
                 f,
-                "{method}: the configuration is closed: {replies} of {nodes} nodes answered{needed}"
+                "{method}: no quorum function is set: pass one to `judge`, on the call or among the client's defaults"
             ),
             QuorumErrorKind::Impossible => write!(
                 f,
                 "{method}: no quorum is possible in this configuration of {nodes} nodes{needed}"
             ),
         }?;
-        for failure in failures {
-            write!(f, "\n  {failure}")?;
+        for failure in failures.iter().take(LINES) {
+            write!(f, "\n  {}", one_line(&failure.to_string()))?;
         }
-        Ok(())
+        match failures.len().saturating_sub(LINES) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more nodes"),
+        }
     }
+}
+
+/// The text names so many nodes.
+const LINES: usize = 16;
+
+/// So many characters of a failure: two lines on a terminal of 80 columns, with the margin.
+const WIDTH: usize = 156;
+
+/// A node's message may have lines of its own, and any length.
+fn one_line(text: &str) -> String {
+    let mut words = text.split_whitespace();
+    let mut line = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        line.push(' ');
+        line.push_str(word);
+    }
+    if let Some((cut, _)) = line.char_indices().nth(WIDTH) {
+        let end = line
+            .char_indices()
+            .nth(WIDTH - 1)
+            .map_or(cut, |(end, _)| end);
+        line.truncate(end);
+        line.push('…');
+    }
+    line
 }
 
 impl Error for QuorumError {
@@ -172,12 +205,78 @@ impl From<QuorumError> for Status {
     fn from(error: QuorumError) -> Self {
         let code = match error.kind() {
             QuorumErrorKind::Deadline => Code::DeadlineExceeded,
+            QuorumErrorKind::Cancelled => Code::Cancelled,
             QuorumErrorKind::NoQuorum => Code::Aborted,
-            QuorumErrorKind::Impossible => Code::FailedPrecondition,
+            QuorumErrorKind::Impossible | QuorumErrorKind::NoQuorumFunction => {
+                Code::FailedPrecondition
+            }
             QuorumErrorKind::Incomplete
             | QuorumErrorKind::SendFailure
             | QuorumErrorKind::Closed => Code::Unavailable,
         };
         Status::new(code, error.to_string()).with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Outcome;
+
+    fn failed(nodes: u32, message: &str) -> QuorumError {
+        let failure = |id: u32| {
+            NodeError::new(
+                NodeId::from(id),
+                format!("replica-{id}.example.org:8080").into(),
+                Outcome::Unknown,
+                Status::unavailable(message).with_source(std::io::Error::other("cable")),
+            )
+        };
+        QuorumError::from(QuorumFailure {
+            kind: QuorumErrorKind::Incomplete,
+            method: "proto.Storage.ReadQC",
+            nodes: nodes as usize,
+            needed: Some(nodes as usize / 2 + 1),
+            replies: 0,
+            failures: (1..=nodes).map(failure).collect(),
+            one_way: false,
+        })
+    }
+
+    #[test]
+    fn nine_nodes_fit_on_a_screen_whatever_they_say() {
+        let long = "stack backtrace:\n".repeat(1000);
+        let text = failed(9, &long).to_string();
+        let rows: usize = text
+            .lines()
+            .map(|line| line.chars().count().div_ceil(80))
+            .sum();
+        assert!(rows <= 24, "{rows} rows");
+        for id in 1..=9 {
+            assert!(
+                text.contains(&format!("node {id} (replica-{id}.example.org:8080)")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn many_nodes_are_counted_and_all_can_be_asked_for() {
+        let error = failed(100, "gone");
+        let text = error.to_string();
+        assert_eq!(text.lines().count(), 18, "{text}");
+        assert!(text.ends_with("and 84 more nodes"), "{text}");
+        assert_eq!(error.failures().len(), 100);
+    }
+
+    #[test]
+    fn the_cause_can_be_followed_to_its_end() {
+        let error = failed(3, "gone");
+        let node = error.source().expect("a node failed");
+        assert!(node.is::<NodeError>());
+        let status = node.source().expect("with a status");
+        assert!(status.is::<Status>());
+        let cause = status.source().expect("that has a cause");
+        assert_eq!(cause.to_string(), "cable");
     }
 }

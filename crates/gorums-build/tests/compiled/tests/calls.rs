@@ -128,3 +128,39 @@ async fn well_known_types_work_and_default_stubs_answer() {
     assert!(ticks.next().await.is_none());
     clock.reset(()).await.expect("handed over");
 }
+
+#[tokio::test]
+async fn a_client_sets_defaults_for_each_method_once() {
+    let all = serve().await;
+    let store = store_client::StoreClient::new(&all)
+        .with_get_defaults(|call| {
+            call.judge(|key, replies| {
+                let (_, version) = replies.latest()?;
+                Some(key::Version {
+                    number: version.number * 10 + key.name.len() as u64,
+                })
+            })
+        })
+        .with_put_defaults(|call| call.timeout(std::time::Duration::ZERO));
+    let key = Key {
+        name: "four".to_owned(),
+    };
+    // The client made from it has them too.
+    for store in [&store, &store.on(&all[0])] {
+        let decided = store.get(key.clone()).decide().await.expect("up");
+        assert_eq!(decided.number, 44);
+    }
+    let entry = Entry {
+        key,
+        value: Some(vec![0; 3]),
+    };
+    let error = store
+        .put(&all[0], entry.clone())
+        .await
+        .expect_err("no time");
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    // The call has the last word.
+    let long = std::time::Duration::from_secs(3600);
+    let receipt = store.put(&all[0], entry).timeout(long).await.expect("up");
+    assert_eq!(receipt.number, Some(3));
+}

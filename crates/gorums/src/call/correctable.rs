@@ -1,0 +1,328 @@
+use std::fmt;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::collect::{Collector, Step};
+use super::replies::Replies;
+use super::state::Interest;
+use crate::error::{QuorumError, QuorumErrorKind};
+
+/// A call whose answer gets better as more replies come (Guerraoui, Pavlovic and Seredinschi,
+/// "Incremental Consistency Guarantees for Replicated Objects", OSDI 2016).
+///
+/// Each answer has a *level*, and a later answer never has a lower one: an answer that would is
+/// passed over. With [`correctable`](crate::QuorumCall::correctable) the level is the number of
+/// distinct nodes that have answered and the value is the reply that came last; with
+/// [`correctable_fn`](crate::QuorumCall::correctable_fn) a function makes both of the replies. The
+/// call is done when its level is reached or its function says so, and fails when nothing more can
+/// come before that: every node has failed or, where the peer announces the end of a streamed reply,
+/// has ended. A server of the Go library never announces that, so give calls to one a deadline.
+///
+/// The replies are taken and judged on the task that awaits one of its functions; in between they
+/// wait, as [`unread_replies`](crate::QuorumCall::unread_replies) says. All futures of its functions
+/// may be dropped without losing an answer. Dropping the correctable gives the call up.
+#[must_use = "dropping it gives the call up"]
+pub struct Correctable<T> {
+    state: State<T>,
+    latest: Option<Answer<T>>,
+}
+
+/// An answer of a [`Correctable`].
+#[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Correction<'a, T> {
+    /// The answer.
+    pub value: &'a T,
+    /// How good it is.
+    pub level: usize,
+    /// Whether it is the last one.
+    pub done: bool,
+}
+
+impl<T> Clone for Correction<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Correction<'_, T> {}
+
+enum State<T> {
+    Open(Box<dyn Source<T>>),
+    Done,
+    Failed {
+        error: QuorumError,
+        /// [`Correctable::changed`] has told it.
+        told: bool,
+    },
+}
+
+struct Answer<T> {
+    value: T,
+    level: usize,
+}
+
+impl<T> Correctable<T> {
+    pub(crate) fn new(source: Result<Box<dyn Source<T>>, QuorumError>) -> Self {
+        Self {
+            state: match source {
+                Ok(source) => State::Open(source),
+                Err(error) => State::Failed { error, told: false },
+            },
+            latest: None,
+        }
+    }
+
+    /// The best answer so far, what has arrived by now included; none before the first. Never waits,
+    /// and stays after the call is done or has failed.
+    pub fn latest(&mut self) -> Option<Correction<'_, T>> {
+        while let State::Open(source) = &mut self.state
+            && let Some(change) = source.try_change()
+        {
+            self.apply(change);
+        }
+        self.correction()
+    }
+
+    /// The level of the best answer that was seen by one of the other functions; none before the
+    /// first.
+    #[must_use]
+    pub fn level(&self) -> Option<usize> {
+        self.latest.as_ref().map(|answer| answer.level)
+    }
+
+    /// Whether the last answer was seen, or the failure of the call.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        !matches!(self.state, State::Open(_))
+    }
+
+    /// Waits for an answer of this level, or for the last one if the call is done below it. Ready at
+    /// once where that has happened, also long after the call is done.
+    ///
+    /// # Errors
+    /// The call failed before this level was reached.
+    pub async fn reached(&mut self, level: usize) -> Result<Correction<'_, T>, QuorumError> {
+        while self.level().is_none_or(|reached| reached < level) {
+            match &mut self.state {
+                State::Open(source) => {
+                    let change = poll_fn(|cx| source.poll_change(cx)).await;
+                    self.apply(change);
+                }
+                State::Done => break,
+                State::Failed { error, .. } => return Err(error.clone()),
+            }
+        }
+        Ok(self
+            .correction()
+            .expect("a level is reached, and a call is done, by an answer"))
+    }
+
+    /// Waits for the next answer, each one in turn; none when the last answer, or the failure, has
+    /// been told. What [`latest`](Self::latest) or [`reached`](Self::reached) have passed over is not
+    /// told again.
+    pub async fn changed(&mut self) -> Option<Result<Correction<'_, T>, QuorumError>> {
+        loop {
+            match &mut self.state {
+                State::Open(source) => {
+                    let change = poll_fn(|cx| source.poll_change(cx)).await;
+                    if self.apply(change) {
+                        return self.correction().map(Ok);
+                    }
+                }
+                State::Done => return None,
+                State::Failed { error, told } => {
+                    return (!std::mem::replace(told, true)).then(|| Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Waits for the last answer.
+    ///
+    /// # Errors
+    /// The call failed. To have the answers that it had before, use [`changed`](Self::changed) and
+    /// [`latest`](Self::latest).
+    pub async fn done(mut self) -> Result<T, QuorumError> {
+        loop {
+            match &mut self.state {
+                State::Open(source) => {
+                    let change = poll_fn(|cx| source.poll_change(cx)).await;
+                    self.apply(change);
+                }
+                State::Done => {
+                    let answer = self.latest.expect("a call is done by an answer");
+                    return Ok(answer.value);
+                }
+                State::Failed { error, .. } => return Err(error.clone()),
+            }
+        }
+    }
+
+    fn correction(&self) -> Option<Correction<'_, T>> {
+        self.latest.as_ref().map(|answer| Correction {
+            value: &answer.value,
+            level: answer.level,
+            done: matches!(self.state, State::Done),
+        })
+    }
+
+    /// True for a new answer.
+    fn apply(&mut self, change: Change<T>) -> bool {
+        match change {
+            Change::Better { value, level, done } => {
+                let better = done || self.level().is_none_or(|reached| reached <= level);
+                if better {
+                    self.latest = Some(Answer { value, level });
+                }
+                if done {
+                    self.state = State::Done;
+                }
+                better
+            }
+            Change::Failed(error) => {
+                self.state = State::Failed { error, told: false };
+                false
+            }
+        }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Correctable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Correctable")
+            .field("latest", &self.correction())
+            .field("is_done", &self.is_done())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the answers come from.
+pub(crate) trait Source<T>: Send {
+    /// The next answer, or that there is none.
+    fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change<T>>;
+
+    /// The next answer, if it is here.
+    fn try_change(&mut self) -> Option<Change<T>>;
+}
+
+pub(crate) enum Change<T> {
+    Better { value: T, level: usize, done: bool },
+    Failed(QuorumError),
+}
+
+/// Makes answers of the replies of a call, one step at a time.
+pub(crate) trait Judge<Resp, T>: Send {
+    /// A reply came. None if it makes no answer.
+    fn reply(
+        &mut self,
+        collector: &mut Collector<Resp>,
+        part: usize,
+        payload: &Bytes,
+    ) -> Option<(T, usize, bool)>;
+
+    /// Why the call cannot be done any more; none while it can.
+    fn hopeless(&self, collector: &Collector<Resp>, ended: bool) -> Option<QuorumErrorKind>;
+}
+
+pub(crate) struct Judged<Resp, J> {
+    pub(crate) collector: Collector<Resp>,
+    pub(crate) judge: J,
+}
+
+impl<Resp: Message + Default, J> Judged<Resp, J> {
+    fn step<T>(&mut self, step: Step) -> Option<Change<T>>
+    where
+        J: Judge<Resp, T>,
+    {
+        let Self { collector, judge } = self;
+        let ended = matches!(step, Step::End);
+        if let Step::Reply(part, payload) = step
+            && let Some((value, level, done)) = judge.reply(collector, part, &payload)
+        {
+            if done {
+                collector.complete();
+            }
+            return Some(Change::Better { value, level, done });
+        }
+        let kind = judge.hopeless(collector, ended)?;
+        Some(Change::Failed(collector.error(kind)))
+    }
+}
+
+impl<T, Resp: Message + Default, J: Judge<Resp, T>> Source<T> for Judged<Resp, J> {
+    fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change<T>> {
+        loop {
+            let Poll::Ready(step) = self.collector.poll_step(cx, |_| Interest::ALL) else {
+                return Poll::Pending;
+            };
+            if let Some(change) = self.step(step) {
+                return Poll::Ready(change);
+            }
+        }
+    }
+
+    fn try_change(&mut self) -> Option<Change<T>> {
+        while let Some(step) = self.collector.try_step() {
+            if let Some(change) = self.step(step) {
+                return Some(change);
+            }
+        }
+        None
+    }
+}
+
+/// The level is the number of nodes that have answered.
+pub(crate) struct Nodes {
+    pub(crate) needed: usize,
+}
+
+impl<Resp: Message + Default> Judge<Resp, Resp> for Nodes {
+    fn reply(
+        &mut self,
+        collector: &mut Collector<Resp>,
+        part: usize,
+        payload: &Bytes,
+    ) -> Option<(Resp, usize, bool)> {
+        let reply = collector.take(part, payload)?;
+        let level = collector.answered().len();
+        Some((reply, level, level >= self.needed))
+    }
+
+    fn hopeless(&self, collector: &Collector<Resp>, ended: bool) -> Option<QuorumErrorKind> {
+        let possible = collector.can_answer().len();
+        (ended || possible < self.needed).then_some(QuorumErrorKind::Incomplete)
+    }
+}
+
+/// A function says what the replies so far are worth.
+pub(crate) struct ByFunction<Req, Resp, F> {
+    pub(crate) request: Req,
+    pub(crate) replies: Replies<Resp>,
+    pub(crate) f: F,
+}
+
+impl<T, Req, Resp, F> Judge<Resp, T> for ByFunction<Req, Resp, F>
+where
+    Req: Send,
+    Resp: Message + Default,
+    F: FnMut(&Req, &mut Replies<Resp>) -> (T, usize, bool) + Send,
+{
+    fn reply(
+        &mut self,
+        collector: &mut Collector<Resp>,
+        part: usize,
+        payload: &Bytes,
+    ) -> Option<(T, usize, bool)> {
+        let reply = collector.take(part, payload)?;
+        self.replies.insert(part, reply);
+        Some((self.f)(&self.request, &mut self.replies))
+    }
+
+    fn hopeless(&self, _: &Collector<Resp>, ended: bool) -> Option<QuorumErrorKind> {
+        ended.then_some(QuorumErrorKind::NoQuorum)
+    }
+}
