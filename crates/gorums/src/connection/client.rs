@@ -549,6 +549,11 @@ fn deliver(channel: &Arc<Channel>, incoming: &Incoming, now: Instant) -> Result<
     let Some(part) = call.targets().position_of(channel) else {
         return Ok(());
     };
+    if let Some(excess) = &envelope.excess {
+        let status = Status::resource_exhausted(format!("the reply has {excess}"));
+        call.unreadable(part, status);
+        return Ok(());
+    }
     match envelope.control {
         Control::Unknown | Control::Cancel => {}
         Control::End => call.ended(part, envelope.status),
