@@ -19,7 +19,7 @@ use super::reply_queue::{Answer, ReplyQueue};
 use crate::connection::keep_alive::{Action, KeepAlive};
 use crate::error::{Code, Status};
 use crate::metadata::Metadata;
-use crate::runtime::{BoxFuture, BoxIo, Clock};
+use crate::runtime::{BoxFuture, BoxIo, Clock, FairIo};
 use crate::wire::{
     Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, H2Settings,
     Incoming as Frame, NODE_ID, PATH, SERVER_INITIATED, is_grpc, peek_id, response_head, trailers,
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     let clock = Arc::clone(&settings.clock);
     let timeout = clock.sleep_until(clock.now() + settings.stream_timeout);
     let builder = H2Settings::server();
-    let handshake = builder.handshake::<BoxIo, Batch>(io);
+    let handshake = builder.handshake::<FairIo, Batch>(FairIo::new(io));
     let mut h2 = tokio::select! {
         biased;
         h2 = handshake => match h2 {
@@ -113,7 +113,7 @@ pub(crate) async fn serve(
 struct Served {
     settings: Arc<ConnectionSettings>,
     peer_addr: Option<SocketAddr>,
-    h2: Connection<BoxIo, Batch>,
+    h2: Connection<FairIo, Batch>,
     stream: Option<NodeStream>,
     ping_pong: Option<PingPong>,
     keep_alive: KeepAlive,
