@@ -89,11 +89,11 @@ fn a_request_that_waits_counts_with_all_that_came_in_its_frame() {
 }
 
 #[test]
-fn frames_of_one_byte_that_wait_take_bounded_memory() {
-    let test = "memory::frames_of_one_byte_that_wait_take_bounded_memory";
+fn frames_of_four_bytes_that_wait_take_bounded_memory() {
+    let test = "memory::frames_of_four_bytes_that_wait_take_bounded_memory";
     attacked(test, 64 * MIB, async |mut foe| {
         let message = envelope(1, ECHO, 1).framed();
-        let bytes: Vec<u8> = message.iter().flat_map(|byte| data(&[*byte])).collect();
+        let bytes: Vec<u8> = message.chunks(4).flat_map(data).collect();
         let mut sent = 0;
         while foe.may_send(message.len()).await {
             foe.send_frames(&bytes, message.len()).await;
