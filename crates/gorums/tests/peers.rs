@@ -1426,11 +1426,13 @@ async fn a_server_that_refuses_the_stream_is_quoted() {
     };
     let grpc = ("content-type", "application/grpc");
     for (head, code, says) in [
-        (head(404, &[]), Code::Unavailable, "404"),
+        (head(404, &[]), Code::Unimplemented, "404"),
+        (head(401, &[]), Code::Unauthenticated, "401"),
         (head(503, &[grpc]), Code::Unavailable, "503"),
+        (head(200, &[]), Code::Unknown, "not gRPC"),
         (
             head(200, &[("content-type", "text/html")]),
-            Code::Unavailable,
+            Code::Unknown,
             "not gRPC",
         ),
         (

@@ -17,7 +17,7 @@ use super::reconnect::Reconnect;
 use super::{Channel, OutMessage, Ticket};
 use crate::configuration::NodeState;
 use crate::error::Status;
-use crate::runtime::{BoxFuture, BoxIo};
+use crate::runtime::{BoxFuture, FairIo};
 use crate::wire::{
     BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, H2Settings,
     Incoming, SERVER_INITIATED, check_response_head, encode_control, encode_status, peek_id,
@@ -176,7 +176,7 @@ async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
         .await
         .map_err(|error| unavailable(&error).with_source(error))?;
     let (send_request, mut connection) = H2Settings::client()
-        .handshake::<BoxIo, Batch>(io)
+        .handshake::<FairIo, Batch>(FairIo::new(io))
         .await
         .map_err(|error| h2_status(&error))?;
     let mut send_request = send_request
@@ -214,7 +214,7 @@ async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
 
 /// An open stream.
 struct Connected {
-    connection: Connection<BoxIo, Batch>,
+    connection: Connection<FairIo, Batch>,
     send: SendStream<Batch>,
     head: Option<ResponseFuture>,
     recv: Option<RecvStream>,
@@ -549,6 +549,11 @@ fn deliver(channel: &Arc<Channel>, incoming: &Incoming, now: Instant) -> Result<
     let Some(part) = call.targets().position_of(channel) else {
         return Ok(());
     };
+    if let Some(excess) = &envelope.excess {
+        let status = Status::resource_exhausted(format!("the reply has {excess}"));
+        call.unreadable(part, status);
+        return Ok(());
+    }
     match envelope.control {
         Control::Unknown | Control::Cancel => {}
         Control::End => call.ended(part, envelope.status),

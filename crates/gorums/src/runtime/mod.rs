@@ -7,6 +7,7 @@
 //! of randomness or another socket.
 
 mod clock;
+mod fair_io;
 mod monitor;
 mod tcp;
 mod transport;
@@ -16,6 +17,7 @@ use std::pin::Pin;
 pub use clock::{Clock, SystemClock};
 
 pub(crate) use clock::bounded;
+pub(crate) use fair_io::FairIo;
 pub use tcp::{Tcp, TcpAcceptor};
 pub use transport::{BoxIo, Io, Listener, Transport};
 

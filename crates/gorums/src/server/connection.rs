@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Method, Request as HttpRequest, Response, StatusCode};
@@ -19,10 +19,10 @@ use super::reply_queue::{Answer, ReplyQueue};
 use crate::connection::keep_alive::{Action, KeepAlive};
 use crate::error::{Code, Status};
 use crate::metadata::Metadata;
-use crate::runtime::{BoxFuture, BoxIo, Clock};
+use crate::runtime::{BoxFuture, BoxIo, Clock, FairIo};
 use crate::wire::{
     Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, H2Settings,
-    Incoming as Frame, NODE_ID, PATH, SERVER_INITIATED, peek_id, response_head, trailers,
+    Incoming as Frame, NODE_ID, PATH, SERVER_INITIATED, is_grpc, peek_id, response_head, trailers,
     trailers_only,
 };
 
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     let clock = Arc::clone(&settings.clock);
     let timeout = clock.sleep_until(clock.now() + settings.stream_timeout);
     let builder = H2Settings::server();
-    let handshake = builder.handshake::<BoxIo, Batch>(io);
+    let handshake = builder.handshake::<FairIo, Batch>(FairIo::new(io));
     let mut h2 = tokio::select! {
         biased;
         h2 = handshake => match h2 {
@@ -113,7 +113,7 @@ pub(crate) async fn serve(
 struct Served {
     settings: Arc<ConnectionSettings>,
     peer_addr: Option<SocketAddr>,
-    h2: Connection<BoxIo, Batch>,
+    h2: Connection<FairIo, Batch>,
     stream: Option<NodeStream>,
     ping_pong: Option<PingPong>,
     keep_alive: KeepAlive,
@@ -306,6 +306,12 @@ impl Served {
             send,
             decoder: Decoder::new(self.settings.max_decoding),
             unreleased: 0,
+            unread: BytesMut::new(),
+            input_ended: None,
+            chunk_left: 0,
+            carried: 0,
+            has_request: false,
+            answers_wait: false,
             paused: false,
             read_all: false,
             has_node_id: head.headers.contains_key(NODE_ID),
@@ -322,16 +328,7 @@ impl Served {
 
     /// What is wrong with a request, as the whole reply to it.
     fn refusal(&self, request: &HttpRequest<RecvStream>) -> Option<Response<()>> {
-        let is_grpc = request
-            .headers()
-            .get(http::header::CONTENT_TYPE)
-            .is_some_and(|value| {
-                let value = value.as_bytes();
-                value == b"application/grpc"
-                    || value.starts_with(b"application/grpc+proto")
-                    || value.starts_with(b"application/grpc;")
-            });
-        if request.method() != Method::POST || !is_grpc {
+        if request.method() != Method::POST || !is_grpc(request.headers()) {
             let mut response = Response::new(());
             *response.status_mut() = if request.method() != Method::POST {
                 StatusCode::METHOD_NOT_ALLOWED
@@ -374,6 +371,20 @@ struct NodeStream {
     decoder: Decoder,
     /// Bytes of the current chunk that the client may not send anew yet.
     unreleased: usize,
+    /// What came while reading paused. `h2` would keep each frame in the buffer that it was read
+    /// into, and a peer may make these many and large.
+    unread: BytesMut,
+    /// How the client's side ended while reading paused.
+    input_ended: Option<Result<(), ()>>,
+    /// How much of the current chunk is in no request so far.
+    chunk_left: usize,
+    /// What such chunks of which requests were made had besides. A request keeps the whole chunk, so
+    /// this counts as well, with the next request.
+    carried: usize,
+    /// A request keeps the current chunk.
+    has_request: bool,
+    /// The I/O task has answered requests itself, and the queue of replies is full.
+    answers_wait: bool,
     /// The lane has enough to do: nothing is read before it has worked some of it off.
     paused: bool,
     /// The connection has ended: what came is read whatever the lane has to do.
@@ -400,15 +411,17 @@ impl NodeStream {
         let status = loop {
             match self.read_chunk(settings) {
                 Ok(true) => {}
-                Ok(false) => break None,
+                Ok(false) => {
+                    heard |= self.keep_unread(cx);
+                    break None;
+                }
                 Err(status) => break Some(status),
             }
             match self.poll_chunk(cx) {
                 Poll::Pending => break None,
                 Poll::Ready(Ok(Some(chunk))) => {
                     heard = true;
-                    self.unreleased = chunk.len();
-                    self.decoder.push(chunk);
+                    self.take_chunk(chunk);
                 }
                 Poll::Ready(Ok(None)) => {
                     // Half-closed: what was asked is still answered.
@@ -457,7 +470,37 @@ impl NodeStream {
         Poll::Ready(())
     }
 
+    /// Takes what has come out of `h2`'s hands while reading is paused. What is kept is bounded by
+    /// the window: none of it may be sent anew before it has been read.
+    fn keep_unread(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut heard = false;
+        while self.input_ended.is_none() {
+            match self.poll_chunk(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(Some(chunk))) => {
+                    heard = true;
+                    self.unread.extend_from_slice(&chunk);
+                }
+                Poll::Ready(Ok(None)) => self.input_ended = Some(Ok(())),
+                Poll::Ready(Err(())) => self.input_ended = Some(Err(())),
+            }
+        }
+        heard
+    }
+
+    fn take_chunk(&mut self, chunk: Bytes) {
+        if std::mem::take(&mut self.has_request) {
+            self.carried += self.chunk_left;
+        }
+        self.chunk_left = chunk.len();
+        self.unreleased = chunk.len();
+        self.decoder.push(chunk);
+    }
+
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ()>> {
+        if let Some(ended) = self.input_ended.take() {
+            return Poll::Ready(ended.map(|()| None));
+        }
         let Some(recv) = &mut self.recv else {
             return Poll::Pending;
         };
@@ -479,6 +522,7 @@ impl NodeStream {
         }
         let limit = settings.max_waiting_bytes;
         let at_the_lane = self.lane.waiting_bytes();
+        self.answers_wait = self.answers_wait && self.replies.is_full();
         loop {
             // Several frames may have come at once, of which the lane has nothing yet.
             let waiting = at_the_lane + self.read_bytes;
@@ -492,21 +536,32 @@ impl NodeStream {
                 self.lane.wake_when_below(limit / 2);
                 return Ok(false);
             }
-            let Some(frame) = self.decoder.next()? else {
-                break;
-            };
-            if let Some(request) = self.read_frame(&frame, settings)? {
-                self.read_bytes += request.cost();
-                self.requests.push(request);
+            // The next batch of replies makes room, and this task takes it.
+            if self.answers_wait && !self.read_all {
+                return Ok(false);
             }
+            if let Some(frame) = self.decoder.next()? {
+                if let Some(mut request) = self.read_frame(&frame, settings)? {
+                    self.chunk_left = self.chunk_left.saturating_sub(request.size);
+                    request.size += std::mem::take(&mut self.carried);
+                    self.has_request = true;
+                    self.read_bytes += request.cost();
+                    self.requests.push(request);
+                }
+                continue;
+            }
+            if let Some(recv) = &mut self.recv {
+                let unreleased = std::mem::take(&mut self.unreleased);
+                recv.flow_control()
+                    .release_capacity(unreleased)
+                    .map_err(|error| Status::internal(error.to_string()))?;
+            }
+            if self.unread.is_empty() {
+                return Ok(true);
+            }
+            let unread = std::mem::take(&mut self.unread).freeze();
+            self.take_chunk(unread);
         }
-        if let Some(recv) = &mut self.recv {
-            let unreleased = std::mem::take(&mut self.unreleased);
-            recv.flow_control()
-                .release_capacity(unreleased)
-                .map_err(|error| Status::internal(error.to_string()))?;
-        }
-        Ok(true)
     }
 
     fn read_frame(
@@ -522,23 +577,17 @@ impl NodeStream {
                     "a request of {len} bytes exceeds the limit of {} (max_decoding_message_size)",
                     settings.max_decoding
                 ));
-                // A two-way request is answered. A one-way message cannot be, and is not lost in
-                // silence.
                 let (id, method) = peek_id(head).ok_or_else(|| status.clone())?;
-                if registry
-                    .get(method)
-                    .is_some_and(|entry| entry.kind == MethodKind::OneWay)
-                {
-                    return Err(status);
-                }
-                self.replies
-                    .push_unbounded(id, method, &Answer::Error(&status));
-                return Ok(None);
+                return self.reject(id, method, &status, registry);
             }
         };
         let envelope = Envelope::decode(frame).map_err(|error| {
             Status::internal(format!("a malformed message from the client: {error}"))
         })?;
+        if let Some(excess) = &envelope.excess {
+            let status = Status::resource_exhausted(format!("the request has {excess}"));
+            return self.reject(envelope.id, envelope.method, &status, registry);
+        }
         match envelope.control {
             Control::Message => {}
             Control::Cancel => {
@@ -553,6 +602,11 @@ impl NodeStream {
             return Ok(None);
         }
         let entry = registry.get(envelope.method).cloned();
+        // The name of a method that nobody registered is copied.
+        let name = match &entry {
+            Some(_) => 0,
+            None => envelope.method.len(),
+        };
         Ok(Some(Request {
             id: envelope.id,
             method: match &entry {
@@ -561,10 +615,31 @@ impl NodeStream {
             },
             entry,
             // A request that waits keeps its whole frame, whatever is in it.
-            size: frame.len() + ENTRY * envelope.metadata.len(),
+            size: frame.len() + name + ENTRY * envelope.metadata.len(),
             metadata: envelope.metadata(),
             payload: frame.slice_ref(envelope.payload),
         }))
+    }
+
+    /// Turns a request away that is not taken. A two-way request is answered. A one-way message
+    /// cannot be, and is not lost in silence: the stream ends.
+    fn reject(
+        &mut self,
+        id: u64,
+        method: &str,
+        status: &Status,
+        registry: &Registry,
+    ) -> Result<Option<Request>, Status> {
+        if registry
+            .get(method)
+            .is_some_and(|entry| entry.kind == MethodKind::OneWay)
+        {
+            return Err(status.clone());
+        }
+        self.replies
+            .push_unbounded(id, method, &Answer::Error(status));
+        self.answers_wait = self.replies.is_full();
+        Ok(None)
     }
 
     /// Reads no more; when all is answered, the trailers say this.
@@ -572,6 +647,8 @@ impl NodeStream {
         if self.ending.is_none() {
             self.ending = Some((code, message.to_owned()));
             self.recv = None;
+            self.unread = BytesMut::new();
+            self.input_ended = None;
             self.lane.finish();
         }
     }

@@ -95,14 +95,63 @@ struct State {
     /// run to run.
     moved: BTreeMap<u64, Vec<ServerCtx>>,
     running: usize,
-    /// Requests were cancelled before they started.
-    cancelled: Vec<u64>,
+    /// Whose callers may give up before they start.
+    unstarted: Unstarted,
     /// The I/O task wants to be woken when the waiting requests cost no more than this.
     wake_below: Option<usize>,
     /// No request comes any more.
     finished: bool,
     /// The connection ended.
     gone: bool,
+}
+
+/// The ids of the requests that wait, each with how many of them there are and how many of these
+/// were given up. Kept from the first cancellation on until none waits: most connections never pay
+/// for it, and looking through all that waits at each cancellation would let a client that sends
+/// nothing else take the thread.
+#[derive(Default)]
+struct Unstarted(Option<BTreeMap<u64, (usize, usize)>>);
+
+impl Unstarted {
+    fn add(&mut self, id: u64) {
+        if let Some(ids) = &mut self.0 {
+            ids.entry(id).or_default().0 += 1;
+        }
+    }
+
+    /// The caller of one more request with this id gave up, where there is one.
+    fn cancel(&mut self, id: u64, waiting: &VecDeque<Request>) {
+        if waiting.is_empty() {
+            return;
+        }
+        let ids = self.0.get_or_insert_with(|| {
+            let mut ids = BTreeMap::<_, (usize, usize)>::new();
+            for request in waiting {
+                ids.entry(request.id).or_default().0 += 1;
+            }
+            ids
+        });
+        if let Some((waiting, cancelled)) = ids.get_mut(&id) {
+            *cancelled = (*cancelled + 1).min(*waiting);
+        }
+    }
+
+    /// The first request with this id starts. True if its caller gave up.
+    fn remove(&mut self, id: u64) -> bool {
+        let Some(ids) = &mut self.0 else {
+            return false;
+        };
+        let Some((waiting, cancelled)) = ids.get_mut(&id) else {
+            return false;
+        };
+        let was_cancelled = *cancelled > 0;
+        *waiting -= 1;
+        *cancelled = cancelled.saturating_sub(1);
+        if *waiting == 0 {
+            ids.remove(&id);
+        }
+        was_cancelled
+    }
 }
 
 impl Lane {
@@ -155,6 +204,7 @@ impl Lane {
         let mut state = self.state();
         for request in requests.drain(..) {
             state.bytes += request.cost();
+            state.unstarted.add(request.id);
             state.waiting.push_back(request);
         }
         drop(state);
@@ -184,12 +234,13 @@ impl Lane {
             && *current == id
         {
             ctx.cancel();
-        } else if let Some(moved) = state.moved.get(&id) {
+        } else if let Some(moved) = state.moved.remove(&id) {
             moved.iter().for_each(ServerCtx::cancel);
-        } else if state.cancelled.len() < state.waiting.len()
-            && state.waiting.iter().any(|request| request.id == id)
-        {
-            state.cancelled.push(id);
+        } else {
+            let State {
+                unstarted, waiting, ..
+            } = &mut *state;
+            unstarted.cancel(id, waiting);
         }
     }
 
@@ -218,6 +269,7 @@ impl Lane {
         let mut state = self.state();
         state.bytes = 0;
         let waiting = std::mem::take(&mut state.waiting);
+        state.unstarted = Unstarted::default();
         drop(state);
         drop(waiting);
         self.disconnect();
@@ -259,11 +311,11 @@ impl Lane {
             Arc::clone(&self.info),
             permit.take(),
         );
-        let cancelled = state.cancelled.iter().position(|id| *id == request.id);
-        if let Some(position) = cancelled {
-            state.cancelled.swap_remove(position);
+        let cancelled = state.unstarted.remove(request.id);
+        if state.waiting.is_empty() {
+            state.unstarted = Unstarted::default();
         }
-        if cancelled.is_some() || state.gone {
+        if cancelled || state.gone {
             ctx.cancel();
         }
         state.current = Some((request.id, ctx.clone()));

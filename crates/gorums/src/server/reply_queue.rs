@@ -98,7 +98,13 @@ impl ReplyQueue {
         Some(true)
     }
 
-    /// Queues an answer whatever the bound; for the I/O task's own few.
+    /// Whether handlers wait with their replies.
+    pub(crate) fn is_full(&self) -> bool {
+        self.lock().bytes >= self.max_bytes
+    }
+
+    /// Queues an answer whatever the bound, for the I/O task, which reads no further while the queue
+    /// is full.
     pub(crate) fn push_unbounded(&self, id: u64, method: &str, answer: &Answer<'_>) {
         let mut state = self.lock();
         if !state.closed {

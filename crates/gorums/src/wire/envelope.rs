@@ -26,6 +26,11 @@ const ENTRY: u32 = 4;
 const PAYLOAD: u32 = 5;
 const CONTROL: u32 = 15;
 
+/// How many entries of metadata a message may have, and how many details a status. In memory they
+/// take far more than the two bytes that one takes on the wire.
+pub(crate) const MAX_ENTRIES: usize = 4096;
+pub(crate) const MAX_DETAILS: usize = 1024;
+
 /// The bit of a message id that says that the server began the call.
 pub(crate) const SERVER_INITIATED: u64 = 1 << 63;
 
@@ -80,6 +85,8 @@ pub(crate) struct Envelope<'a> {
     pub(crate) metadata: Vec<(&'a str, &'a str)>,
     pub(crate) payload: &'a [u8],
     pub(crate) control: Control,
+    /// What there is too much of. The message is not taken, and those after it are.
+    pub(crate) excess: Option<String>,
 }
 
 impl<'a> Envelope<'a> {
@@ -92,6 +99,7 @@ impl<'a> Envelope<'a> {
             metadata: Vec::new(),
             payload: &[],
             control: Control::Message,
+            excess: None,
         };
         let mut fields = Fields(frame);
         while let Some((number, value)) = fields.next()? {
@@ -99,14 +107,19 @@ impl<'a> Envelope<'a> {
                 (ID, Value::Varint(id)) => envelope.id = id,
                 (METHOD, Value::Bytes(bytes)) => envelope.method = text(bytes, "the method")?,
                 (STATUS, Value::Bytes(bytes)) => {
-                    let status =
-                        RpcStatus::decode(bytes).map_err(|e| format!("the status: {e}"))?;
-                    envelope.status = (status.code != 0).then(|| {
-                        Status::new(Code::from_number(status.code), status.message)
-                            .with_details(status.details)
-                    });
+                    let (status, excess) = status(bytes).map_err(|e| format!("the status: {e}"))?;
+                    envelope.status = status;
+                    envelope.excess = excess.or(envelope.excess);
                 }
-                (ENTRY, Value::Bytes(bytes)) => envelope.metadata.push(entry(bytes)?),
+                (ENTRY, Value::Bytes(bytes)) => {
+                    let entry = entry(bytes)?;
+                    if envelope.metadata.len() < MAX_ENTRIES {
+                        envelope.metadata.push(entry);
+                    } else if envelope.excess.is_none() {
+                        envelope.excess =
+                            Some(format!("more than {MAX_ENTRIES} entries of metadata"));
+                    }
+                }
                 (PAYLOAD, Value::Bytes(bytes)) => envelope.payload = bytes,
                 (CONTROL, Value::Varint(number)) => envelope.control = Control::from_number(number),
                 (ID..=PAYLOAD | CONTROL, _) => {
@@ -137,6 +150,31 @@ pub(crate) fn peek_id(head: &[u8]) -> Option<(u64, &str)> {
         }
     }
     None
+}
+
+/// A status, none where it says that all is well; and what there is too much of.
+fn status(bytes: &[u8]) -> Result<(Option<Status>, Option<String>), String> {
+    let (mut code, mut message, mut details) = (0, "", Vec::new());
+    let mut excess = None;
+    let mut fields = Fields(bytes);
+    while let Some(field) = fields.next()? {
+        match field {
+            // A negative number takes ten bytes, of which the lower four count.
+            (1, Value::Varint(number)) => code = number as i32,
+            (2, Value::Bytes(bytes)) => message = text(bytes, "the message")?,
+            (3, Value::Bytes(bytes)) if details.len() < MAX_DETAILS => {
+                details.push(Any::decode(bytes).map_err(|e| format!("a detail: {e}"))?);
+            }
+            (3, Value::Bytes(_)) => {
+                excess = Some(format!("a status with more than {MAX_DETAILS} details"));
+            }
+            (1..=3, _) => return Err("a field has another wire type".to_owned()),
+            _ => {}
+        }
+    }
+    let status =
+        (code != 0).then(|| Status::new(Code::from_number(code), message).with_details(details));
+    Ok((status, excess))
 }
 
 fn entry(bytes: &[u8]) -> Result<(&str, &str), String> {
@@ -507,6 +545,24 @@ mod tests {
             let error = Envelope::decode(bytes).expect_err("broken");
             assert!(error.contains(expected), "{bytes:x?}: {error}");
         }
+    }
+
+    #[test]
+    fn metadata_and_details_without_end_take_no_memory_without_end() {
+        let entries = [ENTRY as u8 * 8 + 2, 0].repeat(100_000);
+        let envelope = Envelope::decode(&entries).expect("legal");
+        assert_eq!(envelope.metadata.len(), MAX_ENTRIES);
+        let excess = envelope.excess.expect("too many");
+        assert!(excess.contains(&MAX_ENTRIES.to_string()), "{excess}");
+
+        let mut bytes = BytesMut::new();
+        let details = [&[0x08, 5], &[0x1a, 0].repeat(100_000)[..]].concat();
+        put_bytes(STATUS, &details, &mut bytes);
+        let envelope = Envelope::decode(&bytes).expect("legal");
+        let status = envelope.status.expect("an error");
+        assert_eq!(status.details().len(), MAX_DETAILS);
+        let excess = envelope.excess.expect("too many");
+        assert!(excess.contains(&MAX_DETAILS.to_string()), "{excess}");
     }
 
     #[test]

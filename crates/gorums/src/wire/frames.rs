@@ -8,12 +8,16 @@ use crate::error::Status;
 /// How much of an oversized message is kept, to find out whose it is.
 const HEAD: usize = 256;
 
+/// Chunks below this size are copied. `h2` reads into buffers of this size, and a chunk keeps the
+/// whole buffer, of which a peer may have filled the rest with frames that carry nothing.
+const COPY: usize = 8 * 1024;
+
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Incoming {
     /// A whole message.
     Message(Bytes),
-    /// A message above the limit, which was skipped: its first bytes and its length.
+    /// A message above the limit, of which the rest is skipped: its first bytes and its length.
     Oversized { head: Bytes, len: usize },
 }
 
@@ -31,7 +35,8 @@ pub(crate) struct Decoder {
 
 #[derive(Debug)]
 struct Skip {
-    head: BytesMut,
+    /// None once it was handed out.
+    head: Option<BytesMut>,
     len: usize,
     left: usize,
 }
@@ -53,7 +58,11 @@ impl Decoder {
             self.chunk.is_empty(),
             "messages are taken out before the next chunk"
         );
-        self.chunk = chunk;
+        self.chunk = if chunk.len() < COPY {
+            Bytes::copy_from_slice(&chunk)
+        } else {
+            chunk
+        };
     }
 
     /// The next message, or none until there is another chunk.
@@ -62,6 +71,7 @@ impl Decoder {
             if let Some(oversized) = self.skip() {
                 return Ok(Some(oversized));
             }
+            // While a message is skipped, the whole chunk is part of it.
             if self.chunk.is_empty() {
                 return Ok(None);
             }
@@ -117,7 +127,7 @@ impl Decoder {
     fn begin_skip(&mut self, len: usize) -> bool {
         if len > self.limit {
             self.skipping = Some(Skip {
-                head: BytesMut::new(),
+                head: Some(BytesMut::new()),
                 len,
                 left: len,
             });
@@ -125,21 +135,29 @@ impl Decoder {
         len > self.limit
     }
 
+    /// What was claimed is told as soon as it is known whose it is: the rest may never come.
     fn skip(&mut self) -> Option<Incoming> {
         let skip = self.skipping.as_mut()?;
+        let mut told = None;
+        if let Some(head) = &mut skip.head {
+            let wanted = (HEAD.min(skip.len) - head.len()).min(self.chunk.len());
+            head.extend_from_slice(&self.chunk[..wanted]);
+            self.chunk.advance(wanted);
+            skip.left -= wanted;
+            if head.len() == HEAD.min(skip.len) {
+                told = skip.head.take().map(|head| Incoming::Oversized {
+                    head: head.freeze(),
+                    len: skip.len,
+                });
+            }
+        }
         let here = skip.left.min(self.chunk.len());
-        let wanted = HEAD.saturating_sub(skip.head.len()).min(here);
-        skip.head.extend_from_slice(&self.chunk[..wanted]);
         self.chunk.advance(here);
         skip.left -= here;
-        if skip.left > 0 {
-            return None;
+        if skip.left == 0 && skip.head.is_none() {
+            self.skipping = None;
         }
-        let skip = self.skipping.take()?;
-        Some(Incoming::Oversized {
-            head: skip.head.freeze(),
-            len: skip.len,
-        })
+        told
     }
 }
 
@@ -216,6 +234,34 @@ mod tests {
             );
             assert_eq!(got[2], Incoming::Message(Bytes::from_static(b"b")));
         }
+    }
+
+    #[test]
+    fn an_oversized_message_is_told_before_it_has_come() {
+        let mut decoder = Decoder::new(1000);
+        decoder.push(Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff]));
+        assert_eq!(decoder.next().expect("legal so far"), None);
+        decoder.push(Bytes::from(vec![7; HEAD]));
+        let told = Incoming::Oversized {
+            head: Bytes::from(vec![7; HEAD]),
+            len: u32::MAX as usize,
+        };
+        assert_eq!(decoder.next().expect("legal so far"), Some(told));
+        decoder.push(Bytes::from(vec![7; 100_000]));
+        assert_eq!(decoder.next().expect("legal so far"), None);
+        assert!(!decoder.is_between_messages());
+    }
+
+    #[test]
+    fn a_small_chunk_does_not_keep_the_buffer_that_it_was_read_into() {
+        let buffer = Bytes::from(framed(&[b"abc"]));
+        let mut decoder = Decoder::new(100);
+        decoder.push(buffer.clone());
+        assert!(buffer.is_unique());
+        assert_eq!(
+            decoder.next().expect("well-formed"),
+            Some(Incoming::Message(Bytes::from_static(b"abc")))
+        );
     }
 
     #[test]

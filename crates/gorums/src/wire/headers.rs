@@ -156,19 +156,41 @@ pub(crate) fn check_response_head<T>(response: &Response<T>) -> Result<(), Statu
     if let Some(status) = trailers_status(response.headers()) {
         return Err(status);
     }
+    let code = code_of_http(response.status());
     if response.status() != StatusCode::OK {
-        return Err(Status::unavailable(format!(
+        let text = format!(
             "the peer answered with HTTP status {}: it does not serve Gorums",
             response.status()
-        )));
+        );
+        return Err(Status::new(code, text));
     }
-    let content_type = response.headers().get(CONTENT_TYPE);
-    if !content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
-        return Err(Status::unavailable(
-            "the peer's answer is not gRPC: it does not serve Gorums",
-        ));
+    if !is_grpc(response.headers()) {
+        let text = "the peer's answer is not gRPC: it does not serve Gorums";
+        return Err(Status::new(code, text));
     }
     Ok(())
+}
+
+/// Whether what follows the headers is gRPC with protobuf messages.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value == b"application/grpc"
+            || value.starts_with(b"application/grpc+proto")
+            || value.starts_with(b"application/grpc;")
+    })
+}
+
+/// What gRPC says that a response without a status of its own means.
+fn code_of_http(status: StatusCode) -> Code {
+    match status.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    }
 }
 
 fn percent_encoded(text: &str) -> String {

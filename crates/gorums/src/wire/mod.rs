@@ -15,7 +15,7 @@ pub(crate) use envelope::{
 };
 pub(crate) use frames::{Decoder, Incoming};
 pub(crate) use headers::{
-    Features, H2Settings, check_response_head, request_head, response_head, trailers,
+    Features, H2Settings, check_response_head, is_grpc, request_head, response_head, trailers,
     trailers_only, trailers_status,
 };
 
