@@ -544,3 +544,22 @@ async fn interceptors_see_calls_that_never_leave() {
         ]
     );
 }
+
+#[tokio::test]
+async fn interceptors_of_a_pool_see_calls_to_nodes_that_were_added_later() {
+    let log = Log::new("pool");
+    let nodes = Nodes::with(|builder| builder.interceptor(log.clone())).await;
+    let server = TestServer::start(node(nodes.put.clone())).await;
+    let four = nodes
+        .configuration
+        .extend([server.addr.to_string()])
+        .expect("a new address");
+    let call = Client::new(&four).quorum_call::<_, Number>(ECHO, number(1));
+    within(call.all()).await.expect("all answer");
+    let lines = log.lines();
+    assert_eq!(lines[0], "pool: test.Test.Echo to 1 2 3 4");
+    assert!(
+        lines.contains(&"pool: test.Test.Echo 4 ok".to_owned()),
+        "{lines:?}"
+    );
+}

@@ -125,6 +125,28 @@ impl Foe {
         false
     }
 
+    /// Sends frames of so many bytes of DATA together, and waits until the server has seen them. False
+    /// where it has ended the connection, or takes no more on it.
+    pub async fn survives(&mut self, frames: &[u8], data: usize) -> bool {
+        if !self.send(frames).await || !self.send(&ping()).await {
+            return false;
+        }
+        for window in &mut self.windows {
+            *window = window.saturating_sub(data);
+        }
+        while let Some(frame) = self.read().await {
+            match (frame.kind, frame.flags) {
+                (PING, ACK) => return true,
+                // The stream is over.
+                (HEADERS, flags) if frame.stream == 1 && flags & END_STREAM != 0 => return false,
+                (RST_STREAM, _) if frame.stream == 1 => return false,
+                (GOAWAY, _) => return false,
+                _ => {}
+            }
+        }
+        false
+    }
+
     /// Waits until the server has ended the connection, and returns the reason where it told one.
     pub async fn ended(mut self) -> Option<u32> {
         let mut told = None;

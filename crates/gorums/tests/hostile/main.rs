@@ -10,3 +10,4 @@ mod frames;
 mod memory;
 mod process;
 mod servers;
+mod storm;

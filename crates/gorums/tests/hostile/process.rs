@@ -28,11 +28,12 @@ impl ServerProcess {
             .spawn()
             .expect("a process");
         let stdout = child.stdout.take().expect("piped");
-        let addr = BufReader::new(stdout)
-            .lines()
-            .map_while(Result::ok)
+        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        let addr = lines
             .find_map(|line| line.split_once(LISTENS)?.1.parse().ok())
             .expect("the server listens");
+        // The test harness prints more, and ends the process where nobody reads it.
+        std::thread::spawn(move || lines.for_each(drop));
         Self { addr, child }
     }
 
