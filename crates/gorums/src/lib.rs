@@ -79,6 +79,8 @@ mod call;
 mod configuration;
 mod connection;
 mod error;
+#[cfg(test)]
+mod limits;
 mod metadata;
 mod server;
 mod wire;

@@ -54,6 +54,23 @@ pub(crate) struct Parts {
     pub(crate) max_connections: usize,
 }
 
+#[cfg(test)]
+impl ServerBuilder {
+    /// How many connections there may be, and how many released handlers of each.
+    pub(crate) fn counts(&self) -> [usize; 2] {
+        [self.max_connections, self.max_running]
+    }
+
+    /// How many bytes may wait of requests and of replies, and how many a request may have.
+    pub(crate) fn sizes(&self) -> [usize; 3] {
+        [
+            self.max_waiting_bytes,
+            self.max_reply_bytes,
+            self.max_decoding,
+        ]
+    }
+}
+
 impl ServerBuilder {
     pub(super) fn new() -> Self {
         Self {

@@ -13,6 +13,8 @@ pub(crate) use envelope::{
     Control, Envelope, SERVER_INITIATED, encode_control, encode_message, encode_reply,
     encode_status, peek_id,
 };
+#[cfg(test)]
+pub(crate) use envelope::{MAX_DETAILS, MAX_ENTRIES};
 pub(crate) use frames::{Decoder, Incoming};
 pub(crate) use headers::{
     Features, H2Settings, check_response_head, is_grpc, request_head, response_head, trailers,

@@ -1,0 +1,115 @@
+//! Whether docs/limits.md says what the code does.
+
+use crate::connection::Settings;
+use crate::server::Server;
+use crate::wire::{BATCH_BYTES, H2Settings, MAX_DETAILS, MAX_ENTRIES};
+
+/// What the page states for a bound.
+fn stated(what: &str) -> &'static str {
+    stated_for("# Limits", what)
+}
+
+/// What the page states for a bound, first below a heading.
+fn stated_for(heading: &str, what: &str) -> &'static str {
+    let page = include_str!("../../../docs/limits.md");
+    let below = page.lines().skip_while(|line| *line != heading);
+    let mut rows = below.filter_map(|line| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        (cells.next()? == what).then(|| cells.next())?
+    });
+    let stated = rows.next();
+    stated.unwrap_or_else(|| panic!("the page does not name {what:?}"))
+}
+
+/// A number as the page writes it.
+fn count(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().collect();
+    groups
+        .iter()
+        .map(|group| String::from_utf8_lossy(group).into_owned())
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn bytes(number: usize) -> String {
+    match number {
+        number if number.is_multiple_of(1 << 20) => format!("{} MiB", number >> 20),
+        number => format!("{} KiB", number >> 10),
+    }
+}
+
+#[test]
+fn the_page_states_the_defaults_of_a_client() {
+    let settings = Settings::default();
+    let seconds = |duration: std::time::Duration| format!("{} s", duration.as_secs_f64());
+    for (what, value) in [
+        (
+            "requests in the outbox of a node",
+            count(settings.outbox_messages),
+        ),
+        (
+            "bytes in the outbox of a node",
+            bytes(settings.outbox_bytes),
+        ),
+        (
+            "calls that wait for replies, on all nodes of a pool together",
+            count(settings.max_calls),
+        ),
+        (
+            "size of a reply, envelope included",
+            bytes(settings.max_decoding_message_size),
+        ),
+        ("entries of metadata in a reply", count(MAX_ENTRIES)),
+        ("details of a status", count(MAX_DETAILS)),
+        ("one batch with `h2`", bytes(BATCH_BYTES)),
+        ("an attempt to connect", seconds(settings.connect_timeout)),
+        (
+            "silence of a node that owes an answer",
+            format!(
+                "{}, then {} for a ping",
+                seconds(settings.keep_alive_interval),
+                seconds(settings.keep_alive_timeout)
+            ),
+        ),
+        (
+            "writing after the last handle is dropped",
+            seconds(settings.linger),
+        ),
+    ] {
+        assert_eq!(stated(what), value, "{what}");
+    }
+}
+
+#[test]
+fn the_page_states_the_defaults_of_a_server() {
+    let builder = Server::builder();
+    let [connections, running] = builder.counts();
+    let [waiting, replies, request] = builder.sizes();
+    for (what, value) in [
+        ("connections", count(connections)),
+        ("released handlers of a connection that run", count(running)),
+        (
+            "replies of a connection that are not written",
+            bytes(replies),
+        ),
+        ("size of a request, envelope included", bytes(request)),
+    ] {
+        assert_eq!(stated_for("## Server", what), value, "{what}");
+    }
+    let stated = stated("requests of a connection that were read and not started");
+    assert!(
+        stated.starts_with(&format!("{},", bytes(waiting))),
+        "{stated}"
+    );
+}
+
+#[test]
+fn the_page_states_the_bounds_of_http_2() {
+    let window = bytes(H2Settings::WINDOW as usize);
+    assert!(stated("bytes on their way that nobody has read").starts_with(&window));
+    let budget = bytes(H2Settings::FRAME_BUDGET);
+    assert!(stated("overhead of small DATA frames that are unread").starts_with(&budget));
+    assert_eq!(stated("one frame"), bytes(H2Settings::FRAME as usize));
+    assert_eq!(stated("headers"), bytes(H2Settings::HEADERS as usize));
+}
