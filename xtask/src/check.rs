@@ -1,5 +1,6 @@
 //! `cargo xtask check`: everything that CI runs.
 
+mod conformance;
 mod features;
 mod msrv;
 mod totals;
@@ -12,7 +13,7 @@ use anyhow::{Error, Result, bail};
 use clap::ValueEnum;
 
 use crate::command::Cmd;
-use totals::Totals;
+pub(crate) use totals::Totals;
 
 /// Runs everything that CI runs. The tree is never edited.
 ///
@@ -49,7 +50,9 @@ enum Step {
     Deny,
     /// The oldest supported compiler: what the dependencies say they need, and a build with it where rustup has it
     Msrv,
-    /// All tests, documentation examples among them
+    /// docs/conformance.md names every behaviour, and the tests that prove it exist
+    Conformance,
+    /// All tests, documentation examples among them; those that docs/conformance.md names have to run
     Test,
 }
 
@@ -81,6 +84,7 @@ impl Step {
                 .run(),
             Self::Deny => deny(),
             Self::Msrv => msrv::run(),
+            Self::Conformance => conformance::run(),
             Self::Test => test(report, keep_going),
         }
     }
@@ -147,12 +151,18 @@ fn test(report: &mut Report, keep_going: bool) -> Result<()> {
     }
     // A snapshot that differs is a failure; insta would also write the new one into the tree.
     let command = command.env("INSTA_UPDATE", "no");
-    let totals = report.totals.insert(Totals::default());
-    command.run_reading(|line| totals.add(line))?;
+    let mut totals = Totals::default();
+    let mut tests = conformance::Tests::default();
+    let result = command.run_reading(|line| {
+        totals.add(line);
+        tests.add(line);
+    });
+    *report.totals.get_or_insert_default() += totals;
+    result?;
     if totals.is_empty() {
         bail!("`{command}` succeeded, but no test ran");
     }
-    Ok(())
+    conformance::check(&tests)
 }
 
 /// What was run, what came of it, and how long it took.

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -11,16 +11,17 @@ use anyhow::{Context, Result, bail};
 use crate::workspace;
 
 /// A command that runs in the root of the workspace.
+#[derive(Clone)]
 pub(crate) struct Cmd {
     program: String,
     args: Vec<String>,
-    envs: Vec<(&'static str, &'static str)>,
+    envs: Vec<(&'static str, String)>,
 }
 
 impl Cmd {
-    pub(crate) fn new(program: &str) -> Self {
+    pub(crate) fn new(program: impl Into<String>) -> Self {
         Self {
-            program: program.to_owned(),
+            program: program.into(),
             args: Vec::new(),
             envs: Vec::new(),
         }
@@ -36,8 +37,8 @@ impl Cmd {
         self
     }
 
-    pub(crate) fn env(mut self, key: &'static str, value: &'static str) -> Self {
-        self.envs.push((key, value));
+    pub(crate) fn env(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.envs.push((key, value.into()));
         self
     }
 
@@ -48,21 +49,52 @@ impl Cmd {
         self.expect_success(status)
     }
 
-    /// Like [`run`](Self::run), and hands each line of standard output to `line` after it is passed on.
+    /// Like [`run`](Self::run), and hands each line to `line` after it is passed on. Standard output and standard error become
+    /// one, since cargo says on the one which program it runs, and the program what it did on the other.
     pub(crate) fn run_reading(&self, mut line: impl FnMut(&str)) -> Result<()> {
         println!("$ {self}");
-        let mut child = self
-            .std()
-            .stdout(Stdio::piped())
+        self.read(true, |text| {
+            println!("{text}");
+            line(text);
+        })
+    }
+
+    /// Like [`run_reading`](Self::run_reading), and shows no line unless the command fails.
+    pub(crate) fn run_quietly(&self, mut line: impl FnMut(&str)) -> Result<()> {
+        println!("$ {self}");
+        let mut shown = Vec::new();
+        let result = self.read(true, |text| {
+            shown.push(text.to_owned());
+            line(text);
+        });
+        if result.is_err() {
+            println!("{}", shown.join("\n"));
+        }
+        result
+    }
+
+    /// Runs the command and hands each line of its standard output to `line`. Standard error is passed through.
+    #[allow(dead_code)]
+    pub(crate) fn run_lines(&self, line: impl FnMut(&str)) -> Result<()> {
+        self.read(false, line)
+    }
+
+    fn read(&self, with_errors: bool, mut line: impl FnMut(&str)) -> Result<()> {
+        let (output, writer) = io::pipe().context("a pipe for the output")?;
+        let mut command = self.std();
+        if with_errors {
+            command.stderr(writer.try_clone().context("a pipe for the output")?);
+        }
+        let mut child = command
+            .stdout(writer)
             .spawn()
             .with_context(|| self.not_started())?;
-        let output = child.stdout.take().context("standard output was piped")?;
+        // It holds the writing ends, without which the output has no end.
+        drop(command);
         for bytes in BufReader::new(output).split(b'\n') {
             // A test may print anything, so a line need not be UTF-8.
             let bytes = bytes.with_context(|| format!("reading the output of `{self}`"))?;
-            let text = String::from_utf8_lossy(&bytes);
-            println!("{text}");
-            line(&text);
+            line(&String::from_utf8_lossy(&bytes));
         }
         let status = child
             .wait()
@@ -99,7 +131,7 @@ impl Cmd {
         let mut command = Command::new(program);
         command
             .args(&self.args)
-            .envs(self.envs.iter().copied())
+            .envs(self.envs.iter().map(|(key, value)| (key, value)))
             .current_dir(workspace::root())
             .stdin(Stdio::null());
         command
