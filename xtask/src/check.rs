@@ -13,6 +13,7 @@ use anyhow::{Error, Result, bail};
 use clap::ValueEnum;
 
 use crate::command::Cmd;
+use crate::interop;
 pub(crate) use totals::Totals;
 
 /// Runs everything that CI runs. The tree is never edited.
@@ -52,6 +53,8 @@ enum Step {
     Msrv,
     /// docs/conformance.md names every behaviour, and the tests that prove it exist
     Conformance,
+    /// Other implementations of the protocol, as `cargo xtask interop` runs them
+    Interop,
     /// All tests, documentation examples among them; those that docs/conformance.md names have to run
     Test,
 }
@@ -85,6 +88,10 @@ impl Step {
             Self::Deny => deny(),
             Self::Msrv => msrv::run(),
             Self::Conformance => conformance::run(),
+            Self::Interop => {
+                let totals = report.totals.get_or_insert_default();
+                interop::run_all(&[], totals)
+            }
             Self::Test => test(report, keep_going),
         }
     }

@@ -74,7 +74,6 @@ impl Cmd {
     }
 
     /// Runs the command and hands each line of its standard output to `line`. Standard error is passed through.
-    #[allow(dead_code)]
     pub(crate) fn run_lines(&self, line: impl FnMut(&str)) -> Result<()> {
         self.read(false, line)
     }

@@ -2,6 +2,7 @@
 
 mod check;
 mod command;
+mod interop;
 mod workspace;
 
 use std::process::ExitCode;
@@ -21,10 +22,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum Job {
     Check(check::Args),
+    Interop(interop::Args),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().job {
         Job::Check(args) => check::run(&args),
+        Job::Interop(args) => interop::run(&args),
     }
 }

@@ -1,3 +1,584 @@
+//! The cases of our client against servers of another implementation.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use gorums::{Client, Code, Configuration, NodeError, NodeState, Outcome, QuorumErrorKind, Status};
+use prost::Message;
+use prost_types::Any;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::proto::interop_client::InteropClient;
+use crate::proto::peer_client::PeerClient;
+use crate::proto::{CountRequest, Data, Failure, Frames, HoldRequest, InspectRequest, Seen};
+
 #[derive(clap::Args)]
-pub(crate) struct Args {}
-pub(crate) async fn run(_args: Args) -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("being written") }
+pub(crate) struct Args {
+    /// The interpreter of the servers
+    #[arg(long, value_name = "PROGRAM")]
+    python: String,
+
+    /// The script of the servers
+    #[arg(long, value_name = "FILE")]
+    server: String,
+
+    /// Print the names of the cases
+    #[arg(long)]
+    list: bool,
+
+    /// Run the cases with one of these in their name
+    #[arg(value_name = "PART")]
+    parts: Vec<String>,
+}
+
+/// So long may a case take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+type Case = fn(Start) -> Pin<Box<dyn Future<Output = Result<()>>>>;
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        &[$((concat!("py-server/", stringify!($name)), |start| Box::pin($name(start)))),*]
+    };
+}
+
+const CASES: &[(&str, Case)] = cases![
+    rpc_and_one_way_messages,
+    quorum_calls,
+    a_majority_with_a_silent_server,
+    a_slow_server_beside_quick_ones,
+    streamed_replies_by_level,
+    streamed_replies_have_no_end,
+    metadata_of_message_and_connection,
+    errors_travel_whole,
+    empty_and_1mb_payloads,
+    calls_in_flight_1000,
+    calls_in_flight_3000,
+    mixed_calls_start_in_order,
+    one_way_messages_only,
+    headers_that_come_late,
+    a_stream_that_ends_in_the_middle,
+    a_server_that_restarts,
+    broken_and_unasked_frames,
+    calls_that_are_given_up,
+];
+
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let chosen = |name: &str| {
+        args.parts.is_empty() || args.parts.iter().any(|part| name.contains(part.as_str()))
+    };
+    let (mut ran, mut failed) = (0, 0);
+    for (name, case) in CASES.iter().filter(|(name, _)| chosen(name)) {
+        ran += 1;
+        if args.list {
+            println!("{name}");
+            continue;
+        }
+        let start = Instant::now();
+        let servers = Start {
+            python: args.python.clone(),
+            script: args.server.clone(),
+        };
+        let result = timeout(DEADLINE, case(servers)).await;
+        let result =
+            result.unwrap_or_else(|_| Err(anyhow::anyhow!("it takes more than {DEADLINE:?}")));
+        let millis = start.elapsed().as_millis();
+        match result {
+            Ok(()) => println!("case {name} ok {millis}"),
+            Err(error) => {
+                failed += 1;
+                let message = error.to_string().replace('\n', "\\n");
+                println!("case {name} FAILED {millis} {message}");
+            }
+        }
+    }
+    Ok(if args.list || (ran > 0 && failed == 0) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Starts servers.
+struct Start {
+    python: String,
+    script: String,
+}
+
+/// A server that ends with this.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Start {
+    async fn server(&self, args: &[&str]) -> Result<Server> {
+        let mut child = Command::new(&self.python)
+            .args(["-u", &self.script])
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {}", self.python))?;
+        let output = child.stdout.take().context("the output is piped")?;
+        let mut lines = BufReader::new(output).lines();
+        let line = lines.next_line().await?;
+        let address = line
+            .as_deref()
+            .and_then(|line| line.strip_prefix("listening "))
+            .with_context(|| format!("the server does not say where it listens: {line:?}"))?
+            .to_owned();
+        Ok(Server { child, address })
+    }
+
+    async fn servers(&self, count: usize) -> Result<(Vec<Server>, Configuration)> {
+        let mut servers = Vec::new();
+        for _ in 0..count {
+            servers.push(self.server(&[]).await?);
+        }
+        let all = connect(&servers)?;
+        all.connected(count).await;
+        Ok((servers, all))
+    }
+}
+
+fn connect(servers: &[Server]) -> Result<Configuration> {
+    let addresses = servers.iter().map(|server| server.address.clone());
+    let builder = Configuration::builder().nodes(addresses);
+    Ok(builder.metadata("from", "connection").connect()?)
+}
+
+fn data(number: u64) -> Data {
+    Data {
+        number,
+        ..Data::default()
+    }
+}
+
+/// What the server has seen, once it has noted so many.
+async fn inspect(all: &Configuration, node: usize, noted: u64) -> Result<Seen> {
+    let request = InspectRequest {
+        noted,
+        cancelled: 0,
+    };
+    let call = InteropClient::new(all).inspect(&all[node], request);
+    let seen = call.metadata("trace", "message").await?;
+    let unknown = seen
+        .connection
+        .iter()
+        .find(|entry| entry.key == "unknown-fields");
+    ensure!(
+        unknown.is_some_and(|unknown| unknown.value == "0"),
+        "our client sent fields that the protocol does not have: {unknown:?}"
+    );
+    Ok(seen)
+}
+
+async fn rpc_and_one_way_messages(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(3).await?;
+    let client = InteropClient::new(&all);
+    let reply = client.echo(&all[0], data(7)).await?;
+    ensure!(reply == data(7), "{reply:?}");
+    client.note(&all[0], data(8)).await?;
+    client.note_all(data(9)).await?;
+    ensure!(client.note_all(data(10)).detach().is_empty());
+    for (node, expected) in [(0, &[7, 8, 9, 10][..]), (1, &[9, 10]), (2, &[9, 10])] {
+        let seen = inspect(&all, node, expected.len() as u64).await?;
+        ensure!(seen.numbers == expected, "{:?}", seen.numbers);
+    }
+    Ok(())
+}
+
+async fn quorum_calls(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(3).await?;
+    let client = InteropClient::new(&all);
+    ensure!(client.echo_all(data(1)).majority().await? == data(1));
+    let replies = client.echo_all(data(2)).all().replies().await?;
+    ensure!(replies.len() == 3 && replies.values().all(|reply| *reply == data(2)));
+    let call = client.echo_all(data(3));
+    let call =
+        call.map_request(|node, _| (node.id().get() != 2).then(|| data(node.id().get().into())));
+    let replies = call.responses().successes().by_node().await;
+    let numbers: Vec<_> = replies.values().map(|reply| reply.number).collect();
+    ensure!(numbers == [1, 3], "{numbers:?}");
+    inspect(&all, 1, 2).await?;
+    Ok(())
+}
+
+async fn a_majority_with_a_silent_server(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(3).await?;
+    let client = InteropClient::new(&all);
+    let request = HoldRequest {
+        data: Some(data(1)),
+        release: true,
+    };
+    // One of three does not answer, then two.
+    let held = Client::new(&all).quorum_call::<_, Data>("interop.Interop.Hold", request);
+    for node in [0, 1] {
+        client.open(&all[node], data(1)).await?;
+    }
+    ensure!(held.clone().majority().await? == data(1));
+    let error = held.timeout(Duration::from_millis(300)).all().await;
+    let Err(error) = error else {
+        anyhow::bail!("a server answered that should not");
+    };
+    ensure!(error.kind() == QuorumErrorKind::Deadline, "{error}");
+    ensure!(
+        error.replies() == 2 && error.failures().len() == 1,
+        "{error}"
+    );
+    inspect(&all, 2, 2).await?;
+    Ok(())
+}
+
+async fn a_slow_server_beside_quick_ones(start: Start) -> Result<()> {
+    let slow = start.server(&["--delay", "10000"]).await?;
+    let servers = [start.server(&[]).await?, start.server(&[]).await?, slow];
+    let all = connect(&servers)?;
+    let client = InteropClient::new(&all);
+    let began = Instant::now();
+    for number in 0..20 {
+        ensure!(client.echo_all(data(number)).majority().await? == data(number));
+    }
+    let took = began.elapsed();
+    ensure!(
+        took < Duration::from_secs(10),
+        "twenty majorities took {took:?}, as long as the slow server"
+    );
+    Ok(())
+}
+
+async fn streamed_replies_by_level(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(3).await?;
+    let request = CountRequest {
+        from: 10,
+        replies: 3,
+        failure: None,
+    };
+    let mut answer = InteropClient::new(&all).count(request).correctable(3);
+    let mut levels = Vec::new();
+    while let Some(change) = answer.changed().await {
+        levels.push(change?.level);
+    }
+    ensure!(
+        levels.is_sorted() && levels.last() == Some(&3),
+        "{levels:?}"
+    );
+    inspect(&all, 0, 0).await?;
+    Ok(())
+}
+
+async fn streamed_replies_have_no_end(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(1).await?;
+    let client = InteropClient::new(&all);
+    let request = |failure| CountRequest {
+        from: 1,
+        replies: 3,
+        failure,
+    };
+    let call = client
+        .count(request(None))
+        .timeout(Duration::from_millis(500));
+    let mut responses = call.responses();
+    for expected in 1..=3 {
+        let response = responses.next().await.context("a reply is missing")?;
+        ensure!(response.result?.number == expected);
+    }
+    let last = responses.next().await.context("the deadline is missing")?;
+    ensure!(
+        last.result
+            .is_err_and(|error| error.code() == Code::DeadlineExceeded)
+    );
+    ensure!(responses.next().await.is_none());
+    // An error is an end.
+    let failure = Failure {
+        code: 9,
+        message: "no more".to_owned(),
+        details: Vec::new(),
+    };
+    let mut responses = client.count(request(Some(failure))).responses();
+    for _ in 0..3 {
+        responses
+            .next()
+            .await
+            .context("a reply is missing")?
+            .result?;
+    }
+    let last = responses.next().await.context("the error is missing")?;
+    ensure!(
+        last.result
+            .is_err_and(|error| error.code() == Code::FailedPrecondition)
+    );
+    ensure!(responses.next().await.is_none());
+    inspect(&all, 0, 0).await?;
+    Ok(())
+}
+
+async fn metadata_of_message_and_connection(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(1).await?;
+    let seen = inspect(&all, 0, 0).await?;
+    let own: Vec<_> = seen
+        .metadata
+        .iter()
+        .map(|e| (e.key.as_str(), e.value.as_str()))
+        .collect();
+    ensure!(own == [("trace", "message")], "{own:?}");
+    let connection = seen.connection.iter().find(|entry| entry.key == "from");
+    ensure!(
+        connection.is_some_and(|entry| entry.value == "connection"),
+        "{connection:?}"
+    );
+    Ok(())
+}
+
+async fn errors_travel_whole(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(1).await?;
+    let detail = Any {
+        type_url: "type.googleapis.com/x.Y".to_owned(),
+        value: vec![1, 2, 3],
+    };
+    let failure = Failure {
+        code: 5,
+        message: "no größe".to_owned(),
+        details: vec![detail; 2],
+    };
+    let error = failed(
+        InteropClient::new(&all)
+            .fail(&all[0], failure.clone())
+            .await,
+    )?;
+    ensure!(error.outcome() == Outcome::Refused, "{error}");
+    let status: &Status = error.status();
+    ensure!(
+        status.code() == Code::NotFound && status.message() == failure.message,
+        "{status}"
+    );
+    ensure!(status.details() == failure.details, "{status:?}");
+    let unknown = Client::new(&all).rpc::<_, Data>(&all[0], "interop.Interop.None", data(1));
+    let error = failed(unknown.await)?;
+    ensure!(error.code() == Code::Unimplemented, "{error}");
+    inspect(&all, 0, 0).await?;
+    Ok(())
+}
+
+fn failed<T>(result: Result<T, NodeError>) -> Result<NodeError> {
+    match result {
+        Ok(_) => anyhow::bail!("the call succeeded, and should have failed"),
+        Err(error) => Ok(error),
+    }
+}
+
+async fn empty_and_1mb_payloads(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(1).await?;
+    let client = InteropClient::new(&all);
+    ensure!(client.echo(&all[0], Data::default()).await? == Data::default());
+    let large = Data {
+        number: 1,
+        bytes: (0..1 << 20).map(|byte: u32| byte as u8).collect(),
+    };
+    ensure!(client.echo(&all[0], large.clone()).await? == large);
+    inspect(&all, 0, 0).await?;
+    Ok(())
+}
+
+async fn in_flight(start: Start, count: u64) -> Result<()> {
+    let (_servers, all) = start.servers(1).await?;
+    let client = InteropClient::new(&all);
+    let calls: Vec<_> = (0..count)
+        .map(|number| client.echo(&all[0], data(number)).send())
+        .collect();
+    for (number, call) in (0..).zip(calls) {
+        ensure!(call.await? == data(number));
+    }
+    inspect(&all, 0, count).await?;
+    Ok(())
+}
+
+async fn calls_in_flight_1000(start: Start) -> Result<()> {
+    in_flight(start, 1_000).await
+}
+
+async fn calls_in_flight_3000(start: Start) -> Result<()> {
+    in_flight(start, 3_000).await
+}
+
+async fn mixed_calls_start_in_order(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(1).await?;
+    let client = InteropClient::new(&all);
+    let mut calls = Vec::new();
+    let mut quorum_calls = Vec::new();
+    for number in 0..1_000 {
+        match number % 4 {
+            0 => calls.push(client.echo(&all[0], data(number)).send()),
+            1 => quorum_calls.push(client.echo_all(data(number)).all()),
+            2 => ensure!(client.note(&all[0], data(number)).detach().is_empty()),
+            _ => ensure!(client.note_all(data(number)).detach().is_empty()),
+        }
+    }
+    let seen = inspect(&all, 0, 1_000).await?;
+    ensure!(
+        seen.numbers.iter().copied().eq(0..1_000),
+        "{:?}",
+        seen.numbers
+    );
+    for call in calls {
+        call.await?;
+    }
+    for call in quorum_calls {
+        call.await?;
+    }
+    Ok(())
+}
+
+async fn one_way_messages_only(start: Start) -> Result<()> {
+    // The headers of the server never come on a stream that has no answer.
+    let servers = [start.server(&["--hold-headers"]).await?];
+    let all = connect(&servers)?;
+    let client = InteropClient::new(&all);
+    for number in 0..100 {
+        client.note_all(data(number)).await?;
+    }
+    PeerClient::new(&all).send_headers(&all[0], ()).await?;
+    let seen = inspect(&all, 0, 100).await?;
+    ensure!(seen.numbers.len() == 100);
+    Ok(())
+}
+
+async fn headers_that_come_late(start: Start) -> Result<()> {
+    let servers = [start.server(&["--hold-headers"]).await?];
+    let all = connect(&servers)?;
+    let client = InteropClient::new(&all);
+    let call = client.echo(&all[0], data(1)).send();
+    let later = client.echo_all(data(2)).majority();
+    PeerClient::new(&all).send_headers(&all[0], ()).await?;
+    ensure!(call.await? == data(1));
+    ensure!(later.await? == data(2));
+    inspect(&all, 0, 2).await?;
+    Ok(())
+}
+
+async fn a_stream_that_ends_in_the_middle(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(1).await?;
+    let hold = HoldRequest {
+        data: Some(data(1)),
+        release: true,
+    };
+    let client = InteropClient::new(&all);
+    let waits = client.hold(&all[0], hold).send();
+    let end = Failure {
+        code: 14,
+        message: "enough".to_owned(),
+        details: Vec::new(),
+    };
+    PeerClient::new(&all).end_stream(&all[0], end).await?;
+    let error = failed(waits.await)?;
+    ensure!(
+        error.outcome() == Outcome::Unknown && error.code() == Code::Unavailable,
+        "{error}"
+    );
+    ensure!(error.to_string().contains("enough"), "{error}");
+    ensure!(client.echo(&all[0], data(2)).await? == data(2));
+    inspect(&all, 0, 2).await?;
+    Ok(())
+}
+
+async fn a_server_that_restarts(start: Start) -> Result<()> {
+    let (mut servers, all) = start.servers(1).await?;
+    let client = InteropClient::new(&all);
+    client.echo(&all[0], data(1)).await?;
+    let mut server = servers.remove(0);
+    server.child.kill().await?;
+    // Its end is noticed before its port is taken again.
+    let mut changes = all.watch(Duration::from_millis(10), |all| {
+        all.filter(|node| node.state() == NodeState::Connected)
+    });
+    while !changes.next().await.is_empty() {}
+    let port = server
+        .address
+        .rsplit(':')
+        .next()
+        .context("an address has a port")?;
+    let _server = start.server(&["--port", port]).await?;
+    all.connected(1).await;
+    ensure!(client.echo(&all[0], data(2)).await? == data(2));
+    inspect(&all, 0, 1).await?;
+    Ok(())
+}
+
+/// `stream.Message`, as far as it is needed for a reply.
+#[derive(Clone, PartialEq, Message)]
+struct Reply {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(string, tag = "2")]
+    method: String,
+    #[prost(bytes = "vec", tag = "5")]
+    payload: Vec<u8>,
+}
+
+async fn broken_and_unasked_frames(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(1).await?;
+    let client = InteropClient::new(&all);
+    let peer = PeerClient::new(&all);
+    let reply = |id, method: &str, payload: &[u8]| {
+        let reply = Reply {
+            id,
+            method: method.to_owned(),
+            payload: payload.to_vec(),
+        };
+        reply.encode_to_vec()
+    };
+    // Replies that nobody asked for, with ids of all kinds.
+    let frames = [0, 1, 1 << 40, u64::MAX >> 1]
+        .map(|id| reply(id, "interop.Interop.Echo", &data(99).encode_to_vec()));
+    let frames = Frames {
+        frames: frames.to_vec(),
+    };
+    peer.send_frames(&all[0], frames).await?;
+    ensure!(client.echo(&all[0], data(1)).await? == data(1));
+    // A request of the server's: our client has no handlers.
+    let request = Frames {
+        frames: vec![reply(1 << 63 | 1, "interop.Interop.Echo", &[])],
+    };
+    peer.send_frames(&all[0], request).await?;
+    ensure!(client.echo(&all[0], data(2)).await? == data(2));
+    // What is no envelope ends the connection, and what waits on it.
+    let hold = HoldRequest {
+        data: Some(data(1)),
+        release: true,
+    };
+    let waits = client.hold(&all[0], hold).send();
+    let broken = Frames {
+        frames: vec![vec![0xff; 20]],
+    };
+    peer.send_frames(&all[0], broken).await?;
+    let error = failed(waits.await)?;
+    ensure!(error.outcome() == Outcome::Unknown, "{error}");
+    ensure!(client.echo(&all[0], data(3)).await? == data(3));
+    inspect(&all, 0, 4).await?;
+    Ok(())
+}
+
+async fn calls_that_are_given_up(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(1).await?;
+    let client = InteropClient::new(&all);
+    for number in 0..100 {
+        let hold = HoldRequest {
+            data: Some(data(1_000 + number)),
+            release: true,
+        };
+        let call = client.hold(&all[0], hold);
+        let error = failed(call.timeout(Duration::from_millis(1)).await)?;
+        ensure!(error.code() == Code::DeadlineExceeded, "{error}");
+    }
+    ensure!(all[0].pending() == 0);
+    ensure!(client.echo(&all[0], data(1)).await? == data(1));
+    inspect(&all, 0, 1).await?;
+    Ok(())
+}

@@ -1,0 +1,164 @@
+"""An independent server for our client: grpcio, the envelope, and nothing else."""
+
+import argparse
+import queue
+import sys
+import threading
+import time
+from concurrent import futures
+
+import grpc
+from google.protobuf import unknown_fields
+
+import interop_pb2 as pb
+import stream_pb2
+
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class Server:
+    """What all streams of a server share."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.changed = threading.Condition()
+        self.noted = []
+        self.opened = set()
+        # Our client may send nothing beyond the protocol of the Go library to a peer that announces nothing.
+        self.unknown = 0
+
+    def note(self, number):
+        with self.changed:
+            self.noted.append(number)
+            self.changed.notify_all()
+
+    def wait(self, reached):
+        with self.changed:
+            self.changed.wait_for(reached, timeout=60)
+
+    def stream(self, requests, context):
+        """What goes out on a stream. Like Go's, the server sends its headers with the first of it."""
+        out = queue.Queue()
+        sending = threading.Event()
+        if not self.arguments.hold_headers:
+            sending.set()
+        threading.Thread(target=self.read, args=(requests, context, out, sending), daemon=True).start()
+        while (message := out.get()) is not None:
+            if isinstance(message, pb.Failure):
+                context.set_code(CODES[message.code])
+                context.set_details(message.message)
+                return
+            sending.wait()
+            time.sleep(self.arguments.delay / 1000)
+            yield message
+
+    def read(self, requests, context, out, sending):
+        try:
+            for request in requests:
+                self.unknown += len(unknown_fields.UnknownFieldSet(request))
+                self.handle(request, context, out, sending)
+        except grpc.RpcError:
+            pass
+        # The client has left, or sends no more.
+        out.put(None)
+
+    def handle(self, request, context, out, sending):
+        service, _, method = request.method.rpartition(".")
+
+        def reply(message=None, code=0, text="", details=()):
+            answer = stream_pb2.Message(message_seq_no=request.message_seq_no, method=request.method)
+            if code:
+                answer.status.code = code
+                answer.status.message = text
+                answer.status.details.extend(details)
+            elif message is not None:
+                answer.payload = message.SerializeToString()
+            out.put(answer.SerializeToString())
+
+        def beside(wait, then):
+            """Answers when something has happened, and lets later requests start."""
+
+            def run():
+                self.wait(wait)
+                reply(then())
+
+            threading.Thread(target=run, daemon=True).start()
+
+        if service not in ("interop.Interop", "interop.Peer"):
+            return reply(code=12, text=f"no handler for {request.method}")
+        if method in ("Echo", "EchoAll", "Note", "NoteAll"):
+            data = pb.Data.FromString(request.payload)
+            self.note(data.number)
+            if method.startswith("Echo"):
+                reply(data)
+        elif method == "Count":
+            count = pb.CountRequest.FromString(request.payload)
+            for number in range(getattr(count, "from"), getattr(count, "from") + count.replies):
+                reply(pb.Data(number=number))
+            if count.HasField("failure"):
+                reply(code=count.failure.code, text=count.failure.message)
+        elif method == "Fail":
+            failure = pb.Failure.FromString(request.payload)
+            reply(code=failure.code, text=failure.message, details=failure.details)
+        elif method == "Hold":
+            data = pb.HoldRequest.FromString(request.payload).data
+            self.note(data.number)
+            beside(lambda: data.number in self.opened, lambda: data)
+        elif method == "Open":
+            with self.changed:
+                self.opened.add(pb.Data.FromString(request.payload).number)
+                self.changed.notify_all()
+        elif method == "Inspect":
+            inspect = pb.InspectRequest.FromString(request.payload)
+            own = [pb.Entry(key=entry.key, value=entry.value) for entry in request.entry]
+
+            def seen():
+                connection = [
+                    pb.Entry(key=key, value=value)
+                    for key, value in context.invocation_metadata()
+                    if isinstance(value, str)
+                ]
+                connection.append(pb.Entry(key="unknown-fields", value=str(self.unknown)))
+                return pb.Seen(numbers=self.noted, metadata=own, connection=connection)
+
+            beside(lambda: len(self.noted) >= inspect.noted, seen)
+        elif method == "EndStream":
+            out.put(pb.Failure.FromString(request.payload))
+        elif method == "SendFrames":
+            for frame in pb.Frames.FromString(request.payload).frames:
+                out.put(frame)
+        elif method == "SendHeaders":
+            sending.set()
+        else:
+            reply(code=12, text=f"no handler for {request.method}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--delay", type=int, default=0, metavar="MS", help="answer so much later")
+    parser.add_argument("--hold-headers", action="store_true", help="send nothing before `SendHeaders` comes")
+    arguments = parser.parse_args()
+
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=64),
+        options=[("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0)],
+    )
+    handler = grpc.stream_stream_rpc_method_handler(
+        Server(arguments).stream,
+        request_deserializer=stream_pb2.Message.FromString,
+        response_serializer=lambda frame: frame,
+    )
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("stream.Gorums", {"NodeStream": handler})]
+    )
+    port = server.add_insecure_port(f"127.0.0.1:{arguments.port}")
+    server.start()
+    print(f"listening 127.0.0.1:{port}", flush=True)
+    # Whoever started it closes this when it ends, however it ends.
+    sys.stdin.read()
+    server.stop(None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+//! `cargo xtask interop`: this library against other implementations of its protocol.
+
+mod python;
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::check::Totals;
+use crate::command::Cmd;
+
+/// Tests this library against other implementations of its protocol, in both directions.
+///
+/// The other side is Python's grpcio, which knows nothing of Gorums: it speaks the envelopes of the protocol over one gRPC
+/// stream. It is installed into an environment of its own below the target folder, by this command, when its pins in
+/// interop/python/requirements.txt change; python3 has to be there, 3.9 or later, with its module venv.
+///
+/// Each case has a deadline and is shown with what came of it. Nothing is skipped: what cannot be started has failed. The
+/// exit code is 0 only where every case passed, and the last line says how many did.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask interop                  all cases
+  cargo xtask interop metadata 1mb     those whose name contains one of these
+  cargo xtask interop --list           the names")]
+pub(crate) struct Args {
+    /// Run only the cases whose name contains one of these
+    #[arg(value_name = "PART")]
+    parts: Vec<String>,
+
+    /// Print the names of the cases and run none
+    #[arg(long)]
+    list: bool,
+}
+
+/// One direction: a program that runs cases and prints a line for each.
+struct Runner {
+    title: &'static str,
+    command: Cmd,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let mut totals = Totals::default();
+    let result = if args.list {
+        list(&args.parts)
+    } else {
+        run_all(&args.parts, &mut totals)
+    };
+    if let Err(error) = &result {
+        println!("\ninterop: FAILED: {error:#}");
+    }
+    if !args.list {
+        println!("\n{totals}");
+    }
+    if result.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Runs the cases, and adds up what came of them. Fails unless every one passed.
+pub(crate) fn run_all(parts: &[String], totals: &mut Totals) -> Result<()> {
+    let mut ran = Totals::default();
+    let runners = runners();
+    // What could not even be started is a failure that the totals show.
+    ran.failed += u64::from(runners.is_err());
+    let result = runners.and_then(|runners| {
+        for runner in runners {
+            ran += runner.run(parts)?;
+        }
+        if ran.is_empty() {
+            bail!("no case has such a name: `cargo xtask interop --list` prints them");
+        }
+        if ran.failed > 0 {
+            bail!("{} of {} cases failed", ran.failed, ran.failed + ran.passed);
+        }
+        Ok(())
+    });
+    *totals += ran;
+    result
+}
+
+fn list(parts: &[String]) -> Result<()> {
+    for runner in runners()? {
+        for name in runner.names(parts)? {
+            println!("{name}");
+        }
+    }
+    Ok(())
+}
+
+fn runners() -> Result<Vec<Runner>> {
+    let python = python::Python::prepare()?;
+    Cmd::cargo()
+        .args(["build", "--locked", "-p", "gorums-interop"])
+        .run()?;
+    let ours = format!(
+        "{}/debug/gorums-interop{}",
+        python::target().display(),
+        std::env::consts::EXE_SUFFIX
+    );
+    Ok(vec![
+        Runner {
+            title: "Python client, our server",
+            command: python.script("client.py").args(["--server", &ours]),
+        },
+        Runner {
+            title: "our client, Python server",
+            command: python.environment(Cmd::new(ours)).args([
+                "client",
+                "--python",
+                &python.program(),
+                "--server",
+                "interop/python/server.py",
+            ]),
+        },
+    ])
+}
+
+impl Runner {
+    fn names(&self, parts: &[String]) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        let command = self.command.clone().args(["--list"]);
+        let command = command.args(parts.iter().map(String::as_str));
+        command.run_lines(|line| names.push(line.to_owned()))?;
+        Ok(names)
+    }
+
+    fn run(&self, parts: &[String]) -> Result<Totals> {
+        let mut totals = Totals::default();
+        let mut missing: BTreeSet<String> = self.names(parts)?.into_iter().collect();
+        if missing.is_empty() {
+            return Ok(totals);
+        }
+        let width = missing.iter().map(String::len).max().unwrap_or(0);
+        println!("\n{}", self.title);
+        let start = Instant::now();
+        let command = self.command.clone().args(parts.iter().map(String::as_str));
+        let result = command.run_lines(|line| {
+            let Some(case) = Case::read(line) else {
+                println!("  {line}");
+                return;
+            };
+            missing.remove(case.name);
+            let outcome = if case.failure.is_none() {
+                "ok"
+            } else {
+                "FAILED"
+            };
+            println!("  {:width$}  {outcome:6} {:>6} ms", case.name, case.millis);
+            match case.failure {
+                None => totals.passed += 1,
+                Some(failure) => {
+                    totals.failed += 1;
+                    println!("      {}", failure.replace("\\n", "\n      "));
+                }
+            }
+        });
+        for name in &missing {
+            totals.failed += 1;
+            println!("  {name:width$}  FAILED  it never ended");
+        }
+        if let (Err(error), 0) = (&result, totals.failed) {
+            totals.failed += 1;
+            println!("  FAILED: {error:#}");
+        }
+        println!("  {totals} after {:.1} s", start.elapsed().as_secs_f64());
+        Ok(totals)
+    }
+}
+
+/// A line that a runner prints for each case: `case NAME ok MILLIS` or `case NAME FAILED MILLIS MESSAGE`.
+#[derive(Debug, PartialEq, Eq)]
+struct Case<'a> {
+    name: &'a str,
+    millis: &'a str,
+    failure: Option<&'a str>,
+}
+
+impl<'a> Case<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let mut words = line.strip_prefix("case ")?.splitn(4, ' ');
+        let (name, outcome, millis) = (words.next()?, words.next()?, words.next()?);
+        let failure = match outcome {
+            "ok" => None,
+            "FAILED" => Some(words.next().unwrap_or("no reason is given")),
+            _ => return None,
+        };
+        Some(Self {
+            name,
+            millis,
+            failure,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_is_read_and_other_lines_are_not() {
+        let case = |line| Case::read(line).map(|case| (case.name, case.millis, case.failure));
+        assert_eq!(case("case a/b ok 12"), Some(("a/b", "12", None)));
+        assert_eq!(
+            case("case a/b FAILED 3 expected 1, got 2"),
+            Some(("a/b", "3", Some("expected 1, got 2")))
+        );
+        assert_eq!(
+            case("case a/b FAILED 3"),
+            Some(("a/b", "3", Some("no reason is given")))
+        );
+        for other in ["case a/b", "case a/b maybe 3", "listening 127.0.0.1:1", ""] {
+            assert_eq!(case(other), None, "{other:?}");
+        }
+    }
+}
