@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use common::{Counter, Number, TestServer, cluster, echo, number, within};
 use gorums::quorum::Threshold;
-use gorums::{Client, Configuration, Outcome, Quorum, QuorumCall, QuorumErrorKind, Server};
+use gorums::{Client, Configuration, Outcome, Quorum, QuorumCall, QuorumErrorKind, Server, Status};
 
 const ECHO: &str = "test.Test.Echo";
 const PUT: &str = "test.Test.Put";
@@ -183,5 +183,35 @@ async fn calls_at_once_need_no_room_to_wait() {
         .collect();
     for (value, call) in calls.into_iter().enumerate() {
         assert_eq!(within(call).await.expect("a reply").value, value as u64);
+    }
+}
+
+#[tokio::test]
+async fn a_call_fails_though_a_node_never_answers() {
+    let (_servers, all) = cluster(3, |index| {
+        Server::builder().unary(ECHO, move |_ctx, request: Number| async move {
+            match index {
+                0 => std::future::pending().await,
+                1 if request.value == 1 => Ok(request),
+                _ => Err(Status::aborted("unwilling")),
+            }
+        })
+    })
+    .await;
+    let client = Client::new(&all);
+    let call = |value| client.quorum_call::<_, Number>(ECHO, number(value));
+    // No deadline: only that it cannot succeed any more ends them.
+    for (error, needed, replies) in [
+        (within(call(0).majority()).await, 2, 0),
+        (within(call(1).all()).await, 3, 1),
+        (within(call(0).matching(2, |reply| reply.value)).await, 2, 0),
+        (within(call(0).correctable(2).done()).await, 2, 0),
+    ] {
+        let error = error.expect_err("the silent node alone is not enough");
+        assert_eq!(error.kind(), QuorumErrorKind::Incomplete);
+        assert_eq!(error.needed(), Some(needed));
+        assert!(error.replies() <= replies, "{error}");
+        assert!(error.failure(1.into()).is_none(), "{error}");
+        assert!(!error.failures().is_empty());
     }
 }
