@@ -51,7 +51,8 @@ def main(cases, arguments):
     """Runs the functions whose name has one of the parts in it; they are called with no argument."""
     names = [name for name in cases if not arguments.parts or any(part in name for part in arguments.parts)]
     if arguments.list:
-        print("\n".join(names))
+        for name in names:
+            print(name)
         return 0
     failed = not names
     for name in names:
