@@ -917,6 +917,61 @@ async fn a_flood_of_small_frames_is_held_back_by_a_blocked_handler_and_then_hand
 }
 
 #[tokio::test]
+async fn what_came_before_the_client_went_is_handled_in_order_however_much_waits() {
+    const MESSAGES: u64 = 2_000;
+    for reset in [true, false] {
+        let seen = Arc::default();
+        let (all, gate) = (Counter::new(), Arc::new(Semaphore::new(0)));
+        let builder = noting(&seen, &all, &gate).max_waiting_bytes(1_000);
+        let server = TestServer::start(builder).await;
+        let mut client = RawClient::connect(server.addr).await;
+        let mut stream = client.open();
+        for value in 0..MESSAGES {
+            stream.send(&envelope(value + 1, NOTE, value));
+        }
+        // The server has all of it, and the first handler has its turn.
+        for _ in 0..3 {
+            client.ping().await;
+        }
+        if reset {
+            stream.send.send_reset(Reason::CANCEL);
+            client.ping().await;
+        } else {
+            client.connection.abort();
+        }
+        gate.close();
+        all.reached(MESSAGES).await;
+        let seen = std::mem::take(&mut *seen.lock().expect("not poisoned"));
+        assert_eq!(seen, (0..MESSAGES).collect::<Vec<_>>(), "reset: {reset}");
+    }
+}
+
+#[tokio::test]
+async fn streams_wait_until_the_requests_of_earlier_ones_have_started() {
+    let seen = Arc::default();
+    let (all, gate) = (Counter::new(), Arc::new(Semaphore::new(0)));
+    let builder = noting(&seen, &all, &gate).max_waiting_bytes(1_000);
+    let server = TestServer::start(builder).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let mut stream = client.open();
+    for id in 1..=100 {
+        stream.send(&envelope(id, NOTE, id));
+    }
+    for _ in 0..3 {
+        client.ping().await;
+    }
+    stream.send.send_reset(Reason::CANCEL);
+    let response = client.refusal(stream_request()).await;
+    assert_eq!(grpc_status(response.headers()), 8);
+    assert!(grpc_message(response.headers()).contains("earlier streams"));
+    gate.close();
+    all.reached(100).await;
+    let mut stream = client.open();
+    let mut replies = stream.reader().await;
+    stream.call(&mut replies, 1).await;
+}
+
+#[tokio::test]
 async fn reading_pauses_at_the_bound_however_many_frames_come_at_once() {
     const WAITING: u64 = 200;
     let (started, gate) = (Counter::new(), Arc::new(Semaphore::new(0)));

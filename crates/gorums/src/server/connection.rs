@@ -1,5 +1,5 @@
-//! The I/O task of a connection, on the server's side: it reads requests for the lane and writes
-//! the replies that are queued.
+//! The I/O task of a connection, on the server's side: it accepts the stream, has its requests read
+//! for the lane, and writes the replies that are queued.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -7,23 +7,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Method, Request as HttpRequest, Response, StatusCode};
 
 use super::context::{Connecting, ConnectionInfo};
-use super::lane::{Lane, LaneSettings, Request};
-use super::registry::{MethodKind, Registry};
-use super::reply_queue::{Answer, ReplyQueue};
+use super::input::{Input, InputEnd};
+use super::lane::{Lane, LaneSettings};
+use super::registry::Registry;
+use super::reply_queue::ReplyQueue;
 use crate::connection::keep_alive::{Action, KeepAlive};
 use crate::error::{Code, Status};
 use crate::metadata::Metadata;
 use crate::runtime::{BoxFuture, BoxIo, Clock, FairIo};
 use crate::wire::{
-    Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, H2Settings,
-    Incoming as Frame, NODE_ID, PATH, SERVER_INITIATED, is_grpc, peek_id, response_head, trailers,
-    trailers_only,
+    Batch, BatchBuilder, BatchSlot, Features, H2Settings, NODE_ID, PATH, is_grpc, response_head,
+    trailers, trailers_only,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -31,9 +30,6 @@ const BATCHES_PER_TURN: usize = 16;
 
 /// How many streams of a connection may have ended while handlers of theirs go on.
 const UNFINISHED_STREAMS: usize = 8;
-
-/// What an entry of metadata costs beside its bytes.
-const ENTRY: usize = 64;
 
 /// The connect callback.
 pub(crate) type OnConnect = dyn Fn(&mut Connecting) -> Result<(), Status> + Send + Sync;
@@ -102,12 +98,19 @@ pub(crate) async fn serve(
 
     tracing::debug!(?peer_addr, reason = end, "connection ended");
     served.leave_stream();
-    let left = std::mem::take(&mut served.left);
+    let mut left = std::mem::take(&mut served.left);
+    let settings = Arc::clone(&served.settings);
     // Handlers go on, and count as long as their connection did. The socket is closed.
     drop(served);
-    for lane in &left.0 {
-        lane.idle().await;
-    }
+    poll_fn(|cx| {
+        left.work_off(cx, &settings);
+        if left.0.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 struct Served {
@@ -118,7 +121,7 @@ struct Served {
     ping_pong: Option<PingPong>,
     keep_alive: KeepAlive,
     keep_alive_timer: BoxFuture<'static, ()>,
-    /// The lanes of streams that have ended, as long as handlers run in them.
+    /// The streams that have ended, as long as handlers of theirs go on.
     left: Left,
     /// Runs while there is no stream.
     no_stream: Option<BoxFuture<'static, ()>>,
@@ -128,22 +131,29 @@ struct Served {
     goodbye: bool,
 }
 
-/// Lanes whose stream has ended.
+/// What clients sent on streams that have ended, until it has been handled.
 #[derive(Default)]
-struct Left(Vec<Arc<Lane>>);
+struct Left(Vec<Input>);
+
+impl Left {
+    /// Hands the lanes what they take, and forgets what has been handled.
+    fn work_off(&mut self, cx: &mut Context<'_>, settings: &ConnectionSettings) {
+        self.0
+            .retain_mut(|input| input.poll_work_off(cx, settings).is_pending());
+    }
+}
 
 impl Drop for Left {
     /// Where handlers have not ended, the server was stopped.
     fn drop(&mut self) {
-        self.0.iter().for_each(|lane| lane.abandon());
+        self.0.iter_mut().for_each(Input::abandon);
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
         if let Some(stream) = &mut self.stream {
-            stream.requests.clear();
-            stream.lane.abandon();
+            stream.input.abandon();
         }
     }
 }
@@ -158,7 +168,8 @@ impl Served {
                         // The last requests and the end of the connection may have come together.
                         // What came is bounded by the window, so nothing is left behind.
                         if let Some(stream) = &mut self.stream {
-                            stream.read_all(cx, &self.settings);
+                            stream.poll_read(cx, &self.settings);
+                            stream.input.keep_unread(cx);
                         }
                         return Poll::Ready(match ended {
                             Some(Err(error)) => {
@@ -171,7 +182,7 @@ impl Served {
                     Poll::Ready(Some(Ok((request, respond)))) => {
                         // A client may open a stream right behind the reset of its last one.
                         if let Some(stream) = &mut self.stream
-                            && stream.poll_reset(cx, &self.settings).is_ready()
+                            && stream.poll_reset(cx).is_ready()
                         {
                             self.leave_stream();
                         }
@@ -183,13 +194,14 @@ impl Served {
                 return Poll::Ready(reason);
             }
             let mut again = false;
+            self.left.work_off(cx, &self.settings);
             if let Some(stream) = &mut self.stream {
                 stream.replies.io().register(cx.waker());
                 if stream.poll_read(cx, &self.settings) {
                     self.keep_alive.heard_message();
                 }
                 // Also where nothing is read at present.
-                let _ = stream.poll_reset(cx, &self.settings);
+                let _ = stream.poll_reset(cx);
                 again = stream.write();
                 if stream.is_over() {
                     self.leave_stream();
@@ -212,9 +224,9 @@ impl Served {
 
     /// The stream has ended; what its handlers do has not.
     fn leave_stream(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            self.left.0.retain(|lane| !lane.is_idle());
-            self.left.0.push(Arc::clone(&stream.lane));
+        if let Some(NodeStream { mut input, .. }) = self.stream.take() {
+            input.leave();
+            self.left.0.push(input);
         }
     }
 
@@ -302,25 +314,18 @@ impl Served {
         tokio::spawn(task);
         self.no_stream = None;
         self.stream = Some(NodeStream {
-            recv: Some(recv),
+            input: Input::new(
+                recv,
+                self.settings.max_decoding,
+                head.headers.contains_key(NODE_ID),
+                Arc::clone(&lane),
+                Arc::clone(&replies),
+            ),
             send,
-            decoder: Decoder::new(self.settings.max_decoding),
-            unreleased: 0,
-            unread: BytesMut::new(),
-            input_ended: None,
-            chunk_left: 0,
-            carried: 0,
-            has_request: false,
-            answers_wait: false,
-            paused: false,
-            read_all: false,
-            has_node_id: head.headers.contains_key(NODE_ID),
             slot: BatchSlot::default(),
             builder: BatchBuilder::default(),
             lane,
             replies,
-            requests: Vec::new(),
-            read_bytes: 0,
             ending: None,
             over: false,
         });
@@ -353,10 +358,17 @@ impl Served {
                 "the server is shutting down",
             )));
         }
-        let unfinished = self.left.0.iter().filter(|lane| !lane.is_idle()).count();
+        let unfinished = self.left.0.iter().filter(|input| !input.is_worked_off());
+        let unfinished = unfinished.count();
         if unfinished >= UNFINISHED_STREAMS {
             return Some(trailers_only(&Status::resource_exhausted(format!(
                 "handlers of {unfinished} earlier streams of this connection have not finished"
+            ))));
+        }
+        let waiting: usize = self.left.0.iter().map(Input::waiting_bytes).sum();
+        if waiting >= self.settings.max_waiting_bytes {
+            return Some(trailers_only(&Status::resource_exhausted(format!(
+                "{waiting} bytes of requests of earlier streams of this connection wait"
             ))));
         }
         None
@@ -365,40 +377,12 @@ impl Served {
 
 /// The stream of a client.
 struct NodeStream {
-    /// None once the client has ended its side, or we read no more.
-    recv: Option<RecvStream>,
+    input: Input,
     send: SendStream<Batch>,
-    decoder: Decoder,
-    /// Bytes of the current chunk that the client may not send anew yet.
-    unreleased: usize,
-    /// What came while reading paused. `h2` would keep each frame in the buffer that it was read
-    /// into, and a peer may make these many and large.
-    unread: BytesMut,
-    /// How the client's side ended while reading paused.
-    input_ended: Option<Result<(), ()>>,
-    /// How much of the current chunk is in no request so far.
-    chunk_left: usize,
-    /// What such chunks of which requests were made had besides. A request keeps the whole chunk, so
-    /// this counts as well, with the next request.
-    carried: usize,
-    /// A request keeps the current chunk.
-    has_request: bool,
-    /// The I/O task has answered requests itself, and the queue of replies is full.
-    answers_wait: bool,
-    /// The lane has enough to do: nothing is read before it has worked some of it off.
-    paused: bool,
-    /// The connection has ended: what came is read whatever the lane has to do.
-    read_all: bool,
-    /// The client can be called back, so ids with the server's bit are replies.
-    has_node_id: bool,
     slot: BatchSlot,
     builder: BatchBuilder,
     lane: Arc<Lane>,
     replies: Arc<ReplyQueue>,
-    /// Read and not handed to the lane yet.
-    requests: Vec<Request>,
-    /// What these cost.
-    read_bytes: usize,
     /// Set when no more is read: what the trailers will say once all is written.
     ending: Option<(Code, String)>,
     over: bool,
@@ -407,249 +391,33 @@ struct NodeStream {
 impl NodeStream {
     /// Reads what there is, as far as the lane takes it. True if anything came.
     fn poll_read(&mut self, cx: &mut Context<'_>, settings: &ConnectionSettings) -> bool {
-        let mut heard = false;
-        let status = loop {
-            match self.read_chunk(settings) {
-                Ok(true) => {}
-                Ok(false) => {
-                    heard |= self.keep_unread(cx);
-                    break None;
-                }
-                Err(status) => break Some(status),
-            }
-            match self.poll_chunk(cx) {
-                Poll::Pending => break None,
-                Poll::Ready(Ok(Some(chunk))) => {
-                    heard = true;
-                    self.take_chunk(chunk);
-                }
-                Poll::Ready(Ok(None)) => {
-                    // Half-closed: what was asked is still answered.
-                    let cut = !self.decoder.is_between_messages();
-                    self.hand_over();
-                    if cut {
-                        self.end(Code::Internal, "the stream ended within a message");
-                    } else {
-                        self.end(Code::Ok, "");
-                    }
-                    return true;
-                }
-                Poll::Ready(Err(())) => {
-                    self.hand_over();
-                    self.over = true;
-                    self.recv = None;
-                    return true;
-                }
-            }
-        };
-        self.hand_over();
-        if let Some(status) = status {
-            self.end(status.code(), status.message());
+        let (heard, end) = self.input.poll_read(cx, settings);
+        match end {
+            None => {}
+            // What was asked is still answered.
+            Some(InputEnd::HalfClosed) => self.end(Code::Ok, ""),
+            Some(InputEnd::Cut) => self.end(Code::Internal, "the stream ended within a message"),
+            Some(InputEnd::Gone) => self.over = true,
+            Some(InputEnd::Broken(status)) => self.end(status.code(), status.message()),
         }
         heard
-    }
-
-    fn hand_over(&mut self) {
-        self.lane.push(&mut self.requests);
-        self.read_bytes = 0;
-    }
-
-    /// Reads all that has come, whatever the lane has to do: the peer will send no more.
-    fn read_all(&mut self, cx: &mut Context<'_>, settings: &ConnectionSettings) {
-        self.read_all = true;
-        self.poll_read(cx, settings);
     }
 
     /// Ready when the client has reset the stream, which is how a Go client ends it. What it sent
     /// before is handled.
-    fn poll_reset(&mut self, cx: &mut Context<'_>, settings: &ConnectionSettings) -> Poll<()> {
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let reset = ready!(self.send.poll_reset(cx));
         tracing::debug!(?reset, "stream reset");
-        self.read_all(cx, settings);
+        self.input.keep_unread(cx);
         self.over = true;
         Poll::Ready(())
-    }
-
-    /// Takes what has come out of `h2`'s hands while reading is paused. What is kept is bounded by
-    /// the window: none of it may be sent anew before it has been read.
-    fn keep_unread(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut heard = false;
-        while self.input_ended.is_none() {
-            match self.poll_chunk(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(Some(chunk))) => {
-                    heard = true;
-                    self.unread.extend_from_slice(&chunk);
-                }
-                Poll::Ready(Ok(None)) => self.input_ended = Some(Ok(())),
-                Poll::Ready(Err(())) => self.input_ended = Some(Err(())),
-            }
-        }
-        heard
-    }
-
-    fn take_chunk(&mut self, chunk: Bytes) {
-        if std::mem::take(&mut self.has_request) {
-            self.carried += self.chunk_left;
-        }
-        self.chunk_left = chunk.len();
-        self.unreleased = chunk.len();
-        self.decoder.push(chunk);
-    }
-
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ()>> {
-        if let Some(ended) = self.input_ended.take() {
-            return Poll::Ready(ended.map(|()| None));
-        }
-        let Some(recv) = &mut self.recv else {
-            return Poll::Pending;
-        };
-        match ready!(recv.poll_data(cx)) {
-            None => Poll::Ready(Ok(None)),
-            Some(Ok(chunk)) => Poll::Ready(Ok(Some(chunk))),
-            Some(Err(error)) => {
-                tracing::debug!(%error, "stream ended");
-                Poll::Ready(Err(()))
-            }
-        }
-    }
-
-    /// Takes the messages out of the current chunk. False where the lane has enough; an error ends
-    /// the stream.
-    fn read_chunk(&mut self, settings: &ConnectionSettings) -> Result<bool, Status> {
-        if self.recv.is_none() {
-            return Ok(true);
-        }
-        let limit = settings.max_waiting_bytes;
-        let at_the_lane = self.lane.waiting_bytes();
-        self.answers_wait = self.answers_wait && self.replies.is_full();
-        loop {
-            // Several frames may have come at once, of which the lane has nothing yet.
-            let waiting = at_the_lane + self.read_bytes;
-            self.paused = if self.paused {
-                waiting > limit / 2
-            } else {
-                waiting >= limit
-            };
-            if self.paused && !self.read_all {
-                self.hand_over();
-                self.lane.wake_when_below(limit / 2);
-                return Ok(false);
-            }
-            // The next batch of replies makes room, and this task takes it.
-            if self.answers_wait && !self.read_all {
-                return Ok(false);
-            }
-            if let Some(frame) = self.decoder.next()? {
-                if let Some(mut request) = self.read_frame(&frame, settings)? {
-                    self.chunk_left = self.chunk_left.saturating_sub(request.size);
-                    request.size += std::mem::take(&mut self.carried);
-                    self.has_request = true;
-                    self.read_bytes += request.cost();
-                    self.requests.push(request);
-                }
-                continue;
-            }
-            if let Some(recv) = &mut self.recv {
-                let unreleased = std::mem::take(&mut self.unreleased);
-                recv.flow_control()
-                    .release_capacity(unreleased)
-                    .map_err(|error| Status::internal(error.to_string()))?;
-            }
-            if self.unread.is_empty() {
-                return Ok(true);
-            }
-            let unread = std::mem::take(&mut self.unread).freeze();
-            self.take_chunk(unread);
-        }
-    }
-
-    fn read_frame(
-        &mut self,
-        frame: &Frame,
-        settings: &ConnectionSettings,
-    ) -> Result<Option<Request>, Status> {
-        let registry = &settings.registry;
-        let frame = match frame {
-            Frame::Message(frame) => frame,
-            Frame::Oversized { head, len } => {
-                let status = Status::resource_exhausted(format!(
-                    "a request of {len} bytes exceeds the limit of {} (max_decoding_message_size)",
-                    settings.max_decoding
-                ));
-                let (id, method) = peek_id(head).ok_or_else(|| status.clone())?;
-                return self.reject(id, method, &status, registry);
-            }
-        };
-        let envelope = Envelope::decode(frame).map_err(|error| {
-            Status::internal(format!("a malformed message from the client: {error}"))
-        })?;
-        if let Some(excess) = &envelope.excess {
-            let status = Status::resource_exhausted(format!("the request has {excess}"));
-            return self.reject(envelope.id, envelope.method, &status, registry);
-        }
-        match envelope.control {
-            Control::Message => {}
-            Control::Cancel => {
-                self.hand_over();
-                self.lane.cancel(envelope.id);
-                return Ok(None);
-            }
-            Control::End | Control::Unknown => return Ok(None),
-        }
-        if self.has_node_id && envelope.id & SERVER_INITIATED != 0 {
-            // An answer to a call that this server never made.
-            return Ok(None);
-        }
-        let entry = registry.get(envelope.method).cloned();
-        // The name of a method that nobody registered is copied.
-        let name = match &entry {
-            Some(_) => 0,
-            None => envelope.method.len(),
-        };
-        Ok(Some(Request {
-            id: envelope.id,
-            method: match &entry {
-                Some(entry) => Arc::clone(&entry.name),
-                None => envelope.method.into(),
-            },
-            entry,
-            // A request that waits keeps its whole frame, whatever is in it.
-            size: frame.len() + name + ENTRY * envelope.metadata.len(),
-            metadata: envelope.metadata(),
-            payload: frame.slice_ref(envelope.payload),
-        }))
-    }
-
-    /// Turns a request away that is not taken. A two-way request is answered. A one-way message
-    /// cannot be, and is not lost in silence: the stream ends.
-    fn reject(
-        &mut self,
-        id: u64,
-        method: &str,
-        status: &Status,
-        registry: &Registry,
-    ) -> Result<Option<Request>, Status> {
-        if registry
-            .get(method)
-            .is_some_and(|entry| entry.kind == MethodKind::OneWay)
-        {
-            return Err(status.clone());
-        }
-        self.replies
-            .push_unbounded(id, method, &Answer::Error(status));
-        self.answers_wait = self.replies.is_full();
-        Ok(None)
     }
 
     /// Reads no more; when all is answered, the trailers say this.
     fn end(&mut self, code: Code, message: &str) {
         if self.ending.is_none() {
             self.ending = Some((code, message.to_owned()));
-            self.recv = None;
-            self.unread = BytesMut::new();
-            self.input_ended = None;
-            self.lane.finish();
+            self.input.close();
         }
     }
 
@@ -680,12 +448,5 @@ impl NodeStream {
 
     fn is_over(&self) -> bool {
         self.over
-    }
-}
-
-impl Drop for NodeStream {
-    fn drop(&mut self) {
-        self.hand_over();
-        self.lane.disconnect();
     }
 }

@@ -250,10 +250,15 @@ impl Lane {
         self.task.wake();
     }
 
-    /// The connection ended: handlers are told, and go on.
+    /// The connection ended, and no request comes any more.
     pub(crate) fn disconnect(&self) {
+        self.state().finished = true;
+        self.leave();
+    }
+
+    /// The client has gone: handlers are told, and go on. What it sent before may still come.
+    pub(crate) fn leave(&self) {
         let mut state = self.state();
-        state.finished = true;
         state.gone = true;
         if let Some((_, ctx)) = &state.current {
             ctx.cancel();
@@ -279,19 +284,6 @@ impl Lane {
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state();
         state.waiting.is_empty() && state.current.is_none() && state.running == 0
-    }
-
-    /// Waits until no handler runs and none waits. The I/O task has ended.
-    pub(crate) async fn idle(&self) {
-        poll_fn(|cx| {
-            self.replies.io().register(cx.waker());
-            if self.is_idle() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
     }
 
     /// Makes the next request the current one, if there is one and it may start. Under one lock:

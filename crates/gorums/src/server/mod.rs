@@ -17,6 +17,7 @@ mod accept;
 mod builder;
 mod connection;
 mod context;
+mod input;
 mod interceptor;
 mod lane;
 mod registry;

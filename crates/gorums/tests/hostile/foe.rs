@@ -32,6 +32,8 @@ pub struct Foe {
     pub tcp: TcpStream,
     /// How many bytes of DATA may be sent on the first stream, and on all.
     windows: [usize; 2],
+    /// How many on a new stream.
+    stream_window: usize,
 }
 
 impl Foe {
@@ -42,6 +44,7 @@ impl Foe {
         Self {
             tcp,
             windows: [0, 65_535],
+            stream_window: 0,
         }
     }
 
@@ -84,7 +87,8 @@ impl Foe {
                 let settings = frame.payload.chunks(6);
                 for setting in settings.filter(|s| s[..2] == INITIAL_WINDOW_SIZE.to_be_bytes()) {
                     let size = setting[2..].try_into().expect("four bytes");
-                    self.windows[0] = u32::from_be_bytes(size) as usize;
+                    self.stream_window = u32::from_be_bytes(size) as usize;
+                    self.next_stream();
                 }
                 self.send(&settings_ack()).await;
             }
@@ -108,6 +112,11 @@ impl Foe {
         }
     }
 
+    /// The window of the stream is from now on that of one that is about to be opened.
+    pub fn next_stream(&mut self) {
+        self.windows[0] = self.stream_window;
+    }
+
     /// How many bytes of DATA may be sent.
     pub fn window(&self) -> usize {
         self.windows[0].min(self.windows[1])
@@ -128,6 +137,11 @@ impl Foe {
     /// Sends frames of so many bytes of DATA together, and waits until the server has seen them. False
     /// where it has ended the connection, or takes no more on it.
     pub async fn survives(&mut self, frames: &[u8], data: usize) -> bool {
+        self.survives_on(1, frames, data).await
+    }
+
+    /// The same for frames of this stream.
+    pub async fn survives_on(&mut self, stream: u32, frames: &[u8], data: usize) -> bool {
         if !self.send(frames).await || !self.send(&ping()).await {
             return false;
         }
@@ -138,8 +152,10 @@ impl Foe {
             match (frame.kind, frame.flags) {
                 (PING, ACK) => return true,
                 // The stream is over.
-                (HEADERS, flags) if frame.stream == 1 && flags & END_STREAM != 0 => return false,
-                (RST_STREAM, _) if frame.stream == 1 => return false,
+                (HEADERS, flags) if frame.stream == stream && flags & END_STREAM != 0 => {
+                    return false;
+                }
+                (RST_STREAM, _) if frame.stream == stream => return false,
                 (GOAWAY, _) => return false,
                 _ => {}
             }

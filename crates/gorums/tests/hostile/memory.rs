@@ -120,3 +120,28 @@ fn metadata_and_details_of_two_bytes_take_no_memory_to_speak_of() {
         foe.is_read().await;
     });
 }
+
+#[test]
+fn streams_that_are_reset_one_after_the_other_leave_bounded_memory_behind() {
+    let test = "memory::streams_that_are_reset_one_after_the_other_leave_bounded_memory_behind";
+    attacked(test, 64 * MIB, async |mut foe| {
+        // Requests of five bytes, of a method that nobody knows.
+        let requests = framed(&[]).repeat(1_000);
+        for stream in (1..60).step_by(2) {
+            if stream > 1 {
+                foe.next_stream();
+                foe.send(&headers(stream, 0, &REQUEST)).await;
+                let hold = frame(DATA, 0, stream, &envelope(1, HOLD, 1).framed());
+                foe.send_data(&hold).await;
+            }
+            let bytes = frame(DATA, 0, stream, &requests);
+            while foe.may_send(requests.len()).await {
+                if !foe.survives_on(stream, &bytes, requests.len()).await {
+                    return;
+                }
+            }
+            foe.send(&reset(stream, 8)).await;
+            foe.is_read().await;
+        }
+    });
+}
