@@ -1080,6 +1080,30 @@ async fn message_id_0_and_ids_used_twice_are_answered_as_usual() {
 }
 
 #[tokio::test]
+async fn a_reply_has_id_and_method_of_its_request_and_no_metadata() {
+    let server = TestServer::start(echo()).await;
+    let mut stream = RawClient::connect(server.addr).await.open();
+    let mut replies = stream.reader().await;
+    let entry = |key: &str| Entry {
+        key: key.to_owned(),
+        value: "of the request".to_owned(),
+    };
+    for method in [ECHO, "test.Test.Nothing"] {
+        let request = Envelope {
+            entries: vec![entry("trace"), entry("tenant")],
+            ..envelope(77, method, 5)
+        };
+        stream.send(&request);
+        let reply = replies.expect().await;
+        assert_eq!((reply.id, reply.method.as_str()), (77, method));
+        assert_eq!(reply.entries, []);
+        // An error has no payload either.
+        assert_eq!(reply.payload.is_empty(), reply.status.is_some());
+        assert_eq!(reply.status.is_none(), method == ECHO);
+    }
+}
+
+#[tokio::test]
 async fn ids_with_the_high_bit_are_requests_of_clients_that_cannot_be_called() {
     let server = TestServer::start(echo()).await;
     let mut stream = RawClient::connect(server.addr).await.open();
