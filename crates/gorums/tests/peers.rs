@@ -1284,6 +1284,32 @@ async fn one_way_calls_need_no_response_head_at_all() {
 }
 
 #[tokio::test]
+async fn a_streamed_call_to_a_server_that_marks_no_end_has_its_replies_and_goes_on() {
+    let (server, configuration) = RawServer::start().await;
+    let call = Client::new(&configuration).streamed_quorum_call::<_, Number>(ECHO, number(1));
+    let mut responses = call.responses();
+    let mut peer = server.accept().await;
+    let mut replies = peer.respond();
+    let request = peer.requests.expect().await;
+    // An empty reply is a reply: only servers that say so end a stream with one.
+    for value in [1, 0, 3] {
+        replies.send(&envelope(request.id, ECHO, value));
+        let response = within(responses.next()).await.expect("it goes on");
+        assert_eq!(response.result.expect("a reply").value, value);
+    }
+    assert_eq!(responses.outstanding(), 1);
+    drop(responses);
+    assert_eq!(configuration[0].pending(), 0);
+    // It is not told either, since it would not understand: the next that it hears is a call.
+    let caller = Caller::new(&configuration);
+    let call = caller.call(2);
+    let request = peer.requests.expect().await;
+    assert_eq!((request.method.as_str(), request.number()), (ECHO, 2));
+    replies.send(&request);
+    assert_eq!(within(call).await.expect("answered").value, 2);
+}
+
+#[tokio::test]
 async fn replies_with_unknown_ids_and_second_replies_are_ignored() {
     let (server, configuration) = RawServer::start().await;
     let caller = Caller::new(&configuration);
