@@ -6,12 +6,12 @@ import sys
 import threading
 
 import grpc
-from google.protobuf import any_pb2, unknown_fields, wrappers_pb2
+from google.protobuf import any_pb2, wrappers_pb2
 
 import interop_pb2 as pb
 import runner
 import stream_pb2
-from runner import DEADLINE, equal
+from runner import DEADLINE, equal, unknown
 
 PATH = "/stream.Gorums/NodeStream"
 SERVICE = "interop.Interop."
@@ -20,19 +20,21 @@ SERVICE = "interop.Interop."
 class Stream:
     """The one stream to a server: what is sent, and what came for each id."""
 
-    def __init__(self, address, metadata=(), path=PATH, channel=None):
+    def __init__(self, address, metadata=(), path=PATH, channel=None, compression=None):
         self.channel = channel or grpc.insecure_channel(
             address, options=[("grpc.max_receive_message_length", 64 << 20), ("grpc.use_local_subchannel_pool", 1)]
         )
         self.requests = queue.Queue()
         self.replies = queue.Queue()
         self.early = {}
+        # A peer that announces nothing.
+        self.plain = not any(key == "gorums-features" for key, _ in metadata)
         method = self.channel.stream_stream(
             path,
             request_serializer=lambda message: message if isinstance(message, bytes) else message.SerializeToString(),
             response_deserializer=stream_pb2.Message.FromString,
         )
-        self.call = method(iter(self.requests.get, None), metadata=list(metadata))
+        self.call = method(iter(self.requests.get, None), metadata=list(metadata), compression=compression)
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
@@ -44,11 +46,11 @@ class Stream:
             pass
         self.replies.put(None)
 
-    def send(self, id, method, payload=None, **entries):
+    def send(self, id, method, payload=None, entries=()):
         message = stream_pb2.Message(message_seq_no=id, method=method if "." in method else SERVICE + method)
         if payload is not None:
             message.payload = payload if isinstance(payload, bytes) else payload.SerializeToString()
-        for key, value in entries.items():
+        for key, value in entries:
             message.entry.add(key=key, value=value)
         self.requests.put(message)
 
@@ -57,24 +59,31 @@ class Stream:
         if self.early.get(id):
             return self.early[id].pop(0)
         while True:
-            message = self.replies.get(timeout=DEADLINE)
+            message = self.next(f"a reply to {id}")
             if message is None:
                 raise AssertionError(f"the stream ended before the reply to {id}: {self.call.code()} {self.call.details()}")
             # Nothing beyond the protocol of the Go library goes to a peer that announces nothing.
-            equal(len(unknown_fields.UnknownFieldSet(message)), 0, "unknown fields of a reply")
+            if self.plain:
+                equal(unknown(message), [], "unknown fields of a reply")
             if message.message_seq_no == id:
                 return message
             self.early.setdefault(message.message_seq_no, []).append(message)
 
-    def ask(self, id, method, payload=None, answer=pb.Data, **entries):
-        self.send(id, method, payload, **entries)
+    def ask(self, id, method, payload=None, answer=pb.Data, entries=()):
+        self.send(id, method, payload, entries)
         reply = self.reply(id)
         equal(reply.status.code, 0, "the status")
         return answer.FromString(reply.payload)
 
+    def next(self, what):
+        try:
+            return self.replies.get(timeout=DEADLINE)
+        except queue.Empty:
+            raise AssertionError(f"{what} did not come within {DEADLINE} s") from None
+
     def ended(self):
         """The status that the stream ended with."""
-        while (message := self.replies.get(timeout=DEADLINE)) is not None:
+        while (message := self.next("the end of the stream")) is not None:
             self.early.setdefault(message.message_seq_no, []).append(message)
         return self.call.code()
 
@@ -119,13 +128,20 @@ def cases(server):
         equal(len(reply.entry), 0, "metadata of a reply")
 
     @case
-    def quorum_call_with_one_id(stream, address):
-        with start() as second, start() as third:
-            streams = [stream, Stream(second.address), Stream(third.address)]
+    def three_servers_and_one_id(stream, _):
+        with start() as second, start() as third, Stream(second.address) as two, Stream(third.address) as three:
+            streams = [stream, two, three]
             for each in streams:
                 each.send(5, "EchoAll", number(9))
             for each in streams:
+                each.send(6, "NoteAll", number(10))
+            for each in streams:
+                each.send(7, "Count", pb.CountRequest(**{"from": 1}, replies=2))
+            for each in streams:
                 equal(pb.Data.FromString(each.reply(5).payload), number(9))
+                equal([pb.Data.FromString(each.reply(7).payload).number for _ in range(2)], [1, 2])
+                equal(list(each.ask(8, "Inspect", pb.InspectRequest(), pb.Seen).numbers), [9, 10])
+                equal(each.early.get(6, []), [], "answers to a multicast")
 
     @case
     def one_way_messages_are_noted_and_not_answered(stream, _):
@@ -143,9 +159,18 @@ def cases(server):
         failure = pb.Failure(code=9, message="no more")
         stream.send(2, "Count", pb.CountRequest(**{"from": 5}, replies=1, failure=failure))
         equal(pb.Data.FromString(stream.reply(2).payload).number, 5)
-        # A peer that announces nothing is not told how a streamed reply ended, well or not.
+        status = stream.reply(2).status
+        equal((status.code, status.message), (9, "no more"))
+        # A peer that announces nothing is not told that a streamed reply ended well.
         equal(stream.ask(3, "Echo", number(1)).number, 1)
-        equal(stream.early.get(1, []), [], "messages after the last reply")
+        equal(stream.early, {}, "messages after the last reply")
+
+    @case
+    def a_peer_that_announces_it_gets_the_end_of_streamed_replies(_, address):
+        # Which also shows that these tests can see such a field.
+        with Stream(address, [("gorums-features", "stream-end")]) as announces:
+            announces.send(1, "Count", pb.CountRequest(**{"from": 1}, replies=1))
+            equal([unknown(announces.reply(1)) for _ in range(2)], [[], [15]])
 
     @case
     def mixed_calls_start_in_order(stream, _):
@@ -170,10 +195,29 @@ def cases(server):
         equal(pb.Data.FromString(stream.reply(1).payload).number, 1)
 
     @case
-    def metadata_of_message_and_connection(stream, _):
-        seen = stream.ask(1, "Inspect", pb.InspectRequest(), pb.Seen, trace="message")
-        equal([(e.key, e.value) for e in seen.metadata], [("trace", "message")])
-        equal([e.value for e in seen.connection if e.key == "from"], ["connection"])
+    def a_handler_that_does_not_release_keeps_its_turn(stream, address):
+        stream.send(1, "Hold", pb.HoldRequest(data=number(1)))
+        stream.send(2, "Echo", number(2))
+        with Stream(address) as other:
+            # The other client has a turn of its own.
+            equal(list(other.ask(1, "Inspect", pb.InspectRequest(noted=1), pb.Seen).numbers), [1])
+            equal(other.ask(2, "Echo", number(3)).number, 3)
+            other.send(3, "Open", number(1))
+            equal(other.ask(4, "Echo", number(4)).number, 4)
+        equal(pb.Data.FromString(stream.reply(2).payload).number, 2)
+        equal([message.message_seq_no for message in stream.early.get(1, [])], [1], "replies before the second's")
+        equal(list(stream.ask(3, "Inspect", pb.InspectRequest(), pb.Seen).numbers)[:2], [1, 3])
+
+    @case
+    def metadata_of_message_and_connection(_, address):
+        entries = [("trace", "a"), ("größe", "€ 5"), ("trace", "b"), ("Upper", ""), ("long", "x" * 5000)]
+        with Stream(address, [("from", "one"), ("other", "x=y"), ("from", "two")]) as stream:
+            seen = stream.ask(1, "Inspect", pb.InspectRequest(), pb.Seen, entries)
+            expected = [(key.lower() if key.isascii() else key, value) for key, value in entries]
+            equal([(e.key, e.value) for e in seen.metadata], expected)
+            equal([e.value for e in seen.connection if e.key == "from"], ["one", "two"])
+            equal([e.value for e in seen.connection if e.key == "other"], ["x=y"])
+            equal(list(stream.ask(2, "Inspect", pb.InspectRequest(), pb.Seen).metadata), [], "of another request")
 
     @case
     def errors_travel_whole(stream, _):
@@ -184,6 +228,9 @@ def cases(server):
         status = stream.reply(1).status
         equal((status.code, status.message, list(status.details)), (5, "no größe", [detail, detail]))
         equal(stream.ask(2, "Echo", number(1)).number, 1)
+        for code in range(1, 17):
+            stream.send(code + 10, "Fail", pb.Failure(code=code))
+            equal((stream.reply(code + 10).status.code), code)
 
     @case
     def empty_and_1mb_payloads(stream, _):
@@ -219,8 +266,14 @@ def cases(server):
 
     @case
     def ids_at_their_limits_and_twice(stream, _):
-        for id in [0, 1, 2**63 - 1, 7, 7]:
+        # Without a node id of its own, a client's ids may also have the bit of those that the server gives.
+        for id in [0, 1, 2**63 - 1, 2**63, 2**64 - 1, 7, 7]:
             equal(stream.ask(id, "Echo", number(id)).number, id)
+        for value in [1, 2]:
+            stream.send(8, "Hold", pb.HoldRequest(data=number(value), release=True))
+        for value in [2, 1]:
+            stream.send(9, "Open", number(value))
+            equal(pb.Data.FromString(stream.reply(8).payload).number, value, "the reply to one of two with one id")
 
     @case
     def half_close_drains(stream, _):
@@ -237,6 +290,24 @@ def cases(server):
         stream.send(1, "Echo", number(1, b"x" * (5 << 20)))
         equal(stream.reply(1).status.code, 8)
         equal(stream.ask(2, "Echo", number(2)).number, 2)
+        # One that cannot be answered is not lost in silence.
+        stream.send(3, "Note", number(3, b"x" * (5 << 20)))
+        equal(stream.ended(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+    @case
+    def what_is_no_envelope_ends_its_stream_only(stream, address):
+        for broken in [b"\xff" * 20, b"\x0a\x01", b"\x0d1234"]:
+            with Stream(address) as other:
+                other.requests.put(broken)
+                equal(other.ended(), grpc.StatusCode.INTERNAL, repr(broken))
+        equal(stream.ask(1, "Echo", number(1)).number, 1)
+
+    @case
+    def a_compressed_message_is_refused(stream, address):
+        with Stream(address, compression=grpc.Compression.Gzip) as other:
+            other.send(1, "Echo", number(1, bytes(10_000)))
+            equal(other.ended(), grpc.StatusCode.UNIMPLEMENTED)
+        equal(stream.ask(1, "Echo", number(1)).number, 1)
 
     @case
     def another_path(stream, address):

@@ -1,5 +1,6 @@
 """Runs cases, each with a line that says what came of it, and starts servers that end with it."""
 
+import faulthandler
 import os
 import signal
 import subprocess
@@ -8,8 +9,12 @@ import threading
 import time
 import traceback
 
+from google.protobuf import unknown_fields
+
 # So long may anything take.
 DEADLINE = 20
+# And so long a case.
+CASE_DEADLINE = 60
 
 
 class Process:
@@ -37,6 +42,14 @@ class Process:
         self.stop()
 
 
+def unknown(message):
+    """The numbers of the fields that are in an envelope and not in its `.proto` file."""
+    parts = [message, *message.entry]
+    if message.HasField("status"):
+        parts.append(message.status)
+    return [field.field_number for part in parts for field in unknown_fields.UnknownFieldSet(part)]
+
+
 def equal(got, expected, what="the answer"):
     if got != expected:
         raise AssertionError(f"{what}: expected {short(expected)}, got {short(got)}")
@@ -58,11 +71,14 @@ def main(cases, arguments):
     for name in names:
         start = time.monotonic()
         message = None
+        # A case that hangs says where, and ends this program: those that did not run have failed.
+        faulthandler.dump_traceback_later(CASE_DEADLINE, exit=True)
         try:
             cases[name]()
         except Exception as error:  # A case may fail in any way, and the next one runs all the same.
             message = str(error) or repr(error)
             traceback.print_exc()
+        faulthandler.cancel_dump_traceback_later()
         millis = round((time.monotonic() - start) * 1000)
         if message is None:
             print(f"case {name} ok {millis}", flush=True)

@@ -4,14 +4,12 @@ import argparse
 import queue
 import sys
 import threading
-import time
 from concurrent import futures
 
 import grpc
-from google.protobuf import unknown_fields
-
 import interop_pb2 as pb
 import stream_pb2
+from runner import unknown
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -25,7 +23,12 @@ class Server:
         self.noted = []
         self.opened = set()
         # Our client may send nothing beyond the protocol of the Go library to a peer that announces nothing.
-        self.unknown = 0
+        self.strange = 0
+        # How many messages went out, how our client answered requests of the server's, and how many numbers were noted
+        # while the headers were held: what shows that a case has tried what it means to.
+        self.sent = 0
+        self.answers = []
+        self.before_headers = None
 
     def note(self, number):
         with self.changed:
@@ -49,14 +52,21 @@ class Server:
                 context.set_details(message.message)
                 return
             sending.wait()
-            time.sleep(self.arguments.delay / 1000)
+            self.sent += 1
             yield message
 
     def read(self, requests, context, out, sending):
         try:
             for request in requests:
-                self.unknown += len(unknown_fields.UnknownFieldSet(request))
-                self.handle(request, context, out, sending)
+                # This bit tells answers to what the server asked from requests, which have no status.
+                is_answer = request.message_seq_no >= 2**63
+                if unknown(request) or request.message_seq_no == 0 or request.HasField("status") and not is_answer:
+                    self.strange += 1
+                    print(f"strange, with the unknown fields {unknown(request)}:\n{request}", file=sys.stderr)
+                if is_answer:
+                    self.answers.append(f"{request.message_seq_no:x} {request.method} {request.status.code}")
+                elif not self.arguments.silent:
+                    self.handle(request, context, out, sending)
         except grpc.RpcError:
             pass
         # The client has left, or sends no more.
@@ -67,7 +77,7 @@ class Server:
 
         def reply(message=None, code=0, text="", details=()):
             answer = stream_pb2.Message(message_seq_no=request.message_seq_no, method=request.method)
-            if code:
+            if code or text:
                 answer.status.code = code
                 answer.status.message = text
                 answer.status.details.extend(details)
@@ -101,9 +111,14 @@ class Server:
             failure = pb.Failure.FromString(request.payload)
             reply(code=failure.code, text=failure.message, details=failure.details)
         elif method == "Hold":
-            data = pb.HoldRequest.FromString(request.payload).data
+            hold = pb.HoldRequest.FromString(request.payload)
+            data = hold.data
             self.note(data.number)
-            beside(lambda: data.number in self.opened, lambda: data)
+            if hold.release:
+                beside(lambda: data.number in self.opened, lambda: data)
+            else:
+                self.wait(lambda: data.number in self.opened)
+                reply(data)
         elif method == "Open":
             with self.changed:
                 self.opened.add(pb.Data.FromString(request.payload).number)
@@ -118,7 +133,14 @@ class Server:
                     for key, value in context.invocation_metadata()
                     if isinstance(value, str)
                 ]
-                connection.append(pb.Entry(key="unknown-fields", value=str(self.unknown)))
+                own_facts = {
+                    "strange": self.strange,
+                    "id": request.message_seq_no,
+                    "sent": self.sent,
+                    "before-headers": self.before_headers,
+                }
+                connection += [pb.Entry(key=key, value=str(value)) for key, value in own_facts.items()]
+                connection += [pb.Entry(key="answer", value=answer) for answer in self.answers]
                 return pb.Seen(numbers=self.noted, metadata=own, connection=connection)
 
             beside(lambda: len(self.noted) >= inspect.noted, seen)
@@ -128,6 +150,9 @@ class Server:
             for frame in pb.Frames.FromString(request.payload).frames:
                 out.put(frame)
         elif method == "SendHeaders":
+            if not sending.is_set():
+                self.before_headers = len(self.noted)
+                context.send_initial_metadata(())
             sending.set()
         else:
             reply(code=12, text=f"no handler for {request.method}")
@@ -136,21 +161,23 @@ class Server:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--delay", type=int, default=0, metavar="MS", help="answer so much later")
     parser.add_argument("--hold-headers", action="store_true", help="send nothing before `SendHeaders` comes")
+    parser.add_argument("--silent", action="store_true", help="read all, and never send anything")
+    parser.add_argument("--path", default="stream.Gorums/NodeStream", help="what to serve")
     arguments = parser.parse_args()
 
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=64),
         options=[("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0)],
     )
+    service, _, name = arguments.path.partition("/")
     handler = grpc.stream_stream_rpc_method_handler(
         Server(arguments).stream,
         request_deserializer=stream_pb2.Message.FromString,
         response_serializer=lambda frame: frame,
     )
     server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler("stream.Gorums", {"NodeStream": handler})]
+        [grpc.method_handlers_generic_handler(service, {name: handler})]
     )
     port = server.add_insecure_port(f"127.0.0.1:{arguments.port}")
     server.start()

@@ -128,6 +128,7 @@ fn system() -> Result<String> {
         }
     }
     bail!(
-        "there is no python3, 3.9 or later: install it, or name it in the environment variable PYTHON"
+        "there is no python3, 3.9 or later: install it (on Debian and Ubuntu: apt-get install python3 python3-venv), \
+         or name it in the environment variable PYTHON"
     )
 }
