@@ -7,6 +7,8 @@ mod batch;
 mod envelope;
 mod frames;
 mod headers;
+#[cfg(test)]
+mod page;
 
 pub(crate) use batch::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot};
 pub(crate) use envelope::{

@@ -1,0 +1,106 @@
+//! Whether docs/wire.md shows the bytes that the code writes and reads.
+
+use bytes::BytesMut;
+use prost::Message;
+
+use super::*;
+use crate::error::{Code, Status};
+use crate::metadata::Metadata;
+
+const LIMIT: usize = 1 << 20;
+const READ: &str = "proto.Storage.ReadRPC";
+
+/// The bytes in the last cell of the row that begins with this.
+fn stated(what: &str) -> Vec<u8> {
+    let page = include_str!("../../../../docs/wire.md");
+    let row = page
+        .lines()
+        .find(|line| line.starts_with(&format!("| {what} |")))
+        .unwrap_or_else(|| panic!("the page has no row {what:?}"));
+    let cell = row.trim_end_matches(" |").rsplit(" | ").next();
+    let hex = cell.expect("a row has cells").trim_matches('`');
+    hex.split(' ')
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap_or_else(|_| panic!("{what}: {byte:?}")))
+        .collect()
+}
+
+/// As the page writes bytes, so that a failure shows what belongs there.
+fn hex(bytes: &[u8]) -> String {
+    let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(" ")
+}
+
+#[track_caller]
+fn is_stated(what: &str, frame: &[u8]) {
+    assert_eq!(hex(&stated(what)), hex(frame), "{what}");
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ReadRequest {
+    #[prost(string, tag = "1")]
+    key: String,
+}
+
+#[test]
+fn requests() {
+    let request = ReadRequest {
+        key: "nosuchkey".to_owned(),
+    };
+    let frame = encode_message(1, READ, &Metadata::new(), &request, LIMIT).expect("small");
+    is_stated("request 1", &frame);
+    let mut metadata = Metadata::new();
+    metadata.append("a", "1").expect("legal");
+    let frame = encode_message(2, READ, &metadata, &(), LIMIT).expect("small");
+    is_stated("request 2 with metadata `a: 1`", &frame);
+}
+
+#[test]
+fn replies() {
+    let mut frame = BytesMut::new();
+    encode_reply(1, READ, 2, LIMIT, &mut frame).expect("small");
+    frame.extend_from_slice(&[8, 1]);
+    is_stated("success, of payload `08 01`", &frame);
+    let mut frame = BytesMut::new();
+    let status = Status::not_found("abc");
+    encode_status(1, READ, Some(&status), Control::Message, &mut frame);
+    is_stated("error 5, `abc`", &frame);
+}
+
+#[test]
+fn what_is_added() {
+    let page = include_str!("../../../../docs/wire.md");
+    let head = request_head("localhost:1", &Metadata::new()).expect("legal");
+    for feature in head.headers()["gorums-features"]
+        .to_str()
+        .expect("ASCII")
+        .split(',')
+    {
+        let row = format!("| `{feature}` | ");
+        assert!(page.contains(&row), "the page does not explain {feature:?}");
+    }
+    is_stated("`cancel`", &encode_control(7, Control::Cancel));
+    is_stated("`stream-end`", &encode_control(7, Control::End));
+}
+
+#[test]
+fn the_bytes_are_read_as_the_page_says() {
+    for (what, id, method, control) in [
+        ("request 1", 1, READ, Control::Message),
+        ("success, of payload `08 01`", 1, READ, Control::Message),
+        ("error 5, `abc`", 1, READ, Control::Message),
+        ("`cancel`", 7, "", Control::Cancel),
+        ("`stream-end`", 7, "", Control::End),
+    ] {
+        let mut decoder = Decoder::new(LIMIT);
+        decoder.push(stated(what).into());
+        let Some(Incoming::Message(frame)) = decoder.next().expect("legal") else {
+            panic!("{what} is no message");
+        };
+        let envelope = Envelope::decode(&frame).expect("legal");
+        assert_eq!((envelope.id, envelope.method), (id, method), "{what}");
+        assert_eq!(envelope.control, control, "{what}");
+        let code = envelope.status.map(|status| status.code());
+        let expected = what.starts_with("error").then_some(Code::NotFound);
+        assert_eq!(code, expected, "{what}");
+    }
+}
