@@ -874,12 +874,19 @@ fn noting(seen: &Arc<Mutex<Vec<u64>>>, all: &Counter, gate: &Arc<Semaphore>) -> 
     })
 }
 
+/// A server that notes what comes, all of it once its gate is closed.
+async fn noting_server(
+    limit: impl FnOnce(ServerBuilder) -> ServerBuilder,
+) -> (TestServer, Arc<Mutex<Vec<u64>>>, Counter, Arc<Semaphore>) {
+    let (seen, all, gate) = (Arc::default(), Counter::new(), Arc::new(Semaphore::new(0)));
+    let server = TestServer::start(limit(noting(&seen, &all, &gate))).await;
+    (server, seen, all, gate)
+}
+
 #[tokio::test]
 async fn a_flood_of_small_frames_is_held_back_by_a_blocked_handler_and_then_handled_in_order() {
     const MESSAGES: u64 = 100_000;
-    let seen = Arc::default();
-    let (all, gate) = (Counter::new(), Arc::new(Semaphore::new(0)));
-    let server = TestServer::start(noting(&seen, &all, &gate)).await;
+    let (server, seen, all, gate) = noting_server(|builder| builder).await;
     let mut client = RawClient::connect(server.addr).await;
     let mut stream = client.open();
     let mut bytes = 0;
@@ -920,10 +927,8 @@ async fn a_flood_of_small_frames_is_held_back_by_a_blocked_handler_and_then_hand
 async fn what_came_before_the_client_went_is_handled_in_order_however_much_waits() {
     const MESSAGES: u64 = 2_000;
     for reset in [true, false] {
-        let seen = Arc::default();
-        let (all, gate) = (Counter::new(), Arc::new(Semaphore::new(0)));
-        let builder = noting(&seen, &all, &gate).max_waiting_bytes(1_000);
-        let server = TestServer::start(builder).await;
+        let (server, seen, all, gate) =
+            noting_server(|builder| builder.max_waiting_bytes(1_000)).await;
         let mut client = RawClient::connect(server.addr).await;
         let mut stream = client.open();
         for value in 0..MESSAGES {
@@ -948,10 +953,8 @@ async fn what_came_before_the_client_went_is_handled_in_order_however_much_waits
 
 #[tokio::test]
 async fn streams_wait_until_the_requests_of_earlier_ones_have_started() {
-    let seen = Arc::default();
-    let (all, gate) = (Counter::new(), Arc::new(Semaphore::new(0)));
-    let builder = noting(&seen, &all, &gate).max_waiting_bytes(1_000);
-    let server = TestServer::start(builder).await;
+    let (server, _seen, all, gate) =
+        noting_server(|builder| builder.max_waiting_bytes(1_000)).await;
     let mut client = RawClient::connect(server.addr).await;
     let mut stream = client.open();
     for id in 1..=100 {
@@ -1018,9 +1021,7 @@ async fn reading_pauses_at_the_bound_however_many_frames_come_at_once() {
 
 #[tokio::test]
 async fn a_window_full_of_tiny_frames_does_not_end_the_connection() {
-    let seen = Arc::default();
-    let (all, gate) = (Counter::new(), Arc::new(Semaphore::new(0)));
-    let server = TestServer::start(noting(&seen, &all, &gate)).await;
+    let (server, _seen, all, gate) = noting_server(|builder| builder).await;
     let mut client = RawClient::connect(server.addr).await;
     let mut stream = client.open();
     let frame = envelope(1, NOTE, 1).framed();

@@ -173,10 +173,10 @@ async fn inspect(all: &Configuration, node: usize, noted: u64) -> Result<Seen> {
     };
     let call = InteropClient::new(all).inspect(&all[node], request);
     let seen = call.metadata("trace", "message").await?;
-    let strange = seen.connection.iter().find(|entry| entry.key == "strange");
+    let strange = fact(&seen, "strange")?;
     ensure!(
-        strange.is_some_and(|strange| strange.value == "0"),
-        "our client sent what the protocol does not have: {strange:?}"
+        strange == "0",
+        "our client sent what the protocol does not have: {strange}"
     );
     Ok(seen)
 }

@@ -318,13 +318,12 @@ impl Served {
                 recv,
                 self.settings.max_decoding,
                 head.headers.contains_key(NODE_ID),
-                Arc::clone(&lane),
+                lane,
                 Arc::clone(&replies),
             ),
             send,
             slot: BatchSlot::default(),
             builder: BatchBuilder::default(),
-            lane,
             replies,
             ending: None,
             over: false,
@@ -381,7 +380,6 @@ struct NodeStream {
     send: SendStream<Batch>,
     slot: BatchSlot,
     builder: BatchBuilder,
-    lane: Arc<Lane>,
     replies: Arc<ReplyQueue>,
     /// Set when no more is read: what the trailers will say once all is written.
     ending: Option<(Code, String)>,
@@ -435,7 +433,7 @@ impl NodeStream {
             return true;
         }
         if let Some((code, message)) = &self.ending
-            && self.lane.is_idle()
+            && self.input.is_worked_off()
             && self.replies.is_empty()
         {
             // The peer may have reset the stream meanwhile.
