@@ -91,7 +91,8 @@ pub use call::{
     Replies, Responses, Rpc, Sent, Unary, Unicast,
 };
 pub use configuration::{
-    Configuration, ConfigurationBuilder, ConfigurationError, Node, NodeId, NodeState, Watch,
+    Configuration, ConfigurationBuilder, ConfigurationError, Node, NodeAddress, NodeId, NodeState,
+    Watch,
 };
 pub use error::{Code, NodeError, Outcome, QuorumError, QuorumErrorKind, Status};
 pub use metadata::Metadata;

@@ -1,18 +1,103 @@
-//! For unit tests of services: contexts without a server.
+//! For tests of services: contexts without a server, and systems of peers on loopback.
 
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
+
+use crate::configuration::{Configuration, NodeId};
 use crate::metadata::Metadata;
-use crate::server::ServerCtx;
+use crate::runtime::TcpAcceptor;
+use crate::server::{ConnectionInfo, Server, ServerBuilder, ServerCtx, ServerError};
 
 /// A context as a handler would get it, of no connection.
 #[must_use]
 pub fn server_ctx() -> ServerCtx {
-    server_ctx_with(Metadata::new())
+    server_ctx_with(Metadata::new(), None)
 }
 
-/// A context whose caller sent this metadata.
+/// A context whose caller sent this metadata, at a server with these peers
+/// ([`ServerCtx::config`]).
 #[must_use]
-pub fn server_ctx_with(metadata: Metadata) -> ServerCtx {
-    ServerCtx::new("test".into(), metadata, Arc::default(), None)
+pub fn server_ctx_with(metadata: Metadata, peers: Option<Configuration>) -> ServerCtx {
+    let connection = ConnectionInfo {
+        peers,
+        ..ConnectionInfo::default()
+    };
+    ServerCtx::new("test".into(), metadata, Arc::new(connection), None)
+}
+
+/// One of the processes of a system in which each is a server and a client of all, as
+/// [`peers`] makes them.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its own id.
+    pub id: NodeId,
+    /// All peers, itself among them: the configuration that its handlers find in
+    /// [`ServerCtx::config`], for calls from outside of handlers.
+    pub configuration: Configuration,
+    /// Its server, which listens and does not serve yet: spawn [`Server::serve`].
+    pub server: Server,
+}
+
+/// Makes a system of so many peers on loopback, with ids from 1, all in this process, each of which
+/// calls the others through connections of its own. The function describes the server of each, and
+/// need not call [`ServerBuilder::peers`].
+///
+/// ```
+/// # async fn test() -> Result<(), Box<dyn std::error::Error>> {
+/// use gorums::{Client, Server, ServerCtx, Status, testing};
+///
+/// let system = testing::peers(3, |me, _peers| {
+///     Server::builder().unary("demo.Who.AreYou", move |_ctx: ServerCtx, (): ()| async move {
+///         Ok::<_, Status>(me.get())
+///     })
+/// });
+/// let mut configurations = Vec::new();
+/// for peer in system.await? {
+///     configurations.push(peer.configuration);
+///     tokio::spawn(peer.server.serve());
+/// }
+/// let call = Client::new(&configurations[0]).quorum_call::<(), u32>("demo.Who.AreYou", ());
+/// assert_eq!(call.all().replies().await?.len(), 3);
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(test()).unwrap();
+/// ```
+///
+/// # Errors
+/// Loopback has no free port, or a server that was described cannot serve.
+///
+/// # Panics
+/// There is no tokio runtime here.
+pub async fn peers(
+    count: u32,
+    mut describe: impl FnMut(NodeId, &Configuration) -> ServerBuilder,
+) -> Result<Vec<Peer>, ServerError> {
+    let mut listeners = Vec::new();
+    for id in 1..=count {
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.map_err(ServerError::Listen)?;
+        let address = listener.local_addr().map_err(ServerError::Listen)?;
+        listeners.push((NodeId::from(id), address.to_string(), listener));
+    }
+    let addresses: Vec<_> = listeners
+        .iter()
+        .map(|(id, address, _)| (*id, address.clone()))
+        .collect();
+    let mut peers = Vec::new();
+    for (id, _, listener) in listeners {
+        let nodes = addresses.iter().cloned();
+        let builder = nodes.fold(Configuration::builder(), |builder, (id, address)| {
+            builder.node(id, address)
+        });
+        // The addresses are the system's own, and the caller is in a runtime.
+        let configuration = builder.connect().expect("nodes on loopback");
+        let server = describe(id, &configuration).peers(id, &configuration);
+        peers.push(Peer {
+            id,
+            server: server.with_incoming(TcpAcceptor::from(listener))?,
+            configuration,
+        });
+    }
+    Ok(peers)
 }

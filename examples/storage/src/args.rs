@@ -1,12 +1,12 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anstyle::AnsiColor;
 use clap::builder::Styles;
 use clap::{Args, Parser, Subcommand};
+use gorums::NodeAddress;
 
 /// A replicated key-value store to try out quorum calls with.
 ///
@@ -43,10 +43,11 @@ Examples:
   storage -c 'qc write greeting \"hello world\"' -c 'stop 1' -c 'qc read greeting'
       The same without a prompt, from a pipe or from options.
 
-  storage serve --id 1 --listen 127.0.0.1:8081
-  storage serve --id 2 --listen 127.0.0.1:8082
-  storage serve --id 3 --listen 127.0.0.1:8083
-  storage --connect 127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
+  ALL=127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
+  storage serve --id 1 --listen 127.0.0.1:8081 --peers $ALL &
+  storage serve --id 2 --listen 127.0.0.1:8082 --peers $ALL &
+  storage serve --id 3 --listen 127.0.0.1:8083 --peers $ALL &
+  storage --connect $ALL
       Replicas as processes of their own, and a prompt to talk to them.
 
   storage --config nodes.toml
@@ -75,6 +76,9 @@ pub(crate) struct Serve {
     /// The address to listen on. With port 0 the system chooses one, which is printed.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: String,
+    /// All replicas, this one among them, which nested calls go to: as for --connect.
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub(crate) peers: Vec<NodeAddress>,
 }
 
 /// Which replicas there are, and what to do with them.
@@ -90,7 +94,7 @@ pub(crate) struct Client {
         value_delimiter = ',',
         conflicts_with_all = ["config", "replicas"]
     )]
-    pub(crate) connect: Vec<Target>,
+    pub(crate) connect: Vec<NodeAddress>,
     /// Connect to the replicas that a TOML file lists.
     #[arg(long, value_name = "FILE", conflicts_with = "replicas")]
     pub(crate) config: Option<PathBuf>,
@@ -105,33 +109,6 @@ pub(crate) struct Client {
     /// How long a call may take, as in 500ms or 2s.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = timeout)]
     pub(crate) timeout: Duration,
-}
-
-/// A replica elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// Its id, if one was given.
-    pub(crate) id: Option<u32>,
-    /// Its address, as it was given.
-    pub(crate) address: String,
-}
-
-impl FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (id, address) = match text.split_once('=') {
-            None => (None, text),
-            Some((id, address)) => {
-                let bad = || format!("{id:?} is not an id, which is a number from 1");
-                (Some(id.trim().parse().map_err(|_| bad())?), address)
-            }
-        };
-        Ok(Self {
-            id,
-            address: address.trim().to_owned(),
-        })
-    }
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
@@ -171,18 +148,12 @@ mod tests {
 
     #[test]
     fn replicas_elsewhere_come_with_or_without_ids() {
-        let target = |id, address: &str| Target {
-            id,
-            address: address.to_owned(),
-        };
+        let target = |text: &str| text.parse::<NodeAddress>().expect("legal");
         let connect = |text| client(&["--connect", text]).map(|client| client.connect);
-        assert_eq!(
-            connect("a:1,b:2"),
-            Ok(vec![target(None, "a:1"), target(None, "b:2")])
-        );
+        assert_eq!(connect("a:1,b:2"), Ok(vec![target("a:1"), target("b:2")]));
         assert_eq!(
             connect("7=a:1, 3=[::1]:2"),
-            Ok(vec![target(Some(7), "a:1"), target(Some(3), "[::1]:2")])
+            Ok(vec![target("7=a:1"), target("3=[::1]:2")])
         );
         let error = connect("x=a:1").expect_err("no id");
         assert!(error.contains("\"x\" is not an id"), "{error}");
@@ -207,6 +178,7 @@ mod tests {
             &["--timeout", "1s", "serve", "--id", "1", "--listen", "a:1"],
             &["serve", "--id", "0", "--listen", "a:1"],
             &["serve", "--id", "1"],
+            &["serve", "--id", "1", "--listen", "a:1", "--peers", "0=a:1"],
             &["--replicas", "0"],
         ] {
             assert!(client(args).is_err(), "{args:?}");

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use gorums::runtime::TcpAcceptor;
-use gorums::{Server, ServerError};
+use gorums::{Configuration, Server, ServerError};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
@@ -49,13 +49,32 @@ struct Running {
 impl Cluster {
     /// Starts so many replicas.
     pub(crate) fn start(count: u32) -> io::Result<Self> {
-        let replicas = (1..=count).map(|id| {
+        let mut replicas = Vec::new();
+        // Each knows the addresses of all before any of them starts.
+        for id in 1..=count {
             let socket = bind((Ipv4Addr::LOCALHOST, 0).into())?;
-            let address = socket.local_addr()?;
-            let state = State::Running(Running::start(socket)?);
-            Ok(LocalReplica { id, address, state })
-        });
-        replicas.collect::<io::Result<_>>().map(Self)
+            replicas.push(LocalReplica {
+                id,
+                address: socket.local_addr()?,
+                state: State::Stopped(Some(socket)),
+            });
+        }
+        let mut cluster = Self(replicas);
+        for id in 1..=count {
+            cluster.start_one(id).map_err(io::Error::other)?;
+        }
+        Ok(cluster)
+    }
+
+    fn start_one(&mut self, id: u32) -> Result<(), ReplicaError> {
+        let addresses: Vec<_> = self.addresses().collect();
+        self.replica(id)?.start(&addresses)
+    }
+
+    fn replica(&mut self, id: u32) -> Result<&mut LocalReplica, ReplicaError> {
+        let count = self.0.len();
+        let found = self.0.iter_mut().find(|replica| replica.id == id);
+        found.ok_or(ReplicaError::Unknown { id, count })
     }
 
     /// The addresses of the replicas, with their ids.
@@ -65,17 +84,11 @@ impl Cluster {
 
     /// Does something to a replica.
     pub(crate) async fn act(&mut self, id: u32, action: Action) -> Result<(), ReplicaError> {
-        let count = self.0.len();
-        let replica = self
-            .0
-            .iter_mut()
-            .find(|replica| replica.id == id)
-            .ok_or(ReplicaError::Unknown { id, count })?;
         match action {
-            Action::Start => replica.start(),
-            Action::Stop => replica.stop().await,
+            Action::Start => self.start_one(id),
+            Action::Stop => self.replica(id)?.stop().await,
             Action::Pause => {
-                let gate = &replica.running()?.gate;
+                let gate = &self.replica(id)?.running()?.gate;
                 if !gate.is_open() {
                     return Err(ReplicaError::Paused(id));
                 }
@@ -83,7 +96,7 @@ impl Cluster {
                 Ok(())
             }
             Action::Resume => {
-                let gate = &replica.running()?.gate;
+                let gate = &self.replica(id)?.running()?.gate;
                 if gate.is_open() {
                     return Err(ReplicaError::NotPaused(id));
                 }
@@ -91,7 +104,7 @@ impl Cluster {
                 Ok(())
             }
             Action::Delay(delay) => {
-                replica.running()?.delay.set(delay);
+                self.replica(id)?.running()?.delay.set(delay);
                 Ok(())
             }
         }
@@ -120,15 +133,13 @@ impl LocalReplica {
     }
 
     /// From now on the system accepts connections for it.
-    fn start(&mut self) -> Result<(), ReplicaError> {
+    fn start(&mut self, replicas: &[(u32, SocketAddr)]) -> Result<(), ReplicaError> {
         let State::Stopped(reserved) = &mut self.state else {
             return Err(ReplicaError::Running(self.id));
         };
         let address = self.address;
-        let started = match reserved.take() {
-            Some(socket) => Running::start(socket),
-            None => bind(address).and_then(Running::start),
-        };
+        let socket = reserved.take().map_or_else(|| bind(address), Ok);
+        let started = socket.and_then(|socket| Running::start(self.id, socket, replicas));
         let cause = match started {
             Ok(running) => {
                 self.state = State::Running(running);
@@ -162,11 +173,18 @@ impl LocalReplica {
 }
 
 impl Running {
-    fn start(socket: TcpSocket) -> io::Result<Self> {
+    fn start(id: u32, socket: TcpSocket, replicas: &[(u32, SocketAddr)]) -> io::Result<Self> {
+        let peers = replicas
+            .iter()
+            .fold(Configuration::builder(), |peers, (id, address)| {
+                peers.node(*id, address.to_string())
+            });
+        let peers = peers.connect().map_err(io::Error::other)?;
         let listener = TcpAcceptor::from(socket.listen(BACKLOG)?);
         let gate = Gate::new();
         let delay = Delay::default();
         let server = Server::builder()
+            .peers(id, &peers)
             .add_service(StorageServer::new(Replica::new(delay.clone())))
             .serve_with_incoming(gate.guard(listener));
         Ok(Self {

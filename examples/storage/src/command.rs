@@ -398,8 +398,6 @@ pub(crate) static COMMANDS: &[Spec] = {
                       nread   nested read: each node asks the others before it answers\n\
                       nwrite  nested write: each node passes the write on to the others\n\
                       \n\
-                      Nested calls are refused until servers know their peers.\n\
-                      \n\
                       A write is taken where it is newer than the value that is there. Its time is\n\
                       given by this client.",
         },

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use gorums::{Configuration, ConfigurationError};
+use gorums::{Configuration, ConfigurationError, ServerError};
 use tokio::runtime::Runtime;
 
 use crate::args::{Cli, Client, Mode};
@@ -36,6 +36,7 @@ use crate::command::Command;
 use crate::prompt::{Input, Prompt};
 use crate::proto::storage_client::StorageClient;
 use crate::screen::Screen;
+use crate::serve::ServeError;
 use crate::session::{Failure, Session};
 
 /// The exit status where a command failed.
@@ -57,16 +58,19 @@ fn main() -> ExitCode {
         }
     };
     let code = match cli.mode {
-        Some(Mode::Serve(options)) => {
-            let served = serve::serve(options.id, &options.listen, &mut screen);
-            match runtime.block_on(served) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    screen.error(None, error);
-                    FAILED.into()
-                }
+        Some(Mode::Serve(options)) => match runtime.block_on(serve::serve(options, &mut screen)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let code = match error {
+                    ServeError::Peers(_) | ServeError::Server(ServerError::NotAPeer { .. }) => {
+                        WRONG_OPTIONS
+                    }
+                    _ => FAILED,
+                };
+                screen.error(None, error);
+                code.into()
             }
-        }
+        },
         None => client(&runtime, cli.client, screen),
     };
     // A host name that is still being looked up is not worth waiting for.
@@ -124,12 +128,7 @@ fn connect(options: &Client) -> Result<(Configuration, Option<Cluster>), StartEr
         }
         return Ok((builder.connect()?, Some(cluster)));
     }
-    for target in &options.connect {
-        builder = match target.id {
-            Some(id) => builder.node(id, &target.address),
-            None => builder.nodes([&target.address]),
-        };
-    }
+    builder = builder.addresses(options.connect.iter().cloned());
     Ok((builder.connect()?, None))
 }
 

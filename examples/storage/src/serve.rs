@@ -3,8 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use gorums::{Server, ServerError};
+use gorums::{Configuration, ConfigurationError, Server, ServerError};
 
+use crate::args::Serve;
 use crate::proto::storage_server::StorageServer;
 use crate::screen::Screen;
 use crate::service::{Delay, Replica};
@@ -13,13 +14,17 @@ use crate::service::{Delay, Replica};
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Serves until the process is told to end. A second signal ends it at once.
-pub(crate) async fn serve(id: u32, address: &str, screen: &mut Screen) -> Result<(), ServeError> {
+pub(crate) async fn serve(options: Serve, screen: &mut Screen) -> Result<(), ServeError> {
+    let Serve { id, listen, peers } = options;
     // From here on a signal does not kill: whoever reads that the replica listens may send one.
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
-    let server = Server::builder()
-        .add_service(StorageServer::new(Replica::new(Delay::default())))
-        .bind(address)
-        .await?;
+    let mut server =
+        Server::builder().add_service(StorageServer::new(Replica::new(Delay::default())));
+    if !peers.is_empty() {
+        let peers = Configuration::builder().addresses(peers).connect();
+        server = server.peers(id, &peers.map_err(ServeError::Peers)?);
+    }
+    let server = server.bind(&listen).await?;
     let address = server.local_addr();
     screen
         .result(format_args!("replica {id} listening on {address}"))
@@ -41,6 +46,8 @@ pub(crate) async fn serve(id: u32, address: &str, screen: &mut Screen) -> Result
 pub(crate) enum ServeError {
     /// The server cannot listen, or can no longer accept.
     Server(ServerError),
+    /// The peers contradict each other.
+    Peers(ConfigurationError),
     /// The system does not say when the process is told to end.
     Signals(io::Error),
     /// Nobody can be told that it listens.
@@ -51,6 +58,7 @@ impl std::fmt::Display for ServeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Server(error) => error.fmt(f),
+            Self::Peers(error) => write!(f, "--peers: {error}"),
             Self::Signals(error) => write!(f, "signals cannot be handled: {error}"),
             Self::Output(error) => write!(f, "standard output: {error}"),
         }

@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use gorums::{ReplySender, ServerCtx, Status};
 
+use crate::proto::storage_client::StorageClient;
 use crate::proto::storage_server::Storage;
 use crate::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
 use crate::store::{Entry, Store, Time};
+
+/// How long a nested call may take, where nobody says that its caller has left.
+const NESTED: Duration = Duration::from_secs(10);
 
 /// A replica: its store, and how long it takes to answer.
 ///
@@ -104,27 +108,65 @@ impl Storage for Replica {
         Ok(())
     }
 
+    /// The newest value of a majority of the replicas, whom this one asks.
     async fn read_nested_qc(
         &self,
-        _ctx: ServerCtx,
-        _request: ReadRequest,
+        ctx: ServerCtx,
+        request: ReadRequest,
     ) -> Result<ReadResponse, Status> {
-        Err(without_peers("a nested read asks them"))
+        let peers = peers(&ctx)?;
+        // Its own answer comes through a turn that must not wait for this handler.
+        ctx.release();
+        let newest = peers.read_qc(request).majority().max_by_key(version);
+        let newest = while_wanted(&ctx, newest).await??;
+        self.delay.pass(&ctx).await;
+        Ok(newest)
     }
 
+    /// Writes, and passes the write on to all replicas. That is done when it is on its way to a
+    /// majority; whether it was new is this replica's own answer.
     async fn write_nested_multicast(
         &self,
-        _ctx: ServerCtx,
-        _request: WriteRequest,
+        ctx: ServerCtx,
+        request: WriteRequest,
     ) -> Result<WriteResponse, Status> {
-        Err(without_peers("a nested write is passed on to them"))
+        let peers = peers(&ctx)?;
+        let response = self.write(request.clone());
+        let sent = peers.write_multicast(request);
+        ctx.release();
+        let count = peers.configuration().len();
+        match while_wanted(&ctx, sent.into_future()).await? {
+            Err(error) if count - error.failures().len() <= count / 2 => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
+        self.delay.pass(&ctx).await;
+        Ok(response)
     }
 }
 
-fn without_peers(purpose: &str) -> Status {
-    Status::failed_precondition(format!(
-        "this server does not know its peers yet: {purpose}"
-    ))
+/// The replicas that this one calls, itself among them.
+fn peers(ctx: &ServerCtx) -> Result<StorageClient, Status> {
+    let peers = ctx.config();
+    if peers.is_empty() {
+        return Err(Status::failed_precondition(
+            "this replica does not know the others: start it with --peers",
+        ));
+    }
+    Ok(StorageClient::new(peers).with_timeout(NESTED))
+}
+
+/// Orders answers: one without a value is older than any with one.
+pub(crate) fn version(response: &ReadResponse) -> Option<Time> {
+    response.ok.then(|| Time::from_wire(response.time))
+}
+
+/// Waits for a nested call as long as somebody waits for what comes of it.
+async fn while_wanted<T>(ctx: &ServerCtx, call: impl Future<Output = T>) -> Result<T, Status> {
+    tokio::select! {
+        biased;
+        done = call => Ok(done),
+        () = ctx.cancelled() => Err(Status::cancelled("the caller has left")),
+    }
 }
 
 /// How long a replica waits before it answers. Clones share one setting.

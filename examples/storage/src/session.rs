@@ -17,6 +17,7 @@ use crate::command::{Action, Arg, COMMANDS, Command, Many, Rpc, Selection, Spec,
 use crate::proto::storage_client::StorageClient;
 use crate::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
 use crate::screen::{BAD, BOLD, GOOD, HELD, Key, REMARK, Screen, Table};
+use crate::service::version;
 use crate::store::{Time, Times};
 
 /// How long `nodes` waits for connections that are being made.
@@ -335,11 +336,6 @@ fn style_of(condition: Condition) -> anstyle::Style {
         Condition::Running { .. } => HELD,
         Condition::Stopped | Condition::Failed => BAD,
     }
-}
-
-/// Orders answers: one without a value is older than any with one.
-fn version(response: &ReadResponse) -> Option<Time> {
-    response.ok.then(|| Time::from_wire(response.time))
 }
 
 /// What a read came to.

@@ -396,13 +396,56 @@ fn a_correctable_read_needs_a_majority_and_tells_who_is_missing() {
 }
 
 #[test]
-fn nested_calls_are_refused_with_the_reason() {
-    for call in ["qc nread k", "qc nwrite k v", "cfg 1:3 nread k"] {
-        let done = run_commands(&[call]);
-        let reason = "refused: failed precondition: this server does not know its peers yet";
-        assert!(done.stderr.contains(reason), "{done:?}");
-        assert_eq!((done.stdout.as_str(), done.code), ("", 1), "{call}");
+fn nested_calls_go_through_the_replicas_to_all_of_them() {
+    let done = run_commands(&[
+        "rpc 3 write k old",
+        "cfg 3:4 write k new",
+        "cfg 1 nread k",
+        "cfg 1 nwrite n v",
+        "qc nread n",
+        "stop 1",
+        "qc nwrite n w",
+        "rpc 2 read n",
+        "qc nread n",
+    ]);
+    let lines = done.lines();
+    assert!(lines[2].starts_with("k = \"new\""), "{done:?}");
+    assert!(
+        lines[3].starts_with("written to a majority (1 of 1 node"),
+        "{done:?}"
+    );
+    assert!(lines[4].starts_with("n = \"v\""), "{done:?}");
+    assert!(lines[7].starts_with("n = \"w\""), "{done:?}");
+    assert!(lines[8].starts_with("n = \"w\""), "{done:?}");
+    assert_eq!((done.stderr.as_str(), done.code), ("", 0), "{done:?}");
+}
+
+#[test]
+fn a_nested_call_without_a_majority_names_who_is_missing() {
+    for call in ["cfg 1 nread k", "cfg 1 nwrite k v"] {
+        let done = run_commands(&["stop 3", "stop 4", call]);
+        // The one that the line has room for.
+        let named = done.stderr.contains("node 3 (") || done.stderr.contains("node 4 (");
+        assert!(named, "{done:?}");
+        assert_eq!(done.code, 1, "{call}");
     }
+}
+
+#[test]
+fn nested_calls_pass_a_paused_replica_by() {
+    let done = run_commands(&[
+        "pause 2",
+        "qc nwrite k v",
+        "qc nread k",
+        "resume 2",
+        "rpc 2 read k",
+    ]);
+    let lines = done.lines();
+    assert!(
+        lines.iter().any(|line| line.starts_with("k = \"v\"")),
+        "{done:?}"
+    );
+    assert_eq!((done.stderr.as_str(), done.code), ("", 0), "{done:?}");
 }
 
 #[test]
@@ -534,7 +577,7 @@ fn wrong_options_are_refused_with_a_status_of_their_own() {
             "nodes 1 and 3 have the same address a:1",
         ),
         (&["--connect", "2=a:1,2=b:1"], "id 2"),
-        (&["--connect", "0=a:1"], "node 0"),
+        (&["--connect", "0=a:1"], "\"0\" is not an id"),
         (&["--connect", "x=a:1"], "\"x\" is not an id"),
         (&["--config", "/nowhere/nodes.toml"], "/nowhere/nodes.toml"),
         (&["serve", "--id", "1"], "--listen"),

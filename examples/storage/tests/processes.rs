@@ -6,7 +6,14 @@ use common::{Program, host, run};
 
 /// A replica in a process of its own, and its address.
 fn serve(id: u32, listen: &str) -> (Program, String) {
-    let mut replica = Program::start(&["serve", "--id", &id.to_string(), "--listen", listen]);
+    serve_as(id, listen, &[])
+}
+
+/// The same, with more options.
+fn serve_as(id: u32, listen: &str, options: &[&str]) -> (Program, String) {
+    let id_option = id.to_string();
+    let first = ["serve", "--id", &id_option, "--listen", listen];
+    let mut replica = Program::start(&[&first, options].concat());
     let line = replica.line();
     let address = line
         .strip_prefix(&format!("replica {id} listening on "))
@@ -81,6 +88,64 @@ fn one_way_messages_arrive_though_the_client_leaves_at_once() {
         4 * rounds,
         "{done:?}"
     );
+}
+
+#[test]
+fn replicas_that_know_each_other_take_nested_calls() {
+    // Addresses that are free now, since each replica is told those of all.
+    let reserved = [(); 3].map(|()| {
+        let listener = std::net::TcpListener::bind(format!("{}:0", host())).expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        (listener, address)
+    });
+    let addresses = reserved.map(|(_, address)| address);
+    let all = addresses.join(",");
+    let _replicas: Vec<_> = (1..)
+        .zip(&addresses)
+        .map(|(id, address)| serve_as(id, address, &["--peers", &all]))
+        .collect();
+    let done = run(
+        &["--connect", &all],
+        "cfg 1 nwrite k v\ncfg 3 nread k\nqc nread k\n",
+    );
+    let lines = done.lines();
+    assert!(
+        lines[1].starts_with("k = \"v\"") && lines[2].starts_with("k = \"v\""),
+        "{done:?}"
+    );
+    assert_eq!((done.stderr.as_str(), done.code), ("", 0), "{done:?}");
+}
+
+#[test]
+fn a_replica_without_peers_says_what_nested_calls_need() {
+    let (_replica, address) = serve(1, &format!("{}:0", host()));
+    let done = run(&["--connect", &address], "qc nread k\nqc nwrite k v\n");
+    assert_eq!(
+        done.stderr.matches("start it with --peers").count(),
+        2,
+        "{done:?}"
+    );
+    assert_eq!((done.stdout.as_str(), done.code), ("", 1));
+}
+
+#[test]
+fn peers_that_contradict_each_other_or_lack_the_replica_are_wrong_options() {
+    for (peers, reason) in [
+        ("1=a:1,1=b:1", "two nodes have the id 1"),
+        (
+            "2=a:1,3=b:1",
+            "this server is to be node 1, and its peers are 2, 3",
+        ),
+        ("1=a", "expected host:port"),
+    ] {
+        let listen = format!("{}:0", host());
+        let done = run(
+            &["serve", "--id", "1", "--listen", &listen, "--peers", peers],
+            "",
+        );
+        assert!(done.stderr.contains(reason), "{done:?}");
+        assert_eq!((done.stdout.as_str(), done.code), ("", 2), "{peers}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::connection::{OutMessage, Pool, Targets};
 use crate::error::Status;
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, SystemClock};
+use crate::server;
 use crate::wire::{PREFIX, encode_message};
 
 /// What is sent to whom.
@@ -190,6 +191,10 @@ pub(crate) fn start<Req: Message>(
             call.fail_at_once(part, status);
         } else if let Some(early) = plan.early {
             call.end_at_once(part, early);
+        } else if kind != Kind::OneWay
+            && let Some(status) = server::refusal(&targets.channels()[part])
+        {
+            call.fail_at_once(part, &status);
         } else {
             match frames.frame(part) {
                 Ok(frame) => {

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Configuration, ConfigurationError, Members, NodeId, file};
+use super::{Configuration, ConfigurationError, Members, NodeAddress, NodeId, file};
 use crate::call::{ClientInterceptor, Interceptors};
 use crate::connection::{Pool, Settings};
 use crate::metadata::Metadata;
@@ -45,6 +45,14 @@ impl ConfigurationBuilder {
     /// Adds a node with this id, 1 or more, and address, `host:port`.
     pub fn node(mut self, id: impl Into<NodeId>, address: impl Into<String>) -> Self {
         self.nodes.push((Some(id.into()), address.into()));
+        self
+    }
+
+    /// Adds nodes with and without ids, as [`node`](Self::node) and [`nodes`](Self::nodes) do.
+    pub fn addresses(mut self, addresses: impl IntoIterator<Item = NodeAddress>) -> Self {
+        let addresses = addresses.into_iter();
+        self.nodes
+            .extend(addresses.map(|NodeAddress { id, address }| (id, address)));
         self
     }
 

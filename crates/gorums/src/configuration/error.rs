@@ -16,6 +16,11 @@ pub enum ConfigurationError {
         /// The address that came with it.
         address: String,
     },
+    /// What stands before `=` is not an id.
+    BadId {
+        /// What stands there.
+        id: String,
+    },
     /// Two nodes have one id.
     DuplicateId {
         /// The id.
@@ -71,6 +76,7 @@ impl fmt::Display for ConfigurationError {
             Self::ZeroId { address } => {
                 write!(f, "node 0 ({address}): ids start at 1")
             }
+            Self::BadId { id } => write!(f, "{id:?} is not an id, which is a number from 1"),
             Self::DuplicateId {
                 id,
                 addresses: [a, b],

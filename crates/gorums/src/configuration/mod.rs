@@ -1,5 +1,6 @@
 //! Configurations: sets of nodes, and what can be made of them.
 
+mod address;
 mod builder;
 mod error;
 mod file;
@@ -13,6 +14,7 @@ use std::ops::Index;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use address::NodeAddress;
 pub use builder::ConfigurationBuilder;
 pub use error::ConfigurationError;
 pub(crate) use members::Members;
@@ -52,6 +54,11 @@ impl Configuration {
         let nodes: Box<[Node]> = nodes.into_iter().collect();
         let targets = Targets::new(nodes.iter().map(|node| Arc::clone(node.channel())));
         Self(Arc::new(Inner { nodes, targets }))
+    }
+
+    /// The configuration of no nodes.
+    pub(crate) fn empty() -> Self {
+        Self::from_nodes([])
     }
 
     pub(crate) fn targets(&self) -> &Arc<Targets> {

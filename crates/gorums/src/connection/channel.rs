@@ -7,6 +7,7 @@ use std::time::Duration;
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 
+use super::door::Door;
 use super::outbox::{OutMessage, Outbox, Rejected};
 use super::pool::Pool;
 use crate::configuration::{NodeId, NodeState};
@@ -31,6 +32,10 @@ pub(crate) struct Channel {
     latencies: Latencies,
     last_error: Mutex<Option<Status>>,
     peer: Mutex<Peer>,
+    /// Where the node is this process' own server, the way to it.
+    door: Mutex<Option<Door>>,
+    /// How often the way to the node has changed.
+    ways: AtomicUsize,
 }
 
 /// What is known of the peer on the present connection.
@@ -67,6 +72,8 @@ impl Channel {
             latencies: Latencies::default(),
             last_error: Mutex::new(None),
             peer: Mutex::default(),
+            door: Mutex::default(),
+            ways: AtomicUsize::new(0),
         }
     }
 
@@ -167,6 +174,27 @@ impl Channel {
         if self.state.swap(state as u8, Ordering::SeqCst) != state as u8 {
             self.pool.state_changed.notify_waiters();
         }
+    }
+
+    /// The node is this process' own server from now on: the present connection ends, and the next
+    /// goes this way.
+    pub(crate) fn set_door(&self, door: Door) {
+        *self.lock_door() = Some(door);
+        self.ways.fetch_add(1, Ordering::SeqCst);
+        self.io.wake();
+    }
+
+    pub(crate) fn door(&self) -> Option<Door> {
+        self.lock_door().clone()
+    }
+
+    /// Changes when the way to the node does.
+    pub(crate) fn ways(&self) -> usize {
+        self.ways.load(Ordering::SeqCst)
+    }
+
+    fn lock_door(&self) -> MutexGuard<'_, Option<Door>> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The last handle is gone: what is queued is written, for a while, and then the connection ends.

@@ -113,19 +113,23 @@ impl Drop for CloseOnDrop {
 /// Waits until the next attempt is due, or a call asks for one. Break where the channel is closed.
 async fn pause(channel: &Arc<Channel>, reconnect: &Reconnect) -> std::ops::ControlFlow<()> {
     let clock = &channel.pool().clock;
+    let ways = channel.ways();
     loop {
         let demanded = !channel.outbox().is_empty();
         if channel.is_closing() {
             return std::ops::ControlFlow::Break(());
         }
         let at = reconnect.next(demanded);
-        if at <= clock.now() {
+        if at <= clock.now() || ways != channel.ways() {
             return std::ops::ControlFlow::Continue(());
         }
         let mut sleep = clock.sleep_until(at);
         poll_fn(|cx| {
             channel.io().register(cx.waker());
-            if channel.is_closing() || channel.outbox().is_empty() == demanded {
+            if channel.is_closing()
+                || channel.outbox().is_empty() == demanded
+                || ways != channel.ways()
+            {
                 return Poll::Ready(());
             }
             sleep.as_mut().poll(cx)
@@ -169,12 +173,13 @@ async fn connect(channel: &Arc<Channel>) -> Result<Connected, Failed> {
 async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
     let pool = channel.pool();
     let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
+    let ways = channel.ways();
     let request = request_head(channel.address(), &pool.metadata)?;
-    let io = pool
-        .transport
-        .connect(channel.address())
-        .await
-        .map_err(|error| unavailable(&error).with_source(error))?;
+    let io = match channel.door() {
+        Some(door) => door.connect().await,
+        None => pool.transport.connect(channel.address()).await,
+    };
+    let io = io.map_err(|error| unavailable(&error).with_source(error))?;
     let (send_request, mut connection) = H2Settings::client()
         .handshake::<FairIo, Batch>(FairIo::new(io))
         .await
@@ -188,6 +193,7 @@ async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
         .map_err(|error| h2_status(&error))?;
     let ping_pong = connection.ping_pong();
     Ok(Connected {
+        ways,
         connection,
         send,
         head: Some(head),
@@ -214,6 +220,8 @@ async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
 
 /// An open stream.
 struct Connected {
+    /// How often the way to the node had changed when the attempt began.
+    ways: usize,
     connection: Connection<FairIo, Batch>,
     send: SendStream<Batch>,
     head: Option<ResponseFuture>,
@@ -257,6 +265,10 @@ impl Connected {
                 return Poll::Ready(End::Lost(status));
             }
             if let Some(status) = closed {
+                return Poll::Ready(End::Lost(status));
+            }
+            if self.ways != channel.ways() {
+                let status = Status::unavailable("the node has become this process' own");
                 return Poll::Ready(End::Lost(status));
             }
             self.settle_batch();

@@ -13,10 +13,12 @@
 //!   are not answered.
 //! * [`client`] is the I/O task; [`reconnect`] decides when it tries again, [`keep_alive`] when a
 //!   silent connection is dead.
+//! * [`door`] is the way to a node that is this process' own server.
 //! * [`pool`] is what all nodes of a pool share, and the sweeper that ends calls at their deadline.
 
 pub(crate) mod channel;
 mod client;
+mod door;
 pub(crate) mod keep_alive;
 mod outbox;
 pub(crate) mod pool;
@@ -26,6 +28,7 @@ mod table;
 
 pub(crate) use channel::{Channel, Targets};
 pub(crate) use client::run;
+pub(crate) use door::Door;
 pub(crate) use outbox::{OutMessage, Ticket};
 pub(crate) use pool::Pool;
 pub(crate) use settings::Settings;

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::io::DuplexStream;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::builder::{Parts, ServerBuilder};
-use super::connection;
-use crate::runtime::{Listener, bounded};
+use super::connection::{self, Origin};
+use crate::runtime::{BoxIo, Listener, bounded};
 
 /// The pause after the system refused to accept a connection (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -68,28 +69,34 @@ impl Server {
     pub async fn serve_with_shutdown(self, signal: impl Future<Output = ()>, grace: Duration) {
         let Self {
             mut listener,
-            parts,
+            mut parts,
             ..
         } = self;
         let clock = Arc::clone(&parts.connection.clock);
         let (shutdown, asked) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut signal = std::pin::pin!(signal);
+        let serve = |io: BoxIo, origin| {
+            let mut asked = asked.clone();
+            let asked = Box::pin(async move {
+                // An error is as good: the server is gone.
+                let _ = asked.wait_for(|asked| *asked).await;
+            });
+            connection::serve(io, origin, Arc::clone(&parts.connection), asked)
+        };
         loop {
             tokio::select! {
                 biased;
                 () = &mut signal => break,
                 Some(ended) = connections.join_next() => report(ended),
+                // Beyond the bound as well: there are as many as this process has nodes of its own.
+                Some(io) = arrival(&mut parts.arrivals) => {
+                    connections.spawn(serve(Box::new(io), Origin::Inside));
+                }
                 accepted = listener.accept(), if connections.len() < parts.max_connections => {
                     match accepted {
                         Ok((io, peer)) => {
-                            let mut asked = asked.clone();
-                            let asked = Box::pin(async move {
-                                // An error is as good: the server is gone.
-                                let _ = asked.wait_for(|asked| *asked).await;
-                            });
-                            let settings = Arc::clone(&parts.connection);
-                            connections.spawn(connection::serve(io, peer, settings, asked));
+                            connections.spawn(serve(io, Origin::Outside(peer)));
                         }
                         Err(error) => {
                             tracing::warn!(%error, "cannot accept a connection");
@@ -99,7 +106,7 @@ impl Server {
                 }
             }
         }
-        drop(listener);
+        drop((listener, parts.arrivals));
         shutdown.send_replace(true);
         let limit = clock.sleep_until(clock.now() + bounded(grace));
         let wind_down = async {
@@ -113,6 +120,11 @@ impl Server {
             () = limit => tracing::warn!("handlers did not finish within the grace period"),
         }
     }
+}
+
+/// The next connection of this process to itself.
+async fn arrival(arrivals: &mut Option<mpsc::Receiver<DuplexStream>>) -> Option<DuplexStream> {
+    arrivals.as_mut()?.recv().await
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {

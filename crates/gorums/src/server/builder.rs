@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::Semaphore;
+use tokio::io::DuplexStream;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::accept::Server;
 use super::connection::{ConnectionSettings, OnConnect};
@@ -14,6 +15,8 @@ use super::interceptor::Interceptor;
 use super::lane::LaneSettings;
 use super::registry::{Registry, Service};
 use super::reply_sender::ReplySender;
+use crate::configuration::{Configuration, NodeId};
+use crate::connection::Door;
 use crate::error::Status;
 use crate::runtime::{Clock, Listener, SystemClock, Tcp, Transport, bounded};
 
@@ -36,6 +39,7 @@ pub struct ServerBuilder {
     order: HandlerOrder,
     interceptors: Vec<Arc<dyn Interceptor>>,
     on_connect: Option<Box<OnConnect>>,
+    peers: Option<(NodeId, Configuration)>,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     max_connections: usize,
@@ -52,6 +56,8 @@ pub struct ServerBuilder {
 pub(crate) struct Parts {
     pub(crate) connection: Arc<ConnectionSettings>,
     pub(crate) max_connections: usize,
+    /// Where connections of this process to its own node arrive.
+    pub(crate) arrivals: Option<mpsc::Receiver<DuplexStream>>,
 }
 
 #[cfg(test)]
@@ -78,6 +84,7 @@ impl ServerBuilder {
             order: HandlerOrder::default(),
             interceptors: Vec::new(),
             on_connect: None,
+            peers: None,
             transport: Arc::new(Tcp),
             clock: Arc::new(SystemClock),
             max_connections: 16 * 1024,
@@ -164,6 +171,47 @@ impl ServerBuilder {
         self
     }
 
+    /// Makes the server a peer: it is the node `me` of this configuration, and its handlers find the
+    /// configuration in [`ServerCtx::config`].
+    ///
+    /// From [`bind`](Self::bind) on, calls to the node `me` of this configuration and of all that share
+    /// its connections stay in this process. They go over a pair of pipes, and nothing else is
+    /// different from calls to other nodes: the same bytes, bounds and order, a connection and a turn
+    /// of its own. Its address is not used, and need not be the one that the server listens on. Where
+    /// the server has stopped, calls to it fail as those to any node that is down; a new server in its
+    /// place is given the same configuration.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use gorums::{Client, Configuration, Server, ServerCtx, Status};
+    ///
+    /// let peers = Configuration::builder()
+    ///     .node(1, "10.0.0.1:8080")
+    ///     .node(2, "10.0.0.2:8080")
+    ///     .node(3, "10.0.0.3:8080")
+    ///     .connect()?;
+    /// Server::builder()
+    ///     .peers(2, &peers)
+    ///     .unary("demo.Greeter.Greet", |_ctx: ServerCtx, name: String| async move {
+    ///         Ok::<_, Status>(format!("hello {name}"))
+    ///     })
+    ///     .unary("demo.Greeter.GreetAll", |ctx: ServerCtx, name: String| async move {
+    ///         ctx.release(); // the next request need not wait for the peers
+    ///         let peers = Client::new(ctx.config());
+    ///         let call = peers.quorum_call::<String, String>("demo.Greeter.Greet", name);
+    ///         let replies = call.all().replies().await?;
+    ///         Ok::<_, Status>(replies.values().cloned().collect::<Vec<_>>().join(", "))
+    ///     })
+    ///     .serve("0.0.0.0:8080")
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn peers(mut self, me: impl Into<NodeId>, configuration: &Configuration) -> Self {
+        self.peers = Some((me.into(), configuration.clone()));
+        self
+    }
+
     /// How many connections there may be. At the bound no more are accepted until one ends. Default:
     /// 16,384.
     pub fn max_connections(mut self, connections: usize) -> Self {
@@ -239,7 +287,8 @@ impl ServerBuilder {
     /// connect and wait.
     ///
     /// # Errors
-    /// The address cannot be listened on, or a method was added twice.
+    /// The address cannot be listened on, a method was added twice, or the server is not one of its
+    /// [`peers`](Self::peers).
     pub async fn bind(self, address: &str) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
         let listener = self
@@ -254,7 +303,8 @@ impl ServerBuilder {
     /// connections end, and requests that have not started never do.
     ///
     /// # Errors
-    /// The address cannot be listened on, or a method was added twice.
+    /// The address cannot be listened on, a method was added twice, or the server is not one of its
+    /// [`peers`](Self::peers).
     pub async fn serve(self, address: &str) -> Result<(), ServerError> {
         self.bind(address).await?.serve().await;
         Ok(())
@@ -265,7 +315,8 @@ impl ServerBuilder {
     /// within the grace period; what is left then is cut off. Idle clients do not hold it up.
     ///
     /// # Errors
-    /// The address cannot be listened on, or a method was added twice.
+    /// The address cannot be listened on, a method was added twice, or the server is not one of its
+    /// [`peers`](Self::peers).
     pub async fn serve_with_shutdown(
         self,
         address: &str,
@@ -279,13 +330,24 @@ impl ServerBuilder {
         Ok(())
     }
 
+    /// Serves the connections of a listener once the result is told to: between the two clients can
+    /// connect and wait.
+    ///
+    /// # Errors
+    /// A method was added twice, the server is not one of its [`peers`](Self::peers), or the listener
+    /// does not know its address.
+    pub fn with_incoming(self, listener: impl Listener) -> Result<Server, ServerError> {
+        self.registry_is_sound()?;
+        self.with_listener(Box::new(listener))
+    }
+
     /// Serves the connections of a listener for ever.
     ///
     /// # Errors
-    /// A method was added twice, or the listener does not know its address.
+    /// A method was added twice, the server is not one of its [`peers`](Self::peers), or the listener
+    /// does not know its address.
     pub async fn serve_with_incoming(self, listener: impl Listener) -> Result<(), ServerError> {
-        self.registry_is_sound()?;
-        self.with_listener(Box::new(listener))?.serve().await;
+        self.with_incoming(listener)?.serve().await;
         Ok(())
     }
 
@@ -293,15 +355,15 @@ impl ServerBuilder {
     /// [`serve_with_shutdown`](Self::serve_with_shutdown) does.
     ///
     /// # Errors
-    /// A method was added twice, or the listener does not know its address.
+    /// A method was added twice, the server is not one of its [`peers`](Self::peers), or the listener
+    /// does not know its address.
     pub async fn serve_with_incoming_shutdown(
         self,
         listener: impl Listener,
         signal: impl Future<Output = ()>,
         grace: Duration,
     ) -> Result<(), ServerError> {
-        self.registry_is_sound()?;
-        self.with_listener(Box::new(listener))?
+        self.with_incoming(listener)?
             .serve_with_shutdown(signal, grace)
             .await;
         Ok(())
@@ -318,6 +380,20 @@ impl ServerBuilder {
 
     fn with_listener(self, listener: Box<dyn Listener>) -> Result<Server, ServerError> {
         let local_addr = listener.local_addr().map_err(ServerError::Listen)?;
+        let (door, arrivals) = match &self.peers {
+            None => (None, None),
+            Some((me, configuration)) => {
+                let own = configuration
+                    .node(*me)
+                    .ok_or_else(|| ServerError::NotAPeer {
+                        me: *me,
+                        known: configuration.ids().collect(),
+                    })?;
+                let (door, arrivals) = Door::new();
+                own.channel().set_door(door.clone());
+                (Some(door), Some(arrivals))
+            }
+        };
         let server_turn = match self.order {
             HandlerOrder::PerConnection => None,
             HandlerOrder::PerServer => Some(Arc::new(Semaphore::new(1))),
@@ -328,6 +404,7 @@ impl ServerBuilder {
             max_decoding: self.max_decoding,
             max_encoding: self.max_encoding,
             max_running: self.max_running,
+            door,
         });
         let parts = Parts {
             connection: Arc::new(ConnectionSettings {
@@ -340,6 +417,7 @@ impl ServerBuilder {
                 lane,
                 clock: self.clock,
                 on_connect: self.on_connect,
+                peers: self.peers.map(|(_, configuration)| configuration),
                 max_waiting_bytes: self.max_waiting_bytes,
                 max_reply_bytes: self.max_reply_bytes,
                 stream_timeout: self.stream_timeout,
@@ -347,6 +425,7 @@ impl ServerBuilder {
                 keep_alive_timeout: self.keep_alive.1,
             }),
             max_connections: self.max_connections,
+            arrivals,
         };
         Ok(Server::new(listener, local_addr, parts))
     }
@@ -376,6 +455,13 @@ pub enum ServerError {
         /// The full name.
         method: String,
     },
+    /// The server is to be a peer ([`ServerBuilder::peers`]) that the configuration does not have.
+    NotAPeer {
+        /// The server's own id.
+        me: NodeId,
+        /// The ids that the configuration has.
+        known: Vec<NodeId>,
+    },
 }
 
 impl fmt::Display for ServerError {
@@ -388,6 +474,11 @@ impl fmt::Display for ServerError {
                     "the method {method} was added twice: a server has one handler for each"
                 )
             }
+            Self::NotAPeer { me, known } => {
+                write!(f, "this server is to be node {me}, and its peers are ")?;
+                let ids: Vec<_> = known.iter().map(NodeId::to_string).collect();
+                write!(f, "{}: its own node is one of them", ids.join(", "))
+            }
         }
     }
 }
@@ -396,7 +487,7 @@ impl Error for ServerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Listen(error) => Some(error),
-            Self::DuplicateMethod { .. } => None,
+            Self::DuplicateMethod { .. } | Self::NotAPeer { .. } => None,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::input::{Input, InputEnd};
 use super::lane::{Lane, LaneSettings};
 use super::registry::Registry;
 use super::reply_queue::ReplyQueue;
+use crate::configuration::Configuration;
 use crate::connection::keep_alive::{Action, KeepAlive};
 use crate::error::{Code, Status};
 use crate::metadata::Metadata;
@@ -40,6 +41,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) lane: Arc<LaneSettings>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_connect: Option<Box<OnConnect>>,
+    /// The nodes that handlers call, this server's own among them.
+    pub(crate) peers: Option<Configuration>,
     pub(crate) max_decoding: usize,
     /// The bound of the requests that were read and not started.
     pub(crate) max_waiting_bytes: usize,
@@ -51,10 +54,19 @@ pub(crate) struct ConnectionSettings {
     pub(crate) keep_alive_timeout: Duration,
 }
 
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin {
+    /// A listener, and this address where there are addresses.
+    Outside(Option<SocketAddr>),
+    /// This very process.
+    Inside,
+}
+
 /// Serves a connection until it ends, or has wound down after `shutdown`.
 pub(crate) async fn serve(
     io: BoxIo,
-    peer_addr: Option<SocketAddr>,
+    origin: Origin,
     settings: Arc<ConnectionSettings>,
     mut shutdown: BoxFuture<'static, ()>,
 ) {
@@ -67,13 +79,13 @@ pub(crate) async fn serve(
         h2 = handshake => match h2 {
             Ok(h2) => h2,
             Err(error) => {
-                tracing::debug!(%error, ?peer_addr, "no HTTP/2 from this peer");
+                tracing::debug!(%error, ?origin, "no HTTP/2 from this peer");
                 return;
             }
         },
         () = &mut shutdown => return,
         () = timeout => {
-            tracing::debug!(?peer_addr, "the peer connected and sent nothing");
+            tracing::debug!(?origin, "the peer connected and sent nothing");
             return;
         }
     };
@@ -85,7 +97,7 @@ pub(crate) async fn serve(
         keep_alive_timer: clock.sleep_until(clock.now() + first_look),
         no_stream: Some(clock.sleep_until(clock.now() + settings.stream_timeout)),
         settings,
-        peer_addr,
+        origin,
         h2,
         stream: None,
         left: Left::default(),
@@ -96,7 +108,7 @@ pub(crate) async fn serve(
     };
     let end = poll_fn(|cx| served.poll(cx)).await;
 
-    tracing::debug!(?peer_addr, reason = end, "connection ended");
+    tracing::debug!(?origin, reason = end, "connection ended");
     served.leave_stream();
     let mut left = std::mem::take(&mut served.left);
     let settings = Arc::clone(&served.settings);
@@ -115,7 +127,7 @@ pub(crate) async fn serve(
 
 struct Served {
     settings: Arc<ConnectionSettings>,
-    peer_addr: Option<SocketAddr>,
+    origin: Origin,
     h2: Connection<FairIo, Batch>,
     stream: Option<NodeStream>,
     ping_pong: Option<PingPong>,
@@ -290,7 +302,12 @@ impl Served {
         let mut connecting = Connecting {
             info: ConnectionInfo {
                 metadata: Metadata::from_headers(&head.headers),
-                peer_addr: self.peer_addr,
+                peer_addr: match self.origin {
+                    Origin::Outside(peer_addr) => peer_addr,
+                    Origin::Inside => None,
+                },
+                own: matches!(self.origin, Origin::Inside),
+                peers: self.settings.peers.clone(),
                 ..ConnectionInfo::default()
             },
         };

@@ -7,6 +7,7 @@ use http::Extensions;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::turn::{Released, Turn};
+use crate::configuration::Configuration;
 use crate::metadata::Metadata;
 
 /// What a handler knows of its request, and how it lets the next one start.
@@ -32,6 +33,10 @@ pub(crate) struct ConnectionInfo {
     pub(crate) metadata: Metadata,
     pub(crate) peer_addr: Option<SocketAddr>,
     pub(crate) values: Extensions,
+    /// The server's peers, where it has any.
+    pub(crate) peers: Option<Configuration>,
+    /// The connection is the one to the process' own node.
+    pub(crate) own: bool,
 }
 
 impl ServerCtx {
@@ -100,6 +105,31 @@ impl ServerCtx {
         self.0.connection.peer_addr
     }
 
+    /// The server's peers, its own node among them: the configuration that
+    /// [`ServerBuilder::peers`](super::ServerBuilder::peers) was given, all of it, connected or not, so
+    /// that a majority of it is a majority of the system. Empty where it was given none, and calls on
+    /// it fail at once.
+    ///
+    /// A handler may make any call on it. Replies never wait for a handler, so that other nodes answer
+    /// whether or not it holds its turn. Its own node is called like the others, and its requests there
+    /// have a turn of their own. So only a handler whose request came through the process' own node
+    /// (or any handler, under [`HandlerOrder::PerServer`](super::HandlerOrder::PerServer)) could wait
+    /// for itself: while it holds the turn, its calls to its own node that have a reply fail there at
+    /// once, with [`FailedPrecondition`](crate::Code::FailedPrecondition). It calls
+    /// [`release`](Self::release) first. This is known of calls that the handler's own future makes,
+    /// and not of those of tasks that it spawns and waits for.
+    ///
+    /// What is not noticed is a circle of calls among several nodes whose handlers each hold a turn
+    /// that the next one's request waits for: release the turn, or set a
+    /// [timeout](crate::QuorumCall::timeout), where handlers call handlers that call.
+    ///
+    /// Nothing of the request goes on to such a call by itself, neither its metadata nor its deadline.
+    #[must_use]
+    pub fn config(&self) -> Configuration {
+        let peers = self.0.connection.peers.clone();
+        peers.unwrap_or_else(Configuration::empty)
+    }
+
     /// A value that an interceptor set for this request, or else one that the connect callback set
     /// for its connection.
     #[must_use]
@@ -141,6 +171,11 @@ impl ServerCtx {
         if !self.0.cancelled.swap(true, Ordering::AcqRel) {
             self.0.cancel.notify_waiters();
         }
+    }
+
+    /// Whether a request to the process' own node would wait for this handler.
+    pub(crate) fn blocks_own_node(&self) -> bool {
+        !self.0.turn.is_released() && (self.0.connection.own || self.0.turn.is_of_server())
     }
 
     pub(crate) fn turn(&self) -> &Turn {

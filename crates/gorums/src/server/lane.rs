@@ -29,10 +29,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::context::{ConnectionInfo, ServerCtx};
+use super::handling::Handling;
 use super::interceptor::{Incoming, Interceptor, Next, Reply};
 use super::registry::{Entry, MethodKind};
 use super::reply_queue::{Answer, ReplyQueue};
 use super::reply_sender::Sink;
+use crate::connection::Door;
 use crate::error::Status;
 use crate::metadata::Metadata;
 use crate::runtime::{BoxFuture, Monitor, Polling};
@@ -71,6 +73,8 @@ pub(crate) struct LaneSettings {
     pub(crate) max_encoding: usize,
     /// How many handlers may run at once, on one connection, after they released.
     pub(crate) max_running: usize,
+    /// The way to the server itself, where it is one of its peers.
+    pub(crate) door: Option<Door>,
 }
 
 /// What the lane shares with the I/O task and with the handlers that were moved.
@@ -414,7 +418,7 @@ impl Worker {
     fn poll_handlers(&mut self, cx: &mut Context<'_>) -> Stop {
         for _ in 0..HANDLERS_PER_TURN {
             if let Some(mut run) = self.run.take() {
-                if run.future.as_mut().poll(cx).is_ready() {
+                if self.poll_run(&mut run, cx).is_ready() {
                     self.lane.end_current();
                     continue;
                 }
@@ -440,6 +444,17 @@ impl Worker {
             self.run = Some(self.start(request, ctx));
         }
         Stop::Yield
+    }
+
+    fn poll_run(&self, run: &mut Run, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(door) = &self.lane.settings.door else {
+            return run.future.as_mut().poll(cx);
+        };
+        let handling = Handling {
+            ctx: run.ctx.clone(),
+            door: door.clone(),
+        };
+        handling.during(|| run.future.as_mut().poll(cx))
     }
 
     /// Ready when the next handler may start as far as other connections are concerned.

@@ -9,7 +9,7 @@
 //!
 //! * [`builder`] and [`accept`] make a server and run it; [`connection`] is the I/O task.
 //! * [`lane`] starts handlers one after the other, [`turn`] is what they hand on, [`context`] is
-//!   what they see of it; [`reply_queue`] is where their replies wait to be written.
+//!   what they see of it, [`handling`] knows which of them is running; [`reply_queue`] is where their replies wait to be written.
 //! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
 //!   [`reply_sender`] is how a handler streams.
 
@@ -17,6 +17,7 @@ mod accept;
 mod builder;
 mod connection;
 mod context;
+mod handling;
 mod input;
 mod interceptor;
 mod lane;
@@ -27,7 +28,9 @@ mod turn;
 
 pub use accept::Server;
 pub use builder::{HandlerOrder, ServerBuilder, ServerError};
+pub(crate) use context::ConnectionInfo;
 pub use context::{Connecting, ServerCtx};
+pub(crate) use handling::refusal;
 pub use interceptor::{Incoming, Interceptor, Next, Reply, interceptor_fn};
 pub use registry::{Registry, Service};
 pub use reply_sender::{Gone, ReplySender, TrySendError};

@@ -16,11 +16,13 @@ pub(crate) struct Turn {
     lane: AtomicWaker,
     /// The server's only permit, where one turn is for all connections.
     permit: Mutex<Option<OwnedSemaphorePermit>>,
+    of_server: bool,
 }
 
 impl Turn {
     pub(crate) fn new(permit: Option<OwnedSemaphorePermit>) -> Self {
         Self {
+            of_server: permit.is_some(),
             permit: Mutex::new(permit),
             ..Self::default()
         }
@@ -36,6 +38,11 @@ impl Turn {
             drop(permit);
             self.lane.wake();
         }
+    }
+
+    /// Whether all connections share it.
+    pub(crate) fn is_of_server(&self) -> bool {
+        self.of_server
     }
 
     pub(crate) fn is_released(&self) -> bool {
