@@ -97,9 +97,9 @@ pub use configuration::{
 pub use error::{Code, NodeError, Outcome, QuorumError, QuorumErrorKind, Status};
 pub use metadata::Metadata;
 pub use server::{
-    Connecting, Gone, HandlerOrder, Incoming, Interceptor, Next, Registry, Released, Reply,
-    ReplySender, Server, ServerBuilder, ServerCtx, ServerError, Service, TrySendError,
-    interceptor_fn,
+    ClientChanges, Clients, Connecting, Gone, HandlerOrder, Incoming, Interceptor, Next, Registry,
+    Released, Reply, ReplySender, Server, ServerBuilder, ServerCtx, ServerError, ServerStopped,
+    Service, TrySendError, interceptor_fn,
 };
 #[doc(no_inline)]
 pub use tokio_util::sync::CancellationToken;

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use crate::configuration::{Configuration, NodeId};
 use crate::metadata::Metadata;
 use crate::runtime::TcpAcceptor;
-use crate::server::{ConnectionInfo, Server, ServerBuilder, ServerCtx, ServerError};
+use crate::server::{ConnectionInfo, Peers, Server, ServerBuilder, ServerCtx, ServerError};
 
 /// A context as a handler would get it, of no connection.
 #[must_use]
@@ -20,7 +20,10 @@ pub fn server_ctx() -> ServerCtx {
 #[must_use]
 pub fn server_ctx_with(metadata: Metadata, peers: Option<Configuration>) -> ServerCtx {
     let connection = ConnectionInfo {
-        peers,
+        peers: Peers::Known {
+            peers,
+            clients: None,
+        },
         ..ConnectionInfo::default()
     };
     ServerCtx::new("test".into(), metadata, Arc::new(connection), None)

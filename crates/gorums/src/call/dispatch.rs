@@ -1,6 +1,7 @@
 //! How a terminal queues a call on its nodes.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,7 +14,7 @@ use super::interceptor::{Observers, intercept};
 use super::options::Options;
 use super::state::{Call, Early, Event, Interest, Kind, Unread, What};
 use crate::configuration::{Configuration, Node, NodeId};
-use crate::connection::{OutMessage, Pool, Targets};
+use crate::connection::{OutMessage, Pool, Side, Targets};
 use crate::error::Status;
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, SystemClock};
@@ -196,7 +197,7 @@ pub(crate) fn start<Req: Message>(
         {
             call.fail_at_once(part, &status);
         } else {
-            match frames.frame(part) {
+            match frames.frame(part, targets.channels()[part].side()) {
                 Ok(frame) => {
                     call.queue(part, frame);
                 }
@@ -241,7 +242,7 @@ pub(crate) fn detach<Req: Message>(
                 registered.is_err()
                     || is_rejected(*part)
                     || !frames
-                        .frame(*part)
+                        .frame(*part, targets.channels()[*part].side())
                         .is_ok_and(|frame| call.queue(*part, frame))
             })
             .map(id_of)
@@ -257,7 +258,7 @@ pub(crate) fn detach<Req: Message>(
     members
         .filter(|part| {
             let queued = frames
-                .frame(*part)
+                .frame(*part, targets.channels()[*part].side())
                 .and_then(|frame| targets.channels()[*part].queue(OutMessage::new(frame, None)));
             is_rejected(*part) || queued.is_err()
         })
@@ -411,7 +412,8 @@ struct Frames<'a, Req> {
     metadata: &'a Metadata,
     limit: usize,
     requests: &'a Requests<'a, Req>,
-    same: Option<Result<bytes::Bytes, Status>>,
+    /// For nodes that this process connected to, and for those that connected.
+    same: [OnceCell<Result<bytes::Bytes, Status>>; 2],
 }
 
 impl<'a, Req: Message> Frames<'a, Req> {
@@ -422,32 +424,30 @@ impl<'a, Req: Message> Frames<'a, Req> {
         limit: Option<usize>,
         requests: &'a Requests<'a, Req>,
     ) -> Self {
-        let mut frames = Self {
+        Self {
             id,
             method,
             metadata,
             limit: limit.unwrap_or(u32::MAX as usize - PREFIX),
             requests,
-            same: None,
-        };
-        if let Requests::Same(request) = requests {
-            frames.same = Some(frames.encode(request));
+            same: [const { OnceCell::new() }; 2],
         }
-        frames
     }
 
-    fn frame(&self, part: usize) -> Result<bytes::Bytes, Status> {
-        match (&self.same, self.requests) {
-            (Some(frame), _) => frame.clone(),
-            (None, Requests::Same(request)) => self.encode(request),
-            (None, Requests::Each(requests)) => match &requests[part] {
-                Some(request) => self.encode(request),
+    fn frame(&self, part: usize, side: Side) -> Result<bytes::Bytes, Status> {
+        match self.requests {
+            Requests::Same(request) => self.same[side as usize]
+                .get_or_init(|| self.encode(request, side))
+                .clone(),
+            Requests::Each(requests) => match &requests[part] {
+                Some(request) => self.encode(request, side),
                 None => Err(Status::internal("the node was left out of the call")),
             },
         }
     }
 
-    fn encode(&self, request: &Req) -> Result<bytes::Bytes, Status> {
-        encode_message(self.id, self.method, self.metadata, request, self.limit)
+    fn encode(&self, request: &Req, side: Side) -> Result<bytes::Bytes, Status> {
+        let id = side.id_on_the_wire(self.id);
+        encode_message(id, self.method, self.metadata, request, self.limit)
     }
 }

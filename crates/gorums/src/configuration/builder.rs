@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::{Configuration, ConfigurationError, Members, NodeAddress, NodeId, file};
 use crate::call::{ClientInterceptor, Interceptors};
-use crate::connection::{Pool, Settings};
+use crate::connection::{Pool, Served, Settings};
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, SystemClock, Tcp, Transport, bounded};
+use crate::server::ServerBuilder;
 
 /// Describes a [`Configuration`]: its nodes and how to reach them.
 #[must_use = "nothing happens before `connect`"]
@@ -17,6 +18,7 @@ pub struct ConfigurationBuilder {
     interceptors: Interceptors,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
+    handlers: Option<ServerBuilder>,
     /// The first mistake, told by `connect`.
     error: Option<ConfigurationError>,
 }
@@ -30,6 +32,7 @@ impl ConfigurationBuilder {
             interceptors: Interceptors::default(),
             transport: Arc::new(Tcp),
             clock: Arc::new(SystemClock),
+            handlers: None,
             error: None,
         }
     }
@@ -143,6 +146,37 @@ impl ConfigurationBuilder {
         self
     }
 
+    /// Answers calls that the nodes make back to this client, with these handlers: over the connections
+    /// to them, and with nothing to listen on. Each node's calls start in the order in which it made
+    /// them, and hold a turn and release it, as at a server. Of the builder's options those count that
+    /// concern handlers, interceptors, limits and order.
+    ///
+    /// Nodes find this client in [`ServerCtx::client_config`](crate::ServerCtx::client_config) and
+    /// [`Server::clients`](crate::Server::clients). Without handlers they cannot call it. A process that
+    /// is a server of its own system does not need this: see
+    /// [`ServerBuilder::peers`](crate::ServerBuilder::peers).
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use gorums::{Configuration, Server, ServerCtx};
+    ///
+    /// let handlers = Server::builder().one_way(
+    ///     "demo.News.Changed",
+    ///     |_ctx: ServerCtx, key: String| async move { println!("{key} has changed") },
+    /// );
+    /// let replicas = Configuration::builder()
+    ///     .nodes(["10.0.0.1:8080", "10.0.0.2:8080"])
+    ///     .serve(handlers)
+    ///     .connect()?;
+    /// # drop(replicas);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serve(mut self, handlers: ServerBuilder) -> Self {
+        self.handlers = Some(handlers);
+        self
+    }
+
     /// Where connections come from. Default: [`Tcp`].
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.transport = Arc::new(transport);
@@ -160,7 +194,7 @@ impl ConfigurationBuilder {
     ///
     /// # Errors
     /// There are no nodes; an id is 0; two nodes have one id or one address; an address is not
-    /// `host:port`; metadata cannot be sent; or there is no tokio runtime here. The error names the
+    /// `host:port`; metadata cannot be sent; a method was added twice to the handlers; or there is no tokio runtime here. The error names the
     /// culprit.
     pub fn connect(mut self) -> Result<Configuration, ConfigurationError> {
         if let Some(error) = self.error.take() {
@@ -173,16 +207,23 @@ impl ConfigurationBuilder {
         if wanted.is_empty() {
             return Err(ConfigurationError::Empty);
         }
-        Members::join(&self.pool(), &[], &wanted).map(Configuration::from_nodes)
+        let served = self.handlers.take().map(ServerBuilder::into_served);
+        let served = served
+            .transpose()
+            .map_err(|error| ConfigurationError::Handlers {
+                reason: error.to_string(),
+            })?;
+        Members::join(&self.pool(served), &[], &wanted).map(Configuration::from_nodes)
     }
 
-    pub(crate) fn pool(self) -> Arc<Pool> {
+    pub(crate) fn pool(self, served: Option<Served>) -> Arc<Pool> {
         Pool::new(
             self.settings,
             self.metadata,
             self.interceptors,
             self.clock,
             self.transport,
+            served,
         )
     }
 }

@@ -51,6 +51,11 @@ pub enum ConfigurationError {
     },
     /// Connection metadata cannot be sent.
     Metadata(Status),
+    /// The handlers for calls back to this client contradict each other.
+    Handlers {
+        /// What is wrong.
+        reason: String,
+    },
     /// A file cannot be read or is not what is expected.
     File {
         /// The file.
@@ -107,6 +112,7 @@ impl fmt::Display for ConfigurationError {
                 Ok(())
             }
             Self::Metadata(status) => write!(f, "{}", status.message()),
+            Self::Handlers { reason } => f.write_str(reason),
             Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::NoMoreIds { address } => {
                 write!(f, "{address}: no id is left after {}; name one", u32::MAX)

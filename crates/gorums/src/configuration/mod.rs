@@ -50,7 +50,7 @@ impl Configuration {
         ConfigurationBuilder::new()
     }
 
-    fn from_nodes(nodes: impl IntoIterator<Item = Node>) -> Self {
+    pub(crate) fn from_nodes(nodes: impl IntoIterator<Item = Node>) -> Self {
         let nodes: Box<[Node]> = nodes.into_iter().collect();
         let targets = Targets::new(nodes.iter().map(|node| Arc::clone(node.channel())));
         Self(Arc::new(Inner { nodes, targets }))
@@ -372,7 +372,7 @@ impl Configuration {
     /// A configuration of so many nodes, ids from 1, whose connections never begin.
     #[cfg(test)]
     pub(crate) fn unconnected(nodes: usize) -> Self {
-        let pool = builder::ConfigurationBuilder::new().pool();
+        let pool = builder::ConfigurationBuilder::new().pool(None);
         Self::from_nodes((1..=nodes).map(|id| {
             Node::new(
                 NodeId::from(id as u32),

@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use crate::connection::{Channel, Pool, Targets};
+use crate::connection::{Channel, Pool, Side, Targets};
 use crate::error::Status;
 
 /// The id of a node, unique within a configuration. 0 is not a node.
@@ -85,9 +85,19 @@ impl Drop for Held {
 }
 
 impl Node {
+    /// A node that is connected to.
     pub(crate) fn new(id: NodeId, address: Arc<str>, pool: Arc<Pool>) -> Self {
+        Self::on(Side::Client, id, address, pool)
+    }
+
+    /// A node that has connected.
+    pub(crate) fn connected(id: NodeId, address: Arc<str>, pool: Arc<Pool>) -> Self {
+        Self::on(Side::Server, id, address, pool)
+    }
+
+    fn on(side: Side, id: NodeId, address: Arc<str>, pool: Arc<Pool>) -> Self {
         Self(Arc::new(Held {
-            channel: Arc::new(Channel::new(id, address, pool)),
+            channel: Arc::new(Channel::new(id, address, pool, side)),
             alone: OnceLock::new(),
         }))
     }

@@ -5,20 +5,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
-use bytes::Bytes;
+use bytes::BytesMut;
 
 use super::door::Door;
 use super::outbox::{OutMessage, Outbox, Rejected};
 use super::pool::Pool;
 use crate::configuration::{NodeId, NodeState};
 use crate::error::{NodeError, Outcome, Status};
-use crate::wire::Features;
+use crate::wire::{Control, Features, SERVER_INITIATED, encode_status};
 
 /// One node's connection, whatever its state.
 pub(crate) struct Channel {
     id: NodeId,
     address: Arc<str>,
     pool: Arc<Pool>,
+    side: Side,
     outbox: Mutex<Outbox>,
     /// Wakes the I/O task: something is queued, or the channel is to close.
     io: AtomicWaker,
@@ -36,6 +37,25 @@ pub(crate) struct Channel {
     door: Mutex<Option<Door>>,
     /// How often the way to the node has changed.
     ways: AtomicUsize,
+}
+
+/// Which end of a stream this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// It opened the stream.
+    Client,
+    /// It accepted the stream, and calls back.
+    Server,
+}
+
+impl Side {
+    /// The id of a call as the message has it: it tells which end made the call.
+    pub(crate) fn id_on_the_wire(self, id: u64) -> u64 {
+        match self {
+            Self::Client => id,
+            Self::Server => id | SERVER_INITIATED,
+        }
+    }
 }
 
 /// What is known of the peer on the present connection.
@@ -57,12 +77,13 @@ const LATENCIES: usize = 256;
 const LATENCY_WEIGHT: u64 = 5;
 
 impl Channel {
-    pub(crate) fn new(id: NodeId, address: Arc<str>, pool: Arc<Pool>) -> Self {
+    pub(crate) fn new(id: NodeId, address: Arc<str>, pool: Arc<Pool>, side: Side) -> Self {
         let outbox = Outbox::new(pool.settings.outbox_messages, pool.settings.outbox_bytes);
         Self {
             id,
             address,
             pool,
+            side,
             outbox: Mutex::new(outbox),
             io: AtomicWaker::new(),
             state: AtomicU8::new(NodeState::Connecting as u8),
@@ -180,12 +201,18 @@ impl Channel {
     /// goes this way.
     pub(crate) fn set_door(&self, door: Door) {
         *self.lock_door() = Some(door);
-        self.ways.fetch_add(1, Ordering::SeqCst);
-        self.io.wake();
+        self.connect_anew();
     }
 
     pub(crate) fn door(&self) -> Option<Door> {
         self.lock_door().clone()
+    }
+
+    /// What this process tells the node of itself has changed: the present connection ends, and the
+    /// next says so.
+    pub(crate) fn connect_anew(&self) {
+        self.ways.fetch_add(1, Ordering::SeqCst);
+        self.io.wake();
     }
 
     /// Changes when the way to the node does.
@@ -281,9 +308,32 @@ impl Channel {
         }
     }
 
-    /// A frame of the library's own that nobody waits for.
-    pub(crate) fn queue_raw(&self, frame: Bytes) -> Result<(), Status> {
-        self.queue(OutMessage::new(frame, None))
+    /// Which end of its streams this process is.
+    pub(crate) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Whether the peer is known to understand the frame that ends a streamed reply.
+    pub(crate) fn ends_streams(&self) -> bool {
+        self.peer()
+            .features
+            .is_some_and(|features| features.stream_end)
+    }
+
+    /// Answers a request that nobody here serves.
+    pub(crate) fn refuse(&self, id: u64, method: &str, status: &Status) -> Result<(), Status> {
+        let mut frame = BytesMut::new();
+        encode_status(id, method, Some(status), Control::Message, &mut frame);
+        self.queue(OutMessage::new(frame.freeze(), None))
+    }
+
+    /// The peer has gone for good: nothing more is written, and nothing more will be answered.
+    pub(crate) fn end(self: &Arc<Self>, status: &Status) {
+        self.set_last_error(Some(status.clone()));
+        self.set_state(NodeState::Closed);
+        let unwritten = self.outbox().close();
+        Self::fail_unwritten(unwritten, status);
+        self.fail_written(status);
     }
 }
 

@@ -1,27 +1,25 @@
 //! The I/O task of a node: it connects, writes what is queued, reads replies to their calls, and
 //! connects again.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
 use h2::client::{Connection, ResponseFuture};
 use h2::{Ping, PingPong, RecvStream, SendStream};
-use tokio::time::Instant;
 
+use super::callbacks::Callbacks;
 use super::keep_alive::{Action, KeepAlive};
 use super::reconnect::Reconnect;
-use super::{Channel, OutMessage, Ticket};
+use super::writer::Writer;
+use super::{Channel, Ticket};
 use crate::configuration::NodeState;
 use crate::error::Status;
 use crate::runtime::{BoxFuture, FairIo};
+use crate::server::ReplyQueue;
 use crate::wire::{
-    BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, H2Settings,
-    Incoming, SERVER_INITIATED, check_response_head, encode_control, encode_status, peek_id,
-    request_head, trailers_status,
+    Batch, Decoder, Features, H2Settings, check_response_head, request_head, trailers_status,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -174,7 +172,8 @@ async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
     let pool = channel.pool();
     let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
     let ways = channel.ways();
-    let request = request_head(channel.address(), &pool.metadata)?;
+    let node_id = pool.served().map(|served| served.node_id());
+    let request = request_head(channel.address(), &pool.metadata, node_id)?;
     let io = match channel.door() {
         Some(door) => door.connect().await,
         None => pool.transport.connect(channel.address()).await,
@@ -199,9 +198,9 @@ async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
         head: Some(head),
         recv: None,
         decoder: Decoder::new(pool.settings.max_decoding_message_size),
-        slot: BatchSlot::default(),
-        builder: BatchBuilder::default(),
-        batch: VecDeque::new(),
+        unreleased: 0,
+        writer: Writer::default(),
+        callbacks: Callbacks::new(pool.served()),
         keep_alive: KeepAlive::new(
             pool.settings.keep_alive_interval,
             pool.settings.keep_alive_timeout,
@@ -227,10 +226,11 @@ struct Connected {
     head: Option<ResponseFuture>,
     recv: Option<RecvStream>,
     decoder: Decoder,
-    slot: BatchSlot,
-    builder: BatchBuilder,
-    /// The messages of the batch that is with `h2`.
-    batch: VecDeque<OutMessage>,
+    /// Bytes of the current chunk that the node may not send anew yet.
+    unreleased: usize,
+    writer: Writer,
+    /// Serves what the node asks of this client.
+    callbacks: Callbacks,
     keep_alive: KeepAlive,
     keep_alive_timer: Option<BoxFuture<'static, ()>>,
     ping_pong: Option<PingPong>,
@@ -268,10 +268,13 @@ impl Connected {
                 return Poll::Ready(End::Lost(status));
             }
             if self.ways != channel.ways() {
-                let status = Status::unavailable("the node has become this process' own");
+                let status = Status::unavailable(
+                    "the connection was made before this process became a peer",
+                );
                 return Poll::Ready(End::Lost(status));
             }
-            self.settle_batch();
+            self.callbacks.register(cx.waker());
+            self.writer.settle(&mut self.flushing);
             self.poll_ping(cx, channel);
             if let Poll::Ready(end) = self.poll_timers(cx, channel) {
                 return Poll::Ready(end);
@@ -307,28 +310,34 @@ impl Connected {
         };
         let mut now = None;
         loop {
+            let now = *now.get_or_insert_with(|| channel.pool().clock.now());
+            // What the node asks waits in a bounded place, and replies wait for no handler.
+            while !self.callbacks.is_full(cx.waker()) || channel.pending() > 0 {
+                match self.decoder.next() {
+                    Ok(None) => break,
+                    Ok(Some(incoming)) => {
+                        if let Err(status) = self.callbacks.take(channel, &incoming, now) {
+                            return Poll::Ready(status);
+                        }
+                    }
+                    Err(status) => return Poll::Ready(status),
+                }
+            }
+            self.callbacks.hand_over();
+            if self.callbacks.is_full(cx.waker()) && channel.pending() == 0 {
+                return Poll::Pending;
+            }
+            let unreleased = std::mem::take(&mut self.unreleased);
+            if let Err(error) = recv.flow_control().release_capacity(unreleased) {
+                return Poll::Ready(h2_status(&error));
+            }
             match ready!(recv.poll_data(cx)) {
                 Some(Ok(chunk)) => {
                     self.keep_alive.heard_message();
                     self.answered = true;
                     self.pings = 0;
-                    let len = chunk.len();
+                    self.unreleased = chunk.len();
                     self.decoder.push(chunk);
-                    let now = *now.get_or_insert_with(|| channel.pool().clock.now());
-                    loop {
-                        match self.decoder.next() {
-                            Ok(None) => break,
-                            Ok(Some(incoming)) => {
-                                if let Err(status) = deliver(channel, &incoming, now) {
-                                    return Poll::Ready(status);
-                                }
-                            }
-                            Err(status) => return Poll::Ready(status),
-                        }
-                    }
-                    if let Err(error) = recv.flow_control().release_capacity(len) {
-                        return Poll::Ready(h2_status(&error));
-                    }
                 }
                 Some(Err(error)) => return Poll::Ready(h2_status(&error)),
                 None => {
@@ -340,20 +349,6 @@ impl Connected {
                     let cut = !self.decoder.is_between_messages();
                     return Poll::Ready(stream_ended(status, cut));
                 }
-            }
-        }
-    }
-
-    /// The batch is written: one-way calls have been handed over.
-    fn settle_batch(&mut self) {
-        if self.batch.is_empty() || !self.slot.is_free() {
-            return;
-        }
-        for message in self.batch.drain(..) {
-            match message.ticket {
-                Some(marker) if message.frame.is_empty() => self.flushing.push(marker),
-                Some(ticket) => ticket.call.handed_over(ticket.part),
-                None => {}
             }
         }
     }
@@ -400,34 +395,19 @@ impl Connected {
 
     /// Sends the next batch if there is one and the last one is written. True if it did.
     fn write(&mut self, channel: &Arc<Channel>) -> Result<bool, Status> {
-        if !self.slot.is_free() || self.half_closed {
+        if !self.writer.is_free() || self.half_closed {
             return Ok(false);
         }
-        {
-            let mut outbox = channel.outbox();
-            let mut len = 0;
-            while len < BATCH_BYTES {
-                let Some(message) = outbox.pop() else {
-                    break;
-                };
-                len += message.frame.len();
-                self.batch.push_back(message);
-            }
+        if let Some(replies) = self.callbacks.replies() {
+            self.writer.push_replies(replies);
         }
-        for message in &self.batch {
-            self.builder.push(&message.frame);
-        }
-        // Behind the requests: what is given up was written before.
-        for id in channel.take_cancels() {
-            self.builder.push(&encode_control(id, Control::Cancel));
-        }
-        if self.builder.is_empty() {
+        self.writer.push_messages(channel);
+        let Some(batch) = self.writer.next() else {
             // Only markers without bytes, if anything at all.
-            let markers = !self.batch.is_empty();
-            self.settle_batch();
+            let markers = self.writer.has_messages();
+            self.writer.settle(&mut self.flushing);
             return Ok(markers);
-        }
-        let batch = self.builder.finish(&self.slot);
+        };
         self.send
             .send_data(batch, false)
             .map_err(|error| h2_status(&error))?;
@@ -446,16 +426,21 @@ impl Connected {
             }
             // Closing the socket at once could destroy what the node has not read yet: our side of
             // the stream ends, and the node answers by ending its own.
-            if !self.half_closed && self.batch.is_empty() && channel.outbox().is_empty() {
+            let written = !self.writer.has_messages() && self.writer.is_free();
+            if !self.half_closed
+                && written
+                && channel.outbox().is_empty()
+                && self.callbacks.replies().is_none_or(ReplyQueue::is_empty)
+            {
                 self.half_closed = true;
-                let last = self.builder.finish(&self.slot);
+                let last = self.writer.last();
                 if self.send.send_data(last, true).is_err() {
                     return Poll::Ready(End::Closed);
                 }
                 cx.waker().wake_by_ref();
             }
         }
-        let owed = channel.pending() > 0 || !self.batch.is_empty() || !self.flushing.is_empty();
+        let owed = channel.pending() > 0 || self.writer.has_messages() || !self.flushing.is_empty();
         loop {
             let clock = &channel.pool().clock;
             let Some(timer) = &mut self.keep_alive_timer else {
@@ -494,8 +479,7 @@ impl Connected {
             send,
             head,
             recv,
-            slot,
-            batch,
+            mut writer,
             flushing,
             ..
         } = self;
@@ -505,109 +489,8 @@ impl Connected {
             marker.call.handed_over(marker.part);
         }
         channel.set_features(None);
-        let written = slot.written();
-        let mut begin = 0;
-        let mut unwritten = Vec::new();
-        for message in batch {
-            let end = begin + message.frame.len();
-            match &message.ticket {
-                Some(ticket) if end <= written => ticket.call.handed_over(ticket.part),
-                _ if begin >= written => unwritten.push(message),
-                _ => {}
-            }
-            begin = end;
-        }
-        let mut outbox = channel.outbox();
-        for message in unwritten.into_iter().rev() {
-            let wanted = message
-                .ticket
-                .as_ref()
-                .is_none_or(|ticket| ticket.call.take_back(ticket.part));
-            if wanted {
-                outbox.put_back(message);
-            }
-        }
+        writer.give_back(channel);
     }
-}
-
-/// Gives a reply to its call. An error ends the connection.
-fn deliver(channel: &Arc<Channel>, incoming: &Incoming, now: Instant) -> Result<(), Status> {
-    let frame = match incoming {
-        Incoming::Message(frame) => frame,
-        Incoming::Oversized { head, len } => {
-            let status = Status::resource_exhausted(format!(
-                "a reply of {len} bytes exceeds the limit of {} \
-                 (ConfigurationBuilder::max_decoding_message_size)",
-                channel.pool().settings.max_decoding_message_size
-            ));
-            let (id, _) = peek_id(head).ok_or_else(|| status.clone())?;
-            if let Some(call) = channel.pool().calls.get(id)
-                && let Some(part) = call.targets().position_of(channel)
-            {
-                call.unreadable(part, status);
-            }
-            return Ok(());
-        }
-    };
-    let envelope = Envelope::decode(frame)
-        .map_err(|error| Status::internal(format!("a malformed message from the peer: {error}")))?;
-    if envelope.id & SERVER_INITIATED != 0 {
-        return refuse_request(channel, &envelope);
-    }
-    // A reply that nobody waits for any more, or ever did.
-    let Some(call) = channel.pool().calls.get(envelope.id) else {
-        return Ok(());
-    };
-    let Some(part) = call.targets().position_of(channel) else {
-        return Ok(());
-    };
-    if let Some(excess) = &envelope.excess {
-        let status = Status::resource_exhausted(format!("the reply has {excess}"));
-        call.unreadable(part, status);
-        return Ok(());
-    }
-    match envelope.control {
-        Control::Unknown | Control::Cancel => {}
-        Control::End => call.ended(part, envelope.status),
-        Control::Message if envelope.method != call.method() => {
-            let status = Status::internal(format!(
-                "the node answered a call of {} with a reply of {:?}",
-                call.method(),
-                envelope.method
-            ));
-            call.unreadable(part, status);
-        }
-        Control::Message => match envelope.status {
-            Some(status) => call.refused(part, status),
-            None => {
-                // A streamed reply tells how long its handler went on, and not how near the node is.
-                if call.replied(part, frame.slice_ref(envelope.payload)) && !call.is_streamed() {
-                    channel.record_latency(now.saturating_duration_since(call.started()));
-                }
-            }
-        },
-    }
-    Ok(())
-}
-
-/// This client serves no requests.
-fn refuse_request(channel: &Arc<Channel>, envelope: &Envelope<'_>) -> Result<(), Status> {
-    if envelope.control != Control::Message {
-        return Ok(());
-    }
-    let status = Status::unimplemented(format!(
-        "no handler registered for method {}",
-        envelope.method
-    ));
-    let mut frame = BytesMut::new();
-    encode_status(
-        envelope.id,
-        envelope.method,
-        Some(&status),
-        Control::Message,
-        &mut frame,
-    );
-    channel.queue_raw(frame.freeze())
 }
 
 fn stream_ended(status: Option<Status>, cut: bool) -> Status {

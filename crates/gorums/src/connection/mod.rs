@@ -11,13 +11,17 @@
 //! * [`channel`] is what a node's calls and its I/O task share: the outbox, the state, the latency.
 //! * [`outbox`] and [`table`] are the two bounded queues: requests that are not written, calls that
 //!   are not answered.
+//! * [`writer`] and [`deliver`] are what both ends of a stream do with calls of their own: write them,
+//!   and give replies to them. [`callbacks`] takes what a node asks of its client.
 //! * [`client`] is the I/O task; [`reconnect`] decides when it tries again, [`keep_alive`] when a
 //!   silent connection is dead.
 //! * [`door`] is the way to a node that is this process' own server.
 //! * [`pool`] is what all nodes of a pool share, and the sweeper that ends calls at their deadline.
 
+mod callbacks;
 pub(crate) mod channel;
 mod client;
+mod deliver;
 mod door;
 pub(crate) mod keep_alive;
 mod outbox;
@@ -25,10 +29,14 @@ pub(crate) mod pool;
 mod reconnect;
 mod settings;
 mod table;
+mod writer;
 
-pub(crate) use channel::{Channel, Targets};
+pub(crate) use callbacks::Served;
+pub(crate) use channel::{Channel, Side, Targets};
 pub(crate) use client::run;
+pub(crate) use deliver::{deliver, skipped};
 pub(crate) use door::Door;
 pub(crate) use outbox::{OutMessage, Ticket};
 pub(crate) use pool::Pool;
 pub(crate) use settings::Settings;
+pub(crate) use writer::Writer;

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Settings;
+use super::callbacks::Served;
 use super::table::{MessageIds, Table, TooManyCalls};
 use crate::call::{Call, Early, Interceptors};
 use crate::configuration::Members;
@@ -33,6 +34,7 @@ pub(crate) struct Pool {
     pub(crate) members: Members,
     sweeper: Arc<Sweeper>,
     runtimes: Mutex<Runtimes>,
+    served: Mutex<Option<Served>>,
 }
 
 /// Where the sweeper runs, and where it goes on when that runtime ends: nodes that were added later
@@ -50,6 +52,7 @@ impl Pool {
         interceptors: Interceptors,
         clock: Arc<dyn Clock>,
         transport: Arc<dyn Transport>,
+        served: Option<Served>,
     ) -> Arc<Self> {
         let sweeper = Arc::new(Sweeper {
             epoch: clock.now(),
@@ -67,7 +70,22 @@ impl Pool {
             members: Members::default(),
             sweeper,
             runtimes: Mutex::default(),
+            served: Mutex::new(served),
         })
+    }
+
+    /// Who serves what the nodes ask of this process, if anybody does.
+    pub(crate) fn served(&self) -> Option<Served> {
+        self.lock_served().clone()
+    }
+
+    /// From now on, for connections that are made.
+    pub(crate) fn set_served(&self, served: Served) {
+        *self.lock_served() = Some(served);
+    }
+
+    fn lock_served(&self) -> MutexGuard<'_, Option<Served>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An id that no other call of this process has.

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::builder::{Parts, ServerBuilder};
+use super::clients::Clients;
 use super::connection::{self, Origin};
 use crate::runtime::{BoxIo, Listener, bounded};
 
@@ -56,6 +57,12 @@ impl Server {
         self.local_addr
     }
 
+    /// The clients that can be called back.
+    #[must_use]
+    pub fn clients(&self) -> Clients {
+        self.parts.connection.clients.clone()
+    }
+
     /// Serves for ever. Dropping the future stops the server at once: connections end, and requests
     /// that have not started never do.
     pub async fn serve(self) {
@@ -73,6 +80,7 @@ impl Server {
             ..
         } = self;
         let clock = Arc::clone(&parts.connection.clock);
+        parts.connection.clients.start();
         let (shutdown, asked) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut signal = std::pin::pin!(signal);
@@ -106,7 +114,7 @@ impl Server {
                 }
             }
         }
-        drop((listener, parts.arrivals));
+        drop((listener, parts.arrivals.take()));
         shutdown.send_replace(true);
         let limit = clock.sleep_until(clock.now() + bounded(grace));
         let wind_down = async {
@@ -130,6 +138,12 @@ async fn arrival(arrivals: &mut Option<mpsc::Receiver<DuplexStream>>) -> Option<
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a connection's task failed");
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.connection.clients.stop();
     }
 }
 

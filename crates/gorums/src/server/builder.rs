@@ -9,15 +9,18 @@ use tokio::io::DuplexStream;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::accept::Server;
+use super::clients::Clients;
 use super::connection::{ConnectionSettings, OnConnect};
 use super::context::{Connecting, ServerCtx};
 use super::interceptor::Interceptor;
 use super::lane::LaneSettings;
 use super::registry::{Registry, Service};
 use super::reply_sender::ReplySender;
+use crate::call::Interceptors;
 use crate::configuration::{Configuration, NodeId};
-use crate::connection::Door;
+use crate::connection::{Door, Pool, Served, Settings};
 use crate::error::Status;
+use crate::metadata::Metadata;
 use crate::runtime::{Clock, Listener, SystemClock, Tcp, Transport, bounded};
 
 /// Whose turns exclude each other.
@@ -40,6 +43,7 @@ pub struct ServerBuilder {
     interceptors: Vec<Arc<dyn Interceptor>>,
     on_connect: Option<Box<OnConnect>>,
     peers: Option<(NodeId, Configuration)>,
+    trust_claimed_ids: bool,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     max_connections: usize,
@@ -85,6 +89,7 @@ impl ServerBuilder {
             interceptors: Vec::new(),
             on_connect: None,
             peers: None,
+            trust_claimed_ids: false,
             transport: Arc::new(Tcp),
             clock: Arc::new(SystemClock),
             max_connections: 16 * 1024,
@@ -209,6 +214,16 @@ impl ServerBuilder {
     /// ```
     pub fn peers(mut self, me: impl Into<NodeId>, configuration: &Configuration) -> Self {
         self.peers = Some((me.into(), configuration.clone()));
+        self
+    }
+
+    /// Whether a client that says which node it is is believed. Default: no, and who claims to be a node
+    /// is anonymous: it has no [`peer_id`](ServerCtx::peer_id) and cannot be called back.
+    ///
+    /// Anybody who can connect can claim any id. Believe it where only peers can connect. Even then
+    /// nobody is this server itself, or has an id from 2^20 on: those are given by the server.
+    pub fn trust_claimed_ids(mut self, trust: bool) -> Self {
+        self.trust_claimed_ids = trust;
         self
     }
 
@@ -380,20 +395,50 @@ impl ServerBuilder {
 
     fn with_listener(self, listener: Box<dyn Listener>) -> Result<Server, ServerError> {
         let local_addr = listener.local_addr().map_err(ServerError::Listen)?;
-        let (door, arrivals) = match &self.peers {
-            None => (None, None),
-            Some((me, configuration)) => {
-                let own = configuration
-                    .node(*me)
-                    .ok_or_else(|| ServerError::NotAPeer {
-                        me: *me,
-                        known: configuration.ids().collect(),
-                    })?;
-                let (door, arrivals) = Door::new();
-                own.channel().set_door(door.clone());
-                (Some(door), Some(arrivals))
-            }
+        let max_connections = self.max_connections;
+        let peers = self.peers.clone();
+        let Some((me, configuration)) = peers else {
+            let connection = Arc::new(self.settings(None));
+            return Ok(Server::new(
+                listener,
+                local_addr,
+                Parts {
+                    connection,
+                    max_connections,
+                    arrivals: None,
+                },
+            ));
         };
+        let own = configuration
+            .node(me)
+            .ok_or_else(|| ServerError::NotAPeer {
+                me,
+                known: configuration.ids().collect(),
+            })?;
+        let (door, arrivals) = Door::new();
+        let connection = Arc::new(self.settings(Some(door.clone())));
+        for pool in configuration.targets().pools() {
+            pool.set_served(Served::Peer(me, Arc::downgrade(&connection)));
+        }
+        own.channel().set_door(door);
+        for node in &configuration {
+            node.channel().connect_anew();
+        }
+        let parts = Parts {
+            connection,
+            max_connections,
+            arrivals: Some(arrivals),
+        };
+        Ok(Server::new(listener, local_addr, parts))
+    }
+
+    /// What the handlers of a client serve by, without a listener.
+    pub(crate) fn into_served(self) -> Result<Served, ServerError> {
+        self.registry_is_sound()?;
+        Ok(Served::Client(Arc::new(self.settings(None))))
+    }
+
+    fn settings(self, door: Option<Door>) -> ConnectionSettings {
         let server_turn = match self.order {
             HandlerOrder::PerConnection => None,
             HandlerOrder::PerServer => Some(Arc::new(Semaphore::new(1))),
@@ -406,28 +451,33 @@ impl ServerBuilder {
             max_running: self.max_running,
             door,
         });
-        let parts = Parts {
-            connection: Arc::new(ConnectionSettings {
-                // A service's limit is on the payload, and the envelope takes some.
-                max_decoding: self
-                    .registry
-                    .max_decoding(self.max_decoding)
-                    .saturating_add(ENVELOPE),
-                registry: self.registry,
-                lane,
-                clock: self.clock,
-                on_connect: self.on_connect,
-                peers: self.peers.map(|(_, configuration)| configuration),
-                max_waiting_bytes: self.max_waiting_bytes,
-                max_reply_bytes: self.max_reply_bytes,
-                stream_timeout: self.stream_timeout,
-                keep_alive_interval: self.keep_alive.0,
-                keep_alive_timeout: self.keep_alive.1,
-            }),
-            max_connections: self.max_connections,
-            arrivals,
-        };
-        Ok(Server::new(listener, local_addr, parts))
+        let pool = Pool::new(
+            Settings::default(),
+            Metadata::new(),
+            Interceptors::default(),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.transport),
+            None,
+        );
+        ConnectionSettings {
+            // A service's limit is on the payload, and the envelope takes some.
+            max_decoding: self
+                .registry
+                .max_decoding(self.max_decoding)
+                .saturating_add(ENVELOPE),
+            registry: self.registry,
+            lane,
+            clock: self.clock,
+            on_connect: self.on_connect,
+            peers: self.peers,
+            clients: Clients::new(pool),
+            trust_claimed_ids: self.trust_claimed_ids,
+            max_waiting_bytes: self.max_waiting_bytes,
+            max_reply_bytes: self.max_reply_bytes,
+            stream_timeout: self.stream_timeout,
+            keep_alive_interval: self.keep_alive.0,
+            keep_alive_timeout: self.keep_alive.1,
+        }
     }
 }
 

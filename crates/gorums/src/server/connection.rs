@@ -9,21 +9,22 @@ use std::time::Duration;
 
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
-use http::{Method, Request as HttpRequest, Response, StatusCode};
+use http::{HeaderMap, Method, Request as HttpRequest, Response, StatusCode};
 
-use super::context::{Connecting, ConnectionInfo};
-use super::input::{Input, InputEnd};
+use super::clients::{Attached, Clients, DYNAMIC_IDS};
+use super::context::{Connecting, ConnectionInfo, Peers};
+use super::input::{Caller, Input, InputEnd};
 use super::lane::{Lane, LaneSettings};
 use super::registry::Registry;
 use super::reply_queue::ReplyQueue;
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, NodeId};
+use crate::connection::Writer;
 use crate::connection::keep_alive::{Action, KeepAlive};
 use crate::error::{Code, Status};
 use crate::metadata::Metadata;
 use crate::runtime::{BoxFuture, BoxIo, Clock, FairIo};
 use crate::wire::{
-    Batch, BatchBuilder, BatchSlot, Features, H2Settings, NODE_ID, PATH, is_grpc, response_head,
-    trailers, trailers_only,
+    Batch, Features, H2Settings, NODE_ID, PATH, is_grpc, response_head, trailers, trailers_only,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -31,6 +32,10 @@ const BATCHES_PER_TURN: usize = 16;
 
 /// How many streams of a connection may have ended while handlers of theirs go on.
 const UNFINISHED_STREAMS: usize = 8;
+
+/// How many bytes of requests may wait beyond the bound where a reply is expected that may be behind
+/// them. A window full of the smallest messages is about that.
+const BEYOND: usize = 64 * 1024 * 1024;
 
 /// The connect callback.
 pub(crate) type OnConnect = dyn Fn(&mut Connecting) -> Result<(), Status> + Send + Sync;
@@ -41,8 +46,11 @@ pub(crate) struct ConnectionSettings {
     pub(crate) lane: Arc<LaneSettings>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_connect: Option<Box<OnConnect>>,
-    /// The nodes that handlers call, this server's own among them.
-    pub(crate) peers: Option<Configuration>,
+    /// Which node of its peers this server is, and the nodes that handlers call.
+    pub(crate) peers: Option<(NodeId, Configuration)>,
+    pub(crate) clients: Clients,
+    /// Clients are who they say they are.
+    pub(crate) trust_claimed_ids: bool,
     pub(crate) max_decoding: usize,
     /// The bound of the requests that were read and not started.
     pub(crate) max_waiting_bytes: usize,
@@ -52,6 +60,63 @@ pub(crate) struct ConnectionSettings {
     pub(crate) stream_timeout: Duration,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) keep_alive_timeout: Duration,
+}
+
+impl ConnectionSettings {
+    /// What handlers of this server can call.
+    pub(crate) fn peers_of_handlers(&self) -> Peers {
+        Peers::Known {
+            peers: self.peers.as_ref().map(|(_, peers)| peers.clone()),
+            clients: Some(self.clients.clone()),
+        }
+    }
+
+    /// Why no further request is taken where reading goes on beyond the bound, because a reply may be
+    /// behind it.
+    pub(crate) fn too_many_wait(&self, bytes: usize) -> Option<Status> {
+        (bytes >= self.max_waiting_bytes.saturating_add(BEYOND)).then(|| {
+            Status::resource_exhausted(format!("{bytes} bytes of requests wait for their handlers"))
+        })
+    }
+
+    /// Who this process is to itself.
+    fn own_claim(&self) -> Claim {
+        let peers = self.peers.as_ref();
+        peers.map_or(Claim::Nobody, |(me, _)| Claim::Peer(*me))
+    }
+
+    /// Who a client is that says this of itself.
+    fn classify(&self, headers: &HeaderMap) -> Claim {
+        let Some(claim) = headers.get(NODE_ID) else {
+            return Claim::Nobody;
+        };
+        let id = claim.to_str().ok().and_then(|text| text.parse().ok());
+        let id = match id {
+            None | Some(0) => return Claim::Client(None),
+            Some(id) => NodeId::from(id),
+        };
+        let is_own = self.peers.as_ref().is_some_and(|(me, _)| *me == id);
+        if !self.trust_claimed_ids || is_own || id.get() >= DYNAMIC_IDS {
+            return Claim::Unproven;
+        }
+        let peers = self.peers.as_ref();
+        if peers.is_some_and(|(_, peers)| peers.node(id).is_some()) {
+            return Claim::Peer(id);
+        }
+        Claim::Client(Some(id))
+    }
+}
+
+/// Who a client says it is.
+enum Claim {
+    /// It cannot be called back.
+    Nobody,
+    /// It has an id, and nobody vouches for it.
+    Unproven,
+    /// A node of the server's configuration, which is called there.
+    Peer(NodeId),
+    /// It can be called back, by this id or by one that the server gives it.
+    Client(Option<NodeId>),
 }
 
 /// Where a connection comes from.
@@ -164,8 +229,8 @@ impl Drop for Left {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        if let Some(stream) = &mut self.stream {
-            stream.input.abandon();
+        if let Some(stream) = self.stream.take() {
+            stream.end_calls().abandon();
         }
     }
 }
@@ -209,6 +274,9 @@ impl Served {
             self.left.work_off(cx, &self.settings);
             if let Some(stream) = &mut self.stream {
                 stream.replies.io().register(cx.waker());
+                if let Some(client) = &stream.attached {
+                    client.node().channel().io().register(cx.waker());
+                }
                 if stream.poll_read(cx, &self.settings) {
                     self.keep_alive.heard_message();
                 }
@@ -236,7 +304,8 @@ impl Served {
 
     /// The stream has ended; what its handlers do has not.
     fn leave_stream(&mut self) {
-        if let Some(NodeStream { mut input, .. }) = self.stream.take() {
+        if let Some(stream) = self.stream.take() {
+            let mut input = stream.end_calls();
             input.leave();
             self.left.0.push(input);
         }
@@ -307,9 +376,18 @@ impl Served {
                     Origin::Inside => None,
                 },
                 own: matches!(self.origin, Origin::Inside),
-                peers: self.settings.peers.clone(),
+                peers: self.settings.peers_of_handlers(),
                 ..ConnectionInfo::default()
             },
+        };
+        let features = Features::announced(&head.headers);
+        let claim = match self.origin {
+            Origin::Outside(_) => self.settings.classify(&head.headers),
+            Origin::Inside => self.settings.own_claim(),
+        };
+        connecting.info.peer_id = match claim {
+            Claim::Peer(id) | Claim::Client(Some(id)) => Some(id),
+            Claim::Nobody | Claim::Unproven | Claim::Client(None) => None,
         };
         if let Some(on_connect) = &self.settings.on_connect
             && let Err(status) = on_connect(&mut connecting)
@@ -317,10 +395,30 @@ impl Served {
             let _ = respond.send_response(trailers_only(&status), true);
             return;
         }
+        // Before the reply, so that a client that has it can be called.
+        let mut attached = None;
+        let caller = match claim {
+            Claim::Nobody => Caller::Plain,
+            Claim::Unproven | Claim::Peer(_) => Caller::Ignored,
+            Claim::Client(id) => {
+                let clients = &self.settings.clients;
+                match clients.attach(id, connecting.info.peer_addr, features) {
+                    Ok(client) => {
+                        let node = client.node().clone();
+                        connecting.info.peer_id = Some(node.id());
+                        attached = Some(client);
+                        Caller::Callable(node)
+                    }
+                    Err(status) => {
+                        let _ = respond.send_response(trailers_only(&status), true);
+                        return;
+                    }
+                }
+            }
+        };
         let Ok(send) = respond.send_response(response_head(), false) else {
             return;
         };
-        let features = Features::announced(&head.headers);
         let replies = Arc::new(ReplyQueue::new(self.settings.max_reply_bytes));
         let (lane, task) = Lane::start(
             Arc::clone(&self.settings.lane),
@@ -334,13 +432,13 @@ impl Served {
             input: Input::new(
                 recv,
                 self.settings.max_decoding,
-                head.headers.contains_key(NODE_ID),
+                caller,
                 lane,
                 Arc::clone(&replies),
             ),
             send,
-            slot: BatchSlot::default(),
-            builder: BatchBuilder::default(),
+            writer: Writer::default(),
+            attached,
             replies,
             ending: None,
             over: false,
@@ -395,8 +493,9 @@ impl Served {
 struct NodeStream {
     input: Input,
     send: SendStream<Batch>,
-    slot: BatchSlot,
-    builder: BatchBuilder,
+    writer: Writer,
+    /// Where the client can be called back.
+    attached: Option<Attached>,
     replies: Arc<ReplyQueue>,
     /// Set when no more is read: what the trailers will say once all is written.
     ending: Option<(Code, String)>,
@@ -438,17 +537,21 @@ impl NodeStream {
 
     /// Writes queued replies, and the trailers behind the last. True if it wrote.
     fn write(&mut self) -> bool {
-        if self.over || !self.slot.is_free() {
+        if self.over || !self.writer.is_free() {
             return false;
         }
-        self.replies.take(&mut self.builder);
-        if !self.builder.is_empty() {
-            let batch = self.builder.finish(&self.slot);
+        self.settle();
+        self.writer.push_replies(&self.replies);
+        if let Some(client) = &self.attached {
+            self.writer.push_messages(client.node().channel());
+        }
+        if let Some(batch) = self.writer.next() {
             if self.send.send_data(batch, false).is_err() {
                 self.over = true;
             }
             return true;
         }
+        self.settle();
         if let Some((code, message)) = &self.ending
             && self.input.is_worked_off()
             && self.replies.is_empty()
@@ -459,6 +562,32 @@ impl NodeStream {
             return true;
         }
         false
+    }
+
+    /// One-way calls of the last batch have been handed over, and so have all before a marker.
+    fn settle(&mut self) {
+        let mut markers = Vec::new();
+        self.writer.settle(&mut markers);
+        for marker in markers {
+            marker.call.handed_over(marker.part);
+        }
+    }
+
+    /// The stream is over: calls to the client fail. What the client sent is left.
+    fn end_calls(self) -> Input {
+        let Self {
+            mut input,
+            send,
+            mut writer,
+            attached,
+            ..
+        } = self;
+        drop(send);
+        input.ends_calls();
+        if let Some(client) = attached {
+            writer.give_back(client.node().channel());
+        }
+        input
     }
 
     fn is_over(&self) -> bool {

@@ -1,13 +1,15 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use http::Extensions;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
+use super::clients::Clients;
+use super::connection::ConnectionSettings;
 use super::turn::{Released, Turn};
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, NodeId};
 use crate::metadata::Metadata;
 
 /// What a handler knows of its request, and how it lets the next one start.
@@ -33,10 +35,47 @@ pub(crate) struct ConnectionInfo {
     pub(crate) metadata: Metadata,
     pub(crate) peer_addr: Option<SocketAddr>,
     pub(crate) values: Extensions,
-    /// The server's peers, where it has any.
-    pub(crate) peers: Option<Configuration>,
+    /// Who the client is, or the node whose call this process serves as its client.
+    pub(crate) peer_id: Option<NodeId>,
+    pub(crate) peers: Peers,
     /// The connection is the one to the process' own node.
     pub(crate) own: bool,
+}
+
+/// Whom handlers can call.
+#[derive(Debug)]
+pub(crate) enum Peers {
+    Known {
+        peers: Option<Configuration>,
+        clients: Option<Clients>,
+    },
+    /// Those of this server. A connection that holds them would never end, where it is theirs.
+    OfServer(Weak<ConnectionSettings>),
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self::Known {
+            peers: None,
+            clients: None,
+        }
+    }
+}
+
+impl Peers {
+    fn config(&self) -> Option<Configuration> {
+        match self {
+            Self::Known { peers, .. } => peers.clone(),
+            Self::OfServer(server) => server.upgrade()?.peers_of_handlers().config(),
+        }
+    }
+
+    fn client_config(&self) -> Option<Configuration> {
+        match self {
+            Self::Known { clients, .. } => clients.as_ref().map(Clients::config),
+            Self::OfServer(server) => server.upgrade()?.peers_of_handlers().client_config(),
+        }
+    }
 }
 
 impl ServerCtx {
@@ -126,8 +165,30 @@ impl ServerCtx {
     /// Nothing of the request goes on to such a call by itself, neither its metadata nor its deadline.
     #[must_use]
     pub fn config(&self) -> Configuration {
-        let peers = self.0.connection.peers.clone();
+        let peers = self.0.connection.peers.config();
         peers.unwrap_or_else(Configuration::empty)
+    }
+
+    /// The clients of this server that are connected now and can be called back, by their ids. A
+    /// handler may make any call on them, with or without release, as on [`config`](Self::config);
+    /// the client that sent the request is the node [`peer_id`](Self::peer_id). Empty where there are
+    /// none, and calls on it fail at once. See [`Clients`].
+    #[must_use]
+    pub fn client_config(&self) -> Configuration {
+        let clients = self.0.connection.peers.client_config();
+        clients.unwrap_or_else(Configuration::empty)
+    }
+
+    /// Who sent the request: the id by which the client is a node of
+    /// [`client_config`](Self::client_config), or a peer one of [`config`](Self::config). Where the
+    /// request is the call of a server to this client, that server's node.
+    ///
+    /// None for a client that cannot be called back, and for one that claims to be somebody while the
+    /// server was not told to believe it
+    /// ([`trust_claimed_ids`](super::ServerBuilder::trust_claimed_ids)).
+    #[must_use]
+    pub fn peer_id(&self) -> Option<NodeId> {
+        self.0.connection.peer_id
     }
 
     /// A value that an interceptor set for this request, or else one that the connect callback set
@@ -221,6 +282,13 @@ impl Connecting {
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.info.peer_addr
+    }
+
+    /// Who the client is, where it says so and is believed: see [`ServerCtx::peer_id`]. A client that
+    /// can be called back and has no id gets one after this.
+    #[must_use]
+    pub fn peer_id(&self) -> Option<NodeId> {
+        self.info.peer_id
     }
 
     /// Sets a value that handlers of this connection find with [`ServerCtx::value`].

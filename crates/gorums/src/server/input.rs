@@ -7,14 +7,14 @@ use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 
 use super::connection::ConnectionSettings;
-use super::lane::{Lane, Request};
-use super::registry::{MethodKind, Registry};
+use super::lane::Lane;
+use super::registry::Registry;
 use super::reply_queue::{Answer, ReplyQueue};
+use super::request::{Request, Taken};
+use crate::configuration::Node;
+use crate::connection::{deliver, skipped};
 use crate::error::Status;
 use crate::wire::{Control, Decoder, Envelope, Incoming as Frame, SERVER_INITIATED, peek_id};
-
-/// What an entry of metadata costs beside its bytes.
-const ENTRY: usize = 64;
 
 /// How the client's side of a stream ended.
 pub(super) enum InputEnd {
@@ -26,6 +26,16 @@ pub(super) enum InputEnd {
     Gone,
     /// The client sent what cannot be read.
     Broken(Status),
+}
+
+/// What a client says of itself that concerns what it sends.
+pub(super) enum Caller {
+    /// It never answers: ids with the server's bit are requests as well.
+    Plain,
+    /// It answers calls of the server, and this one makes none to it.
+    Ignored,
+    /// It answers calls to this node.
+    Callable(Node),
 }
 
 /// Reads requests and hands them to the lane, as far as it takes them.
@@ -55,8 +65,7 @@ pub(super) struct Input {
     left: bool,
     /// The lane gets no more.
     done: bool,
-    /// The client can be called back, so ids with the server's bit are replies.
-    has_node_id: bool,
+    caller: Caller,
     lane: Arc<Lane>,
     replies: Arc<ReplyQueue>,
     /// Read and not handed to the lane yet.
@@ -71,7 +80,7 @@ impl Input {
     pub(super) fn new(
         recv: RecvStream,
         max_decoding: usize,
-        has_node_id: bool,
+        caller: Caller,
         lane: Arc<Lane>,
         replies: Arc<ReplyQueue>,
     ) -> Self {
@@ -88,7 +97,7 @@ impl Input {
             paused: false,
             left: false,
             done: false,
-            has_node_id,
+            caller,
             lane,
             replies,
             requests: Vec::new(),
@@ -166,6 +175,13 @@ impl Input {
         self.recv = None;
         self.left = true;
         self.lane.leave();
+    }
+
+    /// No reply to a call of this server comes any more.
+    pub(super) fn ends_calls(&mut self) {
+        if matches!(self.caller, Caller::Callable(_)) {
+            self.caller = Caller::Ignored;
+        }
     }
 
     /// Goes on to read what was left, as far as the lane takes it. Ready when all of it has been
@@ -256,7 +272,8 @@ impl Input {
             } else {
                 waiting >= limit
             };
-            if self.paused {
+            // Replies wait for no handler.
+            if self.paused && !self.owes_replies() {
                 self.hand_over();
                 self.lane.wake_when_below(limit / 2);
                 return Ok(false);
@@ -266,7 +283,7 @@ impl Input {
                 return Ok(false);
             }
             if let Some(frame) = self.decoder.next()? {
-                if let Some(mut request) = self.read_frame(&frame, settings)? {
+                if let Some(mut request) = self.read_frame(&frame, waiting, settings)? {
                     self.chunk_left = self.chunk_left.saturating_sub(request.size);
                     request.size += std::mem::take(&mut self.carried);
                     self.has_request = true;
@@ -292,6 +309,7 @@ impl Input {
     fn read_frame(
         &mut self,
         frame: &Frame,
+        waiting: usize,
         settings: &ConnectionSettings,
     ) -> Result<Option<Request>, Status> {
         let registry = &settings.registry;
@@ -303,15 +321,31 @@ impl Input {
                     settings.max_decoding
                 ));
                 let (id, method) = peek_id(head).ok_or_else(|| status.clone())?;
-                return self.reject(id, method, &status, registry);
+                if !self.is_reply(id) {
+                    return self.reject(id, method, &status, registry);
+                }
+                if let Caller::Callable(node) = &self.caller {
+                    skipped(node.channel(), id & !SERVER_INITIATED, status);
+                }
+                return Ok(None);
             }
         };
         let envelope = Envelope::decode(frame).map_err(|error| {
             Status::internal(format!("a malformed message from the client: {error}"))
         })?;
-        if let Some(excess) = &envelope.excess {
-            let status = Status::resource_exhausted(format!("the request has {excess}"));
-            return self.reject(envelope.id, envelope.method, &status, registry);
+        let id = envelope.id;
+        if self.is_reply(id) {
+            if let Caller::Callable(node) = &self.caller {
+                let now = settings.clock.now();
+                deliver(
+                    node.channel(),
+                    id & !SERVER_INITIATED,
+                    &envelope,
+                    frame,
+                    now,
+                );
+            }
+            return Ok(None);
         }
         match envelope.control {
             Control::Message => {}
@@ -322,28 +356,25 @@ impl Input {
             }
             Control::End | Control::Unknown => return Ok(None),
         }
-        if self.has_node_id && envelope.id & SERVER_INITIATED != 0 {
-            // An answer to a call that this server never made.
-            return Ok(None);
+        if let Some(status) = settings.too_many_wait(waiting) {
+            return self.reject(id, envelope.method, &status, registry);
         }
-        let entry = registry.get(envelope.method).cloned();
-        // The name of a method that nobody registered is copied.
-        let name = match &entry {
-            Some(_) => 0,
-            None => envelope.method.len(),
-        };
-        Ok(Some(Request {
-            id: envelope.id,
-            method: match &entry {
-                Some(entry) => Arc::clone(&entry.name),
-                None => envelope.method.into(),
-            },
-            entry,
-            // A request that waits keeps its whole frame, whatever is in it.
-            size: frame.len() + name + ENTRY * envelope.metadata.len(),
-            metadata: envelope.metadata(),
-            payload: frame.slice_ref(envelope.payload),
-        }))
+        match Request::read(&envelope, frame, registry) {
+            Taken::Request(request) => Ok(Some(request)),
+            Taken::Refused(status) => self.reject(id, envelope.method, &status, registry),
+        }
+    }
+
+    /// Whether a message with this id answers a call of this server.
+    fn is_reply(&self, id: u64) -> bool {
+        !matches!(self.caller, Caller::Plain) && id & SERVER_INITIATED != 0
+    }
+
+    fn owes_replies(&self) -> bool {
+        match &self.caller {
+            Caller::Callable(node) => node.pending() > 0,
+            Caller::Plain | Caller::Ignored => false,
+        }
     }
 
     /// Turns a request away that is not taken. A two-way request is answered. A one-way message
@@ -355,10 +386,7 @@ impl Input {
         status: &Status,
         registry: &Registry,
     ) -> Result<Option<Request>, Status> {
-        if registry
-            .get(method)
-            .is_some_and(|entry| entry.kind == MethodKind::OneWay)
-        {
+        if registry.is_one_way(method) {
             return Err(status.clone());
         }
         self.replies

@@ -24,44 +24,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
-use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::context::{ConnectionInfo, ServerCtx};
 use super::handling::Handling;
 use super::interceptor::{Incoming, Interceptor, Next, Reply};
-use super::registry::{Entry, MethodKind};
+use super::registry::MethodKind;
 use super::reply_queue::{Answer, ReplyQueue};
 use super::reply_sender::Sink;
+use super::request::Request;
 use crate::connection::Door;
 use crate::error::Status;
-use crate::metadata::Metadata;
 use crate::runtime::{BoxFuture, Monitor, Polling};
 
 /// How many handlers are polled in one turn of the lane on its worker.
 const HANDLERS_PER_TURN: usize = 64;
-
-/// What a waiting request costs beside its bytes.
-const OVERHEAD: usize = 256;
-
-/// A request that was read and whose handler has not started.
-pub(crate) struct Request {
-    pub(crate) id: u64,
-    /// None for a method that nobody registered.
-    pub(crate) entry: Option<Arc<Entry>>,
-    pub(crate) method: Arc<str>,
-    pub(crate) metadata: Metadata,
-    pub(crate) payload: Bytes,
-    /// The bytes that it came in, and what was made of them.
-    pub(crate) size: usize,
-}
-
-impl Request {
-    pub(crate) fn cost(&self) -> usize {
-        OVERHEAD + self.size
-    }
-}
 
 /// What all connections of a server have in common.
 pub(crate) struct LaneSettings {

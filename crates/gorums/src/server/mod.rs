@@ -10,11 +10,13 @@
 //! * [`builder`] and [`accept`] make a server and run it; [`connection`] is the I/O task.
 //! * [`lane`] starts handlers one after the other, [`turn`] is what they hand on, [`context`] is
 //!   what they see of it, [`handling`] knows which of them is running; [`reply_queue`] is where their replies wait to be written.
+//! * [`clients`] are those that can be called back.
 //! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
 //!   [`reply_sender`] is how a handler streams.
 
 mod accept;
 mod builder;
+mod clients;
 mod connection;
 mod context;
 mod handling;
@@ -24,14 +26,20 @@ mod lane;
 mod registry;
 mod reply_queue;
 mod reply_sender;
+mod request;
 mod turn;
 
 pub use accept::Server;
 pub use builder::{HandlerOrder, ServerBuilder, ServerError};
-pub(crate) use context::ConnectionInfo;
+pub use clients::{ClientChanges, Clients, ServerStopped};
+pub(crate) use connection::ConnectionSettings;
 pub use context::{Connecting, ServerCtx};
+pub(crate) use context::{ConnectionInfo, Peers};
 pub(crate) use handling::refusal;
 pub use interceptor::{Incoming, Interceptor, Next, Reply, interceptor_fn};
+pub(crate) use lane::Lane;
 pub use registry::{Registry, Service};
+pub(crate) use reply_queue::{Answer, ReplyQueue};
 pub use reply_sender::{Gone, ReplySender, TrySendError};
+pub(crate) use request::{Request, Taken};
 pub use turn::Released;

@@ -136,6 +136,12 @@ impl Registry {
         self.methods.get(method)
     }
 
+    /// Whether the method is known to have no reply.
+    pub(crate) fn is_one_way(&self, method: &str) -> bool {
+        self.get(method)
+            .is_some_and(|entry| entry.kind == MethodKind::OneWay)
+    }
+
     /// The methods that were registered more than once.
     pub(crate) fn duplicates(&self) -> &[Arc<str>] {
         &self.duplicates

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 
-use super::PATH;
+use super::{NODE_ID, PATH};
 use crate::error::{Code, Status};
 use crate::metadata::Metadata;
 
@@ -85,8 +85,13 @@ impl H2Settings {
     }
 }
 
-/// The head of the request that opens a stream to this address.
-pub(crate) fn request_head(address: &str, metadata: &Metadata) -> Result<Request<()>, Status> {
+/// The head of the request that opens a stream to this address. With an id the client can be called
+/// back.
+pub(crate) fn request_head(
+    address: &str,
+    metadata: &Metadata,
+    node_id: Option<u32>,
+) -> Result<Request<()>, Status> {
     let uri = Uri::builder()
         .scheme("http")
         .authority(address)
@@ -105,6 +110,9 @@ pub(crate) fn request_head(address: &str, metadata: &Metadata) -> Result<Request
     );
     headers.insert(FEATURES, Features::OURS);
     metadata.write_headers(headers)?;
+    if let Some(node_id) = node_id {
+        headers.insert(NODE_ID, node_id.into());
+    }
     Ok(request)
 }
 

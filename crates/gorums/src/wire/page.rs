@@ -69,7 +69,7 @@ fn replies() {
 #[test]
 fn what_is_added() {
     let page = include_str!("../../../../docs/wire.md");
-    let head = request_head("localhost:1", &Metadata::new()).expect("legal");
+    let head = request_head("localhost:1", &Metadata::new(), None).expect("legal");
     for feature in head.headers()["gorums-features"]
         .to_str()
         .expect("ASCII")

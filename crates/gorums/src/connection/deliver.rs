@@ -1,0 +1,62 @@
+//! How a reply finds its call.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::Channel;
+use crate::error::Status;
+use crate::wire::{Control, Envelope};
+
+/// Gives a reply to the call with this id, if somebody still waits for it.
+pub(crate) fn deliver(
+    channel: &Arc<Channel>,
+    id: u64,
+    envelope: &Envelope<'_>,
+    frame: &Bytes,
+    now: Instant,
+) {
+    // A reply that nobody waits for any more, or ever did.
+    let Some(call) = channel.pool().calls.get(id) else {
+        return;
+    };
+    let Some(part) = call.targets().position_of(channel) else {
+        return;
+    };
+    if let Some(excess) = &envelope.excess {
+        let status = Status::resource_exhausted(format!("the reply has {excess}"));
+        call.unreadable(part, status);
+        return;
+    }
+    match envelope.control {
+        Control::Unknown | Control::Cancel => {}
+        Control::End => call.ended(part, envelope.status.clone()),
+        Control::Message if envelope.method != call.method() => {
+            let status = Status::internal(format!(
+                "the node answered a call of {} with a reply of {:?}",
+                call.method(),
+                envelope.method
+            ));
+            call.unreadable(part, status);
+        }
+        Control::Message => match &envelope.status {
+            Some(status) => call.refused(part, status.clone()),
+            None => {
+                // A streamed reply tells how long its handler went on, and not how near the node is.
+                if call.replied(part, frame.slice_ref(envelope.payload)) && !call.is_streamed() {
+                    channel.record_latency(now.saturating_duration_since(call.started()));
+                }
+            }
+        },
+    }
+}
+
+/// The reply to this call was not taken.
+pub(crate) fn skipped(channel: &Arc<Channel>, id: u64, status: Status) {
+    if let Some(call) = channel.pool().calls.get(id)
+        && let Some(part) = call.targets().position_of(channel)
+    {
+        call.unreadable(part, status);
+    }
+}

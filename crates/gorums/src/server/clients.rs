@@ -1,0 +1,224 @@
+//! The clients that can be called back.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::configuration::{Configuration, Node, NodeId, NodeState};
+use crate::connection::Pool;
+use crate::error::Status;
+use crate::wire::Features;
+
+/// The first id of those that a server gives to clients that have none.
+pub(crate) const DYNAMIC_IDS: u32 = 1 << 20;
+
+/// The clients of a server that can be called back, as [`Server::clients`](super::Server::clients)
+/// has them. Clones are about the same server.
+///
+/// A client can be called back if it was told to serve calls
+/// ([`ConfigurationBuilder::serve`](crate::ConfigurationBuilder::serve)). As long as it is connected
+/// it is a node of [`config`](Self::config), and its address is the one that it connected from. Once
+/// it has left, calls to it fail at once, on configurations that were taken before too; when it comes
+/// back it is another node.
+#[derive(Clone)]
+pub struct Clients(Arc<Inner>);
+
+struct Inner {
+    pool: Arc<Pool>,
+    state: Mutex<State>,
+    /// Counts changes.
+    changes: watch::Sender<u64>,
+}
+
+struct State {
+    nodes: BTreeMap<NodeId, Node>,
+    /// Made of the nodes when it is asked for.
+    config: Option<Configuration>,
+    /// The next id for a client that has none; none when all were given.
+    next: Option<u32>,
+    stopped: bool,
+}
+
+impl Clients {
+    pub(super) fn new(pool: Arc<Pool>) -> Self {
+        Self(Arc::new(Inner {
+            pool,
+            state: Mutex::new(State {
+                nodes: BTreeMap::new(),
+                config: None,
+                next: Some(DYNAMIC_IDS),
+                stopped: false,
+            }),
+            changes: watch::Sender::new(0),
+        }))
+    }
+
+    /// The clients that are connected now and can be called, by their ids. Empty where there are
+    /// none, and calls on it fail at once.
+    #[must_use]
+    pub fn config(&self) -> Configuration {
+        let mut state = self.state();
+        let State { nodes, config, .. } = &mut *state;
+        config
+            .get_or_insert_with(|| Configuration::from_nodes(nodes.values().cloned()))
+            .clone()
+    }
+
+    /// Waits until the clients are as the predicate wants them, and returns them. It is asked at
+    /// once, and again after every change; of changes that come close together perhaps only after the
+    /// last. Bound it with [`tokio::time::timeout`].
+    ///
+    /// # Errors
+    /// The server has stopped.
+    pub async fn wait_for(
+        &self,
+        mut predicate: impl FnMut(&Configuration) -> bool,
+    ) -> Result<Configuration, ServerStopped> {
+        let mut changes = self.0.changes.subscribe();
+        loop {
+            // Seen before it is looked at, so that no change falls between.
+            changes.borrow_and_update();
+            if self.state().stopped {
+                return Err(ServerStopped(()));
+            }
+            let config = self.config();
+            if predicate(&config) {
+                return Ok(config);
+            }
+            // The sender is here.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Follows the clients: see [`ClientChanges::next`].
+    #[must_use]
+    pub fn changes(&self) -> ClientChanges {
+        ClientChanges {
+            clients: self.clone(),
+            last: None,
+        }
+    }
+
+    /// A client has connected. One that had this id before is no longer in the configuration.
+    pub(super) fn attach(
+        &self,
+        claimed: Option<NodeId>,
+        address: Option<SocketAddr>,
+        features: Features,
+    ) -> Result<Attached, Status> {
+        let mut state = self.state();
+        let id = match (claimed, state.next) {
+            (Some(id), _) => id,
+            (None, Some(next)) => {
+                state.next = next.checked_add(1);
+                next.into()
+            }
+            (None, None) => {
+                return Err(Status::resource_exhausted(
+                    "all ids for clients that can be called back were given",
+                ));
+            }
+        };
+        let address = address.map_or_else(|| "client".into(), |address| address.to_string().into());
+        let node = Node::connected(id, address, Arc::clone(&self.0.pool));
+        node.channel().set_features(Some(features));
+        node.channel().set_state(NodeState::Connected);
+        state.nodes.insert(id, node.clone());
+        self.changed(state);
+        Ok(Attached {
+            node,
+            clients: self.clone(),
+        })
+    }
+
+    /// Calls end at their deadlines as long as this runtime runs.
+    pub(super) fn start(&self) {
+        self.0.pool.run_on(&tokio::runtime::Handle::current());
+    }
+
+    /// The server has stopped.
+    pub(super) fn stop(&self) {
+        let mut state = self.state();
+        state.stopped = true;
+        self.changed(state);
+    }
+
+    fn changed(&self, mut state: MutexGuard<'_, State>) {
+        state.config = None;
+        drop(state);
+        self.0.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clients").field(&self.config()).finish()
+    }
+}
+
+/// The server has stopped, and no client will connect to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerStopped(());
+
+impl fmt::Display for ServerStopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server has stopped")
+    }
+}
+
+impl Error for ServerStopped {}
+
+/// What becomes of a server's clients, as [`Clients::changes`] makes it.
+#[derive(Debug)]
+pub struct ClientChanges {
+    clients: Clients,
+    last: Option<Configuration>,
+}
+
+impl ClientChanges {
+    /// The clients that are connected, at once, and from then on each time they differ from those that
+    /// were returned last: changes while nobody asks come as one, and none is missed. None once the
+    /// server has stopped. A call that is dropped loses nothing.
+    pub async fn next(&mut self) -> Option<Configuration> {
+        let last = self.last.as_ref();
+        let differs = |config: &Configuration| last != Some(config);
+        let config = self.clients.wait_for(differs).await.ok()?;
+        self.last = Some(config.clone());
+        Some(config)
+    }
+}
+
+/// A client while it is connected.
+pub(super) struct Attached {
+    node: Node,
+    clients: Clients,
+}
+
+impl Attached {
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let mut state = self.clients.state();
+        // Another one may have its id by now.
+        if state.nodes.get(&self.node.id()) == Some(&self.node) {
+            state.nodes.remove(&self.node.id());
+            self.clients.changed(state);
+        } else {
+            drop(state);
+        }
+        let status = Status::unavailable("the client has left");
+        self.node.channel().end(&status);
+    }
+}

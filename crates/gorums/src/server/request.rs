@@ -1,0 +1,66 @@
+//! A request on its way to its handler.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::registry::{Entry, Registry};
+use crate::error::Status;
+use crate::metadata::Metadata;
+use crate::wire::Envelope;
+
+/// What a waiting request costs beside its bytes.
+const OVERHEAD: usize = 256;
+
+/// What an entry of metadata costs beside its bytes.
+const ENTRY: usize = 64;
+
+/// A request that was read and whose handler has not started.
+pub(crate) struct Request {
+    pub(crate) id: u64,
+    /// None for a method that nobody registered.
+    pub(crate) entry: Option<Arc<Entry>>,
+    pub(crate) method: Arc<str>,
+    pub(crate) metadata: Metadata,
+    pub(crate) payload: Bytes,
+    /// The bytes that it came in, and what was made of them.
+    pub(crate) size: usize,
+}
+
+/// What became of a message that asks for something.
+pub(crate) enum Taken {
+    Request(Request),
+    Refused(Status),
+}
+
+impl Request {
+    pub(crate) fn read(envelope: &Envelope<'_>, frame: &Bytes, registry: &Registry) -> Taken {
+        if let Some(excess) = &envelope.excess {
+            return Taken::Refused(Status::resource_exhausted(format!(
+                "the request has {excess}"
+            )));
+        }
+        let entry = registry.get(envelope.method).cloned();
+        // The name of a method that nobody registered is copied.
+        let name = match &entry {
+            Some(_) => 0,
+            None => envelope.method.len(),
+        };
+        Taken::Request(Self {
+            id: envelope.id,
+            method: match &entry {
+                Some(entry) => Arc::clone(&entry.name),
+                None => envelope.method.into(),
+            },
+            entry,
+            // A request that waits keeps its whole frame, whatever is in it.
+            size: frame.len() + name + ENTRY * envelope.metadata.len(),
+            metadata: envelope.metadata(),
+            payload: frame.slice_ref(envelope.payload),
+        })
+    }
+
+    pub(crate) fn cost(&self) -> usize {
+        OVERHEAD + self.size
+    }
+}
