@@ -253,6 +253,15 @@ async fn a_client_that_leaves_fails_its_part_at_once() {
 /// Replies never wait for a handler, on either side.
 #[tokio::test]
 async fn a_handler_calls_back_to_its_own_client_with_and_without_release() {
+    handlers_call_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_calls_back_to_its_own_client_on_two_workers() {
+    handlers_call_back().await;
+}
+
+async fn handlers_call_back() {
     for release in [false, true] {
         let server = Called::start(echo().unary(
             ASK,
@@ -513,6 +522,15 @@ async fn waiting_for_clients_ends_with_the_server_and_changes_are_not_missed() {
 /// A client whose handlers do nothing holds up neither its own calls nor its replies.
 #[tokio::test]
 async fn a_flood_of_calls_to_a_blocked_client_costs_nobody_a_reply() {
+    flood_a_blocked_client().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_calls_to_a_blocked_client_costs_nobody_a_reply_on_two_workers() {
+    flood_a_blocked_client().await;
+}
+
+async fn flood_a_blocked_client() {
     let server = Called::start(echo()).await;
     let gate = Arc::new(Semaphore::new(0));
     let noted = Counter::new();

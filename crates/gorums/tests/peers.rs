@@ -1128,6 +1128,145 @@ async fn ids_with_the_high_bit_are_absorbed_from_clients_that_can_be_called() {
     }
 }
 
+/// Calls back to a client, as the client has them on the wire.
+#[tokio::test]
+async fn a_call_to_a_client_has_the_high_bit_and_its_reply_may_be_late_wrong_or_broken() {
+    let server = echo().bind("127.0.0.1:0").await.expect("a free port");
+    let (addr, clients) = (server.local_addr(), server.clients());
+    let serving = tokio::spawn(server.serve());
+    let mut request = stream_request();
+    let headers = request.headers_mut();
+    headers.insert("gorums-node-id", http::HeaderValue::from_static("0"));
+    let mut client = RawClient::connect(addr).await;
+    let mut stream = client.request(request);
+    let mut requests = stream.reader().await;
+    let config = within(clients.wait_for(|clients| clients.len() == 1))
+        .await
+        .expect("it serves");
+    let caller = Caller::new(&config);
+
+    let call = caller
+        .0
+        .rpc::<Number, Number>(&config[0], ECHO, number(5))
+        .metadata("key", "value")
+        .send();
+    let asked = requests.expect().await;
+    assert!(asked.id & HIGH_BIT != 0, "{asked:?}");
+    assert_eq!((asked.method.as_str(), asked.number()), (ECHO, 5));
+    assert_eq!(asked.entries.len(), 1);
+    // A request of the client's own with the same number, and replies to calls that nobody made.
+    stream.call(&mut requests, asked.id & !HIGH_BIT).await;
+    stream.send(&envelope(u64::MAX, ECHO, 1));
+    stream.send(&envelope(HIGH_BIT, ECHO, 1));
+    stream.send(&envelope(asked.id, ECHO, 6));
+    assert_eq!(within(call).await.expect("answered").value, 6);
+    stream.send(&envelope(asked.id, ECHO, 7));
+
+    let call = caller.call(5);
+    let asked = requests.expect().await;
+    stream.send(&envelope(asked.id, "test.Test.Other", 1));
+    assert_eq!(
+        within(call).await.expect_err("another method").code(),
+        Code::Internal
+    );
+
+    let call = caller.call(5);
+    let asked = requests.expect().await;
+    stream.send(&envelope_of_size(asked.id, ECHO, 5 << 20));
+    let error = within(call).await.expect_err("too large");
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    stream.call(&mut requests, 9).await;
+
+    let call = caller.call(5);
+    requests.expect().await;
+    stream.half_close();
+    let error = within(call).await.expect_err("the client says no more");
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::Unavailable, Outcome::Unknown)
+    );
+    assert!(clients.config().is_empty());
+    serving.abort();
+}
+
+#[tokio::test]
+async fn the_last_bytes_of_a_client_that_leaves_still_answer() {
+    let server = echo().bind("127.0.0.1:0").await.expect("a free port");
+    let (addr, clients) = (server.local_addr(), server.clients());
+    let serving = tokio::spawn(server.serve());
+    let mut request = stream_request();
+    let headers = request.headers_mut();
+    headers.insert("gorums-node-id", http::HeaderValue::from_static("0"));
+    let mut client = RawClient::connect(addr).await;
+    let mut stream = client.request(request);
+    let mut requests = stream.reader().await;
+    let config = within(clients.wait_for(|clients| clients.len() == 1))
+        .await
+        .expect("it serves");
+    let call = Caller::new(&config).call(5);
+    let asked = requests.expect().await;
+    stream.send(&envelope(asked.id, ECHO, 6));
+    stream.send.send_reset(Reason::CANCEL);
+    // Whichever comes first to the server, it does not wait.
+    match within(call).await {
+        Ok(reply) => assert_eq!(reply.value, 6),
+        Err(error) => assert_eq!(error.code(), Code::Unavailable),
+    }
+    within(clients.wait_for(Configuration::is_empty))
+        .await
+        .expect("it serves");
+    serving.abort();
+}
+
+#[tokio::test]
+async fn a_client_that_can_be_called_says_so_and_answers_with_the_id_of_the_request() {
+    let (server, configuration) = RawServer::start_with(|builder| builder.serve(echo())).await;
+    let caller = Caller::new(&configuration);
+    let mut peer = server.accept().await;
+    assert_eq!(peer.head.headers["gorums-node-id"], "0");
+    let mut replies = peer.respond();
+    for id in [HIGH_BIT, HIGH_BIT | 1, u64::MAX] {
+        replies.send(&envelope(id, ECHO, 8));
+        let answer = peer.requests.expect().await;
+        assert_eq!(
+            (answer.id, answer.method.as_str(), answer.number()),
+            (id, ECHO, 8)
+        );
+        assert_eq!(answer.entries, []);
+    }
+    // One that this client made may have the same number.
+    let call = caller.call(1);
+    let asked = peer.requests.expect().await;
+    replies.send(&envelope(asked.id | HIGH_BIT, ECHO, 3));
+    assert_eq!(peer.requests.expect().await.number(), 3);
+    replies.send(&asked);
+    assert_eq!(within(call).await.expect("answered").value, 1);
+    // Too large to be read, and yet answered.
+    replies.send(&envelope_of_size(HIGH_BIT | 9, ECHO, 5 << 20));
+    let answer = peer.requests.expect().await;
+    assert_eq!((answer.id, answer.error().0), (HIGH_BIT | 9, 8));
+}
+
+#[tokio::test]
+async fn a_peer_says_who_it_is_also_on_connections_that_it_had() {
+    let (server, configuration) = RawServer::start().await;
+    let peer = server.accept().await;
+    assert!(peer.head.headers.get("gorums-node-id").is_none());
+    let other = Configuration::builder()
+        .node(7, "127.0.0.1:1")
+        .connect()
+        .expect("legal");
+    let peers = configuration.with(&other[0]).expect("two ids");
+    let bound = echo()
+        .peers(7, &peers)
+        .bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let peer = server.accept().await;
+    assert_eq!(peer.head.headers["gorums-node-id"], "7");
+    drop(bound);
+}
+
 #[tokio::test]
 async fn a_peer_that_reads_no_replies_holds_up_its_own_handlers_only() {
     const REQUESTS: u64 = 1_000;

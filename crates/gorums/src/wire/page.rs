@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use prost::Message;
 
 use super::*;
+use crate::connection::Side;
 use crate::error::{Code, Status};
 use crate::metadata::Metadata;
 
@@ -52,6 +53,9 @@ fn requests() {
     metadata.append("a", "1").expect("legal");
     let frame = encode_message(2, READ, &metadata, &(), LIMIT).expect("small");
     is_stated("request 2 with metadata `a: 1`", &frame);
+    let id = Side::Server.id_on_the_wire(1);
+    let frame = encode_message(id, READ, &Metadata::new(), &request, LIMIT).expect("small");
+    is_stated("request 1 of a server to its client", &frame);
 }
 
 #[test]
