@@ -312,9 +312,12 @@ impl Connected {
         loop {
             let now = *now.get_or_insert_with(|| channel.pool().clock.now());
             // What the node asks waits in a bounded place, and replies wait for no handler.
-            while !self.callbacks.is_full(cx.waker()) || channel.pending() > 0 {
+            let paused = loop {
+                if self.callbacks.is_full(cx.waker()) && channel.pending() == 0 {
+                    break true;
+                }
                 match self.decoder.next() {
-                    Ok(None) => break,
+                    Ok(None) => break false,
                     Ok(Some(incoming)) => {
                         if let Err(status) = self.callbacks.take(channel, &incoming, now) {
                             return Poll::Ready(status);
@@ -322,9 +325,9 @@ impl Connected {
                     }
                     Err(status) => return Poll::Ready(status),
                 }
-            }
+            };
             self.callbacks.hand_over();
-            if self.callbacks.is_full(cx.waker()) && channel.pending() == 0 {
+            if paused {
                 return Poll::Pending;
             }
             let unreleased = std::mem::take(&mut self.unreleased);
