@@ -44,11 +44,12 @@ Examples:
       The same without a prompt, from a pipe or from options.
 
   ALL=127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
-  storage serve --id 1 --listen 127.0.0.1:8081 --peers $ALL &
-  storage serve --id 2 --listen 127.0.0.1:8082 --peers $ALL &
-  storage serve --id 3 --listen 127.0.0.1:8083 --peers $ALL &
+  storage serve --id 1 --listen 127.0.0.1:8081 --peers $ALL --data data &
+  storage serve --id 2 --listen 127.0.0.1:8082 --peers $ALL --data data &
+  storage serve --id 3 --listen 127.0.0.1:8083 --peers $ALL --data data &
   storage --connect $ALL
-      Replicas as processes of their own, and a prompt to talk to them.
+      Replicas as processes of their own, which have what was written when they are started again, and
+      a prompt to talk to them.
 
   storage --config nodes.toml
       The same, with a file that has three lines for each replica:
@@ -79,6 +80,10 @@ pub(crate) struct Serve {
     /// All replicas, this one among them, which nested calls go to: as for --connect.
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     pub(crate) peers: Vec<NodeAddress>,
+    /// Keep what is written in this directory, which is made where there is none: a write is on disk before
+    /// it is answered, and a replica that is started again has it. Without it, all is kept in memory only.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
 }
 
 /// Which replicas there are, and what to do with them.
@@ -106,6 +111,9 @@ pub(crate) struct Client {
         value_parser = clap::value_parser!(u32).range(1..=100)
     )]
     pub(crate) replicas: u32,
+    /// Let these replicas keep what is written in files of this directory.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["connect", "config"])]
+    pub(crate) data: Option<PathBuf>,
     /// How long a call may take, as in 500ms or 2s.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = timeout)]
     pub(crate) timeout: Duration,
@@ -180,6 +188,8 @@ mod tests {
             &["serve", "--id", "1"],
             &["serve", "--id", "1", "--listen", "a:1", "--peers", "0=a:1"],
             &["--replicas", "0"],
+            &["--connect", "a:1", "--data", "d"],
+            &["--config", "nodes.toml", "--data", "d"],
         ] {
             assert!(client(args).is_err(), "{args:?}");
         }

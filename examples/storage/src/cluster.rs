@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gorums::runtime::TcpAcceptor;
@@ -11,9 +13,11 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 use crate::command::Action;
+use crate::disk::OpenError;
 use crate::pause::Gate;
 use crate::proto::storage_server::StorageServer;
 use crate::service::{Delay, Replica};
+use crate::store::Store;
 
 /// How many connections may wait to be accepted by a replica.
 const BACKLOG: u32 = 128;
@@ -22,11 +26,15 @@ const BACKLOG: u32 = 128;
 #[derive(Debug)]
 pub(crate) struct Cluster(Vec<LocalReplica>);
 
+/// Where replicas store, if not in memory.
+type Directory = Option<PathBuf>;
+
 /// A replica of this process.
 #[derive(Debug)]
 struct LocalReplica {
     id: u32,
     address: SocketAddr,
+    data: Directory,
     state: State,
 }
 
@@ -40,28 +48,32 @@ enum State {
 
 #[derive(Debug)]
 struct Running {
-    /// Holds the listener, the connections and the store.
+    /// Holds the listener and the connections.
     serving: JoinHandle<Result<(), ServerError>>,
+    store: Arc<Store>,
     gate: Gate,
     delay: Delay,
 }
 
 impl Cluster {
     /// Starts so many replicas.
-    pub(crate) fn start(count: u32) -> io::Result<Self> {
+    pub(crate) fn start(count: u32, data: Directory) -> Result<Self, ReplicaError> {
         let mut replicas = Vec::new();
         // Each knows the addresses of all before any of them starts.
         for id in 1..=count {
-            let socket = bind((Ipv4Addr::LOCALHOST, 0).into())?;
+            let address = (Ipv4Addr::LOCALHOST, 0).into();
+            let failed = |cause| ReplicaError::Listen { id, address, cause };
+            let socket = bind(address).map_err(failed)?;
             replicas.push(LocalReplica {
                 id,
-                address: socket.local_addr()?,
+                address: socket.local_addr().map_err(failed)?,
+                data: data.clone(),
                 state: State::Stopped(Some(socket)),
             });
         }
         let mut cluster = Self(replicas);
         for id in 1..=count {
-            cluster.start_one(id).map_err(io::Error::other)?;
+            cluster.start_one(id)?;
         }
         Ok(cluster)
     }
@@ -138,8 +150,9 @@ impl LocalReplica {
             return Err(ReplicaError::Running(self.id));
         };
         let address = self.address;
+        let store = Store::open(self.data.as_deref(), self.id).map_err(ReplicaError::Open)?;
         let socket = reserved.take().map_or_else(|| bind(address), Ok);
-        let started = socket.and_then(|socket| Running::start(self.id, socket, replicas));
+        let started = socket.and_then(|socket| Running::start(self.id, socket, store, replicas));
         let cause = match started {
             Ok(running) => {
                 self.state = State::Running(running);
@@ -164,6 +177,8 @@ impl LocalReplica {
             running.serving.abort();
             // How it ended does not matter any more.
             let _ = running.serving.await;
+            // Its file is free for the one that is started next.
+            running.store.close().await;
         }
         if let State::Stopped(reserved @ None) = &mut self.state {
             *reserved = bind(self.address).ok();
@@ -173,7 +188,12 @@ impl LocalReplica {
 }
 
 impl Running {
-    fn start(id: u32, socket: TcpSocket, replicas: &[(u32, SocketAddr)]) -> io::Result<Self> {
+    fn start(
+        id: u32,
+        socket: TcpSocket,
+        store: Store,
+        replicas: &[(u32, SocketAddr)],
+    ) -> io::Result<Self> {
         let peers = replicas
             .iter()
             .fold(Configuration::builder(), |peers, (id, address)| {
@@ -183,12 +203,23 @@ impl Running {
         let listener = TcpAcceptor::from(socket.listen(BACKLOG)?);
         let gate = Gate::new();
         let delay = Delay::default();
+        let store = Arc::new(store);
+        let replica = Replica::new(Arc::clone(&store), delay.clone());
         let server = Server::builder()
             .peers(id, &peers)
-            .add_service(StorageServer::new(Replica::new(delay.clone())))
+            .add_service(StorageServer::new(replica))
             .serve_with_incoming(gate.guard(listener));
+        let failing = Arc::clone(&store);
+        let serving = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                ended = server => ended,
+                _ = failing.failed() => Ok(()),
+            }
+        });
         Ok(Self {
-            serving: tokio::spawn(server),
+            serving,
+            store,
             gate,
             delay,
         })
@@ -246,6 +277,8 @@ pub(crate) enum ReplicaError {
     Paused(u32),
     /// It is not paused.
     NotPaused(u32),
+    /// What it has stored cannot be had.
+    Open(OpenError),
     /// It cannot listen.
     Listen {
         id: u32,
@@ -264,6 +297,7 @@ impl fmt::Display for ReplicaError {
             Self::Stopped(id) => write!(f, "replica {id} is stopped; \"start {id}\" starts it"),
             Self::Paused(id) => write!(f, "replica {id} is paused; \"resume {id}\" ends it"),
             Self::NotPaused(id) => write!(f, "replica {id} is not paused"),
+            Self::Open(error) => error.fmt(f),
             Self::Listen { id, address, cause } => {
                 write!(f, "replica {id} cannot listen on {address}: {cause}")
             }
@@ -275,6 +309,7 @@ impl std::error::Error for ReplicaError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Listen { cause, .. } => Some(cause),
+            Self::Open(error) => Some(error),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ mod args;
 mod batch;
 mod cluster;
 mod command;
+mod disk;
 mod pause;
 mod prompt;
 mod screen;
@@ -122,7 +123,8 @@ fn connect(options: &Client) -> Result<(Configuration, Option<Cluster>), StartEr
         return Ok((builder.file(file)?.connect()?, None));
     }
     if options.connect.is_empty() {
-        let cluster = Cluster::start(options.replicas).map_err(StartError::Replicas)?;
+        let cluster =
+            Cluster::start(options.replicas, options.data.clone()).map_err(StartError::Replicas)?;
         for (id, address) in cluster.addresses() {
             builder = builder.node(id, address.to_string());
         }
@@ -138,7 +140,7 @@ enum StartError {
     /// The options do not say which.
     Configuration(ConfigurationError),
     /// Those of this process cannot be started.
-    Replicas(io::Error),
+    Replicas(cluster::StartError),
 }
 
 impl std::fmt::Display for StartError {

@@ -1,25 +1,34 @@
 //! A replica as a process of its own.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use gorums::{Configuration, ConfigurationError, Server, ServerError};
+use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
 
 use crate::args::Serve;
+use crate::disk::OpenError;
 use crate::proto::storage_server::StorageServer;
 use crate::screen::Screen;
 use crate::service::{Delay, Replica};
+use crate::store::Store;
 
 /// How long requests that are being handled may take to end when the replica is told to end.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Serves until the process is told to end. A second signal ends it at once.
 pub(crate) async fn serve(options: Serve, screen: &mut Screen) -> Result<(), ServeError> {
-    let Serve { id, listen, peers } = options;
+    let Serve {
+        id,
+        listen,
+        peers,
+        data,
+    } = options;
     // From here on a signal does not kill: whoever reads that the replica listens may send one.
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
-    let mut server =
-        Server::builder().add_service(StorageServer::new(Replica::new(Delay::default())));
+    let store = Arc::new(Store::open(data.as_deref(), id).map_err(ServeError::Open)?);
+    let replica = Replica::new(Arc::clone(&store), Delay::default());
+    let mut server = Server::builder().add_service(StorageServer::new(replica));
     if !peers.is_empty() {
         let peers = Configuration::builder().addresses(peers).connect();
         server = server.peers(id, &peers.map_err(ServeError::Peers)?);
@@ -29,14 +38,26 @@ pub(crate) async fn serve(options: Serve, screen: &mut Screen) -> Result<(), Ser
     screen
         .result(format_args!("replica {id} listening on {address}"))
         .map_err(ServeError::Output)?;
-    let told = async move {
-        signals.next().await;
+    let mut failure = None;
+    let told = async {
+        tokio::select! {
+            biased;
+            () = signals.next() => {}
+            status = store.failed() => {
+                failure = Some(status);
+                return;
+            }
+        }
         tokio::spawn(async move {
             signals.next().await;
             std::process::exit(1);
         });
     };
     server.serve_with_shutdown(told, GRACE).await;
+    if let Some(status) = failure {
+        return Err(ServeError::Disk(status));
+    }
+    store.close().await;
     screen.message(format_args!("replica {id} has ended"));
     Ok(())
 }
@@ -48,6 +69,10 @@ pub(crate) enum ServeError {
     Server(ServerError),
     /// The peers contradict each other.
     Peers(ConfigurationError),
+    /// What it has stored cannot be had.
+    Open(OpenError),
+    /// It can store no more.
+    Disk(Status),
     /// The system does not say when the process is told to end.
     Signals(io::Error),
     /// Nobody can be told that it listens.
@@ -59,6 +84,8 @@ impl std::fmt::Display for ServeError {
         match self {
             Self::Server(error) => error.fmt(f),
             Self::Peers(error) => write!(f, "--peers: {error}"),
+            Self::Open(error) => error.fmt(f),
+            Self::Disk(status) => f.write_str(status.message()),
             Self::Signals(error) => write!(f, "signals cannot be handled: {error}"),
             Self::Output(error) => write!(f, "standard output: {error}"),
         }

@@ -9,57 +9,77 @@ use gorums::{ReplySender, ServerCtx, Status};
 use crate::proto::storage_client::StorageClient;
 use crate::proto::storage_server::Storage;
 use crate::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
-use crate::store::{Entry, Store, Time};
+use crate::store::{Entry, Store, Stored, Time};
 
 /// How long a nested call may take, where nobody says that its caller has left.
 const NESTED: Duration = Duration::from_secs(10);
 
 /// A replica: its store, and how long it takes to answer.
 ///
-/// Reading and writing the store is quick, so that handlers hold their turn until they end: requests
-/// of one client take effect in the order in which it sent them.
-#[derive(Debug, Default)]
+/// A handler gives its request to the store while it holds its turn, so that requests of one client take
+/// effect in the order in which it sent them. While it waits for the disk, the next one may start.
+#[derive(Debug)]
 pub(crate) struct Replica {
-    store: Store,
+    store: Arc<Store>,
     delay: Delay,
 }
 
 impl Replica {
-    /// An empty replica that takes this long to answer.
-    pub(crate) fn new(delay: Delay) -> Self {
-        Self {
-            store: Store::default(),
-            delay,
-        }
+    /// A replica with this store, that takes this long to answer.
+    pub(crate) fn new(store: Arc<Store>, delay: Delay) -> Self {
+        Self { store, delay }
     }
 
-    fn read(&self, request: &ReadRequest) -> ReadResponse {
-        match self.store.read(&request.key) {
+    async fn read(&self, ctx: &ServerCtx, request: ReadRequest) -> Result<ReadResponse, Status> {
+        let found = self.store.read(request.key).await?;
+        let found = done(ctx, found).await?;
+        self.delay.pass(ctx).await;
+        Ok(match found {
             Some(Entry { value, time }) => ReadResponse {
                 ok: true,
                 value,
                 time: Some(time.to_wire()),
             },
             None => ReadResponse::default(),
-        }
+        })
     }
 
-    fn write(&self, request: WriteRequest) -> WriteResponse {
+    async fn write(&self, ctx: &ServerCtx, request: WriteRequest) -> Result<WriteResponse, Status> {
+        let taken = self.begin_write(request).await?;
+        let new = done(ctx, taken).await?;
+        self.delay.pass(ctx).await;
+        Ok(WriteResponse { new })
+    }
+
+    async fn begin_write(&self, request: WriteRequest) -> Result<Stored<bool>, Status> {
         let entry = Entry {
             value: request.value,
             time: Time::from_wire(request.time),
         };
-        WriteResponse {
-            new: self.store.write(request.key, entry),
+        self.store.write(request.key, entry).await
+    }
+
+    /// Nobody waits for an answer to a one-way message.
+    async fn write_one_way(&self, request: WriteRequest) {
+        // Where the disk has failed, the whole replica ends with that error.
+        let _ = self.begin_write(request).await;
+    }
+}
+
+/// What the store found. Where that takes time, the next request may start.
+async fn done<T>(ctx: &ServerCtx, stored: Stored<T>) -> Result<T, Status> {
+    match stored {
+        Stored::Known(result) => Ok(result),
+        Stored::Coming(coming) => {
+            ctx.release();
+            coming.result().await
         }
     }
 }
 
 impl Storage for Replica {
     async fn read_rpc(&self, ctx: ServerCtx, request: ReadRequest) -> Result<ReadResponse, Status> {
-        let response = self.read(&request);
-        self.delay.pass(&ctx).await;
-        Ok(response)
+        self.read(&ctx, request).await
     }
 
     async fn write_rpc(
@@ -67,23 +87,19 @@ impl Storage for Replica {
         ctx: ServerCtx,
         request: WriteRequest,
     ) -> Result<WriteResponse, Status> {
-        let response = self.write(request);
-        self.delay.pass(&ctx).await;
-        Ok(response)
+        self.write(&ctx, request).await
     }
 
     async fn write_unicast(&self, _ctx: ServerCtx, request: WriteRequest) {
-        self.write(request);
+        self.write_one_way(request).await;
     }
 
     async fn write_multicast(&self, _ctx: ServerCtx, request: WriteRequest) {
-        self.write(request);
+        self.write_one_way(request).await;
     }
 
     async fn read_qc(&self, ctx: ServerCtx, request: ReadRequest) -> Result<ReadResponse, Status> {
-        let response = self.read(&request);
-        self.delay.pass(&ctx).await;
-        Ok(response)
+        self.read(&ctx, request).await
     }
 
     async fn write_qc(
@@ -91,9 +107,7 @@ impl Storage for Replica {
         ctx: ServerCtx,
         request: WriteRequest,
     ) -> Result<WriteResponse, Status> {
-        let response = self.write(request);
-        self.delay.pass(&ctx).await;
-        Ok(response)
+        self.write(&ctx, request).await
     }
 
     async fn read_correctable(
@@ -102,8 +116,7 @@ impl Storage for Replica {
         request: ReadRequest,
         replies: ReplySender<ReadResponse>,
     ) -> Result<(), Status> {
-        let response = self.read(&request);
-        self.delay.pass(&ctx).await;
+        let response = self.read(&ctx, request).await?;
         replies.send(response).await?;
         Ok(())
     }
@@ -131,7 +144,7 @@ impl Storage for Replica {
         request: WriteRequest,
     ) -> Result<WriteResponse, Status> {
         let peers = peers(&ctx)?;
-        let response = self.write(request.clone());
+        let taken = self.begin_write(request.clone()).await?;
         let sent = peers.write_multicast(request);
         ctx.release();
         let count = peers.configuration().len();
@@ -139,8 +152,9 @@ impl Storage for Replica {
             Err(error) if count - error.failures().len() <= count / 2 => return Err(error.into()),
             Ok(()) | Err(_) => {}
         }
+        let new = done(&ctx, taken).await?;
         self.delay.pass(&ctx).await;
-        Ok(response)
+        Ok(WriteResponse { new })
     }
 }
 

@@ -1,10 +1,14 @@
 //! The state of a replica: a value and a time for each key.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use gorums::Status;
 use prost_types::Timestamp;
+
+use crate::disk::{Coming, Disk, OpenError};
 
 /// When a value was written, by the clock of the client that wrote it. The newest value of a key wins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,22 +26,82 @@ pub(crate) struct Entry {
     pub(crate) time: Time,
 }
 
-/// What a replica has stored. In memory only: a replica that is stopped forgets it.
-#[derive(Debug, Default)]
-pub(crate) struct Store(Mutex<HashMap<String, Entry>>);
+impl Entry {
+    /// Whether it replaces what is known for its key.
+    pub(crate) fn is_newer_than(&self, known: Option<&Self>) -> bool {
+        known.is_none_or(|known| known.time < self.time)
+    }
+}
+
+/// What a replica has stored. In memory, a replica that is stopped forgets it.
+#[derive(Debug)]
+pub(crate) enum Store {
+    Memory(Memory),
+    Disk(Disk),
+}
+
+/// The result of a request to a [`Store`].
+pub(crate) enum Stored<T> {
+    /// It is known.
+    Known(T),
+    /// It comes with the disk.
+    Coming(Coming<T>),
+}
 
 impl Store {
-    /// The newest value of a key.
-    pub(crate) fn read(&self, key: &str) -> Option<Entry> {
-        self.lock().get(key).cloned()
+    /// The store of a replica: in this directory, or else in memory.
+    pub(crate) fn open(directory: Option<&Path>, id: u32) -> Result<Self, OpenError> {
+        Ok(match directory {
+            None => Self::Memory(Memory::default()),
+            Some(directory) => Self::Disk(Disk::open(directory, id)?),
+        })
+    }
+
+    /// The newest value of a key. Reads and writes take effect in the order of these calls.
+    pub(crate) async fn read(&self, key: String) -> Result<Stored<Option<Entry>>, Status> {
+        Ok(match self {
+            Self::Memory(memory) => Stored::Known(memory.read(&key)),
+            Self::Disk(disk) => Stored::Coming(disk.read(key).await?),
+        })
     }
 
     /// Takes a value if there is none for its key, or an older one. Whether it was taken.
-    pub(crate) fn write(&self, key: String, entry: Entry) -> bool {
+    pub(crate) async fn write(&self, key: String, entry: Entry) -> Result<Stored<bool>, Status> {
+        Ok(match self {
+            Self::Memory(memory) => Stored::Known(memory.write(key, entry)),
+            Self::Disk(disk) => Stored::Coming(disk.write(key, entry).await?),
+        })
+    }
+
+    /// Ends with the reason when nothing can be stored any more.
+    pub(crate) async fn failed(&self) -> Status {
+        match self {
+            Self::Memory(_) => std::future::pending().await,
+            Self::Disk(disk) => disk.ended().await,
+        }
+    }
+
+    /// Ends when everything that was written is where it shall be, and its file can be opened again.
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Disk(disk) => disk.close().await,
+        }
+    }
+}
+
+/// What a replica knows as long as it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Memory(Mutex<HashMap<String, Entry>>);
+
+impl Memory {
+    fn read(&self, key: &str) -> Option<Entry> {
+        self.lock().get(key).cloned()
+    }
+
+    fn write(&self, key: String, entry: Entry) -> bool {
         let mut entries = self.lock();
-        let taken = entries
-            .get(&key)
-            .is_none_or(|known| known.time < entry.time);
+        let taken = entry.is_newer_than(entries.get(&key));
         if taken {
             entries.insert(key, entry);
         }
@@ -55,6 +119,16 @@ impl Time {
     pub(crate) fn from_wire(time: Option<Timestamp>) -> Self {
         let Timestamp { seconds, nanos } = time.unwrap_or_default().normalized();
         Self { seconds, nanos }
+    }
+
+    /// A time as it was stored.
+    pub(crate) fn from_parts(seconds: i64, nanos: i32) -> Self {
+        Self { seconds, nanos }
+    }
+
+    /// The time as it is stored.
+    pub(crate) fn parts(self) -> (i64, i32) {
+        (self.seconds, self.nanos)
     }
 
     /// The time as it is sent.
@@ -118,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_key_that_was_never_written_has_no_value() {
-        assert_eq!(Store::default().read("k"), None);
+        assert_eq!(Memory::default().read("k"), None);
     }
 
     #[test]
@@ -131,7 +205,7 @@ mod tests {
             ("newer by a nanosecond", at(5, 6), true),
             ("newer, fewer nanoseconds", at(6, 0), true),
         ];
-        let store = Store::default();
+        let store = Memory::default();
         let mut newest = None;
         for (value, time, taken) in cases {
             let entry = entry(value, time);
@@ -145,7 +219,7 @@ mod tests {
 
     #[test]
     fn keys_are_separate_and_an_empty_one_is_a_key() {
-        let store = Store::default();
+        let store = Memory::default();
         assert!(store.write(String::new(), entry("", at(2, 0))));
         assert!(store.write("k".to_owned(), entry("v", at(1, 0))));
         assert_eq!(store.read(""), Some(entry("", at(2, 0))));
@@ -154,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_first_write_without_a_time_is_taken_and_any_time_is_newer() {
-        let store = Store::default();
+        let store = Memory::default();
         let timeless = Time::from_wire(None);
         assert!(store.write("k".to_owned(), entry("a", timeless)));
         assert!(!store.write("k".to_owned(), entry("b", timeless)));
