@@ -4,22 +4,20 @@
 //! on disk before any of them is answered; so no reader sees what could still be lost, and one `fsync`
 //! serves many writers.
 
-use std::fmt;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+mod file;
+mod held;
+
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use gorums::Status;
-use redb::{Database, ReadableTable, StorageError, TableDefinition};
+use redb::{Database, ReadableTable, StorageError};
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::file::OpenError;
+use self::file::{Cause, VALUES};
 use crate::store::{Entry, Time};
-
-/// The values by their keys: seconds and nanoseconds of the time, and the value.
-const VALUES: TableDefinition<'static, &'static str, (i64, i32, &'static str)> =
-    TableDefinition::new("values");
 
 /// How many requests may wait for the disk. Handlers wait while there are more.
 const WAITING: usize = 1024;
@@ -55,56 +53,29 @@ pub(crate) struct Coming<T> {
 }
 
 impl Disk {
-    /// Opens the file of a replica in this directory, or makes it where there is none.
+    /// Opens the file of a replica in this directory. Both are made where there is none.
     pub(crate) fn open(directory: &Path, id: u32) -> Result<Self, OpenError> {
-        let path = directory.join(format!("replica-{id}.redb"));
-        match Self::open_file(directory, &path, id) {
-            Ok(disk) => Ok(disk),
-            Err(cause) => Err(OpenError {
-                path,
-                cause: *cause,
-            }),
-        }
-    }
-
-    fn open_file(directory: &Path, path: &Path, id: u32) -> Result<Self, Box<redb::Error>> {
-        fs::create_dir_all(directory).map_err(boxed)?;
-        if !path.try_exists().map_err(boxed)? {
-            create(directory, path).map_err(boxed)?;
-        }
-        let mut database = Database::open(path).map_err(boxed)?;
-        // Every page has a checksum, and all of them are looked at. What is not as it was written is an
-        // error and is not mended, since each commit has two phases.
-        database.check_integrity().map_err(boxed)?;
-        database
-            .begin_read()
-            .map_err(boxed)?
-            .open_table(VALUES)
-            .map_err(boxed)?;
+        let database = file::open(directory, id)?;
         let (requests, mut waiting) = mpsc::channel(WAITING);
         let failure = Arc::new(OnceLock::new());
         let disk = Self {
             requests,
             failure: Arc::clone(&failure),
         };
-        let run = move || {
-            let ended = work(&database, &mut waiting);
-            drop(database);
-            match ended {
-                Ok(None) => {}
-                // That nobody waits any more is no error.
-                Ok(Some(closed)) => drop(closed.send(())),
-                Err(error) => {
-                    let status = format!("the disk of replica {id} has failed: {error}");
-                    // Before those who wait see that the channel has ended.
-                    let _ = failure.set(Status::internal(status));
-                }
+        let run = move || match file::caught(|| work(database, &mut waiting)) {
+            Ok(None) => {}
+            // That nobody waits any more is no error.
+            Ok(Some(closed)) => drop(closed.send(())),
+            Err(error) => {
+                let status = format!("the disk of replica {id} has failed: {error}");
+                // Before those who wait see that the channel has ended.
+                let _ = failure.set(Status::internal(status));
             }
         };
         thread::Builder::new()
             .name(format!("disk of replica {id}"))
             .spawn(run)
-            .map_err(boxed)?;
+            .expect("the system has room for a thread, as for those of the runtime");
         Ok(disk)
     }
 
@@ -154,49 +125,19 @@ impl<T> Coming<T> {
     }
 }
 
-fn boxed(error: impl Into<redb::Error>) -> Box<redb::Error> {
-    Box::new(error.into())
-}
-
-/// Makes an empty file under another name first: one with this name is whole.
-fn create(directory: &Path, path: &Path) -> Result<(), redb::Error> {
-    let new = path.with_extension(format!("new-{}", std::process::id()));
-    // Half made by a process that died, and had the same number.
-    if new.try_exists()? {
-        fs::remove_file(&new)?;
-    }
-    let database = Database::create(&new)?;
-    let mut transaction = database.begin_write()?;
-    transaction.set_two_phase_commit(true);
-    transaction.open_table(VALUES)?;
-    transaction.commit()?;
-    drop(database);
-    // Where another process was quicker, its file stays.
-    match fs::hard_link(&new, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        linked => linked?,
-    }
-    fs::remove_file(&new)?;
-    // The name has to last as well. Elsewhere a directory cannot be opened, and need not be.
-    #[cfg(unix)]
-    fs::File::open(directory)?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = directory;
-    Ok(())
-}
-
-/// Carries out requests until nobody can send any, or the file is to be closed; returns who waits for that.
+/// Carries out requests until nobody can send any, or the file is to be closed; closes it, and returns who
+/// waits for that.
 fn work(
-    database: &Database,
+    database: Database,
     requests: &mut mpsc::Receiver<Request>,
-) -> Result<Option<oneshot::Sender<()>>, redb::Error> {
+) -> Result<Option<oneshot::Sender<()>>, Cause> {
     let mut batch = Vec::with_capacity(WAITING);
     while requests.blocking_recv_many(&mut batch, WAITING) > 0 {
         let close = batch
             .iter()
             .position(|request| matches!(request, Request::Close(_)));
         let rest = close.map(|place| batch.split_off(place));
-        let answers = carry_out(database, &mut batch)?;
+        let answers = carry_out(&database, &mut batch)?;
         answers.into_iter().for_each(Answer::give);
         if let Some(Request::Close(closed)) = rest.and_then(|rest| rest.into_iter().next()) {
             return Ok(Some(closed));
@@ -206,7 +147,7 @@ fn work(
 }
 
 /// Carries out requests as one transaction. After an error the disk may or may not have what they write.
-fn carry_out(database: &Database, batch: &mut Vec<Request>) -> Result<Vec<Answer>, redb::Error> {
+fn carry_out(database: &Database, batch: &mut Vec<Request>) -> Result<Vec<Answer>, Cause> {
     let mut answers = Vec::with_capacity(batch.len());
     if batch
         .iter()
@@ -268,40 +209,10 @@ impl Answer {
     }
 }
 
-/// Why a replica has no file.
-#[derive(Debug)]
-pub(crate) struct OpenError {
-    path: PathBuf,
-    cause: redb::Error,
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        match &self.cause {
-            redb::Error::DatabaseAlreadyOpen => {
-                write!(f, "{path} is in use by another replica")
-            }
-            redb::Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => {
-                write!(f, "{path}: {error}")
-            }
-            cause => write!(
-                f,
-                "{path} is damaged, or no file of a replica ({cause}): it was left as it is; move it away to begin \
-                 with an empty replica, which has forgotten what it acknowledged"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn entry(value: &str, seconds: i64) -> Entry {
@@ -385,48 +296,55 @@ mod tests {
     async fn a_damaged_file_is_refused_and_left_as_it_is_or_all_of_it_is_there() {
         let directory = tempfile::tempdir().expect("a directory");
         let disk = open(directory.path());
-        let value = "v".repeat(3000);
+        let value_of_all = "v".repeat(3000);
         for key in 0..20 {
-            assert!(write(&disk, &key.to_string(), entry(&value, 1)).await);
+            assert!(write(&disk, &key.to_string(), entry(&value_of_all, 1)).await);
         }
         disk.close().await;
         let path = directory.path().join("replica-3.redb");
         let whole = fs::read(&path).expect("a file");
-        // The places of a value, and some all over the file.
-        let values = (0..whole.len()).filter(|at| whole[*at..].starts_with(b"vvvvvvvv"));
-        let within: Vec<_> = values.step_by(3000).map(|at| at + 4).collect();
-        assert!(within.len() >= 20);
-        let step = whole.len() / 100;
-        let mut damaged: Vec<_> = within
-            .iter()
-            .copied()
-            .chain((0..whole.len()).step_by(step))
-            .map(|at| {
-                let mut bytes = whole.clone();
-                bytes[at] ^= 0x10;
-                bytes
-            })
-            .collect();
-        damaged.extend([Vec::new(), b"not a file of a replica".to_vec()]);
-        damaged.extend([whole.len() / 2, 4096, 100].map(|len| whole[..len].to_vec()));
-        let mut refused = 0;
-        for bytes in damaged {
+        let flipped = |at: usize| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            bytes
+        };
+        let value = whole
+            .windows(8)
+            .position(|bytes| bytes == b"vvvvvvvv")
+            .expect("the values are there as they are");
+        // Surely refused, and what may be where nothing is, or what redb panics about.
+        let surely = [
+            flipped(value),
+            flipped(0),
+            Vec::new(),
+            b"not a file of a replica".to_vec(),
+            whole[..whole.len() / 2].to_vec(),
+            whole[..4096].to_vec(),
+            whole[..100].to_vec(),
+        ];
+        let perhaps = (1..20).map(|part| flipped(part * 16));
+        let cases = surely.into_iter().map(|bytes| (bytes, true));
+        for (case, (bytes, surely)) in cases.chain(perhaps.map(|bytes| (bytes, false))).enumerate()
+        {
             fs::write(&path, &bytes).expect("written");
             let disk = match Disk::open(directory.path(), 3) {
                 Err(error) => {
-                    refused += 1;
-                    assert!(error.to_string().contains("is damaged"), "{error}");
-                    assert!(error.to_string().contains("replica-3.redb"), "{error}");
+                    let error = error.to_string();
+                    let expected = format!("{} is damaged, or not the file", path.display());
+                    assert!(error.starts_with(&expected), "case {case}: {error}");
+                    assert!(fs::read(&path).expect("a file") == bytes, "case {case}");
                     continue;
                 }
                 Ok(disk) => disk,
             };
-            // The damage was where nothing is.
+            assert!(!surely, "case {case}");
             for key in 0..20 {
-                assert_eq!(read(&disk, &key.to_string()).await, Some(entry(&value, 1)));
+                assert_eq!(
+                    read(&disk, &key.to_string()).await,
+                    Some(entry(&value_of_all, 1))
+                );
             }
             disk.close().await;
         }
-        assert!(refused >= 20 + 5, "{refused}");
     }
 }

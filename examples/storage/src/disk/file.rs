@@ -1,0 +1,201 @@
+//! The file of a replica: made where there is none, and refused where it is not as it was written.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use redb::backends::FileBackend;
+use redb::{Database, StorageBackend, TableDefinition};
+
+use super::held::Held;
+
+/// The values by their keys: seconds and nanoseconds of the time, and the value.
+pub(super) const VALUES: TableDefinition<'static, &'static str, (i64, i32, &'static str)> =
+    TableDefinition::new("values");
+
+/// How much of a file is kept in memory, in bytes.
+const CACHE: usize = 64 << 20;
+
+/// Opens the file of a replica in this directory. Both are made where there is none.
+pub(super) fn open(directory: &Path, id: u32) -> Result<Database, OpenError> {
+    make_directory(directory).map_err(|error| OpenError {
+        path: directory.to_owned(),
+        cause: error.into(),
+    })?;
+    let path = directory.join(format!("replica-{id}.redb"));
+    let opened = caught(|| {
+        if !path.try_exists()? {
+            create(directory, &path)?;
+        }
+        open_whole(&path)
+    });
+    opened.map_err(|cause| OpenError { path, cause })
+}
+
+/// Does something with redb, which panics on some damage; this is an error here.
+pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, Cause>) -> Result<T, Cause> {
+    static HOOK: Once = Once::new();
+    thread_local! {
+        static CATCHING: Cell<bool> = const { Cell::new(false) };
+    }
+    HOOK.call_once(|| {
+        let report = panic::take_hook();
+        // The error is the report.
+        panic::set_hook(Box::new(move |info| {
+            if !CATCHING.get() {
+                report(info);
+            }
+        }));
+    });
+    CATCHING.set(true);
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    CATCHING.set(false);
+    done.unwrap_or_else(|panic| Err(damaged(message(&*panic))))
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(message), _) => message,
+        (_, Some(message)) => message,
+        (None, None) => "a panic without a message",
+    }
+}
+
+fn damaged(message: &str) -> Cause {
+    redb::Error::Corrupted(message.to_owned()).into()
+}
+
+/// Opens a file after a look at all of it. One that is refused is left as it is.
+fn open_whole(path: &Path) -> Result<Database, Cause> {
+    let file = fs::File::options().read(true).write(true).open(path)?;
+    let held = Held::new(FileBackend::new(file)?);
+    if held.len()? == 0 {
+        // redb would begin a new one here.
+        return Err(damaged("it is empty"));
+    }
+    let mut database = builder().create_with_backend(held.clone())?;
+    // Every page has a checksum, and all of them are looked at. Since each commit has two phases, the last
+    // one is never given up for the one before. What is set right is which pages are free.
+    database.check_integrity()?;
+    database.begin_read()?.open_table(VALUES)?;
+    held.release()?;
+    Ok(database)
+}
+
+/// Makes an empty file under another name first: one with this name is whole.
+fn create(directory: &Path, path: &Path) -> Result<(), Cause> {
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    // Half made by a process that died, and had the same number.
+    if new.try_exists()? {
+        fs::remove_file(&new)?;
+    }
+    let database = builder().create(&new)?;
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    transaction.open_table(VALUES)?;
+    transaction.commit()?;
+    drop(database);
+    // Where another process was quicker, its file stays.
+    match fs::hard_link(&new, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        linked => linked?,
+    }
+    fs::remove_file(&new)?;
+    sync_directory(directory)?;
+    Ok(())
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    // The newer format has checksums also for what is free, and later versions of redb read no other.
+    builder.create_with_file_format_v3(true);
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+/// Makes a directory, and those above it, so that their names last.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let above = match directory.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    };
+    make_directory(above)?;
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Another process may have been quicker.
+            if !directory.is_dir() {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
+        }
+        made => made?,
+    }
+    sync_directory(above)
+}
+
+/// Makes the names in a directory last.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    // Elsewhere a directory cannot be opened, and need not be.
+    if cfg!(unix) {
+        fs::File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Why a replica has no file.
+#[derive(Debug)]
+pub(crate) struct OpenError {
+    path: PathBuf,
+    cause: Cause,
+}
+
+/// An error of redb's, which are large.
+#[derive(Debug)]
+pub(super) struct Cause(Box<redb::Error>);
+
+impl<E: Into<redb::Error>> From<E> for Cause {
+    fn from(error: E) -> Self {
+        Self(Box::new(error.into()))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use io::ErrorKind::{InvalidData, UnexpectedEof};
+
+        let path = self.path.display();
+        match &*self.cause.0 {
+            redb::Error::DatabaseAlreadyOpen => {
+                write!(f, "{path} is in use by another replica")
+            }
+            // These two are redb's, about what it reads.
+            redb::Error::Io(error) if !matches!(error.kind(), InvalidData | UnexpectedEof) => {
+                write!(f, "{path}: {error}")
+            }
+            cause => write!(
+                f,
+                "{path} is damaged, or not the file of a replica ({cause}); it was left as it is: restore it from \
+                 a backup, or move it away to start empty, without what the replica acknowledged"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.cause.0)
+    }
+}
