@@ -32,7 +32,7 @@ use tokio::runtime::Runtime;
 
 use crate::args::{Cli, Client, Mode};
 use crate::batch::Line;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ReplicaError};
 use crate::command::Command;
 use crate::prompt::{Input, Prompt};
 use crate::proto::storage_client::StorageClient;
@@ -140,7 +140,7 @@ enum StartError {
     /// The options do not say which.
     Configuration(ConfigurationError),
     /// Those of this process cannot be started.
-    Replicas(cluster::StartError),
+    Replicas(ReplicaError),
 }
 
 impl std::fmt::Display for StartError {
