@@ -26,13 +26,14 @@ pub(crate) async fn serve(options: Serve, screen: &mut Screen) -> Result<(), Ser
     } = options;
     // From here on a signal does not kill: whoever reads that the replica listens may send one.
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
-    let store = Arc::new(Store::open(data.as_deref(), id).map_err(ServeError::Open)?);
-    let replica = Replica::new(Arc::clone(&store), Delay::default());
-    let mut server = Server::builder().add_service(StorageServer::new(replica));
+    let mut server = Server::builder();
     if !peers.is_empty() {
         let peers = Configuration::builder().addresses(peers).connect();
         server = server.peers(id, &peers.map_err(ServeError::Peers)?);
     }
+    let store = Arc::new(Store::open(data.as_deref(), id).map_err(ServeError::Open)?);
+    let replica = Replica::new(Arc::clone(&store), Delay::default());
+    let server = server.add_service(StorageServer::new(replica));
     let server = server.bind(&listen).await?;
     let address = server.local_addr();
     screen

@@ -2,25 +2,7 @@
 
 mod common;
 
-use common::{Program, host, run};
-
-/// A replica in a process of its own, and its address.
-fn serve(id: u32, listen: &str) -> (Program, String) {
-    serve_as(id, listen, &[])
-}
-
-/// The same, with more options.
-fn serve_as(id: u32, listen: &str, options: &[&str]) -> (Program, String) {
-    let id_option = id.to_string();
-    let first = ["serve", "--id", &id_option, "--listen", listen];
-    let mut replica = Program::start(&[&first, options].concat());
-    let line = replica.line();
-    let address = line
-        .strip_prefix(&format!("replica {id} listening on "))
-        .unwrap_or_else(|| panic!("{line:?} does not tell the address"));
-    let address = address.to_owned();
-    (replica, address)
-}
+use common::{Program, host, run, serve, serve_as};
 
 fn serve_three() -> (Vec<Program>, Vec<String>) {
     (1..=3)

@@ -127,6 +127,24 @@ impl Program {
     }
 }
 
+/// A replica in a process of its own, and its address.
+pub(crate) fn serve(id: u32, listen: &str) -> (Program, String) {
+    serve_as(id, listen, &[])
+}
+
+/// The same, with more options.
+pub(crate) fn serve_as(id: u32, listen: &str, options: &[&str]) -> (Program, String) {
+    let id_option = id.to_string();
+    let first = ["serve", "--id", &id_option, "--listen", listen];
+    let mut replica = Program::start(&[&first, options].concat());
+    let line = replica.line();
+    let address = line
+        .strip_prefix(&format!("replica {id} listening on "))
+        .unwrap_or_else(|| panic!("{line:?} does not tell the address"));
+    let address = address.to_owned();
+    (replica, address)
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         // It may have ended already.
