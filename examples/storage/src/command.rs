@@ -62,9 +62,9 @@ pub(crate) struct Write {
 /// What can be done to a replica of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Close its listener and its connections, and forget its values.
+    /// Close its listener and its connections, and forget what is in memory only.
     Stop,
-    /// Start it again, empty, on the same port.
+    /// Start it again on the same port, with what it has on disk.
     Start,
     /// Accept, read and write nothing.
     Pause,
@@ -428,7 +428,7 @@ pub(crate) static COMMANDS: &[Spec] = {
         Spec {
             name: "start",
             forms: &[&[Node]],
-            summary: "start it again, empty, on the same port",
+            summary: "start it again on the same port, with what it has on disk",
             details: "",
         },
         Spec {

@@ -3,6 +3,9 @@
 //! A thread of its own carries out the requests in their order. All that wait are one transaction, which is
 //! on disk before any of them is answered; so no reader sees what could still be lost, and one `fsync`
 //! serves many writers.
+//!
+//! Why redb: it is Rust without build tools of other languages, its pages have checksums, a commit is either
+//! there or not after a crash, and it has an error of its own for a file that is open elsewhere.
 
 mod file;
 mod held;
