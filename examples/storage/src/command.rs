@@ -428,7 +428,7 @@ pub(crate) static COMMANDS: &[Spec] = {
         Spec {
             name: "start",
             forms: &[&[Node]],
-            summary: "start it again on the same port, with what it has on disk",
+            summary: "start it again, with what is on disk",
             details: "",
         },
         Spec {
