@@ -78,6 +78,7 @@ fn open_whole(path: &Path) -> Result<Database, Cause> {
         // redb would begin a new one here.
         return Err(damaged("it is empty"));
     }
+    check_layout(&held)?;
     let mut database = builder().create_with_backend(held.clone())?;
     // Every page has a checksum, and all of them are looked at. Since each commit has two phases, the last
     // one is never given up for the one before. What is set right is which pages are free.
@@ -85,6 +86,35 @@ fn open_whole(path: &Path) -> Result<Database, Cause> {
     database.begin_read()?.open_table(VALUES)?;
     held.release()?;
     Ok(database)
+}
+
+/// How redb divides a file: the size of a page, and how many pages of a region are its header and its data.
+const LAYOUT: [u32; 3] = [4096, 130, 1 << 20];
+
+/// Where these are in the file, and behind them how many regions are full, and how many pages the last one has.
+const LAYOUT_AT: u64 = 12;
+
+/// Looks at the part of the header that no checksum covers, and by which redb goes: with some other values
+/// there it neither opens the file nor refuses it.
+fn check_layout(file: &Held) -> Result<(), Cause> {
+    let bytes = file.read(LAYOUT_AT, 20)?;
+    let mut fields = bytes.chunks_exact(4).map(|field| {
+        let number = field.iter().rev();
+        number.fold(0, |number, byte| number << 8 | u64::from(*byte))
+    });
+    let layout: Vec<u64> = fields.by_ref().take(3).collect();
+    if layout != LAYOUT.map(u64::from) {
+        return Err(damaged("its header does not say how it is divided"));
+    }
+    let [page, header, data] = LAYOUT.map(u64::from);
+    let (full, last) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0));
+    let last = if last == 0 { 0 } else { header + last };
+    // The file's own first page, and the regions. After a crash there may be more of it.
+    let pages = 1 + full * (header + data) + last;
+    if pages * page > file.len()? {
+        return Err(damaged("it is shorter than its header says"));
+    }
+    Ok(())
 }
 
 /// Makes an empty file under another name first: one with this name is whole.
