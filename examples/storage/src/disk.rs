@@ -1,8 +1,11 @@
-//! The state of a replica in a file, so that it outlives the process.
+//! The state of a replica on a disk, so that it outlives the process.
 //!
-//! A thread of its own carries out the requests in their order. All that wait are one transaction, which is
+//! One task has the disk, and carries out the requests in their order. All that wait are one batch, which is
 //! on disk before any of them is answered; so no reader sees what could still be lost, and one `fsync`
 //! serves many writers.
+//!
+//! The disk is a [`Volume`]: a [file](Disk::open) with a thread of its own, or whatever a test
+//! [puts there](Disk::on), slow or failing.
 //!
 //! Why redb: it is Rust without build tools of other languages, its pages have checksums, a commit is either
 //! there or not after a crash, and it has an error of its own for a file that is open elsewhere.
@@ -10,29 +13,54 @@
 mod file;
 mod held;
 
+use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use gorums::Status;
-use redb::{Database, ReadableTable, StorageError};
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::file::OpenError;
-use self::file::{Cause, VALUES};
-use crate::store::{Entry, Time};
+use self::file::File;
+pub use self::file::OpenError;
+use crate::store::Entry;
 
 /// How many requests may wait for the disk. Handlers wait while there are more.
 const WAITING: usize = 1024;
 
+/// Where the values of a replica are kept, so that they are there again after a crash.
+///
+/// The calls come one after the other. After an error there is none any more.
+pub trait Volume: Send + 'static {
+    /// Why the disk has failed. It reaches clients and the user as it reads.
+    type Error: Display + Send;
+
+    /// What is there for each of these keys, in their order.
+    fn read(
+        &mut self,
+        keys: &[String],
+    ) -> impl Future<Output = Result<Vec<Option<Entry>>, Self::Error>> + Send;
+
+    /// Replaces the values of these keys, all or none of them.
+    ///
+    /// It returns when no crash can take this back. If it fails, or the crash comes before, then they may be
+    /// replaced or not, but not some of them only.
+    fn commit(
+        &mut self,
+        entries: HashMap<String, Entry>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
 /// Where the result goes when it is on disk. Dropped where the disk fails before that.
 type Reply<T> = oneshot::Sender<T>;
 
-/// A file, and the thread that has it open. It is closed with the last clone, or by [`close`](Self::close).
+/// The way to a disk, and to the task that has it. It is given up with the last clone, or by
+/// [`close`](Self::close).
 #[derive(Debug, Clone)]
-pub(crate) struct Disk {
+pub struct Disk {
     requests: mpsc::Sender<Request>,
-    /// Why the thread has ended, where it was not told to.
+    /// Why the task has ended, where it was not told to.
     failure: Arc<OnceLock<Status>>,
 }
 
@@ -50,30 +78,27 @@ enum Answer {
 }
 
 /// A result that is not on disk yet.
-pub(crate) struct Coming<T> {
+#[derive(Debug)]
+pub struct Coming<T> {
     result: oneshot::Receiver<T>,
     disk: Disk,
 }
 
 impl Disk {
-    /// Opens the file of a replica in this directory. Both are made where there is none.
-    pub(crate) fn open(directory: &Path, id: u32) -> Result<Self, OpenError> {
-        let database = file::open(directory, id)?;
-        let (requests, mut waiting) = mpsc::channel(WAITING);
-        let failure = Arc::new(OnceLock::new());
-        let disk = Self {
-            requests,
-            failure: Arc::clone(&failure),
-        };
-        let run = move || match file::caught(|| work(database, &mut waiting)) {
-            Ok(None) => {}
-            // That nobody waits any more is no error.
-            Ok(Some(closed)) => drop(closed.send(())),
-            Err(error) => {
-                let status = format!("the disk of replica {id} has failed: {error}");
-                // Before those who wait see that the channel has ended.
-                let _ = failure.set(Status::internal(status));
-            }
+    /// Opens the file of a replica in this directory, with a thread that waits for it. Both directory and
+    /// file are made where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be had, is open elsewhere, or is not as it was written. It is left as it is.
+    pub fn open(directory: &Path, id: u32) -> Result<Self, OpenError> {
+        let file = File::open(directory, id)?;
+        let (disk, work) = Self::on(file, id);
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime
+                .expect("without timers and sockets it needs nothing of the system")
+                .block_on(work);
         };
         thread::Builder::new()
             .name(format!("disk of replica {id}"))
@@ -82,20 +107,57 @@ impl Disk {
         Ok(disk)
     }
 
+    /// The disk of a replica on this volume, and the work that is to be done for it: a future for a task,
+    /// which ends when the disk is closed, given up, or has failed. Where it is dropped before, everything
+    /// that waits for the disk ends with an error, as when the process is killed.
+    pub fn on(volume: impl Volume, id: u32) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (requests, waiting) = mpsc::channel(WAITING);
+        let failure = Arc::new(OnceLock::new());
+        let disk = Self {
+            requests,
+            failure: Arc::clone(&failure),
+        };
+        let work = async move {
+            let mut volume = volume;
+            let mut waiting = waiting;
+            let closed = match work(&mut volume, &mut waiting).await {
+                Ok(closed) => closed,
+                Err(error) => {
+                    let status = format!("the disk of replica {id} has failed: {error}");
+                    // Before those who wait see that the channel has ended.
+                    let _ = failure.set(Status::internal(status));
+                    None
+                }
+            };
+            drop(volume);
+            // Before those who wait for the end may open it again. That nobody does is no error.
+            let _ = closed.map(|closed| closed.send(()));
+        };
+        (disk, work)
+    }
+
     /// The value of a key. It comes when all that was asked before is on disk.
-    pub(crate) async fn read(&self, key: String) -> Result<Coming<Option<Entry>>, Status> {
+    ///
+    /// # Errors
+    ///
+    /// When the disk has failed or is closed.
+    pub async fn read(&self, key: String) -> Result<Coming<Option<Entry>>, Status> {
         self.ask(|reply| Request::Read(key, reply)).await
     }
 
     /// Takes a value if it is newer. Whether it was taken comes when it is on disk.
-    pub(crate) async fn write(&self, key: String, entry: Entry) -> Result<Coming<bool>, Status> {
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    pub async fn write(&self, key: String, entry: Entry) -> Result<Coming<bool>, Status> {
         self.ask(|reply| Request::Write(key, entry, reply)).await
     }
 
-    /// Closes the file behind all that was asked before. What comes later is refused.
-    pub(crate) async fn close(&self) {
+    /// Gives up the disk behind all that was asked before. What comes later is refused.
+    pub async fn close(&self) {
         if let Ok(closed) = self.ask(Request::Close).await {
-            // Where the thread has ended for another reason, the file is closed as well.
+            // Where the task has ended for another reason, the disk is given up as well.
             let _ = closed.result().await;
         }
     }
@@ -110,8 +172,8 @@ impl Disk {
         Ok(Coming { result, disk })
     }
 
-    /// Why the file is not open any more, once it is not.
-    pub(crate) async fn ended(&self) -> Status {
+    /// Why the disk cannot be used any more, once it is so.
+    pub async fn ended(&self) -> Status {
         self.requests.closed().await;
         let failure = self.failure.get().cloned();
         failure.unwrap_or_else(|| Status::unavailable("the replica is being stopped"))
@@ -120,7 +182,11 @@ impl Disk {
 
 impl<T> Coming<T> {
     /// The result, when it is on disk.
-    pub(crate) async fn result(self) -> Result<T, Status> {
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails before that. The request may or may not have taken effect.
+    pub async fn result(self) -> Result<T, Status> {
         match self.result.await {
             Ok(result) => Ok(result),
             Err(_) => Err(self.disk.ended().await),
@@ -128,19 +194,18 @@ impl<T> Coming<T> {
     }
 }
 
-/// Carries out requests until nobody can send any, or the file is to be closed; closes it, and returns who
-/// waits for that.
-fn work(
-    database: Database,
+/// Carries out requests until nobody can send any, or the disk is to be closed. Returns who waits for that.
+async fn work<V: Volume>(
+    volume: &mut V,
     requests: &mut mpsc::Receiver<Request>,
-) -> Result<Option<oneshot::Sender<()>>, Cause> {
+) -> Result<Option<oneshot::Sender<()>>, V::Error> {
     let mut batch = Vec::with_capacity(WAITING);
-    while requests.blocking_recv_many(&mut batch, WAITING) > 0 {
+    while requests.recv_many(&mut batch, WAITING).await > 0 {
         let close = batch
             .iter()
             .position(|request| matches!(request, Request::Close(_)));
         let rest = close.map(|place| batch.split_off(place));
-        let answers = carry_out(&database, &mut batch)?;
+        let answers = carry_out(volume, batch.drain(..)).await?;
         answers.into_iter().for_each(Answer::give);
         if let Some(Request::Close(closed)) = rest.and_then(|rest| rest.into_iter().next()) {
             return Ok(Some(closed));
@@ -149,57 +214,57 @@ fn work(
     Ok(None)
 }
 
-/// Carries out requests as one transaction. After an error the disk may or may not have what they write.
-fn carry_out(database: &Database, batch: &mut Vec<Request>) -> Result<Vec<Answer>, Cause> {
+/// Carries out requests as one batch. After an error the disk may or may not have what they write.
+async fn carry_out<V: Volume>(
+    volume: &mut V,
+    batch: impl ExactSizeIterator<Item = Request>,
+) -> Result<Vec<Answer>, V::Error> {
+    let batch: Vec<_> = batch.collect();
+    let mut keys: Vec<_> = batch.iter().filter_map(Request::key).cloned().collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let found = volume.read(&keys).await?;
+    // What is known of each key, and whether it is to be written.
+    let mut known: HashMap<String, (Option<Entry>, bool)> = keys
+        .into_iter()
+        .zip(found)
+        .map(|(key, entry)| (key, (entry, false)))
+        .collect();
     let mut answers = Vec::with_capacity(batch.len());
-    if batch
-        .iter()
-        .any(|request| matches!(request, Request::Write(..)))
-    {
-        let mut transaction = database.begin_write()?;
-        // So a commit is never taken back when the file is opened after a crash.
-        transaction.set_two_phase_commit(true);
-        let mut values = transaction.open_table(VALUES)?;
-        for request in batch.drain(..) {
-            match request {
-                Request::Read(key, reply) => answers.push(Answer::Read(reply, get(&values, &key)?)),
-                Request::Write(key, entry, reply) => {
-                    let known = get(&values, &key)?;
-                    let taken = entry.is_newer_than(known.as_ref());
-                    if taken {
-                        let (seconds, nanos) = entry.time.parts();
-                        values.insert(&*key, (seconds, nanos, &*entry.value))?;
-                    }
-                    answers.push(Answer::Write(reply, taken));
+    for request in batch {
+        match request {
+            Request::Read(key, reply) => {
+                let entry = known.get(&key).and_then(|(entry, _)| entry.clone());
+                answers.push(Answer::Read(reply, entry));
+            }
+            Request::Write(key, entry, reply) => {
+                let (newest, changed) = known.entry(key).or_default();
+                let taken = entry.is_newer_than(newest.as_ref());
+                if taken {
+                    (*newest, *changed) = (Some(entry), true);
                 }
-                Request::Close(_) => {}
+                answers.push(Answer::Write(reply, taken));
             }
+            Request::Close(_) => {}
         }
-        drop(values);
-        transaction.commit()?;
-    } else if !batch.is_empty() {
-        let values = database.begin_read()?.open_table(VALUES)?;
-        for request in batch.drain(..) {
-            if let Request::Read(key, reply) = request {
-                answers.push(Answer::Read(reply, get(&values, &key)?));
-            }
-        }
+    }
+    let changed: HashMap<_, _> = known
+        .into_iter()
+        .filter_map(|(key, (entry, changed))| Some((key, entry.filter(|_| changed)?)))
+        .collect();
+    if !changed.is_empty() {
+        volume.commit(changed).await?;
     }
     Ok(answers)
 }
 
-fn get(
-    values: &impl ReadableTable<&'static str, (i64, i32, &'static str)>,
-    key: &str,
-) -> Result<Option<Entry>, StorageError> {
-    let found = values.get(key)?;
-    Ok(found.map(|found| {
-        let (seconds, nanos, value) = found.value();
-        Entry {
-            value: value.to_owned(),
-            time: Time::from_parts(seconds, nanos),
+impl Request {
+    fn key(&self) -> Option<&String> {
+        match self {
+            Self::Read(key, _) | Self::Write(key, ..) => Some(key),
+            Self::Close(_) => None,
         }
-    }))
+    }
 }
 
 impl Answer {
@@ -215,8 +280,13 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::{Mutex, MutexGuard};
+    use std::time::Duration;
+
+    use tokio::time::Instant;
 
     use super::*;
+    use crate::store::Time;
 
     fn entry(value: &str, seconds: i64) -> Entry {
         Entry {
@@ -289,7 +359,7 @@ mod tests {
         // Another replica has another file.
         let other = Disk::open(directory.path(), 4).expect("it can be opened");
         disk.close().await;
-        let error = disk.read("k".to_owned()).await.err().expect("closed");
+        let error = disk.read("k".to_owned()).await.expect_err("closed");
         assert_eq!(error.message(), "the replica is being stopped");
         disk.close().await;
         assert_eq!(read(&other, "k").await, None);
@@ -350,5 +420,116 @@ mod tests {
             }
             disk.close().await;
         }
+    }
+
+    /// A volume that takes a second, and fails when it is told to.
+    #[derive(Clone, Default)]
+    struct Simulated(Arc<Mutex<SimulatedState>>);
+
+    #[derive(Default)]
+    struct SimulatedState {
+        entries: HashMap<String, Entry>,
+        commits: usize,
+        fails: bool,
+    }
+
+    impl Simulated {
+        fn state(&self) -> MutexGuard<'_, SimulatedState> {
+            self.0.lock().expect("no test panics with it")
+        }
+    }
+
+    impl Volume for Simulated {
+        type Error = &'static str;
+
+        async fn read(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, Self::Error> {
+            let state = self.state();
+            Ok(keys
+                .iter()
+                .map(|key| state.entries.get(key).cloned())
+                .collect())
+        }
+
+        async fn commit(&mut self, entries: HashMap<String, Entry>) -> Result<(), Self::Error> {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let mut state = self.state();
+            if state.fails {
+                return Err("no space left");
+            }
+            state.commits += 1;
+            state.entries.extend(entries);
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_answered_before_it_is_on_disk_and_what_waits_is_one_batch() {
+        let volume = Simulated::default();
+        let (disk, work) = Disk::on(volume.clone(), 1);
+        tokio::spawn(work);
+        let begun = Instant::now();
+        let first = disk
+            .write("k".to_owned(), entry("v", 1))
+            .await
+            .expect("open");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut later = Vec::new();
+        for time in 2..=50 {
+            later.push(
+                disk.write("k".to_owned(), entry("w", time))
+                    .await
+                    .expect("open"),
+            );
+        }
+        let found = disk.read("k".to_owned()).await.expect("open");
+        assert!(first.result().await.expect("the disk works"));
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
+        assert_eq!(volume.state().entries["k"], entry("v", 1));
+        assert_eq!(
+            found.result().await.expect("the disk works"),
+            Some(entry("w", 50))
+        );
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+        assert_eq!(volume.state().commits, 2);
+        for later in later {
+            assert!(later.result().await.expect("the disk works"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_fails_says_so_to_all_that_wait_and_to_all_that_come() {
+        let volume = Simulated::default();
+        volume.state().fails = true;
+        let (disk, work) = Disk::on(volume.clone(), 1);
+        tokio::spawn(work);
+        let coming = disk
+            .write("k".to_owned(), entry("v", 1))
+            .await
+            .expect("open");
+        let errors = [
+            coming.result().await.expect_err("it failed"),
+            disk.read("k".to_owned()).await.expect_err("it failed"),
+            disk.ended().await,
+        ];
+        for error in errors {
+            assert_eq!(
+                error.message(),
+                "the disk of replica 1 has failed: no space left"
+            );
+        }
+        disk.close().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_dropped_leaves_nobody_waiting() {
+        let (disk, work) = Disk::on(Simulated::default(), 1);
+        let working = tokio::spawn(work);
+        let coming = disk
+            .write("k".to_owned(), entry("v", 1))
+            .await
+            .expect("open");
+        working.abort();
+        let error = coming.result().await.expect_err("nobody works");
+        assert_eq!(error.message(), "the replica is being stopped");
     }
 }

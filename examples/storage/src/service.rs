@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gorums::{ReplySender, ServerCtx, Status};
 
+use crate::client::version;
 use crate::proto::storage_client::StorageClient;
 use crate::proto::storage_server::Storage;
 use crate::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
@@ -19,14 +20,14 @@ const NESTED: Duration = Duration::from_secs(10);
 /// A handler gives its request to the store while it holds its turn, so that requests of one client take
 /// effect in the order in which it sent them. While it waits for the disk, the next one may start.
 #[derive(Debug)]
-pub(crate) struct Replica {
+pub struct Replica {
     store: Arc<Store>,
     delay: Delay,
 }
 
 impl Replica {
     /// A replica with this store, that takes this long to answer.
-    pub(crate) fn new(store: Arc<Store>, delay: Delay) -> Self {
+    pub fn new(store: Arc<Store>, delay: Delay) -> Self {
         Self { store, delay }
     }
 
@@ -169,11 +170,6 @@ fn peers(ctx: &ServerCtx) -> Result<StorageClient, Status> {
     Ok(StorageClient::new(peers).with_timeout(NESTED))
 }
 
-/// Orders answers: one without a value is older than any with one.
-pub(crate) fn version(response: &ReadResponse) -> Option<Time> {
-    response.ok.then(|| Time::from_wire(response.time))
-}
-
 /// Waits for a nested call as long as somebody waits for what comes of it.
 async fn while_wanted<T>(ctx: &ServerCtx, call: impl Future<Output = T>) -> Result<T, Status> {
     tokio::select! {
@@ -185,17 +181,17 @@ async fn while_wanted<T>(ctx: &ServerCtx, call: impl Future<Output = T>) -> Resu
 
 /// How long a replica waits before it answers. Clones share one setting.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Delay(Arc<AtomicU64>);
+pub struct Delay(Arc<AtomicU64>);
 
 impl Delay {
     /// Sets it, to the millisecond, for requests that arrive from now on.
-    pub(crate) fn set(&self, delay: Duration) {
+    pub fn set(&self, delay: Duration) {
         let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self.0.store(millis, Ordering::Relaxed);
     }
 
     /// What it is set to.
-    pub(crate) fn get(&self) -> Duration {
+    pub fn get(&self) -> Duration {
         Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 

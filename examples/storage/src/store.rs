@@ -12,36 +12,39 @@ use crate::disk::{Coming, Disk, OpenError};
 
 /// When a value was written, by the clock of the client that wrote it. The newest value of a key wins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Time {
+pub struct Time {
     seconds: i64,
     nanos: i32,
 }
 
 /// A value, and when it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// The value.
-    pub(crate) value: String,
+    pub value: String,
     /// When it was written.
-    pub(crate) time: Time,
+    pub time: Time,
 }
 
 impl Entry {
     /// Whether it replaces what is known for its key.
-    pub(crate) fn is_newer_than(&self, known: Option<&Self>) -> bool {
+    pub fn is_newer_than(&self, known: Option<&Self>) -> bool {
         known.is_none_or(|known| known.time < self.time)
     }
 }
 
-/// What a replica has stored. In memory, a replica that is stopped forgets it.
+/// What a replica has stored.
 #[derive(Debug)]
-pub(crate) enum Store {
+pub enum Store {
+    /// In memory: a replica that is stopped forgets it.
     Memory(Memory),
+    /// On a disk: what was answered is there.
     Disk(Disk),
 }
 
 /// The result of a request to a [`Store`].
-pub(crate) enum Stored<T> {
+#[derive(Debug)]
+pub enum Stored<T> {
     /// It is known.
     Known(T),
     /// It comes with the disk.
@@ -49,16 +52,29 @@ pub(crate) enum Stored<T> {
 }
 
 impl Store {
+    /// An empty store in memory.
+    pub fn in_memory() -> Self {
+        Self::Memory(Memory::default())
+    }
+
     /// The store of a replica: in this directory, or else in memory.
-    pub(crate) fn open(directory: Option<&Path>, id: u32) -> Result<Self, OpenError> {
+    ///
+    /// # Errors
+    ///
+    /// As for [`Disk::open`].
+    pub fn open(directory: Option<&Path>, id: u32) -> Result<Self, OpenError> {
         Ok(match directory {
-            None => Self::Memory(Memory::default()),
+            None => Self::in_memory(),
             Some(directory) => Self::Disk(Disk::open(directory, id)?),
         })
     }
 
     /// The newest value of a key. Reads and writes take effect in the order of these calls.
-    pub(crate) async fn read(&self, key: String) -> Result<Stored<Option<Entry>>, Status> {
+    ///
+    /// # Errors
+    ///
+    /// When the disk has failed, or the store is closed.
+    pub async fn read(&self, key: String) -> Result<Stored<Option<Entry>>, Status> {
         Ok(match self {
             Self::Memory(memory) => Stored::Known(memory.read(&key)),
             Self::Disk(disk) => Stored::Coming(disk.read(key).await?),
@@ -66,7 +82,11 @@ impl Store {
     }
 
     /// Takes a value if there is none for its key, or an older one. Whether it was taken.
-    pub(crate) async fn write(&self, key: String, entry: Entry) -> Result<Stored<bool>, Status> {
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    pub async fn write(&self, key: String, entry: Entry) -> Result<Stored<bool>, Status> {
         Ok(match self {
             Self::Memory(memory) => Stored::Known(memory.write(key, entry)),
             Self::Disk(disk) => Stored::Coming(disk.write(key, entry).await?),
@@ -74,7 +94,7 @@ impl Store {
     }
 
     /// Ends with the reason when nothing can be stored any more.
-    pub(crate) async fn failed(&self) -> Status {
+    pub async fn failed(&self) -> Status {
         match self {
             Self::Memory(_) => std::future::pending().await,
             Self::Disk(disk) => disk.ended().await,
@@ -82,7 +102,7 @@ impl Store {
     }
 
     /// Ends when everything that was written is where it shall be, and its file can be opened again.
-    pub(crate) async fn close(&self) {
+    pub async fn close(&self) {
         match self {
             Self::Memory(_) => {}
             Self::Disk(disk) => disk.close().await,
@@ -92,7 +112,7 @@ impl Store {
 
 /// What a replica knows as long as it runs.
 #[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<HashMap<String, Entry>>);
+pub struct Memory(Mutex<HashMap<String, Entry>>);
 
 impl Memory {
     fn read(&self, key: &str) -> Option<Entry> {
@@ -116,23 +136,23 @@ impl Memory {
 
 impl Time {
     /// A time as it came. Without one it is the beginning of 1970, as in the Go library.
-    pub(crate) fn from_wire(time: Option<Timestamp>) -> Self {
+    pub fn from_wire(time: Option<Timestamp>) -> Self {
         let Timestamp { seconds, nanos } = time.unwrap_or_default().normalized();
         Self { seconds, nanos }
     }
 
     /// A time as it was stored.
-    pub(crate) fn from_parts(seconds: i64, nanos: i32) -> Self {
+    pub fn from_parts(seconds: i64, nanos: i32) -> Self {
         Self { seconds, nanos }
     }
 
     /// The time as it is stored.
-    pub(crate) fn parts(self) -> (i64, i32) {
+    pub fn parts(self) -> (i64, i32) {
         (self.seconds, self.nanos)
     }
 
     /// The time as it is sent.
-    pub(crate) fn to_wire(self) -> Timestamp {
+    pub fn to_wire(self) -> Timestamp {
         Timestamp {
             seconds: self.seconds,
             nanos: self.nanos,
@@ -146,26 +166,47 @@ impl From<SystemTime> for Time {
     }
 }
 
-/// Gives each write of this process a time that is later than those of all writes before it.
-#[derive(Debug, Default)]
-pub(crate) struct Times {
+/// Gives each write of a client a time that is later than those of all its writes before.
+pub struct Times {
+    clock: Box<dyn FnMut() -> SystemTime + Send + Sync>,
     last: Time,
 }
 
 impl Times {
-    /// The time for the next write: now, unless the clock stands still or was set back.
-    pub(crate) fn next(&mut self) -> Time {
-        self.next_after(SystemTime::now().into())
+    /// Times by this clock, which need not go forward.
+    pub fn of(clock: impl FnMut() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self {
+            clock: Box::new(clock),
+            last: Time::default(),
+        }
     }
 
-    fn next_after(&mut self, now: Time) -> Time {
+    /// The time for the next write: now, unless the clock stands still or was set back.
+    #[expect(clippy::should_implement_trait, reason = "there is no end of them")]
+    pub fn next(&mut self) -> Time {
         let Time { seconds, nanos } = self.last;
         let least = Time::from_wire(Some(Timestamp {
             seconds,
             nanos: nanos + 1,
         }));
-        self.last = now.max(least);
+        self.last = Time::from((self.clock)()).max(least);
         self.last
+    }
+}
+
+impl Default for Times {
+    /// Times by the clock of the system.
+    fn default() -> Self {
+        Self::of(SystemTime::now)
+    }
+}
+
+impl std::fmt::Debug for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let last = &self.last;
+        f.debug_struct("Times")
+            .field("last", last)
+            .finish_non_exhaustive()
     }
 }
 
@@ -246,12 +287,15 @@ mod tests {
 
     #[test]
     fn each_write_is_later_than_the_one_before_though_the_clock_is_not() {
-        let mut times = Times::default();
-        assert_eq!(times.next_after(at(7, 999_999_999)), at(7, 999_999_999));
-        assert_eq!(times.next_after(at(7, 999_999_999)), at(8, 0));
-        assert_eq!(times.next_after(at(3, 0)), at(8, 1));
-        assert_eq!(times.next_after(at(9, 0)), at(9, 0));
-        assert!(times.next() > at(9, 0));
+        let clock = [(7, 999_999_999), (7, 999_999_999), (3, 0), (9, 0)];
+        let mut readings = clock.into_iter().map(|(seconds, nanos)| {
+            SystemTime::UNIX_EPOCH + std::time::Duration::new(seconds, nanos)
+        });
+        let mut times = Times::of(move || readings.next().expect("no more are needed"));
+        for time in [at(7, 999_999_999), at(8, 0), at(8, 1), at(9, 0)] {
+            assert_eq!(times.next(), time);
+        }
+        assert!(Times::default().next() > at(9, 0));
     }
 
     #[test]

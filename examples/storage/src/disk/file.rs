@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -12,33 +13,100 @@ use std::sync::Once;
 use redb::backends::FileBackend;
 use redb::{Database, StorageBackend, TableDefinition};
 
+use super::Volume;
 use super::held::Held;
+use crate::store::{Entry, Time};
 
 /// The values by their keys: seconds and nanoseconds of the time, and the value.
-pub(super) const VALUES: TableDefinition<'static, &'static str, (i64, i32, &'static str)> =
+const VALUES: TableDefinition<'static, &'static str, (i64, i32, &'static str)> =
     TableDefinition::new("values");
 
 /// How much of a file is kept in memory, in bytes.
 const CACHE: usize = 64 << 20;
 
-/// Opens the file of a replica in this directory. Both are made where there is none.
-pub(super) fn open(directory: &Path, id: u32) -> Result<Database, OpenError> {
-    make_directory(directory).map_err(|error| OpenError {
-        path: directory.to_owned(),
-        cause: error.into(),
-    })?;
-    let path = directory.join(format!("replica-{id}.redb"));
-    let opened = caught(|| {
-        if !path.try_exists()? {
-            create(directory, &path)?;
+/// The file of a replica. Its calls wait for the disk, and keep the thread meanwhile.
+pub(super) struct File {
+    /// `None` when it is being closed.
+    database: Option<Database>,
+}
+
+impl File {
+    /// Opens the file of a replica in this directory. Both are made where there is none.
+    pub(super) fn open(directory: &Path, id: u32) -> Result<Self, OpenError> {
+        make_directory(directory).map_err(|error| OpenError {
+            path: directory.to_owned(),
+            cause: error.into(),
+        })?;
+        let path = directory.join(format!("replica-{id}.redb"));
+        let opened = caught(|| {
+            if !path.try_exists()? {
+                create(directory, &path)?;
+            }
+            open_whole(&path)
+        });
+        match opened {
+            Ok(database) => Ok(Self {
+                database: Some(database),
+            }),
+            Err(cause) => Err(OpenError { path, cause }),
         }
-        open_whole(&path)
-    });
-    opened.map_err(|cause| OpenError { path, cause })
+    }
+
+    fn database(&self) -> &Database {
+        let database = self.database.as_ref();
+        database.expect("it is there until the file is dropped")
+    }
+}
+
+impl Volume for File {
+    type Error = Cause;
+
+    async fn read(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, Cause> {
+        caught(|| {
+            let values = self.database().begin_read()?.open_table(VALUES)?;
+            let found = keys.iter().map(|key| {
+                let found = values.get(&**key)?;
+                Ok(found.map(|found| {
+                    let (seconds, nanos, value) = found.value();
+                    Entry {
+                        value: value.to_owned(),
+                        time: Time::from_parts(seconds, nanos),
+                    }
+                }))
+            });
+            found.collect()
+        })
+    }
+
+    async fn commit(&mut self, entries: HashMap<String, Entry>) -> Result<(), Cause> {
+        caught(|| {
+            let mut transaction = self.database().begin_write()?;
+            // So a commit is never taken back when the file is opened after a crash.
+            transaction.set_two_phase_commit(true);
+            let mut values = transaction.open_table(VALUES)?;
+            for (key, Entry { value, time }) in &entries {
+                let (seconds, nanos) = time.parts();
+                values.insert(&**key, (seconds, nanos, &**value))?;
+            }
+            drop(values);
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // What was committed is there, whatever becomes of this.
+        let _ = caught(|| {
+            self.database = None;
+            Ok(())
+        });
+    }
 }
 
 /// Does something with redb, which panics on some damage; this is an error here.
-pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, Cause>) -> Result<T, Cause> {
+fn caught<T>(work: impl FnOnce() -> Result<T, Cause>) -> Result<T, Cause> {
     static HOOK: Once = Once::new();
     thread_local! {
         static CATCHING: Cell<bool> = const { Cell::new(false) };
@@ -181,7 +249,7 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 
 /// Why a replica has no file.
 #[derive(Debug)]
-pub(crate) struct OpenError {
+pub struct OpenError {
     path: PathBuf,
     cause: Cause,
 }

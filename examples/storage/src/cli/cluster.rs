@@ -12,12 +12,12 @@ use gorums::{Configuration, Server, ServerError};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
-use crate::command::Action;
-use crate::disk::OpenError;
-use crate::pause::Gate;
-use crate::proto::storage_server::StorageServer;
-use crate::service::{Delay, Replica};
-use crate::store::Store;
+use crate::cli::command::Action;
+use crate::cli::pause::Gate;
+use storage::disk::OpenError;
+use storage::proto::storage_server::StorageServer;
+use storage::service::{Delay, Replica};
+use storage::store::Store;
 
 /// How many connections may wait to be accepted by a replica.
 const BACKLOG: u32 = 128;

@@ -12,13 +12,12 @@ use gorums::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::cluster::{Cluster, Condition, ReplicaError};
-use crate::command::{Action, Arg, COMMANDS, Command, Many, Rpc, Selection, Spec, Write};
-use crate::proto::storage_client::StorageClient;
-use crate::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
-use crate::screen::{BAD, BOLD, GOOD, HELD, Key, REMARK, Screen, Table};
-use crate::service::version;
-use crate::store::{Time, Times};
+use crate::cli::cluster::{Cluster, Condition, ReplicaError};
+use crate::cli::command::{Action, Arg, COMMANDS, Command, Many, Rpc, Selection, Spec, Write};
+use crate::cli::screen::{BAD, BOLD, GOOD, HELD, Key, REMARK, Screen, Table};
+use storage::client::{Client, newest, version};
+use storage::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
+use storage::store::Time;
 
 /// How long `nodes` waits for connections that are being made.
 const CONNECTING: Duration = Duration::from_millis(300);
@@ -28,9 +27,8 @@ const NOTICING: Duration = Duration::from_secs(1);
 
 /// A client of the replicas, and the replicas themselves where they are in this process.
 pub(crate) struct Session {
-    storage: StorageClient,
+    client: Client,
     cluster: Option<Cluster>,
-    times: Times,
     screen: Screen,
 }
 
@@ -45,11 +43,10 @@ pub(crate) enum Failure {
 
 impl Session {
     /// A session with these replicas; those of this process come too.
-    pub(crate) fn new(storage: StorageClient, cluster: Option<Cluster>, screen: Screen) -> Self {
+    pub(crate) fn new(client: Client, cluster: Option<Cluster>, screen: Screen) -> Self {
         Self {
-            storage,
+            client,
             cluster,
-            times: Times::default(),
             screen,
         }
     }
@@ -61,7 +58,7 @@ impl Session {
 
     /// The nodes that it calls.
     pub(crate) fn configuration(&self) -> &Configuration {
-        self.storage.configuration()
+        self.client.storage().configuration()
     }
 
     /// Waits until what was sent to replicas elsewhere has reached them, or that long.
@@ -130,13 +127,13 @@ impl Session {
         match call {
             Rpc::Read(key) => {
                 let request = ReadRequest { key: key.clone() };
-                let response = self.storage.read_rpc(&node, request).await?;
+                let response = self.client.storage().read_rpc(&node, request).await?;
                 let remark = format!("node {id}");
                 Ok(self.screen.result(Answer::new(&key, &response, remark))?)
             }
             Rpc::Write(write) => {
                 let request = self.request(write);
-                let response = self.storage.write_rpc(&node, request).await?;
+                let response = self.client.storage().write_rpc(&node, request).await?;
                 let text = match response.new {
                     true => format!("written to node {id}"),
                     false => format!("not written: node {id} has a newer value"),
@@ -149,17 +146,17 @@ impl Session {
     async fn unicast(&mut self, id: u32, write: Write) -> Result<(), Failure> {
         let node = self.node(id)?;
         let request = self.request(write);
-        self.storage.write_unicast(&node, request).await?;
+        self.client.storage().write_unicast(&node, request).await?;
         Ok(self.screen.result(format_args!("sent to node {id}"))?)
     }
 
     async fn many(&mut self, on: Option<&Selection>, call: Many) -> Result<(), Failure> {
         let storage = match on {
-            None => self.storage.clone(),
+            None => self.client.storage().clone(),
             Some(selection) => {
                 let all = self.configuration();
                 let known: Vec<_> = all.ids().map(NodeId::get).collect();
-                self.storage.on(all.select(selection.ids(&known))?)
+                self.client.storage().on(all.select(selection.ids(&known))?)
             }
         };
         match call {
@@ -204,7 +201,7 @@ impl Session {
         let nodes = call.configuration().len();
         let replies = call.majority().replies().await?;
         let nothing = ReadResponse::default();
-        let newest = replies.values().max_by_key(|response| version(response));
+        let newest = newest(replies.values());
         let remark = format!("{} of {nodes} nodes answered", replies.len());
         let answer = Answer::new(key, newest.unwrap_or(&nothing), remark);
         Ok(self.screen.result(answer)?)
@@ -319,11 +316,7 @@ impl Session {
     }
 
     fn request(&mut self, write: Write) -> WriteRequest {
-        WriteRequest {
-            key: write.key,
-            value: write.value,
-            time: Some(self.times.next().to_wire()),
-        }
+        self.client.request(write.key, write.value)
     }
 }
 
@@ -593,20 +586,5 @@ mod tests {
                 assert!(line.chars().count() <= 80, "{line}");
             }
         }
-    }
-
-    #[test]
-    fn no_value_is_older_than_any() {
-        let response = |ok, time| ReadResponse {
-            ok,
-            value: String::new(),
-            time,
-        };
-        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
-        let nothing = version(&response(false, None));
-        let timeless = version(&response(true, None));
-        let ancient = version(&response(true, at(-1)));
-        let recent = version(&response(true, at(1)));
-        assert!(nothing < ancient && ancient < timeless && timeless < recent);
     }
 }

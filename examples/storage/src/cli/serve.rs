@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
 
-use crate::args::Serve;
-use crate::disk::OpenError;
-use crate::proto::storage_server::StorageServer;
-use crate::screen::Screen;
-use crate::service::{Delay, Replica};
-use crate::store::Store;
+use crate::cli::args::Serve;
+use crate::cli::screen::Screen;
+use storage::disk::OpenError;
+use storage::proto::storage_server::StorageServer;
+use storage::service::{Delay, Replica};
+use storage::store::Store;
 
 /// How long requests that are being handled may take to end when the replica is told to end.
 const GRACE: Duration = Duration::from_secs(2);

@@ -13,8 +13,8 @@ use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
 use rustyline::{CompletionType, Context, Editor, Helper};
 
-use crate::command::{Arg, COMMANDS, Spec, find};
-use crate::screen::{BOLD, REMARK};
+use crate::cli::command::{Arg, COMMANDS, Spec, find};
+use crate::cli::screen::{BOLD, REMARK};
 
 /// How many keys are remembered for completion.
 const KEYS: usize = 1000;
