@@ -83,6 +83,7 @@ mod error;
 mod limits;
 mod metadata;
 mod server;
+mod sync;
 mod wire;
 
 pub use call::{

@@ -1,10 +1,10 @@
 //! What a node's calls and its I/O task share.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+// Statistics decide nothing: these are always `std`'s.
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use atomic_waker::AtomicWaker;
 use bytes::BytesMut;
 
 use super::door::Door;
@@ -12,6 +12,8 @@ use super::outbox::{OutMessage, Outbox, Rejected};
 use super::pool::Pool;
 use crate::configuration::{NodeId, NodeState};
 use crate::error::{NodeError, Outcome, Status};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use crate::sync::{AtomicWaker, Mutex, MutexGuard};
 use crate::wire::{Control, Features, SERVER_INITIATED, encode_status};
 
 /// One node's connection, whatever its state.

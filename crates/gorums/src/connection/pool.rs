@@ -1,11 +1,9 @@
 //! What all connections of one pool share, and the task that ends calls at their deadlines.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Settings;
@@ -15,6 +13,8 @@ use crate::call::{Call, Early, Interceptors};
 use crate::configuration::Members;
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
+use crate::sync::Notify;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Shared by all pools of the process: one call may go to nodes of several pools.
 static PROCESS_IDS: MessageIds = MessageIds::new();
@@ -29,7 +29,7 @@ pub(crate) struct Pool {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) calls: Table<Call>,
     /// Some node's state changed.
-    pub(crate) state_changed: Arc<Notify>,
+    pub(crate) state_changed: Arc<tokio::sync::Notify>,
     /// The nodes that there are.
     pub(crate) members: Members,
     sweeper: Arc<Sweeper>,

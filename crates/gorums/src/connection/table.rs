@@ -5,12 +5,16 @@
 //! older call, the id is skipped. The table is split into shards with a lock each; successive ids go
 //! to different shards.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+// Ids come from a static, which has to be `std`'s.
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError};
 
 use tokio::time::Instant;
 
-const SHARDS: usize = 64;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, many};
+
+const SHARDS: usize = many(64, 2);
 
 /// How many places an empty shard keeps.
 const KEPT: usize = 1024;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::io::DuplexStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::accept::Server;
 use super::clients::Clients;
@@ -22,6 +22,7 @@ use crate::connection::{Door, Pool, Served, Settings};
 use crate::error::Status;
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, Listener, SystemClock, Tcp, Transport, bounded};
+use crate::sync::Semaphore;
 
 /// Whose turns exclude each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

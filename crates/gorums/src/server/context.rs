@@ -1,16 +1,16 @@
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use http::Extensions;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::clients::Clients;
 use super::connection::ConnectionSettings;
 use super::turn::{Released, Turn};
 use crate::configuration::{Configuration, NodeId};
 use crate::metadata::Metadata;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard, Notify, OwnedSemaphorePermit};
 
 /// What a handler knows of its request, and how it lets the next one start.
 ///

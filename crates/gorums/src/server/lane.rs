@@ -19,13 +19,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
-use atomic_waker::AtomicWaker;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::context::{ConnectionInfo, ServerCtx};
 use super::handling::Handling;
@@ -37,6 +34,8 @@ use super::request::Request;
 use crate::connection::Door;
 use crate::error::Status;
 use crate::runtime::{BoxFuture, Monitor, Polling};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, spawn};
 
 /// How many handlers are polled in one turn of the lane on its worker.
 const HANDLERS_PER_TURN: usize = 64;
@@ -382,7 +381,7 @@ impl Worker {
             }
             Stop::Moved(run) => {
                 self.lane.move_current();
-                tokio::spawn(Moved {
+                spawn(Moved {
                     run,
                     lane: Arc::clone(&self.lane),
                     polling: self.polling.clone(),

@@ -1,13 +1,12 @@
 //! The replies of a connection that wait to be written, already encoded side by side.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
-use atomic_waker::AtomicWaker;
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::Notify;
 
 use crate::error::Status;
+use crate::sync::{AtomicWaker, Mutex, MutexGuard, Notify};
 use crate::wire::{BATCH_BYTES, BatchBuilder, Control, encode_reply, encode_status};
 
 /// Payloads up to this size are copied beside the others.

@@ -2,13 +2,13 @@ use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message;
 
 use super::interceptor::Reply;
 use super::reply_queue::{Answer, ReplyQueue};
 use crate::error::Status;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Sends the replies of a streamed method. Of no use once its handler has returned.
 pub struct ReplySender<Resp> {

@@ -1,12 +1,11 @@
 //! The turn: at most one handler of a connection (or of the server) holds it.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll};
 
-use atomic_waker::AtomicWaker;
-use tokio::sync::OwnedSemaphorePermit;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{AtomicWaker, Mutex, OwnedSemaphorePermit};
 
 /// One handler's turn. Given up once, however often it is released.
 #[derive(Debug, Default)]
@@ -87,9 +86,8 @@ impl Future for Released {
 mod tests {
     use std::sync::Arc;
 
-    use tokio::sync::Semaphore;
-
     use super::*;
+    use crate::sync::Semaphore;
 
     #[tokio::test]
     async fn the_permit_is_given_back_once() {

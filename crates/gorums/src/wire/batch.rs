@@ -7,9 +7,11 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use bytes::{Buf, Bytes, BytesMut};
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// Messages up to this size are copied.
 const COPY: usize = 2048;
@@ -51,7 +53,7 @@ impl BatchSlot {
     }
 }
 
-fn lock(slot: &Mutex<Slot>) -> std::sync::MutexGuard<'_, Slot> {
+fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
