@@ -1,6 +1,7 @@
 //! `cargo xtask check`: everything that CI runs.
 
 mod conformance;
+mod cost;
 mod features;
 mod msrv;
 mod totals;
@@ -53,6 +54,8 @@ enum Step {
     Msrv,
     /// docs/conformance.md names every behaviour, and the tests that prove it exist
     Conformance,
+    /// Instructions and allocations per call, against their budget (needs valgrind and gungraun-runner)
+    Cost,
     /// Other implementations of the protocol, as `cargo xtask interop` runs them
     Interop,
     /// All tests, documentation examples among them; those that docs/conformance.md names have to run
@@ -88,6 +91,7 @@ impl Step {
             Self::Deny => deny(),
             Self::Msrv => msrv::run(),
             Self::Conformance => conformance::run(),
+            Self::Cost => cost::run(),
             Self::Interop => {
                 let totals = report.totals.get_or_insert_default();
                 interop::run_all(&[], totals)
