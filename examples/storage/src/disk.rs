@@ -14,7 +14,7 @@ mod file;
 mod held;
 
 use std::collections::HashMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -29,10 +29,25 @@ use crate::store::Entry;
 /// How many requests may wait for the disk. Handlers wait while there are more.
 const WAITING: usize = 1024;
 
-/// Where the values of a replica are kept, so that they are there again after a crash.
+/// What a replica keeps for a key.
+pub trait Record: Clone + fmt::Debug + Send + Sync + 'static {
+    /// How it stands in a file.
+    type Stored: redb::Value + 'static;
+
+    /// Whether it replaces what is known for its key.
+    fn is_newer_than(&self, known: Option<&Self>) -> bool;
+
+    /// The record as it is stored.
+    fn stored(&self) -> <Self::Stored as redb::Value>::SelfType<'_>;
+
+    /// A record as it was stored.
+    fn from_stored(stored: <Self::Stored as redb::Value>::SelfType<'_>) -> Self;
+}
+
+/// Where the records of a replica are kept, so that they are there again after a crash.
 ///
 /// The calls come one after the other. After an error there is none any more.
-pub trait Volume: Send + 'static {
+pub trait Volume<E: Record = Entry>: Send + 'static {
     /// Why the disk has failed. It reaches clients and the user as it reads.
     type Error: Display + Send;
 
@@ -40,7 +55,7 @@ pub trait Volume: Send + 'static {
     fn read(
         &mut self,
         keys: &[String],
-    ) -> impl Future<Output = Result<Vec<Option<Entry>>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Option<E>>, Self::Error>> + Send;
 
     /// Replaces the values of these keys, all or none of them.
     ///
@@ -48,7 +63,7 @@ pub trait Volume: Send + 'static {
     /// replaced or not, but not some of them only.
     fn commit(
         &mut self,
-        entries: HashMap<String, Entry>,
+        entries: HashMap<String, E>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
@@ -58,33 +73,33 @@ type Reply<T> = oneshot::Sender<T>;
 /// The way to a disk, and to the task that has it. It is given up with the last clone, or by
 /// [`close`](Self::close).
 #[derive(Debug, Clone)]
-pub struct Disk {
-    requests: mpsc::Sender<Request>,
+pub struct Disk<E = Entry> {
+    requests: mpsc::Sender<Request<E>>,
     /// Why the task has ended, where it was not told to.
     failure: Arc<OnceLock<Status>>,
 }
 
 #[derive(Debug)]
-enum Request {
-    Read(String, Reply<Option<Entry>>),
-    Write(String, Entry, Reply<bool>),
+enum Request<E> {
+    Read(String, Reply<Option<E>>),
+    Write(String, E, Reply<bool>),
     Close(oneshot::Sender<()>),
 }
 
 /// An answer that is given when everything before it is on disk.
-enum Answer {
-    Read(Reply<Option<Entry>>, Option<Entry>),
+enum Answer<E> {
+    Read(Reply<Option<E>>, Option<E>),
     Write(Reply<bool>, bool),
 }
 
 /// A result that is not on disk yet.
 #[derive(Debug)]
-pub struct Coming<T> {
+pub struct Coming<T, E = Entry> {
     result: oneshot::Receiver<T>,
-    disk: Disk,
+    disk: Disk<E>,
 }
 
-impl Disk {
+impl<E: Record> Disk<E> {
     /// Opens the file of a replica in this directory, with a thread that waits for it. Both directory and
     /// file are made where there is none.
     ///
@@ -110,7 +125,10 @@ impl Disk {
     /// The disk of a replica on this volume, and the work that is to be done for it: a future for a task,
     /// which ends when the disk is closed, given up, or has failed. Where it is dropped before, everything
     /// that waits for the disk ends with an error, as when the process is killed.
-    pub fn on(volume: impl Volume, id: u32) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub fn on(
+        volume: impl Volume<E>,
+        id: u32,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (requests, waiting) = mpsc::channel(WAITING);
         let failure = Arc::new(OnceLock::new());
         let disk = Self {
@@ -129,7 +147,8 @@ impl Disk {
                     None
                 }
             };
-            drop(volume);
+            // What is asked from now on is refused at once.
+            drop((volume, waiting));
             // Before those who wait for the end may open it again. That nobody does is no error.
             let _ = closed.map(|closed| closed.send(()));
         };
@@ -141,7 +160,7 @@ impl Disk {
     /// # Errors
     ///
     /// When the disk has failed or is closed.
-    pub async fn read(&self, key: String) -> Result<Coming<Option<Entry>>, Status> {
+    pub async fn read(&self, key: String) -> Result<Coming<Option<E>, E>, Status> {
         self.ask(|reply| Request::Read(key, reply)).await
     }
 
@@ -150,7 +169,7 @@ impl Disk {
     /// # Errors
     ///
     /// As for [`read`](Self::read).
-    pub async fn write(&self, key: String, entry: Entry) -> Result<Coming<bool>, Status> {
+    pub async fn write(&self, key: String, entry: E) -> Result<Coming<bool, E>, Status> {
         self.ask(|reply| Request::Write(key, entry, reply)).await
     }
 
@@ -163,7 +182,10 @@ impl Disk {
     }
 
     /// Waits while there is no room.
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<Coming<T>, Status> {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request<E>,
+    ) -> Result<Coming<T, E>, Status> {
         let (reply, result) = oneshot::channel();
         if self.requests.send(request(reply)).await.is_err() {
             return Err(self.ended().await);
@@ -180,7 +202,7 @@ impl Disk {
     }
 }
 
-impl<T> Coming<T> {
+impl<T, E: Record> Coming<T, E> {
     /// The result, when it is on disk.
     ///
     /// # Errors
@@ -195,9 +217,9 @@ impl<T> Coming<T> {
 }
 
 /// Carries out requests until nobody can send any, or the disk is to be closed. Returns who waits for that.
-async fn work<V: Volume>(
+async fn work<E: Record, V: Volume<E>>(
     volume: &mut V,
-    requests: &mut mpsc::Receiver<Request>,
+    requests: &mut mpsc::Receiver<Request<E>>,
 ) -> Result<Option<oneshot::Sender<()>>, V::Error> {
     let mut batch = Vec::with_capacity(WAITING);
     while requests.recv_many(&mut batch, WAITING).await > 0 {
@@ -215,17 +237,17 @@ async fn work<V: Volume>(
 }
 
 /// Carries out requests as one batch. After an error the disk may or may not have what they write.
-async fn carry_out<V: Volume>(
+async fn carry_out<E: Record, V: Volume<E>>(
     volume: &mut V,
-    batch: impl ExactSizeIterator<Item = Request>,
-) -> Result<Vec<Answer>, V::Error> {
+    batch: impl ExactSizeIterator<Item = Request<E>>,
+) -> Result<Vec<Answer<E>>, V::Error> {
     let batch: Vec<_> = batch.collect();
     let mut keys: Vec<_> = batch.iter().filter_map(Request::key).cloned().collect();
     keys.sort_unstable();
     keys.dedup();
     let found = volume.read(&keys).await?;
     // What is known of each key, and whether it is to be written.
-    let mut known: HashMap<String, (Option<Entry>, bool)> = keys
+    let mut known: HashMap<String, (Option<E>, bool)> = keys
         .into_iter()
         .zip(found)
         .map(|(key, entry)| (key, (entry, false)))
@@ -238,7 +260,7 @@ async fn carry_out<V: Volume>(
                 answers.push(Answer::Read(reply, entry));
             }
             Request::Write(key, entry, reply) => {
-                let (newest, changed) = known.entry(key).or_default();
+                let (newest, changed) = known.entry(key).or_insert((None, false));
                 let taken = entry.is_newer_than(newest.as_ref());
                 if taken {
                     (*newest, *changed) = (Some(entry), true);
@@ -258,7 +280,7 @@ async fn carry_out<V: Volume>(
     Ok(answers)
 }
 
-impl Request {
+impl<E> Request<E> {
     fn key(&self) -> Option<&String> {
         match self {
             Self::Read(key, _) | Self::Write(key, ..) => Some(key),
@@ -267,7 +289,7 @@ impl Request {
     }
 }
 
-impl Answer {
+impl<E> Answer<E> {
     fn give(self) {
         // Nobody waits for the result of a one-way message.
         match self {
@@ -354,7 +376,7 @@ mod tests {
     async fn a_file_that_is_closed_refuses_and_one_that_is_open_is_nobody_elses() {
         let directory = tempfile::tempdir().expect("a directory");
         let disk = open(directory.path());
-        let error = Disk::open(directory.path(), 3).expect_err("in use");
+        let error = Disk::<Entry>::open(directory.path(), 3).expect_err("in use");
         assert!(error.to_string().ends_with("in use by another replica"));
         // Another replica has another file.
         let other = Disk::open(directory.path(), 4).expect("it can be opened");

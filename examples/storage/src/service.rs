@@ -33,7 +33,7 @@ impl Replica {
 
     async fn read(&self, ctx: &ServerCtx, request: ReadRequest) -> Result<ReadResponse, Status> {
         let found = self.store.read(request.key).await?;
-        let found = done(ctx, found).await?;
+        let found = found.done(ctx).await?;
         self.delay.pass(ctx).await;
         Ok(match found {
             Some(Entry { value, time }) => ReadResponse {
@@ -47,7 +47,7 @@ impl Replica {
 
     async fn write(&self, ctx: &ServerCtx, request: WriteRequest) -> Result<WriteResponse, Status> {
         let taken = self.begin_write(request).await?;
-        let new = done(ctx, taken).await?;
+        let new = taken.done(ctx).await?;
         self.delay.pass(ctx).await;
         Ok(WriteResponse { new })
     }
@@ -64,17 +64,6 @@ impl Replica {
     async fn write_one_way(&self, request: WriteRequest) {
         // Where the disk has failed, the whole replica ends with that error.
         let _ = self.begin_write(request).await;
-    }
-}
-
-/// What the store found. Where that takes time, the next request may start.
-async fn done<T>(ctx: &ServerCtx, stored: Stored<T>) -> Result<T, Status> {
-    match stored {
-        Stored::Known(result) => Ok(result),
-        Stored::Coming(coming) => {
-            ctx.release();
-            coming.result().await
-        }
     }
 }
 
@@ -153,7 +142,7 @@ impl Storage for Replica {
             Err(error) if count - error.failures().len() <= count / 2 => return Err(error.into()),
             Ok(()) | Err(_) => {}
         }
-        let new = done(&ctx, taken).await?;
+        let new = taken.done(&ctx).await?;
         self.delay.pass(&ctx).await;
         Ok(WriteResponse { new })
     }
@@ -196,7 +185,7 @@ impl Delay {
     }
 
     /// Lets the next request start, and waits, unless the caller goes away.
-    async fn pass(&self, ctx: &ServerCtx) {
+    pub async fn pass(&self, ctx: &ServerCtx) {
         let delay = self.get();
         if delay.is_zero() {
             return;

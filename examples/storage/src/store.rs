@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use gorums::Status;
+use gorums::{ServerCtx, Status};
 use prost_types::Timestamp;
 
-use crate::disk::{Coming, Disk, OpenError};
+use crate::disk::{Coming, Disk, OpenError, Record};
 
 /// When a value was written, by the clock of the client that wrote it. The newest value of a key wins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,32 +26,63 @@ pub struct Entry {
     pub time: Time,
 }
 
-impl Entry {
-    /// Whether it replaces what is known for its key.
-    pub fn is_newer_than(&self, known: Option<&Self>) -> bool {
+impl Record for Entry {
+    /// Seconds and nanoseconds of the time, and the value.
+    type Stored = (i64, i32, &'static str);
+
+    fn is_newer_than(&self, known: Option<&Self>) -> bool {
         known.is_none_or(|known| known.time < self.time)
+    }
+
+    fn stored(&self) -> (i64, i32, &str) {
+        let Time { seconds, nanos } = self.time;
+        (seconds, nanos, &self.value)
+    }
+
+    fn from_stored((seconds, nanos, value): (i64, i32, &str)) -> Self {
+        Self {
+            value: value.to_owned(),
+            time: Time { seconds, nanos },
+        }
     }
 }
 
 /// What a replica has stored.
 #[derive(Debug)]
-pub enum Store {
+pub enum Store<E = Entry> {
     /// In memory: a replica that is stopped forgets it.
-    Memory(Memory),
+    Memory(Memory<E>),
     /// On a disk: what was answered is there.
-    Disk(Disk),
+    Disk(Disk<E>),
 }
 
 /// The result of a request to a [`Store`].
 #[derive(Debug)]
-pub enum Stored<T> {
+pub enum Stored<T, E = Entry> {
     /// It is known.
     Known(T),
     /// It comes with the disk.
-    Coming(Coming<T>),
+    Coming(Coming<T, E>),
 }
 
-impl Store {
+impl<T, E: Record> Stored<T, E> {
+    /// The result. Where that takes time, the next request of the client may start meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Coming::result`].
+    pub async fn done(self, ctx: &ServerCtx) -> Result<T, Status> {
+        match self {
+            Self::Known(result) => Ok(result),
+            Self::Coming(coming) => {
+                ctx.release();
+                coming.result().await
+            }
+        }
+    }
+}
+
+impl<E: Record> Store<E> {
     /// An empty store in memory.
     pub fn in_memory() -> Self {
         Self::Memory(Memory::default())
@@ -74,7 +105,7 @@ impl Store {
     /// # Errors
     ///
     /// When the disk has failed, or the store is closed.
-    pub async fn read(&self, key: String) -> Result<Stored<Option<Entry>>, Status> {
+    pub async fn read(&self, key: String) -> Result<Stored<Option<E>, E>, Status> {
         Ok(match self {
             Self::Memory(memory) => Stored::Known(memory.read(&key)),
             Self::Disk(disk) => Stored::Coming(disk.read(key).await?),
@@ -86,7 +117,7 @@ impl Store {
     /// # Errors
     ///
     /// As for [`read`](Self::read).
-    pub async fn write(&self, key: String, entry: Entry) -> Result<Stored<bool>, Status> {
+    pub async fn write(&self, key: String, entry: E) -> Result<Stored<bool, E>, Status> {
         Ok(match self {
             Self::Memory(memory) => Stored::Known(memory.write(key, entry)),
             Self::Disk(disk) => Stored::Coming(disk.write(key, entry).await?),
@@ -111,15 +142,21 @@ impl Store {
 }
 
 /// What a replica knows as long as it runs.
-#[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<String, Entry>>);
+#[derive(Debug)]
+pub struct Memory<E = Entry>(Mutex<HashMap<String, E>>);
 
-impl Memory {
-    fn read(&self, key: &str) -> Option<Entry> {
+impl<E> Default for Memory<E> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<E: Record> Memory<E> {
+    fn read(&self, key: &str) -> Option<E> {
         self.lock().get(key).cloned()
     }
 
-    fn write(&self, key: String, entry: Entry) -> bool {
+    fn write(&self, key: String, entry: E) -> bool {
         let mut entries = self.lock();
         let taken = entry.is_newer_than(entries.get(&key));
         if taken {
@@ -129,7 +166,7 @@ impl Memory {
     }
 
     /// No code panics while it holds the lock.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, E>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -141,14 +178,9 @@ impl Time {
         Self { seconds, nanos }
     }
 
-    /// A time as it was stored.
+    /// A time in its parts, as they stand in a file.
     pub fn from_parts(seconds: i64, nanos: i32) -> Self {
         Self { seconds, nanos }
-    }
-
-    /// The time as it is stored.
-    pub fn parts(self) -> (i64, i32) {
-        (self.seconds, self.nanos)
     }
 
     /// The time as it is sent.
@@ -233,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_key_that_was_never_written_has_no_value() {
-        assert_eq!(Memory::default().read("k"), None);
+        assert_eq!(Memory::<Entry>::default().read("k"), None);
     }
 
     #[test]

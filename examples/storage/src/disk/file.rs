@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::marker::PhantomData;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -13,24 +14,25 @@ use std::sync::Once;
 use redb::backends::FileBackend;
 use redb::{Database, StorageBackend, TableDefinition};
 
-use super::Volume;
 use super::held::Held;
-use crate::store::{Entry, Time};
+use super::{Record, Volume};
 
-/// The values by their keys: seconds and nanoseconds of the time, and the value.
-const VALUES: TableDefinition<'static, &'static str, (i64, i32, &'static str)> =
-    TableDefinition::new("values");
+/// The records by their keys. Their type is part of the file: it cannot be opened as one of another program.
+fn table<E: Record>() -> TableDefinition<'static, &'static str, E::Stored> {
+    TableDefinition::new("values")
+}
 
 /// How much of a file is kept in memory, in bytes.
 const CACHE: usize = 64 << 20;
 
 /// The file of a replica. Its calls wait for the disk, and keep the thread meanwhile.
-pub(super) struct File {
+pub(super) struct File<E> {
     /// `None` when it is being closed.
     database: Option<Database>,
+    records: PhantomData<fn(E)>,
 }
 
-impl File {
+impl<E: Record> File<E> {
     /// Opens the file of a replica in this directory. Both are made where there is none.
     pub(super) fn open(directory: &Path, id: u32) -> Result<Self, OpenError> {
         make_directory(directory).map_err(|error| OpenError {
@@ -40,13 +42,14 @@ impl File {
         let path = directory.join(format!("replica-{id}.redb"));
         let opened = caught(|| {
             if !path.try_exists()? {
-                create(directory, &path)?;
+                create::<E>(directory, &path)?;
             }
-            open_whole(&path)
+            open_whole::<E>(&path)
         });
         match opened {
             Ok(database) => Ok(Self {
                 database: Some(database),
+                records: PhantomData,
             }),
             Err(cause) => Err(OpenError { path, cause }),
         }
@@ -58,35 +61,28 @@ impl File {
     }
 }
 
-impl Volume for File {
+impl<E: Record> Volume<E> for File<E> {
     type Error = Cause;
 
-    async fn read(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, Cause> {
+    async fn read(&mut self, keys: &[String]) -> Result<Vec<Option<E>>, Cause> {
         caught(|| {
-            let values = self.database().begin_read()?.open_table(VALUES)?;
+            let values = self.database().begin_read()?.open_table(table::<E>())?;
             let found = keys.iter().map(|key| {
                 let found = values.get(&**key)?;
-                Ok(found.map(|found| {
-                    let (seconds, nanos, value) = found.value();
-                    Entry {
-                        value: value.to_owned(),
-                        time: Time::from_parts(seconds, nanos),
-                    }
-                }))
+                Ok(found.map(|found| E::from_stored(found.value())))
             });
             found.collect()
         })
     }
 
-    async fn commit(&mut self, entries: HashMap<String, Entry>) -> Result<(), Cause> {
+    async fn commit(&mut self, entries: HashMap<String, E>) -> Result<(), Cause> {
         caught(|| {
             let mut transaction = self.database().begin_write()?;
             // So a commit is never taken back when the file is opened after a crash.
             transaction.set_two_phase_commit(true);
-            let mut values = transaction.open_table(VALUES)?;
-            for (key, Entry { value, time }) in &entries {
-                let (seconds, nanos) = time.parts();
-                values.insert(&**key, (seconds, nanos, &**value))?;
+            let mut values = transaction.open_table(table::<E>())?;
+            for (key, entry) in &entries {
+                values.insert(&**key, entry.stored())?;
             }
             drop(values);
             transaction.commit()?;
@@ -95,7 +91,7 @@ impl Volume for File {
     }
 }
 
-impl Drop for File {
+impl<E> Drop for File<E> {
     fn drop(&mut self) {
         // What was committed is there, whatever becomes of this.
         let _ = caught(|| {
@@ -139,7 +135,7 @@ fn damaged(message: &str) -> Cause {
 }
 
 /// Opens a file after a look at all of it. One that is refused is left as it is.
-fn open_whole(path: &Path) -> Result<Database, Cause> {
+fn open_whole<E: Record>(path: &Path) -> Result<Database, Cause> {
     let file = fs::File::options().read(true).write(true).open(path)?;
     let held = Held::new(FileBackend::new(file)?);
     if held.len()? == 0 {
@@ -151,7 +147,7 @@ fn open_whole(path: &Path) -> Result<Database, Cause> {
     // Every page has a checksum, and all of them are looked at. Since each commit has two phases, the last
     // one is never given up for the one before. What is set right is which pages are free.
     database.check_integrity()?;
-    database.begin_read()?.open_table(VALUES)?;
+    database.begin_read()?.open_table(table::<E>())?;
     held.release()?;
     Ok(database)
 }
@@ -186,7 +182,7 @@ fn check_layout(file: &Held) -> Result<(), Cause> {
 }
 
 /// Makes an empty file under another name first: one with this name is whole.
-fn create(directory: &Path, path: &Path) -> Result<(), Cause> {
+fn create<E: Record>(directory: &Path, path: &Path) -> Result<(), Cause> {
     let new = path.with_extension(format!("new-{}", std::process::id()));
     // Half made by a process that died, and had the same number.
     if new.try_exists()? {
@@ -195,7 +191,7 @@ fn create(directory: &Path, path: &Path) -> Result<(), Cause> {
     let database = builder().create(&new)?;
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
-    transaction.open_table(VALUES)?;
+    transaction.open_table(table::<E>())?;
     transaction.commit()?;
     drop(database);
     // Where another process was quicker, its file stays.
