@@ -1,0 +1,31 @@
+//! Mistakes that can be planted, to see whether tests find them. Only with the feature `planted-bugs` can anybody do so.
+
+/// A mistake in the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// In a client: a read returns the newest value that it finds, and leaves it at that.
+    NoWriteBack,
+    /// In a client: half of the replicas are enough, where two halves need not have one in common.
+    HalfQuorum,
+    /// In a client: versions name no writer, so that two values may have the same.
+    NoWriterId,
+    /// In a replica: it answers a write before the value is on its disk.
+    ReplyBeforeDurable,
+    /// In a replica: the next request may start before this one has its place among those for the store.
+    ReleaseBeforeOrder,
+}
+
+/// The mistake that a client or a replica makes, if any.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Planted(Option<Bug>);
+
+impl Planted {
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn one(bug: Bug) -> Self {
+        Self(Some(bug))
+    }
+
+    pub(crate) fn is(self, bug: Bug) -> bool {
+        cfg!(feature = "planted-bugs") && self.0 == Some(bug)
+    }
+}
