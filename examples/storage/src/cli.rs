@@ -2,28 +2,30 @@
 
 mod args;
 mod batch;
-mod cluster;
 mod command;
 mod pause;
 mod prompt;
+mod replicas;
 mod screen;
 mod serve;
 mod session;
 
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use gorums::{Configuration, ConfigurationError, ServerError};
+use gorums::{Configuration, ConfigurationError, NodeState, ServerError};
+use storage::client::Client;
 use tokio::runtime::Runtime;
 
-use crate::cli::args::{Cli, Client, Mode};
+use crate::cli::args::{Calls, Cli, Mode, Target};
 use crate::cli::batch::Line;
-use crate::cli::cluster::{Cluster, ReplicaError};
 use crate::cli::command::Command;
 use crate::cli::prompt::{Input, Prompt};
-use crate::cli::screen::Screen;
+use crate::cli::replicas::{Local, Plan, Processes, ReplicaError, Replicas};
+use crate::cli::screen::{Notices, Screen};
 use crate::cli::serve::ServeError;
 use crate::cli::session::{Failure, Session};
 use storage::proto::storage_client::StorageClient;
@@ -33,6 +35,9 @@ use storage::store::Times;
 const FAILED: u8 = 1;
 /// The exit status where the options are wrong.
 const WRONG_OPTIONS: u8 = 2;
+
+/// How often a person is told how far the connections are.
+const PROGRESS: Duration = Duration::from_millis(250);
 
 /// How long the connections may take to end.
 const LEAVING: Duration = Duration::from_secs(1);
@@ -62,17 +67,44 @@ pub(crate) fn main() -> ExitCode {
                 code.into()
             }
         },
-        None => client(&runtime, cli.client, screen),
+        Some(Mode::Cluster(options)) => {
+            let plan = Plan {
+                count: options.replicas,
+                listen: options.listen,
+                data: options.data,
+            };
+            client(&runtime, Start::Processes(plan), options.calls, screen)
+        }
+        None => {
+            let options = cli.client;
+            let start = match options.target.is_given() {
+                true => Start::Nothing(options.target),
+                false => Start::Local(options.replicas, options.data),
+            };
+            client(&runtime, start, options.calls, screen)
+        }
     };
     // A host name that is still being looked up is not worth waiting for.
     runtime.shutdown_background();
     code
 }
 
+/// What is to be started before there is something to talk to.
+enum Start {
+    /// The replicas run elsewhere.
+    Nothing(Target),
+    /// So many replicas in this process, and where they store.
+    Local(u32, Option<PathBuf>),
+    /// Replicas as processes of their own.
+    Processes(Plan),
+}
+
 /// Carries out the commands that there are, or those that are typed.
-fn client(runtime: &Runtime, options: Client, mut screen: Screen) -> ExitCode {
+fn client(runtime: &Runtime, start: Start, calls: Calls, mut screen: Screen) -> ExitCode {
     let _inside = runtime.enter();
-    let (configuration, cluster) = match connect(&options) {
+    let notices = Notices::standard();
+    let connected = runtime.block_on(connect(start, &notices, &mut screen));
+    let (configuration, replicas) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             let code = match error {
@@ -83,15 +115,15 @@ fn client(runtime: &Runtime, options: Client, mut screen: Screen) -> ExitCode {
             return code.into();
         }
     };
-    let storage = StorageClient::new(configuration).with_timeout(options.timeout);
-    let client = storage::client::Client::new(storage, Times::default());
-    let mut session = Session::new(client, cluster, screen);
-    let done = if !options.commands.is_empty() {
-        carry_out(runtime, &mut session, batch::options(options.commands))
+    let storage = StorageClient::new(configuration).with_timeout(calls.timeout);
+    let client = Client::new(storage, Times::default());
+    let mut session = Session::new(client, replicas, screen);
+    let done = if !calls.commands.is_empty() {
+        carry_out(runtime, &mut session, batch::options(calls.commands))
     } else if !io::stdin().is_terminal() {
         carry_out(runtime, &mut session, batch::lines(io::stdin().lock()))
     } else {
-        converse(runtime, &mut session)
+        converse(runtime, &mut session, &notices)
     };
     let code = match done {
         Ok(code) => code,
@@ -107,22 +139,74 @@ fn client(runtime: &Runtime, options: Client, mut screen: Screen) -> ExitCode {
     code
 }
 
-/// Connects to the replicas, and starts those that are to be in this process.
-fn connect(options: &Client) -> Result<(Configuration, Option<Cluster>), StartError> {
-    let mut builder = Configuration::builder();
-    if let Some(file) = &options.config {
-        return Ok((builder.file(file)?.connect()?, None));
-    }
-    if options.connect.is_empty() {
-        let cluster =
-            Cluster::start(options.replicas, options.data.clone()).map_err(StartError::Replicas)?;
-        for (id, address) in cluster.addresses() {
-            builder = builder.node(id, address.to_string());
+/// Starts the replicas that are to be started, and connects to them or to those elsewhere.
+async fn connect(
+    start: Start,
+    notices: &Notices,
+    screen: &mut Screen,
+) -> Result<(Configuration, Option<Replicas>), StartError> {
+    let replicas = match start {
+        Start::Nothing(target) => {
+            let builder = Configuration::builder();
+            let builder = match &target.config {
+                Some(file) => builder.file(file)?,
+                None => builder.addresses(target.connect),
+            };
+            let configuration = builder.connect()?;
+            wait_for_majority(&configuration, target.wait, screen).await;
+            return Ok((configuration, None));
         }
-        return Ok((builder.connect()?, Some(cluster)));
+        Start::Local(count, data) => Replicas::Local(Local::start(count, data)?),
+        Start::Processes(plan) => {
+            Replicas::Processes(Processes::start(plan, notices.clone()).await?)
+        }
+    };
+    let addresses = replicas.addresses().into_iter();
+    let builder = addresses.fold(Configuration::builder(), |builder, (id, address)| {
+        builder.node(id, address.to_string())
+    });
+    Ok((builder.connect()?, Some(replicas)))
+}
+
+/// Waits until a majority of the replicas is connected, or that long: those that were started a moment ago
+/// may not listen yet. Whom a call then does not reach, it names.
+async fn wait_for_majority(configuration: &Configuration, limit: Duration, screen: &mut Screen) {
+    let needed = configuration.len() / 2 + 1;
+    let connected = || {
+        let nodes = configuration.iter();
+        let connected = nodes.filter(|node| node.state() == NodeState::Connected);
+        format!(
+            "{} of {} replicas connected",
+            connected.count(),
+            configuration.len()
+        )
+    };
+    let enough = configuration.connected(needed);
+    let mut enough = std::pin::pin!(tokio::time::timeout(limit, enough));
+    let mut ticks = tokio::time::interval(PROGRESS);
+    // The first one comes at once.
+    ticks.tick().await;
+    let mut begun = false;
+    let enough = loop {
+        tokio::select! {
+            biased;
+            enough = &mut enough => break enough,
+            _ = ticks.tick() => {
+                begun = true;
+                screen.progress(format_args!("{}, {needed} needed", connected()));
+            }
+        }
+    };
+    if begun {
+        screen.end_progress();
     }
-    builder = builder.addresses(options.connect.iter().cloned());
-    Ok((builder.connect()?, None))
+    if enough.is_err() && !limit.is_zero() {
+        let limit = humantime::format_duration(limit);
+        screen.message(format_args!(
+            "{} after {limit}, {needed} needed",
+            connected()
+        ));
+    }
 }
 
 /// Why there are no replicas to talk to.
@@ -130,7 +214,7 @@ fn connect(options: &Client) -> Result<(Configuration, Option<Cluster>), StartEr
 enum StartError {
     /// The options do not say which.
     Configuration(ConfigurationError),
-    /// Those of this process cannot be started.
+    /// Those that are to be started cannot be.
     Replicas(ReplicaError),
 }
 
@@ -144,6 +228,12 @@ impl std::fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+impl From<ReplicaError> for StartError {
+    fn from(error: ReplicaError) -> Self {
+        Self::Replicas(error)
+    }
+}
 
 impl From<ConfigurationError> for StartError {
     fn from(error: ConfigurationError) -> Self {
@@ -186,7 +276,7 @@ fn carry_out(
 }
 
 /// Carries out what a person types.
-fn converse(runtime: &Runtime, session: &mut Session) -> io::Result<ExitCode> {
+fn converse(runtime: &Runtime, session: &mut Session, notices: &Notices) -> io::Result<ExitCode> {
     // From here on Ctrl-C kills no more, however soon after a line it comes.
     runtime.block_on(async {
         tokio::select! {
@@ -197,6 +287,9 @@ fn converse(runtime: &Runtime, session: &mut Session) -> io::Result<ExitCode> {
     })?;
     let ids = session.configuration().ids().map(|id| id.get());
     let mut prompt = Prompt::new(ids).map_err(io::Error::other)?;
+    if session.has_processes() {
+        notices.redirect(prompt.printer().map_err(io::Error::other)?);
+    }
     let count = session.configuration().len();
     session.screen().message(format_args!(
         "{count} {}; \"help\" lists the commands, Ctrl-D leaves",

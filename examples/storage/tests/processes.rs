@@ -32,7 +32,10 @@ fn a_client_finds_what_another_one_wrote_and_replicas_may_die() {
     let done = run(&["--connect", &connect, "-c", "qc read k"], "");
     assert!(done.stdout.starts_with("k = \"v\"  ("), "{done:?}");
     drop(replicas.remove(0));
-    let done = run(&["--connect", &connect, "-c", "qc read k"], "");
+    let done = run(
+        &["--connect", &connect, "--wait", "0s", "-c", "qc read k"],
+        "",
+    );
     assert!(
         done.stderr.contains(" of 3 nodes answered, 2 needed\n"),
         "{done:?}"
@@ -171,10 +174,7 @@ fn replicas_elsewhere_cannot_be_stopped_from_here() {
     let (_replica, address) = serve(1, &format!("{}:0", host()));
     for command in ["stop 1", "start 1", "pause 1", "resume 1", "delay 1 5"] {
         let done = run(&["--connect", &address, "-c", command], "");
-        assert!(
-            done.stderr.contains("works on local replicas only"),
-            "{done:?}"
-        );
+        assert!(done.stderr.contains("this program has started"), "{done:?}");
         assert_eq!((done.stdout.as_str(), done.code), ("", 1));
     }
 }
@@ -188,13 +188,15 @@ fn replicas_that_nobody_runs_are_named() {
     };
     let connect = format!("{},{}", free(), free());
     let done = run(
-        &["--connect", &connect],
+        &["--connect", &connect, "--wait", "1ms"],
         "qc read k\nmcast k v\nrpc 1 read k\n",
     );
     assert!(
         done.stderr.contains("0 of 2 nodes answered, 2 needed\n"),
         "{done:?}"
     );
+    let waited = "0 of 2 replicas connected after 1ms, 2 needed\n";
+    assert!(done.stderr.starts_with(waited), "{done:?}");
     assert!(done.stderr.contains("sent to 0 of 2; node "), "{done:?}");
     assert!(
         done.stderr.contains("error in line 3: node 1 ("),
@@ -270,5 +272,108 @@ fn a_replica_ends_when_it_is_told_to_though_clients_are_connected() {
         // Its successor takes the port, and the client finds it.
         let (_replica, again) = serve(1, &address);
         assert_eq!(again, address);
+    }
+}
+
+#[test]
+fn a_client_waits_for_replicas_that_are_being_started() {
+    let addresses: Vec<_> = (1..=3)
+        .map(|_| {
+            let listener = std::net::TcpListener::bind((host(), 0)).expect("a port");
+            listener.local_addr().expect("an address").to_string()
+        })
+        .collect();
+    let connect = addresses.join(",");
+    let mut client =
+        Program::start(&["--connect", &connect, "--wait", "60s", "-c", "qc write k v"]);
+    // It calls nobody before there is a majority, and a majority is enough.
+    let _replicas: Vec<_> = (1..)
+        .zip(&addresses[..2])
+        .map(|(id, address)| serve(id, address))
+        .collect();
+    client.expect_line("written to a majority (2 of 3 nodes)");
+    assert_eq!(client.end(), 0);
+}
+
+/// The block of shell in which the README starts three replicas, with these for its ports and its program.
+#[cfg(unix)]
+fn readme(host: &str, ports: [u16; 3]) -> String {
+    let readme = include_str!("../../../README.md");
+    let mut blocks = readme.split("```sh\n").skip(1);
+    let block = blocks.find_map(|block| {
+        let (block, _) = block.split_once("```")?;
+        block.contains("storage serve --id").then_some(block)
+    });
+    let mut block = block.expect("the README has one").to_owned();
+    for (known, here) in [
+        ("cargo build --release -p storage", ":"),
+        ("target/release/storage", env!("CARGO_BIN_EXE_storage")),
+        ("127.0.0.1", host),
+    ] {
+        assert!(block.contains(known), "{known}");
+        block = block.replace(known, here);
+    }
+    for (known, here) in ["8081", "8082", "8083"].iter().zip(ports) {
+        assert!(block.contains(known), "{known}");
+        block = block.replace(known, &here.to_string());
+    }
+    block
+}
+
+#[cfg(unix)]
+#[test]
+fn the_block_of_the_readme_works_as_a_whole_in_a_shell_without_a_terminal() {
+    let data = tempfile::tempdir().expect("a directory");
+    let host = host();
+    let ports = [(); 3].map(|()| {
+        let listener = std::net::TcpListener::bind((&*host, 0)).expect("a port");
+        listener.local_addr().expect("an address").port()
+    });
+    let done = Shell::run(data.path(), &readme(&host, ports));
+    assert!(
+        done.contains("written to a majority (2 of 3 nodes)\n"),
+        "{done}"
+    );
+    assert!(done.contains("greeting = \"hello\"  ("), "{done}");
+    assert!(!done.contains("error"), "{done}");
+}
+
+/// A shell and what it leaves running, which is killed when this is dropped.
+#[cfg(unix)]
+struct Shell(std::process::Child);
+
+#[cfg(unix)]
+impl Shell {
+    /// What it prints until it ends.
+    fn run(directory: &std::path::Path, script: &str) -> String {
+        use std::os::unix::process::CommandExt;
+        use std::process::{Command, Stdio};
+
+        let path = directory.join("printed");
+        let printed = std::fs::File::create(&path).expect("a file for the test");
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-e", "-c", script])
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(printed.try_clone().expect("there is room"))
+            .stderr(printed)
+            .process_group(0);
+        let mut shell = Self(shell.spawn().expect("there is a shell"));
+        let status = shell.0.wait().expect("it ends");
+        let printed = std::fs::read_to_string(path).expect("text");
+        assert!(status.success(), "{printed}");
+        printed
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let kill = format!("kill -KILL -{}", self.0.id());
+        let status = std::process::Command::new("sh")
+            .args(["-c", &kill])
+            .status();
+        assert!(status.expect("there is a shell").success());
     }
 }

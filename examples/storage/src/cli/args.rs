@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,13 +44,15 @@ Examples:
   storage -c 'qc write greeting \"hello world\"' -c 'stop 1' -c 'qc read greeting'
       The same without a prompt, from a pipe or from options.
 
+  storage cluster --data data
+      Three replicas, each in a process of its own and with its values on disk, and a prompt.
+
   ALL=127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
   storage serve --id 1 --listen 127.0.0.1:8081 --peers $ALL --data data &
   storage serve --id 2 --listen 127.0.0.1:8082 --peers $ALL --data data &
   storage serve --id 3 --listen 127.0.0.1:8083 --peers $ALL --data data &
   storage --connect $ALL
-      Replicas as processes of their own, which have what was written when they are started again, and
-      a prompt to talk to them.
+      The same by hand, as on several machines.
 
   storage --config nodes.toml
       The same, with a file that has three lines for each replica:
@@ -66,6 +69,34 @@ found, or that a replica has a newer value, is a result and no failure.";
 pub(crate) enum Mode {
     /// Run one replica, until Ctrl-C or SIGTERM.
     Serve(Serve),
+    /// Start replicas as processes of their own, and a client of them.
+    ///
+    /// The commands are those of local replicas: "stop" kills the process of a replica, "pause" sends it
+    /// SIGSTOP. The processes end with this one.
+    Cluster(Cluster),
+}
+
+/// Which replicas to start as processes.
+#[derive(Debug, Args)]
+pub(crate) struct Cluster {
+    /// The commands, and how they are carried out.
+    #[command(flatten)]
+    pub(crate) calls: Calls,
+    /// The number of replicas to start.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    pub(crate) replicas: u32,
+    /// Keep what is written in files of this directory, as for serve.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The address of the first replica; the others get the ports after it. Without a port, or with
+    /// port 0, the system chooses one for each.
+    #[arg(long, value_name = "IP[:PORT]", default_value = "127.0.0.1", value_parser = listen)]
+    pub(crate) listen: SocketAddr,
 }
 
 /// How to run a replica.
@@ -84,39 +115,82 @@ pub(crate) struct Serve {
     /// it is answered, and a replica that is started again has it. Without it, all is kept in memory only.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Share the port with whoever has started this, take orders from standard input, and end with it.
+    #[arg(long, hide = true)]
+    pub(crate) controlled: bool,
 }
 
-/// Which replicas there are, and what to do with them.
+/// How to run a client, and which replicas.
 #[derive(Debug, Args)]
 pub(crate) struct Client {
-    /// Carry out a command and leave; may be repeated.
-    #[arg(short, long = "command", value_name = "COMMAND")]
-    pub(crate) commands: Vec<String>,
-    /// Connect to replicas elsewhere: HOST:PORT,… (ids count from 1) or 1=HOST:PORT,2=HOST:PORT,…
-    #[arg(
-        long,
-        value_name = "ADDRESSES",
-        value_delimiter = ',',
-        conflicts_with_all = ["config", "replicas"]
-    )]
-    pub(crate) connect: Vec<NodeAddress>,
-    /// Connect to the replicas that a TOML file lists.
-    #[arg(long, value_name = "FILE", conflicts_with = "replicas")]
-    pub(crate) config: Option<PathBuf>,
+    /// The commands, and how they are carried out.
+    #[command(flatten)]
+    pub(crate) calls: Calls,
+    /// Replicas elsewhere.
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// The number of replicas to start in this process.
     #[arg(
         long,
         value_name = "COUNT",
         default_value_t = 4,
+        conflicts_with_all = ["connect", "config"],
         value_parser = clap::value_parser!(u32).range(1..=100)
     )]
     pub(crate) replicas: u32,
     /// Let these replicas keep what is written in files of this directory.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["connect", "config"])]
     pub(crate) data: Option<PathBuf>,
+}
+
+/// What a client is to do.
+#[derive(Debug, Args)]
+pub(crate) struct Calls {
+    /// Carry out a command and leave; may be repeated.
+    #[arg(short, long = "command", value_name = "COMMAND")]
+    pub(crate) commands: Vec<String>,
     /// How long a call may take, as in 500ms or 2s.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = timeout)]
     pub(crate) timeout: Duration,
+}
+
+/// Replicas that run already.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// Connect to replicas elsewhere: HOST:PORT,… (ids count from 1) or 1=HOST:PORT,2=HOST:PORT,…
+    #[arg(
+        long,
+        value_name = "ADDRESSES",
+        value_delimiter = ',',
+        conflicts_with = "config"
+    )]
+    pub(crate) connect: Vec<NodeAddress>,
+    /// Connect to the replicas that a TOML file lists.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How long to wait at first until a majority of them is connected; 0s goes on at once.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "5s",
+        value_parser = humantime::parse_duration
+    )]
+    pub(crate) wait: Duration,
+}
+
+impl Target {
+    /// Whether there are any.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.connect.is_empty() || self.config.is_some()
+    }
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let without_port = || text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 0));
+    let parsed = text.parse().or_else(|_| without_port());
+    parsed.map_err(|_| {
+        "expected an IP address, with or without a port, as in 127.0.0.1:8081".to_owned()
+    })
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
@@ -148,16 +222,16 @@ mod tests {
     fn four_local_replicas_and_two_seconds_are_the_default() {
         let client = client(&[]).expect("no options are fine");
         assert_eq!(
-            (client.replicas, client.timeout),
+            (client.replicas, client.calls.timeout),
             (4, Duration::from_secs(2))
         );
-        assert!(client.connect.is_empty() && client.config.is_none());
+        assert!(!client.target.is_given());
     }
 
     #[test]
     fn replicas_elsewhere_come_with_or_without_ids() {
         let target = |text: &str| text.parse::<NodeAddress>().expect("legal");
-        let connect = |text| client(&["--connect", text]).map(|client| client.connect);
+        let connect = |text| client(&["--connect", text]).map(|client| client.target.connect);
         assert_eq!(connect("a:1,b:2"), Ok(vec![target("a:1"), target("b:2")]));
         assert_eq!(
             connect("7=a:1, 3=[::1]:2"),
@@ -169,7 +243,7 @@ mod tests {
 
     #[test]
     fn timeouts_have_a_unit_and_are_not_nothing() {
-        let timeout = |text| client(&["--timeout", text]).map(|client| client.timeout);
+        let timeout = |text| client(&["--timeout", text]).map(|client| client.calls.timeout);
         assert_eq!(timeout("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(timeout("1m 5s"), Ok(Duration::from_secs(65)));
         for text in ["0s", "fast", "-1s", "7"] {

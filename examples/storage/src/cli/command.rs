@@ -16,7 +16,7 @@ pub(crate) enum Command {
     Unicast { node: u32, write: Write },
     /// A call to all nodes, or to some of them.
     Many { on: Option<Selection>, call: Many },
-    /// Something done to a replica of this process.
+    /// Something done to a replica that this program has started.
     Replica { id: u32, action: Action },
     /// Explain all commands, or one.
     Help(Option<&'static Spec>),
@@ -59,7 +59,7 @@ pub(crate) struct Write {
     pub(crate) value: String,
 }
 
-/// What can be done to a replica of this process.
+/// What can be done to a replica that this program has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Close its listener and its connections, and forget what is in memory only.
@@ -354,8 +354,8 @@ pub(crate) static COMMANDS: &[Spec] = {
             forms: &[&[]],
             summary: "show state, latency and last error",
             details: "State, latency and last error are what this client knows of its connection to\n\
-                      the node. For replicas of this process, one more column says what was done to\n\
-                      them.",
+                      the node. For replicas that were started from here, one more column says what\n\
+                      was done to them.",
         },
         Spec {
             name: "rpc",
@@ -421,9 +421,9 @@ pub(crate) static COMMANDS: &[Spec] = {
         Spec {
             name: "stop",
             forms: &[&[Node]],
-            summary: "stop a local replica and drop its state",
-            details: "Closes its listener and its connections at once, as if its process had been\n\
-                      killed.",
+            summary: "stop a replica at once, as by kill -9",
+            details: "Closes its listener and its connections, and drops what it has in memory. The\n\
+                      process of a replica that has one of its own is killed. What is on disk stays.",
         },
         Spec {
             name: "start",
@@ -434,9 +434,10 @@ pub(crate) static COMMANDS: &[Spec] = {
         Spec {
             name: "pause",
             forms: &[&[Node]],
-            summary: "freeze a local replica, as by SIGSTOP",
+            summary: "freeze a replica, as by SIGSTOP",
             details: "It accepts, reads and writes nothing. Its connections stay open, and what is\n\
-                      sent to it waits in the buffers of the system.",
+                      sent to it waits in the buffers of the system. The process of a replica that\n\
+                      has one of its own does nothing at all.",
         },
         Spec {
             name: "resume",
@@ -447,7 +448,7 @@ pub(crate) static COMMANDS: &[Spec] = {
         Spec {
             name: "delay",
             forms: &[&[Node, Millis]],
-            summary: "make a local replica answer late",
+            summary: "make a replica answer late",
             details: "The replica reads and writes its values in order and at once, lets the next\n\
                       request start, and then waits that long before it answers. 0 ends it.",
         },

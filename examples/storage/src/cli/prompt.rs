@@ -11,7 +11,7 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::{Hint, Hinter};
 use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
-use rustyline::{CompletionType, Context, Editor, Helper};
+use rustyline::{CompletionType, Context, Editor, ExternalPrinter, Helper};
 
 use crate::cli::command::{Arg, COMMANDS, Spec, find};
 use crate::cli::screen::{BOLD, REMARK};
@@ -54,6 +54,13 @@ impl Prompt {
             editor,
             leaving: false,
         })
+    }
+
+    /// Shows a text above the prompt, also while somebody types.
+    pub(crate) fn printer(&mut self) -> rustyline::Result<impl FnMut(String) + Send + use<>> {
+        let mut printer = self.editor.create_external_printer()?;
+        // There is nobody left to tell that a message cannot be told.
+        Ok(move |text| drop(printer.print(text + "\n")))
     }
 
     /// Remembers a key for completion.

@@ -1,7 +1,8 @@
 //! Where results and messages go.
 
 use std::fmt::{self, Display};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anstyle::{AnsiColor, Style};
 
@@ -21,6 +22,8 @@ pub(crate) const BAD: Style = AnsiColor::Red.on_default();
 pub(crate) struct Screen {
     results: Box<dyn Write>,
     messages: Box<dyn Write>,
+    /// Messages go to a terminal.
+    watched: bool,
 }
 
 impl Screen {
@@ -29,6 +32,7 @@ impl Screen {
         Self {
             results: Box::new(anstream::stdout()),
             messages: Box::new(anstream::stderr()),
+            watched: io::stderr().is_terminal(),
         }
     }
 
@@ -44,6 +48,22 @@ impl Screen {
         let _ = writeln!(self.messages, "{text}");
     }
 
+    /// Shows on one line how far something has come, to a person: where messages go to a file, it says nothing.
+    pub(crate) fn progress(&mut self, text: impl Display) {
+        if self.watched {
+            // As for messages.
+            let _ = write!(self.messages, "\r{text}\u{1b}[K");
+            let _ = self.messages.flush();
+        }
+    }
+
+    /// Clears that line.
+    pub(crate) fn end_progress(&mut self) {
+        if self.watched {
+            let _ = write!(self.messages, "\r\u{1b}[K");
+        }
+    }
+
     /// Shows what went wrong, and where, if that is not plain.
     pub(crate) fn error(&mut self, place: Option<&str>, text: impl Display) {
         let text = printable(&text.to_string());
@@ -51,6 +71,49 @@ impl Screen {
             None => self.message(format_args!("{BAD}error{BAD:#}: {text}")),
             Some(place) => self.message(format_args!("{BAD}error{BAD:#} in {place}: {text}")),
         }
+    }
+}
+
+/// Shows messages that come by themselves, at any time and from any task. Clones show them in one place.
+#[derive(Clone)]
+pub(crate) struct Notices(Arc<Mutex<Show>>);
+
+type Show = Box<dyn FnMut(String) + Send>;
+
+impl Notices {
+    /// On standard error.
+    pub(crate) fn standard() -> Self {
+        // There is nobody left to tell that a message cannot be told.
+        let show = |text| drop(writeln!(anstream::stderr(), "{text}"));
+        Self(Arc::new(Mutex::new(Box::new(show))))
+    }
+
+    /// Shows them so from now on.
+    pub(crate) fn redirect(&self, show: impl FnMut(String) + Send + 'static) {
+        *self.lock() = Box::new(show);
+    }
+
+    /// Shows how far something has come, to a person.
+    pub(crate) fn progress(&self, text: &str) {
+        if io::stderr().is_terminal() {
+            self.show(text);
+        }
+    }
+
+    /// Shows a message.
+    pub(crate) fn show(&self, text: &str) {
+        (self.lock())(printable(text));
+    }
+
+    /// Where showing one has panicked, the next may be shown.
+    fn lock(&self) -> MutexGuard<'_, Show> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Notices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notices").finish_non_exhaustive()
     }
 }
 

@@ -1,12 +1,16 @@
 //! A replica as a process of its own.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gorums::runtime::TcpAcceptor;
 use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
 
+use tokio::sync::oneshot;
+
 use crate::cli::args::Serve;
+use crate::cli::replicas;
 use crate::cli::screen::Screen;
 use storage::disk::OpenError;
 use storage::proto::storage_server::StorageServer;
@@ -23,6 +27,7 @@ pub(crate) async fn serve(options: Serve, screen: &mut Screen) -> Result<(), Ser
         listen,
         peers,
         data,
+        controlled,
     } = options;
     // From here on a signal does not kill: whoever reads that the replica listens may send one.
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
@@ -32,9 +37,14 @@ pub(crate) async fn serve(options: Serve, screen: &mut Screen) -> Result<(), Ser
         server = server.peers(id, &peers.map_err(ServeError::Peers)?);
     }
     let store = Arc::new(Store::open(data.as_deref(), id).map_err(ServeError::Open)?);
-    let replica = Replica::new(Arc::clone(&store), Delay::default());
+    let delay = Delay::default();
+    let replica = Replica::new(Arc::clone(&store), delay.clone());
     let server = server.add_service(StorageServer::new(replica));
-    let server = server.bind(&listen).await?;
+    let server = match controlled {
+        true => server.with_incoming(shared(id, &listen)?)?,
+        false => server.bind(&listen).await?,
+    };
+    let mut orders = controlled.then(|| Orders::listen(delay));
     let address = server.local_addr();
     screen
         .result(format_args!("replica {id} listening on {address}"))
@@ -44,6 +54,7 @@ pub(crate) async fn serve(options: Serve, screen: &mut Screen) -> Result<(), Ser
         tokio::select! {
             biased;
             () = signals.next() => {}
+            () = Orders::end(&mut orders) => {}
             status = store.failed() => {
                 failure = Some(status);
                 return;
@@ -59,8 +70,51 @@ pub(crate) async fn serve(options: Serve, screen: &mut Screen) -> Result<(), Ser
         return Err(ServeError::Disk(status));
     }
     store.close().await;
-    screen.message(format_args!("replica {id} has ended"));
+    if !controlled {
+        screen.message(format_args!("replica {id} has ended"));
+    }
     Ok(())
+}
+
+/// A listener on a port that whoever has started this replica holds for it.
+fn shared(id: u32, listen: &str) -> Result<TcpAcceptor, ServeError> {
+    let failed = |error| ServeError::Listen(id, listen.to_owned(), error);
+    let address = listen.parse().map_err(io::Error::other).map_err(failed)?;
+    let listener = replicas::bind(address).and_then(|socket| socket.listen(replicas::BACKLOG));
+    Ok(TcpAcceptor::from(listener.map_err(failed)?))
+}
+
+/// What whoever has started this replica has to say, line by line on standard input. The replica is told to end
+/// by the end of that.
+struct Orders(oneshot::Receiver<()>);
+
+impl Orders {
+    /// Takes them from now on. Each is answered by a line on standard output.
+    fn listen(delay: Delay) -> Self {
+        let (at_end, end) = oneshot::channel::<()>();
+        // Reading standard input keeps a thread.
+        std::thread::spawn(move || {
+            let _at_end = at_end;
+            for line in io::stdin().lines() {
+                let Ok(line) = line else { return };
+                if let Some(millis) = line.strip_prefix("delay ").and_then(|ms| ms.parse().ok()) {
+                    delay.set(Duration::from_millis(millis));
+                }
+                if writeln!(io::stdout(), "{line}").is_err() {
+                    return;
+                }
+            }
+        });
+        Self(end)
+    }
+
+    /// Completes at the end of them. Without any there is none.
+    async fn end(orders: &mut Option<Self>) {
+        match orders {
+            Some(Self(end)) => drop(end.await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Why a replica does not serve.
@@ -68,6 +122,8 @@ pub(crate) async fn serve(options: Serve, screen: &mut Screen) -> Result<(), Ser
 pub(crate) enum ServeError {
     /// The server cannot listen, or can no longer accept.
     Server(ServerError),
+    /// A replica with this id cannot listen on this address, which was held for it.
+    Listen(u32, String, io::Error),
     /// The peers contradict each other.
     Peers(ConfigurationError),
     /// What it has stored cannot be had.
@@ -84,6 +140,9 @@ impl std::fmt::Display for ServeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Server(error) => error.fmt(f),
+            Self::Listen(id, address, error) => {
+                write!(f, "replica {id} cannot listen on {address}: {error}")
+            }
             Self::Peers(error) => write!(f, "--peers: {error}"),
             Self::Open(error) => error.fmt(f),
             Self::Disk(status) => f.write_str(status.message()),

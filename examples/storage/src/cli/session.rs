@@ -12,8 +12,8 @@ use gorums::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::cli::cluster::{Cluster, Condition, ReplicaError};
 use crate::cli::command::{Action, Arg, COMMANDS, Command, Many, Rpc, Selection, Spec, Write};
+use crate::cli::replicas::{Condition, ReplicaError, Replicas};
 use crate::cli::screen::{BAD, BOLD, GOOD, HELD, Key, REMARK, Screen, Table};
 use storage::client::{Client, newest, version};
 use storage::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
@@ -25,10 +25,10 @@ const CONNECTING: Duration = Duration::from_millis(300);
 /// How long `stop` waits for this client to see that its connection is gone.
 const NOTICING: Duration = Duration::from_secs(1);
 
-/// A client of the replicas, and the replicas themselves where they are in this process.
+/// A client of the replicas, and the replicas themselves where this program has started them.
 pub(crate) struct Session {
     client: Client,
-    cluster: Option<Cluster>,
+    replicas: Option<Replicas>,
     screen: Screen,
 }
 
@@ -42,11 +42,11 @@ pub(crate) enum Failure {
 }
 
 impl Session {
-    /// A session with these replicas; those of this process come too.
-    pub(crate) fn new(client: Client, cluster: Option<Cluster>, screen: Screen) -> Self {
+    /// A session of this client, and with the replicas that this program has started.
+    pub(crate) fn new(client: Client, replicas: Option<Replicas>, screen: Screen) -> Self {
         Self {
             client,
-            cluster,
+            replicas,
             screen,
         }
     }
@@ -56,16 +56,25 @@ impl Session {
         &mut self.screen
     }
 
+    /// Whether it has started processes.
+    pub(crate) fn has_processes(&self) -> bool {
+        matches!(self.replicas, Some(Replicas::Processes(_)))
+    }
+
     /// The nodes that it calls.
     pub(crate) fn configuration(&self) -> &Configuration {
         self.client.storage().configuration()
     }
 
-    /// Waits until what was sent to replicas elsewhere has reached them, or that long.
+    /// Waits until what was sent to replicas of other processes has reached them, or that long, and ends those
+    /// that this program has started.
     pub(crate) async fn leave(self, limit: Duration) {
-        // Replicas of this process end with it.
-        if self.cluster.is_none() {
+        let replicas = self.replicas.as_ref();
+        if replicas.is_none_or(Replicas::outlive_messages) {
             let _ = timeout(limit, self.configuration().flush()).await;
+        }
+        if let Some(replicas) = self.replicas {
+            replicas.end().await;
         }
     }
 
@@ -91,7 +100,7 @@ impl Session {
             let _ = timeout(CONNECTING, configuration.connected(configuration.len())).await;
         }
         let mut headings = vec!["node", "address", "state", "latency", "last error"];
-        if self.cluster.is_some() {
+        if self.replicas.is_some() {
             headings.insert(4, "replica");
         }
         let mut table = Table::new(&headings);
@@ -112,8 +121,8 @@ impl Session {
                 (plain, latency.unwrap_or_else(|| "-".to_owned())),
                 (plain, error.unwrap_or_default()),
             ];
-            if let Some(cluster) = &self.cluster
-                && let Some(condition) = cluster.condition(node.id().get())
+            if let Some(replicas) = &mut self.replicas
+                && let Some(condition) = replicas.condition(node.id().get()).await
             {
                 row.insert(4, (style_of(condition), condition.to_string()));
             }
@@ -280,12 +289,16 @@ impl Session {
     }
 
     async fn replica(&mut self, id: u32, action: Action) -> Result<(), Failure> {
-        let cluster = self.cluster.as_mut().ok_or(NotHere)?;
-        cluster.act(id, action).await?;
+        let replicas = self.replicas.as_mut().ok_or(NotHere)?;
+        replicas.act(id, action).await?;
+        let durable = replicas.are_durable();
         let text = match action {
             Action::Stop => {
                 self.notice(id).await?;
                 format!("replica {id} is stopped")
+            }
+            Action::Start if durable => {
+                format!("replica {id} is running, with what it had on disk")
             }
             Action::Start => format!("replica {id} is running, and empty"),
             Action::Pause => format!("replica {id} is paused"),
@@ -325,9 +338,10 @@ fn style_of(condition: Condition) -> anstyle::Style {
         Condition::Running {
             paused: false,
             delay: Duration::ZERO,
+            ..
         } => anstyle::Style::new(),
         Condition::Running { .. } => HELD,
-        Condition::Stopped | Condition::Failed => BAD,
+        Condition::Stopped | Condition::Failed | Condition::Ended(_) => BAD,
     }
 }
 
@@ -450,8 +464,8 @@ struct NotHere;
 impl fmt::Display for NotHere {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "this works on local replicas only, and these run elsewhere: \
-             without --connect and --config storage starts replicas of its own",
+            "this works only on replicas that this program has started, and these were not: \
+             without --connect and --config, and with \"cluster\", storage starts replicas of its own",
         )
     }
 }

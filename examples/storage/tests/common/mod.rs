@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 /// Longer than anything takes on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a run of the program left behind.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Program {
     }
 
     /// Ends its input, and waits for its exit status.
-    pub(crate) fn end(mut self) -> i32 {
+    pub(crate) fn end(&mut self) -> i32 {
         self.stdin = None;
         let status = self.child.wait().expect("it ends");
         status.code().expect("it ends by itself")

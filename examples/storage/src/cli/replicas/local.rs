@@ -1,30 +1,25 @@
-//! The replicas of this process, and what can be done to them.
+//! Replicas of this process.
 
-use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use gorums::runtime::TcpAcceptor;
 use gorums::{Configuration, Server, ServerError};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
+use super::{BACKLOG, Condition, ReplicaError, bind};
 use crate::cli::command::Action;
 use crate::cli::pause::Gate;
-use storage::disk::OpenError;
 use storage::proto::storage_server::StorageServer;
 use storage::service::{Delay, Replica};
 use storage::store::Store;
 
-/// How many connections may wait to be accepted by a replica.
-const BACKLOG: u32 = 128;
-
 /// Replicas with the ids from 1, each on a loopback port of its own.
 #[derive(Debug)]
-pub(crate) struct Cluster(Vec<LocalReplica>);
+pub(crate) struct Local(Vec<LocalReplica>);
 
 /// Where replicas store, if not in memory.
 type Directory = Option<PathBuf>;
@@ -41,8 +36,7 @@ struct LocalReplica {
 #[derive(Debug)]
 enum State {
     Running(Running),
-    /// Its port stays bound, if that could be done, so that nobody else gets it: neither another
-    /// process, nor a connection that this one makes to the replica's own port.
+    /// Its port stays bound, if that could be done.
     Stopped(Option<TcpSocket>),
 }
 
@@ -55,7 +49,7 @@ struct Running {
     delay: Delay,
 }
 
-impl Cluster {
+impl Local {
     /// Starts so many replicas.
     pub(crate) fn start(count: u32, data: Directory) -> Result<Self, ReplicaError> {
         let mut replicas = Vec::new();
@@ -71,11 +65,11 @@ impl Cluster {
                 state: State::Stopped(Some(socket)),
             });
         }
-        let mut cluster = Self(replicas);
+        let mut local = Self(replicas);
         for id in 1..=count {
-            cluster.start_one(id)?;
+            local.start_one(id)?;
         }
-        Ok(cluster)
+        Ok(local)
     }
 
     fn start_one(&mut self, id: u32) -> Result<(), ReplicaError> {
@@ -92,6 +86,11 @@ impl Cluster {
     /// The addresses of the replicas, with their ids.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (u32, SocketAddr)> {
         self.0.iter().map(|replica| (replica.id, replica.address))
+    }
+
+    /// Whether they have files.
+    pub(crate) fn are_durable(&self) -> bool {
+        self.0.iter().any(|replica| replica.data.is_some())
     }
 
     /// Does something to a replica.
@@ -131,6 +130,7 @@ impl Cluster {
             State::Running(running) => Condition::Running {
                 paused: !running.gate.is_open(),
                 delay: running.delay.get(),
+                process: None,
             },
         })
     }
@@ -223,94 +223,5 @@ impl Running {
             gate,
             delay,
         })
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = TcpSocket::new_v4()?;
-    // Connections that have ended do not keep the port from the replica that starts again.
-    socket.set_reuseaddr(true)?;
-    // Nor does the replica keep it from the socket that holds it while the replica is stopped.
-    #[cfg(unix)]
-    socket.set_reuseport(true)?;
-    socket.bind(address)?;
-    Ok(socket)
-}
-
-/// What was done to a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Condition {
-    /// It serves.
-    Running { paused: bool, delay: Duration },
-    /// It was stopped.
-    Stopped,
-    /// It ended by itself.
-    Failed,
-}
-
-impl fmt::Display for Condition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Running { paused, delay } => {
-                f.write_str(if paused { "paused" } else { "running" })?;
-                if !delay.is_zero() {
-                    write!(f, ", {} ms late", delay.as_millis())?;
-                }
-                Ok(())
-            }
-            Self::Stopped => f.write_str("stopped"),
-            Self::Failed => f.write_str("failed"),
-        }
-    }
-}
-
-/// Why nothing was done to a replica.
-#[derive(Debug)]
-pub(crate) enum ReplicaError {
-    /// There is no such replica.
-    Unknown { id: u32, count: usize },
-    /// It is running already.
-    Running(u32),
-    /// It is stopped.
-    Stopped(u32),
-    /// It is paused already.
-    Paused(u32),
-    /// It is not paused.
-    NotPaused(u32),
-    /// What it has stored cannot be had.
-    Open(OpenError),
-    /// It cannot listen.
-    Listen {
-        id: u32,
-        address: SocketAddr,
-        cause: io::Error,
-    },
-}
-
-impl fmt::Display for ReplicaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown { id, count } => {
-                write!(f, "there is no replica {id}; the replicas are 1 to {count}")
-            }
-            Self::Running(id) => write!(f, "replica {id} is running"),
-            Self::Stopped(id) => write!(f, "replica {id} is stopped; \"start {id}\" starts it"),
-            Self::Paused(id) => write!(f, "replica {id} is paused; \"resume {id}\" ends it"),
-            Self::NotPaused(id) => write!(f, "replica {id} is not paused"),
-            Self::Open(error) => error.fmt(f),
-            Self::Listen { id, address, cause } => {
-                write!(f, "replica {id} cannot listen on {address}: {cause}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for ReplicaError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Listen { cause, .. } => Some(cause),
-            Self::Open(error) => Some(error),
-            _ => None,
-        }
     }
 }

@@ -1,0 +1,214 @@
+//! The replicas that this program runs, and what can be done to them.
+
+mod local;
+mod process;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use storage::disk::OpenError;
+use tokio::net::TcpSocket;
+
+pub(crate) use self::local::Local;
+pub(crate) use self::process::{Plan, Processes};
+use crate::cli::command::Action;
+
+/// How many connections may wait to be accepted by a replica.
+pub(crate) const BACKLOG: u32 = 128;
+
+/// Replicas with the ids from 1.
+#[derive(Debug)]
+pub(crate) enum Replicas {
+    /// In this process.
+    Local(Local),
+    /// Each in a process of its own.
+    Processes(Processes),
+}
+
+impl Replicas {
+    /// The addresses of the replicas, with their ids.
+    pub(crate) fn addresses(&self) -> Vec<(u32, SocketAddr)> {
+        match self {
+            Self::Local(local) => local.addresses().collect(),
+            Self::Processes(processes) => processes.addresses().collect(),
+        }
+    }
+
+    /// Does something to a replica.
+    pub(crate) async fn act(&mut self, id: u32, action: Action) -> Result<(), ReplicaError> {
+        match self {
+            Self::Local(local) => local.act(id, action).await,
+            Self::Processes(processes) => processes.act(id, action).await,
+        }
+    }
+
+    /// What was done to a replica, in a few words.
+    pub(crate) async fn condition(&mut self, id: u32) -> Option<Condition> {
+        match self {
+            Self::Local(local) => local.condition(id),
+            Self::Processes(processes) => processes.condition(id).await,
+        }
+    }
+
+    /// Whether they have what they acknowledged when they are started again.
+    pub(crate) fn are_durable(&self) -> bool {
+        match self {
+            Self::Local(local) => local.are_durable(),
+            Self::Processes(processes) => processes.are_durable(),
+        }
+    }
+
+    /// Whether messages that are on their way would be lost if this process ended.
+    pub(crate) fn outlive_messages(&self) -> bool {
+        matches!(self, Self::Processes(_))
+    }
+
+    /// Ends them all, and waits for that.
+    pub(crate) async fn end(self) {
+        match self {
+            // They end with this process, as if they had been killed.
+            Self::Local(_) => {}
+            Self::Processes(processes) => processes.end().await,
+        }
+    }
+}
+
+/// A socket for a replica to listen with.
+///
+/// A second one can be bound to the same address by the same user, where the system allows it: one that does
+/// not listen holds the port while the replica is stopped, so that nobody else gets it; neither another
+/// process, nor a connection that somebody makes to the replica's own port.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Connections that have ended do not keep the port from the replica that starts again. Elsewhere than on
+    // Unix this would let others have the port as well.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    #[cfg(unix)]
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// What was done to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// It serves.
+    Running {
+        paused: bool,
+        delay: Duration,
+        /// The id of its process, if it has one of its own.
+        process: Option<u32>,
+    },
+    /// It was stopped.
+    Stopped,
+    /// It ended by itself.
+    Failed,
+    /// Its process has ended, and nobody here told it to.
+    Ended(ExitStatus),
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Running {
+                paused,
+                delay,
+                process,
+            } => {
+                f.write_str(if paused { "paused" } else { "running" })?;
+                if !delay.is_zero() {
+                    write!(f, ", {} ms late", delay.as_millis())?;
+                }
+                match process {
+                    Some(process) => write!(f, ", process {process}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Stopped => f.write_str("stopped"),
+            Self::Failed => f.write_str("failed"),
+            Self::Ended(status) => write!(f, "ended: {status}"),
+        }
+    }
+}
+
+/// Why nothing was done to a replica.
+#[derive(Debug)]
+pub(crate) enum ReplicaError {
+    /// There is no such replica.
+    Unknown { id: u32, count: usize },
+    /// It is running already.
+    Running(u32),
+    /// It is stopped.
+    Stopped(u32),
+    /// It is paused already.
+    Paused(u32),
+    /// It is not paused.
+    NotPaused(u32),
+    /// What it has stored cannot be had.
+    Open(OpenError),
+    /// It cannot listen.
+    Listen {
+        id: u32,
+        address: SocketAddr,
+        cause: io::Error,
+    },
+    /// There are fewer ports than replicas.
+    Ports { first: u16, count: u32 },
+    /// Its process did not get so far as to serve. The text is what it said.
+    Start {
+        id: u32,
+        status: ExitStatus,
+        text: String,
+    },
+    /// The system does not do what is asked of a process.
+    Process {
+        id: u32,
+        what: &'static str,
+        cause: io::Error,
+    },
+}
+
+impl fmt::Display for ReplicaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { id, count } => {
+                write!(f, "there is no replica {id}; the replicas are 1 to {count}")
+            }
+            Self::Running(id) => write!(f, "replica {id} is running"),
+            Self::Stopped(id) => write!(f, "replica {id} is stopped; \"start {id}\" starts it"),
+            Self::Paused(id) => write!(f, "replica {id} is paused; \"resume {id}\" ends it"),
+            Self::NotPaused(id) => write!(f, "replica {id} is not paused"),
+            Self::Open(error) => error.fmt(f),
+            Self::Listen { id, address, cause } => {
+                write!(f, "replica {id} cannot listen on {address}: {cause}")
+            }
+            Self::Ports { first, count } => {
+                write!(f, "there are no {count} ports from {first} on")
+            }
+            Self::Start { id, status, text } => {
+                write!(f, "replica {id} has not started ({status})")?;
+                text.lines().try_for_each(|line| write!(f, "\n  {line}"))
+            }
+            Self::Process { id, what, cause } => {
+                write!(f, "the process of replica {id} cannot be {what}: {cause}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReplicaError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { cause, .. } | Self::Process { cause, .. } => Some(cause),
+            Self::Open(error) => Some(error),
+            _ => None,
+        }
+    }
+}
