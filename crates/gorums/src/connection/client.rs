@@ -16,7 +16,7 @@ use super::writer::Writer;
 use super::{Channel, Ticket};
 use crate::configuration::NodeState;
 use crate::error::Status;
-use crate::runtime::{BoxFuture, FairIo};
+use crate::runtime::{Bell, BoxFuture, FairIo, quiet};
 use crate::server::ReplyQueue;
 use crate::wire::{
     Batch, Decoder, Features, H2Settings, check_response_head, request_head, trailers_status,
@@ -194,10 +194,12 @@ async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
     Ok(Connected {
         ways,
         connection,
+        bell: Bell::default(),
         send,
         head: Some(head),
         recv: None,
         decoder: Decoder::new(pool.settings.max_decoding_message_size),
+        paused: false,
         unreleased: 0,
         writer: Writer::default(),
         callbacks: Callbacks::new(pool.served()),
@@ -222,10 +224,13 @@ struct Connected {
     /// How often the way to the node had changed when the attempt began.
     ways: usize,
     connection: Connection<FairIo, Batch>,
+    bell: Bell,
     send: SendStream<Batch>,
     head: Option<ResponseFuture>,
     recv: Option<RecvStream>,
     decoder: Decoder,
+    /// Reading goes on when what the node asks has been worked off.
+    paused: bool,
     /// Bytes of the current chunk that the node may not send anew yet.
     unreleased: usize,
     writer: Writer,
@@ -255,13 +260,23 @@ impl Connected {
     fn poll(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Poll<End> {
         for _ in 0..BATCHES_PER_TURN {
             channel.io().register(cx.waker());
-            let closed = match Pin::new(&mut self.connection).poll(cx) {
-                Poll::Pending => None,
-                Poll::Ready(Ok(())) => Some(Status::unavailable("the peer closed the connection")),
-                Poll::Ready(Err(error)) => Some(h2_status(&error)),
+            self.bell.register(cx.waker());
+            let answered = self.bell.answer();
+            let closed = if answered {
+                match Pin::new(&mut self.connection).poll(&mut self.bell.context()) {
+                    Poll::Pending => None,
+                    Poll::Ready(Ok(())) => {
+                        Some(Status::unavailable("the peer closed the connection"))
+                    }
+                    Poll::Ready(Err(error)) => Some(h2_status(&error)),
+                }
+            } else {
+                None
             };
             // The last replies and the end of the connection may have come together.
-            if let Poll::Ready(status) = self.poll_read(cx, channel) {
+            if (answered || self.paused)
+                && let Poll::Ready(status) = self.poll_read(cx, channel)
+            {
                 return Poll::Ready(End::Lost(status));
             }
             if let Some(status) = closed {
@@ -292,7 +307,7 @@ impl Connected {
     /// Ready with the reason when the stream has ended.
     fn poll_read(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Poll<Status> {
         if let Some(head) = &mut self.head {
-            match ready!(Pin::new(head).poll(cx)) {
+            match ready!(Pin::new(head).poll(&mut quiet())) {
                 Ok(response) => {
                     if let Err(status) = check_response_head(&response) {
                         return Poll::Ready(status);
@@ -312,7 +327,7 @@ impl Connected {
         loop {
             let now = *now.get_or_insert_with(|| channel.pool().clock.now());
             // What the node asks waits in a bounded place, and replies wait for no handler.
-            let paused = loop {
+            self.paused = loop {
                 if self.callbacks.is_full(cx.waker()) && channel.pending() == 0 {
                     break true;
                 }
@@ -327,14 +342,14 @@ impl Connected {
                 }
             };
             self.callbacks.hand_over();
-            if paused {
+            if self.paused {
                 return Poll::Pending;
             }
             let unreleased = std::mem::take(&mut self.unreleased);
             if let Err(error) = recv.flow_control().release_capacity(unreleased) {
                 return Poll::Ready(h2_status(&error));
             }
-            match ready!(recv.poll_data(cx)) {
+            match ready!(recv.poll_data(&mut quiet())) {
                 Some(Ok(chunk)) => {
                     self.keep_alive.heard_message();
                     self.answered = true;
@@ -344,7 +359,7 @@ impl Connected {
                 }
                 Some(Err(error)) => return Poll::Ready(h2_status(&error)),
                 None => {
-                    let trailers = ready!(recv.poll_trailers(cx));
+                    let trailers = ready!(recv.poll_trailers(&mut quiet()));
                     let status = match trailers {
                         Ok(trailers) => trailers.as_ref().and_then(trailers_status),
                         Err(error) => Some(h2_status(&error)),
@@ -359,7 +374,7 @@ impl Connected {
     /// Asks the peer whether it has what was written, for those who flush, and listens for pongs.
     fn poll_ping(&mut self, cx: &mut Context<'_>, channel: &Channel) {
         if let Some(ping_pong) = &mut self.ping_pong
-            && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
+            && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(&mut quiet())
         {
             self.pinged = false;
             self.keep_alive.heard_pong();
@@ -391,6 +406,7 @@ impl Connected {
             self.pinged = true;
             self.pings += 1;
             // The connection writes it when it is polled again.
+            self.bell.ring();
             cx.waker().wake_by_ref();
         }
         self.pinged
@@ -411,6 +427,8 @@ impl Connected {
             self.writer.settle(&mut self.flushing);
             return Ok(markers);
         };
+        // Followed by a poll of the connection, which flushes it.
+        self.bell.ring();
         self.send
             .send_data(batch, false)
             .map_err(|error| h2_status(&error))?;
@@ -437,6 +455,7 @@ impl Connected {
             {
                 self.half_closed = true;
                 let last = self.writer.last();
+                self.bell.ring();
                 if self.send.send_data(last, true).is_err() {
                     return Poll::Ready(End::Closed);
                 }

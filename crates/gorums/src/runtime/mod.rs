@@ -6,6 +6,7 @@
 //! runs unchanged services and clients: nothing in the library reads another clock, another source
 //! of randomness or another socket.
 
+mod bell;
 mod clock;
 mod fair_io;
 mod monitor;
@@ -16,6 +17,7 @@ use std::pin::Pin;
 
 pub use clock::{Clock, SystemClock};
 
+pub(crate) use bell::{Bell, quiet};
 pub(crate) use clock::bounded;
 pub(crate) use fair_io::FairIo;
 pub use tcp::{Tcp, TcpAcceptor};

@@ -22,7 +22,7 @@ use crate::connection::Writer;
 use crate::connection::keep_alive::{Action, KeepAlive};
 use crate::error::{Code, Status};
 use crate::metadata::Metadata;
-use crate::runtime::{BoxFuture, BoxIo, Clock, FairIo};
+use crate::runtime::{Bell, BoxFuture, BoxIo, Clock, FairIo, quiet};
 use crate::wire::{
     Batch, Features, H2Settings, NODE_ID, PATH, is_grpc, response_head, trailers, trailers_only,
 };
@@ -164,6 +164,7 @@ pub(crate) async fn serve(
         settings,
         origin,
         h2,
+        bell: Bell::default(),
         stream: None,
         left: Left::default(),
         ping_pong,
@@ -194,6 +195,7 @@ struct Served {
     settings: Arc<ConnectionSettings>,
     origin: Origin,
     h2: Connection<FairIo, Batch>,
+    bell: Bell,
     stream: Option<NodeStream>,
     ping_pong: Option<PingPong>,
     keep_alive: KeepAlive,
@@ -238,15 +240,20 @@ impl Drop for Served {
 impl Served {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         for _ in 0..BATCHES_PER_TURN {
+            self.bell.register(cx.waker());
+            let answered = self.bell.answer();
             loop {
-                match self.h2.poll_accept(cx) {
+                if !answered {
+                    break;
+                }
+                match self.h2.poll_accept(&mut self.bell.context()) {
                     Poll::Pending => break,
                     Poll::Ready(ended @ (None | Some(Err(_)))) => {
                         // The last requests and the end of the connection may have come together.
                         // What came is bounded by the window, so nothing is left behind.
                         if let Some(stream) = &mut self.stream {
-                            stream.poll_read(cx, &self.settings);
-                            stream.input.keep_unread(cx);
+                            stream.poll_read(&self.settings);
+                            stream.input.keep_unread();
                         }
                         return Poll::Ready(match ended {
                             Some(Err(error)) => {
@@ -259,7 +266,7 @@ impl Served {
                     Poll::Ready(Some(Ok((request, respond)))) => {
                         // A client may open a stream right behind the reset of its last one.
                         if let Some(stream) = &mut self.stream
-                            && stream.poll_reset(cx).is_ready()
+                            && stream.poll_reset().is_ready()
                         {
                             self.leave_stream();
                         }
@@ -277,12 +284,14 @@ impl Served {
                 if let Some(client) = &stream.attached {
                     client.node().channel().io().register(cx.waker());
                 }
-                if stream.poll_read(cx, &self.settings) {
+                if (answered || stream.input.is_held_up()) && stream.poll_read(&self.settings) {
                     self.keep_alive.heard_message();
                 }
-                // Also where nothing is read at present.
-                let _ = stream.poll_reset(cx);
-                again = stream.write();
+                if answered {
+                    // Also where nothing is read at present.
+                    let _ = stream.poll_reset();
+                }
+                again = stream.write(&self.bell);
                 if stream.is_over() {
                     self.leave_stream();
                     self.no_stream = Some(self.after(self.settings.stream_timeout));
@@ -292,6 +301,7 @@ impl Served {
             if self.shutdown.is_none() && !self.goodbye && self.stream.is_none() {
                 self.goodbye = true;
                 self.h2.graceful_shutdown();
+                self.bell.ring();
                 again = true;
             }
             if !again {
@@ -331,10 +341,11 @@ impl Served {
             self.h2.abrupt_shutdown(Reason::NO_ERROR);
             self.no_stream = None;
             // The connection says goodbye when it is polled again.
+            self.bell.ring();
             cx.waker().wake_by_ref();
         }
         if let Some(ping_pong) = &mut self.ping_pong
-            && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
+            && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(&mut quiet())
         {
             self.keep_alive.heard_pong();
         }
@@ -346,6 +357,7 @@ impl Served {
                         && ping_pong.send_ping(Ping::opaque()).is_ok()
                     {
                         // The connection writes it when it is polled again.
+                        self.bell.ring();
                         cx.waker().wake_by_ref();
                     }
                     wait
@@ -504,8 +516,8 @@ struct NodeStream {
 
 impl NodeStream {
     /// Reads what there is, as far as the lane takes it. True if anything came.
-    fn poll_read(&mut self, cx: &mut Context<'_>, settings: &ConnectionSettings) -> bool {
-        let (heard, end) = self.input.poll_read(cx, settings);
+    fn poll_read(&mut self, settings: &ConnectionSettings) -> bool {
+        let (heard, end) = self.input.poll_read(settings);
         match end {
             None => {}
             // What was asked is still answered.
@@ -519,10 +531,10 @@ impl NodeStream {
 
     /// Ready when the client has reset the stream, which is how a Go client ends it. What it sent
     /// before is handled.
-    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let reset = ready!(self.send.poll_reset(cx));
+    fn poll_reset(&mut self) -> Poll<()> {
+        let reset = ready!(self.send.poll_reset(&mut quiet()));
         tracing::debug!(?reset, "stream reset");
-        self.input.keep_unread(cx);
+        self.input.keep_unread();
         self.over = true;
         Poll::Ready(())
     }
@@ -536,7 +548,7 @@ impl NodeStream {
     }
 
     /// Writes queued replies, and the trailers behind the last. True if it wrote.
-    fn write(&mut self) -> bool {
+    fn write(&mut self, bell: &Bell) -> bool {
         if self.over || !self.writer.is_free() {
             return false;
         }
@@ -546,6 +558,8 @@ impl NodeStream {
             self.writer.push_messages(client.node().channel());
         }
         if let Some(batch) = self.writer.next() {
+            // Followed by a poll of the connection, which flushes it.
+            bell.ring();
             if self.send.send_data(batch, false).is_err() {
                 self.over = true;
             }
@@ -556,6 +570,7 @@ impl NodeStream {
             && self.input.is_worked_off()
             && self.replies.is_empty()
         {
+            bell.ring();
             // The peer may have reset the stream meanwhile.
             let _ = self.send.send_trailers(trailers(*code, message));
             self.over = true;

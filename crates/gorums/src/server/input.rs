@@ -14,6 +14,7 @@ use super::request::{Request, Taken};
 use crate::configuration::Node;
 use crate::connection::{deliver, skipped};
 use crate::error::Status;
+use crate::runtime::quiet;
 use crate::wire::{Control, Decoder, Envelope, Incoming as Frame, SERVER_INITIATED, peek_id};
 
 /// How the client's side of a stream ended.
@@ -106,24 +107,25 @@ impl Input {
         }
     }
 
+    /// Whether there may be something to read though nothing has come.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.paused || self.answers_wait
+    }
+
     /// Reads what there is, as far as the lane takes it: whether anything came, and how the client's
     /// side ended where it did.
-    pub(super) fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        settings: &ConnectionSettings,
-    ) -> (bool, Option<InputEnd>) {
+    pub(super) fn poll_read(&mut self, settings: &ConnectionSettings) -> (bool, Option<InputEnd>) {
         let mut heard = false;
         let end = loop {
             match self.read_chunk(settings) {
                 Ok(true) => {}
                 Ok(false) => {
-                    heard |= self.keep_unread(cx);
+                    heard |= self.keep_unread();
                     break None;
                 }
                 Err(status) => break Some(InputEnd::Broken(status)),
             }
-            match self.poll_chunk(cx) {
+            match self.poll_chunk() {
                 Poll::Pending => break None,
                 Poll::Ready(Ok(Some(chunk))) => {
                     heard = true;
@@ -142,10 +144,10 @@ impl Input {
 
     /// Takes what has come out of `h2`'s hands while reading is paused, or for ever. What is kept is
     /// bounded by the window: none of it may be sent anew before it has been read.
-    pub(super) fn keep_unread(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn keep_unread(&mut self) -> bool {
         let mut heard = false;
         while self.ended.is_none() {
-            match self.poll_chunk(cx) {
+            match self.poll_chunk() {
                 Poll::Pending => break,
                 Poll::Ready(Ok(Some(chunk))) => {
                     heard = true;
@@ -238,14 +240,14 @@ impl Input {
         self.decoder.push(chunk);
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ()>> {
+    fn poll_chunk(&mut self) -> Poll<Result<Option<Bytes>, ()>> {
         if let Some(ended) = self.ended.take() {
             return Poll::Ready(ended.map(|()| None));
         }
         let Some(recv) = &mut self.recv else {
             return Poll::Pending;
         };
-        match ready!(recv.poll_data(cx)) {
+        match ready!(recv.poll_data(&mut quiet())) {
             None => Poll::Ready(Ok(None)),
             Some(Ok(chunk)) => Poll::Ready(Ok(Some(chunk))),
             Some(Err(error)) => {
