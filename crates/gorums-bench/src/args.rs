@@ -1,0 +1,489 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::load::Load;
+use crate::servers::Place;
+
+/// Measures calls of Gorums: how many, how fast, and at what cost.
+///
+/// Each command starts its servers, warms up, makes calls for a while, and prints calls per second, percentiles of their
+/// latency, and what a call costs: time of the processor, allocations, memory. On a terminal a bar shows how far it is.
+///
+/// Figures of a busy machine say little. Whether others used the processor meanwhile is looked at (on Linux) and marked. The
+/// figures per call suffer least from it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gorums-bench",
+    version,
+    after_help = "Examples:
+  gorums-bench quorum-call                                   three servers in this process, 100 calls in flight
+  gorums-bench quorum-call --processes --payload 1KiB        each server in a process of its own
+  gorums-bench rpc --in-flight 1 --threads 1                 the latency of one call at a time
+  gorums-bench quorum-call --rate 50000                      50,000 calls a second, whether earlier ones are done or not
+  gorums-bench floor --repeats 5                             against plain TCP, in the same run
+  gorums-bench sweep --out sweep                             latency over throughput: sweep.svg, sweep.png, sweep.json
+  gorums-bench serve --listen 10.0.0.1:8080                  a server for --remotes, which may also be the Go library's
+
+Exit codes: 0 measured, 1 something failed (a call, say), 2 the options are wrong."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Quorum calls: a request to all servers, done with the replies of a quorum
+    QuorumCall(Measure),
+    /// One-way messages to all servers, done when they are handed to every connection; servers tell how long they took
+    Multicast(Measure),
+    /// Quorum calls whose handlers let the next request start and answer after 10 ms; also against a bare timer loop
+    SlowServer(Measure),
+    /// Requests to one server each, in turn
+    Rpc(Measure),
+    /// Correctable calls: done when as many servers as the quorum have answered, with an answer after each
+    Correctable(Measure),
+    /// Quorum calls whose handlers make a quorum call of their own, to a majority of all servers
+    Nested(Measure),
+    /// How long it takes from the restart of a server to its first reply
+    Reconnect(Measure),
+    /// Quorum calls with one server stopped (not ended: silent), against the same calls to the others alone
+    Isolation(Measure),
+    /// Quorum calls of the library against the same work over plain TCP with length prefixes, in the same run
+    Floor(Measure),
+    /// Raises the load step by step and draws latency over throughput
+    Sweep(Sweep),
+    /// Draws sweeps over one another
+    Plot(Plot),
+    /// Serves, for a client elsewhere
+    Serve(Serve),
+}
+
+/// The benchmarks that are made of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Calls {
+    QuorumCall,
+    Multicast,
+    SlowServer,
+    Rpc,
+    Correctable,
+    Nested,
+}
+
+impl Calls {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::QuorumCall => "quorum-call",
+            Self::Multicast => "multicast",
+            Self::SlowServer => "slow-server",
+            Self::Rpc => "rpc",
+            Self::Correctable => "correctable",
+            Self::Nested => "nested",
+        }
+    }
+}
+
+/// What is measured, and where.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    /// Servers [default: 3, or as many as --remotes]
+    #[arg(short, long, value_name = "COUNT")]
+    nodes: Option<usize>,
+
+    /// Replies that a call waits for [default: a majority]
+    #[arg(short, long, value_name = "COUNT")]
+    quorum: Option<usize>,
+
+    /// Calls in flight: as many as that all the time, or with --rate at most as many
+    /// [default: 100; 1,000 for slow-server; 10,000 with --rate]
+    #[arg(short, long, value_name = "COUNT")]
+    in_flight: Option<usize>,
+
+    /// Calls a second, whether earlier ones are done or not. Latency counts from when a call was due, so that a call that has to
+    /// wait for its turn shows it
+    #[arg(short, long, value_name = "CALLS")]
+    rate: Option<f64>,
+
+    /// Bytes in each request and each reply: 1000, 64KiB, 1MiB
+    #[arg(short, long, value_name = "SIZE", default_value = "0", value_parser = size)]
+    pub(crate) payload: usize,
+
+    /// How long to measure, each time
+    #[arg(short, long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+
+    /// How long to make the same calls before that
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub(crate) warm_up: Duration,
+
+    /// How often to measure; the calls per second are those of the median
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub(crate) repeats: usize,
+
+    /// Worker threads of the client, and of servers in this process; 0 or 1 is a runtime of the current thread alone
+    #[arg(short, long, value_name = "COUNT", default_value_t = 1)]
+    pub(crate) threads: usize,
+
+    /// Start each server in a process of its own
+    #[arg(long, conflicts_with = "remotes")]
+    processes: bool,
+
+    /// The same of each server in a process of its own
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 1,
+        requires = "processes"
+    )]
+    server_threads: usize,
+
+    /// Call servers that run elsewhere: `gorums-bench serve`, or the Go library's benchmark
+    #[arg(
+        long,
+        value_name = "ADDRESS,…",
+        value_delimiter = ',',
+        conflicts_with = "nodes"
+    )]
+    remotes: Vec<String>,
+
+    /// A call that takes longer has failed
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// What is measured, and where the figures go.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Measure {
+    #[command(flatten)]
+    pub(crate) options: Options,
+
+    /// Write the figures as JSON to a file, or to standard output (-) in place of the table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Write the figures as CSV, a line for each run, to a file, or to standard output (-) in place of the table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sweep {
+    /// What to call
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Calls::QuorumCall)]
+    pub(crate) benchmark: Calls,
+
+    /// The steps: calls in flight, or with --rates calls a second [default: 1,2,4,8,…,1024]
+    #[arg(long, value_name = "LOAD,…", value_delimiter = ',')]
+    steps: Vec<f64>,
+
+    /// The steps are calls a second, made whether earlier ones are done or not
+    #[arg(long, requires = "steps")]
+    rates: bool,
+
+    /// Where the pictures and the figures go: NAME.svg, NAME.png, NAME.json
+    #[arg(short, long, value_name = "NAME", default_value = "sweep")]
+    pub(crate) out: PathBuf,
+
+    /// What the pictures call this run
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plot {
+    /// What sweeps have written
+    #[arg(value_name = "FILE.json", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Where the pictures go: NAME.svg, NAME.png
+    #[arg(short, long, value_name = "NAME", default_value = "plot")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The address to listen on
+    #[arg(short, long, value_name = "ADDRESS")]
+    pub(crate) listen: String,
+
+    /// Worker threads; 0 or 1 is a runtime of the current thread alone
+    #[arg(short, long, value_name = "COUNT", default_value_t = 1)]
+    pub(crate) threads: usize,
+
+    /// The largest payload that clients send
+    #[arg(short, long, value_name = "SIZE", default_value = "0", value_parser = size)]
+    pub(crate) payload: usize,
+
+    /// Which of the peers this is, from 1 on; nested calls need peers
+    #[arg(long, value_name = "NUMBER", requires = "peers")]
+    pub(crate) id: Option<u32>,
+
+    /// The addresses of all servers, this one among them
+    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',', requires = "id")]
+    pub(crate) peers: Vec<String>,
+
+    /// The other program's end of this one's standard input and output says what to do
+    #[arg(long, hide = true)]
+    pub(crate) child: bool,
+}
+
+/// Options that make sense together.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) place: Place,
+    pub(crate) nodes: usize,
+    pub(crate) quorum: usize,
+    pub(crate) load: Load,
+    pub(crate) payload: usize,
+    pub(crate) duration: Duration,
+    pub(crate) warm_up: Duration,
+    pub(crate) repeats: usize,
+    pub(crate) threads: usize,
+    pub(crate) timeout: Duration,
+}
+
+impl Options {
+    /// Checks what the parser cannot.
+    pub(crate) fn plan(&self, default_in_flight: usize) -> Result<Plan> {
+        let nodes = match (self.nodes, self.remotes.len()) {
+            (Some(nodes), _) => nodes,
+            (None, 0) => 3,
+            (None, remotes) => remotes,
+        };
+        if !(1..=1000).contains(&nodes) {
+            bail!("--nodes: between 1 and 1000, not {nodes}");
+        }
+        let quorum = self.quorum.unwrap_or(nodes / 2 + 1);
+        if !(1..=nodes).contains(&quorum) {
+            bail!("--quorum: between 1 and the number of servers ({nodes}), not {quorum}");
+        }
+        let load = match self.rate {
+            None => Load::Closed {
+                in_flight: self.in_flight.unwrap_or(default_in_flight),
+            },
+            Some(rate) => {
+                if !(0.001..=1e8).contains(&rate) {
+                    bail!("--rate: between 0.001 and 100,000,000 calls a second, not {rate}");
+                }
+                let in_flight = self.in_flight.unwrap_or(10_000);
+                Load::Open { rate, in_flight }
+            }
+        };
+        if !(1..=1_000_000).contains(&load.in_flight()) {
+            bail!(
+                "--in-flight: between 1 and 1,000,000, not {}",
+                load.in_flight()
+            );
+        }
+        if self.payload > 32 << 20 {
+            bail!("--payload: 32 MiB at most");
+        }
+        let day = Duration::from_secs(24 * 3600);
+        if self.duration < Duration::from_millis(1) || self.duration > day {
+            bail!("--duration: between 1 ms and a day");
+        }
+        if self.warm_up > day {
+            bail!("--warm-up: a day at most");
+        }
+        if !(1..=1000).contains(&self.repeats) {
+            bail!("--repeats: between 1 and 1000, not {}", self.repeats);
+        }
+        for (name, threads) in [
+            ("--threads", self.threads),
+            ("--server-threads", self.server_threads),
+        ] {
+            if threads > 1024 {
+                bail!("{name}: 1024 at most, not {threads}");
+            }
+        }
+        if self.timeout.is_zero() {
+            bail!("--timeout: with no time at all every call fails");
+        }
+        let place = if !self.remotes.is_empty() {
+            Place::Remote(self.remotes.clone())
+        } else if self.processes {
+            Place::Processes {
+                threads: self.server_threads.max(1),
+            }
+        } else {
+            Place::Here
+        };
+        Ok(Plan {
+            place,
+            nodes,
+            quorum,
+            load,
+            payload: self.payload,
+            duration: self.duration,
+            warm_up: self.warm_up,
+            repeats: self.repeats,
+            threads: self.threads.max(1),
+            timeout: self.timeout,
+        })
+    }
+}
+
+impl Sweep {
+    /// The loads of the steps, in the order in which they come.
+    pub(crate) fn loads(&self, plan: &Plan) -> Result<Vec<Load>> {
+        if matches!(plan.load, Load::Open { .. }) {
+            bail!("--rate: a sweep takes --rates and --steps");
+        }
+        if self.steps.is_empty() {
+            return Ok((0..=10)
+                .map(|step| Load::Closed {
+                    in_flight: 1 << step,
+                })
+                .collect());
+        }
+        let mut loads = Vec::new();
+        for &step in &self.steps {
+            let mut options = self.options.clone();
+            if self.rates {
+                options.rate = Some(step);
+            } else {
+                if step.fract() != 0.0 || step < 1.0 {
+                    bail!("--steps: {step} is no number of calls in flight");
+                }
+                // No number of calls in flight that is allowed is too large for this.
+                options.in_flight = Some(step as usize);
+            }
+            loads.push(options.plan(1)?.load);
+        }
+        Ok(loads)
+    }
+}
+
+/// A number of bytes, or of KiB or MiB.
+fn size(text: &str) -> Result<usize, String> {
+    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let unit = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        other => return Err(format!("{other:?} is no unit: B, KiB or MiB")),
+    };
+    let number: usize = number.parse().map_err(|error| format!("{error}"))?;
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| "too much".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn plan(args: &[&str]) -> Result<Plan> {
+        let words = ["gorums-bench", "quorum-call"].iter().chain(args);
+        match Cli::try_parse_from(words)?.command {
+            Command::QuorumCall(measure) => measure.options.plan(100),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_parser_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_options_three_servers_are_called_by_a_hundred() {
+        let plan = plan(&[]).expect("the defaults are sound");
+        assert_eq!((plan.nodes, plan.quorum), (3, 2));
+        assert_eq!(plan.load, Load::Closed { in_flight: 100 });
+        assert_eq!(plan.place, Place::Here);
+    }
+
+    #[test]
+    fn remote_servers_are_counted() {
+        let plan = plan(&["--remotes", "a:1,b:2,c:3,d:4,e:5"]).expect("sound");
+        assert_eq!((plan.nodes, plan.quorum), (5, 3));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        for (args, part) in [
+            (&["--nodes", "0"][..], "--nodes"),
+            (&["--nodes", "1001"], "--nodes"),
+            (&["--quorum", "4"], "--quorum"),
+            (&["--quorum", "0"], "--quorum"),
+            (&["--in-flight", "0"], "--in-flight"),
+            (&["--rate", "0"], "--rate"),
+            (&["--rate", "NaN"], "--rate"),
+            (&["--payload", "33MiB"], "--payload"),
+            (&["--payload", "3 furlongs"], "furlongs"),
+            (&["--payload", "99999999999999999999"], "--payload"),
+            (&["--duration", "0s"], "--duration"),
+            (&["--duration", "soon"], "--duration"),
+            (&["--repeats", "0"], "--repeats"),
+            (&["--threads", "9999"], "--threads"),
+            (&["--timeout", "0s"], "--timeout"),
+            (&["--processes", "--remotes", "a:1"], "--remotes"),
+            (&["--nodes", "3", "--remotes", "a:1"], "--remotes"),
+            (&["--server-threads", "2"], "--processes"),
+        ] {
+            let error = plan(args).expect_err("makes no sense").to_string();
+            assert!(error.contains(part), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("7", 7),
+            ("12B", 12),
+            ("1KiB", 1024),
+            ("2 MiB", 2 << 20),
+            ("3K", 3072),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_takes_its_steps_or_doubles() {
+        let sweep = |args: &[&str]| -> Result<Vec<Load>> {
+            let words = ["gorums-bench", "sweep"].iter().chain(args);
+            match Cli::try_parse_from(words)?.command {
+                Command::Sweep(sweep) => sweep.loads(&sweep.options.plan(1)?),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(sweep(&[]).expect("sound").len(), 11);
+        let loads = sweep(&["--steps", "3,5"]).expect("sound");
+        assert_eq!(
+            loads,
+            [Load::Closed { in_flight: 3 }, Load::Closed { in_flight: 5 }]
+        );
+        let loads = sweep(&["--steps", "2.5", "--rates"]).expect("sound");
+        assert_eq!(
+            loads,
+            [Load::Open {
+                rate: 2.5,
+                in_flight: 10_000
+            }]
+        );
+        for wrong in [
+            &["--steps", "2.5"][..],
+            &["--steps", "0"],
+            &["--rates"],
+            &["--rate", "5"],
+        ] {
+            assert!(sweep(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

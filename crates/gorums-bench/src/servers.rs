@@ -1,0 +1,293 @@
+//! The servers that are called: in this process, in processes of their own, or elsewhere.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use gorums::runtime::{Listener, TcpAcceptor};
+use tokio::task::JoinHandle;
+
+use crate::floor;
+use crate::serve::{self, Order};
+use crate::usage::Usage;
+
+/// Where servers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In this process, on the runtime of the client.
+    Here,
+    /// Each in a process of its own, with so many threads.
+    Processes { threads: usize },
+    /// At these addresses, started by somebody else.
+    Remote(Vec<String>),
+}
+
+/// What servers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The benchmark service.
+    Library,
+    /// The same, and each one knows the others.
+    Peers,
+    /// The floor's protocol.
+    Floor,
+}
+
+/// Running servers, which end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    addresses: Vec<String>,
+    payload: usize,
+    running: Running,
+}
+
+#[derive(Debug)]
+enum Running {
+    Here(Vec<JoinHandle<()>>),
+    Processes {
+        children: Vec<Process>,
+        threads: usize,
+    },
+    Remote,
+}
+
+impl Servers {
+    /// Starts so many servers, for payloads up to so many bytes. Must be called inside the runtime that is to serve, where
+    /// they are here.
+    pub(crate) async fn start(
+        place: &Place,
+        role: Role,
+        nodes: usize,
+        payload: usize,
+    ) -> Result<Self> {
+        match place {
+            Place::Here => Self::here(role, nodes, payload).await,
+            Place::Processes { threads } => Self::processes(*threads, role, nodes, payload),
+            Place::Remote(addresses) => {
+                if role == Role::Floor {
+                    bail!("the floor has a protocol of its own, which remote servers do not speak");
+                }
+                Ok(Self {
+                    addresses: addresses.clone(),
+                    payload,
+                    running: Running::Remote,
+                })
+            }
+        }
+    }
+
+    async fn here(role: Role, nodes: usize, payload: usize) -> Result<Self> {
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for _ in 0..nodes {
+            let listener = TcpAcceptor::bind("127.0.0.1:0").await?;
+            addresses.push(listener.local_addr()?.to_string());
+            listeners.push(listener);
+        }
+        let mut tasks = Vec::new();
+        for (id, listener) in (1..).zip(listeners) {
+            tasks.push(match role {
+                Role::Library => serve::start(listener, payload, None)?,
+                Role::Peers => serve::start(listener, payload, Some((id, &addresses)))?,
+                Role::Floor => tokio::spawn(floor::serve(listener)),
+            });
+        }
+        Ok(Self {
+            addresses,
+            payload,
+            running: Running::Here(tasks),
+        })
+    }
+
+    fn processes(threads: usize, role: Role, nodes: usize, payload: usize) -> Result<Self> {
+        let mut children = Vec::new();
+        let mut addresses = Vec::new();
+        for _ in 0..nodes {
+            let child = Process::start("127.0.0.1:0", threads)?;
+            addresses.push(child.address.clone());
+            children.push(child);
+        }
+        for (id, child) in (1..).zip(&mut children) {
+            child.order(&match role {
+                Role::Library => Order::Serve { payload },
+                Role::Peers => Order::ServePeers {
+                    payload,
+                    id,
+                    addresses: addresses.clone(),
+                },
+                Role::Floor => Order::Floor,
+            })?;
+        }
+        Ok(Self {
+            addresses,
+            payload,
+            running: Running::Processes { children, threads },
+        })
+    }
+
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// What the first so many servers with processes of their own have used so far; `None` where there are none, or where it is
+    /// not known.
+    pub(crate) fn usage(&mut self, count: usize) -> Result<Option<Usage>> {
+        let Running::Processes { children, .. } = &mut self.running else {
+            return Ok(None);
+        };
+        let mut total = Usage {
+            cpu_ns: 0,
+            peak_bytes: 0,
+        };
+        for child in children.iter_mut().take(count) {
+            let Some(one) = child.usage()? else {
+                return Ok(None);
+            };
+            total.cpu_ns += one.cpu_ns;
+            total.peak_bytes += one.peak_bytes;
+        }
+        Ok(Some(total))
+    }
+
+    /// Stops the process of a server without ending it: it neither answers nor goes away.
+    #[cfg(unix)]
+    pub(crate) fn pause(&self, server: usize) -> Result<()> {
+        use nix::sys::signal::{Signal, kill};
+        use nix::unistd::Pid;
+
+        let Running::Processes { children, .. } = &self.running else {
+            bail!("only a server in a process of its own can be stopped");
+        };
+        let id = i32::try_from(children[server].child.id()).context("the id of a process")?;
+        kill(Pid::from_raw(id), Signal::SIGSTOP).context("stopping a server")
+    }
+
+    /// Stops the process of a server without ending it: it neither answers nor goes away.
+    #[cfg(not(unix))]
+    pub(crate) fn pause(&self, _server: usize) -> Result<()> {
+        bail!("a process can be stopped on Unix only");
+    }
+
+    /// Ends a server at once, as a crash does.
+    pub(crate) async fn kill(&mut self, server: usize) -> Result<()> {
+        match &mut self.running {
+            Running::Here(tasks) => {
+                tasks[server].abort();
+                // It has been told to end, so that it did is no news.
+                let _ = (&mut tasks[server]).await;
+                Ok(())
+            }
+            Running::Processes { children, .. } => children[server].kill(),
+            Running::Remote => bail!("a remote server cannot be ended from here"),
+        }
+    }
+
+    /// Starts a server again that was killed, at its old address. It listens when this returns.
+    pub(crate) async fn restart(&mut self, server: usize) -> Result<()> {
+        let address = &self.addresses[server];
+        match &mut self.running {
+            Running::Here(tasks) => {
+                let listener = TcpAcceptor::bind(address).await?;
+                tasks[server] = serve::start(listener, self.payload, None)?;
+            }
+            Running::Processes { children, threads } => {
+                let mut child = Process::start(address, *threads)?;
+                child.order(&Order::Serve {
+                    payload: self.payload,
+                })?;
+                children[server] = child;
+            }
+            Running::Remote => bail!("a remote server cannot be started from here"),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        if let Running::Here(tasks) = &self.running {
+            for task in tasks {
+                task.abort();
+            }
+        }
+    }
+}
+
+/// A server in a process of its own. It answers a line on its standard input with a line on its standard output.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Process {
+    fn start(listen: &str, threads: usize) -> Result<Self> {
+        let program = std::env::current_exe().context("where this program is")?;
+        let mut child = Command::new(program)
+            .args(["serve", "--child", "--listen", listen])
+            .args(["--threads", &threads.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("a server cannot be started")?;
+        let input = child.stdin.take().context("standard input is piped")?;
+        let output = child.stdout.take().context("standard output is piped")?;
+        let mut process = Self {
+            child,
+            input,
+            output: BufReader::new(output),
+            address: String::new(),
+        };
+        let line = process.line()?;
+        let Some(address) = line.strip_prefix("listening ") else {
+            bail!("a server said {line:?} and not where it listens");
+        };
+        process.address = address.to_owned();
+        Ok(process)
+    }
+
+    fn order(&mut self, order: &Order) -> Result<()> {
+        let line = self.ask(&order.line())?;
+        if line != "serving" {
+            bail!("a server said {line:?} and not that it serves");
+        }
+        Ok(())
+    }
+
+    fn usage(&mut self) -> Result<Option<Usage>> {
+        let line = self.ask("usage")?;
+        serde_json::from_str(&line).with_context(|| format!("a server said {line:?}"))
+    }
+
+    fn ask(&mut self, question: &str) -> Result<String> {
+        writeln!(self.input, "{question}").context("a server has ended")?;
+        self.line()
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.output
+            .read_line(&mut line)
+            .context("reading from a server")?;
+        if line.is_empty() {
+            bail!("a server has ended; what it printed says why");
+        }
+        line.truncate(line.trim_end().len());
+        Ok(line)
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("ending a server")?;
+        self.child.wait().context("waiting for a server")?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A process that has ended already is what is wanted.
+        let _ = self.kill();
+    }
+}
