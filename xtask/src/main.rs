@@ -1,5 +1,6 @@
 //! The longer jobs of this workspace, each as one command: `cargo xtask --help`.
 
+mod bench_compare;
 mod check;
 mod command;
 mod interop;
@@ -23,11 +24,13 @@ struct Cli {
 enum Job {
     Check(check::Args),
     Interop(interop::Args),
+    BenchCompare(bench_compare::Args),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().job {
         Job::Check(args) => check::run(&args),
         Job::Interop(args) => interop::run(&args),
+        Job::BenchCompare(args) => bench_compare::run(&args),
     }
 }

@@ -1,8 +1,9 @@
 //! What `cargo metadata` says about the workspace and its dependencies.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +14,12 @@ use crate::command::Cmd;
 /// The folder of the workspace's Cargo.toml.
 pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Where builds go.
+pub(crate) fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), |target| root().join(target))
 }
 
 /// The packages of the workspace.

@@ -13,10 +13,7 @@ const PINS: &str = "interop/python/requirements.txt";
 
 /// The folder of everything that is built.
 pub(super) fn target() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || workspace::root().join("target"),
-        |target| workspace::root().join(target),
-    )
+    workspace::target()
 }
 
 pub(super) struct Python {

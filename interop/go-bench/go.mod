@@ -1,0 +1,19 @@
+module github.com/gorums/gorums-rs/interop/go-bench
+
+go 1.25.5
+
+require (
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0
+	github.com/relab/gorums v0.11.0
+	google.golang.org/grpc v1.79.3
+)
+
+require (
+	go.uber.org/goleak v1.3.0 // indirect
+	golang.org/x/net v0.48.0 // indirect
+	golang.org/x/sync v0.19.0 // indirect
+	golang.org/x/sys v0.39.0 // indirect
+	golang.org/x/text v0.32.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20251222181119-0a764e51fe1b // indirect
+	google.golang.org/protobuf v1.36.11 // indirect
+)

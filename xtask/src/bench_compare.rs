@@ -1,0 +1,203 @@
+//! `cargo xtask bench-compare`: this library and the Go library, measured side by side.
+
+mod case;
+mod figures;
+mod goals;
+mod page;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::Cmd;
+use crate::workspace;
+use case::{Case, Place};
+use figures::{Compared, Figures, Sides};
+use goals::Goals;
+
+/// Measures this library and the Go library side by side, and writes docs/benchmarks.md.
+///
+/// The Go library is its published module, driven by interop/go-bench; Go has to be there. This library is driven by
+/// gorums-bench. Both make the same quorum calls, to servers in the same process or in processes of their own, with the same
+/// number of calls in flight. They are measured in turn, so that what the machine does meanwhile meets both. Our side is measured
+/// on a runtime of the current thread, and where servers are in the same process also on one with two workers.
+///
+/// Others on the machine spoil the figures. Where they used the processor meanwhile, that is marked. Ratios suffer less than
+/// figures do, and time of the processor for each call less than calls per second.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask bench-compare              everything, three times each: about half an hour
+  cargo xtask bench-compare --quick      what the goals are about, once: a few minutes
+  cargo xtask bench-compare --check      and fail where a goal is not reached
+
+Exit codes: 0 measured, 1 something failed, or with --check a goal was not reached.")]
+pub(crate) struct Args {
+    /// Measure what the goals are about only, once each and shortly
+    #[arg(long)]
+    quick: bool,
+
+    /// Fail where a goal is not reached, and name it
+    #[arg(long)]
+    check: bool,
+
+    /// Where the page goes; with --quick it is written only where this is given
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// How long and how often.
+#[derive(Debug, Clone, Copy)]
+struct Effort {
+    repeats: usize,
+    seconds: u32,
+}
+
+const FULL: Effort = Effort {
+    repeats: 3,
+    seconds: 3,
+};
+const QUICK: Effort = Effort {
+    repeats: 1,
+    seconds: 2,
+};
+
+/// Everything that was measured.
+struct Results {
+    effort: Effort,
+    compared: Vec<Compared>,
+    /// This library against plain TCP, by payload.
+    floors: Vec<(usize, Figures)>,
+    isolation: Figures,
+    slow_server: Figures,
+    sides: Sides,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match compare(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("\nbench-compare: FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all is well.
+fn compare(args: &Args) -> Result<bool> {
+    let start = Instant::now();
+    let effort = if args.quick { QUICK } else { FULL };
+    let (ours, go) = build()?;
+    let results = measure(effort, Case::all(args.quick), &ours, &go)?;
+    let goals = Goals::of(&results);
+    println!("\n{goals}");
+    let page = match (&args.out, args.quick) {
+        (Some(path), _) => Some(path.clone()),
+        (None, false) => Some(workspace::root().join("docs/benchmarks.md")),
+        (None, true) => None,
+    };
+    if let Some(path) = page {
+        let text = page::write(&results, &goals);
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        println!("\nwritten: {}", path.display());
+    }
+    println!("\nmeasured in {:.0} s", start.elapsed().as_secs_f64());
+    if results.busy() {
+        println!("the machine was busy: what is marked with * says little");
+    }
+    let short = goals.short();
+    if args.check && !short.is_empty() {
+        println!("\nbench-compare: not reached: {}", short.join("; "));
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Builds both programs.
+fn build() -> Result<(Cmd, Cmd)> {
+    if !Cmd::new("go").args(["version"]).succeeds() {
+        bail!("Go is missing, which the other side is built with: https://go.dev/doc/install");
+    }
+    Cmd::cargo()
+        .args(["build", "--locked", "--release", "-p", "gorums-bench"])
+        .run()?;
+    let target = workspace::target();
+    let go = target.join(format!("go-bench{}", std::env::consts::EXE_SUFFIX));
+    let go = go
+        .to_str()
+        .context("the target folder is UTF-8")?
+        .to_owned();
+    Cmd::new("go")
+        .args(["-C", "interop/go-bench", "build", "-o", &go, "."])
+        .run()?;
+    let ours = format!(
+        "{}/release/gorums-bench{}",
+        target.display(),
+        std::env::consts::EXE_SUFFIX
+    );
+    Ok((Cmd::new(ours), Cmd::new(go)))
+}
+
+fn measure(effort: Effort, cases: Vec<Case>, ours: &Cmd, go: &Cmd) -> Result<Results> {
+    let count = cases.len();
+    let runs: usize = cases.iter().map(|case| 1 + case.runtimes().len()).sum();
+    // Each run warms up, and ours counts allocations after it.
+    let seconds = runs * effort.repeats * (effort.seconds as usize + 1);
+    println!(
+        "\n{count} comparisons, about {} minutes",
+        seconds.div_ceil(60)
+    );
+    println!("{}", Compared::header());
+    let mut sides = Sides::default();
+    let mut compared = Vec::new();
+    for case in cases {
+        let one = Compared::measure(case, effort, ours, go, &mut sides)
+            .with_context(|| case.to_string())?;
+        println!("{one}");
+        compared.push(one);
+    }
+    let repeats = effort.repeats.to_string();
+    let time = format!("{}s", effort.seconds);
+    let alone = |args: &[&str]| {
+        let command = ours.clone().args(args.iter().copied());
+        let command = command.args(["--repeats", &repeats, "--duration", &time, "--json", "-"]);
+        figures::ours(&command, &mut Sides::default())
+    };
+    println!("\nthis library alone: the floor, isolation, slow servers");
+    let mut floors = Vec::new();
+    for payload in [0, 1024] {
+        floors.push((
+            payload,
+            alone(&["floor", "--payload", &payload.to_string()])?,
+        ));
+    }
+    Ok(Results {
+        effort,
+        compared,
+        floors,
+        isolation: alone(&["isolation"])?,
+        slow_server: alone(&["slow-server"])?,
+        sides,
+    })
+}
+
+impl Results {
+    /// What was measured of a case.
+    fn of(&self, place: Place, in_flight: usize, payload: usize) -> Option<&Compared> {
+        self.compared.iter().find(|compared| {
+            let case = compared.case;
+            case.nodes == 3
+                && case.place == place
+                && case.in_flight == in_flight
+                && case.payload == payload
+        })
+    }
+
+    fn busy(&self) -> bool {
+        let floors = self.floors.iter().map(|(_, figures)| figures);
+        let alone = floors.chain([&self.isolation, &self.slow_server]);
+        self.compared.iter().any(Compared::busy) || alone.into_iter().any(|figures| figures.busy)
+    }
+}

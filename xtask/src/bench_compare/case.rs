@@ -1,0 +1,123 @@
+//! What is compared.
+
+use std::fmt;
+
+/// Quorum calls to so many servers, in so many bytes, so many at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Case {
+    pub(super) nodes: usize,
+    pub(super) place: Place,
+    pub(super) in_flight: usize,
+    pub(super) payload: usize,
+}
+
+/// Where servers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    OneProcess,
+    Processes,
+}
+
+impl Case {
+    /// All of them, or those that the goals are about.
+    pub(super) fn all(quick: bool) -> Vec<Self> {
+        let mut cases = Vec::new();
+        for nodes in [3, 5] {
+            for place in [Place::OneProcess, Place::Processes] {
+                for in_flight in [1, 16, 100] {
+                    for payload in [0, 1024, 64 * 1024] {
+                        cases.push(Self {
+                            nodes,
+                            place,
+                            in_flight,
+                            payload,
+                        });
+                    }
+                }
+            }
+        }
+        if quick {
+            cases.retain(Self::has_goal);
+        }
+        cases
+    }
+
+    fn has_goal(&self) -> bool {
+        let load = (self.place, self.in_flight, self.payload);
+        self.nodes == 3
+            && matches!(
+                load,
+                (Place::OneProcess, 100, 0 | 1024)
+                    | (Place::OneProcess, 16, 65_536)
+                    | (Place::OneProcess, 1, 0)
+                    | (Place::Processes, 100, 0)
+            )
+    }
+
+    /// How many threads our client has, and servers in its process.
+    pub(super) fn runtimes(&self) -> &'static [usize] {
+        match self.place {
+            Place::OneProcess => &[1, 2],
+            Place::Processes => &[1],
+        }
+    }
+
+    /// What Go's program and ours are told.
+    pub(super) fn options(&self) -> Options {
+        Options {
+            nodes: self.nodes.to_string(),
+            in_flight: self.in_flight.to_string(),
+            payload: self.payload.to_string(),
+        }
+    }
+}
+
+pub(super) struct Options {
+    pub(super) nodes: String,
+    pub(super) in_flight: String,
+    pub(super) payload: String,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = match self.place {
+            Place::OneProcess => "one process",
+            Place::Processes => "processes",
+        };
+        let (nodes, in_flight, payload) = (self.nodes, self.in_flight, size(self.payload));
+        let text = format!("{nodes} nodes, {place}, {in_flight} in flight, {payload}");
+        f.pad(&text)
+    }
+}
+
+pub(super) fn size(bytes: usize) -> String {
+    if bytes >= 1024 && bytes.is_multiple_of(1024) {
+        format!("{} KiB", bytes / 1024)
+    } else {
+        format!("{bytes} B")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_compared_or_what_goals_are_about() {
+        assert_eq!(Case::all(false).len(), 2 * 2 * 3 * 3);
+        let quick = Case::all(true);
+        assert_eq!(quick.len(), 5);
+        assert!(quick.iter().all(|case| case.nodes == 3));
+    }
+
+    #[test]
+    fn a_case_is_named_by_what_it_is() {
+        let case = Case {
+            nodes: 5,
+            place: Place::Processes,
+            in_flight: 16,
+            payload: 65_536,
+        };
+        assert_eq!(case.to_string(), "5 nodes, processes, 16 in flight, 64 KiB");
+    }
+}

@@ -1,0 +1,513 @@
+//! What is to be reached, and whether it is.
+
+use std::fmt;
+
+use super::Results;
+use super::case::Place;
+use super::figures::{Compared, Comparison, Figures};
+
+/// The goals, with what was reached.
+pub(super) struct Goals {
+    pub(super) rows: Vec<Goal>,
+    /// Go's figures against those that the goals were set by.
+    pub(super) go: Vec<GoFigure>,
+}
+
+pub(super) struct Goal {
+    pub(super) what: &'static str,
+    pub(super) wanted: Wanted,
+    pub(super) reached: Reached,
+}
+
+/// What is wanted of a figure.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted {
+    AtLeast(f64, &'static str),
+    AtMost(f64, &'static str),
+    /// Several, none of which can be measured.
+    Text(&'static str),
+}
+
+pub(super) enum Reached {
+    Figure { value: f64, busy: bool },
+    NotMeasured(&'static str),
+}
+
+/// A figure of Go's, and what it was on a quiet machine with two cores when the goals were set.
+pub(super) struct GoFigure {
+    pub(super) what: &'static str,
+    pub(super) expected: f64,
+    pub(super) found: f64,
+    pub(super) busy: bool,
+}
+
+/// How far a figure of Go's may be from the expected one.
+pub(super) const TOLERANCE: f64 = 0.15;
+
+const NOT_RUN: &str = "this case was not measured";
+const NO_GO_PEER: &str = "the published Go module (v0.11.0) speaks an older protocol, with which neither side understands the \
+     other; the commit that speaks the present one is not published as a module";
+
+type Ratio = fn(&Compared) -> (f64, bool);
+
+const CALLS: Ratio = |compared| {
+    let ours = compared.best(|figures| figures.calls_per_second);
+    let ratio = ours.calls_per_second / compared.go.calls_per_second;
+    (ratio, ours.busy || compared.go.busy)
+};
+
+const CPU: Ratio = |compared| {
+    let cpu = |figures: &Figures| figures.cpu_us_per_call.unwrap_or(f64::NAN);
+    let ours = compared.best(|figures| -cpu(figures));
+    (cpu(ours) / cpu(&compared.go), ours.busy || compared.go.busy)
+};
+
+const P50: Ratio = |compared| {
+    let ours = compared.best(|figures| -figures.latency_us.p50);
+    let ratio = ours.latency_us.p50 / compared.go.latency_us.p50;
+    (ratio, ours.busy || compared.go.busy)
+};
+
+const ALLOCATIONS: Ratio = |compared| {
+    let ours = compared.best(|figures| -figures.allocations_per_call.unwrap_or(f64::NAN));
+    // Others do not add to it.
+    (ours.allocations_per_call.unwrap_or(f64::NAN), false)
+};
+
+impl Goals {
+    pub(super) fn of(results: &Results) -> Self {
+        use Place::{OneProcess, Processes};
+        use Wanted::{AtLeast, AtMost, Text};
+
+        let case = |what, wanted, place, in_flight, payload, ratio: Ratio| Goal {
+            what,
+            wanted,
+            reached: match results.of(place, in_flight, payload).map(ratio) {
+                Some((value, busy)) => Reached::Figure { value, busy },
+                None => Reached::NotMeasured(NOT_RUN),
+            },
+        };
+        let compared = |what, least, figures: Option<&Figures>, of: fn(Comparison) -> f64| {
+            let found = figures.and_then(|figures| Some((of(figures.compared?), figures.busy)));
+            Goal {
+                what,
+                wanted: AtLeast(least, ""),
+                reached: match found {
+                    Some((value, busy)) => Reached::Figure { value, busy },
+                    None => Reached::NotMeasured(NOT_RUN),
+                },
+            }
+        };
+        let floor = |payload| {
+            let floor = results.floors.iter().find(|(bytes, _)| *bytes == payload);
+            floor.map(|(_, figures)| figures)
+        };
+        let ratio: fn(Comparison) -> f64 = |comparison| comparison.ratio;
+        let rows = vec![
+            case(
+                "one process, 100 in flight, 0 B: calls/s",
+                AtLeast(10.0, " × Go"),
+                OneProcess,
+                100,
+                0,
+                CALLS,
+            ),
+            case(
+                "one process, 100 in flight, 1 KiB: calls/s",
+                AtLeast(10.0, " × Go"),
+                OneProcess,
+                100,
+                1024,
+                CALLS,
+            ),
+            case(
+                "one process, 16 in flight, 64 KiB: calls/s",
+                AtLeast(6.0, " × Go"),
+                OneProcess,
+                16,
+                65_536,
+                CALLS,
+            ),
+            case(
+                "processes, 100 in flight, 0 B: calls/s",
+                AtLeast(12.0, " × Go"),
+                Processes,
+                100,
+                0,
+                CALLS,
+            ),
+            case(
+                "processes, 100 in flight, 0 B: CPU per call",
+                AtMost(0.08, " × Go"),
+                Processes,
+                100,
+                0,
+                CPU,
+            ),
+            Goal {
+                what: "Go client on our servers; our client on Go servers",
+                wanted: Text("2 × Go on Go; 1.5 × Go on Go"),
+                reached: Reached::NotMeasured(NO_GO_PEER),
+            },
+            case(
+                "one process, one at a time, 0 B: p50",
+                AtMost(0.45, " × Go"),
+                OneProcess,
+                1,
+                0,
+                P50,
+            ),
+            case(
+                "processes, 100 in flight, 0 B: client allocations per call",
+                AtMost(8.0, ""),
+                Processes,
+                100,
+                0,
+                ALLOCATIONS,
+            ),
+            compared(
+                "against the floor, 100 in flight, 0 B",
+                0.5,
+                floor(0),
+                ratio,
+            ),
+            compared(
+                "against the floor, 100 in flight, 1 KiB",
+                0.5,
+                floor(1024),
+                ratio,
+            ),
+            compared(
+                "isolation: one of three stopped, against the others alone",
+                0.9,
+                Some(&results.isolation),
+                ratio,
+            ),
+            compared(
+                "slow servers, 1,000 in flight, against timers",
+                0.9,
+                Some(&results.slow_server),
+                ratio,
+            ),
+            floor_itself(results, floor(0)),
+        ];
+        Self {
+            rows,
+            go: GoFigure::all(results),
+        }
+    }
+
+    /// The names of those that are not reached.
+    pub(super) fn short(&self) -> Vec<&'static str> {
+        let short = self
+            .rows
+            .iter()
+            .filter(|goal| goal.is_reached() == Some(false));
+        short.map(|goal| goal.what).collect()
+    }
+}
+
+/// Were the floor slow, nothing would be gained by being near it.
+fn floor_itself(results: &Results, floor: Option<&Figures>) -> Goal {
+    let go = results
+        .of(Place::OneProcess, 100, 0)
+        .map(|compared| &compared.go);
+    let both = go.zip(floor);
+    let found = both.and_then(|(go, figures)| {
+        let floor = figures.compared?.calls_per_second;
+        Some((floor / go.calls_per_second, go.busy || figures.busy))
+    });
+    Goal {
+        what: "the floor itself, 100 in flight, 0 B: calls/s",
+        wanted: Wanted::AtLeast(15.0, " × Go"),
+        reached: match found {
+            Some((value, busy)) => Reached::Figure { value, busy },
+            None => Reached::NotMeasured(NOT_RUN),
+        },
+    }
+}
+
+impl Goal {
+    /// `None` where it was not measured.
+    pub(super) fn is_reached(&self) -> Option<bool> {
+        let Reached::Figure { value, .. } = self.reached else {
+            return None;
+        };
+        // A figure that is no number has not been reached.
+        match self.wanted {
+            Wanted::AtLeast(least, _) => Some(value >= least),
+            Wanted::AtMost(most, _) => Some(value <= most),
+            Wanted::Text(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::AtLeast(figure, unit) => format!("≥ {figure}{unit}"),
+            Self::AtMost(figure, unit) => format!("≤ {figure}{unit}"),
+            Self::Text(text) => (*text).to_owned(),
+        };
+        f.pad(&text)
+    }
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::Figure { value, busy } => {
+                let digits = if *value < 2.0 { 3 } else { 2 };
+                format!("{value:.digits$}{}", if *busy { "*" } else { "" })
+            }
+            Self::NotMeasured(_) => "–".to_owned(),
+        };
+        f.pad(&text)
+    }
+}
+
+impl fmt::Display for Goals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "goals")?;
+        for goal in &self.rows {
+            let verdict = match (goal.is_reached(), &goal.reached) {
+                (Some(true), _) => "reached",
+                (Some(false), _) => "NOT REACHED",
+                (None, Reached::NotMeasured(why)) => why,
+                (None, Reached::Figure { .. }) => "not judged",
+            };
+            writeln!(
+                f,
+                "  {:58} {:>30} {:>9}  {verdict}",
+                goal.what, goal.wanted, goal.reached
+            )?;
+        }
+        writeln!(
+            f,
+            "\nGo's figures, and what they were on a quiet machine of two cores (commit 3241d25b)"
+        )?;
+        for figure in &self.go {
+            writeln!(f, "  {figure}")?;
+        }
+        Ok(())
+    }
+}
+
+impl GoFigure {
+    fn all(results: &Results) -> Vec<Self> {
+        use Place::{OneProcess, Processes};
+
+        let rate = |figures: &Figures| Some(figures.calls_per_second);
+        let cpu = |figures: &Figures| figures.cpu_us_per_call;
+        let allocations = |figures: &Figures| figures.allocations_per_call;
+        type Of = fn(&Figures) -> Option<f64>;
+        let expected: [(&'static str, f64, Place, usize, usize, Of); 9] = [
+            (
+                "one process, 100 in flight, 0 B: calls/s",
+                72_000.0,
+                OneProcess,
+                100,
+                0,
+                rate,
+            ),
+            ("the same: CPU µs per call", 27.0, OneProcess, 100, 0, cpu),
+            (
+                "the same: allocations per call",
+                160.0,
+                OneProcess,
+                100,
+                0,
+                allocations,
+            ),
+            (
+                "one process, 100 in flight, 1 KiB: calls/s",
+                33_000.0,
+                OneProcess,
+                100,
+                1024,
+                rate,
+            ),
+            (
+                "one process, 16 in flight, 64 KiB: calls/s",
+                2_100.0,
+                OneProcess,
+                16,
+                65_536,
+                rate,
+            ),
+            (
+                "one process, one at a time, 0 B: p50 µs",
+                44.0,
+                OneProcess,
+                1,
+                0,
+                |figures| Some(figures.latency_us.p50),
+            ),
+            (
+                "processes, 100 in flight, 0 B: calls/s",
+                48_000.0,
+                Processes,
+                100,
+                0,
+                rate,
+            ),
+            ("the same: CPU µs per call", 41.0, Processes, 100, 0, cpu),
+            (
+                "the same: client allocations per call",
+                64.0,
+                Processes,
+                100,
+                0,
+                allocations,
+            ),
+        ];
+        let found =
+            expected
+                .into_iter()
+                .filter_map(|(what, expected, place, in_flight, payload, of)| {
+                    let go = &results.of(place, in_flight, payload)?.go;
+                    let found = of(go)?;
+                    Some(Self {
+                        what,
+                        expected,
+                        found,
+                        busy: go.busy,
+                    })
+                });
+        found.collect()
+    }
+
+    /// How far it is from what was expected, as a part of that.
+    pub(super) fn deviation(&self) -> f64 {
+        self.found / self.expected - 1.0
+    }
+}
+
+impl fmt::Display for GoFigure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let far = if self.deviation().abs() <= TOLERANCE {
+            ""
+        } else {
+            "  beyond 15 %"
+        };
+        write!(
+            f,
+            "{:46} {:>9}, was {:>7} ({:+.0} %){}{far}",
+            self.what,
+            super::figures::grouped(self.found),
+            super::figures::grouped(self.expected),
+            self.deviation() * 100.0,
+            if self.busy { "*" } else { "" },
+        )
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::case::Case;
+    use super::super::figures::{Sides, tests::figures};
+    use super::super::{FULL, Results};
+    use super::*;
+
+    /// Go makes 1,000 calls a second everywhere, and ours so many times more.
+    pub(in super::super) fn results(times: f64) -> Results {
+        let compared = Case::all(false).into_iter().map(|case| Compared {
+            case,
+            go: figures(1000.0, 100.0, 50.0),
+            ours: case
+                .runtimes()
+                .iter()
+                .map(|&threads| {
+                    // Two threads are slower here.
+                    let rate = 1000.0 * times / threads as f64;
+                    (threads, figures(rate, 100.0 / times, 50.0 / times))
+                })
+                .collect(),
+        });
+        let alone = |ratio| Figures {
+            compared: Some(Comparison {
+                calls_per_second: 20_000.0,
+                ratio,
+            }),
+            ..figures(20_000.0 * ratio, 1.0, 1.0)
+        };
+        Results {
+            effort: FULL,
+            compared: compared.collect(),
+            floors: vec![(0, alone(0.6)), (1024, alone(0.4))],
+            isolation: alone(1.0),
+            slow_server: alone(0.95),
+            sides: Sides::default(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_reached_is_named() {
+        assert_eq!(
+            Goals::of(&results(14.0)).short(),
+            ["against the floor, 100 in flight, 1 KiB"]
+        );
+        let goals = Goals::of(&results(11.0));
+        assert_eq!(
+            goals.short(),
+            [
+                "processes, 100 in flight, 0 B: calls/s",
+                "processes, 100 in flight, 0 B: CPU per call",
+                "against the floor, 100 in flight, 1 KiB"
+            ]
+        );
+        let text = goals.to_string();
+        assert_eq!(text.matches("NOT REACHED").count(), 3, "{text}");
+        assert!(text.contains("11.00"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_neither_reached_nor_missed() {
+        let mut results = results(14.0);
+        results.compared.clear();
+        let goals = Goals::of(&results);
+        let unmeasured = goals.rows.iter().filter(|goal| goal.is_reached().is_none());
+        assert_eq!(unmeasured.count(), 9);
+        assert!(goals.to_string().contains("older protocol"));
+    }
+
+    #[test]
+    fn a_figure_that_is_missing_is_not_reached() {
+        let mut results = results(14.0);
+        for compared in &mut results.compared {
+            compared.go.cpu_us_per_call = None;
+        }
+        let short = Goals::of(&results).short();
+        assert!(
+            short.contains(&"processes, 100 in flight, 0 B: CPU per call"),
+            "{short:?}"
+        );
+    }
+
+    #[test]
+    fn a_slow_floor_is_not_reached_either() {
+        let mut results = results(14.0);
+        results.floors[0].1.compared = Some(Comparison {
+            calls_per_second: 14_000.0,
+            ratio: 0.9,
+        });
+        let short = Goals::of(&results).short();
+        assert!(
+            short.contains(&"the floor itself, 100 in flight, 0 B: calls/s"),
+            "{short:?}"
+        );
+    }
+
+    #[test]
+    fn figures_of_go_that_are_far_from_the_expected_ones_are_marked() {
+        let figure = |found| GoFigure {
+            what: "x",
+            expected: 100.0,
+            found,
+            busy: false,
+        };
+        assert!(figure(116.0).to_string().contains("beyond 15 %"));
+        assert!(figure(84.0).to_string().contains("beyond 15 %"));
+        assert!(!figure(114.0).to_string().contains("beyond"));
+    }
+}

@@ -1,0 +1,214 @@
+//! docs/benchmarks.md.
+
+use std::fmt::Write;
+
+use super::Results;
+use super::case::{Place, size};
+use super::figures::{Figures, grouped};
+use super::goals::{Goals, Reached};
+
+/// The page, as Markdown.
+pub(super) fn write(results: &Results, goals: &Goals) -> String {
+    let mut text = String::new();
+    page(&mut text, results, goals).expect("a string takes everything");
+    text
+}
+
+fn page(text: &mut String, results: &Results, goals: &Goals) -> std::fmt::Result {
+    let sides = &results.sides;
+    writeln!(
+        text,
+        "# Benchmarks
+
+Quorum calls of this library and of the Go library, side by side. Written by `cargo xtask bench-compare`;
+[BENCHMARKING.md](../BENCHMARKING.md) says how, and what the figures mean.
+
+| | |
+|---|---|
+| date | {} |
+| machine | {} |
+| this library | {} |
+| the Go library | {} |
+| each figure | {} s after one to warm up, {} in turn: the run in the middle by calls per second, and the least CPU |
+",
+        sides.date,
+        sides.machine,
+        sides.ours,
+        sides.go,
+        results.effort.seconds,
+        times(results.effort.repeats),
+    )?;
+    if results.busy() {
+        writeln!(
+            text,
+            "**The machine was busy.** What is marked with \\* was measured while others used more than a twentieth of it, and says \
+             little; CPU per call suffers least.\n"
+        )?;
+    }
+    writeln!(
+        text,
+        "## Goals\n\n| what | wanted | found | |\n|---|---|---|---|"
+    )?;
+    for goal in &goals.rows {
+        let found = goal.reached.to_string().replace('*', "\\*");
+        let verdict = match (goal.is_reached(), &goal.reached) {
+            (Some(true), _) => "reached".to_owned(),
+            (Some(false), _) => "**not reached**".to_owned(),
+            (None, Reached::NotMeasured(why)) => format!("not measured: {why}"),
+            (None, Reached::Figure { .. }) => "not judged".to_owned(),
+        };
+        writeln!(
+            text,
+            "| {} | {} | {found} | {verdict} |",
+            goal.what, goal.wanted
+        )?;
+    }
+    for place in [Place::OneProcess, Place::Processes] {
+        table(text, results, place)?;
+    }
+    go(text, goals)
+}
+
+fn table(text: &mut String, results: &Results, place: Place) -> std::fmt::Result {
+    let (title, allocations) = match place {
+        Place::OneProcess => ("Client and servers in one process", "client and servers"),
+        Place::Processes => ("Each server in a process of its own", "client"),
+    };
+    writeln!(
+        text,
+        "
+## {title}
+
+CPU is that of client and servers together, in µs per call; allocations are those of the {allocations}, per call.
+
+| nodes | in flight | payload | | calls/s | × Go | p50 µs | × Go | p99 µs | CPU | × Go | allocations |
+|---|---|---|---|---|---|---|---|---|---|---|---|"
+    )?;
+    for compared in &results.compared {
+        let case = compared.case;
+        if case.place != place {
+            continue;
+        }
+        let (nodes, in_flight, payload) = (case.nodes, case.in_flight, size(case.payload));
+        let go = &compared.go;
+        writeln!(
+            text,
+            "| {nodes} | {in_flight} | {payload} | Go | {}",
+            row(go, None)
+        )?;
+        for (threads, ours) in &compared.ours {
+            let plural = if *threads == 1 { "" } else { "s" };
+            writeln!(
+                text,
+                "| | | | {threads} thread{plural} | {}",
+                row(ours, Some(go))
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The figures of one side, and where it is ours those of Go beside them.
+fn row(figures: &Figures, go: Option<&Figures>) -> String {
+    let ratio = |own: Option<f64>, of: fn(&Figures) -> Option<f64>| {
+        let ratio = own.zip(go.and_then(of)).map(|(own, go)| own / go);
+        ratio.map_or_else(String::new, |ratio| {
+            let digits = if ratio < 2.0 { 3 } else { 1 };
+            format!("{ratio:.digits$}")
+        })
+    };
+    let number = |figure: Option<f64>| {
+        figure.map_or_else(|| "–".to_owned(), |figure| format!("{figure:.1}"))
+    };
+    let rate = figures.calls_per_second;
+    let latency = figures.latency_us;
+    let cpu = figures.cpu_us_per_call;
+    format!(
+        "{}{} | {} | {:.1} | {} | {:.1} | {} | {} | {} |",
+        grouped(rate),
+        if figures.busy { "\\*" } else { "" },
+        ratio(Some(rate), |go| Some(go.calls_per_second)),
+        latency.p50,
+        ratio(Some(latency.p50), |go| Some(go.latency_us.p50)),
+        latency.p99,
+        cpu.map_or_else(|| "–".to_owned(), |cpu| format!("{cpu:.2}")),
+        ratio(cpu, |go| go.cpu_us_per_call),
+        number(figures.allocations_per_call),
+    )
+}
+
+fn go(text: &mut String, goals: &Goals) -> std::fmt::Result {
+    writeln!(
+        text,
+        "
+## The Go side
+
+The goals were set by figures of the Go library's commit 3241d25b on a quiet machine with two cores. What is measured here is its
+published module v0.11.0, which frames messages in another way. Each figure should be within 15 % of the earlier one on such a
+machine.
+
+| what | then | now | |
+|---|---|---|---|"
+    )?;
+    for figure in &goals.go {
+        let busy = if figure.busy { "\\*" } else { "" };
+        let (then, now) = (grouped(figure.expected), grouped(figure.found));
+        let change = figure.deviation() * 100.0;
+        writeln!(
+            text,
+            "| {} | {then} | {now}{busy} | {change:+.0} % |",
+            figure.what
+        )?;
+    }
+    Ok(())
+}
+
+fn times(count: usize) -> String {
+    match count {
+        1 => "once".to_owned(),
+        more => format!("{more} times"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::goals::tests::results;
+    use super::*;
+
+    #[test]
+    fn the_page_has_a_row_for_each_side_of_each_case() {
+        let results = results(11.0);
+        let page = write(&results, &Goals::of(&results));
+        assert_eq!(page.matches("| Go | 1,000 |").count(), 36);
+        assert_eq!(page.matches("| 1 thread | 11,000 | 11.0 |").count(), 36);
+        assert_eq!(page.matches("| 2 threads | 5,500 | 5.5 |").count(), 18);
+        assert_eq!(page.matches("**not reached**").count(), 3);
+        assert!(!page.contains("busy"), "{page}");
+    }
+
+    #[test]
+    fn a_busy_machine_is_marked() {
+        let mut results = results(11.0);
+        results.compared[0].go.busy = true;
+        let page = write(&results, &Goals::of(&results));
+        assert!(page.contains("**The machine was busy.**"));
+        assert!(page.contains("| 3 | 1 | 0 B | Go | 1,000\\* |"), "{page}");
+    }
+
+    #[test]
+    fn every_row_has_as_many_cells_as_its_header() {
+        let results = results(11.0);
+        let page = write(&results, &Goals::of(&results));
+        let mut cells = 0;
+        for line in page.lines() {
+            let count = line.matches('|').count();
+            if line.starts_with("|---") {
+                assert_eq!(count, cells, "{line}");
+            }
+            if cells > 0 && line.starts_with('|') {
+                assert_eq!(count, cells, "{line}");
+            }
+            cells = if line.starts_with('|') { count } else { 0 };
+        }
+    }
+}
