@@ -160,7 +160,7 @@ class Server:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--hold-headers", action="store_true", help="send nothing before `SendHeaders` comes")
     parser.add_argument("--silent", action="store_true", help="read all, and never send anything")
     parser.add_argument("--path", default="stream.Gorums/NodeStream", help="what to serve")
@@ -179,7 +179,7 @@ def main():
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler(service, {name: handler})]
     )
-    port = server.add_insecure_port(f"127.0.0.1:{arguments.port}")
+    port = server.add_insecure_port(arguments.listen)
     server.start()
     print(f"listening 127.0.0.1:{port}", flush=True)
     # Whoever started it closes this when it ends, however it ends.

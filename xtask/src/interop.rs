@@ -1,8 +1,10 @@
 //! `cargo xtask interop`: this library against other implementations of its protocol.
 
+mod go;
 mod python;
 
 use std::collections::BTreeSet;
+use std::env;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -10,12 +12,15 @@ use anyhow::{Result, bail};
 
 use crate::check::Totals;
 use crate::command::Cmd;
+use crate::workspace;
 
 /// Tests this library against other implementations of its protocol, in both directions.
 ///
-/// The other side is Python's grpcio, which knows nothing of Gorums: it speaks the envelopes of the protocol over one gRPC
-/// stream. It is installed into an environment of its own below the target folder, by this command, when its pins in
-/// interop/python/requirements.txt change; python3 has to be there, 3.9 or later, with its module venv.
+/// There are two other sides, which speak the protocol from its description and share no code with this library. Python's
+/// grpcio knows nothing of Gorums and is good at what no library would send; it is installed into an environment of its own below
+/// the target folder, when its pins in interop/python/requirements.txt change; python3 has to be there, 3.9 or later, with its
+/// module venv. The program in interop/go is on grpc-go, as the Go library is, and has servers, clients, peers and a durable store;
+/// Go has to be there, 1.24 or later.
 ///
 /// Each case has a deadline and is shown with what came of it. Nothing is skipped: what cannot be started has failed. The
 /// exit code is 0 only where every case passed, and the last line says how many did.
@@ -93,30 +98,47 @@ fn list(parts: &[String]) -> Result<()> {
 
 fn runners() -> Result<Vec<Runner>> {
     let python = python::Python::prepare()?;
+    let go = go::build()?;
     Cmd::cargo()
         .args(["build", "--locked", "-p", "gorums-interop"])
         .run()?;
-    let ours = format!(
-        "{}/debug/gorums-interop{}",
-        python::target().display(),
-        std::env::consts::EXE_SUFFIX
-    );
+    let ours = built("gorums-interop");
+    let client = |group: &str, server: &[&str]| {
+        let words = server.iter().flat_map(|word| ["--server", word]);
+        Cmd::new(&ours)
+            .args(["client", "--group", group])
+            .args(words)
+    };
     Ok(vec![
         Runner {
             title: "Python client, our server",
             command: python.script("client.py").args(["--server", &ours]),
         },
         Runner {
-            title: "our client, Python server",
-            command: python.environment(Cmd::new(ours)).args([
-                "client",
-                "--python",
-                &python.program(),
-                "--server",
-                "interop/python/server.py",
-            ]),
+            title: "our client, Python servers",
+            command: python.environment(client(
+                "py-server",
+                &[&python.program(), "-u", "interop/python/server.py"],
+            )),
+        },
+        Runner {
+            title: "Go client, our servers",
+            command: Cmd::new(&go).args(["client", "--server", &ours]),
+        },
+        Runner {
+            title: "our client, Go servers",
+            command: client("go-server", &[&go, "serve"]),
         },
     ])
+}
+
+/// A program of this workspace, once it is built.
+fn built(name: &str) -> String {
+    format!(
+        "{}/debug/{name}{}",
+        workspace::target().display(),
+        env::consts::EXE_SUFFIX
+    )
 }
 
 impl Runner {

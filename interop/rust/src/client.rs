@@ -1,53 +1,19 @@
-//! The cases of our client against servers of another implementation.
+//! The cases of our client against servers of any other implementation.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::process::{ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use gorums::{Client, Code, Configuration, NodeError, NodeState, Outcome, QuorumErrorKind, Status};
 use prost::Message;
 use prost_types::Any;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
 
+use crate::process::Process;
 use crate::proto::interop_client::InteropClient;
 use crate::proto::peer_client::PeerClient;
 use crate::proto::{CountRequest, Data, Failure, Frames, HoldRequest, InspectRequest, Seen};
+use crate::runner::{Case, Start, cases};
 
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// The interpreter of the servers
-    #[arg(long, value_name = "PROGRAM")]
-    python: String,
-
-    /// The script of the servers
-    #[arg(long, value_name = "FILE")]
-    server: String,
-
-    /// Print the names of the cases
-    #[arg(long)]
-    list: bool,
-
-    /// Run the cases with one of these in their name
-    #[arg(value_name = "PART")]
-    parts: Vec<String>,
-}
-
-/// So long may a case take.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-type Case = fn(Start) -> Pin<Box<dyn Future<Output = Result<()>>>>;
-
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
-        &[$((concat!("py-server/", stringify!($name)), |start| Box::pin($name(start)))),*]
-    };
-}
-
-const CASES: &[(&str, Case)] = cases![
+pub(crate) const CASES: &[Case] = cases![
     rpc_and_one_way_messages,
     quorum_calls,
     a_majority_while_a_server_holds_its_answer,
@@ -72,93 +38,13 @@ const CASES: &[(&str, Case)] = cases![
     calls_that_are_given_up,
 ];
 
-pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let chosen = |name: &str| {
-        args.parts.is_empty() || args.parts.iter().any(|part| name.contains(part.as_str()))
-    };
-    let (mut ran, mut failed) = (0, 0);
-    for (name, case) in CASES.iter().filter(|(name, _)| chosen(name)) {
-        ran += 1;
-        if args.list {
-            println!("{name}");
-            continue;
-        }
-        let start = Instant::now();
-        let servers = Start {
-            python: args.python.clone(),
-            script: args.server.clone(),
-        };
-        let result = timeout(DEADLINE, case(servers)).await;
-        let result =
-            result.unwrap_or_else(|_| Err(anyhow::anyhow!("it takes more than {DEADLINE:?}")));
-        let millis = start.elapsed().as_millis();
-        match result {
-            Ok(()) => println!("case {name} ok {millis}"),
-            Err(error) => {
-                failed += 1;
-                let message = format!("{error:#}").replace('\n', "\\n");
-                println!("case {name} FAILED {millis} {message}");
-            }
-        }
-    }
-    Ok(if args.list || (ran > 0 && failed == 0) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
-}
-
-/// Starts servers.
-struct Start {
-    python: String,
-    script: String,
-}
-
-/// A server that ends with this.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Start {
-    async fn server(&self, args: &[&str]) -> Result<Server> {
-        let mut child = Command::new(&self.python)
-            .args(["-u", &self.script])
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("starting {}", self.python))?;
-        let output = child.stdout.take().context("the output is piped")?;
-        let mut lines = BufReader::new(output).lines();
-        let line = lines.next_line().await?;
-        let address = line
-            .as_deref()
-            .and_then(|line| line.strip_prefix("listening "))
-            .with_context(|| format!("the server does not say where it listens: {line:?}"))?
-            .to_owned();
-        Ok(Server { child, address })
-    }
-
-    async fn servers(&self, count: usize) -> Result<(Vec<Server>, Configuration)> {
-        let mut servers = Vec::new();
-        for _ in 0..count {
-            servers.push(self.server(&[]).await?);
-        }
-        let all = connect(&servers)?;
-        all.connected(count).await;
-        Ok((servers, all))
-    }
-}
-
-fn connect(servers: &[Server]) -> Result<Configuration> {
+pub(crate) fn connect(servers: &[Process]) -> Result<Configuration> {
     let addresses = servers.iter().map(|server| server.address.clone());
     let builder = Configuration::builder().nodes(addresses);
     Ok(builder.metadata("from", "connection").connect()?)
 }
 
-fn data(number: u64) -> Data {
+pub(crate) fn data(number: u64) -> Data {
     Data {
         number,
         ..Data::default()
@@ -166,7 +52,7 @@ fn data(number: u64) -> Data {
 }
 
 /// What the server has seen, once it has noted so many.
-async fn inspect(all: &Configuration, node: usize, noted: u64) -> Result<Seen> {
+pub(crate) async fn inspect(all: &Configuration, node: usize, noted: u64) -> Result<Seen> {
     let request = InspectRequest {
         noted,
         cancelled: 0,
@@ -182,7 +68,7 @@ async fn inspect(all: &Configuration, node: usize, noted: u64) -> Result<Seen> {
 }
 
 /// What the server tells of itself, besides what came with the connection.
-fn fact<'a>(seen: &'a Seen, key: &str) -> Result<&'a str> {
+pub(crate) fn fact<'a>(seen: &'a Seen, key: &str) -> Result<&'a str> {
     let entry = seen.connection.iter().find(|entry| entry.key == key);
     let entry = entry.with_context(|| format!("the server does not tell {key:?}"))?;
     Ok(&entry.value)
@@ -426,7 +312,7 @@ async fn errors_travel_whole(start: Start) -> Result<()> {
     Ok(())
 }
 
-fn failed<T>(result: Result<T, NodeError>) -> Result<NodeError> {
+pub(crate) fn failed<T>(result: Result<T, NodeError>) -> Result<NodeError> {
     match result {
         Ok(_) => anyhow::bail!("the call succeeded, and should have failed"),
         Err(error) => Ok(error),
@@ -586,18 +472,13 @@ async fn a_server_that_restarts(start: Start) -> Result<()> {
     let client = InteropClient::new(&all);
     client.echo(&all[0], data(1)).await?;
     let mut server = servers.remove(0);
-    server.child.kill().await?;
+    server.kill().await?;
     // Its end is noticed before its port is taken again.
     let mut changes = all.watch(Duration::from_millis(10), |all| {
         all.filter(|node| node.state() == NodeState::Connected)
     });
     while !changes.next().await.is_empty() {}
-    let port = server
-        .address
-        .rsplit(':')
-        .next()
-        .context("an address has a port")?;
-    let _server = start.server(&["--port", port]).await?;
+    let _server = start.server(&["--listen", &server.address]).await?;
     all.connected(1).await;
     ensure!(client.echo(&all[0], data(2)).await? == data(2));
     inspect(&all, 0, 1).await?;

@@ -1,12 +1,18 @@
 //! This library's side of the interoperability tests: a server for other implementations to call, and the cases of a client
 //! that calls servers of theirs. `cargo xtask interop` runs both.
 
+mod calling;
 mod client;
+mod noting;
+mod process;
+mod runner;
 mod serve;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::runner::{Chosen, Start};
 
 /// The messages, and the service that all sides implement.
 #[allow(unreachable_pub)]
@@ -26,14 +32,37 @@ enum Job {
     /// Serves, prints `listening HOST:PORT`, and ends when its standard input does
     Serve(serve::Args),
     /// Runs the cases of a client against servers of another implementation, which it starts and ends
-    Client(client::Args),
+    Client(ClientArgs),
+}
+
+#[derive(clap::Args)]
+struct ClientArgs {
+    /// What the cases are called, before a slash
+    #[arg(long, value_name = "NAME")]
+    group: String,
+
+    /// The program of the servers and its first arguments, each with this option
+    #[arg(long, value_name = "WORD", required = true, allow_hyphen_values = true)]
+    server: Vec<String>,
+
+    #[command(flatten)]
+    chosen: Chosen,
+}
+
+impl ClientArgs {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let start = Start {
+            command: self.server,
+        };
+        runner::run(&[(&self.group, client::CASES)], &self.chosen, &start).await
+    }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Cli::parse().job {
         Job::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),
-        Job::Client(args) => client::run(args).await,
+        Job::Client(args) => args.run().await,
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,27 +1,46 @@
 //! The server that other implementations call.
 
-use std::collections::BTreeSet;
-
 use anyhow::Result;
-use gorums::{Code, Metadata, ReplySender, Server, ServerCtx, Status};
+use gorums::{Configuration, NodeAddress, Server};
 use tokio::io::AsyncReadExt;
-use tokio::sync::watch;
 
-use crate::proto::interop_server::{Interop, InteropServer};
-use crate::proto::{CountRequest, Data, Entry, Failure, HoldRequest, InspectRequest, Seen};
+use crate::calling::Calling;
+use crate::noting::Noting;
+use crate::proto::cluster_server::ClusterServer;
+use crate::proto::interop_server::InteropServer;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where to listen
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     listen: String,
+
+    /// Which of the peers this is
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    id: u32,
+
+    /// All peers, which are believed to be who they say they are: 1=host:port,2=host:port
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', requires = "id")]
+    peers: Vec<NodeAddress>,
+
+    /// Believe clients that say who they are
+    #[arg(long)]
+    trust: bool,
 }
 
 pub(crate) async fn run(args: Args) -> Result<()> {
-    let server = Server::builder()
+    let mut server = Server::builder().trust_claimed_ids(args.trust || !args.peers.is_empty());
+    if !args.peers.is_empty() {
+        let peers = Configuration::builder().addresses(args.peers).connect()?;
+        server = server.peers(args.id, &peers);
+    }
+    let calling = Calling::new(format!("rust-{}", args.id));
+    let server = server
         .add_service(InteropServer::new(Noting::default()))
+        .add_service(ClusterServer::new(calling.clone()))
         .bind(&args.listen)
         .await?;
+    calling.set_clients(server.clients());
     println!("listening {}", server.local_addr());
     let mut input = tokio::io::stdin();
     let mut ignored = Vec::new();
@@ -32,124 +51,4 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Notes what it is told.
-#[derive(Default)]
-struct Noting {
-    state: watch::Sender<State>,
-}
-
-#[derive(Default)]
-struct State {
-    noted: Vec<u64>,
-    cancelled: Vec<u64>,
-    opened: BTreeSet<u64>,
-}
-
-impl Noting {
-    fn note(&self, number: u64) {
-        self.state.send_modify(|state| state.noted.push(number));
-    }
-
-    async fn until(&self, reached: impl FnMut(&State) -> bool) -> Result<(), Status> {
-        let mut changes = self.state.subscribe();
-        let reached = changes.wait_for(reached).await;
-        reached
-            .map(drop)
-            .map_err(|_| Status::unavailable("the server ends"))
-    }
-}
-
-impl Interop for Noting {
-    async fn echo(&self, _ctx: ServerCtx, request: Data) -> Result<Data, Status> {
-        self.note(request.number);
-        Ok(request)
-    }
-
-    async fn echo_all(&self, _ctx: ServerCtx, request: Data) -> Result<Data, Status> {
-        self.note(request.number);
-        Ok(request)
-    }
-
-    async fn note(&self, _ctx: ServerCtx, request: Data) {
-        Self::note(self, request.number);
-    }
-
-    async fn note_all(&self, _ctx: ServerCtx, request: Data) {
-        Self::note(self, request.number);
-    }
-
-    async fn count(
-        &self,
-        _ctx: ServerCtx,
-        request: CountRequest,
-        replies: ReplySender<Data>,
-    ) -> Result<(), Status> {
-        for number in (request.from..).take(usize::try_from(request.replies).unwrap_or(usize::MAX))
-        {
-            let data = Data {
-                number,
-                ..Data::default()
-            };
-            replies.send(data).await?;
-        }
-        request
-            .failure
-            .map_or(Ok(()), |failure| Err(status(failure)))
-    }
-
-    async fn fail(&self, _ctx: ServerCtx, failure: Failure) -> Result<Data, Status> {
-        Err(status(failure))
-    }
-
-    async fn hold(&self, ctx: ServerCtx, request: HoldRequest) -> Result<Data, Status> {
-        let data = request.data.unwrap_or_default();
-        self.note(data.number);
-        if request.release {
-            ctx.release();
-        }
-        tokio::select! {
-            opened = self.until(|state| state.opened.contains(&data.number)) => opened?,
-            () = ctx.cancelled() => {
-                self.state.send_modify(|state| state.cancelled.push(data.number));
-                return Err(Status::cancelled("nobody waits"));
-            }
-        }
-        Ok(data)
-    }
-
-    async fn open(&self, _ctx: ServerCtx, request: Data) {
-        self.state.send_modify(|state| {
-            state.opened.insert(request.number);
-        });
-    }
-
-    async fn inspect(&self, ctx: ServerCtx, request: InspectRequest) -> Result<Seen, Status> {
-        ctx.release();
-        self.until(|state| {
-            state.noted.len() as u64 >= request.noted
-                && state.cancelled.len() as u64 >= request.cancelled
-        })
-        .await?;
-        let state = self.state.borrow();
-        Ok(Seen {
-            numbers: state.noted.clone(),
-            cancelled: state.cancelled.clone(),
-            metadata: entries(ctx.metadata()),
-            connection: entries(ctx.connection_metadata()),
-        })
-    }
-}
-
-fn status(failure: Failure) -> Status {
-    Status::new(Code::from_number(failure.code), failure.message).with_details(failure.details)
-}
-
-fn entries(metadata: &Metadata) -> Vec<Entry> {
-    let entry = |(key, value): (&str, &str)| Entry {
-        key: key.to_owned(),
-        value: value.to_owned(),
-    };
-    metadata.iter().map(entry).collect()
 }

@@ -11,11 +11,6 @@ use crate::workspace;
 
 const PINS: &str = "interop/python/requirements.txt";
 
-/// The folder of everything that is built.
-pub(super) fn target() -> PathBuf {
-    workspace::target()
-}
-
 pub(super) struct Python {
     environment: PathBuf,
 }
@@ -23,7 +18,7 @@ pub(super) struct Python {
 impl Python {
     /// Installs what is pinned, unless it is installed, and generates the messages.
     pub(super) fn prepare() -> Result<Self> {
-        let environment = target().join("interop/python");
+        let environment = workspace::target().join("interop/python");
         let python = Self { environment };
         python.install()?;
         python.generate()?;

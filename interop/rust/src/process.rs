@@ -1,0 +1,47 @@
+//! Processes that serve.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// A process that has said where it listens, and ends with this.
+pub(crate) struct Process {
+    child: Child,
+    _output: Lines<BufReader<ChildStdout>>,
+    pub(crate) address: String,
+}
+
+impl Process {
+    /// Starts a program, the first word, with the others as its arguments.
+    pub(crate) async fn start(command: &[&str]) -> Result<Self> {
+        let (program, args) = command.split_first().context("there is no program")?;
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {program}"))?;
+        let output = child.stdout.take().context("the output is piped")?;
+        let mut output = BufReader::new(output).lines();
+        let line = output.next_line().await?;
+        // `listening HOST:PORT`, or with words before it.
+        let address = line
+            .as_deref()
+            .and_then(|line| line.split_once("listening "))
+            .map(|(_, address)| address.trim_start_matches("on ").to_owned())
+            .with_context(|| format!("{program} does not say where it listens: {line:?}"))?;
+        Ok(Self {
+            child,
+            _output: output,
+            address,
+        })
+    }
+
+    /// Ends it without a word (SIGKILL, where there are signals), and waits until it has ended.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.context("killing a process")
+    }
+}
