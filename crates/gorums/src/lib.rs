@@ -93,7 +93,7 @@ pub use call::{
 };
 pub use configuration::{
     Configuration, ConfigurationBuilder, ConfigurationError, Node, NodeAddress, NodeId, NodeState,
-    Watch,
+    Watch, WhileDisconnected,
 };
 pub use error::{Code, NodeError, Outcome, QuorumError, QuorumErrorKind, Status};
 pub use metadata::Metadata;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use crate::configuration::{Configuration, NodeId};
+use crate::configuration::{Configuration, ConfigurationBuilder, NodeId};
 use crate::metadata::Metadata;
 use crate::runtime::TcpAcceptor;
 use crate::server::{ConnectionInfo, Peers, Server, ServerBuilder, ServerCtx, ServerError};
@@ -74,6 +74,36 @@ pub struct Peer {
 /// There is no tokio runtime here.
 pub async fn peers(
     count: u32,
+    describe: impl FnMut(NodeId, &Configuration) -> ServerBuilder,
+) -> Result<Vec<Peer>, ServerError> {
+    peers_with(count, |_, configuration| configuration, describe).await
+}
+
+/// As [`peers`], with more to say of the configuration of each: the first function gets it with its nodes.
+///
+/// ```
+/// # async fn test() -> Result<(), Box<dyn std::error::Error>> {
+/// use gorums::{Server, WhileDisconnected, testing};
+///
+/// let system = testing::peers_with(
+///     3,
+///     |me, configuration| configuration.one_stream_per_pair(me, WhileDisconnected::Wait),
+///     |_me, _peers| Server::builder().trust_claimed_ids(true),
+/// );
+/// # system.await?;
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(test()).unwrap();
+/// ```
+///
+/// # Errors
+/// As for [`peers`].
+///
+/// # Panics
+/// There is no tokio runtime here, or [`connect`](ConfigurationBuilder::connect) refuses a configuration.
+pub async fn peers_with(
+    count: u32,
+    mut configure: impl FnMut(NodeId, ConfigurationBuilder) -> ConfigurationBuilder,
     mut describe: impl FnMut(NodeId, &Configuration) -> ServerBuilder,
 ) -> Result<Vec<Peer>, ServerError> {
     let mut listeners = Vec::new();
@@ -94,7 +124,9 @@ pub async fn peers(
             builder.node(id, address)
         });
         // The addresses are the system's own, and the caller is in a runtime.
-        let configuration = builder.connect().expect("nodes on loopback");
+        let configuration = configure(id, builder)
+            .connect()
+            .expect("nodes on loopback, with legal options");
         let server = describe(id, &configuration).peers(id, &configuration);
         peers.push(Peer {
             id,

@@ -272,7 +272,7 @@ impl Call {
         };
         let queued = self
             .channel(part)
-            .queue_unbounded(OutMessage::new(Bytes::new(), Some(ticket)));
+            .queue_marker(OutMessage::new(Bytes::new(), Some(ticket)));
         if let Err(status) = queued {
             self.not_sent(part, &status);
         }

@@ -4,10 +4,25 @@ use std::time::Duration;
 
 use super::{Configuration, ConfigurationError, Members, NodeAddress, NodeId, file};
 use crate::call::{ClientInterceptor, Interceptors};
-use crate::connection::{Pool, Served, Settings};
+use crate::connection::{Pairs, Pool, Served, Settings};
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, SystemClock, Tcp, Transport, bounded};
 use crate::server::ServerBuilder;
+
+/// What becomes of calls to a node that connects by itself
+/// ([`ConfigurationBuilder::one_stream_per_pair`]) while it is not connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum WhileDisconnected {
+    /// They wait in the node's outbox, within its [bounds](ConfigurationBuilder::outbox), and are written
+    /// in their order when the node has connected. How long is theirs to say: at its deadline a call that
+    /// was not written is withdrawn, and without one it waits until its handle is dropped.
+    #[default]
+    Wait,
+    /// That node's part of the call fails at once, as [not sent](crate::Outcome::NotSent), with
+    /// [`Unavailable`](crate::Code::Unavailable). So does what is queued and not written when the node's
+    /// stream ends.
+    FailFast,
+}
 
 /// Describes a [`Configuration`]: its nodes and how to reach them.
 #[must_use = "nothing happens before `connect`"]
@@ -177,6 +192,64 @@ impl ConfigurationBuilder {
         self
     }
 
+    /// Has each pair of peers share one stream, and with it one connection, for the calls of both. This
+    /// process is the node `me`. Default: each peer connects to every other one, two streams for a pair.
+    ///
+    /// Of two peers the one with the lower id connects, and connects again when the stream has broken,
+    /// whether or not it has anything to say. The one with the higher id never does: its calls go over the
+    /// stream that the other one opened, and until there is one they wait or fail, as `meanwhile` says.
+    /// Such a node is [`Connected`](crate::NodeState::Connected) while there is one. Everything else is as
+    /// with a stream of its own: order, turns, metadata, deadlines, cancellation. When the node opens
+    /// another stream, it takes the place of the one before.
+    ///
+    /// Every peer says so of itself, and is told to its server with
+    /// [`ServerBuilder::peers`](crate::ServerBuilder::peers), by the same id. Who connects says which node
+    /// it is, and the server must have been told to believe that
+    /// ([`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids)): anybody who can connect can claim
+    /// to be a peer, and then gets the calls to it. A server's own id, and the ids that it gives to
+    /// clients, are never believed.
+    ///
+    /// A peer that does not share streams connects to all. Calls to it go over its stream where it has the
+    /// lower id, and over one that this process opens where it has the higher one, so both directions
+    /// work. What they need is that the lower one of a pair says who it is: a client of the Go library
+    /// does where it was given its server. Nodes that are added later
+    /// ([`extend`](Configuration::extend)) are connected to, whatever their ids.
+    ///
+    /// Replies over a stream that was accepted are bounded by the server's
+    /// [`max_decoding_message_size`](crate::ServerBuilder::max_decoding_message_size). While such a stream
+    /// carries calls, its peer is pinged by the shorter times of both keep-alives.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use gorums::{Configuration, Server, WhileDisconnected};
+    ///
+    /// let me = 2;
+    /// let peers = Configuration::builder()
+    ///     .node(1, "10.0.0.1:8080") // connects to this process
+    ///     .node(2, "10.0.0.2:8080")
+    ///     .node(3, "10.0.0.3:8080") // is connected to
+    ///     .one_stream_per_pair(me, WhileDisconnected::Wait)
+    ///     .connect()?;
+    /// Server::builder()
+    ///     .peers(me, &peers)
+    ///     .trust_claimed_ids(true)
+    ///     .serve("0.0.0.0:8080")
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn one_stream_per_pair(
+        mut self,
+        me: impl Into<NodeId>,
+        meanwhile: WhileDisconnected,
+    ) -> Self {
+        self.settings.pairs = Some(Pairs {
+            me: me.into(),
+            meanwhile,
+        });
+        self
+    }
+
     /// Where connections come from. Default: [`Tcp`].
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.transport = Arc::new(transport);
@@ -194,8 +267,9 @@ impl ConfigurationBuilder {
     ///
     /// # Errors
     /// There are no nodes; an id is 0; two nodes have one id or one address; an address is not
-    /// `host:port`; metadata cannot be sent; a method was added twice to the handlers; or there is no tokio runtime here. The error names the
-    /// culprit.
+    /// `host:port`; metadata cannot be sent; a method was added twice to the handlers; this process is none of the
+    /// nodes whose streams it is to [share](Self::one_stream_per_pair); or there is no tokio runtime here.
+    /// The error names the culprit.
     pub fn connect(mut self) -> Result<Configuration, ConfigurationError> {
         if let Some(error) = self.error.take() {
             return Err(error);
@@ -213,7 +287,8 @@ impl ConfigurationBuilder {
             .map_err(|error| ConfigurationError::Handlers {
                 reason: error.to_string(),
             })?;
-        Members::join(&self.pool(served), &[], &wanted).map(Configuration::from_nodes)
+        let pairs = self.settings.pairs;
+        Members::join(&self.pool(served), &[], &wanted, pairs).map(Configuration::from_nodes)
     }
 
     pub(crate) fn pool(self, served: Option<Served>) -> Arc<Pool> {
@@ -275,6 +350,18 @@ mod tests {
             (builder().nodes(["::1:80"]), "in brackets"),
             (builder().nodes(["[::g]:80"]), "malformed"),
             (builder().nodes(["a b:80"]), "character"),
+            (
+                builder()
+                    .nodes(["a:1", "b:1"])
+                    .one_stream_per_pair(3, WhileDisconnected::Wait),
+                "this process is to be node 3, and the nodes are 1, 2",
+            ),
+            (
+                builder()
+                    .nodes(["a:1"])
+                    .one_stream_per_pair(0, WhileDisconnected::FailFast),
+                "this process is to be node 0",
+            ),
             (builder().nodes(["a:1"]).metadata("x-bin", "1"), "x-bin"),
             (builder().nodes(["a:1"]).metadata("x", "ü"), "visible ASCII"),
         ] {

@@ -68,6 +68,15 @@ pub enum ConfigurationError {
         /// The node's address.
         address: String,
     },
+    /// This process is to be one of each pair of nodes
+    /// ([`one_stream_per_pair`](super::ConfigurationBuilder::one_stream_per_pair)), and is none of the
+    /// nodes.
+    NotOfAPair {
+        /// The process' own id.
+        me: NodeId,
+        /// The ids that there are.
+        known: Vec<NodeId>,
+    },
     /// An empty configuration was to be extended: it has no connections to share.
     NothingToExtend,
     /// Nodes were to be connected outside a tokio runtime, which drives the connections.
@@ -104,12 +113,15 @@ impl fmt::Display for ConfigurationError {
                 write!(f, "address {address:?}: {reason}; expected host:port")
             }
             Self::UnknownNode { id, known } => {
-                write!(f, "there is no node {id}; the nodes are ")?;
-                for (index, id) in known.iter().enumerate() {
-                    let comma = if index > 0 { ", " } else { "" };
-                    write!(f, "{comma}{id}")?;
-                }
-                Ok(())
+                write!(f, "there is no node {id}; the nodes are {}", list(known))
+            }
+            Self::NotOfAPair { me, known } => {
+                let known = list(known);
+                write!(
+                    f,
+                    "one stream per pair: this process is to be node {me}, and the nodes are {known}: \
+                     its own node is one of them"
+                )
             }
             Self::Metadata(status) => write!(f, "{}", status.message()),
             Self::Handlers { reason } => f.write_str(reason),
@@ -127,6 +139,11 @@ impl fmt::Display for ConfigurationError {
             ),
         }
     }
+}
+
+fn list(ids: &[NodeId]) -> String {
+    let ids: Vec<_> = ids.iter().map(NodeId::to_string).collect();
+    ids.join(", ")
 }
 
 impl Error for ConfigurationError {}

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::node::WeakNode;
 use super::{ConfigurationError, Node, NodeId};
-use crate::connection::{Pool, run};
+use crate::connection::{Pairs, Pool, Side, run};
 
 /// A node to be, by address; without an id it gets one.
 pub(super) type Wanted = (Option<NodeId>, String);
@@ -26,17 +26,24 @@ struct Joined {
 
 impl Members {
     /// The nodes that are wanted: those that the pool or these present ones have, and new ones, which
-    /// start to connect. Nothing is added if anything is wrong.
+    /// start to connect, or of these pairs wait for those who do. Nothing is added if anything is wrong.
     pub(super) fn join(
         pool: &Arc<Pool>,
         present: &[Node],
         wanted: &[Wanted],
+        pairs: Option<Pairs>,
     ) -> Result<Vec<Node>, ConfigurationError> {
         let mut joined = pool.members.lock();
         let alive: Vec<Node> = joined.nodes.iter().filter_map(WeakNode::upgrade).collect();
         joined.nodes = alive.iter().map(Node::downgrade).collect();
         let known = Known::new(present.iter().chain(&alive));
         let identified = identified(wanted, &known, joined.greatest)?;
+        if let Some(Pairs { me, .. }) = pairs
+            && !identified.iter().any(|node| node.id() == me)
+        {
+            let known = identified.iter().map(Identified::id).collect();
+            return Err(ConfigurationError::NotOfAPair { me, known });
+        }
         let has_new = identified
             .iter()
             .any(|node| matches!(node, Identified::New(..)));
@@ -53,7 +60,8 @@ impl Members {
             .map(|node| match node {
                 Identified::Known(node) => node,
                 Identified::New(id, address) => {
-                    let node = Node::new(id, address.into(), Arc::clone(pool));
+                    let side = pairs.map_or(Side::Client, |pairs| pairs.side(id));
+                    let node = Node::new(side, id, address.into(), Arc::clone(pool));
                     joined.nodes.push(node.downgrade());
                     joined.greatest = joined.greatest.max(id.get());
                     runtime.spawn(run(Arc::clone(node.channel())));
@@ -61,6 +69,13 @@ impl Members {
                 }
             })
             .collect())
+    }
+
+    /// The node with this id that opens the stream of its pair, if there is one.
+    pub(crate) fn that_connects(&self, id: NodeId) -> Option<Node> {
+        let joined = self.lock();
+        let mut alive = joined.nodes.iter().filter_map(WeakNode::upgrade);
+        alive.find(|node| node.id() == id && node.channel().side() == Side::Server)
     }
 
     fn lock(&self) -> MutexGuard<'_, Joined> {
@@ -95,6 +110,13 @@ enum Identified {
 }
 
 impl Identified {
+    fn id(&self) -> NodeId {
+        match self {
+            Self::Known(node) => node.id(),
+            Self::New(id, _) => *id,
+        }
+    }
+
     fn known(self) -> Option<Node> {
         match self {
             Self::Known(node) => Some(node),
@@ -225,10 +247,7 @@ mod tests {
         identified(&wanted, known, greatest)
             .expect("legal")
             .iter()
-            .map(|node| match node {
-                Identified::Known(node) => node.id().get(),
-                Identified::New(id, _) => id.get(),
-            })
+            .map(|node| node.id().get())
             .collect()
     }
 
@@ -274,6 +293,7 @@ mod tests {
             [2, 1]
         );
         let elsewhere = Node::new(
+            Side::Client,
             NodeId::from(1),
             "elsewhere:1".into(),
             Arc::clone(here[0].channel().pool()),

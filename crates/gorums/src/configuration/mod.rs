@@ -15,12 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::NodeAddress;
-pub use builder::ConfigurationBuilder;
+pub use builder::{ConfigurationBuilder, WhileDisconnected};
 pub use error::ConfigurationError;
 pub(crate) use members::Members;
 pub use node::{Node, NodeId, NodeState};
 pub use watch::Watch;
 
+#[cfg(test)]
+use crate::connection::Side;
 use crate::connection::Targets;
 use crate::error::{NodeError, QuorumError};
 
@@ -287,7 +289,7 @@ impl Configuration {
             .pools()
             .first()
             .ok_or(ConfigurationError::NothingToExtend)?;
-        let nodes = Members::join(pool, self.as_slice(), &wanted)?;
+        let nodes = Members::join(pool, self.as_slice(), &wanted, None)?;
         self.union(&Self::from_nodes(nodes))
     }
 
@@ -375,6 +377,7 @@ impl Configuration {
         let pool = builder::ConfigurationBuilder::new().pool(None);
         Self::from_nodes((1..=nodes).map(|id| {
             Node::new(
+                Side::Client,
                 NodeId::from(id as u32),
                 format!("node-{id}:1").into(),
                 Arc::clone(&pool),
@@ -599,7 +602,7 @@ mod tests {
     fn a_node_with_the_id_of_one_that_failed_is_another_one_at_another_address() {
         let all = Configuration::unconnected(2);
         let pool = Arc::clone(all[0].channel().pool());
-        let old = Node::new(NodeId::from(2), "elsewhere:1".into(), pool);
+        let old = Node::new(Side::Client, NodeId::from(2), "elsewhere:1".into(), pool);
         assert_eq!(ids(&all.without_errors(&failed([&old]))), [1, 2]);
     }
 

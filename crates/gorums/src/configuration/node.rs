@@ -39,7 +39,9 @@ pub enum NodeState {
     /// There is a connection. The peer may still be silent.
     Connected = 1,
     /// The last attempt failed, or the connection broke. The next attempt comes after a pause, or
-    /// with the next call.
+    /// with the next call. Where it is the node that connects
+    /// ([`one_stream_per_pair`](super::ConfigurationBuilder::one_stream_per_pair)): it is not
+    /// connected.
     Disconnected = 2,
     /// The connection was closed for good: its runtime has ended.
     Closed = 3,
@@ -85,17 +87,8 @@ impl Drop for Held {
 }
 
 impl Node {
-    /// A node that is connected to.
-    pub(crate) fn new(id: NodeId, address: Arc<str>, pool: Arc<Pool>) -> Self {
-        Self::on(Side::Client, id, address, pool)
-    }
-
-    /// A node that has connected.
-    pub(crate) fn connected(id: NodeId, address: Arc<str>, pool: Arc<Pool>) -> Self {
-        Self::on(Side::Server, id, address, pool)
-    }
-
-    fn on(side: Side, id: NodeId, address: Arc<str>, pool: Arc<Pool>) -> Self {
+    /// A node that this process connects to, as a client, or that connects to it.
+    pub(crate) fn new(side: Side, id: NodeId, address: Arc<str>, pool: Arc<Pool>) -> Self {
         Self(Arc::new(Held {
             channel: Arc::new(Channel::new(id, address, pool, side)),
             alone: OnceLock::new(),
@@ -155,7 +148,8 @@ impl Node {
     }
 
     /// Why the last attempt to connect failed or the connection broke; none once the node has
-    /// accepted a connection again, which a node of the Go library does with its first reply.
+    /// connected, or accepted a connection again, which a node of the Go library does with its first
+    /// reply.
     #[must_use]
     pub fn last_error(&self) -> Option<Status> {
         self.channel().last_error()

@@ -6,11 +6,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::sync::Notify;
 
 use super::door::Door;
 use super::outbox::{OutMessage, Outbox, Rejected};
 use super::pool::Pool;
-use crate::configuration::{NodeId, NodeState};
+use crate::configuration::{NodeId, NodeState, WhileDisconnected};
 use crate::error::{NodeError, Outcome, Status};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard};
@@ -39,6 +40,10 @@ pub(crate) struct Channel {
     door: Mutex<Option<Door>>,
     /// How often the way to the node has changed.
     ways: AtomicUsize,
+    /// Held while a stream that the node opened begins or ceases to carry its calls.
+    switch: Mutex<()>,
+    /// The last handle was dropped, or a stream ceased to carry calls.
+    let_go: Notify,
 }
 
 /// Which end of a stream this process is.
@@ -80,7 +85,18 @@ const LATENCY_WEIGHT: u64 = 5;
 
 impl Channel {
     pub(crate) fn new(id: NodeId, address: Arc<str>, pool: Arc<Pool>, side: Side) -> Self {
-        let outbox = Outbox::new(pool.settings.outbox_messages, pool.settings.outbox_bytes);
+        let settings = &pool.settings;
+        let (messages, bytes) = (settings.outbox_messages, settings.outbox_bytes);
+        let (outbox, state) = match side {
+            Side::Client => (Outbox::new(messages, bytes), NodeState::Connecting),
+            Side::Server => {
+                let fails_fast = settings
+                    .pairs
+                    .is_some_and(|pairs| pairs.meanwhile == WhileDisconnected::FailFast);
+                let outbox = Outbox::without_carrier(messages, bytes, fails_fast);
+                (outbox, NodeState::Disconnected)
+            }
+        };
         Self {
             id,
             address,
@@ -88,7 +104,7 @@ impl Channel {
             side,
             outbox: Mutex::new(outbox),
             io: AtomicWaker::new(),
-            state: AtomicU8::new(NodeState::Connecting as u8),
+            state: AtomicU8::new(state as u8),
             closing: AtomicBool::new(false),
             pending: AtomicUsize::new(0),
             latency: AtomicU64::new(0),
@@ -97,6 +113,8 @@ impl Channel {
             peer: Mutex::default(),
             door: Mutex::default(),
             ways: AtomicUsize::new(0),
+            switch: Mutex::default(),
+            let_go: Notify::new(),
         }
     }
 
@@ -121,12 +139,8 @@ impl Channel {
         let was_empty = {
             let mut outbox = self.outbox();
             let was_empty = outbox.is_empty();
-            outbox.push(message).map_err(|rejected| match rejected {
-                Rejected::Full => Status::resource_exhausted(
-                    "the node's outbox is full (see ConfigurationBuilder::outbox)",
-                ),
-                Rejected::Closed => Status::unavailable("the connection is closed"),
-            })?;
+            let queued = outbox.push(message);
+            queued.map_err(|rejected| self.rejection(rejected))?;
             was_empty
         };
         // Whoever made it non-empty has woken the I/O task, which empties it before it sleeps.
@@ -136,11 +150,25 @@ impl Channel {
         Ok(())
     }
 
-    /// Queues one of the library's own messages, whatever the bound.
-    pub(crate) fn queue_unbounded(&self, message: OutMessage) -> Result<(), Status> {
-        let queued = self.outbox().push_unbounded(message);
+    /// Queues a marker, whatever the bound.
+    pub(crate) fn queue_marker(&self, marker: OutMessage) -> Result<(), Status> {
+        let queued = self.outbox().push_marker(marker);
         self.io.wake();
-        queued.map_err(|_| Status::unavailable("the connection is closed"))
+        queued.map_err(|rejected| self.rejection(rejected))
+    }
+
+    fn rejection(&self, rejected: Rejected) -> Status {
+        match rejected {
+            Rejected::Full => Status::resource_exhausted(
+                "the node's outbox is full (see ConfigurationBuilder::outbox)",
+            ),
+            Rejected::Closed => Status::unavailable("the connection is closed"),
+            Rejected::Away => Status::unavailable(format!(
+                "node {} is not connected, and it is the one of the pair that connects (see \
+                 ConfigurationBuilder::one_stream_per_pair)",
+                self.id
+            )),
+        }
     }
 
     /// Tells the peer that nobody waits for this reply any more, if it would understand.
@@ -230,6 +258,18 @@ impl Channel {
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.io.wake();
+        self.let_go.notify_one();
+    }
+
+    /// For the one task that waits until the last handle is dropped, or a stream has ceased to carry
+    /// calls.
+    pub(super) fn let_go(&self) -> &Notify {
+        &self.let_go
+    }
+
+    /// Streams begin and cease to carry calls one after the other.
+    pub(super) fn switch(&self) -> MutexGuard<'_, ()> {
+        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_closing(&self) -> bool {

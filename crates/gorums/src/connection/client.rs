@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use h2::client::{Connection, ResponseFuture};
-use h2::{Ping, PingPong, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 
 use super::callbacks::Callbacks;
 use super::keep_alive::{Action, KeepAlive};
+use super::outbox::Carrier;
+use super::pings::Pings;
 use super::reconnect::Reconnect;
 use super::writer::Writer;
-use super::{Channel, Ticket};
+use super::{Channel, Side, attachment};
 use crate::configuration::NodeState;
 use crate::error::Status;
 use crate::runtime::{Bell, BoxFuture, FairIo, quiet};
@@ -33,14 +35,16 @@ enum End {
     Closed,
 }
 
-/// Keeps a node connected until its last handle is dropped.
-pub(crate) fn run(channel: Arc<Channel>) -> impl Future<Output = ()> + Send {
-    // A task may also end because its runtime does, even before it has begun.
-    let closed = CloseOnDrop(Arc::clone(&channel));
-    async move {
+/// Keeps a node until its last handle is dropped, and connected where it does not connect itself.
+pub(crate) fn run(channel: Arc<Channel>) -> BoxFuture<'static, ()> {
+    if channel.side() == Side::Server {
+        return Box::pin(attachment::keep(channel));
+    }
+    let closed = close_on_drop(&channel);
+    Box::pin(async move {
         let _closed = closed;
         keep_connected(channel).await;
-    }
+    })
 }
 
 async fn keep_connected(channel: Arc<Channel>) {
@@ -93,6 +97,12 @@ async fn keep_connected(channel: Arc<Channel>) {
             return;
         }
     }
+}
+
+/// Closes the channel with its task, which may also end because its runtime does, even before it has
+/// begun.
+pub(super) fn close_on_drop(channel: &Arc<Channel>) -> impl Drop + Send + use<> {
+    CloseOnDrop(Arc::clone(channel))
 }
 
 struct CloseOnDrop(Arc<Channel>);
@@ -208,11 +218,7 @@ async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
             pool.settings.keep_alive_timeout,
         ),
         keep_alive_timer: None,
-        ping_pong,
-        pinged: false,
-        pings: 0,
-        flushing: Vec::new(),
-        flushing_pinged: 0,
+        pings: Pings::new(ping_pong),
         closing: None,
         half_closed: false,
         answered: false,
@@ -238,15 +244,7 @@ struct Connected {
     callbacks: Callbacks,
     keep_alive: KeepAlive,
     keep_alive_timer: Option<BoxFuture<'static, ()>>,
-    ping_pong: Option<PingPong>,
-    /// A ping is on its way.
-    pinged: bool,
-    /// Pings since the peer's last message.
-    pings: u32,
-    /// Markers that were passed: all before them is written. Done when the peer has it.
-    flushing: Vec<Ticket>,
-    /// How many of these the ping on its way was sent for.
-    flushing_pinged: usize,
+    pings: Pings,
     /// Set once the last handle is dropped: until when queued messages are still written, and the
     /// node is given time to read them.
     closing: Option<BoxFuture<'static, ()>>,
@@ -289,7 +287,7 @@ impl Connected {
                 return Poll::Ready(End::Lost(status));
             }
             self.callbacks.register(cx.waker());
-            self.writer.settle(&mut self.flushing);
+            self.writer.settle(self.pings.flushing());
             self.poll_ping(cx, channel);
             if let Poll::Ready(end) = self.poll_timers(cx, channel) {
                 return Poll::Ready(end);
@@ -353,7 +351,7 @@ impl Connected {
                 Some(Ok(chunk)) => {
                     self.keep_alive.heard_message();
                     self.answered = true;
-                    self.pings = 0;
+                    self.pings.heard_message();
                     self.unreleased = chunk.len();
                     self.decoder.push(chunk);
                 }
@@ -373,43 +371,12 @@ impl Connected {
 
     /// Asks the peer whether it has what was written, for those who flush, and listens for pongs.
     fn poll_ping(&mut self, cx: &mut Context<'_>, channel: &Channel) {
-        if let Some(ping_pong) = &mut self.ping_pong
-            && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(&mut quiet())
-        {
-            self.pinged = false;
+        if self.pings.poll_pong() {
             self.keep_alive.heard_pong();
-            for ticket in self
-                .flushing
-                .drain(..std::mem::take(&mut self.flushing_pinged))
-            {
-                ticket.call.handed_over(ticket.part);
-            }
-        }
-        if self.flushing.is_empty() || self.pinged {
-            return;
         }
         // A Go server ends a connection that is pinged often while it has nothing to say.
-        if (channel.understands_us() || self.pings == 0) && self.send_ping(cx) {
-            self.flushing_pinged = self.flushing.len();
-        } else {
-            for ticket in self.flushing.drain(..) {
-                ticket.call.handed_over(ticket.part);
-            }
-        }
-    }
-
-    fn send_ping(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Some(ping_pong) = &mut self.ping_pong
-            && !self.pinged
-            && ping_pong.send_ping(Ping::opaque()).is_ok()
-        {
-            self.pinged = true;
-            self.pings += 1;
-            // The connection writes it when it is polled again.
-            self.bell.ring();
-            cx.waker().wake_by_ref();
-        }
-        self.pinged
+        let may_ask = channel.understands_us() || self.pings.unheard() == 0;
+        self.pings.flush(cx, &self.bell, may_ask);
     }
 
     /// Sends the next batch if there is one and the last one is written. True if it did.
@@ -420,11 +387,11 @@ impl Connected {
         if let Some(replies) = self.callbacks.replies() {
             self.writer.push_replies(replies);
         }
-        self.writer.push_messages(channel);
+        self.writer.push_messages(channel, Carrier::DIALLED);
         let Some(batch) = self.writer.next() else {
             // Only markers without bytes, if anything at all.
             let markers = self.writer.has_messages();
-            self.writer.settle(&mut self.flushing);
+            self.writer.settle(self.pings.flushing());
             return Ok(markers);
         };
         // Followed by a poll of the connection, which flushes it.
@@ -462,7 +429,7 @@ impl Connected {
                 cx.waker().wake_by_ref();
             }
         }
-        let owed = channel.pending() > 0 || self.writer.has_messages() || !self.flushing.is_empty();
+        let owed = channel.pending() > 0 || self.writer.has_messages() || self.pings.is_flushing();
         loop {
             let clock = &channel.pool().clock;
             let Some(timer) = &mut self.keep_alive_timer else {
@@ -478,7 +445,7 @@ impl Connected {
                 Action::Wait(wait) => Some(clock.sleep_until(clock.now() + wait)),
                 Action::Idle => None,
                 Action::Ping(wait) => {
-                    self.send_ping(cx);
+                    self.pings.send(cx, &self.bell);
                     Some(clock.sleep_until(clock.now() + wait))
                 }
                 Action::Dead => {
@@ -502,14 +469,11 @@ impl Connected {
             head,
             recv,
             mut writer,
-            flushing,
+            mut pings,
             ..
         } = self;
         drop((send, head, recv, connection));
-        // All before these markers was written; whether the peer has it cannot be known any more.
-        for marker in flushing {
-            marker.call.handed_over(marker.part);
-        }
+        pings.end_flush();
         channel.set_features(None);
         writer.give_back(channel);
     }

@@ -15,9 +15,12 @@
 //!   and give replies to them. [`callbacks`] takes what a node asks of its client.
 //! * [`client`] is the I/O task; [`reconnect`] decides when it tries again, [`keep_alive`] when a
 //!   silent connection is dead.
+//! * [`attachment`] has the calls to a node that opens the stream itself go over that stream.
+//! * [`pings`] asks the peer whether it lives, and whether it has what was written.
 //! * [`door`] is the way to a node that is this process' own server.
 //! * [`pool`] is what all nodes of a pool share, and the sweeper that ends calls at their deadline.
 
+mod attachment;
 mod callbacks;
 pub(crate) mod channel;
 mod client;
@@ -25,18 +28,22 @@ mod deliver;
 mod door;
 pub(crate) mod keep_alive;
 mod outbox;
+mod pings;
 pub(crate) mod pool;
 mod reconnect;
 mod settings;
 mod table;
 mod writer;
 
+pub(crate) use attachment::Attachment;
 pub(crate) use callbacks::Served;
 pub(crate) use channel::{Channel, Side, Targets};
+use client::close_on_drop;
 pub(crate) use client::run;
 pub(crate) use deliver::{deliver, skipped};
 pub(crate) use door::Door;
 pub(crate) use outbox::{OutMessage, Ticket};
+pub(crate) use pings::Pings;
 pub(crate) use pool::Pool;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Pairs, Settings};
 pub(crate) use writer::Writer;

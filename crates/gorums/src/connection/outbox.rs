@@ -45,6 +45,18 @@ impl OutMessage {
 pub(crate) enum Rejected {
     Full,
     Closed,
+    /// The node has opened no stream, and nobody waits for one.
+    Away,
+}
+
+/// A stream that takes messages out. The node may open another one before the last has ended here:
+/// then that one takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Carrier(u64);
+
+impl Carrier {
+    /// Of a node that is connected to: its I/O task has one stream at a time.
+    pub(crate) const DIALLED: Self = Self(0);
 }
 
 pub(crate) struct Outbox {
@@ -53,19 +65,38 @@ pub(crate) struct Outbox {
     /// How many messages were withdrawn and still lie in the queue.
     withdrawn: usize,
     closed: bool,
+    /// None while a node that opens its streams itself has none open.
+    carrier: Option<Carrier>,
+    /// How many streams the node has opened.
+    carriers: u64,
+    /// Nothing waits while there is no stream.
+    fails_fast: bool,
     max_messages: usize,
     max_bytes: usize,
 }
 
 impl Outbox {
+    /// That of a node that is connected to.
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
         Self {
             queue: VecDeque::new(),
             bytes: 0,
             withdrawn: 0,
             closed: false,
+            carrier: Some(Carrier::DIALLED),
+            carriers: 0,
+            fails_fast: false,
             max_messages,
             max_bytes,
+        }
+    }
+
+    /// That of a node that opens its streams itself.
+    pub(crate) fn without_carrier(max_messages: usize, max_bytes: usize, fails_fast: bool) -> Self {
+        Self {
+            carrier: None,
+            fails_fast,
+            ..Self::new(max_messages, max_bytes)
         }
     }
 
@@ -73,6 +104,9 @@ impl Outbox {
     pub(crate) fn push(&mut self, message: OutMessage) -> Result<(), Rejected> {
         if self.closed {
             return Err(Rejected::Closed);
+        }
+        if self.fails_fast && self.carrier.is_none() {
+            return Err(Rejected::Away);
         }
         if !self.has_room(message.frame.len()) {
             // Sweeping costs a pass over the queue: only where it frees a good part of it.
@@ -87,8 +121,15 @@ impl Outbox {
         self.push_unbounded(message)
     }
 
-    /// Queues a message whatever the bound; for the library's own few.
-    pub(crate) fn push_unbounded(&mut self, message: OutMessage) -> Result<(), Rejected> {
+    /// Queues a marker, whatever the bound. Where nothing waits for a stream, neither does it.
+    pub(crate) fn push_marker(&mut self, marker: OutMessage) -> Result<(), Rejected> {
+        if self.carrier.is_none() && self.is_empty() && !self.closed {
+            return Err(Rejected::Away);
+        }
+        self.push_unbounded(marker)
+    }
+
+    fn push_unbounded(&mut self, message: OutMessage) -> Result<(), Rejected> {
         if self.closed {
             return Err(Rejected::Closed);
         }
@@ -124,8 +165,11 @@ impl Outbox {
         self.withdrawn = 0;
     }
 
-    /// The next message to write, withdrawn ones passed over. Its part is now sent.
-    pub(crate) fn pop(&mut self) -> Option<OutMessage> {
+    /// The next message for this stream to write, withdrawn ones passed over. Its part is now sent.
+    pub(crate) fn pop(&mut self, carrier: Carrier) -> Option<OutMessage> {
+        if !self.is_carried_by(carrier) {
+            return None;
+        }
         loop {
             let message = self.pop_any()?;
             let wanted = message
@@ -174,9 +218,39 @@ impl Outbox {
         self.fail_attempt()
     }
 
-    /// Takes no message from now on.
+    /// The node has opened a stream, which takes the messages from now on: that stream, and whether it
+    /// does so in the place of another one. None where no message is taken any more.
+    pub(crate) fn attach(&mut self) -> Option<(Carrier, bool)> {
+        if self.closed {
+            return None;
+        }
+        self.carriers += 1;
+        let carrier = Carrier(self.carriers);
+        Some((carrier, self.carrier.replace(carrier).is_some()))
+    }
+
+    /// This stream takes no more messages: those that do not wait for the next one. None where it had
+    /// ceased to before.
+    pub(crate) fn detach(&mut self, carrier: Carrier) -> Option<Vec<OutMessage>> {
+        if !self.is_carried_by(carrier) {
+            return None;
+        }
+        self.carrier = None;
+        Some(if self.fails_fast {
+            self.drain()
+        } else {
+            Vec::new()
+        })
+    }
+
+    pub(crate) fn is_carried_by(&self, carrier: Carrier) -> bool {
+        self.carrier == Some(carrier)
+    }
+
+    /// Takes no message from now on, and gives none out.
     pub(crate) fn close(&mut self) -> Vec<OutMessage> {
         self.closed = true;
+        self.carrier = None;
         self.drain()
     }
 
@@ -205,11 +279,11 @@ mod tests {
             assert_eq!(outbox.push(message(1)), Ok(()));
         }
         assert_eq!(outbox.push(message(1)), Err(Rejected::Full));
-        while outbox.pop().is_some() {}
+        while outbox.pop(Carrier::DIALLED).is_some() {}
         assert_eq!(outbox.push(message(60)), Ok(()));
         assert_eq!(outbox.push(message(41)), Err(Rejected::Full));
         assert_eq!(outbox.push(message(40)), Ok(()));
-        while outbox.pop().is_some() {}
+        while outbox.pop(Carrier::DIALLED).is_some() {}
         assert_eq!(outbox.push(message(1000)), Ok(()), "alone");
         assert_eq!(outbox.push(message(1)), Err(Rejected::Full));
     }
@@ -237,8 +311,8 @@ mod tests {
         let mut outbox = Outbox::new(10, 100);
         assert_eq!(outbox.push(message(1)), Ok(()));
         assert_eq!(outbox.push(message(2)), Ok(()));
-        let first = outbox.pop().expect("queued");
+        let first = outbox.pop(Carrier::DIALLED).expect("queued");
         outbox.put_back(first);
-        assert_eq!(outbox.pop().map(|m| m.frame.len()), Some(1));
+        assert_eq!(outbox.pop(Carrier::DIALLED).map(|m| m.frame.len()), Some(1));
     }
 }

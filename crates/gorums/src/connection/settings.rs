@@ -1,5 +1,8 @@
 use std::time::Duration;
 
+use super::Side;
+use crate::configuration::{NodeId, WhileDisconnected};
+
 /// What a pool of connections is told by its builder. The defaults are documented there.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -16,6 +19,26 @@ pub(crate) struct Settings {
     pub(crate) max_decoding_message_size: usize,
     /// How long a connection whose last handle was dropped goes on writing what is queued.
     pub(crate) linger: Duration,
+    pub(crate) pairs: Option<Pairs>,
+}
+
+/// Of two peers the one with the lower id opens the stream that both use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pairs {
+    /// Which of the nodes this process is.
+    pub(crate) me: NodeId,
+    pub(crate) meanwhile: WhileDisconnected,
+}
+
+impl Pairs {
+    /// Which end of the stream to this node this process is.
+    pub(crate) fn side(self, node: NodeId) -> Side {
+        if node < self.me {
+            Side::Server
+        } else {
+            Side::Client
+        }
+    }
 }
 
 impl Default for Settings {
@@ -32,6 +55,7 @@ impl Default for Settings {
             max_calls: 1024 * 1024,
             max_decoding_message_size: 4 * 1024 * 1024,
             linger: Duration::from_secs(1),
+            pairs: None,
         }
     }
 }

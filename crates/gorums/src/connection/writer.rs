@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Channel;
-use super::outbox::{OutMessage, Ticket};
+use super::outbox::{Carrier, OutMessage, Ticket};
 use crate::server::ReplyQueue;
 use crate::wire::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, encode_control};
 
@@ -36,13 +36,13 @@ impl Writer {
 
     /// Adds messages that are queued, behind all answers and up to a batch's size of their own, so
     /// that neither holds up the other.
-    pub(crate) fn push_messages(&mut self, channel: &Channel) {
+    pub(crate) fn push_messages(&mut self, channel: &Channel, carrier: Carrier) {
         self.before = self.builder.len();
         {
             let mut outbox = channel.outbox();
             let mut len = 0;
             while len < BATCH_BYTES {
-                let Some(message) = outbox.pop() else {
+                let Some(message) = outbox.pop(carrier) else {
                     break;
                 };
                 len += message.frame.len();

@@ -303,8 +303,8 @@ impl ServerBuilder {
     /// connect and wait.
     ///
     /// # Errors
-    /// The address cannot be listened on, a method was added twice, or the server is not one of its
-    /// [`peers`](Self::peers).
+    /// The address cannot be listened on, a method was added twice, the server is not one of its
+    /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
     pub async fn bind(self, address: &str) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
         let listener = self
@@ -319,8 +319,8 @@ impl ServerBuilder {
     /// connections end, and requests that have not started never do.
     ///
     /// # Errors
-    /// The address cannot be listened on, a method was added twice, or the server is not one of its
-    /// [`peers`](Self::peers).
+    /// The address cannot be listened on, a method was added twice, the server is not one of its
+    /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
     pub async fn serve(self, address: &str) -> Result<(), ServerError> {
         self.bind(address).await?.serve().await;
         Ok(())
@@ -331,8 +331,8 @@ impl ServerBuilder {
     /// within the grace period; what is left then is cut off. Idle clients do not hold it up.
     ///
     /// # Errors
-    /// The address cannot be listened on, a method was added twice, or the server is not one of its
-    /// [`peers`](Self::peers).
+    /// The address cannot be listened on, a method was added twice, the server is not one of its
+    /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
     pub async fn serve_with_shutdown(
         self,
         address: &str,
@@ -416,6 +416,18 @@ impl ServerBuilder {
                 me,
                 known: configuration.ids().collect(),
             })?;
+        for pool in configuration.targets().pools() {
+            let Some(pairs) = pool.settings.pairs else {
+                continue;
+            };
+            if pairs.me != me {
+                let of = pairs.me;
+                return Err(ServerError::PairsOfAnother { me, of });
+            }
+            if !self.trust_claimed_ids {
+                return Err(ServerError::PairsWithoutTrust { me });
+            }
+        }
         let (door, arrivals) = Door::new();
         let connection = Arc::new(self.settings(Some(door.clone())));
         for pool in configuration.targets().pools() {
@@ -513,6 +525,21 @@ pub enum ServerError {
         /// The ids that the configuration has.
         known: Vec<NodeId>,
     },
+    /// The server's peers share streams
+    /// ([`one_stream_per_pair`](crate::ConfigurationBuilder::one_stream_per_pair)) with another node
+    /// than the one that the server is.
+    PairsOfAnother {
+        /// The server's own id.
+        me: NodeId,
+        /// The node whose streams are shared.
+        of: NodeId,
+    },
+    /// The server's peers share streams, and it believes nobody who says that it is one of them
+    /// ([`trust_claimed_ids`](ServerBuilder::trust_claimed_ids)).
+    PairsWithoutTrust {
+        /// The server's own id.
+        me: NodeId,
+    },
 }
 
 impl fmt::Display for ServerError {
@@ -530,6 +557,17 @@ impl fmt::Display for ServerError {
                 let ids: Vec<_> = known.iter().map(NodeId::to_string).collect();
                 write!(f, "{}: its own node is one of them", ids.join(", "))
             }
+            Self::PairsOfAnother { me, of } => write!(
+                f,
+                "one stream per pair: the configuration is that of node {of}, and this server is to \
+                 be node {me}: name the same id in both places"
+            ),
+            Self::PairsWithoutTrust { me } => write!(
+                f,
+                "one stream per pair: peers with ids below {me} are called over the streams that they \
+                 open, and this server believes nobody who says which node it is: where only peers can \
+                 connect, set trust_claimed_ids(true)"
+            ),
         }
     }
 }
@@ -538,7 +576,10 @@ impl Error for ServerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Listen(error) => Some(error),
-            Self::DuplicateMethod { .. } | Self::NotAPeer { .. } => None,
+            Self::DuplicateMethod { .. }
+            | Self::NotAPeer { .. }
+            | Self::PairsOfAnother { .. }
+            | Self::PairsWithoutTrust { .. } => None,
         }
     }
 }

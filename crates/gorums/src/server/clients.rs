@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::configuration::{Configuration, Node, NodeId, NodeState};
-use crate::connection::Pool;
+use crate::configuration::{Configuration, Node, NodeId};
+use crate::connection::{Attachment, Pool, Side};
 use crate::error::Status;
 use crate::wire::Features;
 
@@ -124,12 +124,12 @@ impl Clients {
             }
         };
         let address = address.map_or_else(|| "client".into(), |address| address.to_string().into());
-        let node = Node::connected(id, address, Arc::clone(&self.0.pool));
-        node.channel().set_features(Some(features));
-        node.channel().set_state(NodeState::Connected);
+        let node = Node::new(Side::Server, id, address, Arc::clone(&self.0.pool));
+        let attachment = Attachment::new(node.channel(), features);
         state.nodes.insert(id, node.clone());
         self.changed(state);
         Ok(Attached {
+            attachment: attachment.expect("a new channel takes messages"),
             node,
             clients: self.clone(),
         })
@@ -196,8 +196,9 @@ impl ClientChanges {
     }
 }
 
-/// A client while it is connected.
+/// A client while it is connected: a node that comes with a stream, and leaves with it.
 pub(super) struct Attached {
+    attachment: Attachment,
     node: Node,
     clients: Clients,
 }
@@ -205,6 +206,10 @@ pub(super) struct Attached {
 impl Attached {
     pub(super) fn node(&self) -> &Node {
         &self.node
+    }
+
+    pub(super) fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use h2::server::{Connection, SendResponse};
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request as HttpRequest, Response, StatusCode};
 
 use super::clients::{Attached, Clients, DYNAMIC_IDS};
@@ -17,9 +17,9 @@ use super::input::{Caller, Input, InputEnd};
 use super::lane::{Lane, LaneSettings};
 use super::registry::Registry;
 use super::reply_queue::ReplyQueue;
-use crate::configuration::{Configuration, NodeId};
-use crate::connection::Writer;
+use crate::configuration::{Configuration, Node, NodeId};
 use crate::connection::keep_alive::{Action, KeepAlive};
+use crate::connection::{Attachment, Pings, Settings, Writer};
 use crate::error::{Code, Status};
 use crate::metadata::Metadata;
 use crate::runtime::{Bell, BoxFuture, BoxIo, Clock, FairIo, quiet};
@@ -100,10 +100,18 @@ impl ConnectionSettings {
             return Claim::Unproven;
         }
         let peers = self.peers.as_ref();
-        if peers.is_some_and(|(_, peers)| peers.node(id).is_some()) {
+        let is_peer = peers.is_some_and(|(_, peers)| peers.node(id).is_some());
+        if is_peer || self.that_connects(id).is_some() {
             return Claim::Peer(id);
         }
         Claim::Client(Some(id))
+    }
+
+    /// The node with this id that is called over the stream that it opens, if there is one.
+    fn that_connects(&self, id: NodeId) -> Option<Node> {
+        let (_, peers) = self.peers.as_ref()?;
+        let mut pools = peers.targets().pools().iter();
+        pools.find_map(|pool| pool.members.that_connects(id))
     }
 }
 
@@ -113,7 +121,8 @@ enum Claim {
     Nobody,
     /// It has an id, and nobody vouches for it.
     Unproven,
-    /// A node of the server's configuration, which is called there.
+    /// A node of the server's configuration, which is called there, over a stream that this process
+    /// opened or over this one.
     Peer(NodeId),
     /// It can be called back, by this id or by one that the server gives it.
     Client(Option<NodeId>),
@@ -154,7 +163,7 @@ pub(crate) async fn serve(
             return;
         }
     };
-    let ping_pong = h2.ping_pong();
+    let pings = Pings::new(h2.ping_pong());
     let mut keep_alive =
         KeepAlive::steady(settings.keep_alive_interval, settings.keep_alive_timeout);
     let first_look = keep_alive.first();
@@ -167,7 +176,7 @@ pub(crate) async fn serve(
         bell: Bell::default(),
         stream: None,
         left: Left::default(),
-        ping_pong,
+        pings,
         keep_alive,
         shutdown: Some(shutdown),
         goodbye: false,
@@ -197,7 +206,7 @@ struct Served {
     h2: Connection<FairIo, Batch>,
     bell: Bell,
     stream: Option<NodeStream>,
-    ping_pong: Option<PingPong>,
+    pings: Pings,
     keep_alive: KeepAlive,
     keep_alive_timer: BoxFuture<'static, ()>,
     /// The streams that have ended, as long as handlers of theirs go on.
@@ -232,6 +241,7 @@ impl Drop for Left {
 impl Drop for Served {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
+            self.pings.end_flush();
             stream.end_calls().abandon();
         }
     }
@@ -280,10 +290,7 @@ impl Served {
             let mut again = false;
             self.left.work_off(cx, &self.settings);
             if let Some(stream) = &mut self.stream {
-                stream.replies.io().register(cx.waker());
-                if let Some(client) = &stream.attached {
-                    client.node().channel().io().register(cx.waker());
-                }
+                stream.register(cx);
                 if (answered || stream.input.is_held_up()) && stream.poll_read(&self.settings) {
                     self.keep_alive.heard_message();
                 }
@@ -291,7 +298,8 @@ impl Served {
                     // Also where nothing is read at present.
                     let _ = stream.poll_reset();
                 }
-                again = stream.write(&self.bell);
+                again = stream.write(&self.bell, &mut self.pings);
+                self.pings.flush(cx, &self.bell, true);
                 if stream.is_over() {
                     self.leave_stream();
                     self.no_stream = Some(self.after(self.settings.stream_timeout));
@@ -315,6 +323,7 @@ impl Served {
     /// The stream has ended; what its handlers do has not.
     fn leave_stream(&mut self) {
         if let Some(stream) = self.stream.take() {
+            self.pings.end_flush();
             let mut input = stream.end_calls();
             input.leave();
             self.left.0.push(input);
@@ -344,22 +353,14 @@ impl Served {
             self.bell.ring();
             cx.waker().wake_by_ref();
         }
-        if let Some(ping_pong) = &mut self.ping_pong
-            && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(&mut quiet())
-        {
+        if self.pings.poll_pong() {
             self.keep_alive.heard_pong();
         }
         while self.keep_alive_timer.as_mut().poll(cx).is_ready() {
             let wait = match self.keep_alive.fired(true) {
                 Action::Wait(wait) => wait,
                 Action::Ping(wait) => {
-                    if let Some(ping_pong) = &mut self.ping_pong
-                        && ping_pong.send_ping(Ping::opaque()).is_ok()
-                    {
-                        // The connection writes it when it is polled again.
-                        self.bell.ring();
-                        cx.waker().wake_by_ref();
-                    }
+                    self.pings.send(cx, &self.bell);
                     wait
                 }
                 Action::Idle | Action::Dead => {
@@ -411,15 +412,27 @@ impl Served {
         let mut attached = None;
         let caller = match claim {
             Claim::Nobody => Caller::Plain,
-            Claim::Unproven | Claim::Peer(_) => Caller::Ignored,
+            Claim::Unproven => Caller::Ignored,
+            Claim::Peer(id) => {
+                let node = self.settings.that_connects(id);
+                match node.and_then(|node| Attachment::new(node.channel(), features)) {
+                    Some(attachment) => {
+                        let channel = Arc::clone(attachment.channel());
+                        self.keep_alive_for(&channel.pool().settings);
+                        attached = Some(Callee::Peer(attachment));
+                        Caller::Callable(channel)
+                    }
+                    None => Caller::Ignored,
+                }
+            }
             Claim::Client(id) => {
                 let clients = &self.settings.clients;
                 match clients.attach(id, connecting.info.peer_addr, features) {
                     Ok(client) => {
-                        let node = client.node().clone();
-                        connecting.info.peer_id = Some(node.id());
-                        attached = Some(client);
-                        Caller::Callable(node)
+                        connecting.info.peer_id = Some(client.node().id());
+                        let channel = Arc::clone(client.node().channel());
+                        attached = Some(Callee::Client(client));
+                        Caller::Callable(channel)
                     }
                     Err(status) => {
                         let _ = respond.send_response(trailers_only(&status), true);
@@ -455,6 +468,19 @@ impl Served {
             ending: None,
             over: false,
         });
+    }
+
+    /// The stream carries calls for which a node may be silent as long as these settings say, or as
+    /// long as a client may, whatever is shorter.
+    fn keep_alive_for(&mut self, settings: &Settings) {
+        let interval = settings.keep_alive_interval;
+        let timeout = settings.keep_alive_timeout;
+        self.keep_alive = KeepAlive::steady(
+            interval.min(self.settings.keep_alive_interval),
+            timeout.min(self.settings.keep_alive_timeout),
+        );
+        let first_look = self.keep_alive.first();
+        self.keep_alive_timer = self.after(first_look);
     }
 
     /// What is wrong with a request, as the whole reply to it.
@@ -501,13 +527,28 @@ impl Served {
     }
 }
 
+/// Whom the stream carries calls to.
+enum Callee {
+    Client(Attached),
+    Peer(Attachment),
+}
+
+impl Callee {
+    fn attachment(&self) -> &Attachment {
+        match self {
+            Self::Client(client) => client.attachment(),
+            Self::Peer(attachment) => attachment,
+        }
+    }
+}
+
 /// The stream of a client.
 struct NodeStream {
     input: Input,
     send: SendStream<Batch>,
     writer: Writer,
     /// Where the client can be called back.
-    attached: Option<Attached>,
+    attached: Option<Callee>,
     replies: Arc<ReplyQueue>,
     /// Set when no more is read: what the trailers will say once all is written.
     ending: Option<(Code, String)>,
@@ -547,15 +588,33 @@ impl NodeStream {
         }
     }
 
-    /// Writes queued replies, and the trailers behind the last. True if it wrote.
-    fn write(&mut self, bell: &Bell) -> bool {
+    /// Wakes the task when there is something to write, and lets go of a node whose calls this stream
+    /// does not carry any more.
+    fn register(&mut self, cx: &mut Context<'_>) {
+        self.replies.io().register(cx.waker());
+        let Some(callee) = &self.attached else {
+            return;
+        };
+        let attachment = callee.attachment();
+        let carries = attachment.register(cx.waker());
+        if !carries || (attachment.is_finished() && !self.writer.has_messages()) {
+            // What was written last may still be with `h2`, and those who made the calls know better.
+            self.attached = None;
+            self.input.ends_calls();
+        }
+    }
+
+    /// Writes queued replies and calls, and the trailers behind the last. True if it wrote.
+    fn write(&mut self, bell: &Bell, pings: &mut Pings) -> bool {
         if self.over || !self.writer.is_free() {
             return false;
         }
-        self.settle();
+        self.writer.settle(pings.flushing());
         self.writer.push_replies(&self.replies);
-        if let Some(client) = &self.attached {
-            self.writer.push_messages(client.node().channel());
+        if let Some(callee) = &self.attached {
+            let attachment = callee.attachment();
+            self.writer
+                .push_messages(attachment.channel(), attachment.carrier());
         }
         if let Some(batch) = self.writer.next() {
             // Followed by a poll of the connection, which flushes it.
@@ -565,7 +624,7 @@ impl NodeStream {
             }
             return true;
         }
-        self.settle();
+        self.writer.settle(pings.flushing());
         if let Some((code, message)) = &self.ending
             && self.input.is_worked_off()
             && self.replies.is_empty()
@@ -579,15 +638,6 @@ impl NodeStream {
         false
     }
 
-    /// One-way calls of the last batch have been handed over, and so have all before a marker.
-    fn settle(&mut self) {
-        let mut markers = Vec::new();
-        self.writer.settle(&mut markers);
-        for marker in markers {
-            marker.call.handed_over(marker.part);
-        }
-    }
-
     /// The stream is over: calls to the client fail. What the client sent is left.
     fn end_calls(self) -> Input {
         let Self {
@@ -599,8 +649,8 @@ impl NodeStream {
         } = self;
         drop(send);
         input.ends_calls();
-        if let Some(client) = attached {
-            writer.give_back(client.node().channel());
+        if let Some(callee) = attached {
+            writer.give_back(callee.attachment().channel());
         }
         input
     }

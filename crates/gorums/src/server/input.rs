@@ -11,8 +11,7 @@ use super::lane::Lane;
 use super::registry::Registry;
 use super::reply_queue::{Answer, ReplyQueue};
 use super::request::{Request, Taken};
-use crate::configuration::Node;
-use crate::connection::{deliver, skipped};
+use crate::connection::{Channel, deliver, skipped};
 use crate::error::Status;
 use crate::runtime::quiet;
 use crate::wire::{Control, Decoder, Envelope, Incoming as Frame, SERVER_INITIATED, peek_id};
@@ -35,8 +34,8 @@ pub(super) enum Caller {
     Plain,
     /// It answers calls of the server, and this one makes none to it.
     Ignored,
-    /// It answers calls to this node.
-    Callable(Node),
+    /// It answers calls that this channel makes.
+    Callable(Arc<Channel>),
 }
 
 /// Reads requests and hands them to the lane, as far as it takes them.
@@ -319,15 +318,16 @@ impl Input {
             Frame::Message(frame) => frame,
             Frame::Oversized { head, len } => {
                 let status = Status::resource_exhausted(format!(
-                    "a request of {len} bytes exceeds the limit of {} (max_decoding_message_size)",
+                    "a message of {len} bytes exceeds the limit of {} \
+                     (ServerBuilder::max_decoding_message_size)",
                     settings.max_decoding
                 ));
                 let (id, method) = peek_id(head).ok_or_else(|| status.clone())?;
                 if !self.is_reply(id) {
                     return self.reject(id, method, &status, registry);
                 }
-                if let Caller::Callable(node) = &self.caller {
-                    skipped(node.channel(), id & !SERVER_INITIATED, status);
+                if let Caller::Callable(channel) = &self.caller {
+                    skipped(channel, id & !SERVER_INITIATED, status);
                 }
                 return Ok(None);
             }
@@ -337,15 +337,10 @@ impl Input {
         })?;
         let id = envelope.id;
         if self.is_reply(id) {
-            if let Caller::Callable(node) = &self.caller {
-                let now = settings.clock.now();
-                deliver(
-                    node.channel(),
-                    id & !SERVER_INITIATED,
-                    &envelope,
-                    frame,
-                    now,
-                );
+            if let Caller::Callable(channel) = &self.caller {
+                // The clock by which the call began.
+                let now = channel.pool().clock.now();
+                deliver(channel, id & !SERVER_INITIATED, &envelope, frame, now);
             }
             return Ok(None);
         }
@@ -374,7 +369,7 @@ impl Input {
 
     fn owes_replies(&self) -> bool {
         match &self.caller {
-            Caller::Callable(node) => node.pending() > 0,
+            Caller::Callable(channel) => channel.pending() > 0,
             Caller::Plain | Caller::Ignored => false,
         }
     }

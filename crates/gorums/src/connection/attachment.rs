@@ -1,0 +1,110 @@
+//! The calls to a node that opens the stream itself go over the stream that was accepted.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::outbox::Carrier;
+use super::{Channel, close_on_drop};
+use crate::configuration::NodeState;
+use crate::error::Status;
+use crate::wire::Features;
+
+/// A stream that carries a node's calls, until it is dropped or the node has opened another one.
+///
+/// A node opens its next stream as soon as it knows that the last one is of no use, which may be long
+/// before this process does. What was written on the last one and not answered fails then, and its
+/// end, whenever that is noticed, changes nothing.
+pub(crate) struct Attachment {
+    channel: Arc<Channel>,
+    carrier: Carrier,
+}
+
+impl Attachment {
+    /// From now on the node's calls go over a stream that it has opened. None where the node is not
+    /// called any more.
+    pub(crate) fn new(channel: &Arc<Channel>, features: Features) -> Option<Self> {
+        let _switch = channel.switch();
+        let (carrier, replaces) = channel.outbox().attach()?;
+        if replaces {
+            // Before this one takes anything out, so that only what went over the other one is lost.
+            channel.set_features(None);
+            channel.fail_written(&Status::unavailable("the node has opened another stream"));
+        }
+        channel.set_features(Some(features));
+        channel.set_last_error(None);
+        channel.set_state(NodeState::Connected);
+        // The task of the other one lets go.
+        channel.io().wake();
+        Some(Self {
+            channel: Arc::clone(channel),
+            carrier,
+        })
+    }
+
+    pub(crate) fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+
+    pub(crate) fn carrier(&self) -> Carrier {
+        self.carrier
+    }
+
+    /// Wakes the stream's task when there is something to write. False where the stream carries no
+    /// calls any more.
+    pub(crate) fn register(&self, waker: &Waker) -> bool {
+        // Under the lock, so that the task of an earlier stream does not take this one's place.
+        let outbox = self.channel.outbox();
+        let carries = outbox.is_carried_by(self.carrier);
+        if carries {
+            self.channel.io().register(waker);
+        }
+        carries
+    }
+
+    /// Whether nobody can make another call, and all that was called has been answered.
+    pub(crate) fn is_finished(&self) -> bool {
+        let channel = &self.channel;
+        channel.is_closing() && channel.outbox().is_empty() && channel.pending() == 0
+    }
+}
+
+impl Drop for Attachment {
+    /// What was written is lost, and what is queued waits for the next stream or fails.
+    fn drop(&mut self) {
+        let channel = &self.channel;
+        let _switch = channel.switch();
+        let Some(unwritten) = channel.outbox().detach(self.carrier) else {
+            return;
+        };
+        let status = Status::unavailable("the stream that the node had opened has ended");
+        channel.set_features(None);
+        channel.set_last_error(Some(status.clone()));
+        channel.set_state(NodeState::Disconnected);
+        Channel::fail_unwritten(unwritten, &status);
+        channel.fail_written(&status);
+        channel.let_go().notify_one();
+    }
+}
+
+/// Keeps a node that opens its streams itself, until its last handle is dropped.
+pub(super) fn keep(channel: Arc<Channel>) -> impl Future<Output = ()> + Send {
+    let closed = close_on_drop(&channel);
+    async move {
+        let _closed = closed;
+        while !channel.is_closing() {
+            channel.let_go().notified().await;
+        }
+        // What is queued is still written, for a while.
+        let pool = channel.pool();
+        let mut linger = pool
+            .clock
+            .sleep_until(pool.clock.now() + pool.settings.linger);
+        while channel.state() == NodeState::Connected {
+            tokio::select! {
+                biased;
+                () = channel.let_go().notified() => {}
+                () = &mut linger => return,
+            }
+        }
+    }
+}
