@@ -7,6 +7,7 @@
 //! - [`Replica`](service::Replica) is the service, and keeps its values in a [`Store`](store::Store):
 //!   in memory, or on a [`Disk`](disk::Disk).
 //! - [`Client`](client::Client) writes to and reads from a majority.
+//! - [`shell`] is what other programs of its kind share with this one: options, prompt, local replicas.
 //!
 //! Nothing here needs a network, a thread or the time of day: a test gives a replica a [`Volume`](disk::Volume)
 //! of its own, and a client a clock.
@@ -41,6 +42,7 @@
 pub mod client;
 pub mod disk;
 pub mod service;
+pub mod shell;
 pub mod store;
 
 /// What `proto/storage.proto` says, in Rust.

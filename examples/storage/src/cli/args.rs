@@ -1,13 +1,7 @@
 //! The command line.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
-
-use anstyle::AnsiColor;
-use clap::builder::Styles;
-use clap::{Args, Parser, Subcommand};
-use gorums::NodeAddress;
+use clap::Parser;
+use storage::shell::args::{Client, Mode, STYLES};
 
 /// A replicated key-value store to try out quorum calls with.
 ///
@@ -29,11 +23,6 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) client: Client,
 }
-
-const STYLES: Styles = Styles::styled()
-    .header(AnsiColor::Green.on_default().bold())
-    .usage(AnsiColor::Green.on_default().bold())
-    .literal(anstyle::Style::new().bold());
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -64,146 +53,12 @@ Results go to standard output, messages to standard error. The exit status is 0 
 carried out, 1 if one failed (those after it are still tried), 2 for a wrong option. That a key is not
 found, or that a replica has a newer value, is a result and no failure.";
 
-/// What can be run besides a client.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Mode {
-    /// Run one replica, until Ctrl-C or SIGTERM.
-    Serve(Serve),
-    /// Start replicas as processes of their own, and a client of them.
-    ///
-    /// The commands are those of local replicas: "stop" kills the process of a replica, "pause" sends it
-    /// SIGSTOP. The processes end with this one.
-    Cluster(Cluster),
-}
-
-/// Which replicas to start as processes.
-#[derive(Debug, Args)]
-pub(crate) struct Cluster {
-    /// The commands, and how they are carried out.
-    #[command(flatten)]
-    pub(crate) calls: Calls,
-    /// The number of replicas to start.
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value_t = 3,
-        value_parser = clap::value_parser!(u32).range(1..=100)
-    )]
-    pub(crate) replicas: u32,
-    /// Keep what is written in files of this directory, as for serve.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-    /// The address of the first replica; the others get the ports after it. Without a port, or with
-    /// port 0, the system chooses one for each.
-    #[arg(long, value_name = "IP[:PORT]", default_value = "127.0.0.1", value_parser = listen)]
-    pub(crate) listen: SocketAddr,
-}
-
-/// How to run a replica.
-#[derive(Debug, Args)]
-pub(crate) struct Serve {
-    /// The id by which this replica names itself; clients give it one of their own.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) id: u32,
-    /// The address to listen on. With port 0 the system chooses one, which is printed.
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) listen: String,
-    /// All replicas, this one among them, which nested calls go to: as for --connect.
-    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
-    pub(crate) peers: Vec<NodeAddress>,
-    /// Keep what is written in this directory, which is made where there is none: a write is on disk before
-    /// it is answered, and a replica that is started again has it. Without it, all is kept in memory only.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-    /// Share the port with whoever has started this, take orders from standard input, and end with it.
-    #[arg(long, hide = true)]
-    pub(crate) controlled: bool,
-}
-
-/// How to run a client, and which replicas.
-#[derive(Debug, Args)]
-pub(crate) struct Client {
-    /// The commands, and how they are carried out.
-    #[command(flatten)]
-    pub(crate) calls: Calls,
-    /// Replicas elsewhere.
-    #[command(flatten)]
-    pub(crate) target: Target,
-    /// The number of replicas to start in this process.
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value_t = 4,
-        conflicts_with_all = ["connect", "config"],
-        value_parser = clap::value_parser!(u32).range(1..=100)
-    )]
-    pub(crate) replicas: u32,
-    /// Let these replicas keep what is written in files of this directory.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["connect", "config"])]
-    pub(crate) data: Option<PathBuf>,
-}
-
-/// What a client is to do.
-#[derive(Debug, Args)]
-pub(crate) struct Calls {
-    /// Carry out a command and leave; may be repeated.
-    #[arg(short, long = "command", value_name = "COMMAND")]
-    pub(crate) commands: Vec<String>,
-    /// How long a call may take, as in 500ms or 2s.
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = timeout)]
-    pub(crate) timeout: Duration,
-}
-
-/// Replicas that run already.
-#[derive(Debug, Args)]
-pub(crate) struct Target {
-    /// Connect to replicas elsewhere: HOST:PORT,… (ids count from 1) or 1=HOST:PORT,2=HOST:PORT,…
-    #[arg(
-        long,
-        value_name = "ADDRESSES",
-        value_delimiter = ',',
-        conflicts_with = "config"
-    )]
-    pub(crate) connect: Vec<NodeAddress>,
-    /// Connect to the replicas that a TOML file lists.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// How long to wait at first until a majority of them is connected; 0s goes on at once.
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "5s",
-        value_parser = humantime::parse_duration
-    )]
-    pub(crate) wait: Duration,
-}
-
-impl Target {
-    /// Whether there are any.
-    pub(crate) fn is_given(&self) -> bool {
-        !self.connect.is_empty() || self.config.is_some()
-    }
-}
-
-fn listen(text: &str) -> Result<SocketAddr, String> {
-    let without_port = || text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 0));
-    let parsed = text.parse().or_else(|_| without_port());
-    parsed.map_err(|_| {
-        "expected an IP address, with or without a port, as in 127.0.0.1:8081".to_owned()
-    })
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("nothing can be done in no time".to_owned()),
-        Ok(timeout) => Ok(timeout),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::CommandFactory;
+    use gorums::NodeAddress;
 
     use super::*;
 

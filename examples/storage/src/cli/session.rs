@@ -3,136 +3,75 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
-use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use gorums::{
-    Configuration, ConfigurationError, Correction, Node, NodeError, NodeId, NodeState, QuorumCall,
-    QuorumError,
-};
-use tokio::time::{sleep, timeout};
-
-use crate::cli::command::{Action, Arg, COMMANDS, Command, Many, Rpc, Selection, Spec, Write};
-use crate::cli::replicas::{Condition, ReplicaError, Replicas};
-use crate::cli::screen::{BAD, BOLD, GOOD, HELD, Key, REMARK, Screen, Table};
+use gorums::{Configuration, Correction, NodeError, NodeId, QuorumCall, QuorumError};
 use storage::client::{Client, newest, version};
+use storage::proto::storage_client::StorageClient;
+use storage::proto::storage_server::StorageServer;
 use storage::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
-use storage::store::Time;
+use storage::service::{Delay, Replica};
+use storage::shell::Program;
+use storage::shell::command::{ParseError, Spec, Words, Write};
+use storage::shell::screen::{Key, REMARK, Screen};
+use storage::shell::session::{Failure, node};
+use storage::store::{Entry, Store, Time, Times};
 
-/// How long `nodes` waits for connections that are being made.
-const CONNECTING: Duration = Duration::from_millis(300);
+use crate::cli::command::{COMMANDS, Command, Many, Rpc, Selection};
 
-/// How long `stop` waits for this client to see that its connection is gone.
-const NOTICING: Duration = Duration::from_secs(1);
-
-/// A client of the replicas, and the replicas themselves where this program has started them.
-pub(crate) struct Session {
+/// This program: a client of the replicas.
+pub(crate) struct Storage {
     client: Client,
-    replicas: Option<Replicas>,
     screen: Screen,
 }
 
-/// Why a command was not carried out.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// It failed. The text names who and why.
-    Command(Box<dyn Error>),
-    /// Its result could not be written.
-    Output(io::Error),
-}
+impl Program for Storage {
+    const NAME: &'static str = "storage";
+    const COMMANDS: &'static [Spec] = COMMANDS;
 
-impl Session {
-    /// A session of this client, and with the replicas that this program has started.
-    pub(crate) fn new(client: Client, replicas: Option<Replicas>, screen: Screen) -> Self {
-        Self {
-            client,
-            replicas,
-            screen,
-        }
+    type Own = Command;
+    type Record = Entry;
+    type Service = StorageServer<Replica>;
+
+    fn parse(words: &mut Words) -> Result<Command, ParseError> {
+        Command::parse(words)
     }
 
-    /// Where it shows what it has to show.
-    pub(crate) fn screen(&mut self) -> &mut Screen {
-        &mut self.screen
+    fn key(command: &Command) -> &str {
+        command.key()
     }
 
-    /// Whether it has started processes.
-    pub(crate) fn has_processes(&self) -> bool {
-        matches!(self.replicas, Some(Replicas::Processes(_)))
+    fn service(store: Arc<Store>, delay: Delay) -> Self::Service {
+        StorageServer::new(Replica::new(store, delay))
     }
 
-    /// The nodes that it calls.
-    pub(crate) fn configuration(&self) -> &Configuration {
+    fn client(configuration: Configuration, timeout: Duration, screen: Screen) -> Self {
+        let storage = StorageClient::new(configuration).with_timeout(timeout);
+        let client = Client::new(storage, Times::default());
+        Self { client, screen }
+    }
+
+    fn configuration(&self) -> &Configuration {
         self.client.storage().configuration()
     }
 
-    /// Waits until what was sent to replicas of other processes has reached them, or that long, and ends those
-    /// that this program has started.
-    pub(crate) async fn leave(self, limit: Duration) {
-        let replicas = self.replicas.as_ref();
-        if replicas.is_none_or(Replicas::outlive_messages) {
-            let _ = timeout(limit, self.configuration().flush()).await;
-        }
-        if let Some(replicas) = self.replicas {
-            replicas.end().await;
-        }
+    fn screen(&mut self) -> &mut Screen {
+        &mut self.screen
     }
 
-    /// Carries out a command. It may be given up at any time.
-    pub(crate) async fn run(&mut self, command: Command) -> Result<(), Failure> {
+    async fn run(&mut self, command: Command) -> Result<(), Failure> {
         match command {
-            Command::Nodes => self.nodes().await,
             Command::Rpc { node, call } => self.rpc(node, call).await,
             Command::Unicast { node, write } => self.unicast(node, write).await,
             Command::Many { on, call } => self.many(on.as_ref(), call).await,
-            Command::Replica { id, action } => self.replica(id, action).await,
-            Command::Help(None) => Ok(self.screen.result(Overview)?),
-            Command::Help(Some(spec)) => Ok(self.screen.result(Page(spec))?),
-            // There is nothing to carry out; whoever reads the commands stops reading.
-            Command::Exit => Ok(()),
         }
     }
+}
 
-    async fn nodes(&mut self) -> Result<(), Failure> {
-        let configuration = self.configuration().clone();
-        let connecting = |node: &Node| node.state() == NodeState::Connecting;
-        if configuration.iter().any(connecting) {
-            let _ = timeout(CONNECTING, configuration.connected(configuration.len())).await;
-        }
-        let mut headings = vec!["node", "address", "state", "latency", "last error"];
-        if self.replicas.is_some() {
-            headings.insert(4, "replica");
-        }
-        let mut table = Table::new(&headings);
-        for node in &configuration {
-            let plain = anstyle::Style::new();
-            let state = node.state();
-            let style = match state {
-                NodeState::Connected => GOOD,
-                NodeState::Connecting => HELD,
-                _ => BAD,
-            };
-            let latency = node.latency().map(|latency| format!("{latency:.1?}"));
-            let error = node.last_error().map(|error| error.to_string());
-            let mut row = vec![
-                (plain, node.id().to_string()),
-                (plain, node.address().to_owned()),
-                (style, state.to_string()),
-                (plain, latency.unwrap_or_else(|| "-".to_owned())),
-                (plain, error.unwrap_or_default()),
-            ];
-            if let Some(replicas) = &mut self.replicas
-                && let Some(condition) = replicas.condition(node.id().get()).await
-            {
-                row.insert(4, (style_of(condition), condition.to_string()));
-            }
-            table.row(row);
-        }
-        Ok(self.screen.result(table)?)
-    }
-
+impl Storage {
     async fn rpc(&mut self, id: u32, call: Rpc) -> Result<(), Failure> {
-        let node = self.node(id)?;
+        let node = node(self.configuration(), id)?;
         match call {
             Rpc::Read(key) => {
                 let request = ReadRequest { key: key.clone() };
@@ -153,7 +92,7 @@ impl Session {
     }
 
     async fn unicast(&mut self, id: u32, write: Write) -> Result<(), Failure> {
-        let node = self.node(id)?;
+        let node = node(self.configuration(), id)?;
         let request = self.request(write);
         self.client.storage().write_unicast(&node, request).await?;
         Ok(self.screen.result(format_args!("sent to node {id}"))?)
@@ -193,7 +132,10 @@ impl Session {
             Many::Multicast(write) => {
                 let request = self.request(write);
                 let nodes = storage.configuration().len();
-                storage.write_multicast(request).await.map_err(SentToSome)?;
+                storage
+                    .write_multicast(request)
+                    .await
+                    .map_err(|error| Failure::of(SentToSome(error)))?;
                 Ok(self
                     .screen
                     .result(format_args!("sent to {nodes} of {nodes}"))?)
@@ -273,12 +215,11 @@ impl Session {
             failures.retain(|failure| !nodes.contains(&failure.node()));
         }
         if answered * 2 <= nodes {
-            return Err(MajorityLost {
+            return Err(Failure::of(MajorityLost {
                 nodes,
                 answered,
                 failures,
-            }
-            .into());
+            }));
         }
         self.screen
             .result(format_args!("done: {answered} of {nodes} nodes answered"))?;
@@ -288,60 +229,8 @@ impl Session {
         Ok(())
     }
 
-    async fn replica(&mut self, id: u32, action: Action) -> Result<(), Failure> {
-        let replicas = self.replicas.as_mut().ok_or(NotHere)?;
-        replicas.act(id, action).await?;
-        let durable = replicas.are_durable();
-        let text = match action {
-            Action::Stop => {
-                self.notice(id).await?;
-                format!("replica {id} is stopped")
-            }
-            Action::Start if durable => {
-                format!("replica {id} is running, with what it had on disk")
-            }
-            Action::Start => format!("replica {id} is running, and empty"),
-            Action::Pause => format!("replica {id} is paused"),
-            Action::Resume => format!("replica {id} goes on"),
-            Action::Delay(Duration::ZERO) => format!("replica {id} answers at once"),
-            Action::Delay(delay) => format!("replica {id} answers {} ms late", delay.as_millis()),
-        };
-        Ok(self.screen.result(text)?)
-    }
-
-    /// Waits until this client knows that a replica is gone: the command after `stop` then finds it
-    /// gone, and does not hand a message to a connection that is about to break.
-    async fn notice(&self, id: u32) -> Result<(), Failure> {
-        let node = self.node(id)?;
-        let gone = async {
-            // A connection that is being made may have been accepted before the replica was gone.
-            while matches!(node.state(), NodeState::Connected | NodeState::Connecting) {
-                sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let _ = timeout(NOTICING, gone).await;
-        Ok(())
-    }
-
-    fn node(&self, id: u32) -> Result<Node, ConfigurationError> {
-        let node = self.configuration().select([id])?;
-        Ok(node[0].clone())
-    }
-
     fn request(&mut self, write: Write) -> WriteRequest {
         self.client.request(write.key, write.value)
-    }
-}
-
-fn style_of(condition: Condition) -> anstyle::Style {
-    match condition {
-        Condition::Running {
-            paused: false,
-            delay: Duration::ZERO,
-            ..
-        } => anstyle::Style::new(),
-        Condition::Running { .. } => HELD,
-        Condition::Stopped | Condition::Failed | Condition::Ended(_) => BAD,
     }
 }
 
@@ -457,111 +346,10 @@ impl fmt::Display for MajorityLost {
 
 impl Error for MajorityLost {}
 
-/// What stops, starts and slows down replicas was asked of a session without any.
-#[derive(Debug)]
-struct NotHere;
-
-impl fmt::Display for NotHere {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "this works only on replicas that this program has started, and these were not: \
-             without --connect and --config, and with \"cluster\", storage starts replicas of its own",
-        )
-    }
-}
-
-impl Error for NotHere {}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
-
-macro_rules! failures {
-    ($($error:ty),*) => {
-        $(impl From<$error> for Failure {
-            fn from(error: $error) -> Self {
-                Self::Command(Box::new(error))
-            }
-        })*
-    };
-}
-
-failures!(
-    ConfigurationError,
-    NodeError,
-    QuorumError,
-    SentToSome,
-    MajorityLost,
-    NotHere,
-    ReplicaError
-);
-
-/// The list of all commands.
-struct Overview;
-
-impl fmt::Display for Overview {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let usages: Vec<_> = COMMANDS.iter().map(short_usage).collect();
-        let width = usages.iter().map(String::len).max().unwrap_or(0);
-        for (spec, usage) in COMMANDS.iter().zip(&usages) {
-            writeln!(f, "{BOLD}{usage:width$}{BOLD:#}  {}", spec.summary)?;
-        }
-        write!(
-            f,
-            "\nA key or value with spaces is quoted, as in a shell: 'two words', \"two words\",\n\
-             two\\ words; '' is an empty one. A word that starts with # begins a comment.\n\
-             {BOLD}help qc{BOLD:#} tells more of qc, and so for every command."
-        )
-    }
-}
-
-/// All forms of a command in one line.
-fn short_usage(spec: &Spec) -> String {
-    let Some(first) = spec.forms.first() else {
-        return spec.name.to_owned();
-    };
-    let has_operations = first.iter().any(|arg| matches!(arg, Arg::Word(_)));
-    if !has_operations {
-        return spec.usages().next().unwrap_or_default();
-    }
-    let mut usage = spec.name.to_owned();
-    for arg in *first {
-        if let Arg::Word(_) = arg {
-            let operations: Vec<_> = spec.operations().collect();
-            return match operations.as_slice() {
-                // All of them would be too long a line.
-                [first, second, third, _, _, _, ..] => {
-                    format!("{usage} {first}|{second}|{third}|…")
-                }
-                operations => format!("{usage} {} …", operations.join("|")),
-            };
-        }
-        usage.push_str(&format!(" {arg}"));
-    }
-    usage
-}
-
-/// All about one command.
-struct Page(&'static Spec);
-
-impl fmt::Display for Page {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(spec) = self;
-        for usage in spec.usages() {
-            writeln!(f, "{BOLD}{usage}{BOLD:#}")?;
-        }
-        write!(f, "\n{}", spec.summary)?;
-        if !spec.details.is_empty() {
-            write!(f, "\n\n{}", spec.details)?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use storage::shell::session::help;
+
     use super::*;
 
     #[test]
@@ -593,9 +381,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal_of_80_columns() {
-        let pages = COMMANDS.iter().map(|spec| Page(spec).to_string());
-        for text in pages.chain([Overview.to_string()]) {
-            let text = anstream::adapter::strip_str(&text).to_string();
+        for text in help(COMMANDS) {
             for line in text.lines() {
                 assert!(line.chars().count() <= 80, "{line}");
             }

@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anstyle::{AnsiColor, Style};
 
 /// Remarks beside a result.
-pub(crate) const REMARK: Style = Style::new().dimmed();
+pub const REMARK: Style = Style::new().dimmed();
 /// Headings, and what is to be typed.
-pub(crate) const BOLD: Style = Style::new().bold();
+pub const BOLD: Style = Style::new().bold();
 /// What is well.
-pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+pub const GOOD: Style = AnsiColor::Green.on_default();
 /// What is under way or held up.
-pub(crate) const HELD: Style = AnsiColor::Yellow.on_default();
+pub const HELD: Style = AnsiColor::Yellow.on_default();
 /// What is wrong.
-pub(crate) const BAD: Style = AnsiColor::Red.on_default();
+pub const BAD: Style = AnsiColor::Red.on_default();
 
 /// Results on one stream, messages on another. Colours come through where the stream is a terminal
 /// and the user has not asked for none (`NO_COLOR`).
-pub(crate) struct Screen {
+pub struct Screen {
     results: Box<dyn Write>,
     messages: Box<dyn Write>,
     /// Messages go to a terminal.
@@ -28,7 +28,7 @@ pub(crate) struct Screen {
 
 impl Screen {
     /// Standard output and standard error.
-    pub(crate) fn standard() -> Self {
+    pub fn standard() -> Self {
         Self {
             results: Box::new(anstream::stdout()),
             messages: Box::new(anstream::stderr()),
@@ -37,19 +37,19 @@ impl Screen {
     }
 
     /// Shows a result, one or several lines, at once.
-    pub(crate) fn result(&mut self, text: impl Display) -> io::Result<()> {
+    pub fn result(&mut self, text: impl Display) -> io::Result<()> {
         writeln!(self.results, "{text}")?;
         self.results.flush()
     }
 
     /// Shows a message, one or several lines.
-    pub(crate) fn message(&mut self, text: impl Display) {
+    pub fn message(&mut self, text: impl Display) {
         // There is nobody left to tell that a message cannot be told.
         let _ = writeln!(self.messages, "{text}");
     }
 
     /// Shows on one line how far something has come, to a person: where messages go to a file, it says nothing.
-    pub(crate) fn progress(&mut self, text: impl Display) {
+    pub fn progress(&mut self, text: impl Display) {
         if self.watched {
             // As for messages.
             let _ = write!(self.messages, "\r{text}\u{1b}[K");
@@ -58,14 +58,14 @@ impl Screen {
     }
 
     /// Clears that line.
-    pub(crate) fn end_progress(&mut self) {
+    pub fn end_progress(&mut self) {
         if self.watched {
             let _ = write!(self.messages, "\r\u{1b}[K");
         }
     }
 
     /// Shows what went wrong, and where, if that is not plain.
-    pub(crate) fn error(&mut self, place: Option<&str>, text: impl Display) {
+    pub fn error(&mut self, place: Option<&str>, text: impl Display) {
         let text = printable(&text.to_string());
         match place {
             None => self.message(format_args!("{BAD}error{BAD:#}: {text}")),
@@ -76,32 +76,32 @@ impl Screen {
 
 /// Shows messages that come by themselves, at any time and from any task. Clones show them in one place.
 #[derive(Clone)]
-pub(crate) struct Notices(Arc<Mutex<Show>>);
+pub struct Notices(Arc<Mutex<Show>>);
 
 type Show = Box<dyn FnMut(String) + Send>;
 
 impl Notices {
     /// On standard error.
-    pub(crate) fn standard() -> Self {
+    pub fn standard() -> Self {
         // There is nobody left to tell that a message cannot be told.
         let show = |text| drop(writeln!(anstream::stderr(), "{text}"));
         Self(Arc::new(Mutex::new(Box::new(show))))
     }
 
     /// Shows them so from now on.
-    pub(crate) fn redirect(&self, show: impl FnMut(String) + Send + 'static) {
+    pub fn redirect(&self, show: impl FnMut(String) + Send + 'static) {
         *self.lock() = Box::new(show);
     }
 
     /// Shows how far something has come, to a person.
-    pub(crate) fn progress(&self, text: &str) {
+    pub fn progress(&self, text: &str) {
         if io::stderr().is_terminal() {
             self.show(text);
         }
     }
 
     /// Shows a message.
-    pub(crate) fn show(&self, text: &str) {
+    pub fn show(&self, text: &str) {
         (self.lock())(printable(text));
     }
 
@@ -118,7 +118,7 @@ impl fmt::Debug for Notices {
 }
 
 /// A key, quoted unless it is a plain word.
-pub(crate) struct Key<'a>(pub(crate) &'a str);
+pub struct Key<'a>(pub &'a str);
 
 impl Display for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,13 +145,13 @@ fn printable(text: &str) -> String {
 }
 
 /// A table with a heading, its columns as wide as they need to be.
-pub(crate) struct Table {
+pub struct Table {
     rows: Vec<Vec<(Style, String)>>,
 }
 
 impl Table {
     /// A table with these headings.
-    pub(crate) fn new(headings: &[&str]) -> Self {
+    pub fn new(headings: &[&str]) -> Self {
         let heading = |text: &&str| (BOLD, (*text).to_owned());
         Self {
             rows: vec![headings.iter().map(heading).collect()],
@@ -159,7 +159,7 @@ impl Table {
     }
 
     /// Adds a row.
-    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = (Style, String)>) {
+    pub fn row(&mut self, cells: impl IntoIterator<Item = (Style, String)>) {
         let cells = cells.into_iter();
         let row = cells.map(|(style, text)| (style, printable(&text.replace('\n', " "))));
         self.rows.push(row.collect());

@@ -13,14 +13,14 @@ use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
 use rustyline::{CompletionType, Context, Editor, ExternalPrinter, Helper};
 
-use crate::cli::command::{Arg, COMMANDS, Spec, find};
-use crate::cli::screen::{BOLD, REMARK};
+use crate::shell::command::{Arg, Spec, find};
+use crate::shell::screen::{BOLD, REMARK};
 
 /// How many keys are remembered for completion.
 const KEYS: usize = 1000;
 
 /// Reads lines from a terminal.
-pub(crate) struct Prompt {
+pub(super) struct Prompt {
     editor: Editor<Assistant, DefaultHistory>,
     /// There was a Ctrl-C on an empty line just before.
     leaving: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Prompt {
 
 /// What came from the prompt.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Input {
+pub(super) enum Input {
     /// A line.
     Line(String),
     /// Ctrl-C on an empty line, for the first time.
@@ -38,12 +38,16 @@ pub(crate) enum Input {
 }
 
 impl Prompt {
-    /// A prompt that completes the ids of these nodes.
-    pub(crate) fn new(ids: impl IntoIterator<Item = u32>) -> rustyline::Result<Self> {
+    /// A prompt for these commands, that completes the ids of these nodes.
+    pub(super) fn new(
+        commands: &'static [Spec],
+        ids: impl IntoIterator<Item = u32>,
+    ) -> rustyline::Result<Self> {
         let mut editor = Editor::new()?;
         editor.set_completion_type(CompletionType::List);
         editor.set_auto_add_history(true);
         editor.set_helper(Some(Assistant {
+            commands,
             ids: ids.into_iter().collect(),
             keys: BTreeSet::new(),
             // A hint that looks like what was typed would mislead.
@@ -57,14 +61,14 @@ impl Prompt {
     }
 
     /// Shows a text above the prompt, also while somebody types.
-    pub(crate) fn printer(&mut self) -> rustyline::Result<impl FnMut(String) + Send + use<>> {
+    pub(super) fn printer(&mut self) -> rustyline::Result<impl FnMut(String) + Send + use<>> {
         let mut printer = self.editor.create_external_printer()?;
         // There is nobody left to tell that a message cannot be told.
         Ok(move |text| drop(printer.print(text + "\n")))
     }
 
     /// Remembers a key for completion.
-    pub(crate) fn remember(&mut self, key: &str) {
+    pub(super) fn remember(&mut self, key: &str) {
         if let Some(assistant) = self.editor.helper_mut()
             && assistant.keys.len() < KEYS
         {
@@ -73,7 +77,7 @@ impl Prompt {
     }
 
     /// The next line. Ctrl-C clears a line that is not empty.
-    pub(crate) fn read(&mut self) -> rustyline::Result<Input> {
+    pub(super) fn read(&mut self) -> rustyline::Result<Input> {
         let prompt = ("> ".to_owned(), format!("{BOLD}>{BOLD:#} "));
         loop {
             self.set_typing(false);
@@ -106,6 +110,7 @@ impl Prompt {
 
 /// Knows what may be typed where.
 struct Assistant {
+    commands: &'static [Spec],
     ids: Vec<u32>,
     /// The keys of earlier commands.
     keys: BTreeSet<String>,
@@ -125,10 +130,10 @@ impl Assistant {
         let mut start = before.len();
         let mut candidates = BTreeSet::new();
         let Some((name, given)) = words.split_first() else {
-            candidates.extend(COMMANDS.iter().map(|spec| format!("{} ", spec.name)));
+            candidates.extend(self.commands.iter().map(|spec| format!("{} ", spec.name)));
             return (start, pairs(candidates, word));
         };
-        for form in forms(find(name), given) {
+        for form in forms(find(self.commands, name), given) {
             let Some(arg) = form.get(given.len()) else {
                 continue;
             };
@@ -151,7 +156,9 @@ impl Assistant {
                     let keys = self.keys.iter().map(|key| shell_words::quote(key));
                     candidates.extend(keys.map(|key| format!("{key}{end}")));
                 }
-                Arg::Command => candidates.extend(COMMANDS.iter().map(|spec| spec.name.to_owned())),
+                Arg::Command => {
+                    candidates.extend(self.commands.iter().map(|spec| spec.name.to_owned()))
+                }
                 Arg::Value | Arg::Millis => {}
             }
         }
@@ -166,7 +173,7 @@ impl Assistant {
         }
         let words = words(before)?;
         let (name, given) = words.split_first()?;
-        let forms: Vec<_> = forms(find(name), given).collect();
+        let forms: Vec<_> = forms(find(self.commands, name), given).collect();
         let rest = |form: &&[Arg]| {
             let args = form.get(given.len()..)?;
             let args: Vec<_> = args.iter().map(Arg::to_string).collect();
@@ -278,10 +285,59 @@ impl Helper for Assistant {}
 
 #[cfg(test)]
 mod tests {
+    use Arg::{Key, Node, Nodes, Value, Word};
+
     use super::*;
+    use crate::shell::command::{DELAY, EXIT, HELP, NODES, PAUSE, RESUME, START, STOP};
+
+    static COMMANDS: &[Spec] = &[
+        NODES,
+        own(
+            "rpc",
+            &[
+                &[Node, Word("read"), Key],
+                &[Node, Word("write"), Key, Value],
+            ],
+        ),
+        own("ucast", &[&[Node, Key, Value]]),
+        own(
+            "qc",
+            &[
+                &[Word("read"), Key],
+                &[Word("write"), Key, Value],
+                &[Word("cread"), Key],
+                &[Word("nread"), Key],
+                &[Word("nwrite"), Key, Value],
+            ],
+        ),
+        own(
+            "cfg",
+            &[
+                &[Nodes, Word("read"), Key],
+                &[Nodes, Word("mcast"), Key, Value],
+            ],
+        ),
+        STOP,
+        START,
+        PAUSE,
+        RESUME,
+        DELAY,
+        HELP,
+        EXIT,
+    ];
+
+    const fn own(name: &'static str, forms: &'static [&'static [Arg]]) -> Spec {
+        Spec {
+            name,
+            forms,
+            summary: "",
+            details: "",
+        }
+    }
 
     fn assistant() -> Assistant {
         Assistant {
+            commands: COMMANDS,
             ids: vec![1, 2, 13],
             keys: ["greeting", "grid", "two words"].map(str::to_owned).into(),
             hints: true,

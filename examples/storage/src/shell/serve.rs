@@ -9,19 +9,22 @@ use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
 
 use tokio::sync::oneshot;
 
-use crate::cli::args::Serve;
-use crate::cli::replicas;
-use crate::cli::screen::Screen;
-use storage::disk::OpenError;
-use storage::proto::storage_server::StorageServer;
-use storage::service::{Delay, Replica};
-use storage::store::Store;
+use crate::disk::OpenError;
+use crate::service::Delay;
+use crate::shell::Program;
+use crate::shell::args::Serve;
+use crate::shell::replicas;
+use crate::shell::screen::Screen;
+use crate::store::Store;
 
 /// How long requests that are being handled may take to end when the replica is told to end.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Serves until the process is told to end. A second signal ends it at once.
-pub(crate) async fn serve(options: Serve, screen: &mut Screen) -> Result<(), ServeError> {
+pub(super) async fn serve<P: Program>(
+    options: Serve,
+    screen: &mut Screen,
+) -> Result<(), ServeError> {
     let Serve {
         id,
         listen,
@@ -38,8 +41,7 @@ pub(crate) async fn serve(options: Serve, screen: &mut Screen) -> Result<(), Ser
     }
     let store = Arc::new(Store::open(data.as_deref(), id).map_err(ServeError::Open)?);
     let delay = Delay::default();
-    let replica = Replica::new(Arc::clone(&store), delay.clone());
-    let server = server.add_service(StorageServer::new(replica));
+    let server = server.add_service(P::service(Arc::clone(&store), delay.clone()));
     let server = match controlled {
         true => server.with_incoming(shared(id, &listen)?)?,
         false => server.bind(&listen).await?,
@@ -119,7 +121,7 @@ impl Orders {
 
 /// Why a replica does not serve.
 #[derive(Debug)]
-pub(crate) enum ServeError {
+pub(super) enum ServeError {
     /// The server cannot listen, or can no longer accept.
     Server(ServerError),
     /// A replica with this id cannot listen on this address, which was held for it.

@@ -8,16 +8,16 @@ const LINE: u64 = 4 * 1024 * 1024;
 
 /// A command to be carried out.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Line {
+pub(super) struct Line {
     /// Where it came from, for messages.
-    pub(crate) place: String,
+    pub(super) place: String,
     /// What it says, or what is wrong with it.
-    pub(crate) text: Result<String, BadLine>,
+    pub(super) text: Result<String, BadLine>,
 }
 
 /// Why a line is not a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BadLine {
+pub(super) enum BadLine {
     /// It is not UTF-8.
     Encoding,
     /// It is too long.
@@ -36,7 +36,7 @@ impl fmt::Display for BadLine {
 impl std::error::Error for BadLine {}
 
 /// The commands of options.
-pub(crate) fn options(commands: Vec<String>) -> impl Iterator<Item = io::Result<Line>> {
+pub(super) fn options(commands: Vec<String>) -> impl Iterator<Item = io::Result<Line>> {
     commands.into_iter().map(|text| {
         let place = format!("{text:?}");
         Ok(Line {
@@ -47,7 +47,7 @@ pub(crate) fn options(commands: Vec<String>) -> impl Iterator<Item = io::Result<
 }
 
 /// The lines of a pipe, as they come.
-pub(crate) fn lines(mut pipe: impl BufRead) -> impl Iterator<Item = io::Result<Line>> {
+pub(super) fn lines(mut pipe: impl BufRead) -> impl Iterator<Item = io::Result<Line>> {
     let mut number = 0;
     std::iter::from_fn(move || {
         let text = line(&mut pipe).transpose()?;

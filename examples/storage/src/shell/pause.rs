@@ -14,31 +14,31 @@ use tokio::sync::watch;
 
 /// Opens and closes the way between a replica and its sockets.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate(Arc<watch::Sender<bool>>);
+pub(super) struct Gate(Arc<watch::Sender<bool>>);
 
 impl Gate {
     /// An open gate.
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Arc::new(watch::Sender::new(true)))
     }
 
     /// Lets nothing pass from now on, in neither direction.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         self.0.send_replace(false);
     }
 
     /// Lets everything pass that has been waiting, and what comes after it.
-    pub(crate) fn open(&self) {
+    pub(super) fn open(&self) {
         self.0.send_replace(true);
     }
 
     /// Whether it lets bytes pass.
-    pub(crate) fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         *self.0.borrow()
     }
 
     /// The same listener, and with it the connections that it accepts, behind this gate.
-    pub(crate) fn guard<L>(&self, listener: L) -> Gated<L> {
+    pub(super) fn guard<L>(&self, listener: L) -> Gated<L> {
         Gated {
             state: self.0.subscribe(),
             listener,
@@ -47,7 +47,7 @@ impl Gate {
 }
 
 /// A listener behind a gate.
-pub(crate) struct Gated<L> {
+pub(super) struct Gated<L> {
     state: watch::Receiver<bool>,
     listener: L,
 }

@@ -1,6 +1,6 @@
 //! Replicas as processes of their own, which end with this one.
 //!
-//! Each is this program again, told to [`serve`](crate::cli::serve). Its standard input is a pipe from here: the
+//! Each is this program again, told to [`serve`](crate::shell::run). Its standard input is a pipe from here: the
 //! replica ends when the pipe does, however this process came to its end. Its standard output says when it
 //! serves, and its standard error what is wrong with it.
 
@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{Condition, ReplicaError, bind};
-use crate::cli::command::Action;
-use crate::cli::screen::Notices;
+use crate::shell::command::Action;
+use crate::shell::screen::Notices;
 
 /// How long replicas may take to start before the user is told whom one waits for.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -31,18 +31,18 @@ const ENDING: Duration = Duration::from_secs(5);
 
 /// What there is to know before the replicas are started.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// How many there are to be.
-    pub(crate) count: u32,
+    pub count: u32,
     /// Where the first one listens, and the others on the ports after it. With port 0 the system chooses.
-    pub(crate) listen: SocketAddr,
+    pub listen: SocketAddr,
     /// Where they store, if not in memory.
-    pub(crate) data: Option<PathBuf>,
+    pub data: Option<PathBuf>,
 }
 
 /// Replicas with the ids from 1.
 #[derive(Debug)]
-pub(crate) struct Processes {
+pub struct Processes {
     replicas: Vec<Replica>,
     durable: bool,
     notices: Notices,
@@ -87,7 +87,7 @@ struct Running {
 
 impl Processes {
     /// Starts the replicas, and waits until all of them serve. Where one does not, the others are ended.
-    pub(crate) async fn start(plan: Plan, notices: Notices) -> Result<Self, ReplicaError> {
+    pub async fn start(plan: Plan, notices: Notices) -> Result<Self, ReplicaError> {
         let reserved = reserve(plan.count, plan.listen)?;
         let peers: Vec<_> = reserved
             .iter()
@@ -186,19 +186,19 @@ impl Processes {
     }
 
     /// The addresses of the replicas, with their ids.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = (u32, SocketAddr)> {
+    pub fn addresses(&self) -> impl Iterator<Item = (u32, SocketAddr)> {
         self.replicas
             .iter()
             .map(|replica| (replica.id, replica.address))
     }
 
     /// Whether they have files.
-    pub(crate) fn are_durable(&self) -> bool {
+    pub fn are_durable(&self) -> bool {
         self.durable
     }
 
     /// Does something to a replica.
-    pub(crate) async fn act(&mut self, id: u32, action: Action) -> Result<(), ReplicaError> {
+    pub async fn act(&mut self, id: u32, action: Action) -> Result<(), ReplicaError> {
         let notices = self.notices.clone();
         let replica = self.replica(id)?;
         replica.look().await;
@@ -238,7 +238,7 @@ impl Processes {
     }
 
     /// What was done to a replica, in a few words.
-    pub(crate) async fn condition(&mut self, id: u32) -> Option<Condition> {
+    pub async fn condition(&mut self, id: u32) -> Option<Condition> {
         let replica = self.replica(id).ok()?;
         replica.look().await;
         Some(match &replica.state {
@@ -253,7 +253,7 @@ impl Processes {
     }
 
     /// Lets all of them end, and kills those that do not.
-    pub(crate) async fn end(self) {
+    pub async fn end(self) {
         let mut ending = JoinSet::new();
         for replica in self.replicas {
             if let State::Running(running) = replica.state {

@@ -11,47 +11,48 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 use super::{BACKLOG, Condition, ReplicaError, bind};
-use crate::cli::command::Action;
-use crate::cli::pause::Gate;
-use storage::proto::storage_server::StorageServer;
-use storage::service::{Delay, Replica};
-use storage::store::Store;
+use crate::disk::Record;
+use crate::service::Delay;
+use crate::shell::Program;
+use crate::shell::command::Action;
+use crate::shell::pause::Gate;
+use crate::store::Store;
 
 /// Replicas with the ids from 1, each on a loopback port of its own.
 #[derive(Debug)]
-pub(crate) struct Local(Vec<LocalReplica>);
+pub struct Local<P: Program>(Vec<LocalReplica<P>>);
 
 /// Where replicas store, if not in memory.
 type Directory = Option<PathBuf>;
 
 /// A replica of this process.
 #[derive(Debug)]
-struct LocalReplica {
+struct LocalReplica<P: Program> {
     id: u32,
     address: SocketAddr,
     data: Directory,
-    state: State,
+    state: State<P::Record>,
 }
 
 #[derive(Debug)]
-enum State {
-    Running(Running),
+enum State<E> {
+    Running(Running<E>),
     /// Its port stays bound, if that could be done.
     Stopped(Option<TcpSocket>),
 }
 
 #[derive(Debug)]
-struct Running {
+struct Running<E> {
     /// Holds the listener and the connections.
     serving: JoinHandle<Result<(), ServerError>>,
-    store: Arc<Store>,
+    store: Arc<Store<E>>,
     gate: Gate,
     delay: Delay,
 }
 
-impl Local {
+impl<P: Program> Local<P> {
     /// Starts so many replicas.
-    pub(crate) fn start(count: u32, data: Directory) -> Result<Self, ReplicaError> {
+    pub fn start(count: u32, data: Directory) -> Result<Self, ReplicaError> {
         let mut replicas = Vec::new();
         // Each knows the addresses of all before any of them starts.
         for id in 1..=count {
@@ -77,24 +78,24 @@ impl Local {
         self.replica(id)?.start(&addresses)
     }
 
-    fn replica(&mut self, id: u32) -> Result<&mut LocalReplica, ReplicaError> {
+    fn replica(&mut self, id: u32) -> Result<&mut LocalReplica<P>, ReplicaError> {
         let count = self.0.len();
         let found = self.0.iter_mut().find(|replica| replica.id == id);
         found.ok_or(ReplicaError::Unknown { id, count })
     }
 
     /// The addresses of the replicas, with their ids.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = (u32, SocketAddr)> {
+    pub fn addresses(&self) -> impl Iterator<Item = (u32, SocketAddr)> {
         self.0.iter().map(|replica| (replica.id, replica.address))
     }
 
     /// Whether they have files.
-    pub(crate) fn are_durable(&self) -> bool {
+    pub fn are_durable(&self) -> bool {
         self.0.iter().any(|replica| replica.data.is_some())
     }
 
     /// Does something to a replica.
-    pub(crate) async fn act(&mut self, id: u32, action: Action) -> Result<(), ReplicaError> {
+    pub async fn act(&mut self, id: u32, action: Action) -> Result<(), ReplicaError> {
         match action {
             Action::Start => self.start_one(id),
             Action::Stop => self.replica(id)?.stop().await,
@@ -122,7 +123,7 @@ impl Local {
     }
 
     /// What was done to a replica, in a word or two.
-    pub(crate) fn condition(&self, id: u32) -> Option<Condition> {
+    pub fn condition(&self, id: u32) -> Option<Condition> {
         let replica = self.0.iter().find(|replica| replica.id == id)?;
         Some(match &replica.state {
             State::Stopped(_) => Condition::Stopped,
@@ -136,8 +137,8 @@ impl Local {
     }
 }
 
-impl LocalReplica {
-    fn running(&self) -> Result<&Running, ReplicaError> {
+impl<P: Program> LocalReplica<P> {
+    fn running(&self) -> Result<&Running<P::Record>, ReplicaError> {
         match &self.state {
             State::Running(running) => Ok(running),
             State::Stopped(_) => Err(ReplicaError::Stopped(self.id)),
@@ -152,7 +153,8 @@ impl LocalReplica {
         let address = self.address;
         let store = Store::open(self.data.as_deref(), self.id).map_err(ReplicaError::Open)?;
         let socket = reserved.take().map_or_else(|| bind(address), Ok);
-        let started = socket.and_then(|socket| Running::start(self.id, socket, store, replicas));
+        let started =
+            socket.and_then(|socket| Running::start::<P>(self.id, socket, store, replicas));
         let cause = match started {
             Ok(running) => {
                 self.state = State::Running(running);
@@ -187,11 +189,11 @@ impl LocalReplica {
     }
 }
 
-impl Running {
-    fn start(
+impl<E: Record> Running<E> {
+    fn start<P: Program<Record = E>>(
         id: u32,
         socket: TcpSocket,
-        store: Store,
+        store: Store<E>,
         replicas: &[(u32, SocketAddr)],
     ) -> io::Result<Self> {
         let peers = replicas
@@ -204,10 +206,9 @@ impl Running {
         let gate = Gate::new();
         let delay = Delay::default();
         let store = Arc::new(store);
-        let replica = Replica::new(Arc::clone(&store), delay.clone());
         let server = Server::builder()
             .peers(id, &peers)
-            .add_service(StorageServer::new(replica))
+            .add_service(P::service(Arc::clone(&store), delay.clone()))
             .serve_with_incoming(gate.guard(listener));
         let failing = Arc::clone(&store);
         let serving = tokio::spawn(async move {

@@ -9,28 +9,29 @@ use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use storage::disk::OpenError;
+use crate::disk::OpenError;
 use tokio::net::TcpSocket;
 
-pub(crate) use self::local::Local;
-pub(crate) use self::process::{Plan, Processes};
-use crate::cli::command::Action;
+pub use self::local::Local;
+pub use self::process::{Plan, Processes};
+use crate::shell::Program;
+use crate::shell::command::Action;
 
 /// How many connections may wait to be accepted by a replica.
-pub(crate) const BACKLOG: u32 = 128;
+pub const BACKLOG: u32 = 128;
 
 /// Replicas with the ids from 1.
 #[derive(Debug)]
-pub(crate) enum Replicas {
+pub enum Replicas<P: Program> {
     /// In this process.
-    Local(Local),
+    Local(Local<P>),
     /// Each in a process of its own.
     Processes(Processes),
 }
 
-impl Replicas {
+impl<P: Program> Replicas<P> {
     /// The addresses of the replicas, with their ids.
-    pub(crate) fn addresses(&self) -> Vec<(u32, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(u32, SocketAddr)> {
         match self {
             Self::Local(local) => local.addresses().collect(),
             Self::Processes(processes) => processes.addresses().collect(),
@@ -38,7 +39,7 @@ impl Replicas {
     }
 
     /// Does something to a replica.
-    pub(crate) async fn act(&mut self, id: u32, action: Action) -> Result<(), ReplicaError> {
+    pub async fn act(&mut self, id: u32, action: Action) -> Result<(), ReplicaError> {
         match self {
             Self::Local(local) => local.act(id, action).await,
             Self::Processes(processes) => processes.act(id, action).await,
@@ -46,7 +47,7 @@ impl Replicas {
     }
 
     /// What was done to a replica, in a few words.
-    pub(crate) async fn condition(&mut self, id: u32) -> Option<Condition> {
+    pub async fn condition(&mut self, id: u32) -> Option<Condition> {
         match self {
             Self::Local(local) => local.condition(id),
             Self::Processes(processes) => processes.condition(id).await,
@@ -54,7 +55,7 @@ impl Replicas {
     }
 
     /// Whether they have what they acknowledged when they are started again.
-    pub(crate) fn are_durable(&self) -> bool {
+    pub fn are_durable(&self) -> bool {
         match self {
             Self::Local(local) => local.are_durable(),
             Self::Processes(processes) => processes.are_durable(),
@@ -62,12 +63,12 @@ impl Replicas {
     }
 
     /// Whether messages that are on their way would be lost if this process ended.
-    pub(crate) fn outlive_messages(&self) -> bool {
+    pub fn outlive_messages(&self) -> bool {
         matches!(self, Self::Processes(_))
     }
 
     /// Ends them all, and waits for that.
-    pub(crate) async fn end(self) {
+    pub async fn end(self) {
         match self {
             // They end with this process, as if they had been killed.
             Self::Local(_) => {}
@@ -81,7 +82,7 @@ impl Replicas {
 /// A second one can be bound to the same address by the same user, where the system allows it: one that does
 /// not listen holds the port while the replica is stopped, so that nobody else gets it; neither another
 /// process, nor a connection that somebody makes to the replica's own port.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+pub fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -98,10 +99,12 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
 
 /// What was done to a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Condition {
+pub enum Condition {
     /// It serves.
     Running {
+        /// It does nothing.
         paused: bool,
+        /// It answers so late.
         delay: Duration,
         /// The id of its process, if it has one of its own.
         process: Option<u32>,
@@ -140,9 +143,14 @@ impl fmt::Display for Condition {
 
 /// Why nothing was done to a replica.
 #[derive(Debug)]
-pub(crate) enum ReplicaError {
+pub enum ReplicaError {
     /// There is no such replica.
-    Unknown { id: u32, count: usize },
+    Unknown {
+        /// Which replica.
+        id: u32,
+        /// How many replicas there are to be.
+        count: usize,
+    },
     /// It is running already.
     Running(u32),
     /// It is stopped.
@@ -155,22 +163,36 @@ pub(crate) enum ReplicaError {
     Open(OpenError),
     /// It cannot listen.
     Listen {
+        /// Which replica.
         id: u32,
+        /// Where it is to listen.
         address: SocketAddr,
+        /// What the system says.
         cause: io::Error,
     },
     /// There are fewer ports than replicas.
-    Ports { first: u16, count: u32 },
+    Ports {
+        /// The first port.
+        first: u16,
+        /// How many replicas there are to be.
+        count: u32,
+    },
     /// Its process did not get so far as to serve. The text is what it said.
     Start {
+        /// Which replica.
         id: u32,
+        /// How its process ended.
         status: ExitStatus,
+        /// What it said.
         text: String,
     },
     /// The system does not do what is asked of a process.
     Process {
+        /// Which replica.
         id: u32,
+        /// What is to happen to it.
         what: &'static str,
+        /// What the system says.
         cause: io::Error,
     },
 }

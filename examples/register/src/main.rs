@@ -1,0 +1,9 @@
+//! The program: `register --help` tells how to run it, and `help` at its prompt what can be done there.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,385 @@
+//! What the programs of the examples have in common: replicas in this process or in processes of their own, a client
+//! of them, and a prompt to try both out.
+//!
+//! A [`Program`] says what its replicas serve and which commands it has; [`run`] does the rest.
+
+pub mod args;
+mod batch;
+pub mod command;
+mod pause;
+mod prompt;
+pub mod replicas;
+pub mod screen;
+mod serve;
+pub mod session;
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gorums::{Configuration, ConfigurationError, NodeState, ServerError};
+use tokio::runtime::Runtime;
+
+use self::args::{Calls, Client, Mode, Target};
+use self::batch::Line;
+use self::command::{Command, ParseError, Spec, Words, parse};
+use self::prompt::{Input, Prompt};
+use self::replicas::{Local, Plan, Processes, ReplicaError, Replicas};
+use self::screen::{Notices, Screen};
+use self::serve::ServeError;
+use self::session::{Failure, Session};
+use crate::disk::Record;
+use crate::service::Delay;
+use crate::store::Store;
+
+/// The exit status where a command failed.
+const FAILED: u8 = 1;
+/// The exit status where the options are wrong.
+const WRONG_OPTIONS: u8 = 2;
+
+/// How often a person is told how far the connections are.
+const PROGRESS: Duration = Duration::from_millis(250);
+
+/// How long the connections may take to end.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// A program: what its replicas serve, and what its client can be told.
+pub trait Program: Sized + 'static {
+    /// How it is called.
+    const NAME: &'static str;
+    /// The table of all commands, the common ones among them.
+    const COMMANDS: &'static [Spec];
+
+    /// A command that only this program has.
+    type Own: fmt::Debug + Clone + PartialEq + Eq;
+    /// What its replicas keep for a key.
+    type Record: Record;
+    /// What its replicas serve.
+    type Service: gorums::Service;
+
+    /// Reads the words behind the name of one of its own commands.
+    ///
+    /// # Errors
+    ///
+    /// Where they are not those that the command has.
+    fn parse(words: &mut Words) -> Result<Self::Own, ParseError>;
+
+    /// The key that a command is about.
+    fn key(command: &Self::Own) -> &str;
+
+    /// What a replica with this store serves, answering so late.
+    fn service(store: Arc<Store<Self::Record>>, delay: Delay) -> Self::Service;
+
+    /// The program as a client of these replicas, with so much time for each command.
+    fn client(configuration: Configuration, timeout: Duration, screen: Screen) -> Self;
+
+    /// The replicas that it calls.
+    fn configuration(&self) -> &Configuration;
+
+    /// Where it shows results.
+    fn screen(&mut self) -> &mut Screen;
+
+    /// Carries out one of its own commands. May be given up at any time.
+    fn run(&mut self, command: Self::Own) -> impl Future<Output = Result<(), Failure>>;
+}
+
+/// Does what the options say, and returns the exit status.
+pub fn run<P: Program>(mode: Option<Mode>, options: Client) -> ExitCode {
+    let mut screen = Screen::standard();
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            screen.error(None, format_args!("the runtime cannot be started: {error}"));
+            return FAILED.into();
+        }
+    };
+    let code = match mode {
+        Some(Mode::Serve(options)) => {
+            match runtime.block_on(serve::serve::<P>(options, &mut screen)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    let code = match error {
+                        ServeError::Peers(_) | ServeError::Server(ServerError::NotAPeer { .. }) => {
+                            WRONG_OPTIONS
+                        }
+                        _ => FAILED,
+                    };
+                    screen.error(None, error);
+                    code.into()
+                }
+            }
+        }
+        Some(Mode::Cluster(options)) => {
+            let plan = Plan {
+                count: options.replicas,
+                listen: options.listen,
+                data: options.data,
+            };
+            client::<P>(&runtime, Start::Processes(plan), options.calls, screen)
+        }
+        None => {
+            let start = match options.target.is_given() {
+                true => Start::Nothing(options.target),
+                false => Start::Local(options.replicas, options.data),
+            };
+            client::<P>(&runtime, start, options.calls, screen)
+        }
+    };
+    // A host name that is still being looked up is not worth waiting for.
+    runtime.shutdown_background();
+    code
+}
+
+/// What is to be started before there is something to talk to.
+enum Start {
+    /// The replicas run elsewhere.
+    Nothing(Target),
+    /// So many replicas in this process, and where they store.
+    Local(u32, Option<PathBuf>),
+    /// Replicas as processes of their own.
+    Processes(Plan),
+}
+
+/// Carries out the commands that there are, or those that are typed.
+fn client<P: Program>(
+    runtime: &Runtime,
+    start: Start,
+    calls: Calls,
+    mut screen: Screen,
+) -> ExitCode {
+    let _inside = runtime.enter();
+    let notices = Notices::standard();
+    let connected = runtime.block_on(connect::<P>(start, &notices, &mut screen));
+    let (configuration, replicas) = match connected {
+        Ok(connected) => connected,
+        Err(error) => {
+            let code = match error {
+                StartError::Configuration(_) => WRONG_OPTIONS,
+                StartError::Replicas(_) => FAILED,
+            };
+            screen.error(None, error);
+            return code.into();
+        }
+    };
+    let program = P::client(configuration, calls.timeout, screen);
+    let mut session = Session::new(program, replicas);
+    let done = if !calls.commands.is_empty() {
+        carry_out(runtime, &mut session, batch::options(calls.commands))
+    } else if !io::stdin().is_terminal() {
+        carry_out(runtime, &mut session, batch::lines(io::stdin().lock()))
+    } else {
+        converse(runtime, &mut session, &notices)
+    };
+    let code = match done {
+        Ok(code) => code,
+        Err(error) => {
+            // Whoever reads the results has read enough.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                session.screen().error(None, error);
+            }
+            FAILED.into()
+        }
+    };
+    runtime.block_on(session.leave(LEAVING));
+    code
+}
+
+/// Starts the replicas that are to be started, and connects to them or to those elsewhere.
+async fn connect<P: Program>(
+    start: Start,
+    notices: &Notices,
+    screen: &mut Screen,
+) -> Result<(Configuration, Option<Replicas<P>>), StartError> {
+    let replicas = match start {
+        Start::Nothing(target) => {
+            let builder = Configuration::builder();
+            let builder = match &target.config {
+                Some(file) => builder.file(file)?,
+                None => builder.addresses(target.connect),
+            };
+            let configuration = builder.connect()?;
+            wait_for_majority(&configuration, target.wait, screen).await;
+            return Ok((configuration, None));
+        }
+        Start::Local(count, data) => Replicas::Local(Local::start(count, data)?),
+        Start::Processes(plan) => {
+            Replicas::Processes(Processes::start(plan, notices.clone()).await?)
+        }
+    };
+    let addresses = replicas.addresses().into_iter();
+    let builder = addresses.fold(Configuration::builder(), |builder, (id, address)| {
+        builder.node(id, address.to_string())
+    });
+    Ok((builder.connect()?, Some(replicas)))
+}
+
+/// Waits until a majority of the replicas is connected, or that long: those that were started a moment ago
+/// may not listen yet. Whom a call then does not reach, it names.
+async fn wait_for_majority(configuration: &Configuration, limit: Duration, screen: &mut Screen) {
+    let needed = configuration.len() / 2 + 1;
+    let connected = || {
+        let nodes = configuration.iter();
+        let connected = nodes.filter(|node| node.state() == NodeState::Connected);
+        format!(
+            "{} of {} replicas connected",
+            connected.count(),
+            configuration.len()
+        )
+    };
+    let enough = configuration.connected(needed);
+    let mut enough = std::pin::pin!(tokio::time::timeout(limit, enough));
+    let mut ticks = tokio::time::interval(PROGRESS);
+    // The first one comes at once.
+    ticks.tick().await;
+    let mut begun = false;
+    let enough = loop {
+        tokio::select! {
+            biased;
+            enough = &mut enough => break enough,
+            _ = ticks.tick() => {
+                begun = true;
+                screen.progress(format_args!("{}, {needed} needed", connected()));
+            }
+        }
+    };
+    if begun {
+        screen.end_progress();
+    }
+    if enough.is_err() && !limit.is_zero() {
+        let limit = humantime::format_duration(limit);
+        screen.message(format_args!(
+            "{} after {limit}, {needed} needed",
+            connected()
+        ));
+    }
+}
+
+/// Why there are no replicas to talk to.
+#[derive(Debug)]
+enum StartError {
+    /// The options do not say which.
+    Configuration(ConfigurationError),
+    /// Those that are to be started cannot be.
+    Replicas(ReplicaError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configuration(error) => error.fmt(f),
+            Self::Replicas(error) => write!(f, "the replicas cannot be started: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<ReplicaError> for StartError {
+    fn from(error: ReplicaError) -> Self {
+        Self::Replicas(error)
+    }
+}
+
+impl From<ConfigurationError> for StartError {
+    fn from(error: ConfigurationError) -> Self {
+        Self::Configuration(error)
+    }
+}
+
+/// Carries out one command after the other, also after one that failed.
+fn carry_out<P: Program>(
+    runtime: &Runtime,
+    session: &mut Session<P>,
+    lines: impl Iterator<Item = io::Result<Line>>,
+) -> io::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for line in lines {
+        let Line { place, text } = line?;
+        let parsed = text
+            .map_err(|error| error.to_string())
+            .and_then(|text| parse::<P>(&text).map_err(|error| error.to_string()));
+        let command = match parsed {
+            Ok(None) => continue,
+            Ok(Some(Command::Exit)) => break,
+            Ok(Some(command)) => command,
+            Err(error) => {
+                session.screen().error(Some(&place), error);
+                code = FAILED.into();
+                continue;
+            }
+        };
+        match runtime.block_on(session.run(command)) {
+            Ok(()) => {}
+            Err(Failure::Output(error)) => return Err(error),
+            Err(Failure::Command(error)) => {
+                session.screen().error(Some(&place), error);
+                code = FAILED.into();
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Carries out what a person types.
+fn converse<P: Program>(
+    runtime: &Runtime,
+    session: &mut Session<P>,
+    notices: &Notices,
+) -> io::Result<ExitCode> {
+    // From here on Ctrl-C kills no more, however soon after a line it comes.
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            () = std::future::ready(()) => Ok(()),
+        }
+    })?;
+    let ids = session.configuration().ids().map(|id| id.get());
+    let mut prompt = Prompt::new(P::COMMANDS, ids).map_err(io::Error::other)?;
+    if session.has_processes() {
+        notices.redirect(prompt.printer().map_err(io::Error::other)?);
+    }
+    let count = session.configuration().len();
+    session.screen().message(format_args!(
+        "{count} {}; \"help\" lists the commands, Ctrl-D leaves",
+        if count == 1 { "replica" } else { "replicas" },
+    ));
+    loop {
+        let line = match prompt.read().map_err(io::Error::other)? {
+            Input::Line(line) => line,
+            Input::Interrupted => {
+                session.screen().message("Ctrl-C again, or Ctrl-D, leaves");
+                continue;
+            }
+            Input::End => return Ok(ExitCode::SUCCESS),
+        };
+        let command = match parse::<P>(&line) {
+            Ok(None) => continue,
+            Ok(Some(Command::Exit)) => return Ok(ExitCode::SUCCESS),
+            Ok(Some(command)) => command,
+            Err(error) => {
+                session.screen().error(None, error);
+                continue;
+            }
+        };
+        if let Command::Own(command) = &command {
+            prompt.remember(P::key(command));
+        }
+        let done = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| None),
+                done = session.run(command) => Ok(Some(done)),
+            }
+        });
+        match done? {
+            Some(Ok(())) => {}
+            Some(Err(Failure::Output(error))) => return Err(error),
+            Some(Err(Failure::Command(error))) => session.screen().error(None, error),
+            None => session.screen().message("\ngiven up"),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The options that all programs have.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anstyle::AnsiColor;
+use clap::builder::Styles;
+use clap::{Args, Subcommand};
+use gorums::NodeAddress;
+
+/// How help looks.
+pub const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(anstyle::Style::new().bold());
+
+/// What can be run besides a client.
+#[derive(Debug, Subcommand)]
+pub enum Mode {
+    /// Run one replica, until Ctrl-C or SIGTERM.
+    Serve(Serve),
+    /// Start replicas as processes of their own, and a client of them.
+    ///
+    /// The commands are those of local replicas: "stop" kills the process of a replica, "pause" sends it
+    /// SIGSTOP. The processes end with this one.
+    Cluster(Cluster),
+}
+
+/// Which replicas to start as processes.
+#[derive(Debug, Args)]
+pub struct Cluster {
+    /// The commands, and how they are carried out.
+    #[command(flatten)]
+    pub calls: Calls,
+    /// The number of replicas to start.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    pub replicas: u32,
+    /// Keep what is written in files of this directory, as for serve.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The address of the first replica; the others get the ports after it. Without a port, or with
+    /// port 0, the system chooses one for each.
+    #[arg(long, value_name = "IP[:PORT]", default_value = "127.0.0.1", value_parser = listen)]
+    pub listen: SocketAddr,
+}
+
+/// How to run a replica.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The id by which this replica names itself; clients give it one of their own.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub id: u32,
+    /// The address to listen on. With port 0 the system chooses one, which is printed.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: String,
+    /// All replicas, this one among them, which nested calls go to: as for --connect.
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub peers: Vec<NodeAddress>,
+    /// Keep what is written in this directory, which is made where there is none: a write is on disk before
+    /// it is answered, and a replica that is started again has it. Without it, all is kept in memory only.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Share the port with whoever has started this, take orders from standard input, and end with it.
+    #[arg(long, hide = true)]
+    pub controlled: bool,
+}
+
+/// How to run a client, and which replicas.
+#[derive(Debug, Args)]
+pub struct Client {
+    /// The commands, and how they are carried out.
+    #[command(flatten)]
+    pub calls: Calls,
+    /// Replicas elsewhere.
+    #[command(flatten)]
+    pub target: Target,
+    /// The number of replicas to start in this process.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 4,
+        conflicts_with_all = ["connect", "config"],
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    pub replicas: u32,
+    /// Let these replicas keep what is written in files of this directory.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["connect", "config"])]
+    pub data: Option<PathBuf>,
+}
+
+/// What a client is to do.
+#[derive(Debug, Args)]
+pub struct Calls {
+    /// Carry out a command and leave; may be repeated.
+    #[arg(short, long = "command", value_name = "COMMAND")]
+    pub commands: Vec<String>,
+    /// How long a call may take, as in 500ms or 2s.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = timeout)]
+    pub timeout: Duration,
+}
+
+/// Replicas that run already.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// Connect to replicas elsewhere: HOST:PORT,… (ids count from 1) or 1=HOST:PORT,2=HOST:PORT,…
+    #[arg(
+        long,
+        value_name = "ADDRESSES",
+        value_delimiter = ',',
+        conflicts_with = "config"
+    )]
+    pub connect: Vec<NodeAddress>,
+    /// Connect to the replicas that a TOML file lists.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How long to wait at first until a majority of them is connected; 0s goes on at once.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "5s",
+        value_parser = humantime::parse_duration
+    )]
+    pub wait: Duration,
+}
+
+impl Target {
+    /// Whether there are any.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        !self.connect.is_empty() || self.config.is_some()
+    }
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let without_port = || text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 0));
+    let parsed = text.parse().or_else(|_| without_port());
+    parsed.map_err(|_| {
+        "expected an IP address, with or without a port, as in 127.0.0.1:8081".to_owned()
+    })
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("nothing can be done in no time".to_owned()),
+        Ok(timeout) => Ok(timeout),
+        Err(error) => Err(error.to_string()),
+    }
+}
