@@ -662,6 +662,56 @@ async fn a_flush_waits_until_the_peer_has_what_was_written() {
     flush.await;
 }
 
+/// Both have more one-way messages for the other than fit, both handlers are held, and so neither reads
+/// nor writes. A reply that somebody begins to wait for may be behind what is not read.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_reply_has_reading_go_on_where_nothing_can_be_written() {
+    const HOLD: &str = "test.Test.Hold";
+    for waits in [1, 2] {
+        let network = Network::new();
+        let gate = Arc::new(Semaphore::new(0));
+        let server = || {
+            let held = Arc::clone(&gate);
+            echo().one_way(NOTE, |_ctx, _: Number| async {}).one_way(
+                HOLD,
+                move |_ctx, _: Number| {
+                    let held = Arc::clone(&held);
+                    async move { held.acquire().await.expect("open").forget() }
+                },
+            )
+        };
+        let first = Process::sharing(&network, 1, 2, server()).await;
+        let second = Process::sharing(&network, 2, 2, server()).await;
+        within(second.peers.connected(2)).await;
+        within(first.peers.connected(2)).await;
+        let mut large = number(1);
+        large.payload = vec![0; 64 * 1024].into();
+        // Some 14 MiB: four wait for their handlers, four are on their way, and the rest is not written.
+        let flood = |from: &Process, to: u32| {
+            let client = Client::new(&from.peers);
+            let _ = client.unicast(from.node(to), HOLD, number(1)).detach();
+            for _ in 0..220 {
+                let _ = client.unicast(from.node(to), NOTE, large.clone()).detach();
+            }
+            client.unicast(from.node(to), NOTE, number(2)).send()
+        };
+        let last_of_first = flood(&first, 2);
+        let last_of_second = flood(&second, 1);
+        settle().await;
+        let (waiting, last_of_other) = match waits {
+            1 => (first.echo(2, 3), last_of_second),
+            _ => (second.echo(1, 3), last_of_first),
+        };
+        let waiting = waiting.send();
+        tokio::time::timeout(Duration::from_secs(1), last_of_other)
+            .await
+            .expect("the one who waits reads")
+            .expect("written");
+        gate.add_permits(2);
+        assert_eq!(within(waiting).await.expect("answered").value, 3);
+    }
+}
+
 /// The server knows itself only; whoever holds the other node is somebody else, who lets it go.
 #[tokio::test]
 async fn what_is_queued_for_a_node_is_written_after_its_last_handle_was_dropped() {

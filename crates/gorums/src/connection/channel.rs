@@ -32,6 +32,9 @@ pub(crate) struct Channel {
     /// Two-way requests that are queued or written and not answered, in calls that still want them.
     pending: AtomicUsize,
     /// Nanoseconds; 0 before the first reply.
+    /// The I/O task reads no more until somebody waits for a reply, which may be behind what it does
+    /// not read: whoever does wakes it.
+    reading_paused: AtomicBool,
     latency: AtomicU64,
     latencies: Latencies,
     last_error: Mutex<Option<Status>>,
@@ -107,6 +110,7 @@ impl Channel {
             state: AtomicU8::new(state as u8),
             closing: AtomicBool::new(false),
             pending: AtomicUsize::new(0),
+            reading_paused: AtomicBool::new(false),
             latency: AtomicU64::new(0),
             latencies: Latencies::default(),
             last_error: Mutex::new(None),
@@ -143,8 +147,10 @@ impl Channel {
             queued.map_err(|rejected| self.rejection(rejected))?;
             was_empty
         };
-        // Whoever made it non-empty has woken the I/O task, which empties it before it sleeps.
-        if was_empty {
+        // Whoever made it non-empty has woken the I/O task, which empties it as soon as it can.
+        let reading_paused = self.reading_paused.load(Ordering::SeqCst);
+        if was_empty || reading_paused {
+            self.reading_paused.store(false, Ordering::SeqCst);
             self.io.wake();
         }
         Ok(())
@@ -281,7 +287,15 @@ impl Channel {
     }
 
     pub(crate) fn add_pending(&self) {
-        self.pending.fetch_add(1, Ordering::Relaxed);
+        // Before it is looked at whether reading is paused.
+        self.pending.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether reading may pause because nobody waits for a reply. The I/O task is woken when a call is
+    /// queued, and asks again.
+    pub(crate) fn may_pause_reading(&self) -> bool {
+        self.reading_paused.store(true, Ordering::SeqCst);
+        self.pending.load(Ordering::SeqCst) == 0
     }
 
     pub(crate) fn remove_pending(&self) {

@@ -326,7 +326,7 @@ impl Connected {
             let now = *now.get_or_insert_with(|| channel.pool().clock.now());
             // What the node asks waits in a bounded place, and replies wait for no handler.
             self.paused = loop {
-                if self.callbacks.is_full(cx.waker()) && channel.pending() == 0 {
+                if self.callbacks.is_full(cx.waker()) && channel.may_pause_reading() {
                     break true;
                 }
                 match self.decoder.next() {

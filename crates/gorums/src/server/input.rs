@@ -274,7 +274,7 @@ impl Input {
                 waiting >= limit
             };
             // Replies wait for no handler.
-            if self.paused && !self.owes_replies() {
+            if self.paused && self.may_pause() {
                 self.hand_over();
                 self.lane.wake_when_below(limit / 2);
                 return Ok(false);
@@ -367,10 +367,10 @@ impl Input {
         !matches!(self.caller, Caller::Plain) && id & SERVER_INITIATED != 0
     }
 
-    fn owes_replies(&self) -> bool {
+    fn may_pause(&self) -> bool {
         match &self.caller {
-            Caller::Callable(channel) => channel.pending() > 0,
-            Caller::Plain | Caller::Ignored => false,
+            Caller::Callable(channel) => channel.may_pause_reading(),
+            Caller::Plain | Caller::Ignored => true,
         }
     }
 
