@@ -244,7 +244,11 @@ impl Picture {
             .build_cartesian_2d(0.0..most * 1.06, (lowest / 1.4..highest * 1.6).log_scale())?;
         chart
             .configure_mesh()
-            .x_desc("calls per second")
+            .x_desc(if self.curves.iter().any(|curve| curve.labelled) {
+                "calls per second (beside the points: the load)"
+            } else {
+                "calls per second"
+            })
             .y_desc("latency (logarithmic)")
             .x_label_formatter(&|rate| grouped(*rate))
             .y_label_formatter(&|micros| time(*micros))

@@ -430,7 +430,7 @@ fn row(
 
 /// With a comma after each thousand.
 pub(crate) fn grouped(number: f64) -> String {
-    if number < 100.0 {
+    if number < 100.0 && number.fract() != 0.0 {
         return format!("{number:.1}");
     }
     let digits = format!("{number:.0}");
@@ -713,7 +713,8 @@ pub(crate) mod tests {
     #[test]
     fn numbers_are_grouped() {
         for (number, text) in [
-            (7.0, "7.0"),
+            (0.0, "0"),
+            (7.25, "7.2"),
             (123.0, "123"),
             (1234.0, "1,234"),
             (1_234_567.8, "1,234,568"),
