@@ -1,4 +1,5 @@
-module github.com/gorums/gorums-rs/interop/go-bench
+// Below the path of interop/go, whose packages it uses.
+module interop/bench
 
 go 1.25.5
 
@@ -15,5 +16,8 @@ require (
 	golang.org/x/sys v0.39.0 // indirect
 	golang.org/x/text v0.32.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20251222181119-0a764e51fe1b // indirect
-	google.golang.org/protobuf v1.36.11 // indirect
+	google.golang.org/protobuf v1.36.11
+	interop v0.0.0
 )
+
+replace interop => ../go

@@ -23,11 +23,16 @@ type options struct {
 	duration  time.Duration
 	warmUp    time.Duration
 	processes bool
+	// The present protocol by interop/go, in place of the library.
+	peer          bool
+	serverProgram string
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "serve" {
+		exit(serve(os.Args[2:], os.Stdin, os.Stdout))
+	}
 	var o options
-	var serve bool
 	flag.IntVar(&o.nodes, "nodes", 3, "number of servers")
 	flag.IntVar(&o.quorum, "quorum", 0, "replies that a call waits for (default: a majority)")
 	flag.IntVar(&o.inFlight, "in-flight", 100, "calls in flight: never more, and never fewer while it measures")
@@ -35,25 +40,25 @@ func main() {
 	flag.DurationVar(&o.duration, "duration", 5*time.Second, "how long to measure")
 	flag.DurationVar(&o.warmUp, "warm-up", time.Second, "how long to make the same calls before that")
 	flag.BoolVar(&o.processes, "processes", false, "each server in a process of its own")
-	flag.BoolVar(&serve, "serve", false, "be such a process: a server, until standard input ends")
+	flag.BoolVar(&o.peer, "peer", false, "the present protocol on grpc-go (interop/go) in place of the library, each server in a process of its own")
+	flag.StringVar(&o.serverProgram, "server-program", "", "with -peer: servers of another program, gorums-bench")
 	flag.Parse()
+	exit(measureAndPrint(o))
+}
 
-	var err error
-	if serve {
-		err = serveUntilEOF(os.Stdin, os.Stdout)
-	} else {
-		err = measureAndPrint(o)
-	}
+func exit(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "go-bench:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
 }
 
 func measureAndPrint(o options) error {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
+	o.processes = o.processes || o.peer
 	if o.quorum == 0 {
 		o.quorum = o.nodes/2 + 1
 	}
@@ -64,6 +69,8 @@ func measureAndPrint(o options) error {
 		return fmt.Errorf("-quorum must be between 1 and -nodes (%d)", o.nodes)
 	case o.inFlight < 1:
 		return fmt.Errorf("-in-flight must be at least 1")
+	case o.serverProgram != "" && !o.peer:
+		return fmt.Errorf("-server-program needs -peer: the library speaks an older protocol")
 	case o.payload < 0:
 		return fmt.Errorf("-payload must not be negative")
 	case o.duration <= 0 || o.warmUp < 0:

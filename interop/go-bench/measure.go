@@ -55,13 +55,16 @@ func measure(o options) (*result, error) {
 	}
 	defer servers.stop()
 
-	manager := benchmark.NewManager(gorums.WithDialOptions(grpc.WithTransportCredentials(insecure.NewCredentials())))
-	defer manager.Close()
-	config, err := benchmark.NewConfiguration(manager, gorums.WithNodeList(servers.addresses))
+	connect := libraryCalls
+	if o.peer {
+		connect = peerCalls
+	}
+	call, disconnect, err := connect(servers.addresses, o)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration: %w", err)
 	}
-	callers := newCallers(config, o)
+	defer disconnect()
+	callers := newCallers(call, o)
 	if _, err := callers.run(o.warmUp); err != nil {
 		return nil, fmt.Errorf("while warming up: %w", err)
 	}
@@ -122,11 +125,30 @@ func measure(o options) (*result, error) {
 	return r, nil
 }
 
+// quorumCaller makes a quorum call, and returns how many bytes the first reply has.
+type quorumCaller func(context.Context) (int, error)
+
+// libraryCalls makes quorum calls of the Go library.
+func libraryCalls(addresses []string, o options) (quorumCaller, func(), error) {
+	manager := benchmark.NewManager(gorums.WithDialOptions(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	disconnect := func() { _ = manager.Close() }
+	config, err := benchmark.NewConfiguration(manager, gorums.WithNodeList(addresses))
+	if err != nil {
+		disconnect()
+		return nil, nil, err
+	}
+	request := benchmark.Echo_builder{Payload: make([]byte, o.payload)}.Build()
+	call := func(ctx context.Context) (int, error) {
+		reply, err := benchmark.QuorumCall(config.Context(ctx), request).Threshold(o.quorum)
+		return len(reply.GetPayload()), err
+	}
+	return call, disconnect, nil
+}
+
 // callers make the calls: each makes its next one when the last has returned, so that their number bounds what is in flight.
 type callers struct {
-	config  benchmark.Configuration
-	options options
-	request *benchmark.Echo
+	quorumCall quorumCaller
+	options    options
 	// One for each caller, so that none waits for another.
 	histograms []*hdrhistogram.Histogram
 }
@@ -136,12 +158,8 @@ type run struct {
 	elapsed   time.Duration
 }
 
-func newCallers(config benchmark.Configuration, o options) *callers {
-	c := &callers{
-		config:  config,
-		options: o,
-		request: benchmark.Echo_builder{Payload: make([]byte, o.payload)}.Build(),
-	}
+func newCallers(call quorumCaller, o options) *callers {
+	c := &callers{quorumCall: call, options: o}
 	for range o.inFlight {
 		c.histograms = append(c.histograms, hdrhistogram.New(1, longest, 3))
 	}
@@ -183,14 +201,13 @@ func (c *callers) run(duration time.Duration) (*run, error) {
 }
 
 func (c *callers) call(ctx context.Context, end time.Time, histogram *hdrhistogram.Histogram) error {
-	config := c.config.Context(ctx)
 	for now := time.Now(); now.Before(end); {
-		reply, err := benchmark.QuorumCall(config, c.request).Threshold(c.options.quorum)
+		size, err := c.quorumCall(ctx)
 		if err != nil {
 			return err
 		}
-		if len(reply.GetPayload()) != c.options.payload {
-			return fmt.Errorf("%d bytes came back of %d", len(reply.GetPayload()), c.options.payload)
+		if size != c.options.payload {
+			return fmt.Errorf("%d bytes came back of %d", size, c.options.payload)
 		}
 		done := time.Now()
 		if err := histogram.RecordValue(max(1, done.Sub(now).Nanoseconds())); err != nil {

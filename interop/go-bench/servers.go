@@ -3,11 +3,13 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	"github.com/relab/gorums/benchmark"
@@ -26,7 +28,7 @@ func startServers(o options) (*servers, error) {
 		var address string
 		var err error
 		if o.processes {
-			address, err = s.startChild()
+			address, err = s.startChild(o)
 		} else {
 			address, err = s.startLocal()
 		}
@@ -54,7 +56,11 @@ func (s *servers) startLocal() (string, error) {
 func (s *servers) usage() (usage, error) {
 	var total usage
 	for _, child := range s.children {
-		one, err := child.usage()
+		var one usage
+		line, err := child.ask("usage")
+		if err == nil {
+			err = json.Unmarshal([]byte(line), &one)
+		}
 		if err != nil {
 			return usage{}, err
 		}
@@ -69,24 +75,33 @@ func (s *servers) stop() {
 		server.Stop()
 	}
 	for _, child := range s.children {
-		child.stop()
+		_ = child.input.Close()
+		_ = child.command.Wait()
 	}
 }
 
-// child is a server in a process of its own. It answers a line on its standard input with a line on its standard output, and
-// ends with the end of its standard input.
+// child is a server in a process of its own: one of ours, or of gorums-bench. It answers a line on its standard input with a line
+// on its standard output, and ends with the end of its standard input.
 type child struct {
 	command *exec.Cmd
 	input   io.WriteCloser
 	output  *bufio.Reader
 }
 
-func (s *servers) startChild() (string, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("where this program is: %w", err)
+func (s *servers) startChild(o options) (string, error) {
+	program := o.serverProgram
+	args := []string{"serve", "--child", "--listen", "127.0.0.1:0"}
+	if program == "" {
+		own, err := os.Executable()
+		if err != nil {
+			return "", fmt.Errorf("where this program is: %w", err)
+		}
+		program = own
+		if !o.peer {
+			args = append(args, "--library")
+		}
 	}
-	command := exec.Command(program, "-serve")
+	command := exec.Command(program, args...)
 	command.Stderr = os.Stderr
 	input, err := command.StdinPipe()
 	if err != nil {
@@ -101,49 +116,73 @@ func (s *servers) startChild() (string, error) {
 	}
 	c := &child{command: command, input: input, output: bufio.NewReader(output)}
 	s.children = append(s.children, c)
-	line, err := c.output.ReadString('\n')
-	address, found := strings.CutPrefix(strings.TrimSpace(line), "listening ")
-	if err != nil || !found {
-		return "", fmt.Errorf("a server said %q and not where it listens (%v)", line, err)
-	}
-	return address, nil
-}
-
-func (c *child) usage() (usage, error) {
-	if _, err := fmt.Fprintln(c.input, "usage"); err != nil {
-		return usage{}, fmt.Errorf("a server has ended: %w", err)
-	}
-	line, err := c.output.ReadBytes('\n')
+	line, err := c.line()
 	if err != nil {
-		return usage{}, fmt.Errorf("a server has ended: %w", err)
+		return "", err
 	}
-	var u usage
-	return u, json.Unmarshal(line, &u)
+	address, found := strings.CutPrefix(line, "listening ")
+	if !found {
+		return "", fmt.Errorf("a server said %q and not where it listens", line)
+	}
+	line, err = c.ask(fmt.Sprintf("serve %d", o.payload))
+	if err == nil && line != "serving" {
+		err = fmt.Errorf("a server said %q and not that it serves", line)
+	}
+	return address, err
 }
 
-func (c *child) stop() {
-	_ = c.input.Close()
-	_ = c.command.Wait()
+func (c *child) ask(question string) (string, error) {
+	if _, err := fmt.Fprintln(c.input, question); err != nil {
+		return "", fmt.Errorf("a server has ended: %w", err)
+	}
+	return c.line()
 }
 
-// serveUntilEOF is what a child does.
-func serveUntilEOF(input io.Reader, output io.Writer) error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func (c *child) line() (string, error) {
+	line, err := c.output.ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("a server has ended: %w", err)
+	}
+	return strings.TrimSpace(line), nil
+}
+
+// serve is what a child does, of this program or of gorums-bench.
+func serve(args []string, input io.Reader, output io.Writer) error {
+	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
+	listen := flags.String("listen", "127.0.0.1:0", "the address to listen on")
+	library := flags.Bool("library", false, "serve with the Go library; without it, the present protocol by interop/go")
+	flags.Bool("child", true, "do what standard input says, which is all that this can")
+	flags.Int("threads", 0, "for gorums-bench, which says it; Go has as many as there are cores")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
 	}
-	server := benchmark.NewBenchServer()
-	go func() { _ = server.Serve(listener) }()
-	defer server.Stop()
 	fmt.Fprintln(output, "listening", listener.Addr())
 	lines := bufio.NewScanner(input)
 	for lines.Scan() {
-		if lines.Text() != "usage" {
-			return fmt.Errorf("unknown command %q", lines.Text())
+		line := lines.Text()
+		if line == "usage" {
+			if err := json.NewEncoder(output).Encode(ownUsage()); err != nil {
+				return err
+			}
+			continue
 		}
-		if err := json.NewEncoder(output).Encode(ownUsage()); err != nil {
-			return err
+		payload, found := strings.CutPrefix(line, "serve ")
+		if _, err := strconv.Atoi(payload); !found || err != nil || listener == nil {
+			return fmt.Errorf("unknown command %q", line)
 		}
+		if *library {
+			server := benchmark.NewBenchServer()
+			defer server.Stop()
+			go func(listener net.Listener) { _ = server.Serve(listener) }(listener)
+		} else {
+			go servePeer(listener)
+		}
+		listener = nil
+		fmt.Fprintln(output, "serving")
 	}
 	return lines.Err()
 }

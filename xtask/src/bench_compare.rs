@@ -71,7 +71,16 @@ struct Results {
     floors: Vec<(usize, Figures)>,
     isolation: Figures,
     slow_server: Figures,
+    mixed: Mixed,
     sides: Sides,
+}
+
+/// Go and this library in one system: three servers, each in a process of its own, 100 calls in flight, 0 B. Go is the program of the
+/// interoperability tests here, on grpc-go, since the library's published module speaks an older protocol.
+struct Mixed {
+    go_on_go: Figures,
+    go_on_ours: Figures,
+    ours_on_go: Figures,
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
@@ -165,6 +174,8 @@ fn measure(effort: Effort, cases: Vec<Case>, ours: &Cmd, go: &Cmd) -> Result<Res
         let command = command.args(["--repeats", &repeats, "--duration", &time, "--json", "-"]);
         figures::ours(&command, &mut Sides::default())
     };
+    println!("\nGo and this library in one system");
+    let mixed = Mixed::measure(effort, ours, go)?;
     println!("\nthis library alone: the floor, isolation, slow servers");
     let mut floors = Vec::new();
     for payload in [0, 1024] {
@@ -179,8 +190,42 @@ fn measure(effort: Effort, cases: Vec<Case>, ours: &Cmd, go: &Cmd) -> Result<Res
         floors,
         isolation: alone(&["isolation"])?,
         slow_server: alone(&["slow-server"])?,
+        mixed,
         sides,
     })
+}
+
+impl Mixed {
+    fn measure(effort: Effort, ours: &Cmd, go: &Cmd) -> Result<Self> {
+        let time = format!("{}s", effort.seconds);
+        let own_go = go.clone().args(["-peer", "-duration", &time]);
+        let go_on_ours = own_go.clone().args(["-server-program", ours.program()]);
+        let ours_on_go = ours
+            .clone()
+            .args(["quorum-call", "--json", "-", "--duration", &time])
+            .args(["--processes", "--server-program", go.program()]);
+        let mut runs = [Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..effort.repeats {
+            let unnoted = &mut Sides::default();
+            runs[0].push(figures::go(&own_go, unnoted)?);
+            runs[1].push(figures::go(&go_on_ours, unnoted)?);
+            runs[2].push(figures::ours(&ours_on_go, unnoted)?);
+        }
+        let [go_on_go, go_on_ours, ours_on_go] = runs.map(figures::median);
+        Ok(Self {
+            go_on_go: go_on_go?,
+            go_on_ours: go_on_ours?,
+            ours_on_go: ours_on_go?,
+        })
+    }
+
+    fn all(&self) -> [(&'static str, &Figures); 3] {
+        [
+            ("Go client, Go servers", &self.go_on_go),
+            ("Go client, our servers", &self.go_on_ours),
+            ("our client, Go servers", &self.ours_on_go),
+        ]
+    }
 }
 
 impl Results {
@@ -197,7 +242,10 @@ impl Results {
 
     fn busy(&self) -> bool {
         let floors = self.floors.iter().map(|(_, figures)| figures);
-        let alone = floors.chain([&self.isolation, &self.slow_server]);
-        self.compared.iter().any(Compared::busy) || alone.into_iter().any(|figures| figures.busy)
+        let mixed = self.mixed.all().map(|(_, figures)| figures);
+        let mut alone = floors
+            .chain([&self.isolation, &self.slow_server])
+            .chain(mixed);
+        self.compared.iter().any(Compared::busy) || alone.any(|figures| figures.busy)
     }
 }

@@ -32,6 +32,11 @@ impl Cmd {
         Self::new("cargo")
     }
 
+    /// What is run, without its arguments.
+    pub(crate) fn program(&self) -> &str {
+        &self.program
+    }
+
     pub(crate) fn args<'a>(mut self, args: impl IntoIterator<Item = &'a str>) -> Self {
         self.args.extend(args.into_iter().map(str::to_owned));
         self

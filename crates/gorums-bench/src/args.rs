@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::load::Load;
-use crate::servers::Place;
+use crate::servers::{Place, Program};
 
 /// Measures calls of Gorums: how many, how fast, and at what cost.
 ///
@@ -141,6 +141,10 @@ pub(crate) struct Options {
         requires = "processes"
     )]
     server_threads: usize,
+
+    /// A program whose servers take the orders of this one: go-bench
+    #[arg(long, value_name = "PROGRAM", requires = "processes", hide = true)]
+    server_program: Option<PathBuf>,
 
     /// Call servers that run elsewhere: `gorums-bench serve`, or the Go library's benchmark
     #[arg(
@@ -310,9 +314,10 @@ impl Options {
         let place = if !self.remotes.is_empty() {
             Place::Remote(self.remotes.clone())
         } else if self.processes {
-            Place::Processes {
+            Place::Processes(Program {
+                path: self.server_program.clone(),
                 threads: self.server_threads.max(1),
-            }
+            })
         } else {
             Place::Here
         };

@@ -31,7 +31,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::args::{Calls, Cli, Command, Measure, Plan};
 use crate::progress::Progress;
 use crate::report::{Measured, Report};
-use crate::servers::Place;
+use crate::servers::{Place, Program};
 
 /// The exit status where something failed.
 const FAILED: u8 = 1;
@@ -174,7 +174,10 @@ impl Benchmark {
             Self::Isolation => {
                 // A server in this process cannot be stopped by itself.
                 if plan.place == Place::Here {
-                    plan.place = Place::Processes { threads: 1 };
+                    plan.place = Place::Processes(Program {
+                        path: None,
+                        threads: 1,
+                    });
                 }
                 if plan.quorum >= plan.nodes {
                     let (quorum, nodes) = (plan.quorum, plan.nodes);

@@ -13,7 +13,7 @@ use crate::args::Plan;
 use crate::latency::{Latencies, Summary};
 use crate::load::Load;
 use crate::machine::{Machine, Versions};
-use crate::servers::Place;
+use crate::servers::{Place, Program};
 
 /// The layout of the JSON; it grows when a reader would misunderstand what a newer program wrote.
 pub(crate) const FORMAT: u32 = 1;
@@ -160,7 +160,12 @@ impl Series {
         };
         let (servers, server_threads) = match &plan.place {
             Place::Here => ("one process", None),
-            Place::Processes { threads } => ("processes", Some(*threads)),
+            Place::Processes(Program {
+                path: None,
+                threads,
+            }) => ("processes", Some(*threads)),
+            // How many it has is its own affair.
+            Place::Processes(_) => ("processes of another program", None),
             Place::Remote(_) => ("remote", None),
         };
         let rate = match plan.load {
@@ -349,10 +354,9 @@ impl Measured {
         if let (Some(count), Some(bytes)) =
             (self.allocations_per_call, self.allocated_bytes_per_call)
         {
-            let whose = if self.server_threads.is_some() || self.servers == "remote" {
-                "client"
-            } else {
-                "client and servers"
+            let whose = match &*self.servers {
+                "one process" => "client and servers",
+                _ => "client",
             };
             notes.push(format!(
                 "allocations per call: {count:.2}, {bytes:.0} bytes ({whose})"

@@ -1,6 +1,7 @@
 //! The servers that are called: in this process, in processes of their own, or elsewhere.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -17,9 +18,18 @@ pub(crate) enum Place {
     /// In this process, on the runtime of the client.
     Here,
     /// Each in a process of its own, with so many threads.
-    Processes { threads: usize },
+    Processes(Program),
     /// At these addresses, started by somebody else.
     Remote(Vec<String>),
+}
+
+/// What each server's process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// Another program that takes the same orders, in place of this one.
+    pub(crate) path: Option<PathBuf>,
+    /// How many threads it has, where it is this one.
+    pub(crate) threads: usize,
 }
 
 /// What servers do.
@@ -46,7 +56,7 @@ enum Running {
     Here(Vec<JoinHandle<()>>),
     Processes {
         children: Vec<Process>,
-        threads: usize,
+        program: Program,
     },
     Remote,
 }
@@ -62,7 +72,7 @@ impl Servers {
     ) -> Result<Self> {
         match place {
             Place::Here => Self::here(role, nodes, payload).await,
-            Place::Processes { threads } => Self::processes(*threads, role, nodes, payload),
+            Place::Processes(program) => Self::processes(program, role, nodes, payload),
             Place::Remote(addresses) => {
                 if role == Role::Floor {
                     bail!("the floor has a protocol of its own, which remote servers do not speak");
@@ -99,11 +109,11 @@ impl Servers {
         })
     }
 
-    fn processes(threads: usize, role: Role, nodes: usize, payload: usize) -> Result<Self> {
+    fn processes(program: &Program, role: Role, nodes: usize, payload: usize) -> Result<Self> {
         let mut children = Vec::new();
         let mut addresses = Vec::new();
         for _ in 0..nodes {
-            let child = Process::start("127.0.0.1:0", threads)?;
+            let child = Process::start("127.0.0.1:0", program)?;
             addresses.push(child.address.clone());
             children.push(child);
         }
@@ -121,7 +131,10 @@ impl Servers {
         Ok(Self {
             addresses,
             payload,
-            running: Running::Processes { children, threads },
+            running: Running::Processes {
+                children,
+                program: program.clone(),
+            },
         })
     }
 
@@ -190,8 +203,8 @@ impl Servers {
                 let listener = TcpAcceptor::bind(address).await?;
                 tasks[server] = serve::start(listener, self.payload, None)?;
             }
-            Running::Processes { children, threads } => {
-                let mut child = Process::start(address, *threads)?;
+            Running::Processes { children, program } => {
+                let mut child = Process::start(address, program)?;
                 child.order(&Order::Serve {
                     payload: self.payload,
                 })?;
@@ -223,11 +236,14 @@ struct Process {
 }
 
 impl Process {
-    fn start(listen: &str, threads: usize) -> Result<Self> {
-        let program = std::env::current_exe().context("where this program is")?;
-        let mut child = Command::new(program)
+    fn start(listen: &str, program: &Program) -> Result<Self> {
+        let path = match &program.path {
+            Some(path) => path.clone(),
+            None => std::env::current_exe().context("where this program is")?,
+        };
+        let mut child = Command::new(path)
             .args(["serve", "--child", "--listen", listen])
-            .args(["--threads", &threads.to_string()])
+            .args(["--threads", &program.threads.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

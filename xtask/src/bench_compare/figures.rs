@@ -227,7 +227,7 @@ impl fmt::Display for Compared {
 
 /// The run in the middle, by calls per second, with the least time of the processor that a run took for each call: what others
 /// do adds to it, and nothing takes from it.
-fn median(mut runs: Vec<Figures>) -> Result<Figures> {
+pub(super) fn median(mut runs: Vec<Figures>) -> Result<Figures> {
     ensure!(!runs.is_empty(), "nothing was measured");
     let least =
         |figure: fn(&Figures) -> Option<f64>| runs.iter().filter_map(figure).min_by(f64::total_cmp);
