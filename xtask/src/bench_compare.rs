@@ -47,6 +47,8 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
 }
 
+const GO_BENCH: &str = "interop/go-bench";
+
 /// How long and how often.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
@@ -126,27 +128,49 @@ fn compare(args: &Args) -> Result<bool> {
 
 /// Builds both programs.
 fn build() -> Result<(Cmd, Cmd)> {
-    if !Cmd::new("go").args(["version"]).succeeds() {
-        bail!("Go is missing, which the other side is built with: https://go.dev/doc/install");
-    }
     Cmd::cargo()
         .args(["build", "--locked", "--release", "-p", "gorums-bench"])
         .run()?;
-    let target = workspace::target();
-    let go = target.join(format!("go-bench{}", std::env::consts::EXE_SUFFIX));
-    let go = go
-        .to_str()
-        .context("the target folder is UTF-8")?
-        .to_owned();
-    Cmd::new("go")
-        .args(["-C", "interop/go-bench", "build", "-o", &go, "."])
-        .run()?;
     let ours = format!(
         "{}/release/gorums-bench{}",
-        target.display(),
+        workspace::target().display(),
         std::env::consts::EXE_SUFFIX
     );
-    Ok((Cmd::new(ours), Cmd::new(go)))
+    Ok((Cmd::new(ours), build_go()?))
+}
+
+/// Builds Go's program.
+fn build_go() -> Result<Cmd> {
+    if !Cmd::new("go").args(["version"]).succeeds() {
+        bail!("there is no Go: install 1.25 or later from go.dev/dl");
+    }
+    let program = format!(
+        "{}/interop/go-bench{}",
+        workspace::target().display(),
+        std::env::consts::EXE_SUFFIX
+    );
+    go(&["build", "-o", &program, "."]).run().context(
+        "the modules that go.sum names are downloaded once, from the proxy that `go env GOPROXY` names",
+    )?;
+    Ok(Cmd::new(program))
+}
+
+/// Checks that Go's program builds, and does what it should.
+pub(crate) fn check_go() -> Result<()> {
+    build_go()?;
+    go(&["vet", "./..."]).run()?;
+    go(&["test", "./..."]).run()?;
+    let wrong = Cmd::new("gofmt").args(["-l", GO_BENCH]).output()?;
+    if !wrong.is_empty() {
+        bail!("`gofmt -w` mends these files:\n{wrong}");
+    }
+    Ok(())
+}
+
+/// A command of Go's in the folder of its program. A Go that is too old for the library's module gets a newer one by itself.
+fn go(args: &[&str]) -> Cmd {
+    let args = args.iter().copied();
+    Cmd::new("go").args(["-C", GO_BENCH]).args(args)
 }
 
 fn measure(effort: Effort, cases: Vec<Case>, ours: &Cmd, go: &Cmd) -> Result<Results> {

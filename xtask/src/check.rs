@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result, bail};
 use clap::ValueEnum;
 
+use crate::bench_compare;
 use crate::command::Cmd;
 use crate::interop;
 pub(crate) use totals::Totals;
@@ -58,6 +59,8 @@ enum Step {
     Cost,
     /// Other implementations of the protocol, as `cargo xtask interop` runs them
     Interop,
+    /// The Go library's side of the benchmarks: it builds, and its tests pass
+    GoBench,
     /// All tests, documentation examples among them; those that docs/conformance.md names have to run
     Test,
 }
@@ -96,6 +99,7 @@ impl Step {
                 let totals = report.totals.get_or_insert_default();
                 interop::run_all(&[], totals)
             }
+            Self::GoBench => bench_compare::check_go(),
             Self::Test => test(report, keep_going),
         }
     }
