@@ -1,6 +1,10 @@
 //! Mistakes that can be planted, to see whether tests find them. Only with the feature `planted-bugs` can anybody do so.
 
 /// A mistake in the protocol.
+#[cfg_attr(
+    not(feature = "planted-bugs"),
+    expect(unreachable_pub, reason = "nobody can plant one without the feature")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     /// In a client: a read returns the newest value that it finds, and leaves it at that.
