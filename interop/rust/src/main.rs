@@ -1,8 +1,11 @@
 //! This library's side of the interoperability tests: a server for other implementations to call, and the cases of a client
 //! that calls servers of theirs. `cargo xtask interop` runs both.
 
+mod back_channel;
 mod calling;
 mod client;
+mod flood;
+mod mixed;
 mod noting;
 mod process;
 mod runner;
@@ -12,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::runner::{Chosen, Start};
+use crate::runner::Chosen;
 
 /// The messages, and the service that all sides implement.
 #[allow(unreachable_pub)]
@@ -33,6 +36,31 @@ enum Job {
     Serve(serve::Args),
     /// Runs the cases of a client against servers of another implementation, which it starts and ends
     Client(ClientArgs),
+    /// Runs the cases of servers that call their clients, and of clusters of which one part is of another implementation
+    Mixed(MixedArgs),
+    /// Calls a server until this is killed
+    Flood(flood::Args),
+}
+
+#[derive(clap::Args)]
+struct MixedArgs {
+    /// The program of the other servers and its first arguments, each with this option
+    #[arg(long, value_name = "WORD", required = true, allow_hyphen_values = true)]
+    server: Vec<String>,
+
+    #[command(flatten)]
+    chosen: Chosen,
+}
+
+impl MixedArgs {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let groups = [
+            ("go-server", back_channel::CASES, 0),
+            ("1-go-2-rust", mixed::CASES, 1),
+            ("2-go-1-rust", mixed::CASES, 2),
+        ];
+        runner::run(&groups, &self.chosen, &self.server).await
+    }
 }
 
 #[derive(clap::Args)]
@@ -51,10 +79,8 @@ struct ClientArgs {
 
 impl ClientArgs {
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let start = Start {
-            command: self.server,
-        };
-        runner::run(&[(&self.group, client::CASES)], &self.chosen, &start).await
+        let groups = [(self.group.as_str(), client::CASES, 0)];
+        runner::run(&groups, &self.chosen, &self.server).await
     }
 }
 
@@ -63,6 +89,8 @@ async fn main() -> ExitCode {
     let result = match Cli::parse().job {
         Job::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),
         Job::Client(args) => args.run().await,
+        Job::Mixed(args) => args.run().await,
+        Job::Flood(args) => flood::run(args).await.map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

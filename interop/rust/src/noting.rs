@@ -23,6 +23,14 @@ struct State {
 }
 
 impl Noting {
+    /// What was noted, once it is so much.
+    pub(crate) async fn noted(&self, count: usize) -> Vec<u64> {
+        let mut changes = self.state.subscribe();
+        // The sender is here.
+        let _ = changes.wait_for(|state| state.noted.len() >= count).await;
+        self.state.borrow().noted.clone()
+    }
+
     fn note(&self, number: u64) {
         self.state.send_modify(|state| state.noted.push(number));
     }

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -38,6 +38,24 @@ impl Process {
             _output: output,
             address,
         })
+    }
+
+    /// Stops it, so that it neither reads nor writes, until it is resumed.
+    pub(crate) async fn pause(&self) -> Result<()> {
+        self.signal("-STOP").await
+    }
+
+    pub(crate) async fn resume(&self) -> Result<()> {
+        self.signal("-CONT").await
+    }
+
+    async fn signal(&self, signal: &str) -> Result<()> {
+        let id = self.child.id().context("the process has ended")?;
+        let kill = Command::new("kill")
+            .args([signal, &id.to_string()])
+            .status();
+        ensure!(kill.await?.success(), "kill {signal} failed");
+        Ok(())
     }
 
     /// Ends it without a word (SIGKILL, where there are signals), and waits until it has ended.

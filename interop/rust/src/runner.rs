@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use gorums::Configuration;
 use tokio::time::timeout;
 
@@ -41,18 +41,19 @@ pub(crate) struct Chosen {
     parts: Vec<String>,
 }
 
-/// Runs the cases of the groups; a case is called by the names of its group and its own.
+/// Runs the cases of the groups; a case is called by the names of its group and its own. A group says how many servers of a
+/// cluster are of the other implementation.
 pub(crate) async fn run(
-    groups: &[(&str, &[Case])],
+    groups: &[(&str, &[Case], usize)],
     chosen: &Chosen,
-    start: &Start,
+    command: &[String],
 ) -> Result<ExitCode> {
     let (mut ran, mut failed) = (0, 0);
-    let named = groups.iter().flat_map(|(group, cases)| {
-        let named = move |(name, case): &Case| (format!("{group}/{name}"), *case);
+    let named = groups.iter().flat_map(|(group, cases, others)| {
+        let named = move |(name, case): &Case| (format!("{group}/{name}"), *case, *others);
         cases.iter().map(named)
     });
-    for (name, case) in named {
+    for (name, case, others) in named {
         let parts = &chosen.parts;
         if !parts.is_empty() && !parts.iter().any(|part| name.contains(part.as_str())) {
             continue;
@@ -63,7 +64,11 @@ pub(crate) async fn run(
             continue;
         }
         let began = Instant::now();
-        let result = timeout(DEADLINE, case(start.clone())).await;
+        let start = Start {
+            command: command.to_vec(),
+            others,
+        };
+        let result = timeout(DEADLINE, case(start)).await;
         let result =
             result.unwrap_or_else(|_| Err(anyhow::anyhow!("it takes more than {DEADLINE:?}")));
         let millis = began.elapsed().as_millis();
@@ -88,12 +93,23 @@ pub(crate) async fn run(
 pub(crate) struct Start {
     /// The program and its first arguments.
     pub(crate) command: Vec<String>,
+    /// How many servers of a cluster are of the other implementation.
+    pub(crate) others: usize,
 }
 
 impl Start {
     pub(crate) async fn server(&self, args: &[&str]) -> Result<Process> {
         let command = self.command.iter().map(String::as_str);
         let command: Vec<_> = command.chain(args.iter().copied()).collect();
+        Process::start(&command).await
+    }
+
+    /// A server of this library.
+    pub(crate) async fn ours(&self, args: &[&str]) -> Result<Process> {
+        let program = std::env::current_exe().context("this program")?;
+        let program = program.display().to_string();
+        let mut command = vec![program.as_str(), "serve"];
+        command.extend(args);
         Process::start(&command).await
     }
 

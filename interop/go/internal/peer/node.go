@@ -141,9 +141,27 @@ func (c *Client) Node(id uint32, address string) (*Node, error) {
 	d := &dialed{client: c, conn: conn}
 	node := newNode(id, c.IDs, d.open, func() { _ = conn.Close() })
 	d.opened = func() { node.streams.Add(1) }
-	// Like the library, it connects before the first call, and does not mind a failure.
-	go func() { _, _ = d.open() }()
+	go d.keep(node.done)
 	return node, nil
+}
+
+// keep connects before the first call, and again whenever the stream has ended: a peer that is not called may call.
+func (d *dialed) keep(done <-chan struct{}) {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if link, err := d.open(); err == nil {
+			pause = 50 * time.Millisecond
+			select {
+			case <-link.ctx.Done():
+			case <-done:
+				return
+			}
+		}
+		select {
+		case <-time.After(pause):
+		case <-done:
+			return
+		}
+	}
 }
 
 // dialed is a connection that this process made.
