@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	"interop/internal/cases"
 	"interop/internal/pb"
 	"interop/internal/peer"
 	"interop/internal/service"
+	"interop/internal/storage"
 )
 
 const usage = `The Go side of the interoperability tests: see cargo xtask interop
@@ -31,9 +33,11 @@ func main() {
 		os.Exit(2)
 	}
 	jobs := map[string]func([]string) error{
-		"serve":  serve,
-		"client": client,
-		"flood":  flood,
+		"serve":   serve,
+		"client":  client,
+		"flood":   flood,
+		"storage": replica,
+		"history": history,
 	}
 	job := jobs[os.Args[1]]
 	if job == nil {
@@ -133,4 +137,64 @@ func flood(args []string) error {
 			}
 		}
 	}
+}
+
+// replica serves the store.
+func replica(args []string) error {
+	flags := flag.NewFlagSet("storage", flag.ExitOnError)
+	listen := flags.String("listen", "127.0.0.1:0", "where to listen")
+	id := flags.Uint("id", 0, "which of the replicas this is")
+	peers := flags.String("peers", "", "all replicas, as 1=host:port,2=host:port")
+	data := flags.String("data", "", "the file that keeps what is written: each write is on disk before it is answered")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	addresses, err := peer.ParsePeers(*peers)
+	if err != nil {
+		return err
+	}
+	replica, err := storage.Open(*data)
+	if err != nil {
+		return err
+	}
+	handlers := peer.NewHandlers()
+	replica.Server = peer.NewServer(handlers, peer.Options{ID: uint32(*id), Peers: addresses})
+	replica.Register(handlers)
+	listener, err := net.Listen("tcp", *listen)
+	if err != nil {
+		return err
+	}
+	go func() {
+		service.UntilEOF()
+		os.Exit(0)
+	}()
+	fmt.Printf("listening %s\n", listener.Addr())
+	return replica.Server.Serve(listener)
+}
+
+// history uses the store until its standard input ends.
+func history(args []string) error {
+	flags := flag.NewFlagSet("history", flag.ExitOnError)
+	replicas := flags.String("replicas", "", "the replicas, as 1=host:port,2=host:port")
+	names := flags.String("names", "go", "the clients that write, this one first, with commas")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	addresses, err := peer.ParsePeers(*replicas)
+	if err != nil {
+		return err
+	}
+	client := peer.Client{IDs: peer.NewIDs(0)}
+	var config peer.Config
+	for id, address := range addresses {
+		node, err := client.Node(id, address)
+		if err != nil {
+			return err
+		}
+		config = append(config, node)
+	}
+	fmt.Printf("listening %s\n", "nowhere")
+	go storage.History(config, strings.Split(*names, ","))
+	service.UntilEOF()
+	return nil
 }

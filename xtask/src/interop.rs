@@ -100,7 +100,7 @@ fn runners() -> Result<Vec<Runner>> {
     let python = python::Python::prepare()?;
     let go = go::build()?;
     Cmd::cargo()
-        .args(["build", "--locked", "-p", "gorums-interop"])
+        .args(["build", "--locked", "-p", "gorums-interop", "-p", "storage"])
         .run()?;
     let ours = built("gorums-interop");
     let client = |group: &str, server: &[&str]| {
@@ -128,6 +128,12 @@ fn runners() -> Result<Vec<Runner>> {
         Runner {
             title: "our client, Go servers",
             command: client("go-server", &[&go, "serve"]),
+        },
+        Runner {
+            title: "Go servers that call our clients, and clusters of Go and Rust servers",
+            command: Cmd::new(&ours)
+                .args(["mixed", "--storage", &built("storage")])
+                .args(["--server", &go, "--server", "serve"]),
         },
     ])
 }

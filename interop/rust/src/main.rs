@@ -5,11 +5,13 @@ mod back_channel;
 mod calling;
 mod client;
 mod flood;
+mod history;
 mod mixed;
 mod noting;
 mod process;
 mod runner;
 mod serve;
+mod store;
 
 use std::process::ExitCode;
 
@@ -21,6 +23,12 @@ use crate::runner::Chosen;
 #[allow(unreachable_pub)]
 mod proto {
     gorums::include_proto!("interop");
+}
+
+/// The store.
+#[allow(unreachable_pub)]
+mod storage {
+    gorums::include_proto!("proto");
 }
 
 #[derive(Parser)]
@@ -44,6 +52,10 @@ enum Job {
 
 #[derive(clap::Args)]
 struct MixedArgs {
+    /// The program of our replicas of the store
+    #[arg(long, value_name = "PROGRAM")]
+    storage: String,
+
     /// The program of the other servers and its first arguments, each with this option
     #[arg(long, value_name = "WORD", required = true, allow_hyphen_values = true)]
     server: Vec<String>,
@@ -57,9 +69,11 @@ impl MixedArgs {
         let groups = [
             ("go-server", back_channel::CASES, 0),
             ("1-go-2-rust", mixed::CASES, 1),
+            ("1-go-2-rust", store::CASES, 1),
             ("2-go-1-rust", mixed::CASES, 2),
+            ("2-go-1-rust", store::CASES, 2),
         ];
-        runner::run(&groups, &self.chosen, &self.server).await
+        runner::run(&groups, &self.chosen, &self.server, Some(&self.storage)).await
     }
 }
 
@@ -80,7 +94,7 @@ struct ClientArgs {
 impl ClientArgs {
     async fn run(self) -> anyhow::Result<ExitCode> {
         let groups = [(self.group.as_str(), client::CASES, 0)];
-        runner::run(&groups, &self.chosen, &self.server).await
+        runner::run(&groups, &self.chosen, &self.server, None).await
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdout, Command};
 /// A process that has said where it listens, and ends with this.
 pub(crate) struct Process {
     child: Child,
-    _output: Lines<BufReader<ChildStdout>>,
+    output: Lines<BufReader<ChildStdout>>,
     pub(crate) address: String,
 }
 
@@ -35,7 +35,7 @@ impl Process {
             .with_context(|| format!("{program} does not say where it listens: {line:?}"))?;
         Ok(Self {
             child,
-            _output: output,
+            output,
             address,
         })
     }
@@ -61,5 +61,10 @@ impl Process {
     /// Ends it without a word (SIGKILL, where there are signals), and waits until it has ended.
     pub(crate) async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.context("killing a process")
+    }
+
+    /// The next line that it prints.
+    pub(crate) async fn line(&mut self) -> Result<Option<String>> {
+        self.output.next_line().await.context("reading its output")
     }
 }

@@ -47,6 +47,7 @@ pub(crate) async fn run(
     groups: &[(&str, &[Case], usize)],
     chosen: &Chosen,
     command: &[String],
+    storage: Option<&str>,
 ) -> Result<ExitCode> {
     let (mut ran, mut failed) = (0, 0);
     let named = groups.iter().flat_map(|(group, cases, others)| {
@@ -66,6 +67,7 @@ pub(crate) async fn run(
         let began = Instant::now();
         let start = Start {
             command: command.to_vec(),
+            storage: storage.map(str::to_owned),
             others,
         };
         let result = timeout(DEADLINE, case(start)).await;
@@ -93,6 +95,8 @@ pub(crate) async fn run(
 pub(crate) struct Start {
     /// The program and its first arguments.
     pub(crate) command: Vec<String>,
+    /// Our replica of the store.
+    pub(crate) storage: Option<String>,
     /// How many servers of a cluster are of the other implementation.
     pub(crate) others: usize,
 }
