@@ -45,11 +45,12 @@ where
 pub struct Incoming {
     ctx: ServerCtx,
     payload: Bytes,
-    sink: Arc<Sink>,
+    /// Of a streamed method.
+    sink: Option<Arc<Sink>>,
 }
 
 impl Incoming {
-    pub(crate) fn new(ctx: ServerCtx, payload: Bytes, sink: Arc<Sink>) -> Self {
+    pub(crate) fn new(ctx: ServerCtx, payload: Bytes, sink: Option<Arc<Sink>>) -> Self {
         Self { ctx, payload, sink }
     }
 
@@ -89,8 +90,13 @@ impl Incoming {
         self.ctx.set_value(value);
     }
 
-    pub(crate) fn sink(&self) -> Arc<Sink> {
-        Arc::clone(&self.sink)
+    pub(crate) fn sink(&self) -> Option<Arc<Sink>> {
+        self.sink.clone()
+    }
+
+    /// Of what a handler gets, the context.
+    pub(crate) fn into_ctx(self) -> ServerCtx {
+        self.ctx
     }
 }
 

@@ -267,10 +267,12 @@ impl Lane {
         state.waiting.is_empty() && state.current.is_none() && state.running == 0
     }
 
-    /// Makes the next request the current one, if there is one and it may start. Under one lock:
-    /// in between a request would be nowhere, and its cancellation lost.
+    /// The current request is done, if there was one. Makes the next one the current, if there is one
+    /// and it may start. Under one lock: in between a request would be nowhere, and its cancellation
+    /// lost.
     fn next(&self, permit: &mut Option<OwnedSemaphorePermit>) -> Option<(Request, ServerCtx)> {
         let mut state = self.state();
+        state.current = None;
         if state.running >= self.settings.max_running {
             return None;
         }
@@ -332,12 +334,123 @@ impl Lane {
     }
 }
 
-/// A handler that was started, with all that follows it: the future ends when its reply is queued
-/// and its turn given up.
+/// A request whose handler was started, until its reply is queued and its turn given up.
 struct Run {
     id: u64,
     ctx: ServerCtx,
-    future: BoxFuture<'static, ()>,
+    kind: MethodKind,
+    max_encoding: usize,
+    /// Of a streamed method.
+    sink: Option<Arc<Sink>>,
+    stage: Stage,
+}
+
+type HandlerFuture = BoxFuture<'static, Result<Reply, Status>>;
+
+enum Stage {
+    /// Nothing has been polled.
+    Start(Next, Incoming),
+    Handling(HandlerFuture),
+    /// The queue of replies is full.
+    Answering(BoxFuture<'static, ()>),
+    Ended,
+}
+
+impl Run {
+    /// Ready when the handler has ended, its reply is queued, and its turn given up.
+    fn poll(&mut self, cx: &mut Context<'_>, lane: &Lane) -> Poll<()> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Ended);
+        let mut answering = match stage {
+            Stage::Answering(answering) => answering,
+            // The lane does not poll what has ended.
+            Stage::Ended => return Poll::Pending,
+            Stage::Start(..) | Stage::Handling(_) => {
+                let (polled, handling) = poll_catching(stage, cx);
+                let Poll::Ready(result) = polled else {
+                    self.stage = handling.map_or(Stage::Ended, Stage::Handling);
+                    return Poll::Pending;
+                };
+                if let Some(sink) = &self.sink {
+                    sink.ended.store(true, Ordering::Release);
+                }
+                let queued = match self.answer(lane.stream_end, &result) {
+                    None => true,
+                    Some(answer) => lane
+                        .replies
+                        .try_push(self.id, self.ctx.method(), &answer, self.max_encoding)
+                        .is_some(),
+                };
+                if queued {
+                    // Only now, so that replies of handlers that hold their turn keep the order.
+                    self.ctx.turn().release();
+                    return Poll::Ready(());
+                }
+                self.wait_for_room(lane, result)
+            }
+        };
+        if answering.as_mut().poll(cx).is_pending() {
+            self.stage = Stage::Answering(answering);
+            return Poll::Pending;
+        }
+        self.ctx.turn().release();
+        Poll::Ready(())
+    }
+
+    /// What is queued when the handler has ended with this.
+    fn answer<'a>(
+        &self,
+        stream_end: bool,
+        result: &'a Result<Reply, Status>,
+    ) -> Option<Answer<'a>> {
+        let ends = self.kind == MethodKind::Streamed && stream_end;
+        match result {
+            Ok(reply) if self.kind == MethodKind::TwoWay => Some(Answer::Reply(reply.payload())),
+            Ok(_) if ends => Some(Answer::End(None)),
+            Ok(_) => None,
+            Err(status) if ends => Some(Answer::End(Some(status))),
+            Err(status) => Some(Answer::Error(status)),
+        }
+    }
+
+    fn wait_for_room(&self, lane: &Lane, result: Result<Reply, Status>) -> BoxFuture<'static, ()> {
+        let replies = Arc::clone(&lane.replies);
+        let stream_end = lane.stream_end;
+        let run = Self {
+            stage: Stage::Ended,
+            ctx: self.ctx.clone(),
+            sink: None,
+            ..*self
+        };
+        Box::pin(async move {
+            if let Some(answer) = run.answer(stream_end, &result) {
+                replies
+                    .push(run.id, run.ctx.method(), &answer, run.max_encoding)
+                    .await;
+            }
+        })
+    }
+}
+
+/// Starts or polls a handler; a panic becomes its reply. What has not ended is handed back.
+fn poll_catching(
+    stage: Stage,
+    cx: &mut Context<'_>,
+) -> (Poll<Result<Reply, Status>>, Option<HandlerFuture>) {
+    // The future is never polled again after a panic, and what it shares with others is theirs to keep
+    // consistent, as with any thread that panics.
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let mut handling = match stage {
+            Stage::Start(next, incoming) => next.start(incoming),
+            Stage::Handling(handling) => handling,
+            Stage::Answering(_) | Stage::Ended => return (Poll::Pending, None),
+        };
+        // What has ended is dropped in here: that may panic as well.
+        match handling.as_mut().poll(cx) {
+            Poll::Pending => (Poll::Pending, Some(handling)),
+            ready => (ready, None),
+        }
+    }));
+    polled.unwrap_or_else(|panic| (Poll::Ready(Err(panicked(&*panic))), None))
 }
 
 /// The lane's task.
@@ -396,7 +509,10 @@ impl Worker {
         for _ in 0..HANDLERS_PER_TURN {
             if let Some(mut run) = self.run.take() {
                 if self.poll_run(&mut run, cx).is_ready() {
-                    self.lane.end_current();
+                    if self.lane.settings.server_turn.is_some() {
+                        // The next one may have to wait for others.
+                        self.lane.end_current();
+                    }
                     continue;
                 }
                 if run.ctx.turn().poll_released(cx).is_ready() {
@@ -425,13 +541,13 @@ impl Worker {
 
     fn poll_run(&self, run: &mut Run, cx: &mut Context<'_>) -> Poll<()> {
         let Some(door) = &self.lane.settings.door else {
-            return run.future.as_mut().poll(cx);
+            return run.poll(cx, &self.lane);
         };
         let handling = Handling {
             ctx: run.ctx.clone(),
             door: door.clone(),
         };
-        handling.during(|| run.future.as_mut().poll(cx))
+        handling.during(|| run.poll(cx, &self.lane))
     }
 
     /// Ready when the next handler may start as far as other connections are concerned.
@@ -456,52 +572,35 @@ impl Worker {
         let Request {
             id, entry, payload, ..
         } = request;
-        let max_encoding = entry
-            .as_ref()
-            .and_then(|entry| entry.max_encoding)
-            .unwrap_or(lane.settings.max_encoding);
-        let kind = entry
-            .as_ref()
-            .map_or(MethodKind::TwoWay, |entry| entry.kind);
-        let sink = Arc::new(Sink {
-            id,
-            method: Arc::clone(ctx.method_name()),
-            replies: Arc::clone(&lane.replies),
-            max_encoding,
-            ended: AtomicBool::new(false),
+        let (kind, max_encoding) = match &entry {
+            Some(entry) => (entry.kind, entry.max_encoding),
+            None => (MethodKind::TwoWay, None),
+        };
+        let max_encoding = max_encoding.unwrap_or(lane.settings.max_encoding);
+        let sink = (kind == MethodKind::Streamed).then(|| {
+            Arc::new(Sink {
+                id,
+                method: Arc::clone(ctx.method_name()),
+                replies: Arc::clone(&lane.replies),
+                max_encoding,
+                ended: AtomicBool::new(false),
+            })
         });
         let next = Next::new(
             Arc::clone(&lane.settings.interceptors),
             entry,
             lane.settings.max_decoding,
         );
-        let incoming = Incoming::new(ctx.clone(), payload, Arc::clone(&sink));
-        let stream_end = lane.stream_end;
-        let turn = ctx.clone();
-        let future = Box::pin(async move {
-            let result = CatchPanic::Start(next, incoming).await;
-            sink.ended.store(true, Ordering::Release);
-            answer(&sink, kind, stream_end, result).await;
-            // Only now, so that replies of handlers that hold their turn keep the order.
-            turn.release();
-        });
-        Run { id, ctx, future }
+        let incoming = Incoming::new(ctx.clone(), payload, sink.clone());
+        Run {
+            id,
+            ctx,
+            kind,
+            max_encoding,
+            sink,
+            stage: Stage::Start(next, incoming),
+        }
     }
-}
-
-/// Queues what a handler ended with.
-async fn answer(sink: &Sink, kind: MethodKind, stream_end: bool, result: Result<Reply, Status>) {
-    let ended = kind == MethodKind::Streamed;
-    let answer = match &result {
-        Ok(reply) if kind == MethodKind::TwoWay => Answer::Reply(reply.payload()),
-        Ok(_) if ended && stream_end => Answer::End(None),
-        Ok(_) => return,
-        Err(status) if ended && stream_end => Answer::End(Some(status)),
-        Err(status) => Answer::Error(status),
-    };
-    sink.replies
-        .push(sink.id, &sink.method, &answer, sink.max_encoding)
-        .await;
 }
 
 /// A handler on a task of its own.
@@ -515,10 +614,10 @@ impl Future for Moved {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { run, polling, .. } = &mut *self;
+        let Self { run, lane, polling } = &mut *self;
         match polling {
-            Some((monitor, polling)) => polling.watched(monitor, || run.future.as_mut().poll(cx)),
-            None => run.future.as_mut().poll(cx),
+            Some((monitor, polling)) => polling.watched(monitor, || run.poll(cx, lane)),
+            None => run.poll(cx, lane),
         }
     }
 }
@@ -526,45 +625,6 @@ impl Future for Moved {
 impl Drop for Moved {
     fn drop(&mut self) {
         self.lane.end_moved(self.run.id, &self.run.ctx);
-    }
-}
-
-/// Turns a handler's panic into its reply.
-enum CatchPanic {
-    Start(Next, Incoming),
-    Running(BoxFuture<'static, Result<Reply, Status>>),
-    Done,
-}
-
-impl Future for CatchPanic {
-    type Output = Result<Reply, Status>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = std::mem::replace(&mut *self, Self::Done);
-        // The future is never polled again after a panic, and what it shares with others is theirs
-        // to keep consistent, as with any thread that panics.
-        let polled = catch_unwind(AssertUnwindSafe(move || {
-            let mut future = match this {
-                Self::Start(next, incoming) => next.start(incoming),
-                Self::Running(future) => future,
-                // The lane does not poll what is done.
-                Self::Done => return (Poll::Pending, None),
-            };
-            // What is done is dropped in here: that may panic as well.
-            match future.as_mut().poll(cx) {
-                Poll::Pending => (Poll::Pending, Some(future)),
-                ready => (ready, None),
-            }
-        }));
-        match polled {
-            Ok((polled, future)) => {
-                if let Some(future) = future {
-                    *self = Self::Running(future);
-                }
-                polled
-            }
-            Err(panic) => Poll::Ready(Err(panicked(&*panic))),
-        }
     }
 }
 

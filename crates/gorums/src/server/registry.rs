@@ -1,7 +1,9 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
+use fnv::FnvHasher;
 use prost::Message;
 
 use super::context::ServerCtx;
@@ -22,7 +24,8 @@ pub trait Service {
 /// The handlers of a server, by method name.
 #[derive(Default)]
 pub struct Registry {
-    methods: HashMap<Arc<str>, Arc<Entry>>,
+    /// Peers look names up and add none, so the hash need not withstand them.
+    methods: HashMap<Arc<str>, Arc<Entry>, BuildHasherDefault<FnvHasher>>,
     duplicates: Vec<Arc<str>>,
     max_decoding: Option<usize>,
     max_encoding: Option<usize>,
@@ -66,11 +69,8 @@ impl Registry {
         self.insert(method.into(), MethodKind::TwoWay, move |incoming| {
             let call = incoming
                 .decode::<Req>()
-                .map(|request| handler(incoming.ctx().clone(), request));
-            Box::pin(async move {
-                drop(incoming);
-                Ok(Reply::message(&call?.await?))
-            })
+                .map(|request| handler(incoming.into_ctx(), request));
+            Box::pin(async move { Ok(Reply::message(&call?.await?)) })
         });
     }
 
@@ -84,9 +84,8 @@ impl Registry {
         self.insert(method.into(), MethodKind::OneWay, move |incoming| {
             let call = incoming
                 .decode::<Req>()
-                .map(|request| handler(incoming.ctx().clone(), request));
+                .map(|request| handler(incoming.into_ctx(), request));
             Box::pin(async move {
-                drop(incoming);
                 call?.await;
                 Ok(Reply::none())
             })
@@ -102,12 +101,18 @@ impl Registry {
         Fut: Future<Output = Result<(), Status>> + Send + 'static,
     {
         self.insert(method.into(), MethodKind::Streamed, move |incoming| {
-            let call = incoming.decode::<Req>().map(|request| {
-                let replies = ReplySender::new(incoming.sink());
-                handler(incoming.ctx().clone(), request, replies)
+            let sink = incoming.sink();
+            let call = incoming.decode::<Req>().and_then(|request| {
+                let sink = sink.ok_or_else(|| {
+                    Status::internal("the request of a streamed method came as another one")
+                })?;
+                Ok(handler(
+                    incoming.into_ctx(),
+                    request,
+                    ReplySender::new(sink),
+                ))
             });
             Box::pin(async move {
-                drop(incoming);
                 call?.await?;
                 Ok(Reply::none())
             })

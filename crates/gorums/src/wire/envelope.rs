@@ -10,6 +10,8 @@
 //! | payload | 5 | bytes |
 //! | control | 15 | uint32, ours, sent only to peers that announced it |
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
@@ -101,34 +103,44 @@ impl<'a> Envelope<'a> {
             control: Control::Message,
             excess: None,
         };
+        match envelope.read(frame) {
+            Ok(()) => Ok(envelope),
+            Err((place, malformed)) => Err(format!("{place}{malformed}")),
+        }
+    }
+
+    /// The error comes with where it is.
+    fn read(&mut self, frame: &'a [u8]) -> Result<(), (&'static str, Malformed)> {
+        let nowhere = |malformed| ("", malformed);
         let mut fields = Fields(frame);
-        while let Some((number, value)) = fields.next()? {
+        while let Some((number, value)) = fields.next().map_err(nowhere)? {
             match (number, value) {
-                (ID, Value::Varint(id)) => envelope.id = id,
-                (METHOD, Value::Bytes(bytes)) => envelope.method = text(bytes, "the method")?,
+                (ID, Value::Varint(id)) => self.id = id,
+                (METHOD, Value::Bytes(bytes)) => {
+                    self.method = text(bytes, "the method").map_err(nowhere)?;
+                }
                 (STATUS, Value::Bytes(bytes)) => {
-                    let (status, excess) = status(bytes).map_err(|e| format!("the status: {e}"))?;
-                    envelope.status = status;
-                    envelope.excess = excess.or(envelope.excess);
+                    let (status, excess) = status(bytes).map_err(|e| ("the status: ", e))?;
+                    self.status = status;
+                    self.excess = excess.or(self.excess.take());
                 }
                 (ENTRY, Value::Bytes(bytes)) => {
-                    let entry = entry(bytes)?;
-                    if envelope.metadata.len() < MAX_ENTRIES {
-                        envelope.metadata.push(entry);
-                    } else if envelope.excess.is_none() {
-                        envelope.excess =
-                            Some(format!("more than {MAX_ENTRIES} entries of metadata"));
+                    let entry = entry(bytes).map_err(nowhere)?;
+                    if self.metadata.len() < MAX_ENTRIES {
+                        self.metadata.push(entry);
+                    } else if self.excess.is_none() {
+                        self.excess = Some(format!("more than {MAX_ENTRIES} entries of metadata"));
                     }
                 }
-                (PAYLOAD, Value::Bytes(bytes)) => envelope.payload = bytes,
-                (CONTROL, Value::Varint(number)) => envelope.control = Control::from_number(number),
+                (PAYLOAD, Value::Bytes(bytes)) => self.payload = bytes,
+                (CONTROL, Value::Varint(number)) => self.control = Control::from_number(number),
                 (ID..=PAYLOAD | CONTROL, _) => {
-                    return Err(format!("field {number} has another wire type"));
+                    return Err(nowhere(Malformed::OtherWireType(number)));
                 }
                 _ => {}
             }
         }
-        Ok(envelope)
+        Ok(())
     }
 
     pub(crate) fn metadata(&self) -> Metadata {
@@ -153,7 +165,7 @@ pub(crate) fn peek_id(head: &[u8]) -> Option<(u64, &str)> {
 }
 
 /// A status, none where it says that all is well; and what there is too much of.
-fn status(bytes: &[u8]) -> Result<(Option<Status>, Option<String>), String> {
+fn status(bytes: &[u8]) -> Result<(Option<Status>, Option<String>), Malformed> {
     let (mut code, mut message, mut details) = (0, "", Vec::new());
     let mut excess = None;
     let mut fields = Fields(bytes);
@@ -163,12 +175,12 @@ fn status(bytes: &[u8]) -> Result<(Option<Status>, Option<String>), String> {
             (1, Value::Varint(number)) => code = number as i32,
             (2, Value::Bytes(bytes)) => message = text(bytes, "the message")?,
             (3, Value::Bytes(bytes)) if details.len() < MAX_DETAILS => {
-                details.push(Any::decode(bytes).map_err(|e| format!("a detail: {e}"))?);
+                details.push(Any::decode(bytes).map_err(|_| Malformed::Detail)?);
             }
             (3, Value::Bytes(_)) => {
                 excess = Some(format!("a status with more than {MAX_DETAILS} details"));
             }
-            (1..=3, _) => return Err("a field has another wire type".to_owned()),
+            (1..=3, _) => return Err(Malformed::OtherWireTypeInStatus),
             _ => {}
         }
     }
@@ -177,7 +189,7 @@ fn status(bytes: &[u8]) -> Result<(Option<Status>, Option<String>), String> {
     Ok((status, excess))
 }
 
-fn entry(bytes: &[u8]) -> Result<(&str, &str), String> {
+fn entry(bytes: &[u8]) -> Result<(&str, &str), Malformed> {
     let (mut key, mut value) = ("", "");
     let mut fields = Fields(bytes);
     while let Some(field) = fields.next()? {
@@ -190,8 +202,44 @@ fn entry(bytes: &[u8]) -> Result<(&str, &str), String> {
     Ok((key, value))
 }
 
-fn text<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, String> {
-    std::str::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"))
+fn text<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed::NotText(what))
+}
+
+/// What is wrong with bytes. Small, since every step of reading may end with it: what it says is put
+/// into words where somebody is told.
+#[derive(Debug, Clone, Copy)]
+enum Malformed {
+    FieldNumberZero,
+    FieldNumberTooLarge,
+    /// A wire type that there is not.
+    WireType(u32, u8),
+    /// A field that we know, as something else.
+    OtherWireType(u32),
+    OtherWireTypeInStatus,
+    /// A length, and what is there.
+    Short(u64, usize),
+    Varint,
+    NotText(&'static str),
+    Detail,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FieldNumberZero => f.write_str("field number 0"),
+            Self::FieldNumberTooLarge => f.write_str("a field number is too large"),
+            Self::WireType(number, other) => write!(f, "field {number} has wire type {other}"),
+            Self::OtherWireType(number) => write!(f, "field {number} has another wire type"),
+            Self::OtherWireTypeInStatus => f.write_str("a field has another wire type"),
+            Self::Short(len, there) => {
+                write!(f, "a field of {len} bytes, of which {there} are there")
+            }
+            Self::Varint => f.write_str("invalid varint"),
+            Self::NotText(what) => write!(f, "{what} is not UTF-8"),
+            Self::Detail => f.write_str("a detail cannot be decoded"),
+        }
+    }
 }
 
 enum Value<'a> {
@@ -204,14 +252,15 @@ enum Value<'a> {
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, String> {
+    #[inline(always)]
+    fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
         if self.0.is_empty() {
             return Ok(None);
         }
         let key = self.varint()?;
-        let number = u32::try_from(key >> 3).map_err(|_| "a field number is too large")?;
+        let number = u32::try_from(key >> 3).map_err(|_| Malformed::FieldNumberTooLarge)?;
         if number == 0 {
-            return Err("field number 0".to_owned());
+            return Err(Malformed::FieldNumberZero);
         }
         let value = match key & 7 {
             0 => Value::Varint(self.varint()?),
@@ -227,31 +276,27 @@ impl<'a> Fields<'a> {
                 self.take(4)?;
                 Value::Fixed
             }
-            other => return Err(format!("field {number} has wire type {other}")),
+            other => return Err(Malformed::WireType(number, other as u8)),
         };
         Ok(Some((number, value)))
     }
 
-    fn varint(&mut self) -> Result<u64, String> {
+    #[inline(always)]
+    fn varint(&mut self) -> Result<u64, Malformed> {
         // The common case, a single byte, needs no loop.
         if let [byte @ 0..=0x7f, rest @ ..] = self.0 {
             self.0 = rest;
             return Ok(u64::from(*byte));
         }
-        prost::encoding::decode_varint(&mut self.0).map_err(|e| e.to_string())
+        prost::encoding::decode_varint(&mut self.0).map_err(|_| Malformed::Varint)
     }
 
-    fn take(&mut self, len: u64) -> Result<&'a [u8], String> {
-        let len = usize::try_from(len)
+    #[inline(always)]
+    fn take(&mut self, len: u64) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = usize::try_from(len)
             .ok()
-            .filter(|len| *len <= self.0.len())
-            .ok_or_else(|| {
-                format!(
-                    "a field of {len} bytes, of which {} are there",
-                    self.0.len()
-                )
-            })?;
-        let (taken, rest) = self.0.split_at(len);
+            .and_then(|len| self.0.split_at_checked(len))
+            .ok_or(Malformed::Short(len, self.0.len()))?;
         self.0 = rest;
         Ok(taken)
     }
