@@ -258,8 +258,8 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    /// How many messages wait, withdrawn ones among them.
+    pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
 }
