@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result, bail};
 use clap::ValueEnum;
 
-use crate::bench_compare;
 use crate::command::Cmd;
-use crate::interop;
+use crate::{bench_compare, interop, sim};
 pub(crate) use totals::Totals;
 
 /// Runs everything that CI runs. The tree is never edited.
@@ -61,6 +60,8 @@ enum Step {
     Interop,
     /// The Go library's side of the benchmarks: it builds, and its tests pass
     GoBench,
+    /// A few hundred seeds of whole clusters in simulation, others for each commit, as `cargo xtask sim` runs them
+    Sim,
     /// All tests, documentation examples among them; those that docs/conformance.md names have to run
     Test,
 }
@@ -100,6 +101,7 @@ impl Step {
                 interop::run_all(&[], totals)
             }
             Self::GoBench => bench_compare::check_go(),
+            Self::Sim => sim::check(),
             Self::Test => test(report, keep_going),
         }
     }

@@ -4,6 +4,7 @@ mod bench_compare;
 mod check;
 mod command;
 mod interop;
+mod sim;
 mod workspace;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ struct Cli {
 enum Job {
     Check(check::Args),
     Interop(interop::Args),
+    Sim(sim::Args),
     BenchCompare(bench_compare::Args),
 }
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     match Cli::parse().job {
         Job::Check(args) => check::run(&args),
         Job::Interop(args) => interop::run(&args),
+        Job::Sim(args) => sim::run(&args),
         Job::BenchCompare(args) => bench_compare::run(&args),
     }
 }

@@ -1,0 +1,56 @@
+//! Mistakes that the simulation has to find.
+
+use clap::ValueEnum;
+use gorums_sim::Scenario;
+
+use crate::{order, register, store};
+
+/// Mistakes that can be planted. They exist in this program only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Bug {
+    /// Register: a read returns without having a majority take what it found
+    NoWriteBack,
+    /// Register: half of the replicas are taken for a quorum
+    HalfQuorum,
+    /// Register: versions have no writer, so that two writes may have the same
+    NoWriterId,
+    /// Register: a replica answers before what it has is durable
+    ReplyBeforeDurable,
+    /// Register: a replica releases its turn before it has given the request to its store
+    ReleaseBeforeStore,
+    /// Store: half of the replicas are taken for a quorum
+    StoreHalfQuorum,
+    /// Store: a replica's disk says that it has what it has not
+    StoreReplyBeforeDurable,
+    /// Order: what was lost with a connection is sent again behind what was queued later
+    FifoBrokenOnReconnect,
+    /// Order: a handler releases its turn before its ordered part
+    ReleaseBeforeOrder,
+}
+
+impl Bug {
+    /// The scenario in which it is, and which has to fail for it.
+    pub(crate) fn scenario(self) -> Scenario {
+        match self {
+            Self::NoWriteBack
+            | Self::HalfQuorum
+            | Self::NoWriterId
+            | Self::ReplyBeforeDurable
+            | Self::ReleaseBeforeStore => register::scenario(Some(self)),
+            Self::StoreHalfQuorum | Self::StoreReplyBeforeDurable => store::scenario(Some(self)),
+            Self::FifoBrokenOnReconnect | Self::ReleaseBeforeOrder => order::scenario(Some(self)),
+        }
+    }
+
+    /// The same, as the register calls it.
+    pub(crate) fn of_register(self) -> Option<::register::Bug> {
+        Some(match self {
+            Self::NoWriteBack => ::register::Bug::NoWriteBack,
+            Self::HalfQuorum => ::register::Bug::HalfQuorum,
+            Self::NoWriterId => ::register::Bug::NoWriterId,
+            Self::ReplyBeforeDurable => ::register::Bug::ReplyBeforeDurable,
+            Self::ReleaseBeforeStore => ::register::Bug::ReleaseBeforeOrder,
+            _ => return None,
+        })
+    }
+}

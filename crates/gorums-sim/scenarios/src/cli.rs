@@ -1,0 +1,289 @@
+//! The command.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use gorums_sim::{Campaign, Failed, Progress, Report, Run, Scenario};
+
+use crate::Name;
+use crate::bug::Bug;
+
+/// Runs the examples as whole clusters in deterministic simulation, and checks what their clients saw.
+///
+/// Each seed is a cluster of three to five replicas and three to five clients with a hundred operations or more in ten
+/// seconds of virtual time, during which three to six faults happen. One seed in twenty is run twice, and both runs have to be the
+/// same. The first seed that fails ends the run with exit code 1; its command, its faults, as few as it takes, and a
+/// picture of the operations that cannot be are printed.
+#[derive(Debug, Parser)]
+#[command(
+    bin_name = "cargo xtask sim",
+    after_help = "Examples:
+  cargo xtask sim --seeds 1000                       a thousand seeds of each scenario
+  cargo xtask sim --scenario register --seed 17      one seed again, and what happened in it
+  cargo xtask sim --planted                          mistakes, each of which has to be found"
+)]
+pub(crate) struct Args {
+    /// How many seeds of each scenario
+    #[arg(long, default_value_t = 100, value_name = "N", conflicts_with = "seed")]
+    seeds: u64,
+
+    /// The first of them
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_name = "SEED",
+        conflicts_with = "seed"
+    )]
+    from: u64,
+
+    /// What is simulated; all of it where nothing is named
+    #[arg(long, value_enum, value_name = "NAME")]
+    scenario: Vec<Name>,
+
+    /// One seed, and what happens in it
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+
+    /// Of that seed's faults only these, by their numbers; `none` for none
+    #[arg(long, value_name = "N,N,…", requires = "seed", value_parser = faults)]
+    faults: Option<Faults>,
+
+    /// Write the trace of that seed to a file: what is sent, when and by whom
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    trace: Option<PathBuf>,
+
+    /// How many seeds run at once; as many as there are cores where it is not said
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+
+    /// Plant a mistake, or each in turn where none is named, and look for a seed that finds it
+    #[arg(long, value_enum, value_name = "BUG", num_args = 0..=1, conflicts_with = "scenario")]
+    planted: Option<Option<Bug>>,
+}
+
+#[derive(Debug, Clone)]
+struct Faults(Vec<usize>);
+
+fn faults(text: &str) -> Result<Faults, String> {
+    if text == "none" {
+        return Ok(Faults(Vec::new()));
+    }
+    let numbers = text.split(',').map(|number| {
+        let number = number.trim();
+        number
+            .parse()
+            .map_err(|_| format!("{number:?} is not the number of a fault"))
+    });
+    numbers.collect::<Result<_, _>>().map(Faults)
+}
+
+pub(crate) fn run(args: Args) -> ExitCode {
+    match try_run(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            // Where nobody reads the results any more, nobody needs to be told.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                eprintln!("error: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(args: &Args) -> io::Result<ExitCode> {
+    let passed = match (&args.planted, args.seed) {
+        (None, None) => campaigns(args)?,
+        (None, Some(seed)) => {
+            let mut passed = true;
+            for name in names(args) {
+                passed &= replay(args, &name.scenario(), seed)?;
+            }
+            passed
+        }
+        (Some(Some(bug)), Some(seed)) => replay(args, &bug.scenario(), seed)?,
+        (Some(None), Some(_)) => {
+            return Err(io::Error::other(
+                "--planted needs the name of a bug beside --seed",
+            ));
+        }
+        (Some(bug), None) => planted(args, *bug)?,
+    };
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn names(args: &Args) -> Vec<Name> {
+    if args.scenario.is_empty() {
+        Name::value_variants().to_vec()
+    } else {
+        args.scenario.clone()
+    }
+}
+
+/// All seeds of each scenario, until one fails.
+fn campaigns(args: &Args) -> io::Result<bool> {
+    let mut seeds = 0;
+    let mut elapsed = Duration::ZERO;
+    let mut virtual_time = Duration::ZERO;
+    for name in names(args) {
+        let scenario = name.scenario();
+        let report = campaign(args, &scenario, args.seeds);
+        writeln!(io::stdout(), "{report}")?;
+        if let Some(failed) = report.failed() {
+            fail(
+                &format!("--scenario {}", scenario.name()),
+                &scenario,
+                failed,
+            )?;
+            return Ok(false);
+        }
+        seeds += report.seeds();
+        elapsed += report.elapsed();
+        virtual_time += report.virtual_time();
+    }
+    let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+    writeln!(
+        io::stdout(),
+        "{seeds} seeds passed in {seconds:.1} s, {:.1} seeds/s, {:.0} times real time",
+        seeds as f64 / seconds,
+        virtual_time.as_secs_f64() / seconds
+    )?;
+    Ok(true)
+}
+
+/// Each mistake has to be found.
+fn planted(args: &Args, bug: Option<Bug>) -> io::Result<bool> {
+    let bugs = bug.map_or(Bug::value_variants().to_vec(), |bug| vec![bug]);
+    let mut found = true;
+    for bug in bugs {
+        let scenario = bug.scenario();
+        let name = bug.to_possible_value();
+        let name = name.as_ref().map_or("", |name| name.get_name());
+        let report = campaign(args, &scenario, args.seeds.max(1000));
+        match report.failed() {
+            None => {
+                found = false;
+                writeln!(
+                    io::stdout(),
+                    "{name}: NOT FOUND in {} seeds\n",
+                    report.seeds()
+                )?;
+            }
+            Some(failed) => {
+                writeln!(
+                    io::stdout(),
+                    "{name}: found after {} seeds, {:.1} s",
+                    failed.run().seed() - args.from + 1,
+                    report.elapsed().as_secs_f64()
+                )?;
+                fail(&format!("--planted {name}"), &scenario, failed)?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn campaign(args: &Args, scenario: &Scenario, seeds: u64) -> Report {
+    let jobs = args
+        .jobs
+        .unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into));
+    let shown = io::stderr().is_terminal();
+    let show = |progress: Progress| {
+        if shown && (progress.done.is_multiple_of(10) || progress.done == progress.seeds) {
+            let rate = progress.done as f64 / progress.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+            eprint!(
+                "\r\x1b[K{}: {} of {} seeds, {rate:.1} per second",
+                scenario.name(),
+                progress.done,
+                progress.seeds
+            );
+        }
+    };
+    let last = args.from.saturating_add(seeds);
+    let report = Campaign::new(scenario)
+        .seeds(args.from..last)
+        .jobs(jobs)
+        .run(show);
+    if shown {
+        eprint!("\r\x1b[K");
+    }
+    report
+}
+
+/// One seed, with all that can be said about it.
+fn replay(args: &Args, scenario: &Scenario, seed: u64) -> io::Result<bool> {
+    let chosen = args.faults.as_ref().map(|faults| faults.0.as_slice());
+    let planned = scenario.plan(seed).len();
+    if let Some(unknown) = chosen.and_then(|chosen| chosen.iter().find(|at| **at >= planned)) {
+        return Err(io::Error::other(format!(
+            "seed {seed} of {} has no fault {unknown}: its {planned} faults are numbered from 0 on",
+            scenario.name()
+        )));
+    }
+    let run = match &args.trace {
+        None => match chosen {
+            None => scenario.run(seed),
+            Some(chosen) => scenario.run_with_faults(seed, chosen),
+        },
+        Some(_) => scenario.run_traced(seed, chosen),
+    };
+    write!(io::stdout(), "{}, {run}", scenario.name())?;
+    if let Some(path) = &args.trace {
+        let mut text = run.trace().join("\n");
+        text.push('\n');
+        fs::write(path, text)?;
+        writeln!(io::stdout(), "  trace: {}", path.display())?;
+    }
+    files(scenario, &run)?;
+    Ok(run.failure().is_none())
+}
+
+/// What failed, and how to see it again.
+fn fail(which: &str, scenario: &Scenario, failed: &Failed) -> io::Result<()> {
+    let run = failed.run();
+    write!(io::stdout(), "{run}")?;
+    writeln!(io::stdout(), "  {}", failed.shrunk_to())?;
+    files(scenario, run)?;
+    let mut command = format!("cargo xtask sim {which} --seed {}", run.seed());
+    if let Some(faults) = failed.shrunk() {
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        let faults = match faults.is_empty() {
+            true => "none".to_owned(),
+            false => faults.join(","),
+        };
+        command.push_str(&format!(" --faults {faults}"));
+    }
+    writeln!(io::stdout(), "  again: {command}\n")
+}
+
+/// The picture and the history of a run that failed.
+fn files(scenario: &Scenario, run: &Run) -> io::Result<()> {
+    let Some(svg) = run.svg() else {
+        return Ok(());
+    };
+    let directory = target().join("sim");
+    fs::create_dir_all(&directory)?;
+    let name = format!("{}-{}", scenario.name(), run.seed());
+    let picture = directory.join(format!("{name}.svg"));
+    fs::write(&picture, svg)?;
+    let history = directory.join(format!("{name}.jsonl"));
+    run.history()
+        .write_json_lines(fs::File::create(&history)?)?;
+    writeln!(io::stdout(), "  picture: {}", picture.display())?;
+    writeln!(io::stdout(), "  history: {}", history.display())
+}
+
+/// The folder of what is built: this program is in it.
+fn target() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    let target = program.parent().and_then(|profile| profile.parent());
+    target.map_or_else(|| PathBuf::from("target"), PathBuf::from)
+}

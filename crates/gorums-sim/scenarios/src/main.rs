@@ -1,0 +1,52 @@
+//! The examples of this workspace in simulation: `cargo xtask sim --help`.
+
+mod bug;
+mod cli;
+mod order;
+mod register;
+mod store;
+mod volume;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use gorums_sim::{FaultKind, Scenario};
+
+fn main() -> ExitCode {
+    cli::run(cli::Args::parse())
+}
+
+/// What can be simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// The replicated store: an acknowledged write is never followed by an older read
+    Store,
+    /// The atomic register: its operations are linearizable
+    Register,
+    /// The library: messages are handled in the order in which they were queued
+    Order,
+}
+
+impl Name {
+    fn scenario(self) -> Scenario {
+        match self {
+            Self::Store => store::scenario(None),
+            Self::Register => register::scenario(None),
+            Self::Order => order::scenario(None),
+        }
+    }
+}
+
+/// What may happen to everybody.
+fn faults() -> [FaultKind; 8] {
+    [
+        FaultKind::Delay,
+        FaultKind::Stall,
+        FaultKind::Reset,
+        FaultKind::Partition,
+        FaultKind::OneWayPartition,
+        FaultKind::Crash,
+        FaultKind::Pause,
+        FaultKind::ClockSkew,
+    ]
+}

@@ -1,0 +1,95 @@
+//! The replicated store: each key has one writer, and everybody reads.
+
+use std::sync::Arc;
+
+use gorums::runtime::Clock;
+use gorums_sim::{Client, FaultKind, History, Replica, Scenario};
+use storage::client::{Client as StorageClient, newest};
+use storage::proto::storage_client::StorageClient as Calls;
+use storage::proto::storage_server::StorageServer;
+use storage::proto::{ReadRequest, ReadResponse};
+use storage::service::{Delay, Replica as Service};
+use storage::store::{Entry, Times};
+
+use crate::bug::Bug;
+use crate::{faults, volume};
+
+pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
+    Scenario::new("store")
+        .faults(
+            faults()
+                .into_iter()
+                .chain([FaultKind::SlowDisk, FaultKind::FailingDisk]),
+        )
+        .replica(move |node| replica(node, bug))
+        .client(move |node| client(node, bug))
+        .check(History::regular)
+}
+
+async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
+    let store = match bug {
+        Some(Bug::StoreReplyBeforeDurable) => volume::lying_store::<Entry>(&node),
+        _ => volume::store(&node),
+    };
+    let store = Arc::new(store);
+    let service = Service::new(Arc::clone(&store), Delay::default());
+    let server = node.server().add_service(StorageServer::new(service));
+    tokio::select! {
+        biased;
+        served = node.serve(server) => served,
+        status = store.failed() => Err(status.into()),
+    }
+}
+
+async fn client(node: Client, bug: Option<Bug>) -> gorums_sim::Result {
+    let configuration = node.configuration().connect()?;
+    let clock = node.clock();
+    let times = Times::of(move || clock.wall_clock());
+    let calls = Calls::new(&configuration).with_timeout(node.patience());
+    let quorum = match bug {
+        Some(Bug::StoreHalfQuorum) => configuration.len() / 2,
+        _ => configuration.len() / 2 + 1,
+    };
+    let mut store = StorageClient::new(calls.clone(), times);
+    let own = format!("key-{}", node.id());
+    let clients = 5;
+    while node.next_operation().await {
+        if node.random_below(3) == 0 {
+            let value = node.unique_value();
+            let write = node.history().write(node.id(), &own, &value);
+            if quorum > configuration.len() / 2 {
+                match store.write(&own, &value).await {
+                    Ok(written) if written.is_new() => write.ok(),
+                    // Without being new it is not promised to stay.
+                    Ok(_) | Err(_) => write.failed(),
+                };
+            } else {
+                let request = store.request(&own, &value);
+                match calls.write_qc(request).threshold(quorum).await {
+                    Ok(reply) if reply.new => write.ok(),
+                    Ok(_) | Err(_) => write.failed(),
+                };
+            }
+            continue;
+        }
+        let key = format!("key-{}", node.random_below(clients) + 1);
+        let read = node.history().read(node.id(), &key);
+        if quorum > configuration.len() / 2 {
+            match store.read(&key).await {
+                Ok(found) => read.ok(found.map(|entry| entry.value)),
+                Err(_) => read.failed(),
+            };
+        } else {
+            let call = calls.read_qc(ReadRequest { key }).threshold(quorum);
+            match call.replies().await {
+                Ok(replies) => {
+                    let found = newest(replies.values());
+                    let found = found.filter(|ReadResponse { ok, .. }| *ok);
+                    read.ok(found.map(|found| found.value.clone()))
+                }
+                Err(_) => read.failed(),
+            };
+        }
+    }
+    Ok(())
+}

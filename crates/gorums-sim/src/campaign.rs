@@ -1,0 +1,337 @@
+//! Many seeds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cluster::{Failure, Fault, FaultKind, Run, Scenario};
+
+/// One seed in so many is run twice.
+const TWICE: u64 = 20;
+
+/// Runs of one scenario with many seeds.
+///
+/// ```
+/// # use gorums_sim::{Campaign, Scenario};
+/// # let scenario = Scenario::new("empty").faults([]).operations(0)
+/// #     .replica(|node| async move { node.serve(node.server()).await })
+/// #     .client(|client| async move { while client.next_operation().await {} Ok(()) });
+/// let report = Campaign::new(&scenario).seeds(1..=4).jobs(2).run(|_| {});
+/// assert!(report.failed().is_none(), "{report}");
+/// ```
+#[derive(Debug)]
+pub struct Campaign<'a> {
+    scenario: &'a Scenario,
+    seeds: Vec<u64>,
+    jobs: usize,
+}
+
+/// How far a campaign is.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// Seeds that have been run.
+    pub done: usize,
+    /// All seeds.
+    pub seeds: usize,
+    /// Since the beginning.
+    pub elapsed: Duration,
+}
+
+/// What came of a campaign.
+#[derive(Debug)]
+pub struct Report {
+    scenario: String,
+    seeds: usize,
+    twice: usize,
+    operations: u64,
+    virtual_time: Duration,
+    elapsed: Duration,
+    fired: BTreeMap<FaultKind, u64>,
+    failed: Option<Failed>,
+}
+
+/// The first seed that failed, and how few of its faults it takes.
+#[derive(Debug)]
+pub struct Failed {
+    run: Run,
+    planned: usize,
+    shrunk: Option<Vec<usize>>,
+}
+
+impl<'a> Campaign<'a> {
+    /// Runs of a scenario: with no seeds yet, on all cores.
+    #[must_use]
+    pub fn new(scenario: &'a Scenario) -> Self {
+        Self {
+            scenario,
+            seeds: Vec::new(),
+            jobs: thread::available_parallelism().map_or(1, Into::into),
+        }
+    }
+
+    /// The seeds.
+    #[must_use]
+    pub fn seeds(mut self, seeds: impl IntoIterator<Item = u64>) -> Self {
+        self.seeds = seeds.into_iter().collect();
+        self
+    }
+
+    /// How many run at once; at least one.
+    #[must_use]
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.jobs = jobs.max(1);
+        self
+    }
+
+    /// Runs the seeds in their order until one fails, and shrinks that one. `progress` is called after each seed, by
+    /// whichever thread has run it; the campaign stops early where it returns.
+    pub fn run(self, progress: impl Fn(Progress) + Sync) -> Report {
+        let begin = Instant::now();
+        let next = AtomicUsize::new(0);
+        let stop = AtomicBool::new(false);
+        let report = Mutex::new(Report {
+            scenario: self.scenario.name().to_owned(),
+            seeds: 0,
+            twice: 0,
+            operations: 0,
+            virtual_time: Duration::ZERO,
+            elapsed: Duration::ZERO,
+            fired: BTreeMap::new(),
+            failed: None,
+        });
+        let work = || {
+            while !stop.load(Ordering::Relaxed) {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(&seed) = self.seeds.get(at) else {
+                    return;
+                };
+                let (run, twice) = self.one(seed);
+                let mut report = report.lock().expect("no thread panics with the lock");
+                report.add(&run, twice);
+                progress(Progress {
+                    done: report.seeds,
+                    seeds: self.seeds.len(),
+                    elapsed: begin.elapsed(),
+                });
+                if run.failure().is_some() {
+                    stop.store(true, Ordering::Relaxed);
+                    // Seeds that were begun later may have ended earlier.
+                    let position =
+                        |run: &Run| self.seeds.iter().position(|seed| *seed == run.seed());
+                    let first = report
+                        .failed
+                        .as_ref()
+                        .is_none_or(|failed| position(&run) < position(&failed.run));
+                    if first {
+                        let planned = run.faults().count();
+                        report.failed = Some(Failed {
+                            run,
+                            planned,
+                            shrunk: None,
+                        });
+                    }
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..self.jobs {
+                scope.spawn(work);
+            }
+        });
+        let mut report = report.into_inner().expect("no thread panics with the lock");
+        report.elapsed = begin.elapsed();
+        if let Some(failed) = report.failed.take() {
+            report.failed = Some(self.shrink(failed));
+        }
+        report
+    }
+
+    /// Runs a seed, some of them twice. Which ones follows from the seed, so that a replay does the same.
+    fn one(&self, seed: u64) -> (Run, bool) {
+        let mut run = self.scenario.run(seed);
+        let twice = seed.is_multiple_of(TWICE);
+        if twice
+            && run.failure.is_none()
+            && self.scenario.run(seed).trace_hash() != run.trace_hash()
+        {
+            run.failure = Some(Failure::NotTheSame(self.difference(seed)));
+        }
+        (run, twice)
+    }
+
+    /// The first line in which two traces of a seed differ.
+    fn difference(&self, seed: u64) -> String {
+        let [one, other] = [(); 2].map(|()| self.scenario.run_traced(seed, None));
+        let (one, other) = (one.trace(), other.trace());
+        let at = one.iter().zip(other).position(|(one, other)| one != other);
+        let at = at.unwrap_or(one.len().min(other.len()));
+        match (one.get(at), other.get(at)) {
+            (None, None) => "two more were the same".to_owned(),
+            (one, other) => {
+                let text =
+                    |line: Option<&String>| line.map_or("the end", |line| line.trim()).to_owned();
+                format!("line {}: {}, and then {}", at + 1, text(one), text(other))
+            }
+        }
+    }
+
+    /// Leaves out faults one by one while the run still fails in the same way.
+    fn shrink(&self, failed: Failed) -> Failed {
+        let Failed { run, planned, .. } = failed;
+        let same = |one: &Run, other: &Run| {
+            let kind = |run: &Run| run.failure().map(std::mem::discriminant);
+            kind(one) == kind(other)
+        };
+        if matches!(
+            run.failure(),
+            Some(Failure::NotTheSame(_) | Failure::NotFired(_))
+        ) {
+            return Failed {
+                run,
+                planned,
+                shrunk: None,
+            };
+        }
+        let seed = run.seed();
+        let mut best = run;
+        let mut kept: Vec<usize> = best.faults().map(|(at, ..)| at).collect();
+        let mut at = 0;
+        while at < kept.len() {
+            let mut fewer = kept.clone();
+            fewer.remove(at);
+            let run = self.scenario.run_with_faults(seed, &fewer);
+            if same(&run, &best) {
+                best = run;
+                kept = fewer;
+            } else {
+                at += 1;
+            }
+        }
+        let shrunk = (kept.len() < planned).then_some(kept);
+        Failed {
+            run: best,
+            planned,
+            shrunk,
+        }
+    }
+}
+
+impl Report {
+    fn add(&mut self, run: &Run, twice: bool) {
+        self.seeds += 1;
+        self.twice += usize::from(twice);
+        self.operations += run.operations() as u64;
+        self.virtual_time += run.virtual_time() * if twice { 2 } else { 1 };
+        for (_, fault, fired) in run.faults() {
+            *self.fired.entry(fault.kind).or_default() += u64::from(fired);
+        }
+    }
+
+    /// The first seed that failed.
+    #[must_use]
+    pub fn failed(&self) -> Option<&Failed> {
+        self.failed.as_ref()
+    }
+
+    /// How many seeds were run.
+    #[must_use]
+    pub fn seeds(&self) -> usize {
+        self.seeds
+    }
+
+    /// How many operations clients began.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    /// How many faults had an effect, by kind.
+    #[must_use]
+    pub fn faults_fired(&self) -> &BTreeMap<FaultKind, u64> {
+        &self.fired
+    }
+
+    /// The virtual time of all runs, of those that were made twice both.
+    #[must_use]
+    pub fn virtual_time(&self) -> Duration {
+        self.virtual_time
+    }
+
+    /// How long the campaign took.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+}
+
+impl Failed {
+    /// The run, with the fewest faults with which it failed in this way.
+    #[must_use]
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// How many faults the seed has.
+    #[must_use]
+    pub fn planned(&self) -> usize {
+        self.planned
+    }
+
+    /// The faults that it takes, by their places in the plan, if those are not all.
+    #[must_use]
+    pub fn shrunk(&self) -> Option<&[usize]> {
+        self.shrunk.as_deref()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        writeln!(
+            f,
+            "{}: {} seeds in {seconds:.1} s, {:.1} seeds/s, {} of them twice",
+            self.scenario,
+            self.seeds,
+            self.seeds as f64 / seconds,
+            self.twice
+        )?;
+        writeln!(
+            f,
+            "  {} operations, {:.0} s of virtual time, {:.0} times real time",
+            self.operations,
+            self.virtual_time.as_secs_f64(),
+            self.virtual_time.as_secs_f64() / seconds
+        )?;
+        write!(f, "  faults:")?;
+        for (at, (kind, count)) in self.fired.iter().enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            write!(f, "{comma} {count} {kind}")?;
+        }
+        if self.fired.is_empty() {
+            write!(f, " none")?;
+        }
+        writeln!(f)
+    }
+}
+
+impl Failed {
+    /// How many faults it takes, in words.
+    #[must_use]
+    pub fn shrunk_to(&self) -> String {
+        match &self.shrunk {
+            None => format!("it takes all {} faults", self.planned),
+            Some(faults) => format!("shrunk from {} faults to {}", self.planned, faults.len()),
+        }
+    }
+}
+
+impl Fault {
+    /// What happens to whom.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.name
+    }
+}
