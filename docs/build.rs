@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const PAGES: [&str; 3] = ["../README.md", "calls.md", "ordering.md"];
+const PAGES: [&str; 4] = ["../README.md", "calls.md", "membership.md", "ordering.md"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);

@@ -8,5 +8,8 @@ pub mod readme {}
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/calls.md"))]
 pub mod calls {}
 
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/membership.md"))]
+pub mod membership {}
+
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/ordering.md"))]
 pub mod ordering {}

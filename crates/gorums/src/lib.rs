@@ -92,15 +92,15 @@ pub use call::{
     Replies, Responses, Rpc, Sent, Unary, Unicast,
 };
 pub use configuration::{
-    Configuration, ConfigurationBuilder, ConfigurationError, Node, NodeAddress, NodeId, NodeState,
-    Watch, WhileDisconnected,
+    Change, Configuration, ConfigurationBuilder, ConfigurationError, Membership, Node, NodeAddress,
+    NodeId, NodeState, Resolve, Watch, WhileDisconnected,
 };
 pub use error::{Code, NodeError, Outcome, QuorumError, QuorumErrorKind, Status};
 pub use metadata::Metadata;
 pub use server::{
-    ClientChanges, Clients, Connecting, Gone, HandlerOrder, Incoming, Interceptor, Next, Registry,
-    Released, Reply, ReplySender, Server, ServerBuilder, ServerCtx, ServerError, ServerStopped,
-    Service, TrySendError, interceptor_fn,
+    ClientChanges, Clients, ConnectedPeers, Connecting, Gone, HandlerOrder, Incoming, Interceptor,
+    Next, PeerChanges, Registry, Released, Reply, ReplySender, Server, ServerBuilder, ServerCtx,
+    ServerError, ServerStopped, Service, TrySendError, WaitError, interceptor_fn,
 };
 #[doc(no_inline)]
 pub use tokio_util::sync::CancellationToken;

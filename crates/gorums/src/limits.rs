@@ -1,5 +1,6 @@
 //! Whether docs/limits.md says what the code does.
 
+use crate::configuration::{MOST, REMEMBERED};
 use crate::connection::Settings;
 use crate::server::Server;
 use crate::wire::{BATCH_BYTES, H2Settings, MAX_DETAILS, MAX_ENTRIES};
@@ -62,6 +63,11 @@ fn the_page_states_the_defaults_of_a_client() {
         ),
         ("entries of metadata in a reply", count(MAX_ENTRIES)),
         ("details of a status", count(MAX_DETAILS)),
+        ("nodes of a membership", count(MOST)),
+        (
+            "nodes that have left a membership and keep their ids",
+            count(REMEMBERED),
+        ),
         ("one batch with `h2`", bytes(BATCH_BYTES)),
         ("an attempt to connect", seconds(settings.connect_timeout)),
         (

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use crate::configuration::{Configuration, ConfigurationBuilder, NodeId};
+use crate::configuration::{Configuration, ConfigurationBuilder, Membership, NodeId};
 use crate::metadata::Metadata;
 use crate::runtime::TcpAcceptor;
 use crate::server::{ConnectionInfo, Peers, Server, ServerBuilder, ServerCtx, ServerError};
@@ -21,7 +21,7 @@ pub fn server_ctx() -> ServerCtx {
 pub fn server_ctx_with(metadata: Metadata, peers: Option<Configuration>) -> ServerCtx {
     let connection = ConnectionInfo {
         peers: Peers::Known {
-            peers,
+            peers: peers.map(Membership::from),
             clients: None,
         },
         ..ConnectionInfo::default()

@@ -631,15 +631,13 @@ async fn a_server_that_cannot_share_streams_says_what_mends_it() {
             .expect("legal")
     };
     let error = |server: ServerBuilder| async { server.bind("127.0.0.1:0").await.err() };
-    let untrusting = error(Server::builder().peers(2, &pairs(2))).await;
+    let untrusting = error(Server::builder().peers(2, pairs(2))).await;
     let untrusting = untrusting.expect("refused").to_string();
     assert!(
         untrusting.contains("trust_claimed_ids(true)"),
         "{untrusting}"
     );
-    let server = Server::builder()
-        .peers(1, &pairs(2))
-        .trust_claimed_ids(true);
+    let server = Server::builder().peers(1, pairs(2)).trust_claimed_ids(true);
     let another = error(server).await.expect("refused").to_string();
     assert!(another.contains("that of node 2"), "{another}");
 }

@@ -2,7 +2,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Configuration, ConfigurationError, Members, NodeAddress, NodeId, file};
+use super::members::Wanted;
+use super::{Configuration, ConfigurationError, Members, Membership, NodeAddress, NodeId, file};
 use crate::call::{ClientInterceptor, Interceptors};
 use crate::connection::{Pairs, Pool, Served, Settings};
 use crate::metadata::Metadata;
@@ -212,8 +213,9 @@ impl ConfigurationBuilder {
     /// A peer that does not share streams connects to all. Calls to it go over its stream where it has the
     /// lower id, and over one that this process opens where it has the higher one, so both directions
     /// work. What they need is that the lower one of a pair says who it is: a client of the Go library
-    /// does where it was given its server. Nodes that are added later
-    /// ([`extend`](Configuration::extend)) are connected to, whatever their ids.
+    /// does where it was given its server. Nodes that join a [`Membership`] later share streams like
+    /// the others; those that are added by [`extend`](Configuration::extend) are connected to, whatever
+    /// their ids.
     ///
     /// Replies over a stream that was accepted are bounded by the server's
     /// [`max_decoding_message_size`](crate::ServerBuilder::max_decoding_message_size). While such a stream
@@ -270,7 +272,31 @@ impl ConfigurationBuilder {
     /// `host:port`; metadata cannot be sent; a method was added twice to the handlers; this process is none of the
     /// nodes whose streams it is to [share](Self::one_stream_per_pair); or there is no tokio runtime here.
     /// The error names the culprit.
-    pub fn connect(mut self) -> Result<Configuration, ConfigurationError> {
+    pub fn connect(self) -> Result<Configuration, ConfigurationError> {
+        if self.error.is_none() && self.nodes.is_empty() {
+            return Err(ConfigurationError::Empty);
+        }
+        let (pool, wanted) = self.finish()?;
+        let pairs = pool.settings.pairs;
+        Members::join(&pool, &[], &wanted, pairs).map(Configuration::from_nodes)
+    }
+
+    /// As [`connect`](Self::connect), and nodes may come and go later. There need not be any at first.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect), but for having no nodes.
+    pub fn membership(self) -> Result<Membership, ConfigurationError> {
+        let (pool, wanted) = self.finish()?;
+        let pairs = pool.settings.pairs;
+        let nodes = Members::join(&pool, &[], &wanted, pairs)?;
+        Ok(Membership::new(
+            Some(pool),
+            Configuration::from_nodes(nodes),
+        ))
+    }
+
+    /// The pool of connections, and the nodes that are to be in it.
+    fn finish(mut self) -> Result<(Arc<Pool>, Vec<Wanted>), ConfigurationError> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
@@ -278,17 +304,13 @@ impl ConfigurationBuilder {
             .write_headers(&mut http::HeaderMap::new())
             .map_err(ConfigurationError::Metadata)?;
         let wanted = std::mem::take(&mut self.nodes);
-        if wanted.is_empty() {
-            return Err(ConfigurationError::Empty);
-        }
         let served = self.handlers.take().map(ServerBuilder::into_served);
         let served = served
             .transpose()
             .map_err(|error| ConfigurationError::Handlers {
                 reason: error.to_string(),
             })?;
-        let pairs = self.settings.pairs;
-        Members::join(&self.pool(served), &[], &wanted, pairs).map(Configuration::from_nodes)
+        Ok((self.pool(served), wanted))
     }
 
     pub(crate) fn pool(self, served: Option<Served>) -> Arc<Pool> {

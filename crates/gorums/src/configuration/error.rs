@@ -77,6 +77,30 @@ pub enum ConfigurationError {
         /// The ids that there are.
         known: Vec<NodeId>,
     },
+    /// The id was that of a node at another address, and stays that node's.
+    UsedId {
+        /// The id.
+        id: NodeId,
+        /// Who is to have it.
+        address: String,
+        /// Who had it.
+        before: String,
+    },
+    /// A server cannot leave its own peers.
+    OwnNode {
+        /// The server's own id.
+        me: NodeId,
+    },
+    /// A membership has as many nodes as there may be.
+    TooManyNodes {
+        /// How many these are.
+        most: usize,
+    },
+    /// A stream of membership changes has failed.
+    Discovery {
+        /// What it says.
+        reason: String,
+    },
     /// An empty configuration was to be extended: it has no connections to share.
     NothingToExtend,
     /// Nodes were to be connected outside a tokio runtime, which drives the connections.
@@ -87,6 +111,22 @@ impl fmt::Display for ConfigurationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("a configuration needs at least one node"),
+            Self::UsedId {
+                id,
+                address,
+                before,
+            } => write!(
+                f,
+                "node {id} ({address}): this id was that of {before}, and stays so: give another one"
+            ),
+            Self::OwnNode { me } => write!(
+                f,
+                "node {me} is this server itself, which cannot leave its own peers: stop it instead"
+            ),
+            Self::TooManyNodes { most } => {
+                write!(f, "there are {most} nodes, and there may not be more")
+            }
+            Self::Discovery { reason } => write!(f, "membership changes: {reason}"),
             Self::ZeroId { address } => {
                 write!(f, "node 0 ({address}): ids start at 1")
             }

@@ -40,6 +40,7 @@ impl Members {
         let identified = identified(wanted, &known, joined.greatest)?;
         if let Some(Pairs { me, .. }) = pairs
             && !identified.iter().any(|node| node.id() == me)
+            && !present.iter().any(|node| node.id() == me)
         {
             let known = identified.iter().map(Identified::id).collect();
             return Err(ConfigurationError::NotOfAPair { me, known });
@@ -183,7 +184,7 @@ fn identified(
 }
 
 /// Names are compared as they are written, but for case; `localhost` is 127.0.0.1.
-fn normalized(address: &str) -> String {
+pub(super) fn normalized(address: &str) -> String {
     let address = address.to_ascii_lowercase();
     match address.strip_prefix("localhost:") {
         Some(port) => format!("127.0.0.1:{port}"),
@@ -191,7 +192,7 @@ fn normalized(address: &str) -> String {
     }
 }
 
-fn check_address(address: &str) -> Result<(), ConfigurationError> {
+pub(super) fn check_address(address: &str) -> Result<(), ConfigurationError> {
     let bad = |reason| ConfigurationError::BadAddress {
         address: address.to_owned(),
         reason,

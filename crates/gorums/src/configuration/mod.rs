@@ -5,7 +5,9 @@ mod builder;
 mod error;
 mod file;
 mod members;
+mod membership;
 mod node;
+mod resolve;
 mod watch;
 
 use std::cmp::Ordering;
@@ -18,7 +20,11 @@ pub use address::NodeAddress;
 pub use builder::{ConfigurationBuilder, WhileDisconnected};
 pub use error::ConfigurationError;
 pub(crate) use members::Members;
+pub use membership::{Change, Membership};
+#[cfg(test)]
+pub(crate) use membership::{MOST, REMEMBERED};
 pub use node::{Node, NodeId, NodeState};
+pub use resolve::Resolve;
 pub use watch::Watch;
 
 #[cfg(test)]
@@ -322,23 +328,17 @@ impl Configuration {
         interval: Duration,
         derive: impl FnMut(&Self) -> Self + Send + 'static,
     ) -> Watch {
-        Watch::new(self.clone(), interval, Box::new(derive))
+        Watch::new(self.into(), interval, Box::new(derive))
     }
 
     /// Waits until at least so many nodes are connected at once (all, where there are fewer). Bound
     /// it with a timeout: a node that is down is waited for.
     pub async fn connected(&self, at_least: usize) {
         let at_least = at_least.min(self.len());
-        let pools = self.0.targets.pools();
+        let fixed = Membership::from(self);
         loop {
             // Listening begins before looking, so that no change falls between.
-            let mut changes: Vec<_> = pools
-                .iter()
-                .map(|pool| Box::pin(pool.state_changed.notified()))
-                .collect();
-            for change in &mut changes {
-                change.as_mut().enable();
-            }
+            let changed = fixed.listen();
             let connected = self
                 .iter()
                 .filter(|node| node.state() == NodeState::Connected)
@@ -346,17 +346,7 @@ impl Configuration {
             if connected >= at_least {
                 return;
             }
-            std::future::poll_fn(|cx| {
-                if changes
-                    .iter_mut()
-                    .any(|change| change.as_mut().poll(cx).is_ready())
-                {
-                    std::task::Poll::Ready(())
-                } else {
-                    std::task::Poll::Pending
-                }
-            })
-            .await;
+            changed.await;
         }
     }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use tokio::runtime::Handle;
-use tokio::sync::futures::OwnedNotified;
 use tokio::task::JoinHandle;
 
 use super::Configuration;
+use super::membership::{Changed, Membership};
 use crate::runtime::{Clock, SystemClock, bounded};
 
 /// The least time between two looks, but for changes of state.
@@ -26,7 +26,7 @@ type Derive = Box<dyn FnMut(&Configuration) -> Configuration + Send>;
 /// yielded.
 #[must_use = "it looks only when it is asked"]
 pub struct Watch {
-    configuration: Configuration,
+    membership: Membership,
     derive: Derive,
     interval: Duration,
     last: Option<Configuration>,
@@ -35,9 +35,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(configuration: Configuration, interval: Duration, derive: Derive) -> Self {
+    pub(super) fn new(membership: Membership, interval: Duration, derive: Derive) -> Self {
         Self {
-            configuration,
+            membership,
             derive,
             interval: bounded(interval).max(MIN_INTERVAL),
             last: None,
@@ -59,8 +59,8 @@ impl Watch {
                 ready!(alarm.poll(cx));
             }
             // Listening begins before looking, so that no change falls between.
-            self.alarm = Some(Alarm::set(&self.configuration, self.interval));
-            let derived = (self.derive)(&self.configuration);
+            self.alarm = Some(Alarm::set(&self.membership, self.interval));
+            let derived = (self.derive)(&self.membership.config());
             let last = self.last.as_ref();
             if last.is_none_or(|last| last.as_slice() != derived.as_slice()) {
                 self.last = Some(derived.clone());
@@ -81,7 +81,7 @@ impl Stream for Watch {
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch")
-            .field("configuration", &self.configuration)
+            .field("membership", &self.membership)
             .field("interval", &self.interval)
             .field("last", &self.last)
             .finish_non_exhaustive()
@@ -90,16 +90,16 @@ impl fmt::Debug for Watch {
 
 /// Rings when the interval is over or the state of a node changes, also while nobody listens.
 struct Alarm {
-    changes: Vec<Pin<Box<OwnedNotified>>>,
+    changes: Changed,
     /// Sleeps in the runtime of the connections: whoever asks may be in none. None where there is no
     /// runtime any more; its nodes are then closed for good.
     timer: Option<JoinHandle<()>>,
 }
 
 impl Alarm {
-    fn set(configuration: &Configuration, interval: Duration) -> Self {
-        let pools = configuration.targets().pools();
-        let changed = pools.iter().map(|pool| Arc::clone(&pool.state_changed));
+    fn set(membership: &Membership, interval: Duration) -> Self {
+        let changes = membership.listen();
+        let pools = membership.pools();
         let pool = pools.first();
         let runtime = pool
             .and_then(|pool| pool.runtime())
@@ -109,17 +109,13 @@ impl Alarm {
             |pool| Arc::clone(&pool.clock),
         );
         Self {
-            // These hear of what happens from now on, even before they are polled.
-            changes: changed.map(|it| Box::pin(it.notified_owned())).collect(),
+            changes,
             timer: runtime.map(|runtime| runtime.spawn(sleep(clock, interval))),
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut rings = false;
-        for change in &mut self.changes {
-            rings |= change.as_mut().poll(cx).is_ready();
-        }
+        let mut rings = Pin::new(&mut self.changes).poll(cx).is_ready();
         if let Some(timer) = &mut self.timer
             && let Poll::Ready(slept) = Pin::new(timer).poll(cx)
         {

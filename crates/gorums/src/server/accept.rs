@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::builder::{Parts, ServerBuilder};
 use super::clients::Clients;
 use super::connection::{self, Origin};
+use super::peers::ConnectedPeers;
 use crate::runtime::{BoxIo, Listener, bounded};
 
 /// The pause after the system refused to accept a connection (too many open files, say).
@@ -61,6 +62,18 @@ impl Server {
     #[must_use]
     pub fn clients(&self) -> Clients {
         self.parts.connection.clients.clone()
+    }
+
+    /// The peers that are connected; none where the server was not told to be a
+    /// [peer](ServerBuilder::peers).
+    #[must_use]
+    pub fn peers(&self) -> Option<ConnectedPeers> {
+        let connection = &self.parts.connection;
+        let (_, membership) = connection.peers.as_ref()?;
+        Some(ConnectedPeers::new(
+            membership.clone(),
+            connection.clients.clone(),
+        ))
     }
 
     /// Serves for ever. Dropping the future stops the server at once: connections end, and requests

@@ -17,7 +17,7 @@ use super::lane::LaneSettings;
 use super::registry::{Registry, Service};
 use super::reply_sender::ReplySender;
 use crate::call::Interceptors;
-use crate::configuration::{Configuration, NodeId};
+use crate::configuration::{Membership, NodeId};
 use crate::connection::{Door, Pool, Served, Settings};
 use crate::error::Status;
 use crate::metadata::Metadata;
@@ -43,7 +43,7 @@ pub struct ServerBuilder {
     order: HandlerOrder,
     interceptors: Vec<Arc<dyn Interceptor>>,
     on_connect: Option<Box<OnConnect>>,
-    peers: Option<(NodeId, Configuration)>,
+    peers: Option<(NodeId, Membership)>,
     trust_claimed_ids: bool,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
@@ -187,6 +187,9 @@ impl ServerBuilder {
     /// the server has stopped, calls to it fail as those to any node that is down; a new server in its
     /// place is given the same configuration.
     ///
+    /// Peers that come and go are a [`Membership`], which can be given in place of a configuration:
+    /// handlers then find the one of the moment, and its own node cannot leave it.
+    ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// use gorums::{Client, Configuration, Server, ServerCtx, Status};
@@ -213,8 +216,8 @@ impl ServerBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn peers(mut self, me: impl Into<NodeId>, configuration: &Configuration) -> Self {
-        self.peers = Some((me.into(), configuration.clone()));
+    pub fn peers(mut self, me: impl Into<NodeId>, peers: impl Into<Membership>) -> Self {
+        self.peers = Some((me.into(), peers.into()));
         self
     }
 
@@ -398,7 +401,7 @@ impl ServerBuilder {
         let local_addr = listener.local_addr().map_err(ServerError::Listen)?;
         let max_connections = self.max_connections;
         let peers = self.peers.clone();
-        let Some((me, configuration)) = peers else {
+        let Some((me, membership)) = peers else {
             let connection = Arc::new(self.settings(None));
             return Ok(Server::new(
                 listener,
@@ -410,13 +413,14 @@ impl ServerBuilder {
                 },
             ));
         };
+        let configuration = membership.config();
         let own = configuration
             .node(me)
             .ok_or_else(|| ServerError::NotAPeer {
                 me,
                 known: configuration.ids().collect(),
             })?;
-        for pool in configuration.targets().pools() {
+        for pool in membership.pools() {
             let Some(pairs) = pool.settings.pairs else {
                 continue;
             };
@@ -428,9 +432,10 @@ impl ServerBuilder {
                 return Err(ServerError::PairsWithoutTrust { me });
             }
         }
+        membership.set_own(me);
         let (door, arrivals) = Door::new();
         let connection = Arc::new(self.settings(Some(door.clone())));
-        for pool in configuration.targets().pools() {
+        for pool in membership.pools() {
             pool.set_served(Served::Peer(me, Arc::downgrade(&connection)));
         }
         own.channel().set_door(door);

@@ -5,12 +5,14 @@ use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::configuration::{Configuration, Node, NodeId};
 use crate::connection::{Attachment, Pool, Side};
 use crate::error::Status;
+use crate::runtime::bounded;
 use crate::wire::Features;
 
 /// The first id of those that a server gives to clients that have none.
@@ -70,7 +72,7 @@ impl Clients {
 
     /// Waits until the clients are as the predicate wants them, and returns them. It is asked at
     /// once, and again after every change; of changes that come close together perhaps only after the
-    /// last. Bound it with [`tokio::time::timeout`].
+    /// last. Bound it with [`wait_for_within`](Self::wait_for_within).
     ///
     /// # Errors
     /// The server has stopped.
@@ -83,7 +85,7 @@ impl Clients {
             // Seen before it is looked at, so that no change falls between.
             changes.borrow_and_update();
             if self.state().stopped {
-                return Err(ServerStopped(()));
+                return Err(ServerStopped::new());
             }
             let config = self.config();
             if predicate(&config) {
@@ -92,6 +94,29 @@ impl Clients {
             // The sender is here.
             let _ = changes.changed().await;
         }
+    }
+
+    /// The same, for so long at most.
+    ///
+    /// # Errors
+    /// The server has stopped, or the time is over: the error says who was connected then.
+    pub async fn wait_for_within(
+        &self,
+        limit: Duration,
+        predicate: impl FnMut(&Configuration) -> bool,
+    ) -> Result<Configuration, WaitError> {
+        let waiting = self.wait_for(predicate);
+        within(self, limit, waiting, || self.config()).await
+    }
+
+    /// Hears of changes from now on, and of the end of the server.
+    pub(super) fn follow(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Whether the server has stopped.
+    pub(super) fn have_stopped(&self) -> bool {
+        self.state().stopped
     }
 
     /// Follows the clients: see [`ClientChanges::next`].
@@ -175,6 +200,77 @@ impl fmt::Display for ServerStopped {
 }
 
 impl Error for ServerStopped {}
+
+impl ServerStopped {
+    pub(super) fn new() -> Self {
+        Self(())
+    }
+}
+
+/// Why nobody waits any more for clients or peers.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The server has stopped.
+    Stopped,
+    /// The time is over, and the predicate never held.
+    Deadline {
+        /// How long that was.
+        limit: Duration,
+        /// Who was connected at the end.
+        connected: Configuration,
+    },
+}
+
+impl From<ServerStopped> for WaitError {
+    fn from(_: ServerStopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl fmt::Display for WaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => ServerStopped::new().fmt(f),
+            Self::Deadline { limit, connected } => {
+                write!(f, "waited for {limit:?} in vain: ")?;
+                if connected.is_empty() {
+                    return f.write_str("nobody is connected");
+                }
+                let ids: Vec<_> = connected.ids().map(|id| id.to_string()).collect();
+                write!(f, "connected are {}", ids.join(", "))
+            }
+        }
+    }
+}
+
+impl Error for WaitError {}
+
+impl From<WaitError> for Status {
+    fn from(error: WaitError) -> Self {
+        let text = error.to_string();
+        match error {
+            WaitError::Stopped => Self::unavailable(text),
+            WaitError::Deadline { .. } => Self::deadline_exceeded(text),
+        }
+    }
+}
+
+/// Waits for so long at most.
+pub(super) async fn within(
+    clients: &Clients,
+    limit: Duration,
+    waiting: impl Future<Output = Result<Configuration, ServerStopped>>,
+    connected: impl FnOnce() -> Configuration,
+) -> Result<Configuration, WaitError> {
+    let clock = &clients.0.pool.clock;
+    let over = clock.sleep_until(clock.now() + bounded(limit));
+    tokio::select! {
+        biased;
+        met = waiting => Ok(met?),
+        () = over => Err(WaitError::Deadline { limit, connected: connected() }),
+    }
+}
 
 /// What becomes of a server's clients, as [`Clients::changes`] makes it.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use super::input::{Caller, Input, InputEnd};
 use super::lane::{Lane, LaneSettings};
 use super::registry::Registry;
 use super::reply_queue::ReplyQueue;
-use crate::configuration::{Configuration, Node, NodeId};
+use crate::configuration::{Membership, Node, NodeId};
 use crate::connection::keep_alive::{Action, KeepAlive};
 use crate::connection::{Attachment, Pings, Settings, Writer};
 use crate::error::{Code, Status};
@@ -47,7 +47,7 @@ pub(crate) struct ConnectionSettings {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_connect: Option<Box<OnConnect>>,
     /// Which node of its peers this server is, and the nodes that handlers call.
-    pub(crate) peers: Option<(NodeId, Configuration)>,
+    pub(crate) peers: Option<(NodeId, Membership)>,
     pub(crate) clients: Clients,
     /// Clients are who they say they are.
     pub(crate) trust_claimed_ids: bool,
@@ -100,7 +100,7 @@ impl ConnectionSettings {
             return Claim::Unproven;
         }
         let peers = self.peers.as_ref();
-        let is_peer = peers.is_some_and(|(_, peers)| peers.node(id).is_some());
+        let is_peer = peers.is_some_and(|(_, peers)| peers.config().node(id).is_some());
         if is_peer || self.that_connects(id).is_some() {
             return Claim::Peer(id);
         }
@@ -110,8 +110,8 @@ impl ConnectionSettings {
     /// The node with this id that is called over the stream that it opens, if there is one.
     fn that_connects(&self, id: NodeId) -> Option<Node> {
         let (_, peers) = self.peers.as_ref()?;
-        let mut pools = peers.targets().pools().iter();
-        pools.find_map(|pool| pool.members.that_connects(id))
+        let pools = peers.pools();
+        pools.iter().find_map(|pool| pool.members.that_connects(id))
     }
 }
 

@@ -7,7 +7,7 @@ use http::Extensions;
 use super::clients::Clients;
 use super::connection::ConnectionSettings;
 use super::turn::{Released, Turn};
-use crate::configuration::{Configuration, NodeId};
+use crate::configuration::{Configuration, Membership, NodeId};
 use crate::metadata::Metadata;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard, Notify, OwnedSemaphorePermit};
@@ -46,7 +46,7 @@ pub(crate) struct ConnectionInfo {
 #[derive(Debug)]
 pub(crate) enum Peers {
     Known {
-        peers: Option<Configuration>,
+        peers: Option<Membership>,
         clients: Option<Clients>,
     },
     /// Those of this server. A connection that holds them would never end, where it is theirs.
@@ -65,7 +65,7 @@ impl Default for Peers {
 impl Peers {
     fn config(&self) -> Option<Configuration> {
         match self {
-            Self::Known { peers, .. } => peers.clone(),
+            Self::Known { peers, .. } => peers.as_ref().map(Membership::config),
             Self::OfServer(server) => server.upgrade()?.peers_of_handlers().config(),
         }
     }
@@ -146,8 +146,9 @@ impl ServerCtx {
 
     /// The server's peers, its own node among them: the configuration that
     /// [`ServerBuilder::peers`](super::ServerBuilder::peers) was given, all of it, connected or not, so
-    /// that a majority of it is a majority of the system. Empty where it was given none, and calls on
-    /// it fail at once.
+    /// that a majority of it is a majority of the system. Where that was a
+    /// [`Membership`](crate::Membership): what it is at the moment. Empty where it was given none, and
+    /// calls on it fail at once.
     ///
     /// A handler may make any call on it. Replies never wait for a handler, so that other nodes answer
     /// whether or not it holds its turn. Its own node is called like the others, and its requests there

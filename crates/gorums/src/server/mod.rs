@@ -10,7 +10,7 @@
 //! * [`builder`] and [`accept`] make a server and run it; [`connection`] is the I/O task.
 //! * [`lane`] starts handlers one after the other, [`turn`] is what they hand on, [`context`] is
 //!   what they see of it, [`handling`] knows which of them is running; [`reply_queue`] is where their replies wait to be written.
-//! * [`clients`] are those that can be called back.
+//! * [`clients`] are those that can be called back, [`peers`] those that the server calls.
 //! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
 //!   [`reply_sender`] is how a handler streams.
 
@@ -23,6 +23,7 @@ mod handling;
 mod input;
 mod interceptor;
 mod lane;
+mod peers;
 mod registry;
 mod reply_queue;
 mod reply_sender;
@@ -31,13 +32,14 @@ mod turn;
 
 pub use accept::Server;
 pub use builder::{HandlerOrder, ServerBuilder, ServerError};
-pub use clients::{ClientChanges, Clients, ServerStopped};
+pub use clients::{ClientChanges, Clients, ServerStopped, WaitError};
 pub(crate) use connection::ConnectionSettings;
 pub use context::{Connecting, ServerCtx};
 pub(crate) use context::{ConnectionInfo, Peers};
 pub(crate) use handling::refusal;
 pub use interceptor::{Incoming, Interceptor, Next, Reply, interceptor_fn};
 pub(crate) use lane::Lane;
+pub use peers::{ConnectedPeers, PeerChanges};
 pub use registry::{Registry, Service};
 pub(crate) use reply_queue::{Answer, ReplyQueue};
 pub use reply_sender::{Gone, ReplySender, TrySendError};

@@ -1,0 +1,446 @@
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+
+use super::{Configuration, ConfigurationError, Members, NodeAddress, NodeId, Watch};
+use crate::connection::Pool;
+
+/// How many nodes a membership has at most.
+pub(crate) const MOST: usize = 65_536;
+
+/// How many nodes that have left are remembered, so that nobody else gets their ids.
+pub(crate) const REMEMBERED: usize = 65_536;
+
+/// Which nodes there are while that changes: nodes join and leave one after the other, and
+/// [`config`](Self::config) is what came of it so far.
+///
+/// Clones are about the same membership. The nodes share one pool of connections, as those of a
+/// [`Configuration`] do. A configuration that was taken before a change stays as it is: calls go on, and
+/// the connection of a node that has left ends when nobody holds the node any more.
+///
+/// An id is the same node's for ever: a node that comes back to its address gets the id that it had, and
+/// another address never gets it (of nodes that have left, the last 65,536 are remembered).
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// use gorums::{Change, Configuration, NodeAddress};
+///
+/// let members = Configuration::builder()
+///     .addresses("1=10.0.0.1:8080,2=10.0.0.2:8080".split(',').map(str::parse).collect::<Result<Vec<NodeAddress>, _>>()?)
+///     .membership()?;
+/// let before = members.config();
+/// members.apply(Change::Insert("3=10.0.0.3:8080".parse()?))?;
+/// members.apply(Change::Remove(1.into()))?;
+/// assert_eq!(members.config().ids().map(|id| id.get()).collect::<Vec<_>>(), [2, 3]);
+/// assert_eq!(before.len(), 2);
+/// # Ok(()) })
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Membership(Arc<Inner>);
+
+struct Inner {
+    /// None where the membership began with nothing to share.
+    pool: Option<Arc<Pool>>,
+    state: Mutex<State>,
+    /// Wakes those who wait for a change, and for the end of it all.
+    changed: Arc<Notify>,
+}
+
+struct State {
+    config: Configuration,
+    /// The node that a server is.
+    own: Option<NodeId>,
+    past: Past,
+    last_error: Option<ConfigurationError>,
+}
+
+/// What becomes of a [`Membership`].
+///
+/// Like `tower::discover::Change` with an id as its key and an address as its service:
+///
+/// ```
+/// use gorums::{Change, NodeAddress, NodeId};
+/// # mod tower { pub mod discover { pub enum Change<K, V> { Insert(K, V), Remove(K) } } }
+///
+/// fn change(change: tower::discover::Change<u32, String>) -> Change {
+///     match change {
+///         tower::discover::Change::Insert(id, address) => Change::insert(id, address),
+///         tower::discover::Change::Remove(id) => Change::Remove(id.into()),
+///     }
+/// }
+/// # change(tower::discover::Change::Remove(1));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Change {
+    /// A node joins. Without an id it gets the one that it had, or the next one. If it is there already,
+    /// nothing changes.
+    Insert(NodeAddress),
+    /// The node with this id leaves. If there is none, nothing changes.
+    Remove(NodeId),
+    /// The node at this address, `host:port`, leaves. If there is none, nothing changes.
+    RemoveAddress(String),
+}
+
+impl Change {
+    /// A node with this id, 1 or more, joins at this address, `host:port`.
+    pub fn insert(id: impl Into<NodeId>, address: impl Into<String>) -> Self {
+        Self::Insert(NodeAddress {
+            id: Some(id.into()),
+            address: address.into(),
+        })
+    }
+}
+
+impl Membership {
+    pub(super) fn new(pool: Option<Arc<Pool>>, config: Configuration) -> Self {
+        Self(Arc::new(Inner {
+            pool,
+            state: Mutex::new(State {
+                config,
+                own: None,
+                past: Past::default(),
+                last_error: None,
+            }),
+            changed: Arc::default(),
+        }))
+    }
+
+    /// The nodes that there are now, in the order in which they joined. It may be empty, and calls on it
+    /// then fail at once.
+    #[must_use]
+    pub fn config(&self) -> Configuration {
+        self.state().config.clone()
+    }
+
+    /// Makes a change. A node that joins is connected to by the tokio runtime that this is called in,
+    /// and not waited for.
+    ///
+    /// # Errors
+    /// The address is not `host:port`; the id is 0, or is or was another node's; the address is that of
+    /// a node with another id; ids are used up; there are 65,536 nodes; the node that leaves is the
+    /// server's own ([`ServerBuilder::peers`](crate::ServerBuilder::peers)); the membership was made of
+    /// an empty configuration, which has no connections to share; or there is no tokio runtime. Nothing
+    /// is changed then.
+    pub fn apply(&self, change: impl Into<Change>) -> Result<(), ConfigurationError> {
+        let applied = self.try_apply(change.into());
+        self.state().last_error = applied.as_ref().err().cloned();
+        applied
+    }
+
+    fn try_apply(&self, change: Change) -> Result<(), ConfigurationError> {
+        let mut state = self.state();
+        let State {
+            config, own, past, ..
+        } = &mut *state;
+        let leaving = match change {
+            Change::Insert(node) => {
+                let wanted = (past.id_for(&node)?, node.address);
+                let pool = self.0.pool.as_ref();
+                let pool = pool.ok_or(ConfigurationError::NothingToExtend)?;
+                let pairs = pool.settings.pairs;
+                let joined = Members::join(pool, config.as_slice(), &[wanted], pairs)?;
+                if joined.iter().all(|node| config.contains(node)) {
+                    return Ok(());
+                }
+                if config.len() >= MOST {
+                    return Err(ConfigurationError::TooManyNodes { most: MOST });
+                }
+                *config = config.union(&Configuration::from_nodes(joined))?;
+                None
+            }
+            Change::Remove(id) => match config.node(id) {
+                None => return Ok(()),
+                node => node.cloned(),
+            },
+            Change::RemoveAddress(address) => {
+                let address = super::members::normalized(&address);
+                let same =
+                    |node: &&super::Node| super::members::normalized(node.address()) == address;
+                match config.iter().find(same) {
+                    None => return Ok(()),
+                    node => node.cloned(),
+                }
+            }
+        };
+        if let Some(node) = &leaving {
+            if *own == Some(node.id()) {
+                return Err(ConfigurationError::OwnNode { me: node.id() });
+            }
+            past.remember(node.id(), node.address());
+            *config = config.without(node.id());
+        }
+        drop(state);
+        // The node's connection may end here, and need not do so under the lock.
+        drop(leaving);
+        self.0.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Makes the changes of a stream, one after the other, as long as the returned future is polled and
+    /// somebody holds the membership; until the stream ends. Nothing happens before: spawn it.
+    ///
+    /// An item that is an error, and a change that [`apply`](Self::apply) refuses, change nothing: the
+    /// membership stays as it was, the next item is taken, and what was wrong is told by a `tracing`
+    /// event (warn, target `gorums::membership`) and by [`last_error`](Self::last_error).
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use gorums::{Configuration, Resolve};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// // All that a name stands for, looked up every ten seconds.
+    /// let members = Configuration::builder().membership()?;
+    /// let name = Resolve::new("replicas.example:8080", Duration::from_secs(10))?;
+    /// tokio::spawn(members.follow(name));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn follow<S, C, E>(&self, changes: S) -> impl Future<Output = ()> + Send + use<S, C, E>
+    where
+        S: Stream<Item = Result<C, E>> + Send,
+        C: Into<Change> + Send,
+        E: fmt::Display + Send,
+    {
+        let membership = Arc::downgrade(&self.0);
+        let changed = Arc::clone(&self.0.changed);
+        async move {
+            let mut changes = std::pin::pin!(changes);
+            while let Some(item) = next_while_held(&membership, &changed, changes.as_mut()).await {
+                let Some(membership) = membership.upgrade().map(Self) else {
+                    return;
+                };
+                let error = membership.take(item);
+                drop(membership);
+                if let Some(error) = error {
+                    tracing::warn!(target: "gorums::membership", %error, "the membership stays as it was");
+                    // A stream that is never pending keeps its task, but not the whole thread.
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// What is wrong with an item of a stream, if it is not applied.
+    fn take<C: Into<Change>, E: fmt::Display>(
+        &self,
+        item: Result<C, E>,
+    ) -> Option<ConfigurationError> {
+        match item {
+            Ok(change) => self.apply(change).err(),
+            Err(error) => {
+                let reason = error.to_string();
+                let error = ConfigurationError::Discovery { reason };
+                self.state().last_error = Some(error.clone());
+                Some(error)
+            }
+        }
+    }
+
+    /// Why the last change was not made; none after one that was.
+    #[must_use]
+    pub fn last_error(&self) -> Option<ConfigurationError> {
+        self.state().last_error.clone()
+    }
+
+    /// Follows the nodes and their states, as [`Configuration::watch`] does: what `derive` makes of the
+    /// nodes at first, and then whatever differs from that. It looks again also when the membership
+    /// changes.
+    pub fn watch(
+        &self,
+        interval: Duration,
+        derive: impl FnMut(&Configuration) -> Configuration + Send + 'static,
+    ) -> Watch {
+        Watch::new(self.clone(), interval, Box::new(derive))
+    }
+
+    /// From now on this node cannot leave.
+    pub(crate) fn set_own(&self, me: NodeId) {
+        self.state().own = Some(me);
+    }
+
+    pub(crate) fn pools(&self) -> Vec<Arc<Pool>> {
+        let config = self.config();
+        let pools = config.targets().pools().iter().cloned();
+        let mut pools: Vec<_> = pools.collect();
+        if let Some(pool) = &self.0.pool
+            && !pools.iter().any(|other| Arc::ptr_eq(other, pool))
+        {
+            pools.push(Arc::clone(pool));
+        }
+        pools
+    }
+
+    /// Hears of changes of the membership and of the states of its nodes from now on, even before it is
+    /// polled.
+    pub(crate) fn listen(&self) -> Changed {
+        let mut changed = vec![Box::pin(Arc::clone(&self.0.changed).notified_owned())];
+        // After that: a pool that comes by a change is one that is heard of.
+        changed.extend(self.pools().iter().map(|pool| {
+            let changed = Arc::clone(&pool.state_changed);
+            Box::pin(changed.notified_owned())
+        }));
+        Changed(changed)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The next item; none at the end, and when nobody holds the membership any more.
+async fn next_while_held<S: Stream>(
+    membership: &Weak<Inner>,
+    changed: &Arc<Notify>,
+    mut changes: Pin<&mut S>,
+) -> Option<S::Item> {
+    loop {
+        // Heard before it is looked at, so that no end falls between.
+        let changed = Arc::clone(changed).notified_owned();
+        if membership.strong_count() == 0 {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            () = changed => {}
+            item = poll_fn(|cx| changes.as_mut().poll_next(cx)) => return item,
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.changed.notify_waiters();
+    }
+}
+
+impl From<Configuration> for Membership {
+    /// One that begins with these nodes.
+    fn from(config: Configuration) -> Self {
+        let pool = config.targets().pools().first().cloned();
+        Self::new(pool, config)
+    }
+}
+
+impl From<&Configuration> for Membership {
+    fn from(config: &Configuration) -> Self {
+        config.clone().into()
+    }
+}
+
+impl From<&Self> for Membership {
+    fn from(membership: &Self) -> Self {
+        membership.clone()
+    }
+}
+
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Membership").field(&self.config()).finish()
+    }
+}
+
+/// Completes at the first change.
+pub(crate) struct Changed(Vec<Pin<Box<OwnedNotified>>>);
+
+impl Future for Changed {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut changed = false;
+        for change in &mut self.0 {
+            changed |= change.as_mut().poll(cx).is_ready();
+        }
+        if changed {
+            // They have completed, and must not be asked again.
+            self.0.clear();
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+/// The nodes that have left, so that their ids stay theirs. At the bound the first that left is forgotten.
+#[derive(Debug, Default)]
+struct Past {
+    addresses: HashMap<NodeId, String>,
+    ids: HashMap<String, NodeId>,
+    order: VecDeque<NodeId>,
+}
+
+impl Past {
+    /// The id of a node that joins, if it has one.
+    fn id_for(&self, node: &NodeAddress) -> Result<Option<NodeId>, ConfigurationError> {
+        let address = super::members::normalized(&node.address);
+        let Some(id) = node.id else {
+            return Ok(self.ids.get(&address).copied());
+        };
+        match self.addresses.get(&id) {
+            Some(before) if *before != address => Err(ConfigurationError::UsedId {
+                id,
+                address: node.address.clone(),
+                before: before.clone(),
+            }),
+            _ => Ok(Some(id)),
+        }
+    }
+
+    fn remember(&mut self, id: NodeId, address: &str) {
+        let address = super::members::normalized(address);
+        self.ids.insert(address.clone(), id);
+        if self.addresses.insert(id, address).is_some() {
+            return;
+        }
+        self.order.push_back(id);
+        if self.order.len() > REMEMBERED
+            && let Some(first) = self.order.pop_front()
+            && let Some(address) = self.addresses.remove(&first)
+            && self.ids.get(&address) == Some(&first)
+        {
+            self.ids.remove(&address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(past: &Past, node: &str) -> Result<Option<u32>, String> {
+        let node = node.parse().expect("legal");
+        let id = past.id_for(&node).map_err(|error| error.to_string())?;
+        Ok(id.map(NodeId::get))
+    }
+
+    #[test]
+    fn nodes_that_have_left_are_remembered_up_to_the_bound() {
+        let mut past = Past::default();
+        let most = u32::try_from(REMEMBERED).expect("it is small");
+        for id in 1..=most {
+            past.remember(id.into(), &format!("a:{id}"));
+        }
+        // Those that leave again take no more room.
+        past.remember(2.into(), "A:2");
+        assert_eq!(id(&past, "a:1"), Ok(Some(1)));
+        assert!(id(&past, "1=b:1").is_err());
+        past.remember((most + 1).into(), "b:1");
+        assert_eq!(id(&past, "a:1"), Ok(None));
+        assert_eq!(id(&past, "1=b:1"), Ok(Some(1)));
+        assert_eq!(id(&past, "a:2"), Ok(Some(2)));
+        assert_eq!(
+            (past.addresses.len(), past.ids.len()),
+            (REMEMBERED, REMEMBERED)
+        );
+    }
+}

@@ -1,0 +1,628 @@
+//! Systems whose nodes come and go: by hand, by a stream of changes, and by a name; and waiting for those
+//! that are connected.
+
+mod common;
+#[path = "common/memory.rs"]
+mod memory;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use common::{Number, TestServer, echo, number, within};
+use futures_core::Stream;
+use gorums::{
+    Change, Client, Code, Configuration, ConfigurationBuilder, Membership, NodeAddress, NodeId,
+    NodeState, Resolve, Server, ServerBuilder, ServerCtx, Status, WaitError, WhileDisconnected,
+};
+use memory::{Manner, Network, settle};
+use tokio::sync::mpsc;
+
+const ECHO: &str = "test.Test.Echo";
+/// Is answered with the ids of the peers of the moment, as decimal digits.
+const PEERS: &str = "test.Test.Peers";
+/// Is answered with how many of the peers echo.
+const ASK: &str = "test.Test.Ask";
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn builder(network: &Network) -> ConfigurationBuilder {
+    Configuration::builder().transport(network.clone())
+}
+
+async fn serve(network: &Network, address: &str) -> TestServer {
+    TestServer::start_at(echo().transport(network.clone()), address).await
+}
+
+fn node(text: &str) -> NodeAddress {
+    text.parse().expect("legal")
+}
+
+fn insert(text: &str) -> Change {
+    Change::Insert(node(text))
+}
+
+fn ids(configuration: &Configuration) -> Vec<u32> {
+    configuration.ids().map(NodeId::get).collect()
+}
+
+fn refused(members: &Membership, change: Change) -> String {
+    let before = members.config();
+    let error = members.apply(change).expect_err("refused");
+    assert_eq!(members.config(), before);
+    let last = members.last_error().expect("there is one").to_string();
+    assert_eq!(last, error.to_string());
+    last
+}
+
+/// A stream that a test feeds.
+struct Fed(mpsc::UnboundedReceiver<Result<Change, String>>);
+
+impl Stream for Fed {
+    type Item = Result<Change, String>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+// ---- nodes that come and go
+
+#[tokio::test(start_paused = true)]
+async fn calls_go_to_the_nodes_of_the_moment_and_configurations_stay_as_they_were() {
+    let network = Network::new();
+    let mut servers = Vec::new();
+    for address in ["a:1", "b:1", "c:1"] {
+        servers.push(serve(&network, address).await);
+    }
+    let members = builder(&network).membership().expect("it may be empty");
+    let nobody = Client::new(members.config()).quorum_call::<_, Number>(ECHO, number(1));
+    assert!(nobody.all().await.is_err());
+    for (address, expected) in [("1=a:1", 1), ("2=b:1", 2), ("3=c:1", 3)] {
+        members.apply(insert(address)).expect("it is new");
+        let call = Client::new(members.config()).quorum_call::<_, Number>(ECHO, number(1));
+        assert_eq!(
+            within(call.all().replies())
+                .await
+                .expect("all answer")
+                .len(),
+            expected
+        );
+    }
+    let before = members.config();
+    members
+        .apply(Change::Remove(2.into()))
+        .expect("it is there");
+    assert_eq!(
+        (ids(&members.config()), ids(&before)),
+        (vec![1, 3], vec![1, 2, 3])
+    );
+    let call = Client::new(&before).quorum_call::<_, Number>(ECHO, number(1));
+    assert_eq!(
+        within(call.all().replies())
+            .await
+            .expect("all answer")
+            .len(),
+        3
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_of_a_node_that_has_left_ends_when_nobody_holds_it() {
+    let network = Network::new();
+    let connected = Arc::new(());
+    let token = Arc::clone(&connected);
+    let server = echo()
+        .transport(network.clone())
+        .on_connect(move |connecting| {
+            connecting.set_value(Arc::clone(&token));
+            Ok(())
+        });
+    let _server = TestServer::start_at(server, "b:1").await;
+    let members = builder(&network)
+        .nodes(["a:1", "b:1"])
+        .membership()
+        .expect("legal");
+    settle().await;
+    let before = members.config();
+    assert_eq!(before[1].state(), NodeState::Connected);
+    // The test's, the callback's and the connection's.
+    assert_eq!(Arc::strong_count(&connected), 3);
+    members
+        .apply(Change::RemoveAddress("B:1".into()))
+        .expect("it is there");
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(Arc::strong_count(&connected), 3, "somebody holds it");
+    drop(before);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(Arc::strong_count(&connected), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_is_never_another_address() {
+    let network = Network::new();
+    let members = builder(&network).membership().expect("it may be empty");
+    for text in ["1=a:1", "b:1", "c:1"] {
+        members.apply(insert(text)).expect("it is new");
+    }
+    for id in 1..=3 {
+        members
+            .apply(Change::Remove(id.into()))
+            .expect("it is there");
+    }
+    assert!(members.config().is_empty());
+    // Nobody gets the ids of those that have left, and they get them back.
+    members.apply(insert("d:1")).expect("it is new");
+    assert_eq!(
+        refused(&members, insert("2=e:1")),
+        "node 2 (e:1): this id was that of b:1, and stays so: give another one"
+    );
+    members.apply(insert("C:1")).expect("it was there");
+    members.apply(insert("1=a:1")).expect("it was there");
+    let config = members.config();
+    let nodes = config.iter().map(|node| (node.id().get(), node.address()));
+    assert_eq!(
+        nodes.collect::<Vec<_>>(),
+        [(4, "d:1"), (3, "C:1"), (1, "a:1")]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_say_what_is_so_change_nothing_and_contradictions_are_named() {
+    let network = Network::new();
+    let members = builder(&network)
+        .node(1, "a:1")
+        .node(2, "b:1")
+        .membership()
+        .expect("legal");
+    let before = members.config();
+    for change in [
+        insert("1=a:1"),
+        insert("A:1"),
+        Change::Remove(7.into()),
+        Change::RemoveAddress("z:1".into()),
+    ] {
+        members.apply(change).expect("it is so");
+        assert_eq!(members.config(), before);
+        assert!(members.last_error().is_none());
+    }
+    for (change, expected) in [
+        (insert("1=z:1"), "node 1 is a:1 and z:1"),
+        (insert("3=a:1"), "nodes 1 and 3 have the same address a:1"),
+        (insert("z"), "there is no port"),
+        (Change::insert(0, "z:1"), "node 0 (z:1)"),
+    ] {
+        let error = refused(&members, change);
+        assert!(error.contains(expected), "{error}");
+    }
+    let nothing = Membership::from(before.filter(|_| false));
+    assert!(
+        nothing.apply(insert("a:1")).is_err(),
+        "there is no pool to join"
+    );
+    let fixed = Membership::from(&before);
+    fixed.apply(insert("c:1")).expect("it is new");
+    assert_eq!(
+        (ids(&fixed.config()), ids(&members.config())),
+        (vec![1, 2, 3], vec![1, 2])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_looks_again_when_nodes_join_and_leave() {
+    let network = Network::new();
+    let members = builder(&network)
+        .node(1, "a:1")
+        .membership()
+        .expect("legal");
+    let mut watch = members.watch(Duration::from_secs(1_000_000), Configuration::clone);
+    assert_eq!(ids(&within(watch.next()).await), [1]);
+    let waiting = tokio::spawn(async move { (watch.next().await, watch) });
+    tokio::task::yield_now().await;
+    members.apply(insert("2=b:1")).expect("it is new");
+    let (now, mut watch) = within(waiting).await.expect("no panic");
+    assert_eq!(ids(&now), [1, 2]);
+    // Also what happens while nobody asks.
+    members
+        .apply(Change::Remove(1.into()))
+        .expect("it is there");
+    members.apply(insert("3=c:1")).expect("it is new");
+    assert_eq!(ids(&within(watch.next()).await), [2, 3]);
+}
+
+// ---- streams of changes
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_followed_and_what_is_wrong_with_it_costs_no_node() {
+    let network = Network::new();
+    let members = builder(&network).membership().expect("it may be empty");
+    let (feed, fed) = mpsc::unbounded_channel();
+    let following = tokio::spawn(members.follow(Fed(fed)));
+    let send = |item| feed.send(item).expect("it is followed");
+    send(Ok(insert("1=a:1")));
+    send(Ok(insert("2=b:1")));
+    settle().await;
+    assert_eq!(ids(&members.config()), [1, 2]);
+    for (item, expected) in [
+        (
+            Err("the registry is down".to_owned()),
+            "the registry is down",
+        ),
+        (Ok(insert("2=c:1")), "node 2 is b:1 and c:1"),
+    ] {
+        send(item);
+        settle().await;
+        assert_eq!(ids(&members.config()), [1, 2]);
+        let error = members.last_error().expect("it is told").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    send(Ok(Change::Remove(1.into())));
+    settle().await;
+    assert_eq!(ids(&members.config()), [2]);
+    assert!(members.last_error().is_none());
+    drop(feed);
+    within(following).await.expect("it ends with the stream");
+    assert_eq!(ids(&members.config()), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn following_ends_when_nobody_holds_the_membership() {
+    let network = Network::new();
+    let members = builder(&network).membership().expect("it may be empty");
+    let (feed, fed) = mpsc::unbounded_channel();
+    let following = tokio::spawn(members.follow(Fed(fed)));
+    feed.send(Ok(insert("1=a:1"))).expect("it is followed");
+    settle().await;
+    let other = members.clone();
+    drop(members);
+    settle().await;
+    assert!(!following.is_finished());
+    drop(other);
+    within(following).await.expect("it ends");
+    assert!(feed.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_never_pending_does_not_keep_the_thread() {
+    struct Failing;
+    impl Stream for Failing {
+        type Item = Result<Change, &'static str>;
+        fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            Poll::Ready(Some(Err("no")))
+        }
+    }
+    let network = Network::new();
+    let members = builder(&network).membership().expect("it may be empty");
+    let following = tokio::spawn(members.follow(Failing));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(members.last_error().is_some());
+    drop(members);
+    following.await.expect("it ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_looked_up_again_and_a_look_that_fails_costs_no_node() {
+    let network = Network::new();
+    let members = builder(&network).membership().expect("it may be empty");
+    let found: Arc<Mutex<io::Result<Vec<&str>>>> =
+        Arc::new(Mutex::new(Ok(vec!["10.0.0.2:1", "10.0.0.1:1"])));
+    let finds = |result| *found.lock().expect("no panic") = result;
+    let name = Resolve::new("replicas.example:1", 10 * SECOND).expect("a name and a port");
+    let name = name.lookup({
+        let found = Arc::clone(&found);
+        move |name| {
+            assert_eq!(&*name, "replicas.example:1");
+            let found = match &*found.lock().expect("no panic") {
+                Ok(found) => Ok(found.iter().map(|it| it.parse().expect("legal")).collect()),
+                Err(error) => Err(io::Error::from(error.kind())),
+            };
+            std::future::ready(found)
+        }
+    });
+    tokio::spawn(members.follow(name));
+    let nodes = || {
+        let config = members.config();
+        let nodes = config
+            .iter()
+            .map(|node| (node.id().get(), node.address().to_owned()));
+        nodes.collect::<Vec<_>>()
+    };
+    let expected = |nodes: &[(u32, &str)]| {
+        let nodes = nodes
+            .iter()
+            .map(|(id, address)| (*id, (*address).to_owned()));
+        nodes.collect::<Vec<_>>()
+    };
+    settle().await;
+    assert_eq!(nodes(), expected(&[(1, "10.0.0.1:1"), (2, "10.0.0.2:1")]));
+    finds(Ok(vec!["10.0.0.2:1", "10.0.0.3:1"]));
+    tokio::time::sleep(9 * SECOND).await;
+    assert_eq!(nodes().len(), 2, "it was not time yet");
+    assert_eq!(nodes()[0].0, 1);
+    tokio::time::sleep(SECOND).await;
+    let now = expected(&[(2, "10.0.0.2:1"), (3, "10.0.0.3:1")]);
+    assert_eq!(nodes(), now);
+    for (result, reason) in [
+        (
+            Err(io::ErrorKind::TimedOut.into()),
+            "replicas.example:1: timed out",
+        ),
+        (Ok(vec![]), "replicas.example:1: the name has no address"),
+    ] {
+        finds(result);
+        tokio::time::sleep(10 * SECOND).await;
+        assert_eq!(nodes(), now);
+        let error = members.last_error().expect("it is told").to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    // One that was there before.
+    finds(Ok(vec!["10.0.0.1:1", "10.0.0.3:1"]));
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(nodes(), expected(&[(3, "10.0.0.3:1"), (1, "10.0.0.1:1")]));
+}
+
+#[tokio::test]
+async fn a_name_of_this_machine_is_found_by_the_system() {
+    let members = Configuration::builder()
+        .membership()
+        .expect("it may be empty");
+    let name = Resolve::new("localhost:9", SECOND).expect("a name and a port");
+    let mut watch = members.watch(Duration::from_millis(50), Configuration::clone);
+    tokio::spawn(members.follow(name));
+    let mut found = within(watch.next()).await;
+    while found.is_empty() {
+        found = within(watch.next()).await;
+    }
+    for node in &found {
+        assert!(
+            ["127.0.0.1:9", "[::1]:9"].contains(&node.address()),
+            "{node:?}"
+        );
+    }
+    assert!(Resolve::new("localhost", SECOND).is_err());
+}
+
+// ---- servers whose peers come and go
+
+/// A peer: its handlers tell of the peers of the moment, and call them.
+fn peer(network: &Network, me: u32, members: &Membership) -> ServerBuilder {
+    echo()
+        .transport(network.clone())
+        .peers(me, members)
+        .unary(PEERS, |ctx: ServerCtx, _: Number| async move {
+            let ids = ctx
+                .config()
+                .ids()
+                .fold(0, |ids, id| 10 * ids + u64::from(id.get()));
+            Ok::<_, Status>(number(ids))
+        })
+        .unary(ASK, |ctx: ServerCtx, request: Number| async move {
+            ctx.release();
+            let peers = Client::new(ctx.config());
+            let call = peers.quorum_call::<_, Number>(ECHO, request);
+            let replies = call.all().replies().await?;
+            Ok::<_, Status>(number(replies.len() as u64))
+        })
+}
+
+#[tokio::test(start_paused = true)]
+async fn handlers_call_the_peers_of_the_moment_on_a_connection_that_is_older() {
+    let network = Network::new();
+    let members = builder(&network)
+        .node(1, "a:1")
+        .membership()
+        .expect("legal");
+    let _first = TestServer::start_at(peer(&network, 1, &members), "a:1").await;
+    let _second = serve(&network, "b:1").await;
+    let client = builder(&network).nodes(["a:1"]).connect().expect("legal");
+    let ask = async |method| {
+        let call = Client::new(&client).rpc::<_, Number>(&client[0], method, number(1));
+        within(call).await.expect("it answers").value
+    };
+    assert_eq!((ask(PEERS).await, ask(ASK).await), (1, 1));
+    members.apply(insert("2=b:1")).expect("it is new");
+    assert_eq!((ask(PEERS).await, ask(ASK).await), (12, 2));
+    members
+        .apply(Change::Remove(2.into()))
+        .expect("it is there");
+    assert_eq!((ask(PEERS).await, ask(ASK).await), (1, 1));
+    let error = refused(&members, Change::Remove(1.into()));
+    assert_eq!(
+        error,
+        "node 1 is this server itself, which cannot leave its own peers: stop it instead"
+    );
+    assert!(refused(&members, Change::RemoveAddress("a:1".into())).contains("itself"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_joins_shares_its_stream_as_those_that_were_there_do() {
+    let network = Network::new();
+    let member = |me: u32| {
+        let builder = builder(&network).one_stream_per_pair(me, WhileDisconnected::Wait);
+        builder
+            .node(me, format!("{me}:1"))
+            .membership()
+            .expect("legal")
+    };
+    let (first, second) = (member(1), member(2));
+    let server = |me, members| peer(&network, me, members).trust_claimed_ids(true);
+    let _first = TestServer::start_at(server(1, &first), "1:1").await;
+    let _second = TestServer::start_at(server(2, &second), "2:1").await;
+    second.apply(insert("1=1:1")).expect("it is new");
+    first.apply(insert("2=2:1")).expect("it is new");
+    for members in [&first, &second] {
+        let call = Client::new(members.config()).quorum_call::<_, Number>(ASK, number(1));
+        let replies = within(call.all().replies()).await.expect("all answer");
+        assert!(
+            replies.values().all(|reply| reply.value == 2),
+            "{replies:?}"
+        );
+    }
+    assert_eq!(network.attempts("2:1").len(), 1);
+    assert_eq!(network.attempts("1:1").len(), 0, "the other one connects");
+    // It has to be one of them itself.
+    let error = builder(&network).one_stream_per_pair(1, WhileDisconnected::Wait);
+    assert!(error.membership().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_not_one_of_its_members_is_refused() {
+    let network = Network::new();
+    let members = builder(&network)
+        .node(1, "a:1")
+        .membership()
+        .expect("legal");
+    let error = peer(&network, 2, &members)
+        .bind("b:1")
+        .await
+        .expect_err("refused");
+    assert!(
+        error.to_string().contains("this server is to be node 2"),
+        "{error}"
+    );
+}
+
+// ---- waiting for those that are connected
+
+/// Server 1 of two, and its membership. The other one is not there.
+async fn alone(network: &Network) -> (Server, Membership) {
+    network.set("b:1", Manner::Silent);
+    let members = builder(network)
+        .node(1, "a:1")
+        .node(2, "b:1")
+        .membership()
+        .expect("legal");
+    let server = peer(network, 1, &members).bind("a:1").await.expect("legal");
+    (server, members)
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_are_waited_for_whether_they_are_there_already_or_come() {
+    let network = Network::new();
+    let (server, members) = alone(&network).await;
+    let peers = server.peers().expect("it has some");
+    let _serving = tokio::spawn(server.serve());
+    let own = within(peers.wait_for(|now| now.contains(&members.config()[0]))).await;
+    assert_eq!(ids(&own.expect("it serves")), [1]);
+    // Met already: at once.
+    let begun = tokio::time::Instant::now();
+    let met = peers
+        .wait_for_within(Duration::ZERO, |now| now.len() == 1)
+        .await;
+    assert_eq!(ids(&met.expect("it is so")), [1]);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    // Met later, by five at once.
+    let waiters: Vec<_> = (0..5)
+        .map(|_| {
+            let peers = peers.clone();
+            tokio::spawn(async move {
+                peers
+                    .wait_for_within(1000 * SECOND, |now| now.len() == 3)
+                    .await
+            })
+        })
+        .collect();
+    settle().await;
+    let _second = serve(&network, "b:1").await;
+    network.set("b:1", Manner::Normal);
+    let _third = serve(&network, "c:1").await;
+    // A peer that joins later is one of them.
+    members.apply(insert("3=c:1")).expect("it is new");
+    for waiter in waiters {
+        let met = within(waiter).await.expect("no panic");
+        assert_eq!(ids(&met.expect("they came")), [1, 2, 3]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_peers_in_vain_ends_at_the_deadline_and_says_who_is_there() {
+    let network = Network::new();
+    let (server, _members) = alone(&network).await;
+    let (peers, clients) = (server.peers().expect("it has some"), server.clients());
+    let _serving = tokio::spawn(server.serve());
+    settle().await;
+    let begun = tokio::time::Instant::now();
+    let error = peers
+        .wait_for_within(3 * SECOND, |now| now.len() == 2)
+        .await;
+    let error = error.expect_err("the other one is not there");
+    assert_eq!(begun.elapsed(), 3 * SECOND);
+    assert!(matches!(error, WaitError::Deadline { .. }));
+    assert_eq!(error.to_string(), "waited for 3s in vain: connected are 1");
+    assert_eq!(Status::from(error).code(), Code::DeadlineExceeded);
+    let error = clients
+        .wait_for_within(3 * SECOND, |now| now.len() == 1)
+        .await;
+    let error = error.expect_err("there are none");
+    assert_eq!(
+        error.to_string(),
+        "waited for 3s in vain: nobody is connected"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_with_the_server() {
+    let network = Network::new();
+    let (server, members) = alone(&network).await;
+    let (peers, clients) = (server.peers().expect("it has some"), server.clients());
+    let serving = tokio::spawn(server.serve());
+    let waiting = {
+        let peers = peers.clone();
+        tokio::spawn(async move { peers.wait_for_within(1000 * SECOND, |_| false).await })
+    };
+    settle().await;
+    serving.abort();
+    let stopped = within(waiting)
+        .await
+        .expect("no panic")
+        .expect_err("it has stopped");
+    assert!(matches!(stopped, WaitError::Stopped));
+    assert_eq!(stopped.to_string(), "the server has stopped");
+    assert!(
+        peers.wait_for(|_| true).await.is_err(),
+        "also what is so already"
+    );
+    let client = clients.wait_for_within(SECOND, |_| true).await;
+    assert!(matches!(client, Err(WaitError::Stopped)));
+    assert_eq!(ids(&members.config()), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_change_of_the_connected_peers_is_never_missed() {
+    let network = Network::new();
+    let (server, members) = alone(&network).await;
+    let peers = server.peers().expect("it has some");
+    let mut changes = peers.changes();
+    let serving = tokio::spawn(server.serve());
+    let mut now = within(changes.next()).await.expect("it serves");
+    while ids(&now) != [1] {
+        now = within(changes.next()).await.expect("it serves");
+    }
+    // A call that is dropped loses nothing, and neither does one that comes late.
+    assert!(tokio::time::timeout(SECOND, changes.next()).await.is_err());
+    for round in 0..20 {
+        let address = format!("c:{}", round + 1);
+        let _server = serve(&network, &address).await;
+        members
+            .apply(Change::insert(10 + round, &*address))
+            .expect("it is new");
+        assert_eq!(
+            within(changes.next()).await.map(|now| ids(&now)),
+            Some(vec![1, 10 + round])
+        );
+        members
+            .apply(Change::Remove((10 + round).into()))
+            .expect("it is there");
+        settle().await;
+        assert_eq!(
+            within(changes.next()).await.map(|now| ids(&now)),
+            Some(vec![1])
+        );
+    }
+    serving.abort();
+    assert_eq!(within(changes.next()).await, None);
+}
