@@ -106,7 +106,7 @@ func client(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if !cases.Run(*server, *list, flags.Args()) {
+	if !cases.Run("go-client", cases.OfClient, *server, *list, flags.Args()) {
 		os.Exit(1)
 	}
 	return nil

@@ -16,11 +16,12 @@ use crate::workspace;
 
 /// Tests this library against other implementations of its protocol, in both directions.
 ///
-/// There are two other sides, which speak the protocol from its description and share no code with this library. Python's
-/// grpcio knows nothing of Gorums and is good at what no library would send; it is installed into an environment of its own below
-/// the target folder, when its pins in interop/python/requirements.txt change; python3 has to be there, 3.9 or later, with its
-/// module venv. The program in interop/go is on grpc-go, as the Go library is, and has servers, clients, peers and a durable store;
-/// Go has to be there, 1.24 or later.
+/// There are three other sides, which share no code with this library. Python's grpcio knows nothing of Gorums and is good at what no
+/// library would send; it is installed into an environment of its own below the target folder, when its pins in
+/// interop/python/requirements.txt change; python3 has to be there, 3.9 or later, with its module venv. The program in interop/go is
+/// on grpc-go, as the Go library is, and has servers, clients, peers and a durable store. The one in interop/go-library is the Go
+/// library itself, in its last published version, v0.11.0, behind an adapter to the present form of the protocol. Go has to be there,
+/// 1.25 or later.
 ///
 /// Each case has a deadline and is shown with what came of it. Nothing is skipped: what cannot be started has failed. The
 /// exit code is 0 only where every case passed, and the last line says how many did.
@@ -98,7 +99,8 @@ fn list(parts: &[String]) -> Result<()> {
 
 fn runners() -> Result<Vec<Runner>> {
     let python = python::Python::prepare()?;
-    let go = go::build()?;
+    let go = go::build("interop/go")?;
+    let library = go::build("interop/go-library")?;
     Cmd::cargo()
         .args(["build", "--locked", "-p", "gorums-interop", "-p", "storage"])
         .run()?;
@@ -128,6 +130,14 @@ fn runners() -> Result<Vec<Runner>> {
         Runner {
             title: "our client, Go servers",
             command: client("go-server", &[&go, "serve"]),
+        },
+        Runner {
+            title: "client of the Go library v0.11.0, our servers",
+            command: Cmd::new(&library).args(["client", "--server", &ours]),
+        },
+        Runner {
+            title: "our client, servers of the Go library v0.11.0",
+            command: client("library-server", &[&library, "serve"]).args(["--library"]),
         },
         Runner {
             title: "Go servers that call our clients, and clusters of Go and Rust servers",

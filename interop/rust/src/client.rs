@@ -23,6 +23,7 @@ pub(crate) const CASES: &[Case] = cases![
     streamed_replies_have_no_end,
     metadata_of_message_and_connection,
     errors_travel_whole,
+    an_unknown_method_is_unimplemented,
     empty_and_1mb_payloads,
     a_reply_above_the_limit,
     a_server_of_something_else,
@@ -35,6 +36,24 @@ pub(crate) const CASES: &[Case] = cases![
     a_server_that_restarts,
     broken_and_unasked_frames,
     replies_that_do_not_fit,
+    calls_that_are_given_up,
+];
+
+/// Those that a server of the Go library v0.11.0 can do behind an adapter: it ends the stream at a method that it does not know, and
+/// has nothing that no library would send.
+pub(crate) const LIBRARY: &[Case] = cases![
+    rpc_and_one_way_messages,
+    quorum_calls,
+    a_majority_while_a_server_holds_its_answer,
+    streamed_replies_by_level,
+    streamed_replies_have_no_end,
+    metadata_of_both_together,
+    errors_travel_whole,
+    empty_and_1mb_payloads,
+    calls_in_flight_1000,
+    calls_in_flight_3000,
+    mixed_calls_start_in_order,
+    a_server_that_restarts,
     calls_that_are_given_up,
 ];
 
@@ -263,6 +282,22 @@ async fn metadata_of_message_and_connection(start: Start) -> Result<()> {
     Ok(())
 }
 
+/// A handler of the Go library sees the metadata of message and connection as one.
+async fn metadata_of_both_together(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(1).await?;
+    let call = InteropClient::new(&all).inspect(&all[0], InspectRequest::default());
+    let call = call.metadata("trace", "a").metadata("Size", "größe");
+    let seen = call.metadata("trace", "b").await?;
+    let values = |key: &str| -> Vec<_> {
+        let entries = seen.metadata.iter().filter(|entry| entry.key == key);
+        entries.map(|entry| entry.value.as_str()).collect()
+    };
+    ensure!(values("trace") == ["a", "b"], "{seen:?}");
+    ensure!(values("size") == ["größe"], "{seen:?}");
+    ensure!(values("from") == ["connection"], "{seen:?}");
+    Ok(())
+}
+
 async fn errors_travel_whole(start: Start) -> Result<()> {
     let (_servers, all) = start.servers(1).await?;
     let detail = Any {
@@ -305,6 +340,12 @@ async fn errors_travel_whole(start: Start) -> Result<()> {
     };
     let reply = InteropClient::new(&all).fail(&all[0], well).await?;
     ensure!(reply == Data::default(), "{reply:?}");
+    inspect(&all, 0, 0).await?;
+    Ok(())
+}
+
+async fn an_unknown_method_is_unimplemented(start: Start) -> Result<()> {
+    let (_servers, all) = start.servers(1).await?;
     let unknown = Client::new(&all).rpc::<_, Data>(&all[0], "interop.Interop.None", data(1));
     let error = failed(unknown.await)?;
     ensure!(error.code() == Code::Unimplemented, "{error}");

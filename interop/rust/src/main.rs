@@ -87,13 +87,22 @@ struct ClientArgs {
     #[arg(long, value_name = "WORD", required = true, allow_hyphen_values = true)]
     server: Vec<String>,
 
+    /// The servers are of the Go library v0.11.0, behind an adapter: run what they can do
+    #[arg(long)]
+    library: bool,
+
     #[command(flatten)]
     chosen: Chosen,
 }
 
 impl ClientArgs {
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let groups = [(self.group.as_str(), client::CASES, 0)];
+        let cases = if self.library {
+            client::LIBRARY
+        } else {
+            client::CASES
+        };
+        let groups = [(self.group.as_str(), cases, 0)];
         runner::run(&groups, &self.chosen, &self.server, None).await
     }
 }

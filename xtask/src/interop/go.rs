@@ -1,4 +1,4 @@
-//! The Go program of the other side.
+//! The Go programs of the other side.
 
 use std::env;
 
@@ -7,22 +7,20 @@ use anyhow::{Context, Result, bail};
 use crate::command::Cmd;
 use crate::workspace;
 
-const FOLDER: &str = "interop/go";
+/// What the oldest version is that builds them, as go.mod of the newer one says too.
+const OLDEST: (u32, u32) = (1, 25);
 
-/// What the oldest version is that builds it, as go.mod says too.
-const OLDEST: (u32, u32) = (1, 24);
-
-/// Checks and builds the program, and says where it is.
-pub(super) fn build() -> Result<String> {
+/// Checks and builds the program in a folder, and says where it is.
+pub(super) fn build(folder: &str) -> Result<String> {
     let go = find()?;
     let program = format!(
-        "{}/interop/go/interop{}",
+        "{}/{folder}/program{}",
         workspace::target().display(),
         env::consts::EXE_SUFFIX
     );
     let command = |args: &[&str]| {
         Cmd::new(&go)
-            .args(["-C", FOLDER])
+            .args(["-C", folder])
             .args(args.iter().copied())
             // Else an old Go tries to download a newer one.
             .env("GOTOOLCHAIN", "local")
@@ -32,7 +30,7 @@ pub(super) fn build() -> Result<String> {
     )?;
     command(&["vet", "./..."]).run()?;
     command(&["test", "./..."]).run()?;
-    let wrong = Cmd::new("gofmt").args(["-l", FOLDER]).output()?;
+    let wrong = Cmd::new("gofmt").args(["-l", folder]).output()?;
     if !wrong.is_empty() {
         bail!("`gofmt -w` mends these files:\n{wrong}");
     }

@@ -18,8 +18,8 @@ import (
 
 const callClients = "interop.Cluster.CallClients"
 
-func calledBack(r *run) {
-	server := r.start()
+func calledBack(r *R) {
+	server := r.Start()
 	var clients []*callers
 	var configs []peer.Config
 	for range 3 {
@@ -32,80 +32,80 @@ func calledBack(r *run) {
 		request := &pb.ClientsRequest{Clients: 3, Release: number%2 == 0, Echo: &pb.Data{Number: number, Bytes: make([]byte, 3000)}}
 		for _, config := range configs {
 			var reply pb.ClientsReply
-			r.must(config[0].RPC(r, callClients, request, &reply), "a call that calls back")
-			r.check(len(reply.Answers) == 3, "expected 3 answers, got %d", len(reply.Answers))
+			r.Must(config[0].RPC(r, callClients, request, &reply), "a call that calls back")
+			r.Check(len(reply.Answers) == 3, "expected 3 answers, got %d", len(reply.Answers))
 			for i, answer := range reply.Answers {
-				r.check(answer.Failure == nil && len(answer.Data) == 1, "client %d answered with %v", answer.Node, answer.Failure)
-				r.check(answer.Node == wire.DynamicIDs+uint32(i), "client %d has the id %d", i, answer.Node)
+				r.Check(answer.Failure == nil && len(answer.Data) == 1, "client %d answered with %v", answer.Node, answer.Failure)
+				r.Check(answer.Node == wire.DynamicIDs+uint32(i), "client %d has the id %d", i, answer.Node)
 				same := answer.Data[0].Number == number && bytes.Equal(answer.Data[0].Bytes, request.Echo.Bytes)
-				r.check(same, "client %d answered %d with %d", answer.Node, number, answer.Data[0].Number)
+				r.Check(same, "client %d answered %d with %d", answer.Node, number, answer.Data[0].Number)
 			}
 		}
 	}
 	request := &pb.ClientsRequest{Clients: 3, Note: &pb.NoteRange{Count: 1000}}
-	r.must(configs[0][0].RPC(r, callClients, request, &pb.ClientsReply{}), "multicasts to the clients")
+	r.Must(configs[0][0].RPC(r, callClients, request, &pb.ClientsReply{}), "multicasts to the clients")
 	for _, client := range clients {
 		noted := client.has(r, 1000)
-		r.check(slices.Equal(noted, upTo(1000)), "the multicasts came as %s", short(noted))
+		r.Check(slices.Equal(noted, upTo(1000)), "the multicasts came as %s", short(noted))
 	}
 	// One that has left is gone, and its id with it.
 	configs[2].Close()
 	r.eventually("the client that has left is gone", func() bool {
 		var reply pb.ClientsReply
-		r.must(configs[0][0].RPC(r, callClients, &pb.ClientsRequest{Clients: 2, Echo: data(1)}, &reply), "a call that calls back")
+		r.Must(configs[0][0].RPC(r, callClients, &pb.ClientsRequest{Clients: 2, Echo: data(1)}, &reply), "a call that calls back")
 		return len(reply.Answers) == 2
 	})
 	again := r.connect(&peer.Client{Handlers: newCallers().Handlers, NodeID: "0"}, server)
 	var reply pb.ClientsReply
-	r.must(again[0].RPC(r, callClients, &pb.ClientsRequest{Clients: 3, Echo: data(1)}, &reply), "a call that calls back")
-	r.check(len(reply.Answers) == 3 && reply.Answers[2].Node == wire.DynamicIDs+3, "an id was given twice: %v", reply.Answers)
+	r.Must(again[0].RPC(r, callClients, &pb.ClientsRequest{Clients: 3, Echo: data(1)}, &reply), "a call that calls back")
+	r.Check(len(reply.Answers) == 3 && reply.Answers[2].Node == wire.DynamicIDs+3, "an id was given twice: %v", reply.Answers)
 }
 
 // eventually asks until something holds, or the case's time is over.
-func (r *run) eventually(what string, holds func() bool) {
+func (r *R) eventually(what string, holds func() bool) {
 	for !holds() {
 		if r.Err() != nil {
-			r.fail("%s: it never came true", what)
+			r.Fail("%s: it never came true", what)
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
-func calledBackWithAll(r *run) {
+func calledBackWithAll(r *R) {
 	handlers := peer.NewHandlers()
 	service.NewInterop(false).Register(handlers)
-	config := r.connect(&peer.Client{Handlers: handlers, NodeID: "0", Metadata: []string{"from", "connection"}}, r.start())
+	config := r.connect(&peer.Client{Handlers: handlers, NodeID: "0", Metadata: []string{"from", "connection"}}, r.Start())
 	ask := func(request *pb.ClientsRequest) *pb.ClientAnswer {
 		request.Clients = 1
 		request.Release = true
 		var reply pb.ClientsReply
-		r.must(config[0].RPC(r, callClients, request, &reply), "a call that calls back")
-		r.check(len(reply.Answers) == 1, "expected one answer, got %d", len(reply.Answers))
+		r.Must(config[0].RPC(r, callClients, request, &reply), "a call that calls back")
+		r.Check(len(reply.Answers) == 1, "expected one answer, got %d", len(reply.Answers))
 		return reply.Answers[0]
 	}
 	entries := []*pb.Entry{{Key: "trace", Value: "größe"}}
 	seen := ask(&pb.ClientsRequest{Inspect: &pb.InspectRequest{}, Metadata: entries}).Seen
-	r.check(seen != nil && slices.Equal(pairs(seen.Metadata), []string{"trace: größe"}), "metadata of the server: %v", seen)
+	r.Check(seen != nil && slices.Equal(pairs(seen.Metadata), []string{"trace: größe"}), "metadata of the server: %v", seen)
 	details := []*anypb.Any{{TypeUrl: "type.googleapis.com/x.Y", Value: []byte{1, 2, 3}}}
 	for code := int32(1); code <= 16; code++ {
 		failure := ask(&pb.ClientsRequest{Fail: &pb.Failure{Code: code, Message: "größe", Details: details}}).Failure
-		r.check(failure != nil && failure.Code == code && failure.Message == "größe", "expected the code %d, got %v", code, failure)
+		r.Check(failure != nil && failure.Code == code && failure.Message == "größe", "expected the code %d, got %v", code, failure)
 		same := len(failure.Details) == 1 && bytes.Equal(failure.Details[0].Value, details[0].Value)
-		r.check(same && failure.Details[0].TypeUrl == details[0].TypeUrl, "details: %v", failure.Details)
+		r.Check(same && failure.Details[0].TypeUrl == details[0].TypeUrl, "details: %v", failure.Details)
 	}
 	counted := ask(&pb.ClientsRequest{Count: &pb.CountRequest{From: 5, Replies: 50, Failure: &pb.Failure{Code: 9}}})
-	r.check(len(counted.Data) == 50 && counted.Failure != nil && counted.Failure.Code == 9, "streamed replies: %d, %v", len(counted.Data), counted.Failure)
+	r.Check(len(counted.Data) == 50 && counted.Failure != nil && counted.Failure.Code == 9, "streamed replies: %d, %v", len(counted.Data), counted.Failure)
 	for i, data := range counted.Data {
-		r.check(data.Number == uint64(5+i), "streamed reply %d is %d", i, data.Number)
+		r.Check(data.Number == uint64(5+i), "streamed reply %d is %d", i, data.Number)
 	}
 	large := ask(&pb.ClientsRequest{Echo: &pb.Data{Number: 1, Bytes: make([]byte, 1<<20)}})
-	r.check(len(large.Data) == 1 && len(large.Data[0].Bytes) == 1<<20, "1 MB came back differently")
+	r.Check(len(large.Data) == 1 && len(large.Data[0].Bytes) == 1<<20, "1 MB came back differently")
 	empty := ask(&pb.ClientsRequest{Echo: &pb.Data{}})
-	r.check(len(empty.Data) == 1 && len(empty.Data[0].Bytes) == 0, "nothing came back differently")
+	r.Check(len(empty.Data) == 1 && len(empty.Data[0].Bytes) == 0, "nothing came back differently")
 }
 
-func floodedClient(r *run) {
-	server := r.start()
+func floodedClient(r *R) {
+	server := r.Start()
 	witness := r.connect(&peer.Client{}, server)
 	client := newCallers()
 	client.blocked = make(chan struct{})
@@ -118,17 +118,17 @@ func floodedClient(r *run) {
 	}()
 	r.echo(witness[0], 1)
 	time.Sleep(300 * time.Millisecond)
-	r.check(len(client.has(r, 0)) == 0, "the handler is not blocked")
+	r.Check(len(client.has(r, 0)) == 0, "the handler is not blocked")
 	r.echo(witness[0], 2)
 	close(client.blocked)
-	r.must(<-flooding, "the flood")
+	r.Must(<-flooding, "the flood")
 	noted := client.has(r, flood/4)
-	r.check(slices.Equal(noted, upTo(flood/4)), "the flood came as %s", short(noted))
+	r.Check(slices.Equal(noted, upTo(flood/4)), "the flood came as %s", short(noted))
 	r.echo(config[0], 3)
-	r.check(config[0].Streams() == 1, "the connection broke")
+	r.Check(config[0].Streams() == 1, "the connection broke")
 }
 
-func claimedIDs(r *run) {
+func claimedIDs(r *R) {
 	const last = wire.DynamicIDs - 1
 	for _, test := range []struct {
 		claim   string
@@ -156,21 +156,21 @@ func claimedIDs(r *run) {
 		if test.claim != "" {
 			client.Handlers = newCallers().Handlers
 		}
-		config := r.connect(&client, r.start(args...))
+		config := r.connect(&client, r.Start(args...))
 		r.echo(config[0], 1)
 		var reply pb.ClientsReply
 		err := config[0].RPC(r, callClients, &pb.ClientsRequest{Echo: data(1)}, &reply)
-		r.must(err, fmt.Sprintf("the claim %q", test.claim))
+		r.Must(err, fmt.Sprintf("the claim %q", test.claim))
 		var called uint32
 		for _, answer := range reply.Answers {
 			called = answer.Node
 		}
-		r.check(called == test.calls, "with the claim %q, trusted %v: called as %d, expected %d", test.claim, test.trust, called, test.calls)
+		r.Check(called == test.calls, "with the claim %q, trusted %v: called as %d, expected %d", test.claim, test.trust, called, test.calls)
 		known := fmt.Sprintf("peer: %d", test.knownAs)
 		if test.calls >= wire.DynamicIDs {
 			known = fmt.Sprintf("peer: %d", test.calls)
 		}
 		seen := r.inspect(config[0], 1)
-		r.check(slices.Contains(pairs(seen.Connection), known), "with the claim %q: expected %q in %v", test.claim, known, pairs(seen.Connection))
+		r.Check(slices.Contains(pairs(seen.Connection), known), "with the claim %q: expected %q in %v", test.claim, known, pairs(seen.Connection))
 	}
 }

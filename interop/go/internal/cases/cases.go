@@ -30,7 +30,8 @@ const (
 	inspect = "interop.Interop.Inspect"
 )
 
-var all = []testCase{
+// OfClient are the cases of the client of package peer.
+var OfClient = []Case{
 	{"rpc_unicast_and_multicast", rpcUnicastAndMulticast},
 	{"quorum_calls", quorumCalls},
 	{"a_majority_while_a_server_is_held_and_one_is_down", majorityWhileHeld},
@@ -56,14 +57,14 @@ var all = []testCase{
 }
 
 // connect makes a client of these servers, which have the ids 1, 2 and so on.
-func (r *run) connect(client *peer.Client, servers ...*process) peer.Config {
+func (r *R) connect(client *peer.Client, servers ...*Process) peer.Config {
 	if client.IDs == nil {
 		client.IDs = peer.NewIDs(0)
 	}
 	var config peer.Config
 	for i, server := range servers {
-		node, err := client.Node(uint32(i+1), server.address)
-		r.must(err, "a client")
+		node, err := client.Node(uint32(i+1), server.Address)
+		r.Must(err, "a client")
 		r.ends = append(r.ends, node.Close)
 		config = append(config, node)
 	}
@@ -71,29 +72,29 @@ func (r *run) connect(client *peer.Client, servers ...*process) peer.Config {
 }
 
 // three starts three servers.
-func (r *run) three() ([]*process, peer.Config) {
-	servers := []*process{r.start(), r.start(), r.start()}
+func (r *R) three() ([]*Process, peer.Config) {
+	servers := []*Process{r.Start(), r.Start(), r.Start()}
 	return servers, r.connect(&peer.Client{}, servers...)
 }
 
 func data(number uint64) *pb.Data { return &pb.Data{Number: number} }
 
-func (r *run) echo(node *peer.Node, number uint64) {
+func (r *R) echo(node *peer.Node, number uint64) {
 	var reply pb.Data
-	r.must(node.RPC(r, echo, data(number), &reply), "an echo")
-	r.check(reply.Number == number, "expected the echo of %d, got %d", number, reply.Number)
+	r.Must(node.RPC(r, echo, data(number), &reply), "an echo")
+	r.Check(reply.Number == number, "expected the echo of %d, got %d", number, reply.Number)
 }
 
 // inspect is what a server has seen, once it has noted so many.
-func (r *run) inspect(node *peer.Node, noted uint64) *pb.Seen {
+func (r *R) inspect(node *peer.Node, noted uint64) *pb.Seen {
 	var seen pb.Seen
-	r.must(node.RPC(r, inspect, &pb.InspectRequest{Noted: noted}, &seen), "what the server has seen")
+	r.Must(node.RPC(r, inspect, &pb.InspectRequest{Noted: noted}, &seen), "what the server has seen")
 	return &seen
 }
 
-func (r *run) noted(node *peer.Node, expected []uint64) {
+func (r *R) noted(node *peer.Node, expected []uint64) {
 	numbers := r.inspect(node, uint64(len(expected))).Numbers
-	r.check(slices.Equal(numbers, expected), "expected the numbers %s, got %s", short(expected), short(numbers))
+	r.Check(slices.Equal(numbers, expected), "expected the numbers %s, got %s", short(expected), short(numbers))
 }
 
 func short(numbers []uint64) string {
@@ -111,54 +112,54 @@ func upTo(count uint64) []uint64 {
 	return numbers
 }
 
-func rpcUnicastAndMulticast(r *run) {
+func rpcUnicastAndMulticast(r *R) {
 	_, config := r.three()
 	r.echo(config[0], 7)
-	r.must(config[0].Unicast(r, note, data(8)), "a unicast")
-	r.must(config.Multicast(r, noteAll, data(9)), "a multicast")
-	r.must(config.Multicast(r, noteAll, data(10)), "a multicast")
+	r.Must(config[0].Unicast(r, note, data(8)), "a unicast")
+	r.Must(config.Multicast(r, noteAll, data(9)), "a multicast")
+	r.Must(config.Multicast(r, noteAll, data(10)), "a multicast")
 	r.noted(config[0], []uint64{7, 8, 9, 10})
 	r.noted(config[1], []uint64{9, 10})
 	r.noted(config[2], []uint64{9, 10})
 }
 
-func quorumCalls(r *run) {
+func quorumCalls(r *R) {
 	_, config := r.three()
 	for number := range uint64(100) {
 		for _, threshold := range []int{1, 2, 3} {
 			replies, err := config.Call(r, echoAll, data(number)).Threshold(threshold)
-			r.must(err, "a quorum call")
-			r.check(len(replies) == threshold, "expected %d replies, got %d", threshold, len(replies))
+			r.Must(err, "a quorum call")
+			r.Check(len(replies) == threshold, "expected %d replies, got %d", threshold, len(replies))
 			for _, reply := range replies {
 				var got pb.Data
-				r.must(reply.Into(&got), "a reply")
-				r.check(got.Number == number, "expected %d, got %d", number, got.Number)
+				r.Must(reply.Into(&got), "a reply")
+				r.Check(got.Number == number, "expected %d, got %d", number, got.Number)
 			}
 		}
 	}
 	for _, node := range config {
-		r.check(len(r.inspect(node, 300).Numbers) == 300, "a server missed a call")
+		r.Check(len(r.inspect(node, 300).Numbers) == 300, "a server missed a call")
 	}
 }
 
-func majorityWhileHeld(r *run) {
+func majorityWhileHeld(r *R) {
 	servers, config := r.three()
 	request := &pb.HoldRequest{Data: data(1), Release: true}
 	call := config.Call(r, hold, request)
-	r.must(config[0].Unicast(r, open, data(1)), "opening")
-	r.must(config[1].Unicast(r, open, data(1)), "opening")
+	r.Must(config[0].Unicast(r, open, data(1)), "opening")
+	r.Must(config[1].Unicast(r, open, data(1)), "opening")
 	replies, err := call.Majority()
-	r.must(err, "a majority")
+	r.Must(err, "a majority")
 	for _, reply := range replies {
-		r.check(reply.Node != 3, "the server that holds its answer has answered")
+		r.Check(reply.Node != 3, "the server that holds its answer has answered")
 	}
-	servers[2].kill()
+	servers[2].Kill()
 	for number := range uint64(20) {
 		_, err := config.Call(r, echoAll, data(number)).Majority()
-		r.must(err, "a majority beside a server that is down")
+		r.Must(err, "a majority beside a server that is down")
 	}
 	_, err = config.Call(r, echoAll, data(100)).All()
-	r.check(status.Code(oneOf(err)) == codes.Unavailable, "all cannot answer: %v", err)
+	r.Check(status.Code(oneOf(err)) == codes.Unavailable, "all cannot answer: %v", err)
 }
 
 // oneOf finds an error of gRPC among several.
@@ -178,37 +179,37 @@ func oneOf(err error) error {
 	return nil
 }
 
-func pausedServer(r *run) {
+func pausedServer(r *R) {
 	servers, config := r.three()
 	_, err := config.Call(r, echoAll, data(0)).All()
-	r.must(err, "all")
+	r.Must(err, "all")
 	r.pause(servers[1])
 	for number := range uint64(1000) {
 		_, err := config.Call(r, echoAll, data(number)).Majority()
-		r.must(err, "a majority beside a server that is paused")
+		r.Must(err, "a majority beside a server that is paused")
 	}
 	call := config.Call(r, echoAll, data(1000))
 	r.resume(servers[1])
 	_, err = call.All()
-	r.must(err, "all, after it was resumed")
-	r.check(len(r.inspect(config[1], 1002).Numbers) == 1002, "the server that was paused missed a call")
+	r.Must(err, "all, after it was resumed")
+	r.Check(len(r.inspect(config[1], 1002).Numbers) == 1002, "the server that was paused missed a call")
 }
 
-func streamedByLevel(r *run) {
+func streamedByLevel(r *R) {
 	_, config := r.three()
 	levels, last, err := service.Climb(r, config, &pb.CountRequest{From: 10, Replies: 3})
-	r.must(err, "a correctable")
-	r.check(slices.Equal(levels, []uint32{1, 2, 3}), "levels %v", levels)
-	r.check(len(last) == 3, "last numbers %v", last)
+	r.Must(err, "a correctable")
+	r.Check(slices.Equal(levels, []uint32{1, 2, 3}), "levels %v", levels)
+	r.Check(len(last) == 3, "last numbers %v", last)
 	// All that a server sends comes, in order.
 	call := peer.Config{config[0]}.StreamedCall(r, count, &pb.CountRequest{From: 10, Replies: 100})
 	defer call.Close()
 	for expected := uint64(10); expected < 110; expected++ {
 		reply, err := call.Next()
-		r.must(err, "one of a hundred replies")
+		r.Must(err, "one of a hundred replies")
 		var got pb.Data
-		r.must(reply.Into(&got), "one of a hundred replies")
-		r.check(got.Number == expected, "expected %d, got %d", expected, got.Number)
+		r.Must(reply.Into(&got), "one of a hundred replies")
+		r.Check(got.Number == expected, "expected %d, got %d", expected, got.Number)
 	}
 	// And nothing more: this client does not announce that it knows the sign for the end.
 	r.echo(config[0], 1)
@@ -217,7 +218,7 @@ func streamedByLevel(r *run) {
 	select {
 	case <-short.Done():
 	case <-waitNext(call):
-		r.fail("there is more than a hundred replies")
+		r.Fail("there is more than a hundred replies")
 	}
 }
 
@@ -231,28 +232,28 @@ func waitNext(call *peer.Call) <-chan struct{} {
 	return came
 }
 
-func streamedError(r *run) {
-	config := r.connect(&peer.Client{}, r.start())
+func streamedError(r *R) {
+	config := r.connect(&peer.Client{}, r.Start())
 	request := &pb.CountRequest{From: 1, Replies: 3, Failure: &pb.Failure{Code: 9, Message: "no more"}}
 	call := config.StreamedCall(r, count, request)
 	defer call.Close()
 	for expected := uint64(1); expected <= 3; expected++ {
 		reply, err := call.Next()
-		r.must(err, "a reply")
-		r.must(reply.Err, "a reply")
+		r.Must(err, "a reply")
+		r.Must(reply.Err, "a reply")
 	}
 	last, err := call.Next()
-	r.must(err, "the error")
-	r.check(status.Code(last.Err) == codes.FailedPrecondition, "the end is %v", last.Err)
+	r.Must(err, "the error")
+	r.Check(status.Code(last.Err) == codes.FailedPrecondition, "the end is %v", last.Err)
 }
 
-func metadataBothWays(r *run) {
-	config := r.connect(&peer.Client{Metadata: []string{"from", "connection"}}, r.start())
+func metadataBothWays(r *R) {
+	config := r.connect(&peer.Client{Metadata: []string{"from", "connection"}}, r.Start())
 	var seen pb.Seen
-	r.must(config[0].RPC(r, inspect, &pb.InspectRequest{}, &seen, "trace", "a", "Size", "größe", "trace", "b"), "a call")
+	r.Must(config[0].RPC(r, inspect, &pb.InspectRequest{}, &seen, "trace", "a", "Size", "größe", "trace", "b"), "a call")
 	got := pairs(seen.Metadata)
-	r.check(slices.Equal(got, []string{"trace: a", "size: größe", "trace: b"}), "metadata of the message: %v", got)
-	r.check(slices.Contains(pairs(seen.Connection), "from: connection"), "metadata of the connection: %v", pairs(seen.Connection))
+	r.Check(slices.Equal(got, []string{"trace: a", "size: größe", "trace: b"}), "metadata of the message: %v", got)
+	r.Check(slices.Contains(pairs(seen.Connection), "from: connection"), "metadata of the connection: %v", pairs(seen.Connection))
 }
 
 func pairs(entries []*pb.Entry) []string {
@@ -263,33 +264,33 @@ func pairs(entries []*pb.Entry) []string {
 	return pairs
 }
 
-func errorsTravelWhole(r *run) {
-	config := r.connect(&peer.Client{}, r.start())
+func errorsTravelWhole(r *R) {
+	config := r.connect(&peer.Client{}, r.Start())
 	details := []*anypb.Any{{TypeUrl: "type.googleapis.com/x.Y", Value: []byte{1, 2, 3}}, {TypeUrl: "none"}}
 	for code := int32(1); code <= 16; code++ {
 		err := config[0].RPC(r, fail, &pb.Failure{Code: code, Message: "no größe", Details: details}, &pb.Data{})
 		got := status.Convert(err).Proto()
-		r.check(got.GetCode() == code && got.GetMessage() == "no größe", "expected the code %d, got %v", code, got)
-		r.check(len(got.GetDetails()) == 2, "details: %v", got.GetDetails())
+		r.Check(got.GetCode() == code && got.GetMessage() == "no größe", "expected the code %d, got %v", code, got)
+		r.Check(len(got.GetDetails()) == 2, "details: %v", got.GetDetails())
 		for i, detail := range got.GetDetails() {
-			r.check(proto.Equal(detail, details[i]), "expected the detail %v, got %v", details[i], detail)
+			r.Check(proto.Equal(detail, details[i]), "expected the detail %v, got %v", details[i], detail)
 		}
 	}
 	err := config[0].RPC(r, "interop.Interop.None", data(1), &pb.Data{})
-	r.check(status.Code(err) == codes.Unimplemented, "an unknown method: %v", err)
+	r.Check(status.Code(err) == codes.Unimplemented, "an unknown method: %v", err)
 	err = config[0].RPC(r, "/interop.Interop/Echo", data(1), &pb.Data{})
-	r.check(status.Code(err) == codes.Unimplemented, "a method with a slash: %v", err)
+	r.Check(status.Code(err) == codes.Unimplemented, "a method with a slash: %v", err)
 	// Field 1 of a Failure is a number, and of an Entry text.
 	err = config[0].RPC(r, fail, &pb.Entry{Key: "text"}, &pb.Data{})
-	r.check(status.Code(err) == codes.InvalidArgument, "a payload of another type: %v", err)
+	r.Check(status.Code(err) == codes.InvalidArgument, "a payload of another type: %v", err)
 	r.echo(config[0], 1)
 }
 
-func payloads(r *run) {
-	config := r.connect(&peer.Client{}, r.start())
+func payloads(r *R) {
+	config := r.connect(&peer.Client{}, r.Start())
 	var reply pb.Data
-	r.must(config[0].RPC(r, echo, &pb.Data{}, &reply), "an empty payload")
-	r.check(reply.Number == 0 && len(reply.Bytes) == 0, "the echo of nothing is %v", &reply)
+	r.Must(config[0].RPC(r, echo, &pb.Data{}, &reply), "an empty payload")
+	r.Check(reply.Number == 0 && len(reply.Bytes) == 0, "the echo of nothing is %v", &reply)
 	large := make([]byte, 1<<20)
 	for i := range large {
 		large[i] = byte(i * 7)
@@ -297,56 +298,56 @@ func payloads(r *run) {
 	// Several of them are more than any window.
 	for number := range uint64(20) {
 		request := &pb.Data{Number: number, Bytes: large}
-		r.must(config[0].RPC(r, echo, request, &reply), "1 MB")
-		r.check(reply.Number == number && bytes.Equal(reply.Bytes, large), "1 MB came back differently")
+		r.Must(config[0].RPC(r, echo, request, &reply), "1 MB")
+		r.Check(reply.Number == number && bytes.Equal(reply.Bytes, large), "1 MB came back differently")
 	}
 	// Beyond the limit of the server: the call fails, and not the connection.
 	err := config[0].RPC(r, echo, &pb.Data{Bytes: make([]byte, 5<<20)}, &reply)
-	r.check(status.Code(err) == codes.ResourceExhausted, "5 MB: %v", err)
+	r.Check(status.Code(err) == codes.ResourceExhausted, "5 MB: %v", err)
 	r.echo(config[0], 1)
-	r.check(config[0].Streams() == 1, "the connection broke")
+	r.Check(config[0].Streams() == 1, "the connection broke")
 }
 
-func greatIDs(r *run) {
+func greatIDs(r *R) {
 	const calls = 100
 	for _, last := range []uint64{math.MaxUint32 - calls/2, math.MaxInt64 - calls, 1<<56 - calls/2} {
-		servers := []*process{r.start(), r.start(), r.start()}
+		servers := []*Process{r.Start(), r.Start(), r.Start()}
 		config := r.connect(&peer.Client{IDs: peer.NewIDs(last)}, servers...)
 		var id uint64
 		for number := range uint64(calls) {
 			call := config.Call(r, echoAll, data(number))
 			id = call.ID
 			replies, err := call.All()
-			r.must(err, fmt.Sprintf("the id %x", id))
+			r.Must(err, fmt.Sprintf("the id %x", id))
 			for _, reply := range replies {
-				r.check(reply.Message.ID == id, "expected a reply to %x, got one to %x", id, reply.Message.ID)
+				r.Check(reply.Message.ID == id, "expected a reply to %x, got one to %x", id, reply.Message.ID)
 			}
 		}
-		r.check(id == last+calls, "the last id was %x", id)
+		r.Check(id == last+calls, "the last id was %x", id)
 	}
 }
 
-func inFlight(r *run) {
-	config := r.connect(&peer.Client{}, r.start(), r.start(), r.start())
+func inFlight(r *R) {
+	config := r.connect(&peer.Client{}, r.Start(), r.Start(), r.Start())
 	var calls []*peer.Call
 	for number := range uint64(3000) {
 		calls = append(calls, config.Call(r, echoAll, data(number)))
 	}
 	for number, call := range calls {
 		replies, err := call.All()
-		r.must(err, fmt.Sprintf("call %d", number))
+		r.Must(err, fmt.Sprintf("call %d", number))
 		for _, reply := range replies {
 			var got pb.Data
-			r.must(reply.Into(&got), "a reply")
-			r.check(got.Number == uint64(number), "call %d was answered with %d", number, got.Number)
+			r.Must(reply.Into(&got), "a reply")
+			r.Check(got.Number == uint64(number), "call %d was answered with %d", number, got.Number)
 		}
 	}
 	r.noted(config[0], upTo(3000))
-	r.check(config[0].Streams() == 1, "the connection broke")
+	r.Check(config[0].Streams() == 1, "the connection broke")
 }
 
-func mixedOrder(r *run) {
-	config := r.connect(&peer.Client{}, r.start())
+func mixedOrder(r *R) {
+	config := r.connect(&peer.Client{}, r.Start())
 	var calls []*peer.Call
 	for number := range uint64(1000) {
 		switch number % 4 {
@@ -355,20 +356,20 @@ func mixedOrder(r *run) {
 		case 1:
 			calls = append(calls, config.Call(r, echoAll, data(number)))
 		case 2:
-			r.must(config[0].Unicast(r, note, data(number)), "a unicast")
+			r.Must(config[0].Unicast(r, note, data(number)), "a unicast")
 		default:
-			r.must(config.Multicast(r, noteAll, data(number)), "a multicast")
+			r.Must(config.Multicast(r, noteAll, data(number)), "a multicast")
 		}
 	}
 	r.noted(config[0], upTo(1000))
 	for _, call := range calls {
 		_, err := call.All()
-		r.must(err, "a call")
+		r.Must(err, "a call")
 	}
 }
 
-func release(r *run) {
-	server := r.start()
+func release(r *R) {
+	server := r.Start()
 	config := r.connect(&peer.Client{}, server)
 	var held []*peer.Call
 	for number := range uint64(100) {
@@ -376,21 +377,21 @@ func release(r *run) {
 	}
 	r.echo(config[0], 100)
 	for number := range uint64(100) {
-		r.must(config[0].Unicast(r, open, data(number)), "opening")
+		r.Must(config[0].Unicast(r, open, data(number)), "opening")
 	}
 	for _, call := range held {
 		_, err := call.All()
-		r.must(err, "a call that was held")
+		r.Must(err, "a call that was held")
 	}
 	// Without release nothing starts before it ends.
 	blocked := config.Call(r, hold, &pb.HoldRequest{Data: data(1000)})
 	later := config.Call(r, echo, data(1001))
 	other := r.connect(&peer.Client{}, server)
 	seen := r.inspect(other[0], 102)
-	r.check(len(seen.Numbers) == 102, "a later handler has started beside one that has not released: %v", seen.Numbers)
-	r.must(other[0].Unicast(r, open, data(1000)), "opening")
+	r.Check(len(seen.Numbers) == 102, "a later handler has started beside one that has not released: %v", seen.Numbers)
+	r.Must(other[0].Unicast(r, open, data(1000)), "opening")
 	_, err := blocked.All()
-	r.must(err, "the call that blocked")
+	r.Must(err, "the call that blocked")
 	_, err = later.All()
-	r.must(err, "the call behind it")
+	r.Must(err, "the call behind it")
 }

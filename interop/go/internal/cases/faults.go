@@ -19,19 +19,19 @@ import (
 const flood = 60_000
 
 // block has a handler of the server hold its turn, and returns what ends that.
-func (r *run) block(config peer.Config, server *process) (unblock func()) {
+func (r *R) block(config peer.Config, server *Process) (unblock func()) {
 	blocked := config.Call(r, hold, &pb.HoldRequest{Data: data(0)})
 	other := r.connect(&peer.Client{}, server)
 	r.inspect(other[0], 1)
 	return func() {
-		r.must(other[0].Unicast(r, open, data(0)), "opening")
+		r.Must(other[0].Unicast(r, open, data(0)), "opening")
 		_, err := blocked.All()
-		r.must(err, "the call that blocked")
+		r.Must(err, "the call that blocked")
 	}
 }
 
-func blockedMulticasts(r *run) {
-	server := r.start()
+func blockedMulticasts(r *R) {
+	server := r.Start()
 	config := r.connect(&peer.Client{}, server)
 	unblock := r.block(config, server)
 	var written atomic.Int64
@@ -50,15 +50,15 @@ func blockedMulticasts(r *run) {
 	for before := int64(-1); before != written.Load(); time.Sleep(200 * time.Millisecond) {
 		before = written.Load()
 	}
-	r.check(written.Load() < flood, "a blocked handler holds up nobody")
+	r.Check(written.Load() < flood, "a blocked handler holds up nobody")
 	unblock()
-	r.must(<-done, "the flood")
+	r.Must(<-done, "the flood")
 	r.noted(config[0], upTo(flood+1))
-	r.check(config[0].Streams() == 1, "the connection broke")
+	r.Check(config[0].Streams() == 1, "the connection broke")
 }
 
-func blockedCalls(r *run) {
-	server := r.start()
+func blockedCalls(r *R) {
+	server := r.Start()
 	config := r.connect(&peer.Client{}, server)
 	unblock := r.block(config, server)
 	var calls []*peer.Call
@@ -68,14 +68,14 @@ func blockedCalls(r *run) {
 	unblock()
 	for _, call := range calls {
 		_, err := call.All()
-		r.must(err, "one of the calls in flight")
+		r.Must(err, "one of the calls in flight")
 	}
 	r.noted(config[0], upTo(3001))
-	r.check(config[0].Streams() == 1, "the connection broke")
+	r.Check(config[0].Streams() == 1, "the connection broke")
 }
 
-func cancelledStream(r *run) {
-	server := r.start()
+func cancelledStream(r *R) {
+	server := r.Start()
 	witness := r.connect(&peer.Client{}, server)
 	for round := range uint64(5) {
 		// The client ends with RST_STREAM(CANCEL), while the server owes it answers.
@@ -87,34 +87,34 @@ func cancelledStream(r *run) {
 		config.Close()
 		var seen pb.Seen
 		request := &pb.InspectRequest{Cancelled: (round + 1) * 10}
-		r.must(witness[0].RPC(r, inspect, request, &seen), "what the server has seen")
+		r.Must(witness[0].RPC(r, inspect, request, &seen), "what the server has seen")
 		r.echoBeside(witness[0], round)
 	}
-	r.check(witness[0].Streams() == 1, "the connection of another client broke")
+	r.Check(witness[0].Streams() == 1, "the connection of another client broke")
 }
 
 // echoBeside calls without a note that a case would have to count: the method is unknown.
-func (r *run) echoBeside(node *peer.Node, number uint64) {
+func (r *R) echoBeside(node *peer.Node, number uint64) {
 	err := node.RPC(r, "interop.Interop.None", data(number), &pb.Data{})
-	r.check(status.Code(err) == codes.Unimplemented, "the server does not go on: %v", err)
+	r.Check(status.Code(err) == codes.Unimplemented, "the server does not go on: %v", err)
 }
 
-func killedClient(r *run) {
-	server := r.start()
+func killedClient(r *R) {
+	server := r.Start()
 	witness := r.connect(&peer.Client{}, server)
 	itself, err := os.Executable()
-	r.must(err, "this program")
+	r.Must(err, "this program")
 	for range 5 {
 		before := uint64(len(r.inspect(witness[0], 0).Numbers))
-		client := r.startProgram(itself, "flood", "--server", server.address)
+		client := r.startProgram(itself, "flood", "--server", server.Address)
 		r.inspect(witness[0], before+500)
-		client.kill()
+		client.Kill()
 		r.echo(witness[0], 0)
 	}
-	r.check(witness[0].Streams() == 1, "the connection of another client broke")
+	r.Check(witness[0].Streams() == 1, "the connection of another client broke")
 }
 
-func killedServer(r *run) {
+func killedServer(r *R) {
 	servers, config := r.three()
 	ctx, cancel := context.WithCancel(r)
 	var traffic sync.WaitGroup
@@ -150,26 +150,26 @@ func killedServer(r *run) {
 		for target := counter.Load() + more; counter.Load() < target; time.Sleep(time.Millisecond) {
 			select {
 			case err := <-wrong:
-				r.must(err, what)
+				r.Must(err, what)
 			case <-r.Done():
-				r.fail("%s: it takes too long", what)
+				r.Fail("%s: it takes too long", what)
 			default:
 			}
 		}
 	}
 	for i, server := range servers {
 		reaches(&all, 100, "all servers answer")
-		server.kill()
+		server.Kill()
 		reaches(&lost, 5, "calls of all fail while one is down")
 		reaches(&majorities, 100, "majorities go on while one is down")
-		servers[i] = r.start("--listen", server.address)
+		servers[i] = r.Start("--listen", server.Address)
 	}
 	reaches(&all, 100, "all servers answer again")
 	cancel()
 	traffic.Wait()
-	r.check(len(wrong) == 0, "a majority failed")
+	r.Check(len(wrong) == 0, "a majority failed")
 	for _, node := range config {
-		r.check(node.Streams() > 1, "there was no second stream to a server that was restarted")
+		r.Check(node.Streams() > 1, "there was no second stream to a server that was restarted")
 	}
 }
 
@@ -191,7 +191,7 @@ func (c *callers) note(number uint64) {
 }
 
 // has waits until so many were noted, and returns them.
-func (c *callers) has(r *run, count int) []uint64 {
+func (c *callers) has(r *R, count int) []uint64 {
 	for {
 		c.mu.Lock()
 		noted, changed := slices.Clone(c.noted), c.changed
@@ -202,7 +202,7 @@ func (c *callers) has(r *run, count int) []uint64 {
 		select {
 		case <-changed:
 		case <-r.Done():
-			r.fail("%d of %d notes of the server came", len(noted), count)
+			r.Fail("%d of %d notes of the server came", len(noted), count)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-// Package cases has the cases of a Go client against servers of ours.
+// Package cases runs cases against servers of ours, and has those of a Go client.
 package cases
 
 import (
@@ -18,17 +18,17 @@ import (
 // So long may a case take.
 const deadline = 60 * time.Second
 
-// testCase is one case. It fails with an error, or by failing the run that it is given.
-type testCase struct {
-	name string
-	run  func(*run)
+// Case is one case. It fails by failing the run that it is given.
+type Case struct {
+	Name string
+	Do   func(*R)
 }
 
-// Run runs the cases whose name has one of the parts in it, against the program of ours. Whether all passed.
-func Run(server string, list bool, parts []string) bool {
+// Run runs the cases of a group whose name has one of the parts in it, against the program of ours. Whether all passed.
+func Run(group string, cases []Case, server string, list bool, parts []string) bool {
 	ran, passed := 0, true
-	for _, c := range all {
-		name := "go-client/" + c.name
+	for _, c := range cases {
+		name := group + "/" + c.Name
 		if !chosen(name, parts) {
 			continue
 		}
@@ -59,23 +59,23 @@ func chosen(name string, parts []string) bool {
 	return len(parts) == 0
 }
 
-func runOne(server string, c testCase) error {
+func runOne(server string, c Case) error {
 	// A case that hangs says where, and ends this program: those that did not run have failed.
 	watchdog := time.AfterFunc(deadline, func() {
 		stacks := make([]byte, 1<<20)
-		fmt.Fprintf(os.Stderr, "%s takes more than %v:\n%s\n", c.name, deadline, stacks[:runtime.Stack(stacks, true)])
+		fmt.Fprintf(os.Stderr, "%s takes more than %v:\n%s\n", c.Name, deadline, stacks[:runtime.Stack(stacks, true)])
 		os.Exit(1)
 	})
 	defer watchdog.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), deadline/2)
 	defer cancel()
-	r := &run{Context: ctx, program: server}
+	r := &R{Context: ctx, program: server}
 	defer r.end()
-	return r.protect(c.run)
+	return r.protect(c.Do)
 }
 
-// run is one case that runs. What it starts ends with it.
-type run struct {
+// R is one case that runs. What it starts ends with it.
+type R struct {
 	context.Context
 	program string
 	ends    []func()
@@ -84,7 +84,7 @@ type run struct {
 // failure is what a case fails with.
 type failure struct{ error }
 
-func (r *run) protect(do func(*run)) (err error) {
+func (r *R) protect(do func(*R)) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			failed, ok := value.(failure)
@@ -98,62 +98,65 @@ func (r *run) protect(do func(*run)) (err error) {
 	return nil
 }
 
-func (r *run) end() {
+// OnEnd is done when the case has ended, the last first.
+func (r *R) OnEnd(do func()) { r.ends = append(r.ends, do) }
+
+func (r *R) end() {
 	for i := len(r.ends) - 1; i >= 0; i-- {
 		r.ends[i]()
 	}
 }
 
-// fail ends the case.
-func (r *run) fail(format string, args ...any) {
+// Fail ends the case.
+func (r *R) Fail(format string, args ...any) {
 	panic(failure{fmt.Errorf(format, args...)})
 }
 
-// must ends the case with an error, if there is one.
-func (r *run) must(err error, what string) {
+// Must ends the case with an error, if there is one.
+func (r *R) Must(err error, what string) {
 	if err != nil {
-		r.fail("%s: %w", what, err)
+		r.Fail("%s: %w", what, err)
 	}
 }
 
-// check ends the case unless something holds.
-func (r *run) check(holds bool, format string, args ...any) {
+// Check ends the case unless something holds.
+func (r *R) Check(holds bool, format string, args ...any) {
 	if !holds {
-		r.fail(format, args...)
+		r.Fail(format, args...)
 	}
 }
 
-// process is a server of ours.
-type process struct {
+// Process is a server of ours.
+type Process struct {
 	command *exec.Cmd
 	input   io.Closer
-	address string
+	Address string
 }
 
-// start starts a server with these arguments.
-func (r *run) start(args ...string) *process {
+// Start starts a server with these arguments.
+func (r *R) Start(args ...string) *Process {
 	return r.startProgram(r.program, append([]string{"serve"}, args...)...)
 }
 
-func (r *run) startProgram(program string, args ...string) *process {
+func (r *R) startProgram(program string, args ...string) *Process {
 	command := exec.Command(program, args...)
 	command.Stderr = os.Stderr
 	input, err := command.StdinPipe()
-	r.must(err, "a pipe")
+	r.Must(err, "a pipe")
 	output, err := command.StdoutPipe()
-	r.must(err, "a pipe")
-	r.must(command.Start(), "starting a server")
-	p := &process{command: command, input: input}
-	r.ends = append(r.ends, p.kill)
+	r.Must(err, "a pipe")
+	r.Must(command.Start(), "starting a server")
+	p := &Process{command: command, input: input}
+	r.ends = append(r.ends, p.Kill)
 	line, err := bufio.NewReader(output).ReadString('\n')
 	address, found := strings.CutPrefix(strings.TrimSpace(line), "listening ")
-	r.check(err == nil && found, "%s does not say where it listens: %q (%v)", program, line, err)
-	p.address = address
+	r.Check(err == nil && found, "%s does not say where it listens: %q (%v)", program, line, err)
+	p.Address = address
 	return p
 }
 
-// kill ends it without a word.
-func (p *process) kill() {
+// Kill ends it without a word.
+func (p *Process) Kill() {
 	_ = p.command.Process.Kill()
 	// Killed, or it had ended before.
 	var ended *exec.ExitError
@@ -163,10 +166,10 @@ func (p *process) kill() {
 }
 
 // pause stops it, until it is told to go on.
-func (r *run) pause(p *process) {
-	r.must(p.command.Process.Signal(syscall.SIGSTOP), "pausing a server")
+func (r *R) pause(p *Process) {
+	r.Must(p.command.Process.Signal(syscall.SIGSTOP), "pausing a server")
 }
 
-func (r *run) resume(p *process) {
-	r.must(p.command.Process.Signal(syscall.SIGCONT), "resuming a server")
+func (r *R) resume(p *Process) {
+	r.Must(p.command.Process.Signal(syscall.SIGCONT), "resuming a server")
 }
