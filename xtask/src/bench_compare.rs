@@ -4,6 +4,7 @@ mod case;
 mod figures;
 mod goals;
 mod page;
+mod picture;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use case::{Case, Place};
 use figures::{Compared, Figures, Sides};
 use goals::Goals;
 
-/// Measures this library and the Go library side by side, and writes docs/benchmarks.md.
+/// Measures this library and the Go library side by side, and writes docs/benchmarks.md with a picture beside it.
 ///
 /// The Go library is its published module, driven by interop/go-bench; Go has to be there. This library is driven by
 /// gorums-bench. Both make the same quorum calls, to servers in the same process or in processes of their own, with the same
@@ -29,7 +30,7 @@ use goals::Goals;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask bench-compare              everything, three times each: about half an hour
-  cargo xtask bench-compare --quick      what the goals are about, once: a few minutes
+  cargo xtask bench-compare --quick      what the goals are about, once, without a picture: a few minutes
   cargo xtask bench-compare --check      and fail where a goal is not reached
 
 Exit codes: 0 measured, 1 something failed, or with --check a goal was not reached.")]
@@ -110,7 +111,12 @@ fn compare(args: &Args) -> Result<bool> {
         (None, true) => None,
     };
     if let Some(path) = page {
-        let text = page::write(&results, &goals);
+        let drawing = path.with_extension("svg");
+        if !args.quick {
+            picture::draw(&drawing, effort, &ours, &go)?;
+        }
+        let shown = drawing.file_name().filter(|_| !args.quick);
+        let text = page::write(&results, &goals, shown.and_then(|name| name.to_str()));
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         println!("\nwritten: {}", path.display());
     }

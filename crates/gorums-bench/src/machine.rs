@@ -58,13 +58,16 @@ impl Versions {
 
     /// In one line.
     pub(crate) fn line(&self) -> String {
-        let commit = self.commit.as_deref().unwrap_or("without a commit");
+        let commit = self
+            .commit
+            .as_ref()
+            .map_or_else(String::new, |commit| format!(" ({commit})"));
         let profile = if self.optimized() {
             ""
         } else {
             ", not optimized"
         };
-        format!("gorums {} ({commit}), {}{profile}", self.gorums, self.rustc)
+        format!("gorums {}{commit}, {}{profile}", self.gorums, self.rustc)
     }
 }
 

@@ -7,14 +7,19 @@ use super::case::{Place, size};
 use super::figures::{Figures, grouped};
 use super::goals::{Goals, Reached};
 
-/// The page, as Markdown.
-pub(super) fn write(results: &Results, goals: &Goals) -> String {
+/// The page, as Markdown, with the picture that lies beside it.
+pub(super) fn write(results: &Results, goals: &Goals, picture: Option<&str>) -> String {
     let mut text = String::new();
-    page(&mut text, results, goals).expect("a string takes everything");
+    page(&mut text, results, goals, picture).expect("a string takes everything");
     text
 }
 
-fn page(text: &mut String, results: &Results, goals: &Goals) -> std::fmt::Result {
+fn page(
+    text: &mut String,
+    results: &Results,
+    goals: &Goals,
+    picture: Option<&str>,
+) -> std::fmt::Result {
     let sides = &results.sides;
     writeln!(
         text,
@@ -61,6 +66,18 @@ Quorum calls of this library and of the Go library, side by side. Written by `ca
             text,
             "| {} | {} | {found} | {verdict} |",
             goal.what, goal.wanted
+        )?;
+    }
+    if let Some(picture) = picture {
+        writeln!(
+            text,
+            "
+## Latency over throughput
+
+From one call in flight to 1,024; three servers, each in a process of its own, 0 B. Both axes matter: to the right is more, and down is
+sooner. The scale of the latency is logarithmic.
+
+![latency over throughput]({picture})"
         )?;
     }
     for place in [Place::OneProcess, Place::Processes] {
@@ -199,7 +216,7 @@ mod tests {
     #[test]
     fn the_page_has_a_row_for_each_side_of_each_case() {
         let results = results(11.0);
-        let page = write(&results, &Goals::of(&results));
+        let page = write(&results, &Goals::of(&results), None);
         assert_eq!(page.matches("| Go | 1,000 |").count(), 36);
         assert_eq!(page.matches("| 1 thread | 11,000 | 11.0 |").count(), 36);
         assert_eq!(page.matches("| 2 threads | 5,500 | 5.5 |").count(), 18);
@@ -208,10 +225,18 @@ mod tests {
     }
 
     #[test]
+    fn the_picture_is_shown_where_there_is_one() {
+        let results = results(11.0);
+        let goals = Goals::of(&results);
+        assert!(write(&results, &goals, Some("a.svg")).contains("](a.svg)"));
+        assert!(!write(&results, &goals, None).contains("Latency over"));
+    }
+
+    #[test]
     fn a_busy_machine_is_marked() {
         let mut results = results(11.0);
         results.compared[0].go.busy = true;
-        let page = write(&results, &Goals::of(&results));
+        let page = write(&results, &Goals::of(&results), None);
         assert!(page.contains("**The machine was busy.**"));
         assert!(page.contains("| 3 | 1 | 0 B | Go | 1,000\\* |"), "{page}");
     }
@@ -219,7 +244,7 @@ mod tests {
     #[test]
     fn every_row_has_as_many_cells_as_its_header() {
         let results = results(11.0);
-        let page = write(&results, &Goals::of(&results));
+        let page = write(&results, &Goals::of(&results), None);
         let mut cells = 0;
         for line in page.lines() {
             let count = line.matches('|').count();
