@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::connection::{Channel, OutMessage, Targets, Ticket};
 use crate::error::{NodeError, Outcome, QuorumErrorKind, Status};
 use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, many};
 
 /// What kind of answer a call expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,12 +111,41 @@ pub(crate) struct Call {
     method: &'static str,
     kind: Kind,
     targets: Arc<Targets>,
-    parts: Box<[AtomicU8]>,
+    parts: Parts,
     started: Instant,
     unread: Unread,
     /// Somebody wants to know when things happened.
     timed: bool,
     state: Mutex<State>,
+}
+
+/// The states of the parts, by position. Those of a few nodes are in the call itself.
+enum Parts {
+    Few([AtomicU8; FEW], usize),
+    Many(Box<[AtomicU8]>),
+}
+
+const FEW: usize = many(8, 0);
+
+impl Parts {
+    fn new(count: usize) -> Self {
+        if count <= FEW {
+            Self::Few(std::array::from_fn(|_| AtomicU8::new(IDLE)), count)
+        } else {
+            Self::Many((0..count).map(|_| AtomicU8::new(IDLE)).collect())
+        }
+    }
+}
+
+impl std::ops::Deref for Parts {
+    type Target = [AtomicU8];
+
+    fn deref(&self) -> &[AtomicU8] {
+        match self {
+            Self::Few(parts, count) => &parts[..*count],
+            Self::Many(parts) => parts,
+        }
+    }
 }
 
 struct State {
@@ -183,7 +212,7 @@ impl Call {
             id,
             method,
             kind,
-            parts: (0..targets.len()).map(|_| AtomicU8::new(IDLE)).collect(),
+            parts: Parts::new(targets.len()),
             targets,
             started,
             unread: Unread::default(),

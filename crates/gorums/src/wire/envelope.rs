@@ -103,6 +103,10 @@ impl<'a> Envelope<'a> {
             control: Control::Message,
             excess: None,
         };
+        if let Some((id, method, payload)) = plain(frame) {
+            (envelope.id, envelope.method, envelope.payload) = (id, method, payload);
+            return Ok(envelope);
+        }
         match envelope.read(frame) {
             Ok(()) => Ok(envelope),
             Err((place, malformed)) => Err(format!("{place}{malformed}")),
@@ -146,6 +150,48 @@ impl<'a> Envelope<'a> {
     pub(crate) fn metadata(&self) -> Metadata {
         Metadata::received(self.metadata.iter().copied())
     }
+}
+
+/// Reads what almost every envelope is: an id, a method and a payload, in this order and nothing else.
+/// None for all others, sound or not.
+fn plain(frame: &[u8]) -> Option<(u64, &str, &[u8])> {
+    const ID_KEY: u8 = (ID as u8) << 3;
+    const METHOD_KEY: u8 = (METHOD as u8) << 3 | 2;
+    const PAYLOAD_KEY: u8 = (PAYLOAD as u8) << 3 | 2;
+
+    let [ID_KEY, rest @ ..] = frame else {
+        return None;
+    };
+    let (id, rest) = short_varint(rest)?;
+    let [METHOD_KEY, len @ 0..=0x7f, rest @ ..] = rest else {
+        return None;
+    };
+    let (method, rest) = rest.split_at_checked(usize::from(*len))?;
+    let payload = match rest {
+        [] => rest,
+        [PAYLOAD_KEY, rest @ ..] => {
+            let (len, rest) = short_varint(rest)?;
+            if len != rest.len() as u64 {
+                return None;
+            }
+            rest
+        }
+        _ => return None,
+    };
+    Some((id, std::str::from_utf8(method).ok()?, payload))
+}
+
+/// A varint of at most eight bytes, and what is behind it.
+#[inline(always)]
+fn short_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (at, byte) in bytes.iter().take(8).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[at + 1..]));
+        }
+    }
+    None
 }
 
 /// The id and the method of an envelope of which only the first bytes are known, where they are
@@ -317,6 +363,37 @@ fn put_bytes(number: u32, bytes: &[u8], buf: &mut BytesMut) {
     buf.put_slice(bytes);
 }
 
+/// Keys and numbers on their way into a buffer: those of two fields.
+#[derive(Default)]
+struct Start {
+    bytes: [u8; 24],
+    len: usize,
+}
+
+impl Start {
+    /// All our field numbers are below 16: a key is one byte.
+    fn put_key(&mut self, number: u32, wire_type: WireType) {
+        self.put((number << 3) as u8 | wire_type as u8);
+    }
+
+    fn put_varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.put(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.put(value as u8);
+    }
+
+    fn put(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 /// The fields of an envelope but the payload.
 struct Head<'a> {
     id: u64,
@@ -348,13 +425,18 @@ impl Head<'_> {
     }
 
     fn put(&self, buf: &mut BytesMut) {
+        // Together, since each addition to a buffer costs more than the bytes.
+        let mut start = Start::default();
         if self.id != 0 {
-            encode_key(ID, WireType::Varint, buf);
-            encode_varint(self.id, buf);
+            start.put_key(ID, WireType::Varint);
+            start.put_varint(self.id);
         }
         if !self.method.is_empty() {
-            put_bytes(METHOD, self.method.as_bytes(), buf);
+            start.put_key(METHOD, WireType::LengthDelimited);
+            start.put_varint(self.method.len() as u64);
         }
+        buf.put_slice(start.bytes());
+        buf.put_slice(self.method.as_bytes());
         if let Some(status) = &self.status {
             put_bytes_header(STATUS, status.encoded_len(), buf);
             status.encode_raw(buf);
@@ -388,11 +470,14 @@ impl Head<'_> {
             ))
         })?;
         buf.reserve(PREFIX + len);
-        buf.put_u8(0);
-        buf.put_u32(prefix_len);
+        let [a, b, c, d] = prefix_len.to_be_bytes();
+        buf.put_slice(&[0, a, b, c, d]);
         self.put(buf);
         if payload > 0 {
-            put_bytes_header(PAYLOAD, payload, buf);
+            let mut header = Start::default();
+            header.put_key(PAYLOAD, WireType::LengthDelimited);
+            header.put_varint(payload as u64);
+            buf.put_slice(header.bytes());
         }
         Ok(())
     }
@@ -497,6 +582,33 @@ mod tests {
     struct ReadRequest {
         #[prost(string, tag = "1")]
         key: String,
+    }
+
+    #[test]
+    fn plain_envelopes_are_read_as_all_others_are() {
+        let reread = |frame: &[u8]| {
+            let mut envelope = Envelope::decode(&[]).expect("an empty one");
+            envelope.read(frame).ok()?;
+            Some((
+                envelope.id,
+                envelope.method.to_owned(),
+                envelope.payload.to_vec(),
+            ))
+        };
+        for id in [1, 127, 128, 1 << 40, (1 << 56) - 1, 1 << 56, u64::MAX] {
+            for (method, payload) in [("a.B.C", 0), ("a.B.C", 1), ("a.B.C", 200), ("", 5)] {
+                let mut buf = BytesMut::new();
+                encode_reply(id, method, payload, usize::MAX, &mut buf).expect("small");
+                buf.put_bytes(7, payload);
+                for end in PREFIX..=buf.len() {
+                    let frame = &buf[PREFIX..end];
+                    let read = Envelope::decode(frame)
+                        .ok()
+                        .map(|e| (e.id, e.method.to_owned(), e.payload.to_vec()));
+                    assert_eq!(read, reread(frame), "{id} {method} {payload} cut at {end}");
+                }
+            }
+        }
     }
 
     #[test]
