@@ -14,7 +14,7 @@ use anyhow::{Error, Result, bail};
 use clap::ValueEnum;
 
 use crate::command::Cmd;
-use crate::{bench_compare, interop, sim};
+use crate::{bench_compare, interop, loom, sim};
 pub(crate) use totals::Totals;
 
 /// Runs everything that CI runs. The tree is never edited.
@@ -60,6 +60,8 @@ enum Step {
     Interop,
     /// The Go library's side of the benchmarks: it builds, and its tests pass
     GoBench,
+    /// Every order of steps of the threads that share the library's core, with two preemptions: `cargo xtask loom` goes further
+    Loom,
     /// A few hundred seeds of whole clusters in simulation, others for each commit, as `cargo xtask sim` runs them
     Sim,
     /// All tests, documentation examples among them; those that docs/conformance.md names have to run
@@ -101,6 +103,10 @@ impl Step {
                 interop::run_all(&[], totals)
             }
             Self::GoBench => bench_compare::check_go(),
+            Self::Loom => {
+                let totals = report.totals.get_or_insert_default();
+                loom::run_all(&[], loom::Bounds::CHECK, totals)
+            }
             Self::Sim => sim::check(),
             Self::Test => test(report, keep_going),
         }

@@ -78,6 +78,11 @@ impl Cmd {
         result
     }
 
+    /// Like [`run_reading`](Self::run_reading), and shows nothing.
+    pub(crate) fn run_collecting(&self, line: impl FnMut(&str)) -> Result<()> {
+        self.read(true, line)
+    }
+
     /// Runs the command and hands each line of its standard output to `line`. Standard error is passed through.
     pub(crate) fn run_lines(&self, line: impl FnMut(&str)) -> Result<()> {
         self.read(false, line)

@@ -4,6 +4,7 @@ mod bench_compare;
 mod check;
 mod command;
 mod interop;
+mod loom;
 mod sim;
 mod workspace;
 
@@ -25,6 +26,7 @@ struct Cli {
 enum Job {
     Check(check::Args),
     Interop(interop::Args),
+    Loom(loom::Args),
     Sim(sim::Args),
     BenchCompare(bench_compare::Args),
 }
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     match Cli::parse().job {
         Job::Check(args) => check::run(&args),
         Job::Interop(args) => interop::run(&args),
+        Job::Loom(args) => loom::run(&args),
         Job::Sim(args) => sim::run(&args),
         Job::BenchCompare(args) => bench_compare::run(&args),
     }

@@ -82,6 +82,8 @@ mod error;
 #[cfg(test)]
 mod limits;
 mod metadata;
+#[cfg(all(test, gorums_loom))]
+mod models;
 mod server;
 mod sync;
 mod wire;

@@ -18,7 +18,7 @@ mod replies;
 pub(crate) mod responses;
 mod rpc;
 mod sent;
-mod state;
+pub(crate) mod state;
 mod unicast;
 
 pub use client::Client;

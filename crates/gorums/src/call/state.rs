@@ -308,10 +308,11 @@ impl Call {
     }
 
     fn begin(&self, part: usize) {
-        self.parts[part].store(QUEUED, Ordering::Release);
+        // Counted first: from then on the deadline may end the part, which is counted off then.
         if self.kind != Kind::OneWay {
             self.channel(part).add_pending();
         }
+        self.parts[part].store(QUEUED, Ordering::Release);
     }
 
     /// A part that fails before anything is queued.
@@ -443,6 +444,10 @@ impl Call {
         Some(outcome)
     }
 
+    fn is_sent(&self, part: usize) -> bool {
+        self.parts[part].load(Ordering::Acquire) == SENT
+    }
+
     // ---- the writer's side
 
     pub(crate) fn is_queued(&self, part: usize) -> bool {
@@ -497,7 +502,7 @@ impl Call {
                 current
             }
             Kind::Streamed => {
-                let current = self.parts[part].load(Ordering::Acquire) == SENT;
+                let current = self.is_sent(part);
                 if current {
                     self.record(part, What::Reply(payload), false);
                 }
@@ -551,12 +556,19 @@ impl Call {
         let mut state = self.state();
         match &what {
             What::Reply(_) => {
-                if self.kind == Kind::Streamed && state.is_full(part, self.unread.limit) {
-                    match self.unread.overflow {
-                        Overflow::DropOldest => state.drop_oldest(part),
-                        Overflow::FailNode => {
-                            drop(state);
-                            return self.overflow(part);
+                if self.kind == Kind::Streamed {
+                    // Whoever has ended the part meanwhile records that under this lock, before or
+                    // after: nothing of a node comes behind its end.
+                    if !self.is_sent(part) {
+                        return;
+                    }
+                    if state.is_full(part, self.unread.limit) {
+                        match self.unread.overflow {
+                            Overflow::DropOldest => state.drop_oldest(part),
+                            Overflow::FailNode => {
+                                drop(state);
+                                return self.overflow(part);
+                            }
                         }
                     }
                 }

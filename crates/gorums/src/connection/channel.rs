@@ -31,10 +31,10 @@ pub(crate) struct Channel {
     closing: AtomicBool,
     /// Two-way requests that are queued or written and not answered, in calls that still want them.
     pending: AtomicUsize,
-    /// Nanoseconds; 0 before the first reply.
     /// The I/O task reads no more until somebody waits for a reply, which may be behind what it does
     /// not read: whoever does wakes it.
     reading_paused: AtomicBool,
+    /// Nanoseconds; 0 before the first reply.
     latency: AtomicU64,
     latencies: Latencies,
     last_error: Mutex<Option<Status>>,

@@ -27,12 +27,12 @@ mod client;
 mod deliver;
 mod door;
 pub(crate) mod keep_alive;
-mod outbox;
+pub(crate) mod outbox;
 mod pings;
 pub(crate) mod pool;
 mod reconnect;
 mod settings;
-mod table;
+pub(crate) mod table;
 mod writer;
 
 pub(crate) use attachment::Attachment;

@@ -129,7 +129,7 @@ impl Pool {
     }
 
     /// Ends calls at their deadlines, until the pool is dropped.
-    fn sweep(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn sweep(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
         let moves_on = MoveOn(Arc::downgrade(self));
         let sweeper = Arc::clone(&self.sweeper);
         let clock = Arc::clone(&self.clock);

@@ -79,7 +79,7 @@ impl<T> Table<T> {
 
     /// The number of calls in the table.
     #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 

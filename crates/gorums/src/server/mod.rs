@@ -22,13 +22,13 @@ mod context;
 mod handling;
 mod input;
 mod interceptor;
-mod lane;
+pub(crate) mod lane;
 mod peers;
-mod registry;
+pub(crate) mod registry;
 mod reply_queue;
 mod reply_sender;
 mod request;
-mod turn;
+pub(crate) mod turn;
 
 pub use accept::Server;
 pub use builder::{HandlerOrder, ServerBuilder, ServerError};

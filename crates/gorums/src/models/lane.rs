@@ -1,0 +1,404 @@
+//! The lane: handlers start in order, one holds the turn, and everybody who waits is woken.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use loom::thread::JoinHandle;
+
+use super::reply_queue::taken;
+use super::{Gate, join, spawn};
+use crate::error::Status;
+use crate::metadata::Metadata;
+use crate::server::lane::LaneSettings;
+use crate::server::registry::{Entry, MethodKind};
+use crate::server::{ConnectionInfo, Lane, Reply, ReplyQueue, Request, ServerCtx};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Semaphore, block_on};
+
+/// A connection's lane with its task, and replies that the test's thread writes.
+struct Connection {
+    lane: Arc<Lane>,
+    replies: Arc<ReplyQueue>,
+    task: JoinHandle<()>,
+}
+
+struct Bounds {
+    running: usize,
+    reply_bytes: usize,
+    server_turn: Option<Arc<Semaphore>>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            running: 8,
+            reply_bytes: usize::MAX,
+            server_turn: None,
+        }
+    }
+}
+
+impl Connection {
+    /// With requests that have come already.
+    fn start(bounds: Bounds, requests: Vec<Request>) -> Self {
+        let settings = LaneSettings {
+            interceptors: Arc::new([]),
+            server_turn: bounds.server_turn,
+            max_decoding: usize::MAX,
+            max_encoding: usize::MAX,
+            max_running: bounds.running,
+            door: None,
+        };
+        let replies = Arc::new(ReplyQueue::new(bounds.reply_bytes));
+        let info = Arc::new(ConnectionInfo::default());
+        let (lane, task) = Lane::start(Arc::new(settings), info, Arc::clone(&replies), true);
+        let mut requests = requests;
+        lane.push(&mut requests);
+        let task = spawn(move || block_on(task));
+        Self {
+            lane,
+            replies,
+            task,
+        }
+    }
+
+    /// Writes replies until no handler runs and none waits, as the I/O task does once no more
+    /// requests come. The ids of the replies, in order.
+    fn end(self) -> Vec<u64> {
+        self.lane.finish();
+        let mut ids = Vec::new();
+        block_on(poll_fn(|cx| {
+            self.replies.io().register(cx.waker());
+            let idle = self.lane.is_idle();
+            ids.extend(taken(&self.replies));
+            if idle && self.replies.is_empty() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        }));
+        join(self.task);
+        ids
+    }
+}
+
+fn request<F, Fut>(id: u64, handler: F) -> Request
+where
+    F: Fn(ServerCtx) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let name: Arc<str> = "m".into();
+    let entry = Entry {
+        name: Arc::clone(&name),
+        kind: MethodKind::TwoWay,
+        handler: Box::new(move |incoming| {
+            let handling = handler(incoming.ctx().clone());
+            Box::pin(async move {
+                drop(incoming);
+                handling.await;
+                Ok::<_, Status>(Reply::none())
+            })
+        }),
+        max_decoding: None,
+        max_encoding: None,
+    };
+    Request {
+        id,
+        entry: Some(Arc::new(entry)),
+        method: name,
+        metadata: Metadata::new(),
+        payload: Bytes::new(),
+        size: 0,
+    }
+}
+
+/// Counts the handlers that hold the turn.
+#[derive(Clone)]
+struct Turns(Arc<Holders>);
+
+struct Holders {
+    now: AtomicUsize,
+    /// Others held the turn when a handler began: an assertion there would be its reply.
+    broken: AtomicUsize,
+}
+
+impl Turns {
+    fn new() -> Self {
+        Self(Arc::new(Holders {
+            now: AtomicUsize::new(0),
+            broken: AtomicUsize::new(0),
+        }))
+    }
+
+    fn begin(&self) {
+        let others = self.0.now.fetch_add(1, Ordering::Relaxed);
+        if others > 0 {
+            self.0.broken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn end(&self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// All handlers have ended.
+    fn assert_exclusive(&self) {
+        let broken = self.0.broken.load(Ordering::Relaxed);
+        assert_eq!(broken, 0, "two handlers held the turn");
+    }
+}
+
+#[test]
+fn a_handler_that_suspends_with_the_turn_keeps_it() {
+    super::explore(|| {
+        let (turns, gate) = (Turns::new(), Gate::default());
+        let first = {
+            let (turns, gate) = (turns.clone(), gate.clone());
+            request(1, move |_| {
+                let (turns, gate) = (turns.clone(), gate.clone());
+                async move {
+                    turns.begin();
+                    gate.opened().await;
+                    turns.end();
+                }
+            })
+        };
+        let second = {
+            let turns = turns.clone();
+            request(2, move |_| {
+                let turns = turns.clone();
+                async move {
+                    turns.begin();
+                    turns.end();
+                }
+            })
+        };
+        let connection = Connection::start(Bounds::default(), vec![first, second]);
+        let opener = spawn(move || gate.open());
+        // The reply of a handler that did not release is queued before the next starts.
+        assert_eq!(connection.end(), [1, 2]);
+        join(opener);
+        turns.assert_exclusive();
+    });
+}
+
+#[test]
+fn a_handler_that_released_and_suspends_runs_beside_the_next() {
+    super::explore(|| {
+        let (turns, gate) = (Turns::new(), Gate::default());
+        let first = {
+            let (turns, gate) = (turns.clone(), gate.clone());
+            request(1, move |ctx| {
+                let (turns, gate) = (turns.clone(), gate.clone());
+                async move {
+                    turns.begin();
+                    turns.end();
+                    ctx.release();
+                    // Only the next handler opens it.
+                    gate.opened().await;
+                }
+            })
+        };
+        let second = {
+            let turns = turns.clone();
+            request(2, move |_| {
+                let (turns, gate) = (turns.clone(), gate.clone());
+                async move {
+                    turns.begin();
+                    gate.open();
+                    turns.end();
+                }
+            })
+        };
+        let connection = Connection::start(Bounds::default(), vec![first, second]);
+        let mut ids = connection.end();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2]);
+        turns.assert_exclusive();
+    });
+}
+
+#[test]
+fn a_release_by_another_task_lets_the_next_handler_start() {
+    super::explore(|| {
+        let gate = Gate::default();
+        let first = {
+            let gate = gate.clone();
+            request(1, move |ctx| {
+                let gate = gate.clone();
+                async move {
+                    crate::sync::spawn(async move {
+                        ctx.release();
+                    });
+                    gate.opened().await;
+                }
+            })
+        };
+        let second = request(2, move |_| {
+            let gate = gate.clone();
+            async move { gate.open() }
+        });
+        let connection = Connection::start(Bounds::default(), vec![first, second]);
+        let mut ids = connection.end();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2]);
+    });
+}
+
+#[test]
+fn requests_that_come_while_the_lane_falls_asleep_are_handled() {
+    super::explore(|| {
+        let handled = Gate::default();
+        let connection = Connection::start(Bounds::default(), Vec::new());
+        let second = {
+            let handled = handled.clone();
+            request(2, move |_| {
+                let handled = handled.clone();
+                async move { handled.open() }
+            })
+        };
+        for request in [request(1, |_| async {}), second] {
+            connection.lane.push(&mut vec![request]);
+        }
+        // Not by the wake-up of the end.
+        block_on(handled.opened());
+        assert_eq!(connection.end(), [1, 2]);
+    });
+}
+
+#[test]
+fn a_handler_waits_with_its_reply_and_its_turn_for_room_in_the_queue() {
+    super::explore(|| {
+        let turns = Turns::new();
+        let handler = |id| {
+            let turns = turns.clone();
+            request(id, move |_| {
+                let turns = turns.clone();
+                async move {
+                    turns.begin();
+                    turns.end();
+                }
+            })
+        };
+        let bounds = Bounds {
+            reply_bytes: 1,
+            ..Bounds::default()
+        };
+        let connection = Connection::start(bounds, vec![handler(1), handler(2), handler(3)]);
+        assert_eq!(connection.end(), [1, 2, 3]);
+        turns.assert_exclusive();
+    });
+}
+
+#[test]
+fn the_end_of_a_moved_handler_wakes_a_lane_at_its_bound() {
+    super::explore(|| {
+        let gate = Gate::default();
+        let first = {
+            let gate = gate.clone();
+            request(1, move |ctx| {
+                let gate = gate.clone();
+                async move {
+                    ctx.release();
+                    gate.opened().await;
+                }
+            })
+        };
+        let bounds = Bounds {
+            running: 1,
+            ..Bounds::default()
+        };
+        let second = request(2, |_| async {});
+        let connection = Connection::start(bounds, vec![first, second]);
+        gate.open();
+        assert_eq!(connection.end().len(), 2);
+    });
+}
+
+#[test]
+fn a_request_hears_that_its_caller_gave_up_whenever_it_does() {
+    super::explore(|| {
+        let request = request(1, |ctx: ServerCtx| async move {
+            ctx.release();
+            ctx.cancelled().await;
+        });
+        let connection = Connection::start(Bounds::default(), vec![request]);
+        connection.lane.cancel(1);
+        assert_eq!(connection.end(), [1]);
+    });
+}
+
+#[test]
+fn handlers_end_when_the_client_has_gone() {
+    super::explore(|| {
+        let waits = |id| {
+            request(id, |ctx: ServerCtx| async move {
+                ctx.cancelled().await;
+            })
+        };
+        let bounds = Bounds {
+            reply_bytes: 1,
+            ..Bounds::default()
+        };
+        let connection = Connection::start(bounds, vec![request(1, |_| async {}), waits(2)]);
+        connection.lane.disconnect();
+        assert_eq!(connection.end(), []);
+    });
+}
+
+#[test]
+fn a_client_that_was_held_up_is_read_again_although_the_handler_blocks() {
+    super::explore(|| {
+        let gate = Gate::default();
+        let blocks = {
+            let gate = gate.clone();
+            request(1, move |_| {
+                block_on(gate.opened());
+                async {}
+            })
+        };
+        let connection = Connection::start(Bounds::default(), vec![blocks]);
+        let mut asked = false;
+        block_on(poll_fn(|cx| {
+            connection.replies.io().register(cx.waker());
+            if connection.lane.waiting_bytes() == 0 {
+                return Poll::Ready(());
+            }
+            if !std::mem::replace(&mut asked, true) {
+                connection.lane.wake_when_below(0);
+            }
+            Poll::Pending
+        }));
+        gate.open();
+        assert_eq!(connection.end(), [1]);
+    });
+}
+
+#[test]
+fn handlers_of_two_connections_take_turns_under_per_server_order() {
+    super::explore(|| {
+        let turn = Arc::new(Semaphore::new(1));
+        let turns = Turns::new();
+        let connections = [1, 2].map(|id| {
+            let turns = turns.clone();
+            let handler = request(id, move |_| {
+                let turns = turns.clone();
+                async move {
+                    turns.begin();
+                    turns.end();
+                }
+            });
+            let bounds = Bounds {
+                server_turn: Some(Arc::clone(&turn)),
+                ..Bounds::default()
+            };
+            Connection::start(bounds, vec![handler])
+        });
+        let ids = connections.map(Connection::end);
+        assert_eq!(ids, [[1], [2]]);
+        turns.assert_exclusive();
+        assert_eq!(turn.available_permits(), 1);
+    });
+}
