@@ -2,6 +2,7 @@
 
 mod args;
 mod command;
+mod load;
 mod session;
 
 use std::process::ExitCode;

@@ -326,3 +326,41 @@ fn what_is_wrong_with_a_replica_is_told_with_its_id_and_the_others_end() {
     let done = run(&args, "qc read k\n");
     assert_eq!((done.stderr.as_str(), done.code), ("", 0), "{done:?}");
 }
+
+#[test]
+fn a_load_tells_how_many_writes_were_acknowledged_and_what_is_wrong() {
+    let mut cluster = start(&[]);
+    cluster.type_line("load 8 50");
+    let line = cluster.line();
+    let (writes, rest) = line.split_once(' ').expect("a number first");
+    assert!(writes.parse::<u64>().expect("a number") >= 8, "{line}");
+    assert!(
+        rest.starts_with("writes of 100 bytes acknowledged in "),
+        "{line}"
+    );
+    assert!(rest.contains(", 8 in flight: "), "{line}");
+    assert!(cluster.line().starts_with("latency: median "));
+    cluster.type_line("qc read load-7");
+    assert!(cluster.line().starts_with("load-7 = \"vvv"));
+    for command in [
+        "stop 1",
+        "stop 2",
+        "load 1 50",
+        "load 0 50",
+        "load 99999 50",
+    ] {
+        cluster.type_line(command);
+    }
+    let error = cluster.error_line();
+    assert!(error.contains("1 of 3 nodes answered, 2 needed"), "{error}");
+    assert_eq!(cluster.end(), 1);
+    let messages = cluster.rest_of_messages().join("\n");
+    assert!(
+        messages.contains("\"0\" is not a number from 1"),
+        "{messages}"
+    );
+    assert!(
+        messages.contains("\"99999\" is not a number that small"),
+        "{messages}"
+    );
+}

@@ -1,8 +1,13 @@
 //! The commands that only this program has.
 
+use std::time::Duration;
+
 use storage::shell::command::{
     Arg, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec, Words, Write,
 };
+
+/// How many writes may be in flight.
+const MOST_IN_FLIGHT: u32 = 10_000;
 
 /// A command, ready to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +18,8 @@ pub(crate) enum Command {
     Unicast { node: u32, write: Write },
     /// A call to all nodes, or to some of them.
     Many { on: Option<Selection>, call: Many },
+    /// Writes as fast as they are acknowledged, so many at a time, for so long.
+    Load { in_flight: u32, time: Duration },
 }
 
 /// What one node is asked by RPC.
@@ -73,6 +80,10 @@ impl Command {
                 on: all,
                 call: Many::Multicast(words.write()?),
             },
+            "load" => Self::Load {
+                in_flight: words.count(MOST_IN_FLIGHT)?,
+                time: words.millis()?,
+            },
             "cfg" => Self::Many {
                 on: Some(Selection::next(words)?),
                 call: Many::parse(words)?,
@@ -92,6 +103,7 @@ impl Command {
                 Rpc::Write(write) => &write.key,
             },
             Self::Unicast { write, .. } => &write.key,
+            Self::Load { .. } => "load-0",
             Self::Many { call, .. } => match call {
                 Many::Read(key) | Many::CorrectableRead(key) | Many::NestedRead(key) => key,
                 Many::Write(write) | Many::NestedWrite(write) | Many::Multicast(write) => {
@@ -155,7 +167,7 @@ impl Selection {
 
 /// All commands.
 pub(crate) static COMMANDS: &[Spec] = {
-    use Arg::{Key, Node, Nodes, Value, Word};
+    use Arg::{Count, Key, Millis, Node, Nodes, Value, Word};
     &[
         NODES,
         Spec {
@@ -218,6 +230,15 @@ pub(crate) static COMMANDS: &[Spec] = {
                       \n\
                       A majority is one of these nodes. Majorities of different sets need not have a\n\
                       node in common, so that a read of one set may miss a write to another.",
+        },
+        Spec {
+            name: "load",
+            forms: &[&[Count, Millis]],
+            summary: "write as fast as a majority acknowledges",
+            details: "Keeps COUNT writes to a majority in flight for MS milliseconds, each to a key of\n\
+                      its own (load-0, load-1, …), and tells how many were acknowledged in a second,\n\
+                      and how long one took. With 1 in flight, that is what a write costs; with 64,\n\
+                      how far writes share the work of the disk. Some may fail meanwhile.",
         },
         STOP,
         START,

@@ -19,6 +19,7 @@ use storage::shell::session::{Failure, node};
 use storage::store::{Entry, Store, Time, Times};
 
 use crate::cli::command::{COMMANDS, Command, Many, Rpc, Selection};
+use crate::cli::load;
 
 /// This program: a client of the replicas.
 pub(crate) struct Storage {
@@ -65,6 +66,10 @@ impl Program for Storage {
             Command::Rpc { node, call } => self.rpc(node, call).await,
             Command::Unicast { node, write } => self.unicast(node, write).await,
             Command::Many { on, call } => self.many(on.as_ref(), call).await,
+            Command::Load { in_flight, time } => {
+                let report = load::run(self.client.storage(), in_flight, time).await?;
+                Ok(self.screen.result(report)?)
+            }
         }
     }
 }

@@ -227,6 +227,8 @@ pub enum Arg {
     Key,
     /// A value.
     Value,
+    /// A number from 1.
+    Count,
     /// A number of milliseconds.
     Millis,
     /// The name of a command, which may be left out.
@@ -241,6 +243,7 @@ impl fmt::Display for Arg {
             Self::Nodes => "NODES",
             Self::Key => "KEY",
             Self::Value => "VALUE",
+            Self::Count => "COUNT",
             Self::Millis => "MS",
             Self::Command => "[COMMAND]",
         })
@@ -418,6 +421,20 @@ impl Words {
         match word.parse() {
             Ok(id) if id > 0 => Ok(id),
             _ => Err(self.bad(word, "the id of a node, which is a number from 1")),
+        }
+    }
+
+    /// The next word: a number from 1 to this one.
+    ///
+    /// # Errors
+    ///
+    /// Where it is missing, or something else.
+    pub fn count(&mut self, most: u32) -> Result<u32, ParseError> {
+        let word = self.next("COUNT, a number,")?;
+        match word.parse() {
+            Ok(count) if (1..=most).contains(&count) => Ok(count),
+            Ok(0) | Err(_) => Err(self.bad(word, "a number from 1")),
+            Ok(_) => Err(self.bad(word, "a number that small")),
         }
     }
 

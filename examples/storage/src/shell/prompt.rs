@@ -159,7 +159,7 @@ impl Assistant {
                 Arg::Command => {
                     candidates.extend(self.commands.iter().map(|spec| spec.name.to_owned()))
                 }
-                Arg::Value | Arg::Millis => {}
+                Arg::Value | Arg::Count | Arg::Millis => {}
             }
         }
         (start, pairs(candidates, &line[start..]))

@@ -119,6 +119,11 @@ impl Program {
         self.stderr.try_iter().collect()
     }
 
+    /// Its messages up to their end.
+    pub(crate) fn rest_of_messages(&self) -> Vec<String> {
+        self.stderr.iter().collect()
+    }
+
     /// Ends its input, and waits for its exit status.
     pub(crate) fn end(&mut self) -> i32 {
         self.stdin = None;
