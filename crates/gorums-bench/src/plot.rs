@@ -19,6 +19,8 @@ const TITLE: u32 = 24;
 const TEXT: u32 = 15;
 /// Lines of small text below the title.
 const LINE: u32 = 20;
+/// The height of the line that names the curves.
+const LEGEND: i32 = 28;
 
 /// Told apart by people who see few colours, too (Okabe and Ito).
 const COLORS: [RGBColor; 7] = [
@@ -229,7 +231,9 @@ impl Picture {
             area.draw_text(line, &small, (20, y))?;
             y += LINE as i32;
         }
-        let (_, chart) = area.split_vertically(y + 4);
+        y += LEGEND / 2;
+        self.draw_legend(area, y)?;
+        let (_, chart) = area.split_vertically(y + LEGEND);
 
         let most = self.points().map(|point| point.0).fold(1.0, f64::max);
         let lowest = self
@@ -239,6 +243,8 @@ impl Picture {
         let highest = self.points().map(|point| point.1).fold(1.0, f64::max);
         let mut chart = ChartBuilder::on(&chart)
             .margin(20)
+            // The last number of the axis is half beyond it.
+            .margin_right(50)
             .x_label_area_size(46)
             .y_label_area_size(86)
             .build_cartesian_2d(0.0..most * 1.06, (lowest / 1.4..highest * 1.6).log_scale())?;
@@ -263,15 +269,10 @@ impl Picture {
                 .points
                 .iter()
                 .map(|(rate, micros, _)| (*rate, *micros));
-            let color = curve.color;
-            let width = curve.width;
-            chart
-                .draw_series(LineSeries::new(line.clone(), style))?
-                .label(&curve.name)
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 24, y)], color.stroke_width(width))
-                });
-            chart.draw_series(line.map(|at| Circle::new(at, 2 + curve.width, color.filled())))?;
+            chart.draw_series(LineSeries::new(line.clone(), style))?;
+            chart.draw_series(
+                line.map(|at| Circle::new(at, 2 + curve.width, curve.color.filled())),
+            )?;
             if curve.labelled {
                 let small = (FONT, TEXT - 2).into_font().color(&curve.color);
                 chart.draw_series(curve.points.iter().map(|(rate, micros, load)| {
@@ -279,14 +280,28 @@ impl Picture {
                 }))?;
             }
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .label_font((FONT, TEXT))
-            .draw()?;
         area.present()
+    }
+}
+
+impl Picture {
+    /// In a line of its own, where no curve can be behind it.
+    fn draw_legend<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        y: i32,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+        let font = (FONT, TEXT).into_font().color(&BLACK);
+        let mut x = 24;
+        for curve in &self.curves {
+            let style = curve.color.stroke_width(curve.width);
+            let middle = y + TEXT as i32 / 2;
+            area.draw(&PathElement::new([(x, middle), (x + 28, middle)], style))?;
+            area.draw_text(&curve.name, &font, (x + 36, y))?;
+            let (width, _) = area.estimate_text_size(&curve.name, &font)?;
+            x += 36 + width as i32 + 28;
+        }
+        Ok(())
     }
 }
 

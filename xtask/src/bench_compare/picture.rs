@@ -43,6 +43,8 @@ pub(super) fn draw(file: &Path, effort: Effort, ours: &Cmd, go: &Cmd) -> Result<
 /// What a sweep of ours wrote, with Go's figures in place of ours: those of so many calls in flight.
 fn as_gos(mut report: Value, mut measure: impl FnMut(u64) -> Result<Value>) -> Result<Value> {
     report["label"] = json!("the Go library");
+    // Go has as many threads as there are cores, on either side.
+    let cores = report["machine"]["cores"].clone();
     let steps = report["results"]
         .as_array_mut()
         .context("a sweep has results")?;
@@ -53,6 +55,8 @@ fn as_gos(mut report: Value, mut measure: impl FnMut(u64) -> Result<Value>) -> R
         for name in ["calls_per_second", "latency_us", "busy"] {
             step[name] = figures[name].clone();
         }
+        step["threads"] = cores.clone();
+        step["server_threads"] = Value::Null;
         versions = figures["versions"].clone();
     }
     let version = versions["github.com/relab/gorums"]
@@ -77,6 +81,7 @@ mod tests {
     fn gos_figures_take_the_place_of_ours() {
         let ours = json!({
             "label": "this library",
+            "machine": {"cores": 2},
             "versions": {"gorums": "0.1.0", "commit": "abc", "rustc": "rustc 1.95"},
             "results": [
                 {"in_flight": 1, "calls_per_second": 5.0, "latency_us": {"p50": 1.0}, "busy": false, "nodes": 3},
@@ -98,6 +103,7 @@ mod tests {
         assert_eq!(step["latency_us"]["p50"], 40);
         assert_eq!(step["busy"], true);
         assert_eq!(step["nodes"], 3);
+        assert_eq!(step["threads"], 2);
         assert!(as_gos(json!({}), |_| Ok(Value::Null)).is_err());
     }
 }
