@@ -491,7 +491,7 @@ impl Connected {
         drop((send, head, recv, connection));
         pings.end_flush();
         channel.set_features(None);
-        writer.give_back(channel);
+        writer.give_back(channel, Carrier::DIALLED);
     }
 }
 

@@ -38,7 +38,7 @@ impl Writer {
     /// that neither holds up the other.
     pub(crate) fn push_messages(&mut self, channel: &Channel, carrier: Carrier) {
         self.before = self.builder.len();
-        {
+        let cancels = {
             let mut outbox = channel.outbox();
             let mut len = 0;
             while len < BATCH_BYTES {
@@ -48,12 +48,18 @@ impl Writer {
                 len += message.frame.len();
                 self.batch.push_back(message);
             }
-        }
+            // Under the lock: those of the stream that takes over are not for this one to write.
+            if outbox.is_carried_by(carrier) {
+                channel.take_cancels()
+            } else {
+                Vec::new()
+            }
+        };
         for message in &self.batch {
             self.builder.push(&message.frame);
         }
         // Behind the requests: what is given up was written before.
-        for id in channel.take_cancels() {
+        for id in cancels {
             let frame = encode_control(channel.side().id_on_the_wire(id), Control::Cancel);
             self.builder.push(&frame);
         }
@@ -85,8 +91,9 @@ impl Writer {
     }
 
     /// The stream has ended, and `h2` holds no batch any more. Messages of which not a byte was
-    /// written go back to the outbox; the others are left to fail with an unknown outcome.
-    pub(crate) fn give_back(&mut self, channel: &Channel) {
+    /// written go back to the outbox; the others are left to fail with an unknown outcome. Where
+    /// another stream has taken over, so are all: it may have written what came behind them.
+    pub(crate) fn give_back(&mut self, channel: &Channel, carrier: Carrier) {
         let written = self.slot.written();
         let mut begin = self.before;
         let mut unwritten = Vec::new();
@@ -100,6 +107,9 @@ impl Writer {
             begin = end;
         }
         let mut outbox = channel.outbox();
+        if !outbox.is_carried_by(carrier) {
+            return;
+        }
         for message in unwritten.into_iter().rev() {
             let wanted = message
                 .ticket
@@ -108,6 +118,64 @@ impl Writer {
             if wanted {
                 outbox.put_back(message);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Attachment;
+    use crate::wire::Features;
+    use crate::{Client, Configuration, WhileDisconnected};
+
+    /// A node that opens its streams itself, and what holds it.
+    fn node_that_connects() -> Configuration {
+        let both = Configuration::builder()
+            .node(1, "127.0.0.1:1")
+            .node(2, "127.0.0.1:2")
+            .one_stream_per_pair(2, WhileDisconnected::Wait)
+            .connect()
+            .expect("legal");
+        both.select([1]).expect("known")
+    }
+
+    /// It would come behind what the other one has written since, and nobody would wake that one.
+    #[tokio::test]
+    async fn what_a_stream_did_not_write_before_another_took_over_stays_out_of_the_outbox() {
+        let node = node_that_connects();
+        let channel = node[0].channel();
+        let features = Features::default();
+        for replaced in [false, true] {
+            let first = Attachment::new(channel, features).expect("open");
+            let detached = Client::new(&node).multicast("test.Test.Note", ()).detach();
+            assert!(detached.is_empty());
+            let mut writer = Writer::default();
+            writer.push_messages(channel, first.carrier());
+            assert!(writer.has_messages());
+            let second = replaced.then(|| Attachment::new(channel, features));
+            writer.give_back(channel, first.carrier());
+            assert_eq!(channel.outbox().is_empty(), replaced);
+            drop((first, second));
+            channel.outbox().drain();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancellation_is_told_on_the_stream_that_carries_the_calls() {
+        let node = node_that_connects();
+        let channel = node[0].channel();
+        let features = Features {
+            cancel: true,
+            ..Features::default()
+        };
+        let first = Attachment::new(channel, features).expect("open");
+        let second = Attachment::new(channel, features).expect("open");
+        channel.send_cancel(7);
+        for (stream, expected) in [(&first, false), (&second, true)] {
+            let mut writer = Writer::default();
+            writer.push_messages(channel, stream.carrier());
+            assert_eq!(writer.next().is_some(), expected);
         }
     }
 }

@@ -650,7 +650,8 @@ impl NodeStream {
         drop(send);
         input.ends_calls();
         if let Some(callee) = attached {
-            writer.give_back(callee.attachment().channel());
+            let attachment = callee.attachment();
+            writer.give_back(attachment.channel(), attachment.carrier());
         }
         input
     }
