@@ -21,6 +21,8 @@ const ECHO: &str = "test.Test.Echo";
 const NOTE: &str = "test.Test.Note";
 /// Asks a majority and then all.
 const ASK_TWICE: &str = "test.Test.AskTwice";
+/// Has a server ask its caller.
+const ASK_BACK: &str = "test.Test.AskBack";
 
 fn address(id: u32) -> String {
     format!("node-{id}:1")
@@ -766,6 +768,136 @@ fn when_the_runtime_of_a_node_that_connects_has_ended_calls_to_it_fail() {
         );
     }
     assert_eq!(peers[0].state(), NodeState::Closed);
+}
+
+/// Asks its caller, a peer that shares a stream or a client that was given handlers.
+async fn ask_back(ctx: ServerCtx, request: Number) -> Result<Number, Status> {
+    let caller = ctx.peer_id().expect("it can be called");
+    let nodes = [ctx.config(), ctx.client_config()];
+    let nodes = nodes.into_iter().find(|nodes| nodes.node(caller).is_some());
+    let nodes = nodes.expect("it is connected");
+    let node = nodes.node(caller).expect("just seen");
+    let call = Client::new(&nodes).rpc(node, ECHO, request);
+    call.await.map_err(|error| error.status().clone())
+}
+
+/// Node 2, which shares a stream with node 1, and winds down when it is told to.
+async fn node_2(
+    network: &Network,
+    server: ServerBuilder,
+) -> (tokio::sync::oneshot::Sender<()>, JoinHandle<()>) {
+    let peers = nodes(network, 2)
+        .one_stream_per_pair(2, WhileDisconnected::Wait)
+        .connect()
+        .expect("legal");
+    let server = server
+        .peers(2, &peers)
+        .trust_claimed_ids(true)
+        .transport(network.clone())
+        .bind(&address(2))
+        .await
+        .expect("the network is there");
+    let (stop, asked) = tokio::sync::oneshot::channel();
+    let signal = async move {
+        let _ = asked.await;
+    };
+    let serving = server.serve_with_shutdown(signal, Duration::from_secs(600));
+    (stop, tokio::spawn(serving))
+}
+
+fn client_of_2(network: &Network, handlers: ServerBuilder) -> Configuration {
+    let configuration = Configuration::builder().node(2, address(2)).serve(handlers);
+    let configuration = configuration.transport(network.clone());
+    configuration.connect().expect("legal")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_has_the_reply_of_its_caller_while_the_server_shuts_down() {
+    for sharing in [true, false] {
+        let network = Network::new();
+        let (stop, serving) = node_2(&network, echo().unary(ASK_BACK, ask_back)).await;
+        let (gate, started) = (Arc::new(Semaphore::new(0)), Counter::new());
+        let (held, begun) = (Arc::clone(&gate), started.clone());
+        let handlers = Server::builder().unary(ECHO, move |_ctx: ServerCtx, request: Number| {
+            let gate = Arc::clone(&held);
+            begun.add();
+            async move {
+                gate.acquire().await.expect("open").forget();
+                Ok::<_, Status>(request)
+            }
+        });
+        let (caller, _process) = if sharing {
+            let process = Process::sharing(&network, 1, 2, handlers).await;
+            (process.peers.select([2]).expect("known"), Some(process))
+        } else {
+            (client_of_2(&network, handlers), None)
+        };
+        let client = Client::new(&caller);
+        let call = |method, value| {
+            let call = client.rpc::<Number, Number>(&caller[0], method, number(value));
+            call.send()
+        };
+        let asked = call(ASK_BACK, 4);
+        started.reached(1).await;
+        let began = Instant::now();
+        stop.send(()).expect("it serves");
+        until(|| !network.is_served(&address(2))).await;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let late = call(ECHO, 5);
+        until(|| caller[0].pending() == 2).await;
+        gate.add_permits(1);
+        assert_eq!(within(asked).await.expect("answered").value, 4);
+        // No further request is taken.
+        let error = within(late).await.expect_err("it shuts down");
+        assert_eq!(
+            (error.code(), error.outcome()),
+            (Code::Unavailable, Outcome::Unknown)
+        );
+        within(serving).await.expect("no panic");
+        assert_eq!(Instant::now(), began, "nothing had to be cut off");
+    }
+}
+
+/// It has nothing to say any more, while its connection is still there.
+#[tokio::test(start_paused = true)]
+async fn a_call_to_a_client_fails_as_soon_as_that_has_ended_its_side_of_the_stream() {
+    let network = Network::new();
+    let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
+    let ask_back = move |ctx: ServerCtx, request: Number| {
+        let failed = failed.clone();
+        async move {
+            let clients = ctx.client_config();
+            let call = Client::new(&clients).rpc::<Number, Number>(&clients[0], ECHO, request);
+            let error = call.await.expect_err("its handler does not end");
+            let code = error.code();
+            let _ = failed.send(error);
+            Err::<Number, _>(Status::new(code, "it has left"))
+        }
+    };
+    let (_stop, _serving) = node_2(&network, echo().unary(ASK_BACK, ask_back)).await;
+    let started = Counter::new();
+    let begun = started.clone();
+    let client = client_of_2(
+        &network,
+        Server::builder().unary(ECHO, move |_ctx: ServerCtx, _: Number| {
+            begun.add();
+            std::future::pending::<Result<Number, Status>>()
+        }),
+    );
+    let asked = Client::new(&client).rpc::<Number, Number>(&client[0], ASK_BACK, number(4));
+    let asked = asked.send();
+    started.reached(1).await;
+    let began = Instant::now();
+    drop((asked, client));
+    let error = within(failures.recv()).await.expect("the handler goes on");
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::Unavailable, Outcome::Unknown)
+    );
+    assert_eq!(error.status().message(), "the client has left");
+    assert_eq!(Instant::now(), began, "its connection has not ended yet");
 }
 
 /// A gate that holds the turn of one direction leaves the other one alone.

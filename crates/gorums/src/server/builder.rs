@@ -330,8 +330,9 @@ impl ServerBuilder {
     }
 
     /// Listens on an address and serves until the signal, then shuts down: it stops to listen and to
-    /// read, lets the handlers of all requests that were read finish, and writes their replies, all
-    /// within the grace period; what is left then is cut off. Idle clients do not hold it up.
+    /// take requests, lets the handlers of all requests that were read finish, and writes their
+    /// replies, all within the grace period; what is left then is cut off. Idle clients do not hold it
+    /// up. What clients and peers reply to handlers that call them is read meanwhile.
     ///
     /// # Errors
     /// The address cannot be listened on, a method was added twice, the server is not one of its

@@ -341,7 +341,7 @@ impl Served {
         {
             self.shutdown = None;
             if let Some(stream) = &mut self.stream {
-                stream.end(Code::Unavailable, "the server is shutting down");
+                stream.wind_down();
             }
         }
         if let Some(no_stream) = &mut self.no_stream
@@ -550,7 +550,7 @@ struct NodeStream {
     /// Where the client can be called back.
     attached: Option<Callee>,
     replies: Arc<ReplyQueue>,
-    /// Set when no more is read: what the trailers will say once all is written.
+    /// Set when no more requests are taken: what the trailers will say once all is written.
     ending: Option<(Code, String)>,
     over: bool,
 }
@@ -580,12 +580,29 @@ impl NodeStream {
         Poll::Ready(())
     }
 
-    /// Reads no more; when all is answered, the trailers say this.
+    /// Reads no more; when all is answered, the trailers say this. So no reply to a call comes any
+    /// more, and the calls fail now: the handlers that wait for them would keep the stream from ending.
     fn end(&mut self, code: Code, message: &str) {
+        self.ending
+            .get_or_insert_with(|| (code, message.to_owned()));
+        self.input.close();
+        self.let_go();
+    }
+
+    /// The server shuts down: no more requests are taken. Handlers of those that were may call, and
+    /// the replies to that are read.
+    fn wind_down(&mut self) {
         if self.ending.is_none() {
-            self.ending = Some((code, message.to_owned()));
-            self.input.close();
+            let message = "the server is shutting down".to_owned();
+            self.ending = Some((Code::Unavailable, message));
+            self.input.take_no_requests();
         }
+    }
+
+    /// Carries no calls any more. What was written last may still be with `h2`.
+    fn let_go(&mut self) {
+        self.attached = None;
+        self.input.ends_calls();
     }
 
     /// Wakes the task when there is something to write, and lets go of a node whose calls this stream
@@ -598,9 +615,7 @@ impl NodeStream {
         let attachment = callee.attachment();
         let carries = attachment.register(cx.waker());
         if !carries || (attachment.is_finished() && !self.writer.has_messages()) {
-            // What was written last may still be with `h2`, and those who made the calls know better.
-            self.attached = None;
-            self.input.ends_calls();
+            self.let_go();
         }
     }
 

@@ -159,6 +159,17 @@ impl Input {
         heard
     }
 
+    /// No further request is taken; what was handed over is still handled. Where this server calls the
+    /// client, it reads on, for the replies.
+    pub(super) fn take_no_requests(&mut self) {
+        if matches!(self.caller, Caller::Callable(_)) {
+            self.done = true;
+            self.lane.finish();
+        } else {
+            self.close();
+        }
+    }
+
     /// No more is read; what was handed over is still handled.
     pub(super) fn close(&mut self) {
         self.recv = None;
@@ -324,6 +335,9 @@ impl Input {
                 ));
                 let (id, method) = peek_id(head).ok_or_else(|| status.clone())?;
                 if !self.is_reply(id) {
+                    if self.done {
+                        return Ok(None);
+                    }
                     return self.reject(id, method, &status, registry);
                 }
                 if let Caller::Callable(channel) = &self.caller {
@@ -352,6 +366,9 @@ impl Input {
                 return Ok(None);
             }
             Control::End | Control::Unknown => return Ok(None),
+        }
+        if self.done {
+            return Ok(None);
         }
         if let Some(status) = settings.too_many_wait(waiting) {
             return self.reject(id, envelope.method, &status, registry);

@@ -68,6 +68,14 @@ impl Network {
         self.change(address, |host| host.manner = manner);
     }
 
+    /// Whether a server listens at this address.
+    pub fn is_served(&self, address: &str) -> bool {
+        let hosts = lock(&self.hosts);
+        let host = hosts.get(address);
+        let server = host.and_then(|host| host.server.as_ref());
+        server.is_some_and(|server| !server.is_closed())
+    }
+
     /// When clients tried to connect to this address.
     pub fn attempts(&self, address: &str) -> Vec<Instant> {
         self.change(address, |host| host.attempts.clone())
