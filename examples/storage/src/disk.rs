@@ -9,6 +9,13 @@
 //!
 //! Why redb: it is Rust without build tools of other languages, its pages have checksums, a commit is either
 //! there or not after a crash, and it has an error of its own for a file that is open elsewhere.
+//!
+//! What that costs, by `storage cluster --data data -c 'load 1 3000' -c 'load 64 3000'` (three processes, an
+//! unoptimised build on a busy machine with two cores; figures to compare with one another only): 310 acknowledged
+//! writes a second one at a time (median 2.9 ms), 2,370 with 64 in flight; in memory 1,950 and 29,200. Appending to a
+//! plain file with an `fsync` for each 130 bytes took 2.8 to 4.0 ms there, so one write at a time costs what the disk
+//! does. A log with 64 records for each `fsync` would reach 18,000 records a second at the most, on one file: where
+//! many writes are in flight, a log can be faster than redb.
 
 mod file;
 mod held;
