@@ -6,7 +6,13 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const PAGES: [&str; 4] = ["../README.md", "calls.md", "membership.md", "ordering.md"];
+const PAGES: [&str; 5] = [
+    "../README.md",
+    "calls.md",
+    "membership.md",
+    "ordering.md",
+    "registers.md",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);

@@ -13,3 +13,6 @@ pub mod membership {}
 
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/ordering.md"))]
 pub mod ordering {}
+
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/registers.md"))]
+pub mod registers {}

@@ -4,6 +4,7 @@ mod bench_compare;
 mod check;
 mod command;
 mod interop;
+mod live;
 mod loom;
 mod sim;
 mod workspace;
@@ -29,6 +30,7 @@ enum Job {
     Loom(loom::Args),
     Sim(sim::Args),
     BenchCompare(bench_compare::Args),
+    Live(live::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,5 +40,6 @@ fn main() -> ExitCode {
         Job::Loom(args) => loom::run(&args),
         Job::Sim(args) => sim::run(&args),
         Job::BenchCompare(args) => bench_compare::run(&args),
+        Job::Live(args) => live::run(&args),
     }
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// What Maelstrom sends to the only node of an echo test, and what it expects.
+/// What the only node of an echo test is sent, in the form that Maelstrom gives it, and what is expected.
 const RECORDED: [(&str, &str); 3] = [
     (
         r#"{"id":0,"src":"c0","dest":"n0","body":{"type":"init","node_id":"n0","node_ids":["n0"],"msg_id":1}}"#,

@@ -49,6 +49,7 @@
 
 pub mod client;
 mod planted;
+pub mod program;
 pub mod service;
 pub mod version;
 

@@ -1,4 +1,4 @@
-//! What the program has beside what all programs of the examples have: its options and commands.
+//! The program: its options and commands, beside what all programs of the examples have.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -7,12 +7,6 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use gorums::Configuration;
-use register::client::{Register, RegisterError};
-use register::proto::ReadRequest;
-use register::proto::register_client::RegisterClient;
-use register::proto::register_server::RegisterServer;
-use register::service::Replica;
-use register::version::{Version, Versioned, Writer};
 use storage::service::Delay;
 use storage::shell::args::{Client, Mode, STYLES};
 use storage::shell::command::{
@@ -22,6 +16,13 @@ use storage::shell::screen::{Key, REMARK, Screen};
 use storage::shell::session::{Failure, node};
 use storage::shell::{self, Program};
 use storage::store::Store;
+
+use crate::client::{Register, RegisterError};
+use crate::proto::ReadRequest;
+use crate::proto::register_client::RegisterClient;
+use crate::proto::register_server::RegisterServer;
+use crate::service::Replica;
+use crate::version::{Version, Versioned, Writer};
 
 /// Atomic registers, replicated so that they go on while fewer than half of the replicas are down.
 ///
@@ -68,7 +69,7 @@ carried out, 1 if one failed (those after it are still tried), 2 for a wrong opt
 never written is a result and no failure.";
 
 /// Runs the program with the options of its command line.
-pub(crate) fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let Cli { mode, client } = match Cli::from_arg_matches(&command().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -87,13 +88,18 @@ fn command() -> clap::Command {
 
 /// A command that only this program has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Command {
+pub enum Command {
     /// Read a register.
     Read(String),
     /// Write one.
     Write(Write),
     /// What one replica has.
-    Peek { node: u32, key: String },
+    Peek {
+        /// The replica.
+        node: u32,
+        /// The register.
+        key: String,
+    },
 }
 
 static COMMANDS: &[Spec] = &[
@@ -131,7 +137,7 @@ static COMMANDS: &[Spec] = &[
 ];
 
 /// This program: a client of the replicas.
-struct Registers {
+pub struct Registers {
     register: Register,
     screen: Screen,
 }
