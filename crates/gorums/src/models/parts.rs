@@ -102,7 +102,7 @@ fn a_completed_call_is_still_written_once_on_whatever_connection() {
             let mut sent = Sent::default();
             sent.writer.push_messages(&node, Carrier::DIALLED);
             drop(sent.writer.next());
-            sent.writer.give_back(&node);
+            sent.writer.give_back(&node, Carrier::DIALLED);
             // The next one does not.
             sent.write(&node);
             sent.requests
@@ -125,7 +125,7 @@ fn a_forgotten_call_is_not_written_on_the_next_connection() {
             let mut sent = Sent::default();
             sent.writer.push_messages(&node, Carrier::DIALLED);
             drop(sent.writer.next());
-            sent.writer.give_back(&node);
+            sent.writer.give_back(&node, Carrier::DIALLED);
         });
         call.forget();
         join(io);
