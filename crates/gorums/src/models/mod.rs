@@ -3,7 +3,9 @@
 //! see). Run them by `cargo xtask loom`, which also says how far.
 //!
 //! * [`parts`]: who moves a call's part from one state to the next, and who hears of it.
-//! * [`outbox`]: a node's outbox and the I/O task that empties it.
+//! * [`outbox`]: a node's outbox and the I/O task that empties it; [`streams`] that the node opens
+//!   one after the other.
+//! * [`bell`]: whether a connection has to be polled.
 //! * [`table`]: the calls that wait for replies; [`sweeper`] ends them at their deadlines.
 //! * [`turn`], [`lane`], [`reply_queue`]: the server's side.
 //!
@@ -11,10 +13,12 @@
 //! threads that all wait. What every model must keep to: it does the same in each run but for the
 //! order (fixed ids, a clock of its own), and it ends.
 
+mod bell;
 mod lane;
 mod outbox;
 mod parts;
 mod reply_queue;
+mod streams;
 mod sweeper;
 mod table;
 mod turn;
@@ -146,12 +150,15 @@ fn node(id: u32, pool: &Arc<Pool>) -> Arc<Channel> {
         Arc::clone(pool),
         Side::Client,
     );
-    channel.set_features(Some(Features {
-        cancel: true,
-        stream_end: true,
-    }));
+    channel.set_features(Some(FEATURES));
     Arc::new(channel)
 }
+
+/// What every node understands.
+const FEATURES: Features = Features {
+    cancel: true,
+    stream_end: true,
+};
 
 /// A call on these nodes that is in the table, with a deadline, and not queued yet.
 fn call(id: u64, kind: Kind, nodes: &[Arc<Channel>]) -> Arc<Call> {
@@ -226,9 +233,14 @@ struct Sent {
 impl Sent {
     /// Writes all that is queued.
     fn write(&mut self, channel: &Channel) {
+        self.write_on(channel, Carrier::DIALLED);
+    }
+
+    /// Writes all that is queued for this stream.
+    fn write_on(&mut self, channel: &Channel, carrier: Carrier) {
         let mut markers = Vec::new();
         loop {
-            self.writer.push_messages(channel, Carrier::DIALLED);
+            self.writer.push_messages(channel, carrier);
             let Some(batch) = self.writer.next() else {
                 return;
             };

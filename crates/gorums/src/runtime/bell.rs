@@ -50,7 +50,9 @@ impl Bell {
     /// Notes that the connection has to be polled, before the task that says so sleeps: it is not
     /// woken for it, not even by others.
     pub(crate) fn ring(&self) {
-        self.shared.rung.store(true, Ordering::Release);
+        // Not a plain store, which would hide what another thread had done before it rang: the poll
+        // might not see that, and the wake-up that follows finds nothing rung.
+        self.shared.rung.swap(true, Ordering::Release);
     }
 
     /// Whether the connection has to be polled. The caller does so now, with [`context`](Self::context).
