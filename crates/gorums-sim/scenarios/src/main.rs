@@ -38,7 +38,7 @@ impl Name {
 }
 
 /// What may happen to everybody.
-fn faults() -> [FaultKind; 8] {
+fn faults() -> [FaultKind; 9] {
     [
         FaultKind::Delay,
         FaultKind::Stall,
@@ -46,6 +46,7 @@ fn faults() -> [FaultKind; 8] {
         FaultKind::Partition,
         FaultKind::OneWayPartition,
         FaultKind::Crash,
+        FaultKind::PowerFailure,
         FaultKind::Pause,
         FaultKind::ClockSkew,
     ]

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gorums::{Outcome, Server, ServerCtx, Status};
+use gorums::{Outcome, ServerCtx, Status};
 use gorums_sim::{Client, FaultKind, Recorder, Replica, Scenario, Verdict, Violation};
 use tokio::task::JoinSet;
 
@@ -113,9 +113,8 @@ async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
     let note = handle.clone();
     let early = bug == Some(Bug::ReleaseBeforeOrder);
     let random = node.clone();
-    let server: gorums::ServerBuilder = node.server();
-    let _: fn() -> gorums::ServerBuilder = Server::builder;
-    let server = server
+    let server = node
+        .server()
         .unary(APPEND, move |ctx: ServerCtx, entry: Entry| {
             let handle = handle.clone();
             let pause = random.random_below(20);

@@ -19,6 +19,8 @@ pub enum FaultKind {
     OneWayPartition,
     /// A replica is killed, and starts again later with what is on its disk.
     Crash,
+    /// All replicas are killed at once, and start again later with what is on their disks.
+    PowerFailure,
     /// A replica is killed, and starts again later with an empty disk. Few protocols bear it.
     CrashAndLose,
     /// A node stands still, as after SIGSTOP: it neither reads, writes nor wakes up, while its streams stay open.
@@ -51,13 +53,14 @@ pub struct Fault {
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Delay,
         Self::Stall,
         Self::Reset,
         Self::Partition,
         Self::OneWayPartition,
         Self::Crash,
+        Self::PowerFailure,
         Self::CrashAndLose,
         Self::Pause,
         Self::ClockSkew,
@@ -75,6 +78,7 @@ impl FaultKind {
             Self::Partition => "partition",
             Self::OneWayPartition => "one-way partition",
             Self::Crash => "crash",
+            Self::PowerFailure => "power failure",
             Self::CrashAndLose => "crash and lose",
             Self::Pause => "pause",
             Self::ClockSkew => "clock skew",
@@ -87,7 +91,11 @@ impl FaultKind {
     fn of_replicas(self) -> bool {
         matches!(
             self,
-            Self::Crash | Self::CrashAndLose | Self::SlowDisk | Self::FailingDisk
+            Self::Crash
+                | Self::PowerFailure
+                | Self::CrashAndLose
+                | Self::SlowDisk
+                | Self::FailingDisk
         )
     }
 
@@ -148,6 +156,7 @@ pub(crate) fn plan(
                 false => random.below(replicas as u64) as usize,
             });
             let name = match peer {
+                None if kind == FaultKind::PowerFailure => "all replicas".to_owned(),
                 None => node_name(node, replicas),
                 Some(peer) => format!(
                     "the link from {} to {}",

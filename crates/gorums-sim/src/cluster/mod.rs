@@ -13,6 +13,7 @@
 mod clock;
 mod disk;
 mod fault;
+mod jitter;
 mod node;
 mod random;
 mod run;

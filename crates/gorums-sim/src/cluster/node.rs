@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use gorums::{Configuration, ConfigurationBuilder, Server, ServerBuilder};
 
+use super::jitter::Jitter;
 use super::transport::PORT;
 use super::world::{self, World};
 use super::{Clock, Disk, Random, Transport};
@@ -62,12 +63,16 @@ impl Replica {
     }
 
     /// `Server::builder()` on the simulated network, with the node's clock and keep-alive in proportion to the length of a
-    /// run.
+    /// run. Handlers are held up for some milliseconds now and then, as by a scheduler with more threads than cores.
     pub fn server(&self) -> ServerBuilder {
         Server::builder()
             .transport(self.transport())
             .clock(self.clock())
             .keep_alive(KEEP_ALIVE.0 * 2, KEEP_ALIVE.1)
+            .interceptor(Jitter {
+                world: Arc::clone(&self.world),
+                node: self.node,
+            })
     }
 
     /// `Configuration::builder()` on the simulated network, with no nodes yet: for a replica that calls others.

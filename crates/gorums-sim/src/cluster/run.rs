@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant, SystemTime};
@@ -291,8 +292,8 @@ struct Driver<'a> {
     faults: Vec<(usize, Fault, Phase)>,
     /// What the network is told about each pair of nodes, where it differs from a good link.
     links: BTreeMap<(usize, usize), Link>,
-    /// When replicas start again.
-    restarts: BTreeMap<usize, Duration>,
+    /// When replicas start again, and which fault has killed them.
+    restarts: BTreeMap<usize, (Duration, Option<usize>)>,
     /// Replicas whose disk has failed: they may end.
     excused: Vec<bool>,
 }
@@ -349,18 +350,32 @@ impl Driver<'_> {
 
     /// A replica can be killed when it runs.
     fn can_begin(&self, fault: &Fault) -> bool {
-        !fault.kind.kills() || !self.restarts.contains_key(&fault.node)
+        !fault.kind.kills()
+            || self
+                .victims(fault)
+                .any(|node| !self.restarts.contains_key(&node))
+    }
+
+    /// The replicas that a fault kills, if it does.
+    fn victims(&self, fault: &Fault) -> std::ops::Range<usize> {
+        match fault.kind {
+            FaultKind::PowerFailure => 0..self.replicas,
+            _ => fault.node..fault.node + 1,
+        }
     }
 
     fn begin(&mut self, sim: &mut Sim<'_>, number: usize, fault: &Fault) {
         let node = fault.node;
         match fault.kind {
-            FaultKind::Crash | FaultKind::CrashAndLose => {
-                self.kill(sim, node);
-                // It comes back with the end of the fault.
-                self.restarts.insert(node, Duration::MAX);
-                let mut state = self.world.lock();
-                state.fire(number);
+            FaultKind::Crash | FaultKind::PowerFailure | FaultKind::CrashAndLose => {
+                for node in self.victims(fault) {
+                    if let Entry::Vacant(restart) = self.restarts.entry(node) {
+                        // It comes back with the end of the fault.
+                        restart.insert((Duration::MAX, Some(number)));
+                        self.kill(sim, node);
+                    }
+                }
+                self.world.lock().fire(number);
             }
             FaultKind::Reset => self.world.reset(node, number),
             FaultKind::Pause => self.world.pause(node, number),
@@ -390,12 +405,17 @@ impl Driver<'_> {
     fn end(&mut self, sim: &mut Sim<'_>, number: usize, fault: &Fault) {
         let node = fault.node;
         match fault.kind {
-            FaultKind::Crash | FaultKind::CrashAndLose => {
+            FaultKind::Crash | FaultKind::PowerFailure | FaultKind::CrashAndLose => {
                 if fault.kind == FaultKind::CrashAndLose {
                     self.world.lose_disks(node);
                 }
-                self.restarts.remove(&node);
-                sim.bounce(node_name(node, self.replicas));
+                for node in self.victims(fault) {
+                    let waits = self.restarts.get(&node);
+                    if waits.is_some_and(|(_, by)| *by == Some(number)) {
+                        self.restarts.remove(&node);
+                        sim.bounce(node_name(node, self.replicas));
+                    }
+                }
             }
             FaultKind::Reset => {}
             FaultKind::Pause => self.world.resume(node, number),
@@ -427,10 +447,10 @@ impl Driver<'_> {
                     });
                 }
                 self.kill(sim, node);
-                self.restarts.insert(node, now + RESTART);
+                self.restarts.insert(node, (now + RESTART, None));
             }
         }
-        let due = self.restarts.iter().filter(|(_, at)| **at <= now);
+        let due = self.restarts.iter().filter(|(_, (at, _))| *at <= now);
         let due: Vec<usize> = due.map(|(node, _)| *node).collect();
         for node in due {
             self.restarts.remove(&node);
@@ -536,7 +556,7 @@ impl FaultKind {
     }
 
     fn kills(self) -> bool {
-        matches!(self, Self::Crash | Self::CrashAndLose)
+        matches!(self, Self::Crash | Self::PowerFailure | Self::CrashAndLose)
     }
 }
 

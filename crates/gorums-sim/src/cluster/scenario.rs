@@ -45,6 +45,7 @@ impl Scenario {
                 FaultKind::Partition,
                 FaultKind::OneWayPartition,
                 FaultKind::Crash,
+                FaultKind::PowerFailure,
                 FaultKind::Pause,
                 FaultKind::ClockSkew,
             ],

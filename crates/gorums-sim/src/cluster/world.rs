@@ -306,11 +306,14 @@ impl World {
         if let Some(fault) = slow {
             state.fire(fault);
         }
+        let random = &mut state.nodes[node].random;
         let range = match slow {
             Some(_) => 50_000..=500_000,
+            // Now and then an access waits for others.
+            None if random.one_in(4) => 10_000..=80_000,
             None => 100..=8_000,
         };
-        let takes = state.nodes[node].random.micros(range);
+        let takes = random.micros(range);
         match state.nodes[node].failing.first().copied() {
             Some(fault) => {
                 state.fire(fault);
