@@ -148,8 +148,70 @@ impl std::ops::Deref for Parts {
     }
 }
 
+/// What has happened and was not taken. The first few are in the call itself.
+#[derive(Default)]
+struct Events {
+    few: [Option<Event>; FEW_EVENTS],
+    /// Where the first of the few is, and how many there are.
+    first: usize,
+    count: usize,
+    /// What came after them.
+    rest: VecDeque<Event>,
+}
+
+const FEW_EVENTS: usize = 4;
+
+impl Events {
+    fn push(&mut self, event: Event) {
+        if self.count < FEW_EVENTS && self.rest.is_empty() {
+            self.few[(self.first + self.count) % FEW_EVENTS] = Some(event);
+            self.count += 1;
+        } else {
+            self.rest.push_back(event);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        if self.count == 0 {
+            return self.rest.pop_front();
+        }
+        let event = self.few[self.first].take();
+        self.first = (self.first + 1) % FEW_EVENTS;
+        self.count -= 1;
+        event
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count == 0 && self.rest.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Event> {
+        let few =
+            (0..self.count).filter_map(|at| self.few[(self.first + at) % FEW_EVENTS].as_ref());
+        few.chain(&self.rest)
+    }
+
+    /// Takes out the first event that this is true of. False where there is none.
+    fn remove_first(&mut self, is_it: impl Fn(&Event) -> bool) -> bool {
+        let Some(at) = self.iter().position(is_it) else {
+            return false;
+        };
+        if let Some(at) = at.checked_sub(self.count) {
+            self.rest.remove(at);
+            return true;
+        }
+        self.few[(self.first + at) % FEW_EVENTS] = None;
+        for hole in at..self.count - 1 {
+            let hole = self.first + hole;
+            self.few.swap(hole % FEW_EVENTS, (hole + 1) % FEW_EVENTS);
+        }
+        self.count -= 1;
+        true
+    }
+}
+
 struct State {
-    events: VecDeque<Event>,
+    events: Events,
     /// Parts of which more may come.
     open: usize,
     /// Replies among the events.
@@ -218,7 +280,7 @@ impl Call {
             unread: Unread::default(),
             timed: false,
             state: Mutex::new(State {
-                events: VecDeque::new(),
+                events: Events::default(),
                 open: members,
                 unread: 0,
                 failures: 0,
@@ -410,13 +472,10 @@ impl Call {
         // A part whose reply is on its way here records that itself.
         state.open -= failures.len().min(state.open);
         state.failures += failures.len();
-        state
-            .events
-            .extend(failures.into_iter().map(|(part, error)| Event {
-                part,
-                what: What::Failed(error),
-                at,
-            }));
+        for (part, error) in failures {
+            let what = What::Failed(error);
+            state.events.push(Event { part, what, at });
+        }
         Self::wake(state);
     }
 
@@ -577,7 +636,7 @@ impl Call {
             What::Failed(_) => state.failures += 1,
             What::Ended => {}
         }
-        state.events.push_back(Event { part, what, at });
+        state.events.push(Event { part, what, at });
         // After the deadline nothing is open.
         state.open -= usize::from(last).min(state.open);
         let ended = state.open == 0;
@@ -625,7 +684,7 @@ impl Call {
 
 impl State {
     fn pop(&mut self) -> Option<Event> {
-        let event = self.events.pop_front()?;
+        let event = self.events.pop()?;
         self.unread -= usize::from(matches!(event.what, What::Reply(_)));
         Some(event)
     }
@@ -643,9 +702,49 @@ impl State {
     }
 
     fn drop_oldest(&mut self, part: usize) {
-        if let Some(oldest) = self.events.iter().position(|event| event.is_reply_of(part)) {
-            self.events.remove(oldest);
+        if self.events.remove_first(|event| event.is_reply_of(part)) {
             self.unread -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(events: &Events) -> Vec<usize> {
+        events.iter().map(|event| event.part).collect()
+    }
+
+    #[test]
+    fn events_come_in_order_whatever_is_taken_out_between() {
+        for removed in 0..3 * FEW_EVENTS {
+            let (mut events, mut expected) = (Events::default(), VecDeque::new());
+            for part in 0..3 * FEW_EVENTS {
+                let what = What::Ended;
+                events.push(Event {
+                    part,
+                    what,
+                    at: None,
+                });
+                expected.push_back(part);
+                // So that the few begin at every place.
+                if part % 3 == 2 {
+                    assert_eq!(events.pop().map(|event| event.part), expected.pop_front());
+                }
+            }
+            let at = expected.iter().position(|part| *part == removed);
+            assert_eq!(
+                events.remove_first(|event| event.part == removed),
+                at.is_some()
+            );
+            at.map(|at| expected.remove(at));
+            assert_eq!(parts(&events), Vec::from(expected.clone()));
+            while let Some(part) = expected.pop_front() {
+                assert!(!events.is_empty());
+                assert_eq!(events.pop().map(|event| event.part), Some(part));
+            }
+            assert!(events.is_empty() && events.pop().is_none());
         }
     }
 }

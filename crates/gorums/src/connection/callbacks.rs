@@ -45,6 +45,8 @@ pub(super) struct Callbacks {
     served: Option<Served>,
     /// Begins with the first request: most nodes never ask.
     open: Option<Open>,
+    /// The method of the last call that had a reply.
+    replied: &'static str,
 }
 
 struct Open {
@@ -65,7 +67,11 @@ impl Open {
 
 impl Callbacks {
     pub(super) fn new(served: Option<Served>) -> Self {
-        Self { served, open: None }
+        Self {
+            served,
+            open: None,
+            replied: "",
+        }
     }
 
     /// Answers that wait to be written.
@@ -119,12 +125,14 @@ impl Callbacks {
                 return self.reject(channel, id, method, status("a request"));
             }
         };
-        let envelope = Envelope::decode(frame).map_err(|error| {
+        let envelope = Envelope::decode_like(frame, self.replied).map_err(|error| {
             Status::internal(format!("a malformed message from the peer: {error}"))
         })?;
         let id = envelope.id;
         if id & SERVER_INITIATED == 0 {
-            deliver(channel, id, &envelope, frame, now);
+            if let Some(method) = deliver(channel, id, &envelope, frame, now) {
+                self.replied = method;
+            }
             return Ok(());
         }
         if envelope.control == Control::Cancel {
@@ -150,7 +158,7 @@ impl Callbacks {
         if let Some(status) = settings.too_many_wait(open.waiting_bytes()) {
             return self.reject(channel, id, envelope.method, status);
         }
-        match Request::read(&envelope, frame, &settings.registry) {
+        match Request::read(&envelope, frame, &settings.registry, None) {
             Taken::Request(request) => {
                 open.read_bytes += request.cost();
                 open.requests.push(request);

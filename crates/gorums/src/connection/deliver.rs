@@ -9,33 +9,30 @@ use super::Channel;
 use crate::error::Status;
 use crate::wire::{Control, Envelope};
 
-/// Gives a reply to the call with this id, if somebody still waits for it.
+/// Gives a reply to the call with this id, if somebody still waits for it: then its method is
+/// returned, which the next reply is likely to have as well.
 pub(crate) fn deliver(
     channel: &Arc<Channel>,
     id: u64,
     envelope: &Envelope<'_>,
     frame: &Bytes,
     now: Instant,
-) {
-    // A reply that nobody waits for any more, or ever did.
-    let Some(call) = channel.pool().calls.get(id) else {
-        return;
-    };
-    let Some(part) = call.targets().position_of(channel) else {
-        return;
-    };
+) -> Option<&'static str> {
+    // None: a reply that nobody waits for any more, or ever did.
+    let call = channel.pool().calls.get(id)?;
+    let part = call.targets().position_of(channel)?;
+    let method = call.method();
     if let Some(excess) = &envelope.excess {
         let status = Status::resource_exhausted(format!("the reply has {excess}"));
         call.unreadable(part, status);
-        return;
+        return Some(method);
     }
     match envelope.control {
         Control::Unknown | Control::Cancel => {}
         Control::End => call.ended(part, envelope.status.clone()),
-        Control::Message if envelope.method != call.method() => {
+        Control::Message if envelope.method != method => {
             let status = Status::internal(format!(
-                "the node answered a call of {} with a reply of {:?}",
-                call.method(),
+                "the node answered a call of {method} with a reply of {:?}",
                 envelope.method
             ));
             call.unreadable(part, status);
@@ -50,6 +47,7 @@ pub(crate) fn deliver(
             }
         },
     }
+    Some(method)
 }
 
 /// The reply to this call was not taken.

@@ -29,6 +29,25 @@ struct Inner {
     values: Mutex<Extensions>,
 }
 
+impl Inner {
+    fn new(
+        method: Arc<str>,
+        metadata: Metadata,
+        connection: Arc<ConnectionInfo>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self {
+            method,
+            metadata,
+            connection,
+            turn: Turn::new(permit),
+            cancelled: AtomicBool::new(false),
+            cancel: Notify::new(),
+            values: Mutex::new(Extensions::new()),
+        }
+    }
+}
+
 /// What all requests of a connection have in common.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionInfo {
@@ -85,15 +104,23 @@ impl ServerCtx {
         connection: Arc<ConnectionInfo>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self(Arc::new(Inner {
-            method,
-            metadata,
-            connection,
-            turn: Turn::new(permit),
-            cancelled: AtomicBool::new(false),
-            cancel: Notify::new(),
-            values: Mutex::new(Extensions::new()),
-        }))
+        Self(Arc::new(Inner::new(method, metadata, connection, permit)))
+    }
+
+    /// The context of another request, in the place of this one where nobody holds this one any more.
+    pub(super) fn renew(
+        mut self,
+        method: Arc<str>,
+        metadata: Metadata,
+        connection: Arc<ConnectionInfo>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let inner = Inner::new(method, metadata, connection, permit);
+        match Arc::get_mut(&mut self.0) {
+            Some(place) => *place = inner,
+            None => self.0 = Arc::new(inner),
+        }
+        self
     }
 
     /// Gives up the turn: the next request may start.

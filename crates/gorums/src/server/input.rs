@@ -8,7 +8,7 @@ use h2::RecvStream;
 
 use super::connection::ConnectionSettings;
 use super::lane::Lane;
-use super::registry::Registry;
+use super::registry::{Entry, Registry};
 use super::reply_queue::{Answer, ReplyQueue};
 use super::request::{Request, Taken};
 use crate::connection::{Channel, deliver, skipped};
@@ -68,6 +68,8 @@ pub(super) struct Input {
     caller: Caller,
     lane: Arc<Lane>,
     replies: Arc<ReplyQueue>,
+    /// The method of the last request.
+    last: Option<Arc<Entry>>,
     /// Read and not handed to the lane yet.
     requests: Vec<Request>,
     /// What these cost.
@@ -100,6 +102,7 @@ impl Input {
             caller,
             lane,
             replies,
+            last: None,
             requests: Vec::new(),
             read_bytes: 0,
             at_the_lane: 0,
@@ -324,6 +327,25 @@ impl Input {
         waiting: usize,
         settings: &ConnectionSettings,
     ) -> Result<Option<Request>, Status> {
+        let last = self.last.take();
+        let read = self.read_like(frame, waiting, settings, last.as_ref());
+        self.last = match &read {
+            Ok(Some(Request { entry, .. })) if !is_same(entry.as_ref(), last.as_ref()) => {
+                entry.clone()
+            }
+            _ => last,
+        };
+        read
+    }
+
+    /// A frame that is likely to be of the same method as the last request.
+    fn read_like(
+        &mut self,
+        frame: &Frame,
+        waiting: usize,
+        settings: &ConnectionSettings,
+        last: Option<&Arc<Entry>>,
+    ) -> Result<Option<Request>, Status> {
         let registry = &settings.registry;
         let frame = match frame {
             Frame::Message(frame) => frame,
@@ -346,7 +368,8 @@ impl Input {
                 return Ok(None);
             }
         };
-        let envelope = Envelope::decode(frame).map_err(|error| {
+        let likely = last.map_or("", |last| &*last.name);
+        let envelope = Envelope::decode_like(frame, likely).map_err(|error| {
             Status::internal(format!("a malformed message from the client: {error}"))
         })?;
         let id = envelope.id;
@@ -373,7 +396,7 @@ impl Input {
         if let Some(status) = settings.too_many_wait(waiting) {
             return self.reject(id, envelope.method, &status, registry);
         }
-        match Request::read(&envelope, frame, registry) {
+        match Request::read(&envelope, frame, registry, last) {
             Taken::Request(request) => Ok(Some(request)),
             Taken::Refused(status) => self.reject(id, envelope.method, &status, registry),
         }
@@ -407,6 +430,13 @@ impl Input {
             .push_unbounded(id, method, &Answer::Error(status));
         self.answers_wait = self.replies.is_full();
         Ok(None)
+    }
+}
+
+fn is_same(one: Option<&Arc<Entry>>, other: Option<&Arc<Entry>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        _ => false,
     }
 }
 

@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::context::ServerCtx;
 use super::registry::Entry;
-use super::reply_sender::Sink;
+use super::reply_sender::{Sink, Way};
 use crate::error::Status;
 use crate::runtime::BoxFuture;
 
@@ -47,11 +47,23 @@ pub struct Incoming {
     payload: Bytes,
     /// Of a streamed method.
     sink: Option<Arc<Sink>>,
+    /// Of a method with one reply, where only the handler gets to see it.
+    way: Option<Way>,
 }
 
 impl Incoming {
-    pub(crate) fn new(ctx: ServerCtx, payload: Bytes, sink: Option<Arc<Sink>>) -> Self {
-        Self { ctx, payload, sink }
+    pub(crate) fn new(
+        ctx: ServerCtx,
+        payload: Bytes,
+        sink: Option<Arc<Sink>>,
+        way: Option<Way>,
+    ) -> Self {
+        Self {
+            ctx,
+            payload,
+            sink,
+            way,
+        }
     }
 
     /// What the handler will know of the request; also the way to release the turn.
@@ -94,6 +106,10 @@ impl Incoming {
         self.sink.clone()
     }
 
+    pub(crate) fn take_way(&mut self) -> Option<Way> {
+        self.way.take()
+    }
+
     /// Of what a handler gets, the context.
     pub(crate) fn into_ctx(self) -> ServerCtx {
         self.ctx
@@ -111,13 +127,36 @@ impl fmt::Debug for Incoming {
 
 /// A handler's reply, encoded; empty for one-way and streamed methods.
 #[derive(Debug, Clone, Default)]
-pub struct Reply(Bytes);
+pub struct Reply {
+    payload: Bytes,
+    /// It has gone its way already.
+    queued: bool,
+}
 
 impl Reply {
     /// A reply of this message.
     #[must_use]
     pub fn message(message: &impl Message) -> Self {
-        Self(message.encode_to_vec().into())
+        Self {
+            payload: message.encode_to_vec().into(),
+            queued: false,
+        }
+    }
+
+    /// A reply of this message, which goes this way if it can.
+    pub(crate) fn send(way: Option<&Way>, message: &impl Message) -> Self {
+        if way.is_some_and(|way| way.send(message)) {
+            Self {
+                payload: Bytes::new(),
+                queued: true,
+            }
+        } else {
+            Self::message(message)
+        }
+    }
+
+    pub(crate) fn is_queued(&self) -> bool {
+        self.queued
     }
 
     /// The reply of a one-way or streamed method.
@@ -129,7 +168,7 @@ impl Reply {
     /// The reply as bytes.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
-        &self.0
+        &self.payload
     }
 
     /// The reply as a message.
@@ -137,7 +176,7 @@ impl Reply {
     /// # Errors
     /// [`Internal`](crate::Code::Internal) with the reason, where the bytes are not such a message.
     pub fn decode<M: Message + Default>(&self) -> Result<M, Status> {
-        M::decode(self.0.clone())
+        M::decode(self.payload.clone())
             .map_err(|error| Status::internal(format!("the reply cannot be decoded: {error}")))
     }
 }

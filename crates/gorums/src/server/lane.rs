@@ -29,7 +29,7 @@ use super::handling::Handling;
 use super::interceptor::{Incoming, Interceptor, Next, Reply};
 use super::registry::MethodKind;
 use super::reply_queue::{Answer, ReplyQueue};
-use super::reply_sender::Sink;
+use super::reply_sender::{Sink, Way};
 use super::request::Request;
 use crate::connection::Door;
 use crate::error::Status;
@@ -272,7 +272,7 @@ impl Lane {
     /// lost.
     fn next(&self, permit: &mut Option<OwnedSemaphorePermit>) -> Option<(Request, ServerCtx)> {
         let mut state = self.state();
-        state.current = None;
+        let last = state.current.take();
         if state.running >= self.settings.max_running {
             return None;
         }
@@ -280,12 +280,13 @@ impl Lane {
         state.bytes -= request.cost();
         let bytes = state.bytes;
         let room = state.wake_below.take_if(|below| bytes <= *below).is_some();
-        let ctx = ServerCtx::new(
-            Arc::clone(&request.method),
-            std::mem::take(&mut request.metadata),
-            Arc::clone(&self.info),
-            permit.take(),
-        );
+        let method = Arc::clone(&request.method);
+        let metadata = std::mem::take(&mut request.metadata);
+        let info = Arc::clone(&self.info);
+        let ctx = match last {
+            Some((_, last)) => last.renew(method, metadata, info, permit.take()),
+            None => ServerCtx::new(method, metadata, info, permit.take()),
+        };
         let cancelled = state.unstarted.remove(request.id);
         if state.waiting.is_empty() {
             state.unstarted = Unstarted::default();
@@ -382,7 +383,7 @@ impl Run {
                 };
                 if queued {
                     // Only now, so that replies of handlers that hold their turn keep the order.
-                    self.ctx.turn().release();
+                    self.ctx.turn().end();
                     return Poll::Ready(());
                 }
                 self.wait_for_room(lane, result)
@@ -392,7 +393,7 @@ impl Run {
             self.stage = Stage::Answering(answering);
             return Poll::Pending;
         }
-        self.ctx.turn().release();
+        self.ctx.turn().end();
         Poll::Ready(())
     }
 
@@ -404,6 +405,7 @@ impl Run {
     ) -> Option<Answer<'a>> {
         let ends = self.kind == MethodKind::Streamed && stream_end;
         match result {
+            Ok(reply) if reply.is_queued() => None,
             Ok(reply) if self.kind == MethodKind::TwoWay => Some(Answer::Reply(reply.payload())),
             Ok(_) if ends => Some(Answer::End(None)),
             Ok(_) => None,
@@ -591,7 +593,15 @@ impl Worker {
             entry,
             lane.settings.max_decoding,
         );
-        let incoming = Incoming::new(ctx.clone(), payload, sink.clone());
+        // Interceptors get to see the reply before it is queued.
+        let seen_by_none = kind == MethodKind::TwoWay && lane.settings.interceptors.is_empty();
+        let way = seen_by_none.then(|| Way {
+            ctx: ctx.clone(),
+            replies: Arc::clone(&lane.replies),
+            id,
+            max_encoding,
+        });
+        let incoming = Incoming::new(ctx.clone(), payload, sink.clone(), way);
         Run {
             id,
             ctx,

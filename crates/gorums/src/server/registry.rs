@@ -66,11 +66,12 @@ impl Registry {
         F: Fn(ServerCtx, Req) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Resp, Status>> + Send + 'static,
     {
-        self.insert(method.into(), MethodKind::TwoWay, move |incoming| {
+        self.insert(method.into(), MethodKind::TwoWay, move |mut incoming| {
+            let way = incoming.take_way();
             let call = incoming
                 .decode::<Req>()
                 .map(|request| handler(incoming.into_ctx(), request));
-            Box::pin(async move { Ok(Reply::message(&call?.await?)) })
+            Box::pin(async move { Ok(Reply::send(way.as_ref(), &call?.await?)) })
         });
     }
 

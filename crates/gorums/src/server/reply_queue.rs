@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::PoisonError;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
 
 use crate::error::Status;
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, Notify};
@@ -97,6 +98,26 @@ impl ReplyQueue {
         Some(true)
     }
 
+    /// Encodes a reply straight into the queue, if it is small and there is room. False where it is
+    /// to come another way.
+    pub(crate) fn try_encode(
+        &self,
+        id: u64,
+        method: &str,
+        reply: &impl Message,
+        limit: usize,
+    ) -> bool {
+        let len = reply.encoded_len();
+        if len > COPY {
+            return false;
+        }
+        let mut state = self.lock();
+        if state.closed {
+            return true;
+        }
+        state.bytes < self.max_bytes && state.encode(id, method, reply, len, limit)
+    }
+
     /// Whether handlers wait with their replies.
     pub(crate) fn is_full(&self) -> bool {
         self.lock().bytes >= self.max_bytes
@@ -186,10 +207,55 @@ impl State {
         }
     }
 
+    /// False where nothing was put: the reply is too large, or not as long as it says.
+    fn encode(
+        &mut self,
+        id: u64,
+        method: &str,
+        reply: &impl Message,
+        len: usize,
+        limit: usize,
+    ) -> bool {
+        let before = self.tail.len();
+        let mut draft = Draft {
+            tail: &mut self.tail,
+            whole: before,
+        };
+        if encode_reply(id, method, len, limit, draft.tail).is_err() {
+            return false;
+        }
+        let end = draft.tail.len() + len;
+        reply.encode_raw(draft.tail);
+        if draft.tail.len() != end {
+            return false;
+        }
+        draft.whole = end;
+        drop(draft);
+        self.bytes += end - before;
+        if end >= BATCH_BYTES {
+            self.seal();
+        }
+        true
+    }
+
     fn seal(&mut self) {
         if !self.tail.is_empty() {
             self.chunks.push_back(self.tail.split().freeze());
         }
+    }
+}
+
+/// A frame that is being put behind others. What is not whole is taken back, also where the message
+/// panics while it encodes itself.
+struct Draft<'a> {
+    tail: &'a mut BytesMut,
+    /// How much is whole.
+    whole: usize,
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        self.tail.truncate(self.whole);
     }
 }
 
@@ -247,6 +313,61 @@ mod tests {
             assert_eq!((envelope.id, envelope.payload.len()), (id, len));
         }
         assert!(!bytes.has_remaining() && queue.is_empty());
+    }
+
+    /// A message of two bytes that says how long it is, or panics half-way.
+    #[derive(Debug)]
+    struct Odd {
+        says: usize,
+        panics: bool,
+    }
+
+    impl Message for Odd {
+        fn encode_raw(&self, buf: &mut impl BufMut) {
+            buf.put_u8(7);
+            assert!(!self.panics, "half-way");
+            buf.put_u8(7);
+        }
+
+        fn merge_field(
+            &mut self,
+            _tag: u32,
+            _wire_type: prost::encoding::WireType,
+            _buf: &mut impl bytes::Buf,
+            _ctx: prost::encoding::DecodeContext,
+        ) -> Result<(), prost::DecodeError> {
+            Ok(())
+        }
+
+        fn encoded_len(&self) -> usize {
+            self.says
+        }
+
+        fn clear(&mut self) {}
+    }
+
+    #[test]
+    fn of_a_reply_that_cannot_be_encoded_straight_into_the_queue_nothing_stays_there() {
+        let queue = ReplyQueue::new(1000);
+        let odd = |says, panics| Odd { says, panics };
+        let encode = |message: &Odd| queue.try_encode(1, "m", message, 100);
+        assert!(!encode(&odd(1, false)), "longer than it says");
+        assert!(!encode(&odd(3, false)), "shorter than it says");
+        assert!(!encode(&odd(101, false)), "above the limit");
+        assert!(!encode(&odd(COPY + 1, false)), "large");
+        let panicked =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| encode(&odd(2, true))));
+        assert!(panicked.is_err());
+        assert!(queue.is_empty());
+        assert!(encode(&odd(2, false)));
+        let mut batch = BatchBuilder::default();
+        queue.take(&mut batch);
+        use bytes::Buf;
+        let slot = BatchSlot::default();
+        let mut bytes = batch.finish(&slot);
+        bytes.advance(PREFIX);
+        let frame = bytes.copy_to_bytes(bytes.remaining());
+        assert_eq!(Envelope::decode(&frame).expect("ours").payload, [7, 7]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::context::ServerCtx;
 use super::interceptor::Reply;
 use super::reply_queue::{Answer, ReplyQueue};
 use crate::error::Status;
@@ -24,6 +25,24 @@ pub(crate) struct Sink {
     pub(crate) max_encoding: usize,
     /// The handler has returned.
     pub(crate) ended: AtomicBool,
+}
+
+/// Where the one reply of a request goes that nobody else gets to see.
+pub(crate) struct Way {
+    pub(crate) ctx: ServerCtx,
+    pub(crate) replies: Arc<ReplyQueue>,
+    pub(crate) id: u64,
+    pub(crate) max_encoding: usize,
+}
+
+impl Way {
+    /// Encodes a reply straight into the queue. False where it does not belong there, or does not fit
+    /// now.
+    pub(crate) fn send(&self, reply: &impl Message) -> bool {
+        let method = self.ctx.method();
+        self.replies
+            .try_encode(self.id, method, reply, self.max_encoding)
+    }
 }
 
 impl<Resp: Message> ReplySender<Resp> {

@@ -34,13 +34,22 @@ pub(crate) enum Taken {
 }
 
 impl Request {
-    pub(crate) fn read(envelope: &Envelope<'_>, frame: &Bytes, registry: &Registry) -> Taken {
+    /// A request that is likely to be of the method of the last one.
+    pub(crate) fn read(
+        envelope: &Envelope<'_>,
+        frame: &Bytes,
+        registry: &Registry,
+        last: Option<&Arc<Entry>>,
+    ) -> Taken {
         if let Some(excess) = &envelope.excess {
             return Taken::Refused(Status::resource_exhausted(format!(
                 "the request has {excess}"
             )));
         }
-        let entry = registry.get(envelope.method).cloned();
+        let entry = last
+            .filter(|last| *last.name == *envelope.method)
+            .or_else(|| registry.get(envelope.method))
+            .cloned();
         // The name of a method that nobody registered is copied.
         let name = match &entry {
             Some(_) => 0,

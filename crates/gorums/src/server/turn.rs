@@ -28,15 +28,28 @@ impl Turn {
     }
 
     pub(crate) fn release(&self) {
-        if !self.released.swap(true, Ordering::AcqRel) {
+        if self.give_up() {
+            self.lane.wake();
+        }
+    }
+
+    /// The handler has ended. Whoever polled it goes on by itself, and need not be woken.
+    pub(super) fn end(&self) {
+        self.give_up();
+    }
+
+    /// False where it was given up before.
+    fn give_up(&self) -> bool {
+        let held = !self.released.swap(true, Ordering::AcqRel);
+        if held && self.of_server {
             let permit = self
                 .permit
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .take();
             drop(permit);
-            self.lane.wake();
         }
+        held
     }
 
     /// Whether all connections share it.
