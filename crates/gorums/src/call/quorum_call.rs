@@ -299,12 +299,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
     }
 
     fn members(&self) -> Bits {
-        let left_out = self.requests.left_out();
-        let mut members = Bits::default();
-        for part in (0..self.configuration.len()).filter(|part| !left_out.contains(*part)) {
-            members.insert(part);
-        }
-        members
+        Bits::all(self.configuration.len()).without(&self.requests.left_out())
     }
 
     fn not_sent(&self, kind: QuorumErrorKind, needed: Option<usize>) -> QuorumError {

@@ -76,11 +76,24 @@ pub(crate) struct Bits {
 impl Bits {
     /// The positions from 0 to `len`.
     pub(crate) fn all(len: usize) -> Self {
-        let mut bits = Self::default();
-        for index in 0..len {
-            bits.insert(index);
+        let word = |len: usize| match len {
+            0..64 => (1 << len) - 1,
+            _ => u64::MAX,
+        };
+        let rest = len.saturating_sub(64);
+        Self {
+            first: word(len),
+            rest: (0..rest).step_by(64).map(|at| word(rest - at)).collect(),
         }
-        bits
+    }
+
+    /// Those of this set that are not in the other one.
+    pub(crate) fn without(mut self, other: &Self) -> Self {
+        self.first &= !other.first;
+        for (word, other) in self.rest.iter_mut().zip(&other.rest) {
+            *word &= !other;
+        }
+        self
     }
 
     pub(crate) fn insert(&mut self, index: usize) -> bool {
@@ -104,10 +117,8 @@ impl Bits {
     }
 
     pub(crate) fn len(&self) -> usize {
-        std::iter::once(&self.first)
-            .chain(&self.rest)
-            .map(|word| word.count_ones() as usize)
-            .sum()
+        let rest = self.rest.iter().map(|word| word.count_ones() as usize);
+        self.first.count_ones() as usize + rest.sum::<usize>()
     }
 
     fn word(&mut self, index: usize) -> (&mut u64, u64) {
@@ -140,6 +151,15 @@ mod tests {
         assert_eq!(bits.len(), 4);
         bits.remove(64);
         assert!(!bits.contains(64));
-        assert_eq!(Bits::all(130).len(), 130);
+        for len in [0, 1, 63, 64, 65, 127, 128, 129, 130] {
+            let all = Bits::all(len);
+            assert_eq!(all.len(), len);
+            assert!((0..len).all(|index| all.contains(index)) && !all.contains(len));
+        }
+        let mut left = Bits::all(130).without(&bits);
+        assert_eq!(left.len(), 128);
+        assert!(!left.contains(0) && !left.contains(63) && left.contains(64));
+        left = Bits::all(3).without(&bits);
+        assert_eq!((left.len(), left.contains(0)), (2, false));
     }
 }

@@ -374,11 +374,26 @@ fn put_bytes(number: u32, bytes: &[u8], buf: &mut BytesMut) {
     buf.put_slice(bytes);
 }
 
-/// Keys and numbers on their way into a buffer: those of two fields.
-#[derive(Default)]
+/// The beginning of a frame on its way into a buffer: all but the payload, where there is no more to
+/// it than an id and a method of no extraordinary length.
 struct Start {
-    bytes: [u8; 24],
+    bytes: [u8; START],
     len: usize,
+}
+
+const START: usize = 128;
+
+/// With this, the prefix, three keys, a number and two lengths of ten bytes each at most are a
+/// [`Start`].
+const SHORT_METHOD: usize = START - PREFIX - 3 * (1 + 10);
+
+impl Default for Start {
+    fn default() -> Self {
+        Self {
+            bytes: [0; START],
+            len: 0,
+        }
+    }
 }
 
 impl Start {
@@ -393,6 +408,11 @@ impl Start {
             value >>= 7;
         }
         self.put(value as u8);
+    }
+
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..][..bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
     }
 
     fn put(&mut self, byte: u8) {
@@ -436,18 +456,13 @@ impl Head<'_> {
     }
 
     fn put(&self, buf: &mut BytesMut) {
-        // Together, since each addition to a buffer costs more than the bytes.
-        let mut start = Start::default();
         if self.id != 0 {
-            start.put_key(ID, WireType::Varint);
-            start.put_varint(self.id);
+            encode_key(ID, WireType::Varint, buf);
+            encode_varint(self.id, buf);
         }
         if !self.method.is_empty() {
-            start.put_key(METHOD, WireType::LengthDelimited);
-            start.put_varint(self.method.len() as u64);
+            put_bytes(METHOD, self.method.as_bytes(), buf);
         }
-        buf.put_slice(start.bytes());
-        buf.put_slice(self.method.as_bytes());
         if let Some(status) = &self.status {
             put_bytes_header(STATUS, status.encoded_len(), buf);
             status.encode_raw(buf);
@@ -467,9 +482,50 @@ impl Head<'_> {
         }
     }
 
+    /// Does what [`put_frame`](Self::put_frame) does, for what almost every frame is. False, and
+    /// nothing is written, for all others.
+    fn put_plain(&self, payload: usize, limit: usize, buf: &mut BytesMut) -> bool {
+        let is_plain = self.status.is_none()
+            && self.metadata.is_none_or(Metadata::is_empty)
+            && self.control == Control::Message
+            && self.method.len() <= SHORT_METHOD;
+        if !is_plain {
+            return false;
+        }
+        // Together, since each addition to a buffer costs more than the bytes.
+        let mut start = Start {
+            len: PREFIX,
+            ..Start::default()
+        };
+        if self.id != 0 {
+            start.put_key(ID, WireType::Varint);
+            start.put_varint(self.id);
+        }
+        if !self.method.is_empty() {
+            start.put_key(METHOD, WireType::LengthDelimited);
+            start.put_varint(self.method.len() as u64);
+            start.put_slice(self.method.as_bytes());
+        }
+        if payload > 0 {
+            start.put_key(PAYLOAD, WireType::LengthDelimited);
+            start.put_varint(payload as u64);
+        }
+        let len = start.len - PREFIX + payload;
+        let Some(prefix) = u32::try_from(len).ok().filter(|_| len <= limit) else {
+            return false;
+        };
+        start.bytes[1..PREFIX].copy_from_slice(&prefix.to_be_bytes());
+        buf.reserve(PREFIX + len);
+        buf.put_slice(start.bytes());
+        true
+    }
+
     /// Writes prefix and envelope, and the header of a payload of this length, which the caller
     /// puts behind it. Nothing is written where the whole would exceed the limit.
     fn put_frame(&self, payload: usize, limit: usize, buf: &mut BytesMut) -> Result<(), Status> {
+        if self.put_plain(payload, limit, buf) {
+            return Ok(());
+        }
         let mut len = self.len();
         if payload > 0 {
             len += bytes_field_len(payload);
@@ -485,10 +541,7 @@ impl Head<'_> {
         buf.put_slice(&[0, a, b, c, d]);
         self.put(buf);
         if payload > 0 {
-            let mut header = Start::default();
-            header.put_key(PAYLOAD, WireType::LengthDelimited);
-            header.put_varint(payload as u64);
-            buf.put_slice(header.bytes());
+            put_bytes_header(PAYLOAD, payload, buf);
         }
         Ok(())
     }
@@ -618,6 +671,24 @@ mod tests {
                         .map(|e| (e.id, e.method.to_owned(), e.payload.to_vec()));
                     assert_eq!(read, reread(frame), "{id} {method} {payload} cut at {end}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn frames_are_the_same_however_long_the_method_is() {
+        for len in [0, 1, SHORT_METHOD, SHORT_METHOD + 1, 300] {
+            let method = "m".repeat(len);
+            for (id, payload) in [(0, 0), (7, 1), (u64::MAX, 5_000)] {
+                let mut buf = BytesMut::new();
+                encode_reply(id, &method, payload, usize::MAX, &mut buf).expect("no limit");
+                buf.put_bytes(7, payload);
+                assert_eq!(buf[0], 0);
+                let len = (buf.len() - PREFIX) as u32;
+                assert_eq!(buf[1..PREFIX], len.to_be_bytes());
+                let envelope = Envelope::decode(&buf[PREFIX..]).expect("our own");
+                assert_eq!((envelope.id, envelope.method), (id, &*method));
+                assert_eq!(envelope.payload, vec![7; payload]);
             }
         }
     }
