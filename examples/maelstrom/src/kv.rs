@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gorums::{Configuration, NodeId, Replies, ServerCtx, Status};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::proto::acceptor_client::AcceptorClient;
 use crate::proto::{
@@ -34,6 +34,8 @@ pub struct Registers {
     me: u32,
     /// The greatest number of a ballot that was seen or made here.
     greatest: AtomicU64,
+    /// Whose turn it is to change a key here: those of one node need not be in each other's way.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// Why a change is not acknowledged.
@@ -62,6 +64,7 @@ impl Registers {
             acceptors: AcceptorClient::new(nodes),
             me: me.get(),
             greatest: AtomicU64::new(0),
+            turns: Mutex::default(),
         }
     }
 
@@ -71,12 +74,17 @@ impl Registers {
     /// # Errors
     ///
     /// Where others are quicker for two seconds, or no majority answers.
+    /// Changes of one key that this node is asked for wait for each other within that time. One that leaves the value as it
+    /// is, as a read does, is never [`Unknown`](Failure::Unknown).
     pub async fn change<T: Clone>(
         &self,
         key: &str,
         change: impl Fn(Option<&str>) -> (Option<String>, T),
     ) -> Result<T, Failure> {
         let deadline = Instant::now() + PATIENCE;
+        let turn = self.turn(key);
+        let turn = timeout_at(deadline, turn.lock()).await;
+        let _turn = turn.map_err(|_| Failure::NotDone)?;
         // The attempts that may have been accepted by somebody, and what they are to return.
         let mut tried: Vec<(Ballot, T)> = Vec::new();
         let failure = |tried: &[_]| match tried.is_empty() {
@@ -99,7 +107,7 @@ impl Registers {
                 .find(|(ballot, _)| Some(*ballot) == found.accepted);
             let (value, outcome) = match (ours, tried.first()) {
                 // The change is done in what was found: nothing but that has to be accepted.
-                (Some((_, outcome)), _) => (found.value, outcome.clone()),
+                (Some((_, outcome)), _) => (found.value.clone(), outcome.clone()),
                 // What was found is newer than our first attempt, and may have been made from it, or not.
                 (None, Some((first, _))) if found.accepted >= Some(*first) => {
                     return Err(Failure::Unknown);
@@ -108,14 +116,23 @@ impl Registers {
                 // attempt: once a majority accepts this one, nobody finds the other any more.
                 _ => change(found.value.as_deref()),
             };
-            tried.push((ballot, outcome.clone()));
+            // What leaves the value as it is does nothing, whoever accepts it.
+            if value != found.value || !tried.is_empty() {
+                tried.push((ballot, outcome.clone()));
+            }
             match self.accept(key, ballot, value, deadline).await {
                 Attempt::Done(()) => return Ok(outcome),
                 Attempt::Conflict => {}
-                Attempt::NoAnswer => return Err(Failure::Unknown),
+                Attempt::NoAnswer => return Err(failure(&tried)),
             }
         }
         Err(failure(&tried))
+    }
+
+    fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        // No code panics while it holds the lock.
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(key.to_owned()).or_default())
     }
 
     async fn prepare(&self, key: &str, ballot: Ballot, deadline: Instant) -> Attempt<Found> {

@@ -289,7 +289,7 @@ impl Node {
             ),
             Failure::Unknown => Refusal::new(
                 Code::Timeout,
-                "a majority of the nodes has not answered; it may be done, now or later",
+                "no majority of the nodes answers, or others were quicker; it may be done, now or later",
             ),
         })
     }

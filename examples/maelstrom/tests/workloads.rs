@@ -209,6 +209,40 @@ async fn a_node_without_a_majority_says_that_it_has_done_nothing_and_the_others_
     }
 }
 
+#[tokio::test]
+async fn writes_that_one_node_is_sent_at_once_are_all_acknowledged() {
+    let bench = Arc::new(Workbench::start(1).await);
+    let asking = (0..20u64).map(|value| {
+        let bench = Arc::clone(&bench);
+        tokio::spawn(async move {
+            let write = json!({"type": "write", "key": 1, "value": value});
+            bench.ask("n1", write).await
+        })
+    });
+    for answer in asking.collect::<Vec<_>>() {
+        let answer = answer.await.expect("no panic");
+        assert_eq!(answer["type"], "write_ok", "{answer:?}");
+    }
+}
+
+/// A read changes nothing, so that it can be said for sure that a failed one did not.
+#[tokio::test]
+async fn the_outcome_of_a_read_is_never_unknown_however_many_contend() {
+    let bench = Arc::new(Workbench::start(5).await);
+    let clients = bench.nodes().into_iter().map(|node| {
+        let bench = Arc::clone(&bench);
+        tokio::spawn(async move {
+            for _ in 0..30 {
+                let answer = bench.ask(&node, json!({"type": "read", "key": 1})).await;
+                assert!(answer["code"] == 20 || answer["code"] == 11, "{answer:?}");
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.expect("no panic");
+    }
+}
+
 /// Each client adds one to a number by compare-and-set. What was acknowledged is in it, once; what is unknown at most once.
 #[tokio::test]
 async fn no_increment_is_lost_or_done_twice_though_clients_contend_and_the_network_loses_messages()
