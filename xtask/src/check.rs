@@ -105,7 +105,7 @@ impl Step {
             Self::GoBench => bench_compare::check_go(),
             Self::Loom => {
                 let totals = report.totals.get_or_insert_default();
-                loom::run_all(&[], loom::Bounds::CHECK, totals)
+                loom::check(totals)
             }
             Self::Sim => sim::check(),
             Self::Test => test(report, keep_going),

@@ -337,6 +337,15 @@ impl Call {
             .is_ok()
     }
 
+    /// Moves a part on from whatever state it is in, and says which that was; none where nothing
+    /// follows. The writer may take a part out and give it back meanwhile, so to try one state after
+    /// the other could miss it in both.
+    fn move_on(&self, part: usize, next: impl Fn(u8) -> Option<u8>) -> Option<u8> {
+        self.parts[part]
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
+            .ok()
+    }
+
     // ---- the caller's side
 
     /// Queues a part's frame; a part that is refused at once fails.
@@ -437,13 +446,20 @@ impl Call {
     pub(crate) fn complete(&self) {
         self.unregister();
         for part in 0..self.parts.len() {
-            // The peer goes on streaming until it is told.
-            if self.kind == Kind::Streamed && self.shift(part, SENT, DONE) {
-                self.channel(part).send_cancel(self.id);
-                self.release_pending(part);
-            } else if self.shift(part, QUEUED, ORPHAN) || self.shift(part, SENT, SENT_ORPHAN) {
-                self.release_pending(part);
+            let was = self.move_on(part, |state| match state {
+                QUEUED => Some(ORPHAN),
+                SENT if self.kind == Kind::Streamed => Some(DONE),
+                SENT => Some(SENT_ORPHAN),
+                _ => None,
+            });
+            if was.is_none() {
+                continue;
             }
+            // The peer goes on streaming until it is told.
+            if was == Some(SENT) && self.kind == Kind::Streamed {
+                self.channel(part).send_cancel(self.id);
+            }
+            self.release_pending(part);
         }
     }
 
@@ -488,16 +504,15 @@ impl Call {
 
     /// Gives up a part that is not done, and says what became of its request.
     fn abandon(&self, part: usize) -> Option<Outcome> {
-        let outcome = if self.shift(part, QUEUED, DONE) {
+        let was = self.move_on(part, |state| matches!(state, QUEUED | SENT).then_some(DONE))?;
+        let outcome = if was == QUEUED {
             self.channel(part).outbox().note_withdrawn();
             Outcome::NotSent
-        } else if self.shift(part, SENT, DONE) {
+        } else {
             if self.kind != Kind::OneWay {
                 self.channel(part).send_cancel(self.id);
             }
             Outcome::Unknown
-        } else {
-            return None;
         };
         self.release_pending(part);
         Some(outcome)

@@ -208,8 +208,9 @@ impl Sweeper {
 /// None once the pool is gone; otherwise the next deadline, if any.
 fn sweep_once(pool: &Weak<Pool>) -> Option<Option<Instant>> {
     let pool = pool.upgrade()?;
-    // From here on a call that is registered announces itself: it may come too late for the pass.
-    pool.sweeper.next.store(NEVER, Ordering::SeqCst);
+    // From here on a call that is registered announces itself: it may come too late for the pass. Not
+    // a store: all that write here read what they replace, so that their order is one.
+    pool.sweeper.next.swap(NEVER, Ordering::SeqCst);
     let (expired, next) = pool.calls.expire(pool.clock.now());
     for call in expired {
         call.end_early(Early::Deadline);

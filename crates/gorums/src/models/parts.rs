@@ -135,6 +135,31 @@ fn a_forgotten_call_is_not_written_on_the_next_connection() {
 }
 
 #[test]
+fn a_deadline_ends_a_part_while_a_stream_gives_it_back() {
+    super::explore(|| {
+        let nodes = nodes(1, 4);
+        let call = call(1, Kind::Unary, &nodes);
+        call.queue(0, frame(b'a'));
+        let node = Arc::clone(&nodes[0]);
+        let io = spawn(move || {
+            let mut sent = Sent::default();
+            sent.writer.push_messages(&node, Carrier::DIALLED);
+            drop(sent.writer.next());
+            sent.writer.give_back(&node, Carrier::DIALLED);
+        });
+        let pool = Arc::clone(nodes[0].pool());
+        let sweeper = spawn(move || expire(&pool));
+        let events = events(&call);
+        join(io);
+        join(sweeper);
+        assert_eq!(events.len(), 1);
+        assert!(outcome(&events[0]).is_some());
+        assert!(!take(&nodes[0]));
+        assert_settled(&nodes[0]);
+    });
+}
+
+#[test]
 fn whoever_waits_for_two_replies_is_woken_by_the_second() {
     super::explore(|| {
         let nodes = nodes(3, 4);
