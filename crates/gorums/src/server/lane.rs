@@ -37,8 +37,9 @@ use crate::runtime::{BoxFuture, Monitor, Polling};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, spawn};
 
-/// How many handlers are polled in one turn of the lane on its worker.
-const HANDLERS_PER_TURN: usize = 64;
+/// How many handlers are polled in one turn of the lane on its worker. Replies leave together at the
+/// end of a turn: fewer handlers make more and smaller writes.
+const HANDLERS_PER_TURN: usize = 128;
 
 /// What all connections of a server have in common.
 pub(crate) struct LaneSettings {
@@ -509,34 +510,37 @@ impl Worker {
 
     fn poll_handlers(&mut self, cx: &mut Context<'_>) -> Stop {
         for _ in 0..HANDLERS_PER_TURN {
-            if let Some(mut run) = self.run.take() {
-                if self.poll_run(&mut run, cx).is_ready() {
-                    if self.lane.settings.server_turn.is_some() {
-                        // The next one may have to wait for others.
-                        self.lane.end_current();
+            let mut run = match self.run.take() {
+                Some(run) => run,
+                None => {
+                    if self.poll_server_turn(cx).is_pending() {
+                        return Stop::Waiting;
                     }
-                    continue;
+                    let Some((request, ctx)) = self.lane.next(&mut self.permit) else {
+                        // The turn is not kept while there is nothing to do with it.
+                        self.permit = None;
+                        let state = self.lane.state();
+                        return if state.finished && state.waiting.is_empty() {
+                            Stop::Finished
+                        } else {
+                            Stop::Waiting
+                        };
+                    };
+                    self.start(request, ctx)
                 }
-                if run.ctx.turn().poll_released(cx).is_ready() {
-                    return Stop::Moved(run);
-                }
-                self.run = Some(run);
-                return Stop::Waiting;
-            }
-            if self.poll_server_turn(cx).is_pending() {
-                return Stop::Waiting;
-            }
-            let Some((request, ctx)) = self.lane.next(&mut self.permit) else {
-                // The turn is not kept while there is nothing to do with it.
-                self.permit = None;
-                let state = self.lane.state();
-                return if state.finished && state.waiting.is_empty() {
-                    Stop::Finished
-                } else {
-                    Stop::Waiting
-                };
             };
-            self.run = Some(self.start(request, ctx));
+            if self.poll_run(&mut run, cx).is_ready() {
+                if self.lane.settings.server_turn.is_some() {
+                    // The next one may have to wait for others.
+                    self.lane.end_current();
+                }
+                continue;
+            }
+            if run.ctx.turn().poll_released(cx).is_ready() {
+                return Stop::Moved(run);
+            }
+            self.run = Some(run);
+            return Stop::Waiting;
         }
         Stop::Yield
     }
