@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use gorums::Configuration;
 use prost_types::Timestamp;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -43,7 +44,7 @@ async fn a_durable_store_serves_while_each_replica_is_killed_and_restarted(
         .connect()?;
     all.connected(3).await;
     ours(&mut clients, &all, &history);
-    theirs(&mut clients, &replicas, &history).await?;
+    let stop_theirs = theirs(&mut clients, &replicas, &history).await?;
     for _ in 0..ROUNDS {
         for index in 0..3 {
             history.grows(&mut clients).await?;
@@ -54,8 +55,14 @@ async fn a_durable_store_serves_while_each_replica_is_killed_and_restarted(
         }
     }
     history.grows(&mut clients).await?;
+    drop(stop_theirs);
+    // Ours go on until they are told.
+    let ended = clients.join_next().await.context("the clients are gone")?;
+    ended??;
     clients.shutdown().await;
-    let operations = history.all();
+    let mut operations = history.all();
+    let open = NAMES.map(|name| open_write(name, &operations));
+    operations.extend(open);
     check(&operations)?;
     let failed = operations.iter().filter(|operation| !operation.ok).count();
     ensure!(
@@ -202,12 +209,30 @@ impl History {
     }
 }
 
-/// Starts the Go client, and reads what it does.
+/// The write that a client may have been making when it was stopped, of which it has not told.
+fn open_write(name: &str, operations: &[Operation]) -> Operation {
+    let own = operations.iter().filter(|operation| {
+        let writer = operation.key.split_once('/').map(|(writer, _)| writer);
+        operation.kind == Kind::Write && writer == Some(name)
+    });
+    let last = own.max_by_key(|write| write.number);
+    let number = last.map_or(0, |write| write.number) + 1;
+    Operation {
+        kind: Kind::Write,
+        key: key(name, number),
+        number,
+        begin: last.map_or(0, |write| write.end),
+        end: u128::MAX,
+        ok: false,
+    }
+}
+
+/// Starts the Go client, and reads what it does, until what is returned is dropped.
 async fn theirs(
     clients: &mut JoinSet<Result<()>>,
     replicas: &Replicas,
     history: &History,
-) -> Result<()> {
+) -> Result<oneshot::Sender<()>> {
     let [ours, theirs] = NAMES;
     let names = format!("{theirs},{ours}");
     let command = [
@@ -220,13 +245,23 @@ async fn theirs(
     ];
     let mut client = Process::start(&command).await?;
     let history = history.clone();
+    let (stop, mut stopped) = oneshot::channel();
     clients.spawn(async move {
+        loop {
+            let line = tokio::select! {
+                line = client.line() => line?.context("the Go client has ended")?,
+                _ = &mut stopped => break,
+            };
+            history.add(1, Operation::parse(&line)?);
+        }
+        client.kill().await?;
+        // What it had told by then.
         while let Some(line) = client.line().await? {
             history.add(1, Operation::parse(&line)?);
         }
-        bail!("the Go client has ended")
+        Ok(())
     });
-    Ok(())
+    Ok(stop)
 }
 
 /// Our client: one task that writes, and two that read.
