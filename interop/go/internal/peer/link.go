@@ -62,6 +62,10 @@ func (l *Link) Filter(filter func(message any, send func(any) error) error) {
 func (l *Link) Write(message any) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
+	// grpc may still take it: handlers that are cancelled with the stream would answer behind its end.
+	if err := context.Cause(l.ctx); err != nil {
+		return err
+	}
 	return l.send(message)
 }
 
