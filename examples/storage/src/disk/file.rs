@@ -175,7 +175,7 @@ fn check_layout(file: &Held) -> Result<(), Cause> {
     let last = if last == 0 { 0 } else { header + last };
     // The file's own first page, and the regions. After a crash there may be more of it.
     let pages = 1 + full * (header + data) + last;
-    if pages * page > file.len()? {
+    if pages.saturating_mul(page) > file.len()? {
         return Err(damaged("it is shorter than its header says"));
     }
     Ok(())
