@@ -209,7 +209,8 @@ pub(crate) static COMMANDS: &[Spec] = {
                       cread   correctable read: prints each answer that is better than the one before,\n        \
                       with the number of nodes that have answered, and ends when all have\n\
                       nread   nested read: each node asks the others before it answers\n\
-                      nwrite  nested write: each node passes the write on to the others\n\
+                      nwrite  nested write: each node passes the write on to the others, which may\n        \
+                      have it before they are asked\n\
                       \n\
                       A write is taken where it is newer than the value that is there. Its time is\n\
                       given by this client.",

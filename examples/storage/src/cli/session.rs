@@ -123,11 +123,12 @@ impl Storage {
             }
             Many::Write(write) => {
                 let request = self.request(write);
-                self.write(storage.write_qc(request)).await
+                self.write(storage.write_qc(request), false).await
             }
             Many::NestedWrite(write) => {
                 let request = self.request(write);
-                self.write(storage.write_nested_multicast(request)).await
+                self.write(storage.write_nested_multicast(request), true)
+                    .await
             }
             Many::CorrectableRead(key) => {
                 let request = ReadRequest { key: key.clone() };
@@ -166,6 +167,7 @@ impl Storage {
     async fn write(
         &mut self,
         call: QuorumCall<WriteRequest, WriteResponse>,
+        nested: bool,
     ) -> Result<(), Failure> {
         let nodes = call.configuration().len();
         let replies = call.majority().replies().await?;
@@ -176,6 +178,7 @@ impl Storage {
             nodes,
             taken,
             newer,
+            nested,
         };
         Ok(self.screen.result(written)?)
     }
@@ -274,8 +277,10 @@ struct Written {
     nodes: usize,
     /// How many have taken it.
     taken: usize,
-    /// The nodes that have not, because they have a newer value.
+    /// The nodes that have not, because they have a newer value, or have it from another node.
     newer: Vec<NodeId>,
+    /// Nodes pass it on to each other, so that one may have it before it is asked.
+    nested: bool,
 }
 
 impl fmt::Display for Written {
@@ -284,24 +289,29 @@ impl fmt::Display for Written {
             nodes,
             taken,
             newer,
+            nested,
         } = self;
+        let (not, already) = match nested {
+            false => ("not written: ", ""),
+            true => ("", "had it already, or "),
+        };
         match (taken, newer.as_slice()) {
             (_, []) => write!(f, "written to a majority ({taken} of {nodes} nodes)"),
             (0, _) => write!(
                 f,
-                "not written: all of the {} nodes that answered, of {nodes}, have a newer value",
+                "{not}all of the {} nodes that answered, of {nodes}, {already}have a newer value",
                 newer.len()
             ),
             (_, [node]) => write!(
                 f,
-                "written to {taken} of {nodes} nodes; node {node} has a newer value"
+                "written to {taken} of {nodes} nodes; node {node} {already}has a newer value"
             ),
             (_, [first, rest @ ..]) => {
                 write!(f, "written to {taken} of {nodes} nodes; nodes {first}")?;
                 for node in rest {
                     write!(f, ", {node}")?;
                 }
-                f.write_str(" have a newer value")
+                write!(f, " {already}have a newer value")
             }
         }
     }
@@ -357,18 +367,21 @@ mod tests {
 
     use super::*;
 
+    fn written(taken: usize, newer: &[u32], nested: bool) -> String {
+        let newer = newer.iter().map(|&id| NodeId::from(id)).collect();
+        let nodes = 5;
+        Written {
+            nodes,
+            taken,
+            newer,
+            nested,
+        }
+        .to_string()
+    }
+
     #[test]
     fn a_write_says_who_has_a_newer_value() {
-        let written = |taken, newer: &[u32]| {
-            let newer = newer.iter().map(|&id| NodeId::from(id)).collect();
-            let nodes = 5;
-            Written {
-                nodes,
-                taken,
-                newer,
-            }
-            .to_string()
-        };
+        let written = |taken, newer: &[u32]| written(taken, newer, false);
         assert_eq!(written(3, &[]), "written to a majority (3 of 5 nodes)");
         assert_eq!(
             written(2, &[4]),
@@ -381,6 +394,24 @@ mod tests {
         assert_eq!(
             written(0, &[1, 4, 5]),
             "not written: all of the 3 nodes that answered, of 5, have a newer value"
+        );
+    }
+
+    #[test]
+    fn a_nested_write_says_nowhere_that_it_is_lost_where_nodes_have_it_from_each_other() {
+        let written = |taken, newer: &[u32]| written(taken, newer, true);
+        assert_eq!(written(3, &[]), "written to a majority (3 of 5 nodes)");
+        assert_eq!(
+            written(2, &[4]),
+            "written to 2 of 5 nodes; node 4 had it already, or has a newer value"
+        );
+        assert_eq!(
+            written(1, &[4, 5]),
+            "written to 1 of 5 nodes; nodes 4, 5 had it already, or have a newer value"
+        );
+        assert_eq!(
+            written(0, &[1, 4, 5]),
+            "all of the 3 nodes that answered, of 5, had it already, or have a newer value"
         );
     }
 
