@@ -581,6 +581,18 @@ fn wrong_options_are_refused_with_a_status_of_their_own() {
         (&["--connect", "x=a:1"], "\"x\" is not an id"),
         (&["--config", "/nowhere/nodes.toml"], "/nowhere/nodes.toml"),
         (&["serve", "--id", "1"], "--listen"),
+        (
+            &["serve", "--id", "1", "--listen", "localhost"],
+            "expected a host and a port, as in 127.0.0.1:8081",
+        ),
+        (
+            &["serve", "--id", "1", "--listen", "localhost:99999"],
+            "expected a host and a port",
+        ),
+        (
+            &["serve", "--id", "1", "--listen", ":8081"],
+            "expected a host and a port",
+        ),
     ] {
         let done = run(args, "");
         assert!(done.stderr.contains(message), "{args:?}: {done:?}");

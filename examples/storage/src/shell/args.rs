@@ -57,7 +57,7 @@ pub struct Serve {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub id: u32,
     /// The address to listen on. With port 0 the system chooses one, which is printed.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     pub listen: String,
     /// All replicas, this one among them, which nested calls go to: as for --connect.
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
@@ -134,6 +134,15 @@ impl Target {
     #[must_use]
     pub fn is_given(&self) -> bool {
         !self.connect.is_empty() || self.config.is_some()
+    }
+}
+
+/// Unlike the address of a node, it may have port 0.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':');
+    match parts.map(|(host, port)| (host.is_empty(), port.parse::<u16>())) {
+        Some((false, Ok(_))) => Ok(text.to_owned()),
+        _ => Err("expected a host and a port, as in 127.0.0.1:8081".to_owned()),
     }
 }
 
