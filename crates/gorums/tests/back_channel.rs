@@ -112,10 +112,14 @@ async fn a_client_without_handlers_is_no_client_to_call() {
 
 #[tokio::test]
 async fn a_method_without_a_handler_is_unimplemented_and_an_error_comes_back_whole() {
+    let detail = || prost_types::Any {
+        type_url: "type.example/detail".into(),
+        value: vec![1, 2, 3],
+    };
     let server = Called::start(echo()).await;
-    let handlers = Server::builder().unary(ECHO, |ctx: ServerCtx, _: Number| async move {
+    let handlers = Server::builder().unary(ECHO, move |ctx: ServerCtx, _: Number| async move {
         let key = ctx.metadata().get("key").unwrap_or("none").to_owned();
-        Err::<Number, _>(Status::not_found(key))
+        Err::<Number, _>(Status::not_found(key).with_details([detail()]))
     });
     let _client = server.client().serve(handlers).connect().expect("legal");
     let config = server.has(1).await;
@@ -135,6 +139,7 @@ async fn a_method_without_a_handler_is_unimplemented_and_an_error_comes_back_who
         (error.code(), error.status().message()),
         (Code::NotFound, "value")
     );
+    assert_eq!(error.status().details(), [detail()]);
 }
 
 /// Each client's requests start in order, and hold a turn.

@@ -278,6 +278,10 @@ async fn a_refused_call_was_not_sent_and_is_made_by_the_same_handler_after_relea
 
 #[tokio::test]
 async fn its_own_node_is_called_without_the_network_and_with_the_same_protocol() {
+    let detail = || prost_types::Any {
+        type_url: "type.example/detail".into(),
+        value: vec![1, 2, 3],
+    };
     // Nothing listens there, and nothing needs to.
     let configuration = Configuration::builder()
         .node(7, "192.0.2.1:1")
@@ -287,13 +291,16 @@ async fn its_own_node_is_called_without_the_network_and_with_the_same_protocol()
     let server = common::echo()
         .peers(7, &configuration)
         .max_decoding_message_size(1024)
-        .unary("test.Test.Who", |ctx: ServerCtx, _: Number| async move {
-            assert_eq!(ctx.connection_metadata().get("zone"), Some("north"));
-            assert_eq!(ctx.metadata().get("key"), Some("value"));
-            assert_eq!(ctx.peer_addr(), None);
-            assert_eq!(ctx.config().ids().collect::<Vec<_>>(), [NodeId::from(7)]);
-            Err::<Number, _>(Status::not_found("nobody").with_details(Vec::new()))
-        });
+        .unary(
+            "test.Test.Who",
+            move |ctx: ServerCtx, _: Number| async move {
+                assert_eq!(ctx.connection_metadata().get("zone"), Some("north"));
+                assert_eq!(ctx.metadata().get("key"), Some("value"));
+                assert_eq!(ctx.peer_addr(), None);
+                assert_eq!(ctx.config().ids().collect::<Vec<_>>(), [NodeId::from(7)]);
+                Err::<Number, _>(Status::not_found("nobody").with_details([detail()]))
+            },
+        );
     let server = TestServer::start(server).await;
     let client = Client::new(&configuration);
     let call = client.rpc::<Number, Number>(&configuration[0], ECHO, number(5));
@@ -303,9 +310,10 @@ async fn its_own_node_is_called_without_the_network_and_with_the_same_protocol()
         .await
         .expect_err("an error");
     assert_eq!(
-        (error.code(), error.outcome()),
-        (Code::NotFound, Outcome::Refused)
+        (error.code(), error.outcome(), error.status().message()),
+        (Code::NotFound, Outcome::Refused, "nobody")
     );
+    assert_eq!(error.status().details(), [detail()]);
     let mut large = number(1);
     large.payload = vec![0; 4096].into();
     let call = client.rpc::<Number, Number>(&configuration[0], ECHO, large);
