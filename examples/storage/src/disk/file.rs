@@ -44,7 +44,8 @@ impl<E: Record> File<E> {
             if !path.try_exists()? {
                 create::<E>(directory, &path)?;
             }
-            open_whole::<E>(&path)
+            let file = fs::File::options().read(true).write(true).open(&path)?;
+            open_whole::<E>(FileBackend::new(file)?)
         });
         match opened {
             Ok(database) => Ok(Self {
@@ -135,9 +136,8 @@ fn damaged(message: &str) -> Cause {
 }
 
 /// Opens a file after a look at all of it. One that is refused is left as it is.
-fn open_whole<E: Record>(path: &Path) -> Result<Database, Cause> {
-    let file = fs::File::options().read(true).write(true).open(path)?;
-    let held = Held::new(FileBackend::new(file)?);
+fn open_whole<E: Record>(file: impl StorageBackend) -> Result<Database, Cause> {
+    let held = Held::new(file);
     if held.len()? == 0 {
         // redb would begin a new one here.
         return Err(damaged("it is empty"));
@@ -291,5 +291,87 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&*self.cause.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::store::{Entry, Time};
+
+    /// A file of which a loss of power leaves what was synced.
+    #[derive(Debug, Clone)]
+    struct Powered(Arc<Mutex<Contents>>);
+
+    #[derive(Debug)]
+    struct Contents {
+        now: Vec<u8>,
+        synced: Vec<u8>,
+    }
+
+    impl Powered {
+        fn with<T>(&self, work: impl FnOnce(&mut Contents) -> T) -> T {
+            work(&mut self.0.lock().expect("no test panics with it"))
+        }
+    }
+
+    impl StorageBackend for Powered {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.with(|contents| contents.now.len() as u64))
+        }
+
+        fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+            Ok(self.with(|contents| contents.now[offset as usize..][..len].to_owned()))
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.with(|contents| contents.now.resize(len as usize, 0));
+            Ok(())
+        }
+
+        fn sync_data(&self, eventual: bool) -> io::Result<()> {
+            // What is synced at some time is not yet.
+            if !eventual {
+                self.with(|contents| contents.synced = contents.now.clone());
+            }
+            Ok(())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.with(|contents| {
+                contents.now[offset as usize..][..data.len()].copy_from_slice(data)
+            });
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_is_there_after_a_loss_of_power() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("replica-1.redb");
+        drop(File::<Entry>::open(directory.path(), 1).expect("it can be opened"));
+        let now = fs::read(&path).expect("a file");
+        let synced = now.clone();
+        let powered = Powered(Arc::new(Mutex::new(Contents { now, synced })));
+        let mut file = File::<Entry> {
+            database: Some(open_whole::<Entry>(powered.clone()).expect("it is whole")),
+            records: PhantomData,
+        };
+        let keys = ["a".to_owned(), "b".to_owned()];
+        for seconds in 1..=20 {
+            let entry = Entry {
+                // More of the file is used with each, and what was is free again.
+                value: "v".repeat(1000 * seconds as usize),
+                time: Time::from_parts(seconds, 0),
+            };
+            let entries = keys.iter().map(|key| (key.clone(), entry.clone()));
+            file.commit(entries.collect()).await.expect("there is room");
+            fs::write(&path, powered.with(|contents| contents.synced.clone())).expect("written");
+            let mut left = File::<Entry>::open(directory.path(), 1).expect("it is whole");
+            let found = left.read(&keys).await.expect("it is whole");
+            assert!(found == [Some(entry.clone()), Some(entry)], "{seconds}");
+        }
     }
 }

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
-use redb::backends::FileBackend;
 
 /// What redb reads and writes instead of the file itself. Clones share one file.
 ///
@@ -12,7 +11,7 @@ use redb::backends::FileBackend;
 /// these changes are kept in memory, where redb sees them, so that a file that is refused is as it was.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
-    file: Arc<FileBackend>,
+    file: Arc<dyn StorageBackend>,
     /// What is to be done to the file, in this order. `None` when it is no longer held.
     changes: Arc<Mutex<Option<Vec<Change>>>>,
 }
@@ -25,7 +24,7 @@ enum Change {
 }
 
 impl Held {
-    pub(super) fn new(file: FileBackend) -> Self {
+    pub(super) fn new(file: impl StorageBackend) -> Self {
         Self {
             file: Arc::new(file),
             changes: Arc::new(Mutex::new(Some(Vec::new()))),
@@ -134,6 +133,8 @@ impl StorageBackend for Held {
 
 #[cfg(test)]
 mod tests {
+    use redb::backends::FileBackend;
+
     use super::*;
 
     #[test]
