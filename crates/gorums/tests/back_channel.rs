@@ -5,6 +5,7 @@ mod common;
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::{Counter, Number, TestServer, echo, number, within};
 use gorums::{
@@ -359,6 +360,36 @@ async fn a_call_that_is_given_up_is_told_to_the_handler_of_the_client() {
     started.reached(1).await;
     drop(waiting);
     cancelled.reached(1).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_is_waited_for_until_the_deadline_and_others_answer() {
+    let server = Called::start(echo()).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let handlers = Server::builder().unary(ECHO, move |_ctx: ServerCtx, request: Number| {
+        let held = Arc::clone(&held);
+        async move {
+            held.acquire().await.expect("open").forget();
+            Ok::<_, Status>(request)
+        }
+    });
+    let _silent = server.client().serve(handlers).connect().expect("legal");
+    server.has(1).await;
+    let _quick = server.client().serve(echo()).connect().expect("legal");
+    let config = server.has(2).await;
+    let all = call(&config, 1).timeout(Duration::from_millis(1)).all();
+    let error = within(all).await.expect_err("one does not answer");
+    let silent = error.failure(config[0].id()).expect("it is the first");
+    assert_eq!(silent.code(), Code::DeadlineExceeded);
+    let first = within(call(&config, 2).first()).await;
+    assert_eq!(first.expect("the other one answers").value, 2);
+    // What it answers to late is nobody's.
+    gate.add_permits(3);
+    let replies = within(call(&config, 3).all().replies()).await;
+    let replies = replies.expect("both answer");
+    assert!(replies.values().all(|reply| reply.value == 3));
+    assert!(config.iter().all(|node| node.pending() == 0));
 }
 
 #[tokio::test]
