@@ -27,6 +27,7 @@ use crate::servers::{Place, Program};
   gorums-bench quorum-call --rate 50000                      50,000 calls a second, whether earlier ones are done or not
   gorums-bench floor --repeats 5                             against plain TCP, in the same run
   gorums-bench sweep --out sweep                             latency over throughput: sweep.svg, sweep.png, sweep.json
+  gorums-bench scale clients                                 what connections cost: 10, 100 and 1,000 clients of a server
   gorums-bench serve --listen 10.0.0.1:8080                  a server for --remotes, which may also be the Go library's
 
 Exit codes: 0 measured, 1 something failed (a call, say), 2 the options are wrong."
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Floor(Measure),
     /// Raises the load step by step and draws latency over throughput
     Sweep(Sweep),
+    /// What a call and a connection cost as one thing grows: the tables of docs/scaling.md
+    Scale(Scale),
     /// Draws sweeps over one another
     Plot(Plot),
     /// Serves, for a client elsewhere
@@ -199,6 +202,63 @@ pub(crate) struct Sweep {
 
     #[command(flatten)]
     pub(crate) options: Options,
+}
+
+/// Prints a Markdown table with a row for each value. Servers have processes of their own, all processes one thread, and each row a
+/// process of its own for its clients, so that no row has the memory of another. Takes about a minute.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gorums-bench scale replicas                        3 to 50 servers, 100 calls in flight
+  gorums-bench scale payload --values 1KiB,1MiB      three servers, payloads of these sizes
+  gorums-bench scale nodes --json nodes.json         one client of up to 1,000 nodes, which one process plays
+
+With many clients or nodes, raise the limit of open files first: ulimit -n 4096. Memory is told on Linux, and `nodes` works there
+only: its process listens on all addresses of this machine, of which the client takes 127.0.0.1, 127.0.0.2 and so on.")]
+pub(crate) struct Scale {
+    /// What grows
+    #[arg(value_enum)]
+    pub(crate) axis: Axis,
+
+    /// The steps [default: replicas 3,5,10,20,50; in-flight 1,10,100,1000,10000;
+    /// payload 16KiB,64KiB,256KiB,1MiB,4MiB,16MiB; clients 10,100,1000; nodes 50,200,1000]
+    #[arg(long, value_name = "VALUE,…", value_delimiter = ',')]
+    pub(crate) values: Vec<String>,
+
+    /// Calls in flight; of clients, those that call at once
+    /// [default: 100 for replicas and clients, 2 for payload, 1 and then 20 for nodes]
+    #[arg(short, long, value_name = "COUNT")]
+    pub(crate) in_flight: Option<usize>,
+
+    /// How long to measure each value
+    #[arg(short, long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+
+    /// How long to make the same calls before that
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub(crate) warm_up: Duration,
+
+    /// Write the figures as JSON to a file, or to standard output (-) in place of the table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Measure one value in this process, and print it for the program that has started this one
+    #[arg(long, hide = true)]
+    pub(crate) row: bool,
+}
+
+/// What grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Axis {
+    /// Servers, each in a process of its own
+    Replicas,
+    /// Calls in flight, to three servers
+    InFlight,
+    /// Bytes of each request and each reply, with three servers
+    Payload,
+    /// Clients of one server, each with a connection of its own
+    Clients,
+    /// Nodes of one client, all of them in one process
+    Nodes,
 }
 
 #[derive(Debug, Args)]
@@ -368,7 +428,7 @@ impl Sweep {
 }
 
 /// A number of bytes, or of KiB or MiB.
-fn size(text: &str) -> Result<usize, String> {
+pub(crate) fn size(text: &str) -> Result<usize, String> {
     let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),
         None => (text, ""),

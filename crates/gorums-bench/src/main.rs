@@ -10,6 +10,7 @@ mod measure;
 mod plot;
 mod progress;
 mod report;
+mod scale;
 mod serve;
 mod servers;
 mod service;
@@ -68,6 +69,7 @@ enum Job {
         output: Measure,
     },
     Sweep(sweep::Job),
+    Scale(scale::Job),
     Plot(args::Plot),
     Serve(args::Serve),
 }
@@ -94,6 +96,7 @@ impl Job {
             Command::Floor(output) => (Benchmark::Floor, output),
             Command::Serve(serve) => return Ok(Self::Serve(serve)),
             Command::Sweep(sweep) => return Ok(Self::Sweep(sweep::Job::new(sweep)?)),
+            Command::Scale(scale) => return Ok(Self::Scale(scale::Job::new(scale)?)),
             Command::Plot(plot) => {
                 if plot.files.len() > plot::MOST_RUNS {
                     bail!(
@@ -141,6 +144,12 @@ impl Job {
             Self::Sweep(sweep) => {
                 warn_of_debug_build();
                 sweep.run()
+            }
+            Self::Scale(scale) => {
+                if !scale.is_row() {
+                    warn_of_debug_build();
+                }
+                scale.run()
             }
             Self::Plot(args::Plot { files, out }) => {
                 let read = files.iter().map(|file| Report::read(file));

@@ -219,7 +219,7 @@ async fn warm_up<W: Work>(work: &W, name: &str, plan: &Plan, progress: &Progress
 }
 
 /// Makes one run.
-async fn run<W: Work>(
+pub(crate) async fn run<W: Work>(
     series: &mut Series,
     work: &W,
     plan: &Plan,

@@ -23,10 +23,7 @@ impl Progress {
     /// For what takes about so long.
     pub(crate) fn of(total: Duration) -> Self {
         if !std::io::stderr().is_terminal() {
-            return Self {
-                bar: ProgressBar::hidden(),
-                mover: None,
-            };
+            return Self::none();
         }
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let target = ProgressDrawTarget::stderr_with_hz(10);
@@ -53,6 +50,14 @@ impl Progress {
         Self {
             bar,
             mover: Some((stop, mover)),
+        }
+    }
+
+    /// For what another process shows.
+    pub(crate) fn none() -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            mover: None,
         }
     }
 

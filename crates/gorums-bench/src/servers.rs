@@ -138,6 +138,20 @@ impl Servers {
         })
     }
 
+    /// The benchmark service in one process, which listens at this address.
+    pub(crate) fn one_process(program: &Program, listen: &str, payload: usize) -> Result<Self> {
+        let mut child = Process::start(listen, program)?;
+        child.order(&Order::Serve { payload })?;
+        Ok(Self {
+            addresses: vec![child.address.clone()],
+            payload,
+            running: Running::Processes {
+                children: vec![child],
+                program: program.clone(),
+            },
+        })
+    }
+
     pub(crate) fn addresses(&self) -> &[String] {
         &self.addresses
     }
@@ -151,6 +165,7 @@ impl Servers {
         let mut total = Usage {
             cpu_ns: 0,
             peak_bytes: 0,
+            resident_bytes: Some(0),
         };
         for child in children.iter_mut().take(count) {
             let Some(one) = child.usage()? else {
@@ -158,6 +173,10 @@ impl Servers {
             };
             total.cpu_ns += one.cpu_ns;
             total.peak_bytes += one.peak_bytes;
+            total.resident_bytes = total
+                .resident_bytes
+                .zip(one.resident_bytes)
+                .map(|(total, one)| total + one);
         }
         Ok(Some(total))
     }

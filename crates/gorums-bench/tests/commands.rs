@@ -258,6 +258,109 @@ fn a_sweep_draws_and_its_figures_can_be_drawn_over_others() {
     assert!(both.contains("a, p50") && both.contains("b, p99"));
 }
 
+/// The rows along an axis, each measured for so short a time that the figures mean nothing.
+fn scaled(axis: &str, values: &str) -> Vec<Value> {
+    let report = measured(&["scale", axis, "--values", values]);
+    assert_eq!(report["axis"], axis);
+    let rows = report["rows"].as_array().expect("rows").clone();
+    for row in &rows {
+        assert_sound(&row["measured"]);
+        if cfg!(unix) {
+            assert!(number(&row["measured"], "client_cpu_us_per_call") > 0.0);
+            assert!(number(&row["measured"], "server_peak_bytes") > 1e6);
+        }
+    }
+    rows
+}
+
+#[test]
+fn scale_measures_each_value_of_replicas_calls_in_flight_and_payload() {
+    for (axis, field) in [
+        ("replicas", "nodes"),
+        ("in-flight", "in_flight"),
+        ("payload", "payload_bytes"),
+    ] {
+        let rows = scaled(axis, "1,2");
+        assert_eq!(rows.len(), 2, "{axis}");
+        for (row, value) in rows.iter().zip([1.0, 2.0]) {
+            assert_eq!(number(row, "value"), value);
+            assert_eq!(number(&row["measured"], field), value, "{axis}");
+            assert!(number(&row["measured"], "allocations_per_call") > 1.0);
+            assert_eq!(row["connections"], Value::Null);
+        }
+    }
+}
+
+#[test]
+fn scale_measures_what_connections_of_many_clients_hold_on_either_side() {
+    let rows = scaled("clients", "1,200");
+    assert_eq!(rows.len(), 2);
+    for (row, clients) in rows.iter().zip([1.0, 200.0]) {
+        assert_eq!(number(row, "value"), clients);
+        // Each client has one call at a time, and a hundred of them call.
+        let calling = f64::min(clients, 100.0);
+        assert_eq!(number(&row["measured"], "in_flight"), calling);
+    }
+    if cfg!(target_os = "linux") {
+        for side in ["client", "server"] {
+            let side = &rows[1]["connections"][side];
+            assert!(number(side, "idle_bytes") > 1024.0, "{side}");
+            assert!(number(side, "idle_cpu") >= 0.0, "{side}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn scale_measures_a_client_of_many_nodes_in_one_process_with_one_and_with_more_calls_in_flight() {
+    let rows = scaled("nodes", "300");
+    assert_eq!(rows.len(), 2);
+    for (row, in_flight) in rows.iter().zip([1.0, 20.0]) {
+        assert_eq!(number(&row["measured"], "nodes"), 300.0);
+        assert_eq!(number(&row["measured"], "in_flight"), in_flight);
+        let client = &row["connections"]["client"];
+        assert!(number(client, "idle_bytes") > 1024.0, "{client}");
+    }
+}
+
+#[test]
+fn scale_prints_a_table_for_a_page() {
+    let output = bench(&[
+        "scale",
+        "in-flight",
+        "--values",
+        "1,3",
+        "-d",
+        "50ms",
+        "-w",
+        "10ms",
+    ]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        text.contains("\n| in flight | client, µs per call |"),
+        "{text}"
+    );
+    assert_eq!(
+        text.lines().filter(|line| line.starts_with("| ")).count(),
+        4
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn scale_says_how_to_raise_a_limit_of_open_files_that_is_too_low() {
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 200 && exec \"$0\" scale clients"])
+        .arg(env!("CARGO_BIN_EXE_gorums-bench"))
+        .output()
+        .expect("a shell");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("`ulimit -n 1064`"), "{errors}");
+    assert!(output.stdout.is_empty());
+}
+
 #[test]
 fn wrong_options_are_told_before_anything_is_measured() {
     for (args, part) in [
@@ -272,6 +375,12 @@ fn wrong_options_are_told_before_anything_is_measured() {
         (&["floor", "--remotes", "a:1"], "--remotes"),
         (&["sweep", "--steps", "0"], "--steps"),
         (&["sweep", "--out", "/no/such/folder/sweep"], "--out"),
+        (&["scale"], "<AXIS>"),
+        (&["scale", "clients", "--values", "0"], "--values"),
+        (&["scale", "nodes", "--values", "1001"], "--values"),
+        (&["scale", "payload", "--values", "64MiB"], "--values"),
+        (&["scale", "in-flight", "--in-flight", "3"], "--in-flight"),
+        (&["scale", "replicas", "--in-flight", "0"], "--in-flight"),
         (&["plot"], "FILE.json"),
         (&["sing"], "sing"),
     ] {
