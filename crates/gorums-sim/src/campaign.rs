@@ -50,7 +50,24 @@ pub struct Report {
     virtual_time: Duration,
     elapsed: Duration,
     fired: BTreeMap<FaultKind, u64>,
+    least: Option<Least>,
     failed: Option<Failed>,
+}
+
+/// The least of each number that any seed of a campaign had, the failed one included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Least {
+    /// Replicas.
+    pub replicas: usize,
+    /// Clients.
+    pub clients: usize,
+    /// Operations that clients began.
+    pub operations: usize,
+    /// Virtual time, of one run.
+    pub virtual_time: Duration,
+    /// Faults that had an effect.
+    pub faults_fired: usize,
 }
 
 /// The first seed that failed, and how few of its faults it takes.
@@ -100,6 +117,7 @@ impl<'a> Campaign<'a> {
             virtual_time: Duration::ZERO,
             elapsed: Duration::ZERO,
             fired: BTreeMap::new(),
+            least: None,
             failed: None,
         });
         let work = || {
@@ -187,7 +205,7 @@ impl<'a> Campaign<'a> {
         };
         if matches!(
             run.failure(),
-            Some(Failure::NotTheSame(_) | Failure::NotFired(_))
+            Some(Failure::NotTheSame(_) | Failure::NotFired(_) | Failure::TooLittle(_))
         ) {
             return Failed {
                 run,
@@ -228,6 +246,8 @@ impl Report {
         for (_, fault, fired) in run.faults() {
             *self.fired.entry(fault.kind).or_default() += u64::from(fired);
         }
+        let least = Least::of(run);
+        self.least = Some(self.least.map_or(least, |known| known.min(least)));
     }
 
     /// The first seed that failed.
@@ -254,6 +274,12 @@ impl Report {
         &self.fired
     }
 
+    /// The least of each number that any seed had; `None` where none was run.
+    #[must_use]
+    pub fn least(&self) -> Option<Least> {
+        self.least
+    }
+
     /// The virtual time of all runs, of those that were made twice both.
     #[must_use]
     pub fn virtual_time(&self) -> Duration {
@@ -264,6 +290,42 @@ impl Report {
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.elapsed
+    }
+}
+
+impl Least {
+    fn of(run: &Run) -> Self {
+        Self {
+            replicas: run.replicas(),
+            clients: run.clients(),
+            operations: run.operations(),
+            virtual_time: run.virtual_time(),
+            faults_fired: run.faults_fired(),
+        }
+    }
+
+    fn min(self, other: Self) -> Self {
+        Self {
+            replicas: self.replicas.min(other.replicas),
+            clients: self.clients.min(other.clients),
+            operations: self.operations.min(other.operations),
+            virtual_time: self.virtual_time.min(other.virtual_time),
+            faults_fired: self.faults_fired.min(other.faults_fired),
+        }
+    }
+}
+
+impl fmt::Display for Least {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} replicas, {} clients, {} operations, {:.1} s of virtual time, {} faults",
+            self.replicas,
+            self.clients,
+            self.operations,
+            self.virtual_time.as_secs_f64(),
+            self.faults_fired
+        )
     }
 }
 
@@ -305,6 +367,9 @@ impl fmt::Display for Report {
             self.virtual_time.as_secs_f64(),
             self.virtual_time.as_secs_f64() / seconds
         )?;
+        if let Some(least) = self.least {
+            writeln!(f, "  at least, in each seed: {least}")?;
+        }
         write!(f, "  faults:")?;
         for (at, (kind, count)) in self.fired.iter().enumerate() {
             let comma = if at > 0 { "," } else { "" };

@@ -74,7 +74,7 @@ mod campaign;
 mod cluster;
 pub mod history;
 
-pub use self::campaign::{Campaign, Failed, Progress, Report};
+pub use self::campaign::{Campaign, Failed, Least, Progress, Report};
 pub use self::cluster::{
     Client, Clock, Disk, DiskError, Failure, Fault, FaultKind, Replica, Run, Scenario, Transport,
 };

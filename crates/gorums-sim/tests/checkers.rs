@@ -1,7 +1,5 @@
 //! The checkers against brute force on small histories, against histories known to be broken, and at their size.
 
-use std::time::{Duration, Instant};
-
 use gorums_sim::history::{Action, History, Limits, Operation, Outcome, Recorder, Verdict};
 
 /// SplitMix64.
@@ -550,13 +548,9 @@ fn large(clients: u64, count: u64, values: Option<u64>) -> Vec<Operation> {
 
 #[test]
 fn a_hundred_thousand_operations_are_checked() {
+    // How long it takes in a release build is measured by the example `checker_speed`.
     let history = history(large(20, 100_000, None));
-    let start = Instant::now();
     assert_eq!(history.linearizable(), Verdict::Valid);
-    let took = start.elapsed();
-    println!("100,000 operations of 20 clients, unique values: {took:?}");
-    // A debug build on a busy machine has ten times as long as a release build may take.
-    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gorums::{ServerCtx, Status};
+use gorums_sim::history::Limits;
 use gorums_sim::{
-    Campaign, Client, Disk, Failure, FaultKind, History, Replica, Scenario, Verdict, Violation,
+    Campaign, Client, Disk, Failure, FaultKind, History, Replica, Run, Scenario, Verdict, Violation,
 };
 
 const WRITE: &str = "Register.Write";
@@ -178,6 +179,80 @@ fn a_fault_without_effect_is_a_failure() {
     let run = scenario.run(1);
     let all: Vec<_> = run.faults().map(|(at, ..)| at).collect();
     assert_eq!(run.failure(), Some(&Failure::NotFired(all)));
+}
+
+#[test]
+fn a_history_that_nobody_can_judge_fails_the_campaign() {
+    // A value that comes again has to be searched for, and one state is no search.
+    let scenario = short(Memory::Durable)
+        .faults([])
+        .client(|node: Client| async move {
+            while node.next_operation().await {
+                node.history().write(node.id(), "r", "again").ok();
+            }
+            Ok(())
+        })
+        .check(|history| {
+            history.linearizable_within(Limits {
+                steps: 1,
+                ..Limits::default()
+            })
+        });
+    let report = Campaign::new(&scenario).seeds(1..=3).jobs(1).run(|_| {});
+    let failed = report.failed().expect("nobody knows");
+    assert!(
+        matches!(failed.run().failure(), Some(Failure::Unknown(_))),
+        "{}",
+        failed.run()
+    );
+    let printed = failed.run().to_string();
+    assert!(
+        printed.contains("FAILED: nobody knows whether the history is right: key \"r\""),
+        "{printed}"
+    );
+    assert_eq!((failed.run().seed(), failed.run().svg()), (1, None));
+}
+
+#[test]
+fn clients_that_end_early_are_a_failure() {
+    let scenario = Scenario::new("clients that give up")
+        .replicas(1..=1)
+        .clients(1..=1)
+        .operations(10)
+        .duration(Duration::from_secs(1))
+        .faults([])
+        .replica(|node: Replica| async move { node.serve(node.server()).await })
+        .client(|node: Client| async move {
+            node.next_operation().await;
+            Ok(())
+        });
+    let report = Campaign::new(&scenario).seeds([1]).run(|_| {});
+    let failed = report.failed().expect("one operation is not ten");
+    let Some(Failure::TooLittle(why)) = failed.run().failure() else {
+        panic!("{}", failed.run());
+    };
+    assert!(
+        why.starts_with("the clients ended after 1 operations and 0.")
+            && why.ends_with(" s, and the scenario asks for 10 and 1.0 s"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_campaign_knows_the_least_of_its_seeds() {
+    let scenario = short(Memory::Durable).faults([FaultKind::Delay]);
+    let runs: Vec<_> = (1..=3).map(|seed| scenario.run(seed)).collect();
+    let report = Campaign::new(&scenario).seeds(1..=3).run(|_| {});
+    let least = report.least().expect("three seeds");
+    let min = |of: fn(&Run) -> usize| runs.iter().map(of).min();
+    assert_eq!(Some(least.replicas), min(Run::replicas));
+    assert_eq!(Some(least.clients), min(Run::clients));
+    assert_eq!(Some(least.operations), min(Run::operations));
+    assert_eq!(Some(least.faults_fired), min(Run::faults_fired));
+    assert_eq!(
+        Some(least.virtual_time),
+        runs.iter().map(Run::virtual_time).min()
+    );
 }
 
 #[test]

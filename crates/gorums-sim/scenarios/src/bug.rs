@@ -29,6 +29,13 @@ pub(crate) enum Bug {
 }
 
 impl Bug {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> String {
+        let value = self.to_possible_value();
+        let value = value.expect("no mistake is hidden from the command line");
+        value.get_name().to_owned()
+    }
+
     /// The scenario in which it is, and which has to fail for it.
     pub(crate) fn scenario(self) -> Scenario {
         match self {

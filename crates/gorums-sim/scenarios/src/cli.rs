@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use gorums_sim::{Campaign, Failed, Progress, Report, Run, Scenario};
+use gorums_sim::{Campaign, Failed, Least, Progress, Report, Run, Scenario};
 
 use crate::Name;
 use crate::bug::Bug;
@@ -101,11 +101,12 @@ fn try_run(args: &Args) -> io::Result<ExitCode> {
         (None, Some(seed)) => {
             let mut passed = true;
             for name in names(args) {
-                passed &= replay(args, &name.scenario(), seed)?;
+                let scenario = name.scenario();
+                passed &= replay(args, scenario.name(), &scenario, seed)?;
             }
             passed
         }
-        (Some(Some(bug)), Some(seed)) => replay(args, &bug.scenario(), seed)?,
+        (Some(Some(bug)), Some(seed)) => replay(args, &bug.name(), &bug.scenario(), seed)?,
         (Some(None), Some(_)) => {
             return Err(io::Error::other(
                 "--planted needs the name of a bug beside --seed",
@@ -138,11 +139,11 @@ fn campaigns(args: &Args) -> io::Result<bool> {
         let report = campaign(args, &scenario, args.seeds);
         writeln!(io::stdout(), "{report}")?;
         if let Some(failed) = report.failed() {
-            fail(
-                &format!("--scenario {}", scenario.name()),
-                &scenario,
-                failed,
-            )?;
+            fail("--scenario", scenario.name(), failed)?;
+            return Ok(false);
+        }
+        if !report.least().is_none_or(is_enough) {
+            writeln!(io::stdout(), "FAILED: a seed had less than {LEAST}")?;
             return Ok(false);
         }
         seeds += report.seeds();
@@ -159,14 +160,25 @@ fn campaigns(args: &Args) -> io::Result<bool> {
     Ok(true)
 }
 
+/// What each seed has at least.
+const LEAST: &str =
+    "3 replicas, 3 clients, 100 operations, 10 s of virtual time or 3 faults with an effect";
+
+fn is_enough(least: Least) -> bool {
+    least.replicas >= 3
+        && least.clients >= 3
+        && least.operations >= 100
+        && least.virtual_time >= Duration::from_secs(10)
+        && least.faults_fired >= 3
+}
+
 /// Each mistake has to be found.
 fn planted(args: &Args, bug: Option<Bug>) -> io::Result<bool> {
     let bugs = bug.map_or(Bug::value_variants().to_vec(), |bug| vec![bug]);
     let mut found = true;
     for bug in bugs {
         let scenario = bug.scenario();
-        let name = bug.to_possible_value();
-        let name = name.as_ref().map_or("", |name| name.get_name());
+        let name = bug.name();
         let report = campaign(args, &scenario, args.seeds.max(1000));
         match report.failed() {
             None => {
@@ -184,7 +196,7 @@ fn planted(args: &Args, bug: Option<Bug>) -> io::Result<bool> {
                     failed.run().seed() - args.from + 1,
                     report.elapsed().as_secs_f64()
                 )?;
-                fail(&format!("--planted {name}"), &scenario, failed)?;
+                fail("--planted", &name, failed)?;
             }
         }
     }
@@ -219,7 +231,7 @@ fn campaign(args: &Args, scenario: &Scenario, seeds: u64) -> Report {
 }
 
 /// One seed, with all that can be said about it.
-fn replay(args: &Args, scenario: &Scenario, seed: u64) -> io::Result<bool> {
+fn replay(args: &Args, name: &str, scenario: &Scenario, seed: u64) -> io::Result<bool> {
     let chosen = args.faults.as_ref().map(|faults| faults.0.as_slice());
     let planned = scenario.plan(seed).len();
     if let Some(unknown) = chosen.and_then(|chosen| chosen.iter().find(|at| **at >= planned)) {
@@ -242,17 +254,17 @@ fn replay(args: &Args, scenario: &Scenario, seed: u64) -> io::Result<bool> {
         fs::write(path, text)?;
         writeln!(io::stdout(), "  trace: {}", path.display())?;
     }
-    files(scenario, &run)?;
+    files(name, &run)?;
     Ok(run.failure().is_none())
 }
 
 /// What failed, and how to see it again.
-fn fail(which: &str, scenario: &Scenario, failed: &Failed) -> io::Result<()> {
+fn fail(option: &str, name: &str, failed: &Failed) -> io::Result<()> {
     let run = failed.run();
     write!(io::stdout(), "{run}")?;
     writeln!(io::stdout(), "  {}", failed.shrunk_to())?;
-    files(scenario, run)?;
-    let mut command = format!("cargo xtask sim {which} --seed {}", run.seed());
+    files(name, run)?;
+    let mut command = format!("cargo xtask sim {option} {name} --seed {}", run.seed());
     if let Some(faults) = failed.shrunk() {
         let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
         let faults = match faults.is_empty() {
@@ -264,14 +276,14 @@ fn fail(which: &str, scenario: &Scenario, failed: &Failed) -> io::Result<()> {
     writeln!(io::stdout(), "  again: {command}\n")
 }
 
-/// The picture and the history of a run that failed.
-fn files(scenario: &Scenario, run: &Run) -> io::Result<()> {
+/// The picture and the history of a run that failed. Mistakes have names of their own, for many are found with one seed.
+fn files(name: &str, run: &Run) -> io::Result<()> {
     let Some(svg) = run.svg() else {
         return Ok(());
     };
     let directory = target().join("sim");
     fs::create_dir_all(&directory)?;
-    let name = format!("{}-{}", scenario.name(), run.seed());
+    let name = format!("{name}-{}", run.seed());
     let picture = directory.join(format!("{name}.svg"));
     fs::write(&picture, svg)?;
     let history = directory.join(format!("{name}.jsonl"));
@@ -286,4 +298,40 @@ fn target() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
     let target = program.parent().and_then(|profile| profile.parent());
     target.map_or_else(|| PathBuf::from("target"), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn least(scenario: &Scenario) -> Least {
+        let report = Campaign::new(scenario).seeds([1]).run(|_| {});
+        assert!(report.failed().is_none(), "{report}");
+        report.least().expect("a seed was run")
+    }
+
+    #[test]
+    fn a_seed_of_each_scenario_is_enough() {
+        for name in Name::value_variants() {
+            let least = least(&name.scenario());
+            assert!(is_enough(least), "{name:?}: {least}");
+        }
+    }
+
+    #[test]
+    fn a_seed_with_less_of_anything_is_not_enough() {
+        let order = || Name::Order.scenario();
+        for scenario in [
+            order().replicas(2..=2),
+            order().clients(2..=2),
+            order().duration(Duration::from_secs(2)),
+            order().faults([]),
+        ] {
+            let least = least(&scenario);
+            assert!(!is_enough(least), "{least}");
+        }
+        let mut few = least(&order());
+        few.operations = 99;
+        assert!(!is_enough(few), "{few}");
+    }
 }

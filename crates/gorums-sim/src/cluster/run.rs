@@ -52,6 +52,9 @@ pub enum Failure {
     Ended(String),
     /// These faults were to happen and had no effect, by their places in the plan.
     NotFired(Vec<usize>),
+    /// It tested less than the scenario asks for: clients ended before they had begun all operations, or before its time
+    /// was over.
+    TooLittle(String),
     /// A second run of the same seed was another one, and this is where two of them differ.
     NotTheSame(String),
 }
@@ -139,7 +142,7 @@ pub(crate) fn run(scenario: &Scenario, seed: u64, options: &Options) -> Run {
             Verdict::Violation(violation) => Some(Failure::Violation(violation)),
             Verdict::Unknown(why) => Some(Failure::Unknown(why)),
             Verdict::Valid if !not_fired.is_empty() => Some(Failure::NotFired(not_fired)),
-            Verdict::Valid => None,
+            Verdict::Valid => too_little(scenario, state.operations, virtual_time),
         },
     };
     Run {
@@ -155,6 +158,19 @@ pub(crate) fn run(scenario: &Scenario, seed: u64, options: &Options) -> Run {
         real_time: begin.elapsed(),
         failure,
     }
+}
+
+/// Clients that end by themselves may end too early.
+fn too_little(scenario: &Scenario, operations: usize, time: Duration) -> Option<Failure> {
+    let enough = operations >= scenario.operations && time >= scenario.duration;
+    (!enough).then(|| {
+        Failure::TooLittle(format!(
+            "the clients ended after {operations} operations and {:.1} s, and the scenario asks for {} and {:.1} s",
+            time.as_secs_f64(),
+            scenario.operations,
+            scenario.duration.as_secs_f64()
+        ))
+    })
 }
 
 /// Ids of messages are counted through the life of the process, and take more bytes the larger they are. So that a run
@@ -688,7 +704,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Violation(violation) => violation.fmt(f),
             Self::Unknown(why) => write!(f, "nobody knows whether the history is right: {why}"),
-            Self::Ended(why) => f.write_str(why),
+            Self::Ended(why) | Self::TooLittle(why) => f.write_str(why),
             Self::NotFired(faults) => write!(f, "faults without an effect: {faults:?}"),
             Self::NotTheSame(where_) => {
                 write!(f, "a second run of this seed was not the same: {where_}")
