@@ -4,7 +4,8 @@
 //! (no other worker may take them from its slot), and, where the other workers sleep, the duty to
 //! poll sockets and timers. Replies would wait for the handler to end. So every stretch of polling
 //! handlers is announced to this monitor; where one lasts longer than a tick, the monitor wakes the
-//! connection's I/O task and another worker from outside. The cost for a handler that does not block
+//! connection's I/O task and another worker from outside, and spawns the handlers that were moved to
+//! tasks of their own in this stretch. The cost for a handler that does not block
 //! is two atomic stores.
 //!
 //! On a runtime with one worker nothing could take over, and the monitor is not used: a simulation
@@ -28,7 +29,7 @@ pub(crate) struct Polling {
     entered: AtomicU64,
     left: AtomicU64,
     runtime: Handle,
-    /// Wakes the tasks that must not wait for a handler.
+    /// Wakes and spawns the tasks that must not wait for a handler, in the runtime.
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -177,6 +178,8 @@ impl Monitor {
             true
         });
         for polling in stuck {
+            // What is woken may spawn.
+            let _runtime = polling.runtime.enter();
             (polling.wake)();
             // An empty task from outside wakes a sleeping worker, which then polls sockets and
             // timers. One per tick is cheap beside a thread that is blocked.

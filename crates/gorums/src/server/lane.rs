@@ -12,8 +12,10 @@
 //!   worker of tokio keeps the task that it woke last to itself, so an I/O task that was woken right
 //!   before a handler blocks could not run anywhere else. The [monitor](crate::runtime::Monitor)
 //!   wakes it from outside where a handler takes its time.
-//! * When a handler is moved the lane ends its turn on the worker: the moved handler runs at once,
-//!   and any other worker may take the lane.
+//! * Handlers that are moved get their tasks when the lane is done for now, too, all of them at once:
+//!   a task that is spawned before the next handler blocks could not run anywhere else either, and to
+//!   end the lane's turn for each of them would let every message go out alone. Where a handler takes
+//!   its time, the monitor spawns them from outside.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -152,13 +154,18 @@ impl Lane {
             state: Mutex::default(),
             task: AtomicWaker::new(),
         });
+        let unspawned = Arc::new(Unspawned::default());
         let runtime = Handle::current();
         let monitor = Monitor::get(&runtime);
         let polling = monitor.map(|monitor| {
             let replies = Arc::downgrade(&lane.replies);
+            let unspawned = Arc::downgrade(&unspawned);
             let polling = monitor.watch(runtime, move || {
                 if let Some(replies) = replies.upgrade() {
                     replies.wake_io();
+                }
+                if let Some(unspawned) = unspawned.upgrade() {
+                    unspawned.spawn();
                 }
             });
             (monitor, polling)
@@ -167,6 +174,8 @@ impl Lane {
             lane: Arc::clone(&lane),
             polling,
             run: None,
+            moved: false,
+            unspawned,
             permit: None,
             acquiring: None,
         };
@@ -308,7 +317,7 @@ impl Lane {
         self.state().current = None;
     }
 
-    /// The current request's handler gets a task of its own.
+    /// The current request's handler is to get a task of its own.
     fn move_current(&self) {
         let mut state = self.state();
         if let Some((id, ctx)) = state.current.take() {
@@ -461,6 +470,9 @@ struct Worker {
     lane: Arc<Lane>,
     polling: Option<(&'static Monitor, Arc<Polling>)>,
     run: Option<Run>,
+    /// Handlers were moved in this turn of the lane: some may have no task yet.
+    moved: bool,
+    unspawned: Arc<Unspawned>,
     /// The server's turn, acquired for the next request.
     permit: Option<OwnedSemaphorePermit>,
     acquiring: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
@@ -472,8 +484,6 @@ enum Stop {
     Waiting,
     /// It is somebody else's turn on the worker.
     Yield,
-    /// This handler suspended without the turn.
-    Moved(Run),
     /// All requests have been started, and no more come.
     Finished,
 }
@@ -488,20 +498,13 @@ impl Worker {
         // In this order: what is woken or spawned later pushes the earlier out of the slot that only
         // this worker takes from.
         self.lane.replies.wake_io();
+        if std::mem::take(&mut self.moved) {
+            self.unspawned.spawn();
+        }
         match stop {
             Stop::Waiting => Poll::Pending,
             Stop::Finished => Poll::Ready(()),
             Stop::Yield => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Stop::Moved(run) => {
-                self.lane.move_current();
-                spawn(Moved {
-                    run,
-                    lane: Arc::clone(&self.lane),
-                    polling: self.polling.clone(),
-                });
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -537,7 +540,14 @@ impl Worker {
                 continue;
             }
             if run.ctx.turn().poll_released(cx).is_ready() {
-                return Stop::Moved(run);
+                self.lane.move_current();
+                self.moved = true;
+                self.unspawned.lock().push(Moved {
+                    run,
+                    lane: Arc::clone(&self.lane),
+                    polling: self.polling.clone(),
+                });
+                continue;
             }
             self.run = Some(run);
             return Stop::Waiting;
@@ -639,6 +649,26 @@ impl Future for Moved {
 impl Drop for Moved {
     fn drop(&mut self) {
         self.lane.end_moved(self.run.id, &self.run.ctx);
+    }
+}
+
+/// Handlers that were moved and have no task yet: no more than the lane polls in one turn. The lane's
+/// task and the monitor share them; they are empty between two turns.
+#[derive(Default)]
+struct Unspawned(Mutex<Vec<Moved>>);
+
+impl Unspawned {
+    fn lock(&self) -> MutexGuard<'_, Vec<Moved>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives each its task.
+    fn spawn(&self) {
+        // Not under the lock: a runtime that shuts down drops the handler here.
+        let moved = std::mem::take(&mut *self.lock());
+        for handler in moved {
+            spawn(handler);
+        }
     }
 }
 
