@@ -6,10 +6,18 @@ use tokio::time::Instant;
 
 use super::Settings;
 
+/// The first attempts after a good connection was lost may follow each other sooner by so much.
+const SOONER: u32 = 16;
+
 /// Grows the pause between attempts, with jitter, and keeps a least distance between any two.
 #[derive(Debug)]
 pub(crate) struct Reconnect {
     attempt_interval: Duration,
+    /// The least distance at present: shorter after a good connection was lost, since a replica that
+    /// restarts is often back at once, and twice as long after each attempt that failed.
+    distance: Duration,
+    /// When the last attempt started.
+    started: Instant,
     base: Duration,
     max: Duration,
     /// How many attempts in a row have failed.
@@ -24,6 +32,8 @@ impl Reconnect {
     pub(crate) fn new(settings: &Settings, now: Instant) -> Self {
         Self {
             attempt_interval: settings.attempt_interval,
+            distance: settings.attempt_interval,
+            started: now,
             base: settings.backoff_base,
             max: settings.backoff_max,
             failures: 0,
@@ -34,11 +44,13 @@ impl Reconnect {
 
     /// An attempt starts.
     pub(crate) fn started(&mut self, now: Instant) {
-        self.allowed = now + self.attempt_interval;
+        self.started = now;
+        self.allowed = now + self.distance;
     }
 
     /// The attempt failed.
     pub(crate) fn failed(&mut self, now: Instant, random: u64) {
+        self.distance = (2 * self.distance).min(self.attempt_interval);
         self.failures = self.failures.saturating_add(1);
         self.due = now + jittered(self.pause(), random);
     }
@@ -49,11 +61,15 @@ impl Reconnect {
         if lasted > self.max {
             self.failures = 0;
         }
-        self.due = if self.failures == 0 {
-            now
+        // A peer that accepts connections is not asked sooner.
+        self.allowed = self.started + self.attempt_interval;
+        if self.failures == 0 {
+            self.due = now;
+            self.distance = self.attempt_interval / SOONER;
         } else {
-            now + jittered(self.pause(), random)
-        };
+            self.due = now + jittered(self.pause(), random);
+            self.distance = self.attempt_interval;
+        }
         self.failures = self.failures.saturating_add(1);
     }
 
@@ -128,13 +144,53 @@ mod tests {
         let settings = Settings::default();
         let now = Instant::now();
         let mut reconnect = Reconnect::new(&settings, now);
-        reconnect.lost(now, Duration::ZERO, MIDDLE);
+        let second = Duration::from_secs(1);
+        let now = now + second;
+        reconnect.lost(now, second, MIDDLE);
         assert_eq!(reconnect.next(false), now);
-        reconnect.lost(now, Duration::ZERO, MIDDLE);
+        reconnect.lost(now, second, MIDDLE);
         assert!(reconnect.next(false) > now);
         reconnect.proven();
-        reconnect.lost(now, Duration::ZERO, MIDDLE);
+        reconnect.lost(now, second, MIDDLE);
         assert_eq!(reconnect.next(false), now);
+    }
+
+    #[test]
+    fn calls_get_a_few_attempts_sooner_after_a_good_connection_was_lost() {
+        let settings = Settings::default();
+        let mut now = Instant::now();
+        let mut reconnect = Reconnect::new(&settings, now);
+        reconnect.started(now);
+        reconnect.proven();
+        now += Duration::from_secs(1);
+        reconnect.lost(now, Duration::from_secs(1), MIDDLE);
+        assert!(reconnect.next(true) <= now);
+        let mut sixteenths = Vec::new();
+        for _ in 0..7 {
+            reconnect.started(now);
+            reconnect.failed(now, MIDDLE);
+            let next = reconnect.next(true);
+            let share = (next - now).div_duration_f64(settings.attempt_interval);
+            sixteenths.push((16.0 * share).round() as u32);
+            now = next;
+        }
+        assert_eq!(sixteenths, [1, 2, 4, 8, 16, 16, 16]);
+    }
+
+    #[test]
+    fn a_peer_that_answers_and_closes_is_not_asked_sooner() {
+        let settings = Settings::default();
+        let mut now = Instant::now();
+        let mut reconnect = Reconnect::new(&settings, now);
+        for _ in 0..3 {
+            reconnect.started(now);
+            reconnect.proven();
+            reconnect.lost(now, Duration::ZERO, MIDDLE);
+            for demanded in [false, true] {
+                assert_eq!(reconnect.next(demanded) - now, settings.attempt_interval);
+            }
+            now = reconnect.next(true);
+        }
     }
 
     #[test]
