@@ -60,6 +60,9 @@ pub(crate) enum Command {
     /// Raises the load step by step and draws latency over throughput
     Sweep(Sweep),
     /// What a call and a connection cost as one thing grows: the tables of docs/scaling.md
+    ///
+    /// Prints a Markdown table with a row for each value. Servers have processes of their own, all processes one thread, and the
+    /// clients of each row a process of their own, so that no row has the memory of another. Takes about a minute.
     Scale(Scale),
     /// Draws sweeps over one another
     Plot(Plot),
@@ -204,16 +207,15 @@ pub(crate) struct Sweep {
     pub(crate) options: Options,
 }
 
-/// Prints a Markdown table with a row for each value. Servers have processes of their own, all processes one thread, and each row a
-/// process of its own for its clients, so that no row has the memory of another. Takes about a minute.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   gorums-bench scale replicas                        3 to 50 servers, 100 calls in flight
   gorums-bench scale payload --values 1KiB,1MiB      three servers, payloads of these sizes
-  gorums-bench scale nodes --json nodes.json         one client of up to 1,000 nodes, which one process plays
+  gorums-bench scale nodes --json nodes.json         one client of up to 1,000 nodes
 
-With many clients or nodes, raise the limit of open files first: ulimit -n 4096. Memory is told on Linux, and `nodes` works there
-only: its process listens on all addresses of this machine, of which the client takes 127.0.0.1, 127.0.0.2 and so on.")]
+With many clients or nodes, raise the limit of open files first: ulimit -n 4096. \
+Memory is told on Linux, and `nodes` works there only: one process plays all nodes. It listens on all addresses of this machine, of \
+which the client takes 127.0.0.1, 127.0.0.2 and so on.")]
 pub(crate) struct Scale {
     /// What grows
     #[arg(value_enum)]
