@@ -2,7 +2,7 @@
 //! connects again.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -26,6 +26,10 @@ use crate::wire::{
 
 /// How many batches are written in one turn of the task before others get theirs.
 const BATCHES_PER_TURN: usize = 16;
+
+/// So many bytes to write cost more than to look at all sockets for replies first, whose callers may
+/// have more to write.
+const WORTH_A_LOOK: usize = 1024;
 
 /// Why a connection ended.
 enum End {
@@ -383,12 +387,11 @@ impl Connected {
     }
 
     /// Sends the next batch if there is one and the last one is written. True if it did.
-    fn write(&mut self, cx: &Context<'_>, channel: &Arc<Channel>) -> Result<bool, Status> {
+    fn write(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Result<bool, Status> {
         if !self.writer.is_free() || self.half_closed {
             return Ok(false);
         }
-        if self.gives_way(channel) {
-            cx.waker().wake_by_ref();
+        if self.gives_way(cx, channel) {
             return Ok(false);
         }
         if let Some(replies) = self.callbacks.replies() {
@@ -412,10 +415,22 @@ impl Connected {
     /// Whether others run before the next batch is put together. Where more calls are in flight than
     /// are queued, their callers may be about to make the next ones: these come into the same batch,
     /// which spares both sides most of what a batch costs. With one call in flight nobody waits.
-    fn gives_way(&mut self, channel: &Channel) -> bool {
-        let queued = channel.outbox().len();
+    fn gives_way(&mut self, cx: &mut Context<'_>, channel: &Channel) -> bool {
+        let (queued, bytes) = {
+            let outbox = channel.outbox();
+            (outbox.len(), outbox.bytes())
+        };
         self.gave_way = !self.gave_way && queued > 0 && channel.pending() > queued;
-        self.gave_way
+        if !self.gave_way {
+            return false;
+        }
+        if bytes < WORTH_A_LOOK {
+            cx.waker().wake_by_ref();
+        } else {
+            // Woken when all that are ready have run, and sockets have been looked at.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+        }
+        true
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Poll<End> {

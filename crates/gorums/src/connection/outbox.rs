@@ -258,6 +258,11 @@ impl Outbox {
         self.queue.is_empty()
     }
 
+    /// How many bytes they have.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// How many messages wait, withdrawn ones among them.
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
