@@ -3,6 +3,9 @@
 //! Each client numbers its messages to each replica, of both kinds, and does not wait for answers. A replica may miss some
 //! where a connection breaks, and the last ones of a broken connection may be handled beside the first ones of the next.
 //! But the numbers of one connection ascend, and those of each connection are greater than those of all before.
+//!
+//! Only here may a replica come back from a crash without what it had: the order is the library's to keep, whatever a
+//! service forgets. The store and the register promise what they acknowledge to whoever keeps their disks.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
