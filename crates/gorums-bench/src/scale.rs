@@ -634,6 +634,8 @@ fn shown(figure: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
 
     fn row(value: usize) -> Row {
@@ -669,13 +671,7 @@ mod tests {
 
     #[test]
     fn every_row_has_the_columns_of_its_table_and_says_where_a_figure_is_unknown() {
-        for axis in [
-            Axis::Replicas,
-            Axis::InFlight,
-            Axis::Payload,
-            Axis::Clients,
-            Axis::Nodes,
-        ] {
+        for &axis in Axis::value_variants() {
             let text = table(axis, &[row(10), row(2048)]);
             let columns: Vec<usize> = text.lines().map(|line| line.split('|').count()).collect();
             assert!(columns.iter().all(|&count| count == columns[0]), "{text}");
@@ -705,13 +701,7 @@ mod tests {
 
     #[test]
     fn default_values_are_allowed() {
-        for axis in [
-            Axis::Replicas,
-            Axis::InFlight,
-            Axis::Payload,
-            Axis::Clients,
-            Axis::Nodes,
-        ] {
+        for &axis in Axis::value_variants() {
             for &value in axis.default_values() {
                 assert_eq!(axis.value(&value.to_string()).expect("allowed"), value);
             }

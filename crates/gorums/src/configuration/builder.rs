@@ -147,7 +147,8 @@ impl ConfigurationBuilder {
     }
 
     /// The least time between the starts of two attempts to connect to a node, however many calls
-    /// ask for one. Default: 50 ms. When a connection is lost on which the node had answered, calls may
+    /// ask for one. Default: 50 ms. When a connection is lost on which the node had answered, or which
+    /// was the first or lasted longer than the longest pause of [`backoff`](Self::backoff), calls may
     /// ask sooner for the first few: the second comes after a sixteenth of this at the earliest, and
     /// the least time doubles with each that fails, since a node that restarts is often back at once.
     pub fn attempt_interval(mut self, interval: Duration) -> Self {

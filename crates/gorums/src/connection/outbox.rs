@@ -258,7 +258,7 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    /// How many bytes they have.
+    /// How many bytes wait, those of withdrawn messages among them.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -249,6 +249,13 @@ impl Sent {
         }
     }
 
+    /// Takes what is queued for a stream that breaks before a byte is written.
+    fn break_off(&mut self, channel: &Channel) {
+        self.writer.push_messages(channel, Carrier::DIALLED);
+        drop(self.writer.next());
+        self.writer.give_back(channel, Carrier::DIALLED);
+    }
+
     fn read(&mut self, mut batch: Batch) {
         while batch.has_remaining() {
             if batch.chunk()[0] != 0 {

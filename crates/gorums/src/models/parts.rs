@@ -10,7 +10,6 @@ use super::{
 use crate::call::Early;
 use crate::call::state::{Interest, Kind, What};
 use crate::connection::Channel;
-use crate::connection::outbox::Carrier;
 use crate::error::Outcome;
 use crate::sync::block_on;
 
@@ -98,11 +97,8 @@ fn a_completed_call_is_still_written_once_on_whatever_connection() {
         call.queue(0, frame(b'a'));
         let node = Arc::clone(&nodes[0]);
         let io = spawn(move || {
-            // The stream breaks before a byte is written.
             let mut sent = Sent::default();
-            sent.writer.push_messages(&node, Carrier::DIALLED);
-            drop(sent.writer.next());
-            sent.writer.give_back(&node, Carrier::DIALLED);
+            sent.break_off(&node);
             // The next one does not.
             sent.write(&node);
             sent.requests
@@ -121,12 +117,7 @@ fn a_forgotten_call_is_not_written_on_the_next_connection() {
         let call = call(1, Kind::Unary, &nodes);
         call.queue(0, frame(b'a'));
         let node = Arc::clone(&nodes[0]);
-        let io = spawn(move || {
-            let mut sent = Sent::default();
-            sent.writer.push_messages(&node, Carrier::DIALLED);
-            drop(sent.writer.next());
-            sent.writer.give_back(&node, Carrier::DIALLED);
-        });
+        let io = spawn(move || Sent::default().break_off(&node));
         call.forget();
         join(io);
         assert!(nodes[0].outbox().is_empty());
@@ -141,12 +132,7 @@ fn a_deadline_ends_a_part_while_a_stream_gives_it_back() {
         let call = call(1, Kind::Unary, &nodes);
         call.queue(0, frame(b'a'));
         let node = Arc::clone(&nodes[0]);
-        let io = spawn(move || {
-            let mut sent = Sent::default();
-            sent.writer.push_messages(&node, Carrier::DIALLED);
-            drop(sent.writer.next());
-            sent.writer.give_back(&node, Carrier::DIALLED);
-        });
+        let io = spawn(move || Sent::default().break_off(&node));
         let pool = Arc::clone(nodes[0].pool());
         let sweeper = spawn(move || expire(&pool));
         let events = events(&call);
