@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::Cmd;
 use crate::workspace;
-use case::{Case, Place};
+use case::{Case, Place, Threads};
 use figures::{Compared, Figures, Sides};
 use goals::Goals;
 
@@ -23,7 +23,8 @@ use goals::Goals;
 /// The Go library is its published module, driven by interop/go-bench; Go has to be there. This library is driven by
 /// gorums-bench. Both make the same quorum calls, to servers in the same process or in processes of their own, with the same
 /// number of calls in flight. They are measured in turn, so that what the machine does meanwhile meets both. Our side is measured
-/// on a runtime of the current thread, and where servers are in the same process also on one with two workers.
+/// on a runtime of the current thread, and where servers are in the same process also on one with two workers, and with the client and
+/// the servers on two runtimes of one thread each.
 ///
 /// Others on the machine spoil the figures. Where they used the processor meanwhile, that is marked. Ratios suffer less than
 /// figures do, and time of the processor for each call less than calls per second.
@@ -70,12 +71,18 @@ const QUICK: Effort = Effort {
 struct Results {
     effort: Effort,
     compared: Vec<Compared>,
-    /// This library against plain TCP, by payload.
-    floors: Vec<(usize, Figures)>,
+    floors: Vec<Floor>,
     isolation: Figures,
     slow_server: Figures,
     mixed: Mixed,
     sides: Sides,
+}
+
+/// This library against plain TCP, both on the same threads of one process.
+struct Floor {
+    payload: usize,
+    threads: Threads,
+    figures: Figures,
 }
 
 /// Go and this library in one system: three servers, each in a process of its own, 100 calls in flight, 0 B. Go is the program of the
@@ -209,10 +216,20 @@ fn measure(effort: Effort, cases: Vec<Case>, ours: &Cmd, go: &Cmd) -> Result<Res
     println!("\nthis library alone: the floor, isolation, slow servers");
     let mut floors = Vec::new();
     for payload in [0, 1024] {
-        floors.push((
-            payload,
-            alone(&["floor", "--payload", &payload.to_string()])?,
-        ));
+        for threads in [Threads::ONE, Threads::ONE_AND_ONE] {
+            let options = threads.options();
+            let options = options.iter().map(String::as_str);
+            let bytes = payload.to_string();
+            let args: Vec<&str> = ["floor", "--payload", &bytes]
+                .into_iter()
+                .chain(options)
+                .collect();
+            floors.push(Floor {
+                payload,
+                threads,
+                figures: alone(&args)?,
+            });
+        }
     }
     Ok(Results {
         effort,
@@ -270,8 +287,15 @@ impl Results {
         })
     }
 
+    /// The floor of a payload on the threads on which this library makes more calls per second.
+    fn floor(&self, payload: usize) -> Option<&Floor> {
+        let floors = self.floors.iter().filter(|floor| floor.payload == payload);
+        let rate = |floor: &Floor| floor.figures.calls_per_second;
+        floors.max_by(|a, b| rate(a).total_cmp(&rate(b)))
+    }
+
     fn busy(&self) -> bool {
-        let floors = self.floors.iter().map(|(_, figures)| figures);
+        let floors = self.floors.iter().map(|floor| &floor.figures);
         let mixed = self.mixed.all().map(|(_, figures)| figures);
         let mut alone = floors
             .chain([&self.isolation, &self.slow_server])

@@ -23,6 +23,7 @@ use crate::servers::{Place, Program};
     after_help = "Examples:
   gorums-bench quorum-call                                   three servers in this process, 100 calls in flight
   gorums-bench quorum-call --processes --payload 1KiB        each server in a process of its own
+  gorums-bench quorum-call --server-threads 1                the servers in this process, in a thread of their own
   gorums-bench rpc --in-flight 1 --threads 1                 the latency of one call at a time
   gorums-bench quorum-call --rate 50000                      50,000 calls a second, whether earlier ones are done or not
   gorums-bench floor --repeats 5                             against plain TCP, in the same run
@@ -53,7 +54,7 @@ pub(crate) enum Command {
     Nested(Measure),
     /// How long it takes from the restart of a server to its first reply
     Reconnect(Measure),
-    /// Quorum calls with one server stopped (not ended: silent), against the same calls to the others alone
+    /// Quorum calls with one server stopped (not ended: silent), against the same calls to the others alone; --processes always
     Isolation(Measure),
     /// Quorum calls of the library against the same work over plain TCP with length prefixes, in the same run
     Floor(Measure),
@@ -131,7 +132,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub(crate) repeats: usize,
 
-    /// Worker threads of the client, and of servers in this process; 0 or 1 is a runtime of the current thread alone
+    /// Worker threads of the client, and of servers on its runtime; 0 or 1 is a runtime of the current thread alone
     #[arg(short, long, value_name = "COUNT", default_value_t = 1)]
     pub(crate) threads: usize,
 
@@ -139,14 +140,10 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with = "remotes")]
     processes: bool,
 
-    /// The same of each server in a process of its own
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value_t = 1,
-        requires = "processes"
-    )]
-    server_threads: usize,
+    /// The same of the servers: in this process, of a runtime that all of them have to themselves, in threads of its own
+    /// [default: none, they are on the client's runtime]; with --processes, of each one [default: 1]
+    #[arg(long, value_name = "COUNT", conflicts_with = "remotes")]
+    server_threads: Option<usize>,
 
     /// A program whose servers take the orders of this one: go-bench
     #[arg(long, value_name = "PROGRAM", requires = "processes", hide = true)]
@@ -364,7 +361,7 @@ impl Options {
         }
         for (name, threads) in [
             ("--threads", self.threads),
-            ("--server-threads", self.server_threads),
+            ("--server-threads", self.server_threads.unwrap_or(1)),
         ] {
             if threads > 1024 {
                 bail!("{name}: 1024 at most, not {threads}");
@@ -378,8 +375,12 @@ impl Options {
         } else if self.processes {
             Place::Processes(Program {
                 path: self.server_program.clone(),
-                threads: self.server_threads.max(1),
+                threads: self.server_threads.unwrap_or(1).max(1),
             })
+        } else if let Some(threads) = self.server_threads {
+            Place::Apart {
+                threads: threads.max(1),
+            }
         } else {
             Place::Here
         };
@@ -481,6 +482,30 @@ mod tests {
     }
 
     #[test]
+    fn servers_with_threads_have_them_apart_or_in_their_processes() {
+        for (args, place) in [
+            (&["--server-threads", "2"][..], Place::Apart { threads: 2 }),
+            (&["--server-threads", "0"], Place::Apart { threads: 1 }),
+            (
+                &["--server-threads", "2", "--processes"],
+                Place::Processes(Program {
+                    path: None,
+                    threads: 2,
+                }),
+            ),
+            (
+                &["--processes"],
+                Place::Processes(Program {
+                    path: None,
+                    threads: 1,
+                }),
+            ),
+        ] {
+            assert_eq!(plan(args).expect("sound").place, place, "{args:?}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_by_name() {
         for (args, part) in [
             (&["--nodes", "0"][..], "--nodes"),
@@ -500,7 +525,8 @@ mod tests {
             (&["--timeout", "0s"], "--timeout"),
             (&["--processes", "--remotes", "a:1"], "--remotes"),
             (&["--nodes", "3", "--remotes", "a:1"], "--remotes"),
-            (&["--server-threads", "2"], "--processes"),
+            (&["--server-threads", "9999"], "--server-threads"),
+            (&["--server-threads", "2", "--remotes", "a:1"], "--remotes"),
         ] {
             let error = plan(args).expect_err("makes no sense").to_string();
             assert!(error.contains(part), "{args:?}: {error}");

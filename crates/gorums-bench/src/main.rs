@@ -182,10 +182,15 @@ impl Benchmark {
             }
             Self::Isolation => {
                 // A server in this process cannot be stopped by itself.
-                if plan.place == Place::Here {
+                let threads = match plan.place {
+                    Place::Here => Some(1),
+                    Place::Apart { threads } => Some(threads),
+                    Place::Processes(_) | Place::Remote(_) => None,
+                };
+                if let Some(threads) = threads {
                     plan.place = Place::Processes(Program {
                         path: None,
-                        threads: 1,
+                        threads,
                     });
                 }
                 if plan.quorum >= plan.nodes {

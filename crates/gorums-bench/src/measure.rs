@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::proto::{StartRequest, StopRequest};
 use crate::report::{Allocations, Measured, OneWay, Run, Series};
 use crate::runtime;
-use crate::servers::{Role, Servers};
+use crate::servers::{Place, Role, Servers};
 use crate::service::SLOW;
 use crate::usage::Usage;
 
@@ -368,13 +368,19 @@ fn push(
 }
 
 /// Counts what is allocated for each call: in a pass of its own, so that counting slows nothing else, and on one thread, whose
-/// allocations are counted without disturbing others. Servers in this process allocate on that thread as well.
+/// allocations are counted without disturbing others. Servers in this process allocate on that thread as well, for this pass also
+/// those with threads of their own.
 fn count_allocations(
     plan: &Plan,
     role: Role,
     library: impl Fn(&Configuration) -> Library,
 ) -> Result<Allocations> {
     let runtime = runtime(1)?;
+    let mut plan = plan.clone();
+    if matches!(plan.place, Place::Apart { .. }) {
+        plan.place = Place::Here;
+    }
+    let plan = &plan;
     let load = Load::Closed {
         in_flight: plan.load.in_flight().min(1000),
     };

@@ -18,6 +18,9 @@ use crate::servers::{Place, Program};
 /// The layout of the JSON; it grows when a reader would misunderstand what a newer program wrote.
 pub(crate) const FORMAT: u32 = 1;
 
+/// What [`Measured::servers`] says of those in the client's process.
+const ONE_PROCESS: &str = "one process";
+
 /// Everything that a command measured, and on what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
@@ -43,6 +46,8 @@ pub(crate) struct Measured {
     /// Calls a second that were asked for, in an open loop.
     pub(crate) rate: Option<f64>,
     pub(crate) threads: usize,
+    /// Of each server's process, or in one process those that servers have to themselves; `None` where they have none, or where it
+    /// is not known.
     pub(crate) server_threads: Option<usize>,
     pub(crate) warm_up_seconds: f64,
     pub(crate) duration_seconds: f64,
@@ -159,7 +164,8 @@ impl Series {
             bail!("no call was made within {:?}", plan.duration);
         };
         let (servers, server_threads) = match &plan.place {
-            Place::Here => ("one process", None),
+            Place::Here => (ONE_PROCESS, None),
+            Place::Apart { threads } => (ONE_PROCESS, Some(*threads)),
             Place::Processes(Program {
                 path: None,
                 threads,
@@ -329,6 +335,9 @@ impl Measured {
             more => format!("{more} threads"),
         };
         match self.server_threads {
+            Some(servers) if self.servers == ONE_PROCESS => {
+                format!("{ONE_PROCESS}, {} + {servers} threads", self.threads)
+            }
             Some(servers) if servers != self.threads => {
                 format!(
                     "processes of {}, client of {}",
@@ -355,7 +364,7 @@ impl Measured {
             (self.allocations_per_call, self.allocated_bytes_per_call)
         {
             let whose = match &*self.servers {
-                "one process" => "client and servers",
+                ONE_PROCESS => "client and servers",
                 _ => "client",
             };
             notes.push(format!(
@@ -691,6 +700,29 @@ pub(crate) mod tests {
             "the machine was busy: others used up to 25 % of it",
         ] {
             assert!(table.contains(part), "{part:?} is missing in\n{table}");
+        }
+    }
+
+    #[test]
+    fn the_title_says_who_has_which_threads() {
+        for (servers, threads, server_threads, place) in [
+            (ONE_PROCESS, 1, None, "one process, 1 thread"),
+            (ONE_PROCESS, 2, None, "one process, 2 threads"),
+            (ONE_PROCESS, 1, Some(1), "one process, 1 + 1 threads"),
+            (ONE_PROCESS, 1, Some(2), "one process, 1 + 2 threads"),
+            ("processes", 1, Some(1), "processes of 1 thread"),
+            (
+                "processes",
+                1,
+                Some(2),
+                "processes of 2 threads, client of 1 thread",
+            ),
+            ("remote", 1, None, "remote, 1 thread"),
+        ] {
+            let mut one = measured();
+            one.servers = servers.to_owned();
+            (one.threads, one.server_threads) = (threads, server_threads);
+            assert!(one.title().ends_with(&format!("; {place}")), "{place}");
         }
     }
 

@@ -1,22 +1,28 @@
 //! The servers that are called: in this process, in processes of their own, or elsewhere.
 
+use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use gorums::runtime::{Listener, TcpAcceptor};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::floor;
 use crate::serve::{self, Order};
 use crate::usage::Usage;
+use crate::{floor, runtime};
 
 /// Where servers are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     /// In this process, on the runtime of the client.
     Here,
+    /// In this process, on a runtime of their own with so many threads.
+    Apart { threads: usize },
     /// Each in a process of its own, with so many threads.
     Processes(Program),
     /// At these addresses, started by somebody else.
@@ -53,7 +59,11 @@ pub(crate) struct Servers {
 
 #[derive(Debug)]
 enum Running {
-    Here(Vec<JoinHandle<()>>),
+    Here {
+        tasks: Vec<JoinHandle<()>>,
+        /// Where they run, if not on the runtime of the client.
+        apart: Option<Apart>,
+    },
     Processes {
         children: Vec<Process>,
         program: Program,
@@ -71,7 +81,11 @@ impl Servers {
         payload: usize,
     ) -> Result<Self> {
         match place {
-            Place::Here => Self::here(role, nodes, payload).await,
+            Place::Here => Self::here(None, role, nodes, payload).await,
+            Place::Apart { threads } => {
+                let apart = Apart::start(*threads).await?;
+                Self::here(Some(apart), role, nodes, payload).await
+            }
             Place::Processes(program) => Self::processes(program, role, nodes, payload),
             Place::Remote(addresses) => {
                 if role == Role::Floor {
@@ -86,26 +100,31 @@ impl Servers {
         }
     }
 
-    async fn here(role: Role, nodes: usize, payload: usize) -> Result<Self> {
-        let mut listeners = Vec::new();
-        let mut addresses = Vec::new();
-        for _ in 0..nodes {
-            let listener = TcpAcceptor::bind("127.0.0.1:0").await?;
-            addresses.push(listener.local_addr()?.to_string());
-            listeners.push(listener);
-        }
-        let mut tasks = Vec::new();
-        for (id, listener) in (1..).zip(listeners) {
-            tasks.push(match role {
-                Role::Library => serve::start(listener, payload, None)?,
-                Role::Peers => serve::start(listener, payload, Some((id, &addresses)))?,
-                Role::Floor => tokio::spawn(floor::serve(listener)),
-            });
-        }
+    async fn here(apart: Option<Apart>, role: Role, nodes: usize, payload: usize) -> Result<Self> {
+        // Listeners, servers and the connections of peers belong to the runtime in which they are made.
+        let starting = async move {
+            let mut listeners = Vec::new();
+            let mut addresses = Vec::new();
+            for _ in 0..nodes {
+                let listener = TcpAcceptor::bind("127.0.0.1:0").await?;
+                addresses.push(listener.local_addr()?.to_string());
+                listeners.push(listener);
+            }
+            let mut tasks = Vec::new();
+            for (id, listener) in (1..).zip(listeners) {
+                tasks.push(match role {
+                    Role::Library => serve::start(listener, payload, None)?,
+                    Role::Peers => serve::start(listener, payload, Some((id, &addresses)))?,
+                    Role::Floor => tokio::spawn(floor::serve(listener)),
+                });
+            }
+            anyhow::Ok((addresses, tasks))
+        };
+        let (addresses, tasks) = Apart::run(apart.as_ref(), starting).await?;
         Ok(Self {
             addresses,
             payload,
-            running: Running::Here(tasks),
+            running: Running::Here { tasks, apart },
         })
     }
 
@@ -203,7 +222,7 @@ impl Servers {
     /// Ends a server at once, as a crash does.
     pub(crate) async fn kill(&mut self, server: usize) -> Result<()> {
         match &mut self.running {
-            Running::Here(tasks) => {
+            Running::Here { tasks, .. } => {
                 tasks[server].abort();
                 // It has been told to end, so that it did is no news.
                 let _ = (&mut tasks[server]).await;
@@ -218,9 +237,13 @@ impl Servers {
     pub(crate) async fn restart(&mut self, server: usize) -> Result<()> {
         let address = &self.addresses[server];
         match &mut self.running {
-            Running::Here(tasks) => {
-                let listener = TcpAcceptor::bind(address).await?;
-                tasks[server] = serve::start(listener, self.payload, None)?;
+            Running::Here { tasks, apart } => {
+                let (address, payload) = (address.clone(), self.payload);
+                let starting = async move {
+                    let listener = TcpAcceptor::bind(&address).await?;
+                    serve::start(listener, payload, None)
+                };
+                tasks[server] = Apart::run(apart.as_ref(), starting).await?;
             }
             Running::Processes { children, program } => {
                 let mut child = Process::start(address, program)?;
@@ -237,10 +260,77 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        if let Running::Here(tasks) = &self.running {
+        if let Running::Here { tasks, .. } = &self.running {
             for task in tasks {
                 task.abort();
             }
+        }
+    }
+}
+
+/// A runtime of servers alone, in threads of its own. They have ended when this is dropped.
+#[derive(Debug)]
+struct Apart {
+    handle: Handle,
+    /// Nothing is sent: that it is gone ends the runtime.
+    stop: Option<oneshot::Sender<Infallible>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Apart {
+    async fn start(threads: usize) -> Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let (started, start) = oneshot::channel();
+        // The thread makes its runtime and drops it, which no thread of another runtime may do.
+        let serve = move || {
+            let runtime = match runtime(threads) {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    // Where nobody waits for it any more, nobody wants to know.
+                    let _ = started.send(Err(error));
+                    return;
+                }
+            };
+            if started.send(Ok(runtime.handle().clone())).is_ok() {
+                // It ends with an error, since nothing is sent.
+                let _ = runtime.block_on(stopped);
+            }
+        };
+        let thread = thread::Builder::new().name("servers".to_owned());
+        let thread = thread
+            .spawn(serve)
+            .context("the thread of the servers cannot be started")?;
+        let handle = start
+            .await
+            .context("the thread of the servers has ended; what it printed says why")??;
+        Ok(Self {
+            handle,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Runs something on the runtime of servers, which is the present one where they have none of their own.
+    async fn run<T: Send + 'static>(
+        apart: Option<&Self>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match apart {
+            None => work.await,
+            Some(apart) => {
+                let done = apart.handle.spawn(work).await;
+                done.context("the runtime of the servers")?
+            }
+        }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // Servers wait for nothing but the network, so that their runtime ends at once. Were there a panic, it has been printed.
+            let _ = thread.join();
         }
     }
 }
@@ -324,5 +414,63 @@ impl Drop for Process {
     fn drop(&mut self) {
         // A process that has ended already is what is wanted.
         let _ = self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn servers_apart_have_ended_with_their_threads_when_they_are_dropped() {
+        for threads in [1, 2] {
+            for role in [Role::Library, Role::Peers, Role::Floor] {
+                let servers = Servers::start(&Place::Apart { threads }, role, 2, 0).await;
+                let servers = servers.expect("servers start");
+                let Running::Here {
+                    apart: Some(apart), ..
+                } = &servers.running
+                else {
+                    panic!("{servers:?} are not apart");
+                };
+                // Its task has one end of this until the runtime is no more.
+                let (held, ended) = mpsc::channel::<()>();
+                let thread = Apart::run(Some(apart), async move {
+                    tokio::spawn(async move {
+                        let _held = held;
+                        std::future::pending::<()>().await;
+                    });
+                    Ok(thread::current().id())
+                });
+                assert_ne!(thread.await.expect("it runs"), thread::current().id());
+                let address = servers.addresses()[0].clone();
+                TcpStream::connect(&address).await.expect("it listens");
+                assert_eq!(ended.try_recv(), Err(mpsc::TryRecvError::Empty));
+
+                drop(servers);
+
+                assert_eq!(ended.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+                let refused = TcpStream::connect(&address).await;
+                refused.expect_err("nobody listens");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_apart_is_restarted_at_its_address() {
+        let servers = Servers::start(&Place::Apart { threads: 1 }, Role::Library, 1, 0).await;
+        let mut servers = servers.expect("starts");
+        let address = servers.addresses()[0].clone();
+        servers.kill(0).await.expect("it can be ended");
+        let refused = TcpStream::connect(&address).await;
+        refused.expect_err("nobody listens");
+        servers.restart(0).await.expect("it can be started again");
+        TcpStream::connect(&address)
+            .await
+            .expect("it listens again");
     }
 }

@@ -65,6 +65,20 @@ fn every_kind_of_call_is_measured_in_one_process() {
 }
 
 #[test]
+fn every_kind_of_call_is_measured_with_servers_in_threads_of_their_own() {
+    for kind in ["quorum-call", "multicast", "rpc", "correctable", "nested"] {
+        let report = measured(&[kind, "--in-flight", "5", "--server-threads", "1"]);
+        let result = &report["results"][0];
+        assert_eq!(result["servers"], "one process");
+        assert_eq!(number(result, "threads"), 1.0);
+        assert_eq!(number(result, "server_threads"), 1.0);
+        // Of client and servers, as without threads of their own: the call alone makes fewer.
+        assert!(number(result, "allocations_per_call") > 1.0, "{kind}");
+        assert_sound(result);
+    }
+}
+
+#[test]
 fn every_kind_of_call_is_measured_between_processes() {
     for kind in ["quorum-call", "multicast", "rpc", "correctable", "nested"] {
         let report = measured(&[kind, "--in-flight", "5", "--processes", "--nodes", "2"]);
@@ -125,7 +139,7 @@ fn slow_calls_take_ten_milliseconds_and_are_measured_against_timers() {
 
 #[test]
 fn the_floor_and_the_library_are_measured_in_one_run() {
-    for place in [&[][..], &["--processes"]] {
+    for place in [&[][..], &["--server-threads", "1"], &["--processes"]] {
         let report = measured(&[&["floor", "-i", "5", "-p", "1KiB"], place].concat());
         let results = report["results"].as_array().expect("results");
         assert_eq!(results.len(), 2);
@@ -145,20 +159,21 @@ fn the_floor_and_the_library_are_measured_in_one_run() {
 #[cfg(unix)]
 #[test]
 fn calls_go_on_with_one_server_stopped() {
-    let report = measured(&["isolation", "-i", "5"]);
+    let report = measured(&["isolation", "-i", "5", "--server-threads", "2"]);
     let results = report["results"].as_array().expect("results");
     assert_eq!(number(&results[0], "nodes"), 2.0);
     assert_eq!(number(&results[1], "nodes"), 3.0);
     assert_eq!(results[1]["compared"]["with"], "the others alone");
     for result in results {
         assert_eq!(result["servers"], "processes");
+        assert_eq!(number(result, "server_threads"), 2.0);
         assert_sound(result);
     }
 }
 
 #[test]
 fn a_server_that_was_killed_answers_again() {
-    for place in [&[][..], &["--processes"]] {
+    for place in [&[][..], &["--server-threads", "1"], &["--processes"]] {
         let report = measured(&[&["reconnect", "--nodes", "2"], place].concat());
         let result = &report["results"][0];
         assert_eq!(result["cpu_us_per_call"], Value::Null);

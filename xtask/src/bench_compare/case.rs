@@ -18,6 +18,51 @@ pub(super) enum Place {
     Processes,
 }
 
+/// The threads of our side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Threads {
+    /// Of the client, and of servers on its runtime.
+    pub(super) client: usize,
+    /// Of a runtime that the servers of this process have to themselves, where they have one.
+    pub(super) servers: Option<usize>,
+}
+
+impl Threads {
+    pub(super) const ONE: Self = Self {
+        client: 1,
+        servers: None,
+    };
+    pub(super) const TWO: Self = Self {
+        client: 2,
+        servers: None,
+    };
+    /// The client on one, the servers on another.
+    pub(super) const ONE_AND_ONE: Self = Self {
+        client: 1,
+        servers: Some(1),
+    };
+
+    /// What our program is told.
+    pub(super) fn options(self) -> Vec<String> {
+        let mut options = vec!["--threads".to_owned(), self.client.to_string()];
+        if let Some(servers) = self.servers {
+            options.extend(["--server-threads".to_owned(), servers.to_string()]);
+        }
+        options
+    }
+}
+
+impl fmt::Display for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match (self.client, self.servers) {
+            (client, Some(servers)) => format!("{client} + {servers} threads"),
+            (1, None) => "1 thread".to_owned(),
+            (client, None) => format!("{client} threads"),
+        };
+        f.pad(&text)
+    }
+}
+
 impl Case {
     /// All of them, or those that the goals are about.
     pub(super) fn all(quick: bool) -> Vec<Self> {
@@ -54,11 +99,11 @@ impl Case {
             )
     }
 
-    /// How many threads our client has, and servers in its process.
-    pub(super) fn runtimes(&self) -> &'static [usize] {
+    /// The threads on which our side is measured, in turn.
+    pub(super) fn runtimes(&self) -> &'static [Threads] {
         match self.place {
-            Place::OneProcess => &[1, 2],
-            Place::Processes => &[1],
+            Place::OneProcess => &[Threads::ONE, Threads::TWO, Threads::ONE_AND_ONE],
+            Place::Processes => &[Threads::ONE],
         }
     }
 
@@ -108,6 +153,22 @@ mod tests {
         let quick = Case::all(true);
         assert_eq!(quick.len(), 5);
         assert!(quick.iter().all(|case| case.nodes == 3));
+    }
+
+    #[test]
+    fn threads_are_named_and_told_to_our_program() {
+        for (threads, name, options) in [
+            (Threads::ONE, "1 thread", "--threads 1"),
+            (Threads::TWO, "2 threads", "--threads 2"),
+            (
+                Threads::ONE_AND_ONE,
+                "1 + 1 threads",
+                "--threads 1 --server-threads 1",
+            ),
+        ] {
+            assert_eq!(threads.to_string(), name);
+            assert_eq!(threads.options().join(" "), options);
+        }
     }
 
     #[test]

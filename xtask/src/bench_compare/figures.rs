@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::Effort;
-use super::case::{Case, Place};
+use super::case::{Case, Place, Threads};
 use crate::command::Cmd;
 
 /// One side of a comparison. Both programs have the same names and units.
@@ -121,8 +121,8 @@ pub(super) fn go(command: &Cmd, sides: &mut Sides) -> Result<Figures> {
 pub(super) struct Compared {
     pub(super) case: Case,
     pub(super) go: Figures,
-    /// With the number of threads.
-    pub(super) ours: Vec<(usize, Figures)>,
+    /// On all threads that the case is measured on.
+    pub(super) ours: Vec<(Threads, Figures)>,
 }
 
 impl Compared {
@@ -155,7 +155,8 @@ impl Compared {
             go_runs.push(go(&go_command, sides)?);
             for (threads, runs) in case.runtimes().iter().zip(&mut ours_runs) {
                 let command = ours_command.clone();
-                let command = command.args(["--threads", &threads.to_string()]);
+                let options = threads.options();
+                let command = command.args(options.iter().map(String::as_str));
                 runs.push(ours(&command, sides)?);
             }
         }
@@ -169,13 +170,13 @@ impl Compared {
         })
     }
 
-    /// Our side, on the runtime on which a figure is best.
-    pub(super) fn best(&self, better: impl Fn(&Figures) -> f64) -> &Figures {
+    /// Our side, on the threads on which a figure is best.
+    pub(super) fn best(&self, better: impl Fn(&Figures) -> f64) -> &(Threads, Figures) {
         let best = self
             .ours
             .iter()
             .max_by(|a, b| better(&a.1).total_cmp(&better(&b.1)));
-        &best.expect("each case has a runtime").1
+        best.expect("each case has a runtime")
     }
 
     pub(super) fn busy(&self) -> bool {
@@ -184,7 +185,7 @@ impl Compared {
 
     pub(super) fn header() -> String {
         format!(
-            "{:42} {:>9} {:>22} {:>19} {:>21}",
+            "{:42} {:>13} {:>22} {:>19} {:>21}",
             "", "", "calls/s", "p50 µs", "CPU µs/call"
         )
     }
@@ -196,7 +197,7 @@ impl fmt::Display for Compared {
         let mark = |figures: &Figures| if figures.busy { "*" } else { " " };
         write!(
             f,
-            "{:42} {:>9} {:>13}{:9} {:>10.1}{:9} {:>11.2}",
+            "{:42} {:>13} {:>13}{:9} {:>10.1}{:9} {:>11.2}",
             self.case,
             "Go",
             grouped(self.go.calls_per_second),
@@ -206,12 +207,11 @@ impl fmt::Display for Compared {
             cpu(&self.go),
         )?;
         for (threads, ours) in &self.ours {
-            let plural = if *threads == 1 { "" } else { "s" };
             write!(
                 f,
-                "\n{:42} {:>9} {:>13}{}{:>7.2}x {:>10.1}{:>8.2}x {:>11.2}{:>8.3}x",
+                "\n{:42} {:>13} {:>13}{}{:>7.2}x {:>10.1}{:>8.2}x {:>11.2}{:>8.3}x",
                 "",
-                format!("{threads} thread{plural}"),
+                threads,
                 grouped(ours.calls_per_second),
                 mark(ours),
                 ours.calls_per_second / self.go.calls_per_second,

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::Results;
-use super::case::Place;
-use super::figures::{Compared, Comparison, Figures};
+use super::case::{Place, Threads};
+use super::figures::{Compared, Figures};
+use super::{Floor, Results};
 
 /// The goals, with what was reached.
 pub(super) struct Goals {
@@ -27,7 +27,12 @@ pub(super) enum Wanted {
 }
 
 pub(super) enum Reached {
-    Figure { value: f64, busy: bool },
+    Figure {
+        value: f64,
+        busy: bool,
+        /// The threads of our side, where it was measured on several and these are the best.
+        on: Option<Threads>,
+    },
     NotMeasured(&'static str),
 }
 
@@ -44,30 +49,33 @@ pub(super) const TOLERANCE: f64 = 0.15;
 
 const NOT_RUN: &str = "this case was not measured";
 
-type Ratio = fn(&Compared) -> (f64, bool);
+/// A figure of the best of ours, whether the machine was busy, and the threads.
+type Ratio = fn(&Compared) -> (f64, bool, Threads);
 
 const CALLS: Ratio = |compared| {
-    let ours = compared.best(|figures| figures.calls_per_second);
+    let (on, ours) = compared.best(|figures| figures.calls_per_second);
     let ratio = ours.calls_per_second / compared.go.calls_per_second;
-    (ratio, ours.busy || compared.go.busy)
+    (ratio, ours.busy || compared.go.busy, *on)
 };
 
 const CPU: Ratio = |compared| {
     let cpu = |figures: &Figures| figures.cpu_us_per_call.unwrap_or(f64::NAN);
-    let ours = compared.best(|figures| -cpu(figures));
-    (cpu(ours) / cpu(&compared.go), ours.busy || compared.go.busy)
+    let (on, ours) = compared.best(|figures| -cpu(figures));
+    let ratio = cpu(ours) / cpu(&compared.go);
+    (ratio, ours.busy || compared.go.busy, *on)
 };
 
 const P50: Ratio = |compared| {
-    let ours = compared.best(|figures| -figures.latency_us.p50);
+    let (on, ours) = compared.best(|figures| -figures.latency_us.p50);
     let ratio = ours.latency_us.p50 / compared.go.latency_us.p50;
-    (ratio, ours.busy || compared.go.busy)
+    (ratio, ours.busy || compared.go.busy, *on)
 };
 
 const ALLOCATIONS: Ratio = |compared| {
-    let ours = compared.best(|figures| -figures.allocations_per_call.unwrap_or(f64::NAN));
+    let (on, ours) = compared.best(|figures| -figures.allocations_per_call.unwrap_or(f64::NAN));
     // Others do not add to it.
-    (ours.allocations_per_call.unwrap_or(f64::NAN), false)
+    let count = ours.allocations_per_call.unwrap_or(f64::NAN);
+    (count, false, *on)
 };
 
 impl Goals {
@@ -79,24 +87,29 @@ impl Goals {
             what,
             wanted,
             reached: match results.of(place, in_flight, payload).map(ratio) {
-                Some((value, busy)) => Reached::Figure { value, busy },
+                Some((value, busy, on)) => Reached::Figure {
+                    value,
+                    busy,
+                    on: (place == OneProcess).then_some(on),
+                },
                 None => Reached::NotMeasured(NOT_RUN),
             },
         };
-        let compared = |what, least, figures: Option<&Figures>, of: fn(Comparison) -> f64| {
-            let found = figures.and_then(|figures| Some((of(figures.compared?), figures.busy)));
+        let compared = |what, least, figures: Option<&Figures>, on: Option<Threads>| {
+            let found = figures.and_then(|figures| Some((figures.compared?.ratio, figures.busy)));
             Goal {
                 what,
                 wanted: AtLeast(least, ""),
                 reached: match found {
-                    Some((value, busy)) => Reached::Figure { value, busy },
+                    Some((value, busy)) => Reached::Figure { value, busy, on },
                     None => Reached::NotMeasured(NOT_RUN),
                 },
             }
         };
-        let floor = |payload| {
-            let floor = results.floors.iter().find(|(bytes, _)| *bytes == payload);
-            floor.map(|(_, figures)| figures)
+        let floor = |what, payload| {
+            let floor = results.floor(payload);
+            let figures = floor.map(|floor| &floor.figures);
+            compared(what, 0.5, figures, floor.map(|floor| floor.threads))
         };
         let go_on_go = &results.mixed.go_on_go;
         let mixed = |what, least, figures: &Figures| Goal {
@@ -105,9 +118,9 @@ impl Goals {
             reached: Reached::Figure {
                 value: figures.calls_per_second / go_on_go.calls_per_second,
                 busy: figures.busy || go_on_go.busy,
+                on: None,
             },
         };
-        let ratio: fn(Comparison) -> f64 = |comparison| comparison.ratio;
         let rows = vec![
             case(
                 "one process, 100 in flight, 0 B: calls/s",
@@ -175,31 +188,21 @@ impl Goals {
                 0,
                 ALLOCATIONS,
             ),
-            compared(
-                "against the floor, 100 in flight, 0 B",
-                0.5,
-                floor(0),
-                ratio,
-            ),
-            compared(
-                "against the floor, 100 in flight, 1 KiB",
-                0.5,
-                floor(1024),
-                ratio,
-            ),
+            floor("against the floor, 100 in flight, 0 B", 0),
+            floor("against the floor, 100 in flight, 1 KiB", 1024),
             compared(
                 "isolation: one of three stopped, against the others alone",
                 0.9,
                 Some(&results.isolation),
-                ratio,
+                None,
             ),
             compared(
                 "slow servers, 1,000 in flight, against timers",
                 0.9,
                 Some(&results.slow_server),
-                ratio,
+                None,
             ),
-            floor_itself(results, floor(0)),
+            floor_itself(results),
         ];
         Self {
             rows,
@@ -218,20 +221,27 @@ impl Goals {
 }
 
 /// Were the floor slow, nothing would be gained by being near it.
-fn floor_itself(results: &Results, floor: Option<&Figures>) -> Goal {
+fn floor_itself(results: &Results) -> Goal {
     let go = results
         .of(Place::OneProcess, 100, 0)
         .map(|compared| &compared.go);
-    let both = go.zip(floor);
-    let found = both.and_then(|(go, figures)| {
-        let floor = figures.compared?.calls_per_second;
-        Some((floor / go.calls_per_second, go.busy || figures.busy))
+    let both = go.zip(results.floor(0));
+    let found = both.and_then(|(go, floor)| {
+        let Floor {
+            threads, figures, ..
+        } = floor;
+        let ratio = figures.compared?.calls_per_second / go.calls_per_second;
+        Some((ratio, go.busy || figures.busy, *threads))
     });
     Goal {
         what: "the floor itself, 100 in flight, 0 B: calls/s",
         wanted: Wanted::AtLeast(15.0, " × Go"),
         reached: match found {
-            Some((value, busy)) => Reached::Figure { value, busy },
+            Some((value, busy, on)) => Reached::Figure {
+                value,
+                busy,
+                on: Some(on),
+            },
             None => Reached::NotMeasured(NOT_RUN),
         },
     }
@@ -264,9 +274,10 @@ impl fmt::Display for Wanted {
 impl fmt::Display for Reached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
-            Self::Figure { value, busy } => {
+            Self::Figure { value, busy, on } => {
                 let digits = if *value < 2.0 { 3 } else { 2 };
-                format!("{value:.digits$}{}", if *busy { "*" } else { "" })
+                let on = on.map_or_else(String::new, |threads| format!(" ({threads})"));
+                format!("{value:.digits$}{}{on}", if *busy { "*" } else { "" })
             }
             Self::NotMeasured(_) => "–".to_owned(),
         };
@@ -413,8 +424,8 @@ impl fmt::Display for GoFigure {
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::case::Case;
-    use super::super::figures::{Sides, tests::figures};
-    use super::super::{FULL, Mixed, Results};
+    use super::super::figures::{Comparison, Sides, tests::figures};
+    use super::super::{FULL, Mixed};
     use super::*;
 
     /// Go makes 1,000 calls a second everywhere, and ours so many times more.
@@ -426,8 +437,12 @@ pub(super) mod tests {
                 .runtimes()
                 .iter()
                 .map(|&threads| {
-                    // Two threads are slower here.
-                    let rate = 1000.0 * times / threads as f64;
+                    // Two threads are slower here, and so are one and one.
+                    let slower = match threads.servers {
+                        None => 1.0 / threads.client as f64,
+                        Some(_) => 0.8,
+                    };
+                    let rate = 1000.0 * times * slower;
                     (threads, figures(rate, 100.0 / times, 50.0 / times))
                 })
                 .collect(),
@@ -439,10 +454,15 @@ pub(super) mod tests {
             }),
             ..figures(20_000.0 * ratio, 1.0, 1.0)
         };
+        let floor = |payload, ratio| Floor {
+            payload,
+            threads: Threads::ONE,
+            figures: alone(ratio),
+        };
         Results {
             effort: FULL,
             compared: compared.collect(),
-            floors: vec![(0, alone(0.6)), (1024, alone(0.4))],
+            floors: vec![floor(0, 0.6), floor(1024, 0.4)],
             isolation: alone(1.0),
             slow_server: alone(0.95),
             mixed: Mixed {
@@ -500,7 +520,7 @@ pub(super) mod tests {
     #[test]
     fn a_slow_floor_is_not_reached_either() {
         let mut results = results(14.0);
-        results.floors[0].1.compared = Some(Comparison {
+        results.floors[0].figures.compared = Some(Comparison {
             calls_per_second: 14_000.0,
             ratio: 0.9,
         });
@@ -509,6 +529,48 @@ pub(super) mod tests {
             short.contains(&"the floor itself, 100 in flight, 0 B: calls/s"),
             "{short:?}"
         );
+    }
+
+    #[test]
+    fn a_goal_is_judged_on_the_threads_that_are_best_and_names_them() {
+        let mut results = results(11.0);
+        let apart = |(threads, figures): &mut (Threads, Figures)| {
+            if *threads == Threads::ONE_AND_ONE {
+                figures.calls_per_second = 13_000.0;
+            }
+        };
+        for compared in &mut results.compared {
+            compared.ours.iter_mut().for_each(apart);
+        }
+        let text = Goals::of(&results).to_string();
+        assert!(text.contains("13.00 (1 + 1 threads)"), "{text}");
+        assert!(!text.contains("11.00 (1 thread)"), "{text}");
+    }
+
+    #[test]
+    fn the_floor_is_that_of_the_threads_on_which_ours_makes_more_calls() {
+        let mut results = results(14.0);
+        // More calls per second, but not as near to what the floor makes of these threads.
+        let mut figures = results.floors[0].figures.clone();
+        figures.calls_per_second = 18_000.0;
+        figures.compared = Some(Comparison {
+            calls_per_second: 40_000.0,
+            ratio: 0.45,
+        });
+        results.floors.push(Floor {
+            payload: 0,
+            threads: Threads::ONE_AND_ONE,
+            figures,
+        });
+        let goals = Goals::of(&results);
+        assert!(
+            goals
+                .short()
+                .contains(&"against the floor, 100 in flight, 0 B")
+        );
+        let text = goals.to_string();
+        assert!(text.contains("0.450 (1 + 1 threads)"), "{text}");
+        assert!(text.contains("40.00 (1 + 1 threads)"), "{text}");
     }
 
     #[test]
