@@ -72,7 +72,6 @@ fn every_kind_of_call_is_measured_with_servers_in_threads_of_their_own() {
         assert_eq!(result["servers"], "one process");
         assert_eq!(number(result, "threads"), 1.0);
         assert_eq!(number(result, "server_threads"), 1.0);
-        // Of client and servers, as without threads of their own: the call alone makes fewer.
         assert!(number(result, "allocations_per_call") > 1.0, "{kind}");
         assert_sound(result);
     }
