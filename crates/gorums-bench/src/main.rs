@@ -1,6 +1,7 @@
 //! Measures calls of Gorums. `gorums-bench --help` tells what can be measured, and BENCHMARKING.md how to measure it well.
 
 mod args;
+mod cores;
 mod floor;
 mod latency;
 mod library;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use gorums::Configuration;
 
 use crate::args::{Calls, Plan};
+use crate::cores;
 use crate::floor::Floor;
 use crate::latency::Latencies;
 use crate::library::{self, Library};
@@ -143,7 +144,7 @@ pub(crate) fn reconnect(plan: &Plan, progress: &Progress) -> Result<Measured> {
         let mut series = Series::default();
         for number in 1..=plan.repeats {
             progress.phase(format_args!("reconnect {number}/{}", plan.repeats));
-            let before = Snapshot::take(&mut servers)?;
+            let before = Snapshot::before(&mut servers, usize::MAX)?;
             let outcome = reconnects(&configuration, plan, &mut servers).await?;
             // Servers that were killed have taken their usage with them.
             push(&mut series, &outcome, &before, None)?;
@@ -225,9 +226,9 @@ pub(crate) async fn run<W: Work>(
     plan: &Plan,
     servers: &mut Servers,
 ) -> Result<()> {
-    let before = Snapshot::take(servers)?;
+    let before = Snapshot::before(servers, usize::MAX)?;
     let outcome = plan.load.run(work, plan.duration).await?;
-    let after = Snapshot::take(servers)?;
+    let after = Snapshot::after(servers, usize::MAX)?;
     push(series, &outcome, &before, Some(&after))
 }
 
@@ -239,9 +240,9 @@ async fn run_beside_a_stopped<W: Work>(
     servers: &mut Servers,
 ) -> Result<()> {
     let last = plan.nodes - 1;
-    let before = Snapshot::take_of_first(servers, last)?;
+    let before = Snapshot::before(servers, last)?;
     let outcome = plan.load.run(work, plan.duration).await?;
-    let after = Snapshot::take_of_first(servers, last)?;
+    let after = Snapshot::after(servers, last)?;
     push(series, &outcome, &before, Some(&after))
 }
 
@@ -258,7 +259,7 @@ async fn multicast(
         .all()
         .await
         .context("starting")?;
-    let before = Snapshot::take(servers)?;
+    let before = Snapshot::before(servers, usize::MAX)?;
     let start = std::time::Instant::now();
     let mut outcome = plan.load.run(library, plan.duration).await?;
     // It is behind all messages, on each connection.
@@ -269,7 +270,7 @@ async fn multicast(
         .await;
     let seen = seen.context("the one-way messages have not arrived")?;
     outcome.elapsed = start.elapsed();
-    let after = Snapshot::take(servers)?;
+    let after = Snapshot::after(servers, usize::MAX)?;
     let messages: u64 = seen.values().map(|one| one.total_ops).sum();
     if messages != outcome.calls * plan.nodes as u64 {
         bail!(
@@ -303,20 +304,36 @@ struct Snapshot {
     own: Option<Usage>,
     servers: Option<Usage>,
     activity: Option<Activity>,
+    core_round_trip_ns: Option<f64>,
 }
 
 impl Snapshot {
-    fn take(servers: &mut Servers) -> Result<Self> {
-        Self::take_of_first(servers, usize::MAX)
+    /// Right before a run. Asks so many of the servers only.
+    fn before(servers: &mut Servers, count: usize) -> Result<Self> {
+        // Takes time of the processor, which is none of the run's.
+        let core_round_trip_ns = cores::round_trip_ns();
+        Ok(Self {
+            core_round_trip_ns,
+            ..Self::of(servers, count)?
+        })
     }
 
-    /// Asks so many of the servers only.
-    fn take_of_first(servers: &mut Servers, count: usize) -> Result<Self> {
+    /// Right after it.
+    fn after(servers: &mut Servers, count: usize) -> Result<Self> {
+        let snapshot = Self::of(servers, count)?;
+        Ok(Self {
+            core_round_trip_ns: cores::round_trip_ns(),
+            ..snapshot
+        })
+    }
+
+    fn of(servers: &mut Servers, count: usize) -> Result<Self> {
         let asked = servers.usage(count)?;
         Ok(Self {
             own: Usage::own(),
             servers: asked,
             activity: Activity::now(),
+            core_round_trip_ns: None,
         })
     }
 }
@@ -344,6 +361,8 @@ fn push(
         let (from, to) = before.activity.zip(after.activity)?;
         Some(to.others(&from, own? + servers.unwrap_or(0)))
     });
+    let round_trips = [Some(before), after].into_iter().flatten();
+    let round_trips = round_trips.filter_map(|snapshot| snapshot.core_round_trip_ns);
     let per_call = |nanos: u64| nanos as f64 / 1e3 / calls;
     // Where servers cannot be asked, theirs is not known.
     let separate = servers.map(|servers| (own, servers));
@@ -362,6 +381,7 @@ fn push(
         client_cpu_us_per_call: separate.and_then(|(own, _)| own).map(per_call),
         server_cpu_us_per_call: servers.map(per_call),
         others_cpu,
+        core_round_trip_ns: round_trips.max_by(f64::total_cmp),
         busy: busy(others_cpu),
     });
     Ok(())

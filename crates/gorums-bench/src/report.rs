@@ -68,6 +68,9 @@ pub(crate) struct Measured {
     pub(crate) server_peak_bytes: Option<u64>,
     pub(crate) one_way: Option<OneWay>,
     pub(crate) compared: Option<Comparison>,
+    /// The largest of the runs.
+    #[serde(default)]
+    pub(crate) core_round_trip_ns: Option<f64>,
     /// Others used the processor while one of the runs went on.
     pub(crate) busy: bool,
     pub(crate) runs: Vec<Run>,
@@ -87,6 +90,9 @@ pub(crate) struct Run {
     pub(crate) server_cpu_us_per_call: Option<f64>,
     /// Which part of the machine others used meanwhile.
     pub(crate) others_cpu: Option<f64>,
+    /// How long a cache line took to another core and back, before the run or after it, whichever took longer.
+    #[serde(default)]
+    pub(crate) core_round_trip_ns: Option<f64>,
     pub(crate) busy: bool,
 }
 
@@ -202,10 +208,16 @@ impl Series {
             server_peak_bytes: self.server_peak_bytes,
             one_way: self.one_way,
             compared,
+            core_round_trip_ns: largest_round_trip(&self.runs),
             busy: self.runs.iter().any(|run| run.busy),
             runs: self.runs,
         })
     }
+}
+
+fn largest_round_trip(runs: &[Run]) -> Option<f64> {
+    let all = runs.iter().filter_map(|run| run.core_round_trip_ns);
+    all.max_by(f64::total_cmp)
 }
 
 impl Report {
@@ -405,6 +417,11 @@ impl Measured {
                 "{never} calls were due and never made: the rate was too high"
             ));
         }
+        if let Some(nanos) = self.core_round_trip_ns {
+            notes.push(format!(
+                "a cache line takes {nanos:.0} ns to another core and back"
+            ));
+        }
         if self.busy {
             let most = self
                 .runs
@@ -508,6 +525,7 @@ struct CsvRow<'a> {
     server_peak_bytes: Option<u64>,
     others_cpu: Option<f64>,
     busy: bool,
+    core_round_trip_ns: Option<f64>,
 }
 
 impl<'a> CsvRow<'a> {
@@ -547,6 +565,7 @@ impl<'a> CsvRow<'a> {
             server_peak_bytes: measured.server_peak_bytes,
             others_cpu: of.others_cpu,
             busy: of.busy,
+            core_round_trip_ns: of.core_round_trip_ns,
         }
     }
 }
@@ -592,6 +611,7 @@ pub(crate) mod tests {
             client_cpu_us_per_call: Some(1.0),
             server_cpu_us_per_call: Some(3.0),
             others_cpu: Some(if busy { 0.25 } else { 0.01 }),
+            core_round_trip_ns: Some(if busy { 300.4 } else { 60.0 }),
             busy,
         };
         Measured {
@@ -623,6 +643,7 @@ pub(crate) mod tests {
                 ratio: 0.5,
                 cpu_ratio: Some(2.0),
             }),
+            core_round_trip_ns: Some(300.4),
             busy: true,
             runs: vec![
                 run(123_456.0, false),

@@ -19,6 +19,8 @@ pub(super) struct Figures {
     pub(super) cpu_us_per_call: Option<f64>,
     pub(super) client_cpu_us_per_call: Option<f64>,
     pub(super) allocations_per_call: Option<f64>,
+    /// Of our program: how long a cache line took to another core and back.
+    pub(super) core_round_trip_ns: Option<f64>,
     pub(super) busy: bool,
     pub(super) compared: Option<Comparison>,
 }
@@ -269,6 +271,7 @@ pub(super) mod tests {
             cpu_us_per_call: Some(cpu),
             client_cpu_us_per_call: Some(cpu / 2.0),
             allocations_per_call: Some(7.0),
+            core_round_trip_ns: Some(60.0),
             busy: false,
             compared: None,
         }

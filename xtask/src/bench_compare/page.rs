@@ -102,8 +102,8 @@ fn mixed(text: &mut String, results: &Results) -> std::fmt::Result {
 Three servers, each in a process of its own, 100 calls in flight, 0 B. **Go is not the Go library here**, whose published module speaks
 an older protocol: it is the client and server of the interoperability tests (`interop/go`), on the same grpc-go.
 
-| | calls/s | × Go on Go | p50 µs | × | p99 µs | CPU | × | client allocations |
-|---|---|---|---|---|---|---|---|---|"
+| | calls/s | × Go on Go | p50 µs | × | p99 µs | CPU | × | client allocations | cores |
+|---|---|---|---|---|---|---|---|---|---|"
     )?;
     let [(name, go), others @ ..] = results.mixed.all();
     writeln!(text, "| {name} | {}", row(go, None))?;
@@ -128,10 +128,11 @@ fn table(text: &mut String, results: &Results, place: Place) -> std::fmt::Result
         "
 ## {title}
 
-{threads}CPU is that of client and servers together, in µs per call; allocations are those of the {allocations}, per call.
+{threads}CPU is that of client and servers together, in µs per call; allocations are those of the {allocations}, per call; the last
+column tells how many ns a cache line took to another core and back (see BENCHMARKING.md), where our program ran.
 
-| nodes | in flight | payload | | calls/s | × Go | p50 µs | × Go | p99 µs | CPU | × Go | allocations |
-|---|---|---|---|---|---|---|---|---|---|---|---|"
+| nodes | in flight | payload | | calls/s | × Go | p50 µs | × Go | p99 µs | CPU | × Go | allocations | cores |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|"
     )?;
     for compared in &results.compared {
         let case = compared.case;
@@ -168,7 +169,7 @@ fn row(figures: &Figures, go: Option<&Figures>) -> String {
     let latency = figures.latency_us;
     let cpu = figures.cpu_us_per_call;
     format!(
-        "{}{} | {} | {:.1} | {} | {:.1} | {} | {} | {} |",
+        "{}{} | {} | {:.1} | {} | {:.1} | {} | {} | {} | {} |",
         grouped(rate),
         if figures.busy { "\\*" } else { "" },
         ratio(Some(rate), |go| Some(go.calls_per_second)),
@@ -178,6 +179,9 @@ fn row(figures: &Figures, go: Option<&Figures>) -> String {
         cpu.map_or_else(|| "–".to_owned(), |cpu| format!("{cpu:.2}")),
         ratio(cpu, |go| go.cpu_us_per_call),
         number(figures.allocations_per_call),
+        figures
+            .core_round_trip_ns
+            .map_or_else(String::new, |nanos| format!("{nanos:.0}")),
     )
 }
 
