@@ -13,6 +13,7 @@ use crate::error::Status;
 use crate::metadata::Metadata;
 use crate::server::lane::LaneSettings;
 use crate::server::registry::{Entry, MethodKind};
+use crate::server::released::ReleasedSet;
 use crate::server::{ConnectionInfo, Lane, Reply, ReplyQueue, Request, ServerCtx};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Semaphore, block_on};
@@ -20,6 +21,7 @@ use crate::sync::{Semaphore, block_on};
 /// A connection's lane with its task, and replies that the test's thread writes.
 struct Connection {
     lane: Arc<Lane>,
+    released: Arc<ReleasedSet>,
     replies: Arc<ReplyQueue>,
     task: JoinHandle<()>,
 }
@@ -53,12 +55,14 @@ impl Connection {
         };
         let replies = Arc::new(ReplyQueue::new(bounds.reply_bytes));
         let info = Arc::new(ConnectionInfo::default());
-        let (lane, task) = Lane::start(Arc::new(settings), info, Arc::clone(&replies), true);
+        let (lane, released, task) =
+            Lane::start_with_set(Arc::new(settings), info, Arc::clone(&replies), true);
         let mut requests = requests;
         lane.push(&mut requests);
         let task = spawn(move || block_on(task));
         Self {
             lane,
+            released,
             replies,
             task,
         }
@@ -217,6 +221,116 @@ fn a_handler_that_released_and_suspends_runs_beside_the_next() {
         ids.sort_unstable();
         assert_eq!(ids, [1, 2]);
         turns.assert_exclusive();
+    });
+}
+
+#[test]
+fn a_released_handler_is_polled_again_whenever_it_is_woken() {
+    super::explore(|| {
+        let gates = [Gate::default(), Gate::default()];
+        let handler = {
+            let gates = gates.clone();
+            request(1, move |ctx| {
+                let [first, second] = gates.clone();
+                async move {
+                    ctx.release();
+                    first.opened().await;
+                    second.opened().await;
+                }
+            })
+        };
+        let connection = Connection::start(Bounds::default(), vec![handler]);
+        gates.iter().for_each(Gate::open);
+        assert_eq!(connection.end(), [1]);
+    });
+}
+
+#[test]
+fn a_released_handler_that_awaits_its_release_later_ends_too() {
+    super::explore(|| {
+        let gate = Gate::default();
+        let handler = {
+            let gate = gate.clone();
+            request(1, move |ctx| {
+                let gate = gate.clone();
+                async move {
+                    ctx.release();
+                    gate.opened().await;
+                    ctx.release().await;
+                }
+            })
+        };
+        let connection = Connection::start(Bounds::default(), vec![handler]);
+        gate.open();
+        assert_eq!(connection.end(), [1]);
+    });
+}
+
+#[test]
+fn no_wake_up_is_lost_when_another_runner_takes_over() {
+    super::explore(|| {
+        let gates = [Gate::default(), Gate::default()];
+        let handler = {
+            let gates = gates.clone();
+            request(1, move |ctx| {
+                let [first, second] = gates.clone();
+                async move {
+                    ctx.release();
+                    first.opened().await;
+                    second.opened().await;
+                }
+            })
+        };
+        let connection = Connection::start(Bounds::default(), vec![handler]);
+        gates[0].open();
+        connection.released.take_over();
+        gates[1].open();
+        assert_eq!(connection.end(), [1]);
+    });
+}
+
+#[test]
+fn a_released_handler_that_blocks_its_thread_is_overtaken() {
+    super::explore(|| {
+        let (blocks, other, unblock) = (Gate::default(), Gate::default(), Gate::default());
+        let first = {
+            let (blocks, unblock) = (blocks.clone(), unblock.clone());
+            request(1, move |ctx| {
+                let (blocks, unblock) = (blocks.clone(), unblock.clone());
+                let mut suspended = false;
+                async move {
+                    ctx.release();
+                    poll_fn(|cx| {
+                        if std::mem::replace(&mut suspended, true) {
+                            return Poll::Ready(());
+                        }
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    })
+                    .await;
+                    blocks.open();
+                    block_on(unblock.opened());
+                }
+            })
+        };
+        let second = {
+            let other = other.clone();
+            request(2, move |ctx| {
+                let (other, unblock) = (other.clone(), unblock.clone());
+                async move {
+                    ctx.release();
+                    other.opened().await;
+                    unblock.open();
+                }
+            })
+        };
+        let connection = Connection::start(Bounds::default(), vec![first, second]);
+        block_on(blocks.opened());
+        connection.released.take_over();
+        other.open();
+        let mut ids = connection.end();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2]);
     });
 }
 

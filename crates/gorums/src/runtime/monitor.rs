@@ -4,9 +4,8 @@
 //! (no other worker may take them from its slot), and, where the other workers sleep, the duty to
 //! poll sockets and timers. Replies would wait for the handler to end. So every stretch of polling
 //! handlers is announced to this monitor; where one lasts longer than a tick, the monitor wakes the
-//! connection's I/O task and another worker from outside, and spawns the handlers that were moved to
-//! tasks of their own in this stretch. The cost for a handler that does not block
-//! is two atomic stores.
+//! connection's I/O task and another worker from outside, and has the handlers that released go on in
+//! another task. The cost for a handler that does not block is two atomic stores.
 //!
 //! On a runtime with one worker nothing could take over, and the monitor is not used: a simulation
 //! never starts the thread.
@@ -36,16 +35,26 @@ pub(crate) struct Polling {
 impl Polling {
     /// Runs a stretch of polling under the monitor's eye.
     pub(crate) fn watched<R>(&self, monitor: &Monitor, poll: impl FnOnce() -> R) -> R {
-        struct End<'a>(&'a AtomicU64);
+        struct End<'a>(&'a Polling);
         impl Drop for End<'_> {
             fn drop(&mut self) {
-                self.0.fetch_add(1, Ordering::SeqCst);
+                self.0.leave();
             }
         }
-        self.entered.fetch_add(1, Ordering::SeqCst);
-        let _end = End(&self.left);
-        monitor.rouse();
+        self.enter(monitor);
+        let _end = End(self);
         poll()
+    }
+
+    /// A stretch of polling begins.
+    pub(crate) fn enter(&self, monitor: &Monitor) {
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        monitor.rouse();
+    }
+
+    /// A stretch that began has ended, or is watched no more.
+    pub(crate) fn leave(&self) {
+        self.left.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -144,7 +144,10 @@ impl ServerCtx {
     /// May be called any number of times, from any clone and any task; only the first counts.
     pub fn release(&self) -> Released {
         self.0.turn.release();
-        Released { suspended: false }
+        Released {
+            ctx: self.clone(),
+            suspended: false,
+        }
     }
 
     /// The method called, as `package.Service.Method`.

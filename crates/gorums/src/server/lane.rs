@@ -3,8 +3,9 @@
 //! The lane is a task of its own, beside the task that reads and writes. It polls the handler that
 //! holds the turn itself: a handler that never suspends costs no task. One that suspends while it
 //! holds the turn keeps the lane waiting, which has nothing else to do. One that suspends after it
-//! released is moved to a task of its own, and the lane goes on to the next. So each handler behaves
-//! as a task of its own, and pays for one only where somebody could see the difference.
+//! released is moved to the [set](super::released) of those that go on beside the lane, and the lane
+//! goes on to the next; one that awaits its release is moved to a task of its own. So each handler
+//! behaves as a task of its own, and pays for one only where somebody could see the difference.
 //!
 //! Two more rules keep a handler that blocks its thread from delaying the replies of others:
 //!
@@ -12,10 +13,10 @@
 //!   worker of tokio keeps the task that it woke last to itself, so an I/O task that was woken right
 //!   before a handler blocks could not run anywhere else. The [monitor](crate::runtime::Monitor)
 //!   wakes it from outside where a handler takes its time.
-//! * Handlers that are moved get their tasks when the lane is done for now, too, all of them at once:
-//!   a task that is spawned before the next handler blocks could not run anywhere else either, and to
+//! * Handlers that are moved are handed over when the lane is done for now, too, all of them at once:
+//!   a task that is woken before the next handler blocks could not run anywhere else either, and to
 //!   end the lane's turn for each of them would let every message go out alone. Where a handler takes
-//!   its time, the monitor spawns them from outside.
+//!   its time, the monitor hands them over from outside.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -30,6 +31,7 @@ use super::context::{ConnectionInfo, ServerCtx};
 use super::handling::Handling;
 use super::interceptor::{Incoming, Interceptor, Next, Reply};
 use super::registry::MethodKind;
+use super::released::ReleasedSet;
 use super::reply_queue::{Answer, ReplyQueue};
 use super::reply_sender::{Sink, Way};
 use super::request::Request;
@@ -79,6 +81,8 @@ struct State {
     /// run to run.
     moved: BTreeMap<u64, Vec<ServerCtx>>,
     running: usize,
+    /// The lane is to be woken: it was at its bound of running handlers.
+    has_room: bool,
     /// Whose callers may give up before they start.
     unstarted: Unstarted,
     /// The I/O task wants to be woken when the waiting requests cost no more than this.
@@ -146,6 +150,17 @@ impl Lane {
         replies: Arc<ReplyQueue>,
         stream_end: bool,
     ) -> (Arc<Self>, BoxFuture<'static, ()>) {
+        let (lane, _, task) = Self::start_with_set(settings, info, replies, stream_end);
+        (lane, task)
+    }
+
+    /// The same, with the handlers that will go on beside it.
+    pub(crate) fn start_with_set(
+        settings: Arc<LaneSettings>,
+        info: Arc<ConnectionInfo>,
+        replies: Arc<ReplyQueue>,
+        stream_end: bool,
+    ) -> (Arc<Self>, Arc<ReleasedSet>, BoxFuture<'static, ()>) {
         let lane = Arc::new(Self {
             settings,
             info,
@@ -154,18 +169,20 @@ impl Lane {
             state: Mutex::default(),
             task: AtomicWaker::new(),
         });
-        let unspawned = Arc::new(Unspawned::default());
         let runtime = Handle::current();
         let monitor = Monitor::get(&runtime);
+        let released = ReleasedSet::new(Arc::clone(&lane), &runtime, monitor);
         let polling = monitor.map(|monitor| {
             let replies = Arc::downgrade(&lane.replies);
-            let unspawned = Arc::downgrade(&unspawned);
+            let released = Arc::downgrade(&released);
             let polling = monitor.watch(runtime, move || {
                 if let Some(replies) = replies.upgrade() {
                     replies.wake_io();
                 }
-                if let Some(unspawned) = unspawned.upgrade() {
-                    unspawned.spawn();
+                if let Some(released) = released.upgrade() {
+                    released.hand_over();
+                    // The handler may have woken the runner, on the thread that it now blocks.
+                    released.take_over();
                 }
             });
             (monitor, polling)
@@ -174,13 +191,13 @@ impl Lane {
             lane: Arc::clone(&lane),
             polling,
             run: None,
-            moved: false,
-            unspawned,
+            has_moved: false,
+            released: Arc::clone(&released),
             permit: None,
             acquiring: None,
         };
         let task = Box::pin(poll_fn(move |cx| worker.poll(cx)));
-        (lane, task)
+        (lane, released, task)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -317,7 +334,7 @@ impl Lane {
         self.state().current = None;
     }
 
-    /// The current request's handler is to get a task of its own.
+    /// The current request's handler goes on beside the lane.
     fn move_current(&self) {
         let mut state = self.state();
         if let Some((id, ctx)) = state.current.take() {
@@ -326,7 +343,7 @@ impl Lane {
         }
     }
 
-    /// A handler that was moved is done.
+    /// A handler that was moved is done. To be followed by [`settle`](Self::settle).
     fn end_moved(&self, id: u64, ctx: &ServerCtx) {
         let mut state = self.state();
         if let Some(moved) = state.moved.get_mut(&id) {
@@ -336,12 +353,17 @@ impl Lane {
             }
         }
         state.running -= 1;
-        let was_full = state.running + 1 == self.settings.max_running;
-        drop(state);
-        if was_full {
+        state.has_room |= state.running + 1 == self.settings.max_running;
+    }
+
+    /// Wakes whom handlers that were moved have not: the I/O task for their replies, and the lane
+    /// where there is room for others.
+    pub(super) fn settle(&self) {
+        let has_room = std::mem::take(&mut self.state().has_room);
+        self.replies.wake_io();
+        if has_room {
             self.task.wake();
         }
-        self.replies.wake_io();
     }
 }
 
@@ -470,9 +492,9 @@ struct Worker {
     lane: Arc<Lane>,
     polling: Option<(&'static Monitor, Arc<Polling>)>,
     run: Option<Run>,
-    /// Handlers were moved in this turn of the lane: some may have no task yet.
-    moved: bool,
-    unspawned: Arc<Unspawned>,
+    /// Handlers were moved in this turn of the lane: some may not have been handed over yet.
+    has_moved: bool,
+    released: Arc<ReleasedSet>,
     /// The server's turn, acquired for the next request.
     permit: Option<OwnedSemaphorePermit>,
     acquiring: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
@@ -498,8 +520,8 @@ impl Worker {
         // In this order: what is woken or spawned later pushes the earlier out of the slot that only
         // this worker takes from.
         self.lane.replies.wake_io();
-        if std::mem::take(&mut self.moved) {
-            self.unspawned.spawn();
+        if std::mem::take(&mut self.has_moved) {
+            self.released.hand_over();
         }
         match stop {
             Stop::Waiting => Poll::Pending,
@@ -541,11 +563,12 @@ impl Worker {
             }
             if run.ctx.turn().poll_released(cx).is_ready() {
                 self.lane.move_current();
-                self.moved = true;
-                self.unspawned.lock().push(Moved {
+                self.has_moved = true;
+                self.released.push(Moved {
                     run,
                     lane: Arc::clone(&self.lane),
                     polling: self.polling.clone(),
+                    apart: false,
                 });
                 continue;
             }
@@ -627,21 +650,42 @@ impl Worker {
     }
 }
 
-/// A handler on a task of its own.
-struct Moved {
+/// A handler that goes on beside the lane, in the set or on a task of its own.
+pub(super) struct Moved {
     run: Run,
     lane: Arc<Lane>,
+    /// Of the lane, for a task of its own.
     polling: Option<(&'static Monitor, Arc<Polling>)>,
+    /// It has a task of its own.
+    apart: bool,
+}
+
+impl Moved {
+    /// Whether it is to get a task of its own.
+    pub(super) fn wants_task(&self) -> bool {
+        self.run.ctx.turn().is_apart()
+    }
+
+    /// Gives it a task of its own.
+    pub(super) fn spawn(mut self) {
+        self.apart = true;
+        spawn(self);
+    }
 }
 
 impl Future for Moved {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { run, lane, polling } = &mut *self;
+        let Self {
+            run,
+            lane,
+            polling,
+            apart,
+        } = &mut *self;
         match polling {
-            Some((monitor, polling)) => polling.watched(monitor, || run.poll(cx, lane)),
-            None => run.poll(cx, lane),
+            Some((monitor, polling)) if *apart => polling.watched(monitor, || run.poll(cx, lane)),
+            _ => run.poll(cx, lane),
         }
     }
 }
@@ -649,25 +693,8 @@ impl Future for Moved {
 impl Drop for Moved {
     fn drop(&mut self) {
         self.lane.end_moved(self.run.id, &self.run.ctx);
-    }
-}
-
-/// Handlers that were moved and have no task yet: no more than the lane polls in one turn. The lane's
-/// task and the monitor share them; they are empty between two turns.
-#[derive(Default)]
-struct Unspawned(Mutex<Vec<Moved>>);
-
-impl Unspawned {
-    fn lock(&self) -> MutexGuard<'_, Vec<Moved>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Gives each its task.
-    fn spawn(&self) {
-        // Not under the lock: a runtime that shuts down drops the handler here.
-        let moved = std::mem::take(&mut *self.lock());
-        for handler in moved {
-            spawn(handler);
+        if self.apart {
+            self.lane.settle();
         }
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //!  socket ──► I/O task ──► lane: waiting requests ──► handler that holds the turn ─┐ release + suspend
-//!            (connection)   (bounded in bytes)              │ reply                └─► task of its own
+//!            (connection)   (bounded in bytes)              │ reply                └─► beside the lane
 //!                 ▲                                         ▼                               │ reply
 //!                 └───────────────── reply queue (bounded in bytes) ◄───────────────────────┘
 //! ```
 //!
 //! * [`builder`] and [`accept`] make a server and run it; [`connection`] is the I/O task.
 //! * [`lane`] starts handlers one after the other, [`turn`] is what they hand on, [`context`] is
-//!   what they see of it, [`handling`] knows which of them is running; [`reply_queue`] is where their replies wait to be written.
+//!   what they see of it, [`handling`] knows which of them is running; [`released`] polls those that go
+//!   on without the turn; [`reply_queue`] is where their replies wait to be written.
 //! * [`clients`] are those that can be called back, [`peers`] those that the server calls.
 //! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
 //!   [`reply_sender`] is how a handler streams.
@@ -25,6 +26,7 @@ mod interceptor;
 pub(crate) mod lane;
 mod peers;
 pub(crate) mod registry;
+pub(crate) mod released;
 mod reply_queue;
 mod reply_sender;
 mod request;

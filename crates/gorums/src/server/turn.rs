@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::PoisonError;
 use std::task::{Context, Poll};
 
+use super::context::ServerCtx;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{AtomicWaker, Mutex, OwnedSemaphorePermit};
 
@@ -11,6 +12,8 @@ use crate::sync::{AtomicWaker, Mutex, OwnedSemaphorePermit};
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     released: AtomicBool,
+    /// Its handler awaited the release.
+    apart: AtomicBool,
     /// The lane, while it waits for the handler that holds the turn.
     lane: AtomicWaker,
     /// The server's only permit, where one turn is for all connections.
@@ -61,6 +64,11 @@ impl Turn {
         self.released.load(Ordering::Acquire)
     }
 
+    /// Whether the rest of the handler is to run on a task of its own.
+    pub(super) fn is_apart(&self) -> bool {
+        self.apart.load(Ordering::Relaxed)
+    }
+
     /// Ready when the turn was released.
     pub(crate) fn poll_released(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.lane.register(cx.waker());
@@ -78,6 +86,7 @@ impl Turn {
 /// handlers even if it never suspends again. Dropping it does nothing.
 #[derive(Debug)]
 pub struct Released {
+    pub(super) ctx: ServerCtx,
     pub(super) suspended: bool,
 }
 
@@ -85,10 +94,11 @@ impl Future for Released {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // A handler that suspends without the turn is moved by its lane.
         if std::mem::replace(&mut self.suspended, true) {
             Poll::Ready(())
         } else {
+            // A handler that suspends without the turn is moved by whoever polls it.
+            self.ctx.turn().apart.store(true, Ordering::Relaxed);
             cx.waker().wake_by_ref();
             Poll::Pending
         }

@@ -1,0 +1,429 @@
+//! Polls the handlers of a connection that released their turn and suspended.
+//!
+//! They run beside the lane, in one task for all of them: the runner. A task for each would cost more
+//! than most of them do, and would let each reply go out alone. Where somebody could see the
+//! difference, it is made up for:
+//!
+//! * The waker of a handler puts it in a queue, once, and wakes the runner; the runner polls what is in
+//!   the queue, so many handlers in one turn on its worker.
+//! * Where a handler takes its time in a poll, the [monitor](crate::runtime::Monitor) starts another
+//!   runner, which takes over the queue. The earlier one ends when that poll does. So there is one
+//!   runner more for each handler that blocks its thread.
+//! * What ends in a turn is told to the lane and to the I/O task together, at the end of the turn: a
+//!   task that is woken before the next handler blocks could not run anywhere else. The monitor does
+//!   it where a handler takes its time.
+//! * A handler that awaits its release gets a task of its own. So do all handlers where there are
+//!   several threads and no monitor.
+//!
+//! What is left is as in the lane: the one task that a handler woke last, such as the I/O task of a node
+//! that it calls, waits where the next handler of the same turn blocks its thread.
+//!
+//! The runner ends when no handler is left. A runtime that shuts down drops it, and all handlers with
+//! it.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+
+use slab::Slab;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::coop;
+
+use super::lane::{Lane, Moved};
+use crate::runtime::{Monitor, Polling};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard, spawn};
+
+/// How many handlers are polled in one turn of the runner on its worker. Replies leave together at the
+/// end of a turn.
+const HANDLERS_PER_TURN: usize = 128;
+
+/// The released handlers of a connection.
+pub(crate) struct ReleasedSet {
+    lane: Arc<Lane>,
+    /// The runtime has several threads that poll tasks, and no monitor.
+    alone: bool,
+    monitor: Option<&'static Monitor>,
+    /// From the first handler on: most connections have none.
+    polling: OnceLock<Arc<Polling>>,
+    /// Handlers that the lane has moved in this turn and that do not go on yet. The lane's task and the
+    /// monitor share them.
+    handed: Mutex<Vec<Moved>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// All of them. One that nobody can wake stays, too.
+    nodes: Slab<Arc<Node>>,
+    /// Those that were woken, in this order.
+    ready: VecDeque<Arc<Node>>,
+    /// There is a runner.
+    runs: bool,
+    /// Of the runner that polls what is ready; those before it end.
+    generation: u64,
+    /// The runner is polling handlers, which was announced to the monitor.
+    in_turn: bool,
+    /// The runner, while nothing is ready.
+    asleep: Option<Waker>,
+}
+
+/// A handler in the set: its own waker.
+struct Node {
+    set: Weak<ReleasedSet>,
+    key: usize,
+    /// It is in the queue.
+    queued: AtomicBool,
+    slot: Mutex<Slot>,
+}
+
+enum Slot {
+    Suspended(Moved),
+    Polled {
+        /// It was taken out of the queue by another runner meanwhile.
+        woken: bool,
+    },
+    /// Has ended, or left the set.
+    Gone,
+}
+
+/// What a handler has come to when it was polled.
+#[derive(PartialEq)]
+enum After {
+    Other,
+    /// It was given a task of its own, which is to run before another handler blocks.
+    Spawned,
+}
+
+impl ReleasedSet {
+    /// Those of this lane, which runs on this runtime.
+    pub(super) fn new(
+        lane: Arc<Lane>,
+        runtime: &Handle,
+        monitor: Option<&'static Monitor>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            lane,
+            monitor,
+            alone: monitor.is_none() && runtime.runtime_flavor() != RuntimeFlavor::CurrentThread,
+            polling: OnceLock::new(),
+            handed: Mutex::default(),
+            state: Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handed(&self) -> MutexGuard<'_, Vec<Moved>> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A handler that released and suspended. It goes on at the next [`hand_over`](Self::hand_over).
+    pub(super) fn push(&self, handler: Moved) {
+        self.handed().push(handler);
+    }
+
+    /// Lets the handlers go on that have come.
+    pub(super) fn hand_over(self: &Arc<Self>) {
+        let handlers = std::mem::take(&mut *self.handed());
+        if handlers.is_empty() {
+            return;
+        }
+        if let Some(monitor) = self.monitor {
+            self.polling.get_or_init(|| {
+                let set = Arc::downgrade(self);
+                monitor.watch(Handle::current(), move || {
+                    if let Some(set) = set.upgrade() {
+                        set.take_over();
+                    }
+                })
+            });
+        }
+        // Not under the lock: a runtime that shuts down drops here what is spawned.
+        let mut apart = Vec::new();
+        let mut state = self.state();
+        for handler in handlers {
+            if self.alone || handler.wants_task() {
+                apart.push(handler);
+                continue;
+            }
+            let vacant = state.nodes.vacant_entry();
+            let node = Arc::new(Node {
+                set: Arc::downgrade(self),
+                key: vacant.key(),
+                queued: AtomicBool::new(true),
+                slot: Mutex::new(Slot::Suspended(handler)),
+            });
+            vacant.insert(Arc::clone(&node));
+            state.ready.push_back(node);
+        }
+        let first = !state.ready.is_empty() && !state.runs;
+        state.runs |= first;
+        let generation = state.generation;
+        let asleep = if state.ready.is_empty() {
+            None
+        } else {
+            state.asleep.take()
+        };
+        drop(state);
+        if first {
+            spawn(Runner::new(Arc::clone(self), generation));
+        }
+        if let Some(runner) = asleep {
+            runner.wake();
+        }
+        apart.into_iter().for_each(Moved::spawn);
+    }
+
+    fn wake(&self, node: Arc<Node>) {
+        let mut state = self.state();
+        state.ready.push_back(node);
+        let asleep = state.asleep.take();
+        drop(state);
+        if let Some(runner) = asleep {
+            runner.wake();
+        }
+    }
+
+    /// A handler has ended, or leaves.
+    fn remove(&self, node: &Arc<Node>) {
+        let mut state = self.state();
+        // Not where all were dropped meanwhile, and others came.
+        let known = state.nodes.get(node.key);
+        if known.is_some_and(|known| Arc::ptr_eq(known, node)) {
+            state.nodes.remove(node.key);
+        }
+        // The runner ends with the last one, which an earlier runner may have polled.
+        let asleep = state
+            .nodes
+            .is_empty()
+            .then(|| state.asleep.take())
+            .flatten();
+        drop(state);
+        if let Some(runner) = asleep {
+            runner.wake();
+        }
+    }
+
+    /// Starts another runner where there is one that neither sleeps nor gets on: it polls a handler
+    /// that takes its time, or was woken on a thread that is blocked.
+    pub(crate) fn take_over(self: &Arc<Self>) {
+        let mut state = self.state();
+        if !state.runs || state.asleep.is_some() {
+            return;
+        }
+        self.end_turn(&mut state);
+        state.generation += 1;
+        let generation = state.generation;
+        drop(state);
+        self.lane.settle();
+        spawn(Runner::new(Arc::clone(self), generation));
+    }
+
+    fn begin_turn(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.in_turn, true)
+            && let (Some(monitor), Some(polling)) = (self.monitor, self.polling.get())
+        {
+            polling.enter(monitor);
+        }
+    }
+
+    fn end_turn(&self, state: &mut State) {
+        if std::mem::take(&mut state.in_turn)
+            && let Some(polling) = self.polling.get()
+        {
+            polling.leave();
+        }
+    }
+
+    /// The handlers are dropped: nobody is left to poll them.
+    fn clear(&self) {
+        let mut state = self.state();
+        self.end_turn(&mut state);
+        state.runs = false;
+        state.asleep = None;
+        let nodes = std::mem::take(&mut state.nodes);
+        let ready = std::mem::take(&mut state.ready);
+        drop(state);
+        drop(ready);
+        for (_, node) in nodes {
+            let slot = std::mem::replace(&mut *node.slot(), Slot::Gone);
+            // What panics here must not keep the others from being dropped.
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(slot)));
+            if dropped.is_err() {
+                tracing::error!("a handler panicked when it was dropped");
+            }
+        }
+        self.lane.settle();
+    }
+}
+
+impl Node {
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It was taken out of the queue.
+    fn poll(self: Arc<Self>, set: &ReleasedSet) -> After {
+        // From here on whoever wakes it queues it again.
+        self.queued.swap(false, Ordering::AcqRel);
+        let mut handler = {
+            let mut slot = self.slot();
+            match std::mem::replace(&mut *slot, Slot::Polled { woken: false }) {
+                Slot::Suspended(handler) => handler,
+                Slot::Polled { .. } => {
+                    *slot = Slot::Polled { woken: true };
+                    return After::Other;
+                }
+                Slot::Gone => {
+                    *slot = Slot::Gone;
+                    return After::Other;
+                }
+            }
+        };
+        let waker = Waker::from(Arc::clone(&self));
+        let pending = Pin::new(&mut handler)
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending();
+        let leaves = pending && handler.wants_task();
+        if !pending || leaves {
+            *self.slot() = Slot::Gone;
+            set.remove(&self);
+            if !leaves {
+                drop(handler);
+                return After::Other;
+            }
+            set.lane.settle();
+            handler.spawn();
+            return After::Spawned;
+        }
+        let mut slot = self.slot();
+        match &*slot {
+            Slot::Polled { woken } => {
+                let woken = *woken;
+                *slot = Slot::Suspended(handler);
+                drop(slot);
+                if woken {
+                    self.wake();
+                }
+            }
+            // All were dropped while this one was polled.
+            Slot::Suspended(_) | Slot::Gone => {
+                drop(slot);
+                drop(handler);
+            }
+        }
+        After::Other
+    }
+}
+
+impl Wake for Node {
+    fn wake(self: Arc<Self>) {
+        if !self.queued.swap(true, Ordering::AcqRel)
+            && let Some(set) = self.set.upgrade()
+        {
+            set.wake(self);
+        }
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        Arc::clone(self).wake();
+    }
+}
+
+/// The task that polls the handlers of a set.
+struct Runner {
+    set: Arc<ReleasedSet>,
+    generation: u64,
+    ended: bool,
+}
+
+/// What the runner does next.
+enum Step {
+    Poll(Arc<Node>),
+    /// Nothing is ready.
+    Sleep,
+    /// No handler is left, or another runner has taken over.
+    End,
+}
+
+impl Runner {
+    fn new(set: Arc<ReleasedSet>, generation: u64) -> Self {
+        Self {
+            set,
+            generation,
+            ended: false,
+        }
+    }
+
+    fn next(&self, cx: &Context<'_>) -> Step {
+        let mut state = self.set.state();
+        if state.generation != self.generation {
+            return Step::End;
+        }
+        if let Some(node) = state.ready.pop_front() {
+            self.set.begin_turn(&mut state);
+            return Step::Poll(node);
+        }
+        self.set.end_turn(&mut state);
+        if state.nodes.is_empty() {
+            state.runs = false;
+            return Step::End;
+        }
+        state.asleep = Some(cx.waker().clone());
+        Step::Sleep
+    }
+
+    fn poll_handlers(&mut self, cx: &Context<'_>) -> Poll<()> {
+        for _ in 0..HANDLERS_PER_TURN {
+            match self.next(cx) {
+                Step::Poll(node) => {
+                    let after = node.poll(&self.set);
+                    // What is polled after the task's budget is spent has to be polled again.
+                    if after == After::Spawned || !coop::has_budget_remaining() {
+                        break;
+                    }
+                }
+                Step::Sleep => return Poll::Pending,
+                Step::End => {
+                    self.ended = true;
+                    return Poll::Ready(());
+                }
+            }
+        }
+        let mut state = self.set.state();
+        if state.generation == self.generation {
+            self.set.end_turn(&mut state);
+        }
+        drop(state);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Future for Runner {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.poll_handlers(cx);
+        self.set.lane.settle();
+        polled
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        // The runtime shuts down.
+        let is_last = self.set.state().generation == self.generation;
+        if is_last {
+            self.set.clear();
+        }
+    }
+}
