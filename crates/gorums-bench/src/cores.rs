@@ -9,10 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long is measured.
-const TIME: Duration = Duration::from_millis(10);
+const TIME: Duration = Duration::from_millis(20);
 
 /// How often a line goes there and back between two looks at the clock.
-const BATCH: u64 = 200;
+const BATCH: u64 = 50;
+
+/// After how many looks in vain the core is given away: the other thread may be on the same one, until the system moves it.
+const PATIENCE: u32 = 10_000;
 
 /// Alone on a line, whatever the length of one.
 #[repr(align(128))]
@@ -28,12 +31,19 @@ pub(crate) fn round_trip_ns() -> Option<f64> {
 fn measure() -> f64 {
     const END: u64 = u64::MAX;
     let line = Line(AtomicU64::new(0));
-    let wait_for_other_than = |old: u64| loop {
-        let now = line.0.load(Ordering::Acquire);
-        if now != old {
-            break now;
+    let wait_for_other_than = |old: u64| {
+        let mut looks = 0_u32;
+        loop {
+            let now = line.0.load(Ordering::Acquire);
+            if now != old {
+                return now;
+            }
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(PATIENCE) {
+                thread::yield_now();
+            }
+            std::hint::spin_loop();
         }
-        std::hint::spin_loop();
     };
     thread::scope(|scope| {
         // Even numbers are sent, and come back odd.
