@@ -73,7 +73,8 @@ struct Results {
     compared: Vec<Compared>,
     floors: Vec<Floor>,
     isolation: Figures,
-    slow_server: Figures,
+    /// On all threads that it is measured on.
+    slow_servers: Vec<(Threads, Figures)>,
     mixed: Mixed,
     sides: Sides,
 }
@@ -231,12 +232,18 @@ fn measure(effort: Effort, cases: Vec<Case>, ours: &Cmd, go: &Cmd) -> Result<Res
             });
         }
     }
+    let slow_servers = [Threads::ONE, Threads::ONE_AND_ONE].map(|threads| {
+        let options = threads.options();
+        let options = options.iter().map(String::as_str);
+        let args: Vec<&str> = std::iter::once("slow-server").chain(options).collect();
+        Ok((threads, alone(&args)?))
+    });
     Ok(Results {
         effort,
         compared,
         floors,
         isolation: alone(&["isolation"])?,
-        slow_server: alone(&["slow-server"])?,
+        slow_servers: slow_servers.into_iter().collect::<Result<_>>()?,
         mixed,
         sides,
     })
@@ -294,12 +301,18 @@ impl Results {
         floors.max_by(|a, b| rate(a).total_cmp(&rate(b)))
     }
 
+    /// Slow servers on the threads on which this library makes more calls per second.
+    fn slow_server(&self) -> Option<&(Threads, Figures)> {
+        let rate = |of: &(Threads, Figures)| of.1.calls_per_second;
+        let all = self.slow_servers.iter();
+        all.max_by(|a, b| rate(a).total_cmp(&rate(b)))
+    }
+
     fn busy(&self) -> bool {
+        let slow = self.slow_servers.iter().map(|(_, figures)| figures);
         let floors = self.floors.iter().map(|floor| &floor.figures);
         let mixed = self.mixed.all().map(|(_, figures)| figures);
-        let mut alone = floors
-            .chain([&self.isolation, &self.slow_server])
-            .chain(mixed);
+        let mut alone = floors.chain([&self.isolation]).chain(slow).chain(mixed);
         self.compared.iter().any(Compared::busy) || alone.any(|figures| figures.busy)
     }
 }

@@ -14,8 +14,11 @@ const TIME: Duration = Duration::from_millis(20);
 /// How often a line goes there and back between two looks at the clock.
 const BATCH: u64 = 50;
 
+/// More nanoseconds than a line takes between cores: it waits for the scheduler.
+const SHARED_CORE: f64 = 1e3;
+
 /// After how many looks in vain the core is given away: the other thread may be on the same one, until the system moves it.
-const PATIENCE: u32 = 10_000;
+const PATIENCE: u32 = 200;
 
 /// Alone on a line, whatever the length of one.
 #[repr(align(128))]
@@ -59,7 +62,8 @@ fn measure() -> f64 {
             }
         });
         let (start, mut best, mut number) = (Instant::now(), f64::INFINITY, 0);
-        while start.elapsed() < TIME || best.is_infinite() {
+        // Longer where both threads are still on one core.
+        while start.elapsed() < TIME || (best > SHARED_CORE && start.elapsed() < 10 * TIME) {
             let batch = Instant::now();
             for _ in 0..BATCH {
                 number += 2;

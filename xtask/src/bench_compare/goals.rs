@@ -199,8 +199,8 @@ impl Goals {
             compared(
                 "slow servers, 1,000 in flight, against timers",
                 0.9,
-                Some(&results.slow_server),
-                None,
+                results.slow_server().map(|(_, figures)| figures),
+                results.slow_server().map(|(threads, _)| *threads),
             ),
             floor_itself(results),
         ];
@@ -464,7 +464,7 @@ pub(super) mod tests {
             compared: compared.collect(),
             floors: vec![floor(0, 0.6), floor(1024, 0.4)],
             isolation: alone(1.0),
-            slow_server: alone(0.95),
+            slow_servers: vec![(Threads::ONE, alone(0.95))],
             mixed: Mixed {
                 go_on_go: figures(1000.0, 100.0, 50.0),
                 go_on_ours: figures(2500.0, 40.0, 20.0),

@@ -54,8 +54,8 @@ Quorum calls of this library and of the Go library, side by side. Written by `ca
         text,
         "## Goals
 
-In one process a figure is that of the threads on which it is best, which are named beside it. The floor is that of the threads on
-which this library makes more calls per second; both ran on the same ones.
+In one process a figure is that of the threads on which it is best, which are named beside it. The floor and slow
+servers are those of the threads on which this library makes more calls per second; what it is compared with ran on the same ones.
 
 | what | wanted | found | |
 |---|---|---|---|"

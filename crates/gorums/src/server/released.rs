@@ -37,8 +37,10 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard, spawn};
 
 /// How many handlers are polled in one turn of the runner on its worker. Replies leave together at the
-/// end of a turn.
-const HANDLERS_PER_TURN: usize = 128;
+/// end of a turn. Fewer than in the lane: handlers that wait for the same event, such as a tick of the
+/// clock, wake in waves, and small turns let the calls that follow spread instead of coming as the next
+/// wave.
+const HANDLERS_PER_TURN: usize = 16;
 
 /// The released handlers of a connection.
 pub(crate) struct ReleasedSet {
