@@ -215,29 +215,24 @@ fn measure(effort: Effort, cases: Vec<Case>, ours: &Cmd, go: &Cmd) -> Result<Res
     println!("\nGo and this library in one system");
     let mixed = Mixed::measure(effort, ours, go)?;
     println!("\nthis library alone: the floor, isolation, slow servers");
+    let on = |args: &[&str], threads: Threads| {
+        let options = threads.options();
+        let options = options.iter().map(String::as_str);
+        let args: Vec<&str> = args.iter().copied().chain(options).collect();
+        alone(&args)
+    };
     let mut floors = Vec::new();
     for payload in [0, 1024] {
         for threads in [Threads::ONE, Threads::ONE_AND_ONE] {
-            let options = threads.options();
-            let options = options.iter().map(String::as_str);
-            let bytes = payload.to_string();
-            let args: Vec<&str> = ["floor", "--payload", &bytes]
-                .into_iter()
-                .chain(options)
-                .collect();
             floors.push(Floor {
                 payload,
                 threads,
-                figures: alone(&args)?,
+                figures: on(&["floor", "--payload", &payload.to_string()], threads)?,
             });
         }
     }
-    let slow_servers = [Threads::ONE, Threads::ONE_AND_ONE].map(|threads| {
-        let options = threads.options();
-        let options = options.iter().map(String::as_str);
-        let args: Vec<&str> = std::iter::once("slow-server").chain(options).collect();
-        Ok((threads, alone(&args)?))
-    });
+    let slow_servers = [Threads::ONE, Threads::ONE_AND_ONE]
+        .map(|threads| Ok((threads, on(&["slow-server"], threads)?)));
     Ok(Results {
         effort,
         compared,

@@ -35,15 +35,8 @@ fn threads(workers: usize) -> Runtime {
 /// More than are polled in one turn.
 const MANY: u64 = 1000;
 
-#[tokio::test(start_paused = true)]
-async fn many_that_sleep_all_answer() {
-    let server = Server::builder().unary(HOLD, |ctx: ServerCtx, request: Number| async move {
-        ctx.release();
-        for _ in 0..3 {
-            tokio::time::sleep(Duration::from_millis(request.value % 10)).await;
-        }
-        Ok::<_, Status>(request)
-    });
+/// Many calls at once of handlers that return what they got.
+async fn all_answer(server: ServerBuilder) {
     let server = TestServer::start(server).await;
     let configuration = connect(std::slice::from_ref(&server));
     let client = Client::new(&configuration);
@@ -57,8 +50,20 @@ async fn many_that_sleep_all_answer() {
         })
         .collect();
     for (value, call) in (0..).zip(calls) {
-        assert_eq!(call.await.expect("it sleeps for a while").value, value);
+        assert_eq!(call.await.expect("it ends by itself").value, value);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_that_sleep_all_answer() {
+    let server = Server::builder().unary(HOLD, |ctx: ServerCtx, request: Number| async move {
+        ctx.release();
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(request.value % 10)).await;
+        }
+        Ok::<_, Status>(request)
+    });
+    all_answer(server).await;
 }
 
 /// Handlers that yield again and again, and spend the budget of the task that polls them.
@@ -72,16 +77,7 @@ async fn many_that_are_woken_while_they_are_polled_all_answer() {
         }
         Ok::<_, Status>(request)
     });
-    let server = TestServer::start(server).await;
-    let configuration = connect(std::slice::from_ref(&server));
-    let client = Client::new(&configuration);
-    let node = &configuration[0];
-    let calls: Vec<_> = (0..MANY)
-        .map(|value| client.rpc::<_, Number>(node, HOLD, number(value)).send())
-        .collect();
-    for call in calls {
-        within(call).await.expect("it gets on");
-    }
+    within(all_answer(server)).await;
 }
 
 /// After they were woken, as many as there are workers but one block their threads. Those that are

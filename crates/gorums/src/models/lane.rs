@@ -224,22 +224,28 @@ fn a_handler_that_released_and_suspends_runs_beside_the_next() {
     });
 }
 
+/// With a handler that releases, and ends when both gates were opened, one after the other.
+fn with_a_released_handler() -> (Connection, [Gate; 2]) {
+    let gates = [Gate::default(), Gate::default()];
+    let handler = {
+        let gates = gates.clone();
+        request(1, move |ctx| {
+            let [first, second] = gates.clone();
+            async move {
+                ctx.release();
+                first.opened().await;
+                second.opened().await;
+            }
+        })
+    };
+    let connection = Connection::start(Bounds::default(), vec![handler]);
+    (connection, gates)
+}
+
 #[test]
 fn a_released_handler_is_polled_again_whenever_it_is_woken() {
     super::explore(|| {
-        let gates = [Gate::default(), Gate::default()];
-        let handler = {
-            let gates = gates.clone();
-            request(1, move |ctx| {
-                let [first, second] = gates.clone();
-                async move {
-                    ctx.release();
-                    first.opened().await;
-                    second.opened().await;
-                }
-            })
-        };
-        let connection = Connection::start(Bounds::default(), vec![handler]);
+        let (connection, gates) = with_a_released_handler();
         gates.iter().for_each(Gate::open);
         assert_eq!(connection.end(), [1]);
     });
@@ -269,19 +275,7 @@ fn a_released_handler_that_awaits_its_release_later_ends_too() {
 #[test]
 fn no_wake_up_is_lost_when_another_runner_takes_over() {
     super::explore(|| {
-        let gates = [Gate::default(), Gate::default()];
-        let handler = {
-            let gates = gates.clone();
-            request(1, move |ctx| {
-                let [first, second] = gates.clone();
-                async move {
-                    ctx.release();
-                    first.opened().await;
-                    second.opened().await;
-                }
-            })
-        };
-        let connection = Connection::start(Bounds::default(), vec![handler]);
+        let (connection, gates) = with_a_released_handler();
         gates[0].open();
         connection.released.take_over();
         gates[1].open();
