@@ -1,13 +1,14 @@
 //! The nodes of a pool, and how others join them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
 use super::node::WeakNode;
 use super::{ConfigurationError, Node, NodeId};
 use crate::connection::{Pairs, Pool, Side, run};
+use crate::sync::{Mutex, MutexGuard};
 
 /// A node to be, by address; without an id it gets one.
 pub(super) type Wanted = (Option<NodeId>, String);
@@ -80,7 +81,7 @@ impl Members {
     }
 
     fn lock(&self) -> MutexGuard<'_, Joined> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

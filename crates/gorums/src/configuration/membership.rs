@@ -2,7 +2,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::{Configuration, ConfigurationError, Members, NodeAddress, NodeId, Watch};
 use crate::connection::Pool;
+use crate::sync::{Mutex, MutexGuard};
 
 /// How many nodes a membership has at most.
 pub(crate) const MOST: usize = 65_536;
@@ -294,7 +295,7 @@ impl Membership {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 }
 

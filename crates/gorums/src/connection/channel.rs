@@ -1,8 +1,8 @@
 //! What a node's calls and its I/O task share.
 
 // Statistics decide nothing: these are always `std`'s.
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -135,7 +135,7 @@ impl Channel {
     }
 
     pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outbox.lock()
     }
 
     /// Queues a message, or says at once why not. Never blocks.
@@ -216,7 +216,7 @@ impl Channel {
     }
 
     fn peer(&self) -> MutexGuard<'_, Peer> {
-        self.peer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.peer.lock()
     }
 
     pub(crate) fn io(&self) -> &AtomicWaker {
@@ -257,7 +257,7 @@ impl Channel {
     }
 
     fn lock_door(&self) -> MutexGuard<'_, Option<Door>> {
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+        self.door.lock()
     }
 
     /// The last handle is gone: what is queued is written, for a while, and then the connection ends.
@@ -275,7 +275,7 @@ impl Channel {
 
     /// Streams begin and cease to carry calls one after the other.
     pub(super) fn switch(&self) -> MutexGuard<'_, ()> {
-        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
+        self.switch.lock()
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -337,9 +337,7 @@ impl Channel {
     }
 
     fn lock_error(&self) -> MutexGuard<'_, Option<Status>> {
-        self.last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.last_error.lock()
     }
 
     pub(crate) fn error(&self, outcome: Outcome, status: Status) -> NodeError {

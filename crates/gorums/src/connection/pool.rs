@@ -1,6 +1,6 @@
 //! What all connections of one pool share, and the task that ends calls at their deadlines.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -15,6 +15,7 @@ use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
 use crate::sync::Notify;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Shared by all pools of the process: one call may go to nodes of several pools.
 static PROCESS_IDS: MessageIds = MessageIds::new();
@@ -85,7 +86,7 @@ impl Pool {
     }
 
     fn lock_served(&self) -> MutexGuard<'_, Option<Served>> {
-        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+        self.served.lock()
     }
 
     /// An id that no other call of this process has.
@@ -125,7 +126,7 @@ impl Pool {
     }
 
     fn runtimes(&self) -> MutexGuard<'_, Runtimes> {
-        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.runtimes.lock()
     }
 
     /// Ends calls at their deadlines, until the pool is dropped.

@@ -6,8 +6,8 @@
 //! to different shards.
 
 // Ids come from a static, which has to be `std`'s.
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError};
 
 use tokio::time::Instant;
 
@@ -179,7 +179,7 @@ fn in_order<T>(mut calls: Vec<(u64, Arc<T>)>) -> Vec<Arc<T>> {
 }
 
 fn lock<T>(shard: &Shard<T>) -> MutexGuard<'_, Slots<T>> {
-    shard.0.lock().unwrap_or_else(PoisonError::into_inner)
+    shard.0.lock()
 }
 
 impl<T> Slots<T> {

@@ -285,7 +285,7 @@ struct Gate(Arc<Mutex<(bool, Option<Waker>)>>);
 impl Gate {
     fn open(&self) {
         let waker = {
-            let mut state = self.0.lock().expect("not poisoned");
+            let mut state = self.0.lock();
             state.0 = true;
             state.1.take()
         };
@@ -295,11 +295,11 @@ impl Gate {
     }
 
     fn is_open(&self) -> bool {
-        self.0.lock().expect("not poisoned").0
+        self.0.lock().0
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.lock().expect("not poisoned");
+        let mut state = self.0.lock();
         if state.0 {
             return Poll::Ready(());
         }

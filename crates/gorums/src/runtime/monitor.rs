@@ -11,10 +11,11 @@
 //! never starts the thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use crate::sync::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 
 /// How long a handler may hold its thread before another worker is woken, at most twice this.
@@ -146,7 +147,7 @@ impl Monitor {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Watched>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.lock()
     }
 
     fn run(&self) {

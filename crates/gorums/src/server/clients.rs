@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use crate::configuration::{Configuration, Node, NodeId};
 use crate::connection::{Attachment, Pool, Side};
 use crate::error::Status;
 use crate::runtime::bounded;
+use crate::sync::{Mutex, MutexGuard};
 use crate::wire::Features;
 
 /// The first id of those that a server gives to clients that have none.
@@ -179,7 +180,7 @@ impl Clients {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 }
 

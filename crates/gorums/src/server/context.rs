@@ -1,6 +1,6 @@
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use http::Extensions;
 
@@ -236,7 +236,7 @@ impl ServerCtx {
     }
 
     fn values(&self) -> MutexGuard<'_, Extensions> {
-        self.0.values.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.values.lock()
     }
 
     /// Whether the caller gave up, or its connection ended: nobody reads the reply. The handler goes

@@ -24,7 +24,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use slab::Slab;
@@ -117,11 +117,11 @@ impl ReleasedSet {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn handed(&self) -> MutexGuard<'_, Vec<Moved>> {
-        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.handed.lock()
     }
 
     /// A handler that released and suspended. It goes on at the next [`hand_over`](Self::hand_over).
@@ -266,7 +266,7 @@ impl ReleasedSet {
 
 impl Node {
     fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slot.lock()
     }
 
     /// It was taken out of the queue.

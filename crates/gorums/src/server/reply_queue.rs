@@ -1,7 +1,6 @@
 //! The replies of a connection that wait to be written, already encoded side by side.
 
 use std::collections::VecDeque;
-use std::sync::PoisonError;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -51,7 +50,7 @@ impl ReplyQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Queues an answer, and waits where the queue is full. The I/O task is not woken. False where

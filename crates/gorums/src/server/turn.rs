@@ -1,7 +1,6 @@
 //! The turn: at most one handler of a connection (or of the server) holds it.
 
 use std::pin::Pin;
-use std::sync::PoisonError;
 use std::task::{Context, Poll};
 
 use super::context::ServerCtx;
@@ -45,11 +44,7 @@ impl Turn {
     fn give_up(&self) -> bool {
         let held = !self.released.swap(true, Ordering::AcqRel);
         if held && self.of_server {
-            let permit = self
-                .permit
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
+            let permit = self.permit.lock().take();
             drop(permit);
         }
         held

@@ -8,11 +8,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
+use super::Mutex;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("loom's locks are not poisoned")
-}
+pub(crate) use loom::sync::atomic;
 
 /// A task is a thread of the model.
 pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
@@ -56,11 +54,11 @@ impl AtomicWaker {
     }
 
     pub(crate) fn register(&self, waker: &Waker) {
-        lock(&self.0).replace(waker.clone());
+        self.0.lock().replace(waker.clone());
     }
 
     pub(crate) fn wake(&self) {
-        let waker = lock(&self.0).take();
+        let waker = self.0.lock().take();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -87,14 +85,14 @@ impl Notify {
 
     pub(crate) fn notified(&self) -> Notified<'_> {
         Notified {
-            round: lock(&self.0).rounds,
+            round: self.0.lock().rounds,
             notify: self,
         }
     }
 
     pub(crate) fn notify_one(&self) {
         let waiting = {
-            let mut notices = lock(&self.0);
+            let mut notices = self.0.lock();
             notices.permit = true;
             std::mem::take(&mut notices.waiting)
         };
@@ -103,7 +101,7 @@ impl Notify {
 
     pub(crate) fn notify_waiters(&self) {
         let waiting = {
-            let mut notices = lock(&self.0);
+            let mut notices = self.0.lock();
             notices.rounds += 1;
             std::mem::take(&mut notices.waiting)
         };
@@ -119,7 +117,7 @@ pub(crate) struct Notified<'a> {
 impl Notified<'_> {
     /// One that was not polled yet counts as waiting as it is.
     pub(crate) fn enable(self: Pin<&mut Self>) -> bool {
-        lock(&self.notify.0).rounds != self.round
+        self.notify.0.lock().rounds != self.round
     }
 }
 
@@ -127,7 +125,7 @@ impl Future for Notified<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut notices = lock(&self.notify.0);
+        let mut notices = self.notify.0.lock();
         if notices.rounds != self.round || std::mem::take(&mut notices.permit) {
             return Poll::Ready(());
         }
@@ -164,7 +162,7 @@ impl Semaphore {
     }
 
     pub(crate) fn available_permits(&self) -> usize {
-        lock(&self.0).free
+        self.0.lock().free
     }
 
     pub(crate) fn acquire_owned(self: Arc<Self>) -> Acquire {
@@ -176,7 +174,7 @@ impl Semaphore {
 
     fn give_back(&self) {
         let next = {
-            let mut permits = lock(&self.0);
+            let mut permits = self.0.lock();
             let next = permits.waiting.pop_front();
             match &next {
                 Some((ticket, _)) => permits.given.push(*ticket),
@@ -200,7 +198,7 @@ impl Future for Acquire {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let semaphore = Arc::clone(&self.semaphore);
-        let mut permits = lock(&semaphore.0);
+        let mut permits = semaphore.0.lock();
         let acquired = match self.ticket {
             None if permits.free > 0 => {
                 permits.free -= 1;
@@ -241,7 +239,7 @@ impl Drop for Acquire {
             return;
         };
         let was_given = {
-            let mut permits = lock(&self.semaphore.0);
+            let mut permits = self.semaphore.0.lock();
             permits.waiting.retain(|(other, _)| *other != ticket);
             let given = permits.given.len();
             permits.given.retain(|other| *other != ticket);

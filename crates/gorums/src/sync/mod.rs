@@ -8,6 +8,7 @@
 
 #[cfg(all(test, gorums_loom))]
 mod explored;
+mod mutex;
 
 #[cfg(all(test, gorums_loom))]
 pub(crate) use explored::*;
@@ -15,10 +16,12 @@ pub(crate) use explored::*;
 #[cfg(not(all(test, gorums_loom)))]
 pub(crate) use {
     atomic_waker::AtomicWaker,
-    std::sync::{Mutex, MutexGuard, atomic},
+    std::sync::atomic,
     tokio::spawn,
     tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore},
 };
+
+pub(crate) use mutex::{Mutex, MutexGuard};
 
 /// A number of things of which there are fewer where every order is explored: what happens to the
 /// first few happens to all.
