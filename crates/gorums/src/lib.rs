@@ -76,33 +76,41 @@ pub mod runtime;
 pub mod testing;
 
 mod call;
+mod channel;
 mod configuration;
-mod connection;
+mod dial;
 mod error;
+mod handler;
 #[cfg(test)]
 mod limits;
 mod metadata;
 #[cfg(all(test, gorums_loom))]
 mod models;
+mod node_id;
 mod server;
+mod stream;
 mod sync;
 mod wire;
 
 pub use call::{
-    Client, ClientInterceptor, Correctable, Correction, Decision, Matching, MaxByKey, Multicast,
-    NodeResponse, Outgoing, Overflow, Quorum, QuorumCall, QuorumFn, QuorumReplies, Refused,
-    Replies, Responses, Rpc, Sent, Unary, Unicast,
+    Client, Correctable, Correction, Decision, Matching, MaxByKey, Multicast, NodeResponse, Quorum,
+    QuorumCall, QuorumFn, QuorumReplies, Refused, Replies, Responses, Rpc, Sent, Unary, Unicast,
 };
+pub use channel::{NodeState, Overflow, WhileDisconnected};
 pub use configuration::{
-    Change, Configuration, ConfigurationBuilder, ConfigurationError, Membership, Node, NodeAddress,
-    NodeId, NodeState, Resolve, Watch, WhileDisconnected,
+    Change, ClientInterceptor, Configuration, ConfigurationBuilder, ConfigurationError, Membership,
+    Node, NodeAddress, Outgoing, Resolve, Watch,
 };
 pub use error::{Code, NodeError, Outcome, QuorumError, QuorumErrorKind, Status};
+pub use handler::{
+    Gone, Incoming, Interceptor, Next, Registry, Released, Reply, ReplySender, ServerCtx, Service,
+    TrySendError, interceptor_fn,
+};
 pub use metadata::Metadata;
+pub use node_id::NodeId;
 pub use server::{
-    ClientChanges, Clients, ConnectedPeers, Connecting, Gone, HandlerOrder, Incoming, Interceptor,
-    Next, PeerChanges, Registry, Released, Reply, ReplySender, Server, ServerBuilder, ServerCtx,
-    ServerError, ServerStopped, Service, TrySendError, WaitError, interceptor_fn,
+    ClientChanges, Clients, ConnectedPeers, Connecting, HandlerOrder, PeerChanges, Server,
+    ServerBuilder, ServerError, ServerStopped, WaitError,
 };
 #[doc(no_inline)]
 pub use tokio_util::sync::CancellationToken;

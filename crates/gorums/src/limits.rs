@@ -1,7 +1,7 @@
 //! Whether docs/limits.md says what the code does.
 
+use crate::channel::Settings;
 use crate::configuration::{MOST, REMEMBERED};
-use crate::connection::Settings;
 use crate::server::Server;
 use crate::wire::{BATCH_BYTES, H2Settings, MAX_DETAILS, MAX_ENTRIES};
 

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use http::Extensions;
 use tokio::net::TcpListener;
 
-use crate::configuration::{Configuration, ConfigurationBuilder, Membership, NodeId};
+use crate::configuration::{Configuration, ConfigurationBuilder, Membership};
+use crate::handler::{ConnectionInfo, ServerCtx};
 use crate::metadata::Metadata;
+use crate::node_id::NodeId;
 use crate::runtime::TcpAcceptor;
-use crate::server::{ConnectionInfo, Peers, Server, ServerBuilder, ServerCtx, ServerError};
+use crate::server::{Peers, Server, ServerBuilder, ServerError};
 
 /// A context as a handler would get it, of no connection.
 #[must_use]
@@ -19,11 +22,13 @@ pub fn server_ctx() -> ServerCtx {
 /// ([`ServerCtx::config`]).
 #[must_use]
 pub fn server_ctx_with(metadata: Metadata, peers: Option<Configuration>) -> ServerCtx {
+    let mut values = Extensions::new();
+    values.insert(Peers::Known {
+        peers: peers.map(Membership::from),
+        clients: None,
+    });
     let connection = ConnectionInfo {
-        peers: Peers::Known {
-            peers: peers.map(Membership::from),
-            clients: None,
-        },
+        values,
         ..ConnectionInfo::default()
     };
     ServerCtx::new("test".into(), metadata, Arc::new(connection), None)

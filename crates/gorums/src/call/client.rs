@@ -3,10 +3,9 @@ use std::time::Duration;
 
 use prost::Message;
 
-use super::interceptor::ClientInterceptor;
 use super::options::Options;
 use super::{Multicast, QuorumCall, Rpc, Unicast};
-use crate::configuration::{Configuration, Node};
+use crate::configuration::{ClientInterceptor, Configuration, Node};
 
 /// Makes calls by method name on a configuration: what generated clients are made of.
 ///

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::dispatch::Handle;
-use super::state::{Event, Interest, What};
+use crate::channel::{Event, Interest, What};
 use crate::configuration::{Configuration, Node};
 use crate::error::{NodeError, Outcome, QuorumError, QuorumErrorKind, QuorumFailure, Status};
 use crate::quorum::{Bits, NodeSet, QuorumSystem};
@@ -214,7 +214,7 @@ impl<Resp: Message + Default> Collector<Resp> {
         let closed = targets
             .channels()
             .iter()
-            .any(|channel| channel.state() == crate::configuration::NodeState::Closed);
+            .any(|channel| channel.state() == crate::channel::NodeState::Closed);
         QuorumFailure {
             kind: match early {
                 Some(early) => early.into(),

@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::collect::{Collector, Step};
 use super::replies::Replies;
-use super::state::Interest;
+use crate::channel::Interest;
 use crate::error::{QuorumError, QuorumErrorKind};
 
 /// A call whose answer gets better as more replies come (Guerraoui, Pavlovic and Seredinschi,

@@ -10,16 +10,15 @@ use prost::Message;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::interceptor::{Observers, intercept};
 use super::options::Options;
-use super::state::{Call, Early, Event, Interest, Kind, Unread, What};
-use crate::configuration::{Configuration, Node, NodeId};
-use crate::connection::{OutMessage, Pool, Side, Targets};
+use crate::channel::{Call, Early, Event, Interest, Kind, OutMessage, Pool, Targets, Unread, What};
+use crate::configuration::{Configuration, Interceptors, Node, Observers, intercept};
 use crate::error::Status;
+use crate::handler::refusal;
 use crate::metadata::Metadata;
+use crate::node_id::NodeId;
 use crate::runtime::{Clock, SystemClock};
-use crate::server;
-use crate::wire::{PREFIX, encode_message};
+use crate::wire::{PREFIX, Side, encode_message};
 
 /// What is sent to whom.
 pub(crate) enum Requests<'a, Req> {
@@ -145,6 +144,15 @@ impl Keep {
         }
     }
 
+    /// Those of the call's client, then those of the connections.
+    fn interceptors(&self, options: &Options) -> Interceptors {
+        let own = options.interceptors.clone();
+        match self {
+            Self::Configuration(configuration) => own.then(configuration.interceptors()),
+            Self::Node(node) => own.then(node.members().interceptors()),
+        }
+    }
+
     fn nodes(&self) -> &[Node] {
         match self {
             Self::Configuration(configuration) => configuration.as_slice(),
@@ -193,7 +201,7 @@ pub(crate) fn start<Req: Message>(
         } else if let Some(early) = plan.early {
             call.end_at_once(part, early);
         } else if kind != Kind::OneWay
-            && let Some(status) = server::refusal(&targets.channels()[part])
+            && let Some(status) = refusal(|| targets.channels()[part].door())
         {
             call.fail_at_once(part, &status);
         } else {
@@ -324,10 +332,10 @@ impl<'a> Plan<'a> {
         };
         let is_left_out = |part| requests.is_left_out(part);
         if let Some(intercepted) = intercept(
-            options,
+            keep.interceptors(options),
+            &options.metadata,
             method,
             keep.nodes(),
-            targets,
             plan.deadline,
             &is_left_out,
         ) {

@@ -1,6 +1,5 @@
 //! Calls: what is queued where, what came back, and when enough is enough.
 //!
-//! * [`state`] is one call in flight, shared by its handle and the I/O tasks of its nodes.
 //! * [`options`] is what all four builders have in common, [`dispatch`] is how a terminal queues.
 //! * The rest is a module for each call type, as users see it.
 
@@ -8,7 +7,7 @@ mod client;
 mod collect;
 mod correctable;
 mod dispatch;
-mod interceptor;
+mod flush;
 mod multicast;
 mod options;
 mod quorum_call;
@@ -18,12 +17,10 @@ mod replies;
 pub(crate) mod responses;
 mod rpc;
 mod sent;
-pub(crate) mod state;
 mod unicast;
 
 pub use client::Client;
 pub use correctable::{Correctable, Correction};
-pub use interceptor::{ClientInterceptor, Outgoing};
 pub use multicast::Multicast;
 pub use quorum_call::QuorumCall;
 pub use quorum_fn::{Decision, Matching, QuorumFn};
@@ -32,9 +29,4 @@ pub use replies::Replies;
 pub use responses::{NodeResponse, Responses};
 pub use rpc::{Rpc, Unary};
 pub use sent::{Refused, Sent};
-pub use state::Overflow;
 pub use unicast::Unicast;
-
-pub(crate) use dispatch::flush;
-pub(crate) use interceptor::Interceptors;
-pub(crate) use state::{Call, Early};

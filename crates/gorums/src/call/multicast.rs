@@ -6,7 +6,7 @@ use super::dispatch::{Requests, detach, start};
 use super::options::{Options, options};
 use super::quorum_call::PerNode;
 use super::sent::{Refused, Sent};
-use super::state::Kind;
+use crate::channel::Kind;
 use crate::configuration::{Configuration, Node};
 use crate::error::QuorumError;
 

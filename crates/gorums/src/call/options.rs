@@ -3,8 +3,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::interceptor::Interceptors;
-use super::state::{Early, Unread};
+use crate::channel::{Early, Unread};
+use crate::configuration::Interceptors;
 use crate::error::Status;
 use crate::metadata::Metadata;
 

@@ -11,7 +11,7 @@ use super::quorum_fn::{Decision, Matching, QuorumFn};
 use super::quorum_of::Quorum;
 use super::replies::Replies;
 use super::responses::Responses;
-use super::state::{Kind, Overflow, Unread};
+use crate::channel::{Kind, Overflow, Unread};
 use crate::configuration::{Configuration, Node};
 use crate::error::{QuorumError, QuorumErrorKind, QuorumFailure, Status};
 use crate::quorum::{Bits, NodeSet, QuorumSystem, Threshold};

@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::collect::{Collector, Step};
 use super::replies::Replies;
-use super::state::Interest;
+use crate::channel::Interest;
 use crate::error::{QuorumError, QuorumErrorKind};
 
 /// A call whose replies are judged by a function, when that accepts them.

@@ -1,6 +1,7 @@
 use std::fmt;
 
-use crate::configuration::{Configuration, NodeId};
+use crate::configuration::Configuration;
+use crate::node_id::NodeId;
 use crate::quorum::{Bits, NodeSet, QuorumSystem};
 
 /// The replies of a call so far, one for each node that answered: of a streamed call the node's

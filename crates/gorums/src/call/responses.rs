@@ -8,9 +8,9 @@ use futures_core::Stream;
 use prost::Message;
 
 use super::collect::{Collector, Step};
-use super::state::Interest;
-use crate::configuration::NodeId;
+use crate::channel::Interest;
 use crate::error::{NodeError, QuorumError};
+use crate::node_id::NodeId;
 
 /// What one node answered, or why it did not.
 #[derive(Debug)]

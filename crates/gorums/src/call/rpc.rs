@@ -9,7 +9,7 @@ use prost::Message;
 use super::collect::decode_reply;
 use super::dispatch::{Handle, Requests, start};
 use super::options::{Options, options};
-use super::state::{Interest, Kind, What};
+use crate::channel::{Interest, Kind, What};
 use crate::configuration::Node;
 use crate::error::{NodeError, Outcome, Status};
 

@@ -4,9 +4,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::dispatch::Handle;
-use super::state::{Interest, What};
-use crate::configuration::NodeId;
+use crate::channel::{Interest, What};
 use crate::error::{NodeError, QuorumError, QuorumErrorKind, QuorumFailure};
+use crate::node_id::NodeId;
 
 /// A one-way call that was queued: ready when every node's connection has taken the message.
 ///

@@ -5,7 +5,7 @@ use prost::Message;
 use super::dispatch::{Requests, detach, start};
 use super::options::{Options, options};
 use super::sent::{Refused, Sent};
-use super::state::Kind;
+use crate::channel::Kind;
 use crate::configuration::Node;
 use crate::error::NodeError;
 

@@ -1,7 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{ConfigurationError, NodeId};
+use super::ConfigurationError;
+use crate::node_id::NodeId;
 
 /// The address of a node, with its id if one was given: `host:port` or `7=host:port`.
 ///

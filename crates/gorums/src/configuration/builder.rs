@@ -3,27 +3,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::members::Wanted;
-use super::{Configuration, ConfigurationError, Members, Membership, NodeAddress, NodeId, file};
-use crate::call::{ClientInterceptor, Interceptors};
-use crate::connection::{Pairs, Pool, Served, Settings};
+use super::{
+    ClientInterceptor, Configuration, ConfigurationError, Interceptors, Members, Membership,
+    NodeAddress, file,
+};
+use crate::channel::{Pairs, Pool, Settings, WhileDisconnected};
 use crate::metadata::Metadata;
+use crate::node_id::NodeId;
 use crate::runtime::{Clock, SystemClock, Tcp, Transport, bounded};
-use crate::server::ServerBuilder;
-
-/// What becomes of calls to a node that connects by itself
-/// ([`ConfigurationBuilder::one_stream_per_pair`]) while it is not connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum WhileDisconnected {
-    /// They wait in the node's outbox, within its [bounds](ConfigurationBuilder::outbox), and are written
-    /// in their order when the node has connected. How long is theirs to say: at its deadline a call that
-    /// was not written is withdrawn, and without one it waits until its handle is dropped.
-    #[default]
-    Wait,
-    /// That node's part of the call fails at once, as [not sent](crate::Outcome::NotSent), with
-    /// [`Unavailable`](crate::Code::Unavailable). So does what is queued and not written when the node's
-    /// stream ends.
-    FailFast,
-}
+use crate::stream::Served;
 
 /// Describes a [`Configuration`]: its nodes and how to reach them.
 #[must_use = "nothing happens before `connect`"]
@@ -34,7 +22,7 @@ pub struct ConfigurationBuilder {
     interceptors: Interceptors,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    handlers: Option<ServerBuilder>,
+    served: Option<Served>,
     /// The first mistake, told by `connect`.
     error: Option<ConfigurationError>,
 }
@@ -48,7 +36,7 @@ impl ConfigurationBuilder {
             interceptors: Interceptors::default(),
             transport: Arc::new(Tcp),
             clock: Arc::new(SystemClock),
-            handlers: None,
+            served: None,
             error: None,
         }
     }
@@ -165,34 +153,15 @@ impl ConfigurationBuilder {
         self
     }
 
-    /// Answers calls that the nodes make back to this client, with these handlers: over the connections
-    /// to them, and with nothing to listen on. Each node's calls start in the order in which it made
-    /// them, and hold a turn and release it, as at a server. Of the builder's options those count that
-    /// concern handlers, interceptors, limits and order.
-    ///
-    /// Nodes find this client in [`ServerCtx::client_config`](crate::ServerCtx::client_config) and
-    /// [`Server::clients`](crate::Server::clients). Without handlers they cannot call it. A process that
-    /// is a server of its own system does not need this: see
-    /// [`ServerBuilder::peers`](crate::ServerBuilder::peers).
-    ///
-    /// ```no_run
-    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    /// use gorums::{Configuration, Server, ServerCtx};
-    ///
-    /// let handlers = Server::builder().one_way(
-    ///     "demo.News.Changed",
-    ///     |_ctx: ServerCtx, key: String| async move { println!("{key} has changed") },
-    /// );
-    /// let replicas = Configuration::builder()
-    ///     .nodes(["10.0.0.1:8080", "10.0.0.2:8080"])
-    ///     .serve(handlers)
-    ///     .connect()?;
-    /// # drop(replicas);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn serve(mut self, handlers: ServerBuilder) -> Self {
-        self.handlers = Some(handlers);
+    /// Has these handlers serve what the nodes ask, or tells by [`connect`](Self::connect) why they
+    /// cannot.
+    pub(crate) fn served(mut self, served: Result<Served, ConfigurationError>) -> Self {
+        match served {
+            Ok(served) => self.served = Some(served),
+            Err(error) => {
+                self.error.get_or_insert(error);
+            }
+        }
         self
     }
 
@@ -279,9 +248,11 @@ impl ConfigurationBuilder {
         if self.error.is_none() && self.nodes.is_empty() {
             return Err(ConfigurationError::Empty);
         }
-        let (pool, wanted) = self.finish()?;
-        let pairs = pool.settings.pairs;
-        Members::join(&pool, &[], &wanted, pairs).map(Configuration::from_nodes)
+        let (members, wanted) = self.finish()?;
+        let pairs = members.pool().settings.pairs;
+        members
+            .join(&[], &wanted, pairs)
+            .map(Configuration::from_nodes)
     }
 
     /// As [`connect`](Self::connect), and nodes may come and go later. There need not be any at first.
@@ -289,17 +260,17 @@ impl ConfigurationBuilder {
     /// # Errors
     /// As for [`connect`](Self::connect), but for having no nodes.
     pub fn membership(self) -> Result<Membership, ConfigurationError> {
-        let (pool, wanted) = self.finish()?;
-        let pairs = pool.settings.pairs;
-        let nodes = Members::join(&pool, &[], &wanted, pairs)?;
+        let (members, wanted) = self.finish()?;
+        let pairs = members.pool().settings.pairs;
+        let nodes = members.join(&[], &wanted, pairs)?;
         Ok(Membership::new(
-            Some(pool),
+            Some(members),
             Configuration::from_nodes(nodes),
         ))
     }
 
-    /// The pool of connections, and the nodes that are to be in it.
-    fn finish(mut self) -> Result<(Arc<Pool>, Vec<Wanted>), ConfigurationError> {
+    /// What the nodes have in common, and those that are to be there.
+    fn finish(mut self) -> Result<(Arc<Members>, Vec<Wanted>), ConfigurationError> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
@@ -307,24 +278,12 @@ impl ConfigurationBuilder {
             .write_headers(&mut http::HeaderMap::new())
             .map_err(ConfigurationError::Metadata)?;
         let wanted = std::mem::take(&mut self.nodes);
-        let served = self.handlers.take().map(ServerBuilder::into_served);
-        let served = served
-            .transpose()
-            .map_err(|error| ConfigurationError::Handlers {
-                reason: error.to_string(),
-            })?;
-        Ok((self.pool(served), wanted))
+        Ok((self.members(), wanted))
     }
 
-    pub(crate) fn pool(self, served: Option<Served>) -> Arc<Pool> {
-        Pool::new(
-            self.settings,
-            self.metadata,
-            self.interceptors,
-            self.clock,
-            self.transport,
-            served,
-        )
+    pub(crate) fn members(self) -> Arc<Members> {
+        let pool = Pool::new(self.settings, self.metadata, self.clock, self.transport);
+        Members::new(pool, self.interceptors, self.served)
     }
 }
 

@@ -2,8 +2,8 @@ use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::NodeId;
 use crate::error::Status;
+use crate::node_id::NodeId;
 
 /// Why a configuration cannot be made. The text names the culprit.
 #[derive(Debug, Clone)]

@@ -6,16 +6,27 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::node::WeakNode;
-use super::{ConfigurationError, Node, NodeId};
-use crate::connection::{Pairs, Pool, Side, run};
+use super::{ConfigurationError, Interceptors, Node};
+use crate::channel::{Pairs, Pool};
+use crate::dial::{Serving, run};
+use crate::node_id::NodeId;
+use crate::stream::Served;
 use crate::sync::{Mutex, MutexGuard};
+use crate::wire::Side;
 
 /// A node to be, by address; without an id it gets one.
 pub(super) type Wanted = (Option<NodeId>, String);
 
-/// The nodes of a pool that somebody holds. Who adds some does so alone.
-#[derive(Default)]
-pub(crate) struct Members(Mutex<Joined>);
+/// The nodes of a pool that somebody holds, and what they have in common.
+pub(crate) struct Members {
+    pool: Arc<Pool>,
+    /// Those of every call to one of the nodes.
+    interceptors: Interceptors,
+    /// Who serves what the nodes ask of this process.
+    serving: Arc<Serving>,
+    /// The lock serialises additions.
+    joined: Mutex<Joined>,
+}
 
 #[derive(Default)]
 struct Joined {
@@ -26,15 +37,40 @@ struct Joined {
 }
 
 impl Members {
+    pub(crate) fn new(
+        pool: Arc<Pool>,
+        interceptors: Interceptors,
+        served: Option<Served>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            pool,
+            interceptors,
+            serving: Arc::new(Serving::new(served)),
+            joined: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(crate) fn interceptors(&self) -> &Interceptors {
+        &self.interceptors
+    }
+
+    pub(crate) fn serving(&self) -> &Serving {
+        &self.serving
+    }
+
     /// The nodes that are wanted: those that the pool or these present ones have, and new ones, which
     /// start to connect, or of these pairs wait for those who do. Nothing is added if anything is wrong.
     pub(super) fn join(
-        pool: &Arc<Pool>,
+        self: &Arc<Self>,
         present: &[Node],
         wanted: &[Wanted],
         pairs: Option<Pairs>,
     ) -> Result<Vec<Node>, ConfigurationError> {
-        let mut joined = pool.members.lock();
+        let mut joined = self.lock();
         let alive: Vec<Node> = joined.nodes.iter().filter_map(WeakNode::upgrade).collect();
         joined.nodes = alive.iter().map(Node::downgrade).collect();
         let known = Known::new(present.iter().chain(&alive));
@@ -56,17 +92,17 @@ impl Members {
                 .collect());
         }
         let runtime = Handle::try_current().map_err(|_| ConfigurationError::NoRuntime)?;
-        pool.run_on(&runtime);
+        self.pool.run_on(&runtime);
         Ok(identified
             .into_iter()
             .map(|node| match node {
                 Identified::Known(node) => node,
                 Identified::New(id, address) => {
                     let side = pairs.map_or(Side::Client, |pairs| pairs.side(id));
-                    let node = Node::new(side, id, address.into(), Arc::clone(pool));
+                    let node = Node::new(side, id, address.into(), Arc::clone(self));
                     joined.nodes.push(node.downgrade());
                     joined.greatest = joined.greatest.max(id.get());
-                    runtime.spawn(run(Arc::clone(node.channel())));
+                    runtime.spawn(run(Arc::clone(node.channel()), Arc::clone(&self.serving)));
                     node
                 }
             })
@@ -81,7 +117,7 @@ impl Members {
     }
 
     fn lock(&self) -> MutexGuard<'_, Joined> {
-        self.0.lock()
+        self.joined.lock()
     }
 }
 
@@ -298,7 +334,7 @@ mod tests {
             Side::Client,
             NodeId::from(1),
             "elsewhere:1".into(),
-            Arc::clone(here[0].channel().pool()),
+            Arc::clone(here[0].members()),
         );
         let known = Known::new(here.iter().chain([&elsewhere]));
         let Err(error) = identified(&[(None, "elsewhere:1".into())], &known, 0) else {

@@ -10,8 +10,8 @@ use futures_core::Stream;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::{Configuration, ConfigurationError, Members, NodeAddress, NodeId, Watch};
-use crate::connection::Pool;
+use super::{Configuration, ConfigurationError, Members, NodeAddress, Watch};
+use crate::node_id::NodeId;
 use crate::sync::{Mutex, MutexGuard};
 
 /// How many nodes a membership has at most.
@@ -51,7 +51,7 @@ pub struct Membership(Arc<Inner>);
 
 struct Inner {
     /// None where the membership began with nothing to share.
-    pool: Option<Arc<Pool>>,
+    members: Option<Arc<Members>>,
     state: Mutex<State>,
     /// Wakes those who wait for a change, and for the end of it all.
     changed: Arc<Notify>,
@@ -104,9 +104,9 @@ impl Change {
 }
 
 impl Membership {
-    pub(super) fn new(pool: Option<Arc<Pool>>, config: Configuration) -> Self {
+    pub(super) fn new(members: Option<Arc<Members>>, config: Configuration) -> Self {
         Self(Arc::new(Inner {
-            pool,
+            members,
             state: Mutex::new(State {
                 config,
                 own: None,
@@ -147,10 +147,10 @@ impl Membership {
         let leaving = match change {
             Change::Insert(node) => {
                 let wanted = (past.id_for(&node)?, node.address);
-                let pool = self.0.pool.as_ref();
-                let pool = pool.ok_or(ConfigurationError::NothingToExtend)?;
-                let pairs = pool.settings.pairs;
-                let joined = Members::join(pool, config.as_slice(), &[wanted], pairs)?;
+                let members = self.0.members.as_ref();
+                let members = members.ok_or(ConfigurationError::NothingToExtend)?;
+                let pairs = members.pool().settings.pairs;
+                let joined = members.join(config.as_slice(), &[wanted], pairs)?;
                 if joined.iter().all(|node| config.contains(node)) {
                     return Ok(());
                 }
@@ -270,16 +270,14 @@ impl Membership {
         self.state().own = Some(me);
     }
 
-    pub(crate) fn pools(&self) -> Vec<Arc<Pool>> {
-        let config = self.config();
-        let pools = config.targets().pools().iter().cloned();
-        let mut pools: Vec<_> = pools.collect();
-        if let Some(pool) = &self.0.pool
-            && !pools.iter().any(|other| Arc::ptr_eq(other, pool))
+    pub(crate) fn members(&self) -> Vec<Arc<Members>> {
+        let mut all = self.config().members();
+        if let Some(own) = &self.0.members
+            && !all.iter().any(|other| Arc::ptr_eq(other, own))
         {
-            pools.push(Arc::clone(pool));
+            all.push(Arc::clone(own));
         }
-        pools
+        all
     }
 
     /// Hears of changes of the membership and of the states of its nodes from now on, even before it is
@@ -287,8 +285,8 @@ impl Membership {
     pub(crate) fn listen(&self) -> Changed {
         let mut changed = vec![Box::pin(Arc::clone(&self.0.changed).notified_owned())];
         // After that: a pool that comes by a change is one that is heard of.
-        changed.extend(self.pools().iter().map(|pool| {
-            let changed = Arc::clone(&pool.state_changed);
+        changed.extend(self.members().iter().map(|members| {
+            let changed = Arc::clone(&members.pool().state_changed);
             Box::pin(changed.notified_owned())
         }));
         Changed(changed)
@@ -328,8 +326,8 @@ impl Drop for Inner {
 impl From<Configuration> for Membership {
     /// One that begins with these nodes.
     fn from(config: Configuration) -> Self {
-        let pool = config.targets().pools().first().cloned();
-        Self::new(pool, config)
+        let members = config.iter().next().map(|node| Arc::clone(node.members()));
+        Self::new(members, config)
     }
 }
 

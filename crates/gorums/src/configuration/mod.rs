@@ -4,6 +4,7 @@ mod address;
 mod builder;
 mod error;
 mod file;
+mod interceptor;
 mod members;
 mod membership;
 mod node;
@@ -17,20 +18,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::NodeAddress;
-pub use builder::{ConfigurationBuilder, WhileDisconnected};
+pub use builder::ConfigurationBuilder;
 pub use error::ConfigurationError;
+pub use interceptor::{ClientInterceptor, Outgoing};
+pub(crate) use interceptor::{Interceptors, Observers, intercept};
 pub(crate) use members::Members;
 pub use membership::{Change, Membership};
 #[cfg(test)]
 pub(crate) use membership::{MOST, REMEMBERED};
-pub use node::{Node, NodeId, NodeState};
+pub use node::Node;
 pub use resolve::Resolve;
 pub use watch::Watch;
 
-#[cfg(test)]
-use crate::connection::Side;
-use crate::connection::Targets;
+use crate::channel::{NodeState, Targets};
 use crate::error::{NodeError, QuorumError};
+use crate::node_id::NodeId;
+#[cfg(test)]
+use crate::wire::Side;
 
 /// An immutable set of nodes in a fixed order, for calls.
 ///
@@ -50,6 +54,8 @@ pub struct Configuration(Arc<Inner>);
 struct Inner {
     nodes: Box<[Node]>,
     targets: Arc<Targets>,
+    /// Those of the pools of all nodes, one pool after the other.
+    interceptors: Interceptors,
 }
 
 impl Configuration {
@@ -61,7 +67,16 @@ impl Configuration {
     pub(crate) fn from_nodes(nodes: impl IntoIterator<Item = Node>) -> Self {
         let nodes: Box<[Node]> = nodes.into_iter().collect();
         let targets = Targets::new(nodes.iter().map(|node| Arc::clone(node.channel())));
-        Self(Arc::new(Inner { nodes, targets }))
+        let interceptors = distinct_members(&nodes)
+            .iter()
+            .fold(Interceptors::default(), |all, members| {
+                all.then(members.interceptors())
+            });
+        Self(Arc::new(Inner {
+            nodes,
+            targets,
+            interceptors,
+        }))
     }
 
     /// The configuration of no nodes.
@@ -71,6 +86,16 @@ impl Configuration {
 
     pub(crate) fn targets(&self) -> &Arc<Targets> {
         &self.0.targets
+    }
+
+    /// Those of every call to these nodes.
+    pub(crate) fn interceptors(&self) -> &Interceptors {
+        &self.0.interceptors
+    }
+
+    /// The members that the nodes are of: one for each pool.
+    pub(crate) fn members(&self) -> Vec<Arc<Members>> {
+        distinct_members(&self.0.nodes)
     }
 
     pub(crate) fn position(&self, id: NodeId) -> Option<usize> {
@@ -289,13 +314,9 @@ impl Configuration {
         if wanted.is_empty() {
             return Ok(self.clone());
         }
-        let pool = self
-            .0
-            .targets
-            .pools()
-            .first()
-            .ok_or(ConfigurationError::NothingToExtend)?;
-        let nodes = Members::join(pool, self.as_slice(), &wanted, None)?;
+        let first = self.0.nodes.first();
+        let first = first.ok_or(ConfigurationError::NothingToExtend)?;
+        let nodes = first.members().join(self.as_slice(), &wanted, None)?;
         self.union(&Self::from_nodes(nodes))
     }
 
@@ -350,30 +371,33 @@ impl Configuration {
         }
     }
 
-    /// Waits until everything that was queued before has reached its node's host, or has failed
-    /// because the node is down. (Where a server of the Go library has not answered anything since
-    /// the last flush: until it is written to the socket. Such a server ends connections that ask too
-    /// often.) Bound it with a timeout: a silent node is waited for until keep-alive finds
-    /// it dead.
-    pub async fn flush(&self) {
-        let sent = crate::call::Sent::<QuorumError>::new(crate::call::flush(self), "", self.len());
-        // A node that is down has nothing left to flush.
-        let _ = sent.await;
-    }
-
     /// A configuration of so many nodes, ids from 1, whose connections never begin.
     #[cfg(test)]
     pub(crate) fn unconnected(nodes: usize) -> Self {
-        let pool = builder::ConfigurationBuilder::new().pool(None);
+        let members = builder::ConfigurationBuilder::new().members();
         Self::from_nodes((1..=nodes).map(|id| {
             Node::new(
                 Side::Client,
                 NodeId::from(id as u32),
                 format!("node-{id}:1").into(),
-                Arc::clone(&pool),
+                Arc::clone(&members),
             )
         }))
     }
+}
+
+/// One for each pool that the nodes belong to, in their order.
+fn distinct_members(nodes: &[Node]) -> Vec<Arc<Members>> {
+    let mut distinct: Vec<Arc<Members>> = Vec::new();
+    for node in nodes {
+        if !distinct
+            .iter()
+            .any(|other| Arc::ptr_eq(other, node.members()))
+        {
+            distinct.push(Arc::clone(node.members()));
+        }
+    }
+    distinct
 }
 
 impl Index<usize> for Configuration {
@@ -591,8 +615,8 @@ mod tests {
     #[test]
     fn a_node_with_the_id_of_one_that_failed_is_another_one_at_another_address() {
         let all = Configuration::unconnected(2);
-        let pool = Arc::clone(all[0].channel().pool());
-        let old = Node::new(Side::Client, NodeId::from(2), "elsewhere:1".into(), pool);
+        let members = Arc::clone(all[0].members());
+        let old = Node::new(Side::Client, NodeId::from(2), "elsewhere:1".into(), members);
         assert_eq!(ids(&all.without_errors(&failed([&old]))), [1, 2]);
     }
 

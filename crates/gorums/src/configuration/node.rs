@@ -3,71 +3,11 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use crate::connection::{Channel, Pool, Side, Targets};
+use super::Members;
+use crate::channel::{Channel, NodeState, Targets};
 use crate::error::Status;
-
-/// The id of a node, unique within a configuration. 0 is not a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(u32);
-
-impl NodeId {
-    /// The number.
-    #[must_use]
-    pub fn get(self) -> u32 {
-        self.0
-    }
-}
-
-impl From<u32> for NodeId {
-    fn from(id: u32) -> Self {
-        Self(id)
-    }
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// What a node's connection is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum NodeState {
-    /// An attempt to connect is under way. Calls wait for it.
-    Connecting = 0,
-    /// There is a connection. The peer may still be silent.
-    Connected = 1,
-    /// The last attempt failed, or the connection broke. The next attempt comes after a pause, or
-    /// with the next call. Where it is the node that connects
-    /// ([`one_stream_per_pair`](super::ConfigurationBuilder::one_stream_per_pair)): it is not
-    /// connected.
-    Disconnected = 2,
-    /// The connection was closed for good: its runtime has ended.
-    Closed = 3,
-}
-
-impl NodeState {
-    pub(crate) fn from_number(number: u8) -> Self {
-        match number {
-            0 => Self::Connecting,
-            1 => Self::Connected,
-            2 => Self::Disconnected,
-            _ => Self::Closed,
-        }
-    }
-}
-
-impl fmt::Display for NodeState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Connecting => "connecting",
-            Self::Connected => "connected",
-            Self::Disconnected => "disconnected",
-            Self::Closed => "closed",
-        })
-    }
-}
+use crate::node_id::NodeId;
+use crate::wire::Side;
 
 /// A node and its connection. Cheap to clone; equal if it is the very same node.
 #[derive(Clone)]
@@ -76,6 +16,7 @@ pub struct Node(Arc<Held>);
 /// Closes the connection when the last clone goes.
 struct Held {
     channel: Arc<Channel>,
+    members: Arc<Members>,
     /// The node alone, for calls to it.
     alone: OnceLock<Arc<Targets>>,
 }
@@ -88,9 +29,10 @@ impl Drop for Held {
 
 impl Node {
     /// A node that this process connects to, as a client, or that connects to it.
-    pub(crate) fn new(side: Side, id: NodeId, address: Arc<str>, pool: Arc<Pool>) -> Self {
+    pub(crate) fn new(side: Side, id: NodeId, address: Arc<str>, members: Arc<Members>) -> Self {
         Self(Arc::new(Held {
-            channel: Arc::new(Channel::new(id, address, pool, side)),
+            channel: Arc::new(Channel::new(id, address, Arc::clone(members.pool()), side)),
+            members,
             alone: OnceLock::new(),
         }))
     }
@@ -101,6 +43,11 @@ impl Node {
 
     pub(crate) fn channel(&self) -> &Arc<Channel> {
         &self.0.channel
+    }
+
+    /// The nodes that it is one of.
+    pub(crate) fn members(&self) -> &Arc<Members> {
+        &self.0.members
     }
 
     pub(crate) fn targets(&self) -> Arc<Targets> {

@@ -1,11 +1,10 @@
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{fmt, io};
 
 use futures_core::Stream;
 

@@ -99,8 +99,8 @@ struct Alarm {
 impl Alarm {
     fn set(membership: &Membership, interval: Duration) -> Self {
         let changes = membership.listen();
-        let pools = membership.pools();
-        let pool = pools.first();
+        let members = membership.members();
+        let pool = members.first().map(|members| members.pool());
         let runtime = pool
             .and_then(|pool| pool.runtime())
             .or_else(|| Handle::try_current().ok());

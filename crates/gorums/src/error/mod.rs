@@ -6,7 +6,6 @@ mod quorum;
 mod status;
 
 pub use node::{NodeError, Outcome};
+pub(crate) use quorum::QuorumFailure;
 pub use quorum::{QuorumError, QuorumErrorKind};
 pub use status::{Code, Status};
-
-pub(crate) use quorum::QuorumFailure;

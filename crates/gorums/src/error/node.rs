@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Code, Status};
-use crate::configuration::NodeId;
+use crate::node_id::NodeId;
 
 /// What is known of a request that failed at a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::{Code, NodeError, Status};
-use crate::configuration::NodeId;
+use crate::node_id::NodeId;
 
 /// Why a call on a configuration failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

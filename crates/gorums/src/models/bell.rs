@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::{join, spawn};
-use crate::runtime::Bell;
+use crate::stream::Bell;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::block_on;
 

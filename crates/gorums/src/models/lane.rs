@@ -10,11 +10,12 @@ use loom::thread::JoinHandle;
 use super::reply_queue::taken;
 use super::{Gate, join, spawn};
 use crate::error::Status;
+use crate::handler::registry::MethodKind;
+use crate::handler::released::ReleasedSet;
+use crate::handler::{
+    ConnectionInfo, Entry, Lane, LaneSettings, Reply, ReplyQueue, Request, ServerCtx,
+};
 use crate::metadata::Metadata;
-use crate::server::lane::LaneSettings;
-use crate::server::registry::{Entry, MethodKind};
-use crate::server::released::ReleasedSet;
-use crate::server::{ConnectionInfo, Lane, Reply, ReplyQueue, Request, ServerCtx};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Semaphore, block_on};
 

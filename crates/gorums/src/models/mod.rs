@@ -23,28 +23,27 @@ mod sweeper;
 mod table;
 mod turn;
 
-use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
+use std::{fmt, io};
 
 use bytes::{Buf, Bytes};
 use loom::thread::{self, JoinHandle};
 use tokio::time::Instant;
 
-use crate::call::state::{Call, Event, Interest, Kind, What};
-use crate::call::{Early, Interceptors};
-use crate::configuration::NodeId;
-use crate::connection::outbox::Carrier;
-use crate::connection::{Channel, OutMessage, Pool, Settings, Side, Targets, Writer};
+use crate::channel::{
+    Call, Carrier, Channel, Early, Event, Interest, Kind, OutMessage, Pool, Settings, Targets, What,
+};
 use crate::error::{Outcome, Status};
 use crate::metadata::Metadata;
+use crate::node_id::NodeId;
 use crate::runtime::{BoxFuture, BoxIo, Clock, Listener, Transport};
+use crate::stream::Writer;
 use crate::sync::{Mutex, block_on};
-use crate::wire::{Batch, Control, Envelope, Features, PREFIX};
+use crate::wire::{Batch, Control, Envelope, Features, PREFIX, Side};
 
 /// So many times a thread is taken off the processor in the midst of its work, where
 /// `LOOM_MAX_PREEMPTIONS` does not say otherwise. Nearly all races need one or two.
@@ -130,10 +129,8 @@ fn pool(clock: impl Clock, outbox_messages: usize) -> Arc<Pool> {
     Pool::new(
         settings,
         Metadata::new(),
-        Interceptors::default(),
         Arc::new(clock),
         Arc::new(NoTransport),
-        None,
     )
 }
 

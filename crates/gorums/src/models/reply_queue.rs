@@ -7,7 +7,7 @@ use std::task::Poll;
 use bytes::{Buf, Bytes};
 
 use super::{join, read_envelope, spawn};
-use crate::server::{Answer, ReplyQueue};
+use crate::handler::{Answer, ReplyQueue};
 use crate::sync::block_on;
 use crate::wire::{BatchBuilder, BatchSlot};
 

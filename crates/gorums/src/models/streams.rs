@@ -4,11 +4,12 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::{FEATURES, Sent, Still, call, frame, join, pool, spawn};
-use crate::call::state::Kind;
-use crate::configuration::NodeId;
-use crate::connection::{Attachment, Channel, Side};
+use super::Sent;
+use super::{FEATURES, Still, call, frame, join, pool, spawn};
+use crate::channel::{Attachment, Channel, Kind};
+use crate::node_id::NodeId;
 use crate::sync::block_on;
+use crate::wire::Side;
 
 /// A node that opens its streams itself, and has opened one.
 fn node_with_a_stream() -> (Arc<Channel>, Attachment) {

@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::{Still, call, epoch, events, frame, join, node, outcome, pool, spawn, take};
-use crate::call::state::{Call, Kind};
-use crate::connection::Targets;
+use crate::channel::{Call, Kind, Targets};
 use crate::runtime::{BoxFuture, Clock};
 use crate::sync::{Mutex, block_on};
 

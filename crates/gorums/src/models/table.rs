@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{epoch, join, late, spawn};
-use crate::connection::table::{Table, TooManyCalls};
+use crate::channel::table::{Table, TooManyCalls};
 
 /// Two ids with one place.
 const OLD: u64 = 2;

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use super::{join, spawn};
-use crate::server::turn::Turn;
+use crate::handler::turn::Turn;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Semaphore, block_on};
 

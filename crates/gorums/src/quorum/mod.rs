@@ -3,15 +3,14 @@
 mod node_set;
 mod systems;
 
+use std::sync::Arc;
+
+pub(crate) use node_set::Bits;
 pub use node_set::NodeSet;
 pub use systems::{
     All, Both, First, Majority, QuorumSystemError, ReadQuorum, ReadWrite, Threshold, Weighted,
     WriteQuorum,
 };
-
-pub(crate) use node_set::Bits;
-
-use std::sync::Arc;
 
 /// Decides which sets of nodes are a quorum.
 ///

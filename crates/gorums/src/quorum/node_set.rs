@@ -1,6 +1,7 @@
 use std::fmt;
 
-use crate::configuration::{Configuration, Node, NodeId};
+use crate::configuration::{Configuration, Node};
+use crate::node_id::NodeId;
 
 /// Some nodes of a configuration: those that have answered, say.
 #[derive(Clone, Copy)]

@@ -3,7 +3,8 @@ use std::error::Error;
 use std::fmt;
 
 use super::{NodeSet, QuorumSystem};
-use crate::configuration::{Configuration, NodeId};
+use crate::configuration::Configuration;
+use crate::node_id::NodeId;
 
 /// One node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,24 +6,18 @@
 //! runs unchanged services and clients: nothing in the library reads another clock, another source
 //! of randomness or another socket.
 
-mod bell;
 mod clock;
-mod fair_io;
-mod monitor;
+mod in_process;
 mod tcp;
 mod transport;
 
 use std::pin::Pin;
 
-pub use clock::{Clock, SystemClock};
-
-pub(crate) use bell::{Bell, quiet};
 pub(crate) use clock::bounded;
-pub(crate) use fair_io::FairIo;
+pub use clock::{Clock, SystemClock};
+pub(crate) use in_process::Door;
 pub use tcp::{Tcp, TcpAcceptor};
 pub use transport::{BoxIo, Io, Listener, Transport};
-
-pub(crate) use monitor::{Monitor, Polling};
 
 /// A boxed future, as the traits of this module return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

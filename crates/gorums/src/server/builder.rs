@@ -1,27 +1,28 @@
 use std::error::Error;
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
+use http::Extensions;
 use prost::Message;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
 use super::accept::Server;
 use super::clients::Clients;
+use super::connect_request::Connecting;
 use super::connection::{ConnectionSettings, OnConnect};
-use super::context::{Connecting, ServerCtx};
-use super::interceptor::Interceptor;
-use super::lane::LaneSettings;
-use super::registry::{Registry, Service};
-use super::reply_sender::ReplySender;
-use crate::call::Interceptors;
-use crate::configuration::{Membership, NodeId};
-use crate::connection::{Door, Pool, Served, Settings};
+use super::context::Peers;
+use crate::channel::{Pool, Settings};
+use crate::configuration::{Interceptors, Members, Membership};
 use crate::error::Status;
+use crate::handler::{
+    Interceptor, LaneSettings, Registry, ReplySender, ServerCtx, Service, Services,
+};
 use crate::metadata::Metadata;
-use crate::runtime::{Clock, Listener, SystemClock, Tcp, Transport, bounded};
+use crate::node_id::NodeId;
+use crate::runtime::{Clock, Door, Listener, SystemClock, Tcp, Transport, bounded};
+use crate::stream::{Handlers, Served};
 use crate::sync::Semaphore;
 
 /// Whose turns exclude each other.
@@ -421,8 +422,8 @@ impl ServerBuilder {
                 me,
                 known: configuration.ids().collect(),
             })?;
-        for pool in membership.pools() {
-            let Some(pairs) = pool.settings.pairs else {
+        for members in membership.members() {
+            let Some(pairs) = members.pool().settings.pairs else {
                 continue;
             };
             if pairs.me != me {
@@ -436,8 +437,15 @@ impl ServerBuilder {
         membership.set_own(me);
         let (door, arrivals) = Door::new();
         let connection = Arc::new(self.settings(Some(door.clone())));
-        for pool in membership.pools() {
-            pool.set_served(Served::Peer(me, Arc::downgrade(&connection)));
+        let services = Arc::downgrade(&connection.services);
+        let mut values = Extensions::new();
+        values.insert(Peers::OfServer(services.clone()));
+        for members in membership.members() {
+            members.serving().set(Served {
+                node_id: me.get(),
+                handlers: Handlers::OfServer(services.clone()),
+                values: values.clone(),
+            });
         }
         own.channel().set_door(door);
         for node in &configuration {
@@ -451,51 +459,71 @@ impl ServerBuilder {
         Ok(Server::new(listener, local_addr, parts))
     }
 
-    /// What the handlers of a client serve by, without a listener.
+    /// What serves calls to a client, without a listener.
     pub(crate) fn into_served(self) -> Result<Served, ServerError> {
         self.registry_is_sound()?;
-        Ok(Served::Client(Arc::new(self.settings(None))))
+        let peers = self.peers.clone().map(|(_, peers)| peers);
+        let services = self.into_services(None, None, peers);
+        Ok(Served {
+            node_id: 0,
+            values: services.values.clone(),
+            handlers: Handlers::OfClient(Arc::new(services)),
+        })
     }
 
-    fn settings(self, door: Option<Door>) -> ConnectionSettings {
+    fn settings(mut self, door: Option<Door>) -> ConnectionSettings {
+        let pool = Pool::new(
+            Settings::default(),
+            Metadata::new(),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.transport),
+        );
+        let clients = Clients::new(Members::new(pool, Interceptors::default(), None));
+        let peers = self.peers.clone();
+        let all = peers.as_ref().map(|(_, peers)| peers.clone());
+        ConnectionSettings {
+            clock: Arc::clone(&self.clock),
+            on_connect: self.on_connect.take(),
+            trust_claimed_ids: self.trust_claimed_ids,
+            stream_timeout: self.stream_timeout,
+            keep_alive_interval: self.keep_alive.0,
+            keep_alive_timeout: self.keep_alive.1,
+            services: Arc::new(self.into_services(door, Some(clients.clone()), all)),
+            peers,
+            clients,
+        }
+    }
+
+    fn into_services(
+        self,
+        door: Option<Door>,
+        clients: Option<Clients>,
+        peers: Option<Membership>,
+    ) -> Services {
         let server_turn = match self.order {
             HandlerOrder::PerConnection => None,
             HandlerOrder::PerServer => Some(Arc::new(Semaphore::new(1))),
         };
-        let lane = Arc::new(LaneSettings {
-            interceptors: self.interceptors.into(),
-            server_turn,
-            max_decoding: self.max_decoding,
-            max_encoding: self.max_encoding,
-            max_running: self.max_running,
-            door,
-        });
-        let pool = Pool::new(
-            Settings::default(),
-            Metadata::new(),
-            Interceptors::default(),
-            Arc::clone(&self.clock),
-            Arc::clone(&self.transport),
-            None,
-        );
-        ConnectionSettings {
+        let mut values = Extensions::new();
+        values.insert(Peers::Known { peers, clients });
+        Services {
             // A service's limit is on the payload, and the envelope takes some.
             max_decoding: self
                 .registry
                 .max_decoding(self.max_decoding)
                 .saturating_add(ENVELOPE),
             registry: self.registry,
-            lane,
-            clock: self.clock,
-            on_connect: self.on_connect,
-            peers: self.peers,
-            clients: Clients::new(pool),
-            trust_claimed_ids: self.trust_claimed_ids,
+            lane: Arc::new(LaneSettings {
+                interceptors: self.interceptors.into(),
+                server_turn,
+                max_decoding: self.max_decoding,
+                max_encoding: self.max_encoding,
+                max_running: self.max_running,
+                door,
+            }),
             max_waiting_bytes: self.max_waiting_bytes,
             max_reply_bytes: self.max_reply_bytes,
-            stream_timeout: self.stream_timeout,
-            keep_alive_interval: self.keep_alive.0,
-            keep_alive_timeout: self.keep_alive.1,
+            values,
         }
     }
 }

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::configuration::{Configuration, Node, NodeId};
-use crate::connection::{Attachment, Pool, Side};
+use crate::channel::Attachment;
+use crate::configuration::{Configuration, Members, Node};
 use crate::error::Status;
+use crate::node_id::NodeId;
 use crate::runtime::bounded;
 use crate::sync::{Mutex, MutexGuard};
-use crate::wire::Features;
+use crate::wire::{Features, Side};
 
 /// The first id of those that a server gives to clients that have none.
 pub(crate) const DYNAMIC_IDS: u32 = 1 << 20;
@@ -31,7 +32,7 @@ pub(crate) const DYNAMIC_IDS: u32 = 1 << 20;
 pub struct Clients(Arc<Inner>);
 
 struct Inner {
-    pool: Arc<Pool>,
+    members: Arc<Members>,
     state: Mutex<State>,
     /// Counts changes.
     changes: watch::Sender<u64>,
@@ -47,9 +48,9 @@ struct State {
 }
 
 impl Clients {
-    pub(super) fn new(pool: Arc<Pool>) -> Self {
+    pub(super) fn new(members: Arc<Members>) -> Self {
         Self(Arc::new(Inner {
-            pool,
+            members,
             state: Mutex::new(State {
                 nodes: BTreeMap::new(),
                 config: None,
@@ -150,7 +151,7 @@ impl Clients {
             }
         };
         let address = address.map_or_else(|| "client".into(), |address| address.to_string().into());
-        let node = Node::new(Side::Server, id, address, Arc::clone(&self.0.pool));
+        let node = Node::new(Side::Server, id, address, Arc::clone(&self.0.members));
         let attachment = Attachment::new(node.channel(), features);
         state.nodes.insert(id, node.clone());
         self.changed(state);
@@ -163,7 +164,10 @@ impl Clients {
 
     /// Calls end at their deadlines as long as this runtime runs.
     pub(super) fn start(&self) {
-        self.0.pool.run_on(&tokio::runtime::Handle::current());
+        self.0
+            .members
+            .pool()
+            .run_on(&tokio::runtime::Handle::current());
     }
 
     /// The server has stopped.
@@ -264,7 +268,7 @@ pub(super) async fn within(
     waiting: impl Future<Output = Result<Configuration, ServerStopped>>,
     connected: impl FnOnce() -> Configuration,
 ) -> Result<Configuration, WaitError> {
-    let clock = &clients.0.pool.clock;
+    let clock = &clients.0.members.pool().clock;
     let over = clock.sleep_until(clock.now() + bounded(limit));
     tokio::select! {
         biased;

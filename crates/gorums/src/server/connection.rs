@@ -12,17 +12,17 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request as HttpRequest, Response, StatusCode};
 
 use super::clients::{Attached, Clients, DYNAMIC_IDS};
-use super::context::{Connecting, ConnectionInfo, Peers};
-use super::input::{Caller, Input, InputEnd};
-use super::lane::{Lane, LaneSettings};
-use super::registry::Registry;
-use super::reply_queue::ReplyQueue;
-use crate::configuration::{Membership, Node, NodeId};
-use crate::connection::keep_alive::{Action, KeepAlive};
-use crate::connection::{Attachment, Pings, Settings, Writer};
+use super::connect_request::Connecting;
+use crate::channel::{Attachment, Settings};
+use crate::configuration::{Membership, Node};
 use crate::error::{Code, Status};
+use crate::handler::{ConnectionInfo, Lane, ReplyQueue, Services};
 use crate::metadata::Metadata;
-use crate::runtime::{Bell, BoxFuture, BoxIo, Clock, FairIo, quiet};
+use crate::node_id::NodeId;
+use crate::runtime::{BoxFuture, BoxIo, Clock};
+use crate::stream::{
+    Action, Bell, Caller, FairIo, Input, InputEnd, KeepAlive, Pings, Writer, quiet,
+};
 use crate::wire::{
     Batch, Features, H2Settings, NODE_ID, PATH, is_grpc, response_head, trailers, trailers_only,
 };
@@ -33,17 +33,12 @@ const BATCHES_PER_TURN: usize = 16;
 /// How many streams of a connection may have ended while handlers of theirs go on.
 const UNFINISHED_STREAMS: usize = 8;
 
-/// How many bytes of requests may wait beyond the bound where a reply is expected that may be behind
-/// them. A window full of the smallest messages is about that.
-const BEYOND: usize = 64 * 1024 * 1024;
-
 /// The connect callback.
 pub(crate) type OnConnect = dyn Fn(&mut Connecting) -> Result<(), Status> + Send + Sync;
 
 /// What all connections of a server have in common.
 pub(crate) struct ConnectionSettings {
-    pub(crate) registry: Registry,
-    pub(crate) lane: Arc<LaneSettings>,
+    pub(crate) services: Arc<Services>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_connect: Option<Box<OnConnect>>,
     /// Which node of its peers this server is, and the nodes that handlers call.
@@ -51,11 +46,6 @@ pub(crate) struct ConnectionSettings {
     pub(crate) clients: Clients,
     /// Clients are who they say they are.
     pub(crate) trust_claimed_ids: bool,
-    pub(crate) max_decoding: usize,
-    /// The bound of the requests that were read and not started.
-    pub(crate) max_waiting_bytes: usize,
-    /// The bound of the replies that are not written.
-    pub(crate) max_reply_bytes: usize,
     /// How long a connection may be without a stream, at its beginning too.
     pub(crate) stream_timeout: Duration,
     pub(crate) keep_alive_interval: Duration,
@@ -63,22 +53,6 @@ pub(crate) struct ConnectionSettings {
 }
 
 impl ConnectionSettings {
-    /// What handlers of this server can call.
-    pub(crate) fn peers_of_handlers(&self) -> Peers {
-        Peers::Known {
-            peers: self.peers.as_ref().map(|(_, peers)| peers.clone()),
-            clients: Some(self.clients.clone()),
-        }
-    }
-
-    /// Why no further request is taken where reading goes on beyond the bound, because a reply may be
-    /// behind it.
-    pub(crate) fn too_many_wait(&self, bytes: usize) -> Option<Status> {
-        (bytes >= self.max_waiting_bytes.saturating_add(BEYOND)).then(|| {
-            Status::resource_exhausted(format!("{bytes} bytes of requests wait for their handlers"))
-        })
-    }
-
     /// Who this process is to itself.
     fn own_claim(&self) -> Claim {
         let peers = self.peers.as_ref();
@@ -110,8 +84,8 @@ impl ConnectionSettings {
     /// The node with this id that is called over the stream that it opens, if there is one.
     fn that_connects(&self, id: NodeId) -> Option<Node> {
         let (_, peers) = self.peers.as_ref()?;
-        let pools = peers.pools();
-        pools.iter().find_map(|pool| pool.members.that_connects(id))
+        let members = peers.members();
+        members.iter().find_map(|members| members.that_connects(id))
     }
 }
 
@@ -190,7 +164,7 @@ pub(crate) async fn serve(
     // Handlers go on, and count as long as their connection did. The socket is closed.
     drop(served);
     poll_fn(|cx| {
-        left.work_off(cx, &settings);
+        left.work_off(cx, &settings.services);
         if left.0.is_empty() {
             Poll::Ready(())
         } else {
@@ -225,9 +199,9 @@ struct Left(Vec<Input>);
 
 impl Left {
     /// Hands the lanes what they take, and forgets what has been handled.
-    fn work_off(&mut self, cx: &mut Context<'_>, settings: &ConnectionSettings) {
+    fn work_off(&mut self, cx: &mut Context<'_>, services: &Services) {
         self.0
-            .retain_mut(|input| input.poll_work_off(cx, settings).is_pending());
+            .retain_mut(|input| input.poll_work_off(cx, services).is_pending());
     }
 }
 
@@ -262,7 +236,7 @@ impl Served {
                         // The last requests and the end of the connection may have come together.
                         // What came is bounded by the window, so nothing is left behind.
                         if let Some(stream) = &mut self.stream {
-                            stream.poll_read(&self.settings);
+                            stream.poll_read(&self.settings.services);
                             stream.input.keep_unread();
                         }
                         return Poll::Ready(match ended {
@@ -288,10 +262,12 @@ impl Served {
                 return Poll::Ready(reason);
             }
             let mut again = false;
-            self.left.work_off(cx, &self.settings);
+            self.left.work_off(cx, &self.settings.services);
             if let Some(stream) = &mut self.stream {
                 stream.register(cx);
-                if (answered || stream.input.is_held_up()) && stream.poll_read(&self.settings) {
+                if (answered || stream.input.is_held_up())
+                    && stream.poll_read(&self.settings.services)
+                {
                     self.keep_alive.heard_message();
                 }
                 if answered {
@@ -389,7 +365,7 @@ impl Served {
                     Origin::Inside => None,
                 },
                 own: matches!(self.origin, Origin::Inside),
-                peers: self.settings.peers_of_handlers(),
+                values: self.settings.services.values.clone(),
                 ..ConnectionInfo::default()
             },
         };
@@ -444,9 +420,9 @@ impl Served {
         let Ok(send) = respond.send_response(response_head(), false) else {
             return;
         };
-        let replies = Arc::new(ReplyQueue::new(self.settings.max_reply_bytes));
+        let replies = Arc::new(ReplyQueue::new(self.settings.services.max_reply_bytes));
         let (lane, task) = Lane::start(
-            Arc::clone(&self.settings.lane),
+            Arc::clone(&self.settings.services.lane),
             Arc::new(connecting.info),
             Arc::clone(&replies),
             features.stream_end,
@@ -456,7 +432,7 @@ impl Served {
         self.stream = Some(NodeStream {
             input: Input::new(
                 recv,
-                self.settings.max_decoding,
+                self.settings.services.max_decoding,
                 caller,
                 lane,
                 Arc::clone(&replies),
@@ -518,7 +494,7 @@ impl Served {
             ))));
         }
         let waiting: usize = self.left.0.iter().map(Input::waiting_bytes).sum();
-        if waiting >= self.settings.max_waiting_bytes {
+        if waiting >= self.settings.services.max_waiting_bytes {
             return Some(trailers_only(&Status::resource_exhausted(format!(
                 "{waiting} bytes of requests of earlier streams of this connection wait"
             ))));
@@ -557,8 +533,8 @@ struct NodeStream {
 
 impl NodeStream {
     /// Reads what there is, as far as the lane takes it. True if anything came.
-    fn poll_read(&mut self, settings: &ConnectionSettings) -> bool {
-        let (heard, end) = self.input.poll_read(settings);
+    fn poll_read(&mut self, services: &Services) -> bool {
+        let (heard, end) = self.input.poll_read(services);
         match end {
             None => {}
             // What was asked is still answered.

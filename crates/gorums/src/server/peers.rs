@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::clients::{Clients, ServerStopped, WaitError, within};
-use crate::configuration::{Configuration, Membership, NodeState};
+use crate::channel::NodeState;
+use crate::configuration::{Configuration, Membership};
 
 /// The connected peers of a server, as [`Server::peers`](super::Server::peers) has them. Clones are about
 /// the same server.
@@ -32,7 +33,7 @@ impl ConnectedPeers {
         self.membership.config().filter(connected)
     }
 
-    /// All peers, connected or not: what handlers find in [`ServerCtx::config`](super::ServerCtx::config).
+    /// All peers, connected or not: what handlers find in [`ServerCtx::config`](crate::ServerCtx::config).
     #[must_use]
     pub fn membership(&self) -> &Membership {
         &self.membership

@@ -8,9 +8,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::Mutex;
-
 pub(crate) use loom::sync::atomic;
+
+use super::Mutex;
 
 /// A task is a thread of the model.
 pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {

@@ -12,7 +12,7 @@ mod mutex;
 
 #[cfg(all(test, gorums_loom))]
 pub(crate) use explored::*;
-
+pub(crate) use mutex::{Mutex, MutexGuard};
 #[cfg(not(all(test, gorums_loom)))]
 pub(crate) use {
     atomic_waker::AtomicWaker,
@@ -20,8 +20,6 @@ pub(crate) use {
     tokio::spawn,
     tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore},
 };
-
-pub(crate) use mutex::{Mutex, MutexGuard};
 
 /// A number of things of which there are fewer where every order is explored: what happens to the
 /// first few happens to all.

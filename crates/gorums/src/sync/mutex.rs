@@ -1,10 +1,9 @@
 use std::fmt;
-
-#[cfg(all(test, gorums_loom))]
-use loom::sync as raw;
 #[cfg(not(all(test, gorums_loom)))]
 use std::sync as raw;
 
+#[cfg(all(test, gorums_loom))]
+use loom::sync as raw;
 pub(crate) use raw::MutexGuard;
 
 /// A lock that cannot be poisoned.

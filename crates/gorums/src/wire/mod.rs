@@ -9,6 +9,7 @@ mod frames;
 mod headers;
 #[cfg(test)]
 mod page;
+mod side;
 
 pub(crate) use batch::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot};
 pub(crate) use envelope::{
@@ -22,6 +23,7 @@ pub(crate) use headers::{
     Features, H2Settings, check_response_head, is_grpc, request_head, response_head, trailers,
     trailers_only, trailers_status,
 };
+pub(crate) use side::Side;
 
 /// The path of the stream that carries everything.
 pub(crate) const PATH: &str = "/stream.Gorums/NodeStream";

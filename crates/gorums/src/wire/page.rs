@@ -3,8 +3,7 @@
 use bytes::BytesMut;
 use prost::Message;
 
-use super::*;
-use crate::connection::Side;
+use super::{Side, *};
 use crate::error::{Code, Status};
 use crate::metadata::Metadata;
 

@@ -6,16 +6,12 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::Settings;
-use super::callbacks::Served;
 use super::table::{MessageIds, Table, TooManyCalls};
-use crate::call::{Call, Early, Interceptors};
-use crate::configuration::Members;
+use super::{Call, Early, Settings};
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
-use crate::sync::Notify;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, Notify};
 
 /// Shared by all pools of the process: one call may go to nodes of several pools.
 static PROCESS_IDS: MessageIds = MessageIds::new();
@@ -24,18 +20,13 @@ static PROCESS_IDS: MessageIds = MessageIds::new();
 pub(crate) struct Pool {
     pub(crate) settings: Settings,
     pub(crate) metadata: Metadata,
-    /// Those of every call to one of the pool's nodes.
-    pub(crate) interceptors: Interceptors,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) calls: Table<Call>,
     /// Some node's state changed.
     pub(crate) state_changed: Arc<tokio::sync::Notify>,
-    /// The nodes that there are.
-    pub(crate) members: Members,
     sweeper: Arc<Sweeper>,
     runtimes: Mutex<Runtimes>,
-    served: Mutex<Option<Served>>,
 }
 
 /// Where the sweeper runs, and where it goes on when that runtime ends: nodes that were added later
@@ -50,10 +41,8 @@ impl Pool {
     pub(crate) fn new(
         settings: Settings,
         metadata: Metadata,
-        interceptors: Interceptors,
         clock: Arc<dyn Clock>,
         transport: Arc<dyn Transport>,
-        served: Option<Served>,
     ) -> Arc<Self> {
         let sweeper = Arc::new(Sweeper {
             epoch: clock.now(),
@@ -64,29 +53,12 @@ impl Pool {
             calls: Table::new(settings.max_calls),
             settings,
             metadata,
-            interceptors,
             clock,
             transport,
             state_changed: Arc::default(),
-            members: Members::default(),
             sweeper,
             runtimes: Mutex::default(),
-            served: Mutex::new(served),
         })
-    }
-
-    /// Who serves what the nodes ask of this process, if anybody does.
-    pub(crate) fn served(&self) -> Option<Served> {
-        self.lock_served().clone()
-    }
-
-    /// From now on, for connections that are made.
-    pub(crate) fn set_served(&self, served: Served) {
-        *self.lock_served() = Some(served);
-    }
-
-    fn lock_served(&self) -> MutexGuard<'_, Option<Served>> {
-        self.served.lock()
     }
 
     /// An id that no other call of this process has.

@@ -15,8 +15,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use crate::sync::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// How long a handler may hold its thread before another worker is woken, at most twice this.
 const TICK: Duration = Duration::from_millis(1);

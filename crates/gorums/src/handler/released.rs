@@ -32,7 +32,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::coop;
 
 use super::lane::{Lane, Moved};
-use crate::runtime::{Monitor, Polling};
+use super::{Monitor, Polling};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard, spawn};
 
@@ -101,7 +101,7 @@ enum After {
 
 impl ReleasedSet {
     /// Those of this lane, which runs on this runtime.
-    pub(super) fn new(
+    pub(crate) fn new(
         lane: Arc<Lane>,
         runtime: &Handle,
         monitor: Option<&'static Monitor>,
@@ -125,12 +125,12 @@ impl ReleasedSet {
     }
 
     /// A handler that released and suspended. It goes on at the next [`hand_over`](Self::hand_over).
-    pub(super) fn push(&self, handler: Moved) {
+    pub(crate) fn push(&self, handler: Moved) {
         self.handed().push(handler);
     }
 
     /// Lets the handlers go on that have come.
-    pub(super) fn hand_over(self: &Arc<Self>) {
+    pub(crate) fn hand_over(self: &Arc<Self>) {
         let handlers = std::mem::take(&mut *self.handed());
         if handlers.is_empty() {
             return;

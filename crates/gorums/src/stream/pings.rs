@@ -4,8 +4,8 @@ use std::task::{Context, Poll};
 
 use h2::{Ping, PingPong};
 
-use super::Ticket;
-use crate::runtime::{Bell, quiet};
+use super::{Bell, quiet};
+use crate::channel::Ticket;
 
 /// One ping at a time is on its way.
 pub(crate) struct Pings {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::call::Call;
+use super::Call;
 
 /// A frame, and whose it is.
 pub(crate) struct OutMessage {

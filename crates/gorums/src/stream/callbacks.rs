@@ -3,45 +3,43 @@
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
+use http::Extensions;
 use tokio::time::Instant;
 
-use super::channel::Channel;
-use super::deliver::{deliver, skipped};
-use crate::configuration::NodeId;
+use crate::channel::{Channel, deliver, skipped};
 use crate::error::Status;
-use crate::server::{
-    Answer, ConnectionInfo, ConnectionSettings, Lane, Peers, ReplyQueue, Request, Taken,
-};
+use crate::handler::{Answer, ConnectionInfo, Lane, ReplyQueue, Request, Services, Taken};
 use crate::wire::{Control, Envelope, Incoming, SERVER_INITIATED, peek_id};
 
-/// Who serves what nodes ask of this process.
+/// Who serves what the peer of a stream asks of the end that opened it.
 #[derive(Clone)]
-pub(crate) enum Served {
-    /// Handlers that the client was given.
-    Client(Arc<ConnectionSettings>),
-    /// The process' own server, for as long as there is one.
-    Peer(NodeId, Weak<ConnectionSettings>),
+pub(crate) struct Served {
+    /// What this process is called by: 0 for a client that is nobody's node.
+    pub(crate) node_id: u32,
+    pub(crate) handlers: Handlers,
+    /// What handlers find set on the connection.
+    pub(crate) values: Extensions,
+}
+
+#[derive(Clone)]
+pub(crate) enum Handlers {
+    /// Those that the client was given.
+    OfClient(Arc<Services>),
+    /// Those of the process' own server, for as long as there is one.
+    OfServer(Weak<Services>),
 }
 
 impl Served {
-    /// What this process is called by: 0 for a client that is nobody's node.
-    pub(crate) fn node_id(&self) -> u32 {
-        match self {
-            Self::Client(_) => 0,
-            Self::Peer(me, _) => me.get(),
-        }
-    }
-
-    fn settings(&self) -> Option<Arc<ConnectionSettings>> {
-        match self {
-            Self::Client(settings) => Some(Arc::clone(settings)),
-            Self::Peer(_, settings) => settings.upgrade(),
+    fn services(&self) -> Option<Arc<Services>> {
+        match &self.handlers {
+            Handlers::OfClient(services) => Some(Arc::clone(services)),
+            Handlers::OfServer(services) => services.upgrade(),
         }
     }
 }
 
 /// What comes on one connection.
-pub(super) struct Callbacks {
+pub(crate) struct Callbacks {
     served: Option<Served>,
     /// Begins with the first request: most nodes never ask.
     open: Option<Open>,
@@ -66,7 +64,7 @@ impl Open {
 }
 
 impl Callbacks {
-    pub(super) fn new(served: Option<Served>) -> Self {
+    pub(crate) fn new(served: Option<Served>) -> Self {
         Self {
             served,
             open: None,
@@ -75,19 +73,19 @@ impl Callbacks {
     }
 
     /// Answers that wait to be written.
-    pub(super) fn replies(&self) -> Option<&ReplyQueue> {
+    pub(crate) fn replies(&self) -> Option<&ReplyQueue> {
         self.open.as_ref().map(|open| &*open.replies)
     }
 
     /// Wakes the task when there are answers, or room.
-    pub(super) fn register(&self, waker: &Waker) {
+    pub(crate) fn register(&self, waker: &Waker) {
         if let Some(open) = &self.open {
             open.replies.io().register(waker);
         }
     }
 
     /// Whether so many requests wait that no more are to be read. Then the lane wakes the task.
-    pub(super) fn is_full(&self, waker: &Waker) -> bool {
+    pub(crate) fn is_full(&self, waker: &Waker) -> bool {
         let Some(open) = &self.open else {
             return false;
         };
@@ -101,7 +99,7 @@ impl Callbacks {
     }
 
     /// Gives a message to its call or to the lane. An error ends the connection.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         channel: &Arc<Channel>,
         incoming: &Incoming,
@@ -169,28 +167,28 @@ impl Callbacks {
     }
 
     /// The lane gets what was read.
-    pub(super) fn hand_over(&mut self) {
+    pub(crate) fn hand_over(&mut self) {
         if let Some(open) = &mut self.open {
             open.lane.push(&mut open.requests);
             open.read_bytes = 0;
         }
     }
 
-    fn settings(&self) -> Option<Arc<ConnectionSettings>> {
-        self.served.as_ref().and_then(Served::settings)
+    fn settings(&self) -> Option<Arc<Services>> {
+        self.served.as_ref().and_then(Served::services)
     }
 
-    fn open(&mut self, channel: &Channel, settings: &Arc<ConnectionSettings>) -> &mut Open {
+    fn open(&mut self, channel: &Channel, settings: &Arc<Services>) -> &mut Open {
         let served = &self.served;
         self.open.get_or_insert_with(|| {
             let replies = Arc::new(ReplyQueue::new(settings.max_reply_bytes));
             let info = ConnectionInfo {
                 peer_id: Some(channel.id()),
                 own: channel.door().is_some(),
-                peers: match served {
-                    Some(Served::Peer(_, settings)) => Peers::OfServer(Weak::clone(settings)),
-                    _ => settings.peers_of_handlers(),
-                },
+                values: served
+                    .as_ref()
+                    .map(|served| served.values.clone())
+                    .unwrap_or_default(),
                 ..ConnectionInfo::default()
             };
             let (lane, task) = Lane::start(

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::options::Options;
-use crate::configuration::{Node, NodeId};
-use crate::connection::Targets;
+use super::Node;
 use crate::error::{NodeError, Status};
 use crate::metadata::Metadata;
+use crate::node_id::NodeId;
 
 /// Sees every call of a client ([`Client::with_interceptor`](crate::Client::with_interceptor)) or of a
 /// pool of connections ([`ConfigurationBuilder::interceptor`](crate::ConfigurationBuilder::interceptor)),
@@ -149,13 +148,8 @@ impl Interceptors {
         self.0.iter().flat_map(|interceptors| interceptors.iter())
     }
 
-    /// Those of the call's client, then those of the connections.
-    fn of_call(&self, targets: &Targets) -> Self {
-        let pools = targets.pools().iter();
-        pools.fold(self.clone(), |all, pool| all.then(&pool.interceptors))
-    }
-
-    fn then(self, inner: &Self) -> Self {
+    /// These, and then those further in.
+    pub(crate) fn then(self, inner: &Self) -> Self {
         match (&self.0, &inner.0) {
             (_, None) => self,
             (None, _) => inner.clone(),
@@ -185,19 +179,18 @@ pub(crate) struct Intercepted {
 
 /// Runs a call through the interceptors; none where there are none.
 pub(crate) fn intercept(
-    options: &Options,
+    interceptors: Interceptors,
+    metadata: &Metadata,
     method: &'static str,
     nodes: &[Node],
-    targets: &Targets,
     deadline: Option<Instant>,
     is_left_out: &dyn Fn(usize) -> bool,
 ) -> Option<Intercepted> {
-    let interceptors = options.interceptors.of_call(targets);
     interceptors.0.as_ref()?;
     let mut outgoing = Outgoing {
         method,
         nodes,
-        metadata: options.metadata.clone(),
+        metadata: metadata.clone(),
         deadline,
         rejected: Vec::new(),
         is_left_out,

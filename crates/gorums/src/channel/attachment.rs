@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::outbox::Carrier;
-use super::{Channel, close_on_drop};
-use crate::configuration::NodeState;
+use super::{Channel, NodeState};
 use crate::error::Status;
 use crate::wire::Features;
 
@@ -83,28 +82,5 @@ impl Drop for Attachment {
         Channel::fail_unwritten(unwritten, &status);
         channel.fail_written(&status);
         channel.let_go().notify_one();
-    }
-}
-
-/// Keeps a node that opens its streams itself, until its last handle is dropped.
-pub(super) fn keep(channel: Arc<Channel>) -> impl Future<Output = ()> + Send {
-    let closed = close_on_drop(&channel);
-    async move {
-        let _closed = closed;
-        while !channel.is_closing() {
-            channel.let_go().notified().await;
-        }
-        // What is queued is still written, for a while.
-        let pool = channel.pool();
-        let mut linger = pool
-            .clock
-            .sleep_until(pool.clock.now() + pool.settings.linger);
-        while channel.state() == NodeState::Connected {
-            tokio::select! {
-                biased;
-                () = channel.let_go().notified() => {}
-                () = &mut linger => return,
-            }
-        }
     }
 }

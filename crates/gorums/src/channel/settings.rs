@@ -1,7 +1,8 @@
 use std::time::Duration;
 
-use super::Side;
-use crate::configuration::{NodeId, WhileDisconnected};
+use super::WhileDisconnected;
+use crate::node_id::NodeId;
+use crate::wire::Side;
 
 /// What a pool of connections is told by its builder. The defaults are documented there.
 #[derive(Debug, Clone)]

@@ -35,9 +35,9 @@ use super::released::ReleasedSet;
 use super::reply_queue::{Answer, ReplyQueue};
 use super::reply_sender::{Sink, Way};
 use super::request::Request;
-use crate::connection::Door;
+use super::{Monitor, Polling};
 use crate::error::Status;
-use crate::runtime::{BoxFuture, Monitor, Polling};
+use crate::runtime::{BoxFuture, Door};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, spawn};
 
@@ -358,7 +358,7 @@ impl Lane {
 
     /// Wakes whom handlers that were moved have not: the I/O task for their replies, and the lane
     /// where there is room for others.
-    pub(super) fn settle(&self) {
+    pub(crate) fn settle(&self) {
         let has_room = std::mem::take(&mut self.state().has_room);
         self.replies.wake_io();
         if has_room {
@@ -651,7 +651,7 @@ impl Worker {
 }
 
 /// A handler that goes on beside the lane, in the set or on a task of its own.
-pub(super) struct Moved {
+pub(crate) struct Moved {
     run: Run,
     lane: Arc<Lane>,
     /// Of the lane, for a task of its own.
@@ -662,12 +662,12 @@ pub(super) struct Moved {
 
 impl Moved {
     /// Whether it is to get a task of its own.
-    pub(super) fn wants_task(&self) -> bool {
+    pub(crate) fn wants_task(&self) -> bool {
         self.run.ctx.turn().is_apart()
     }
 
     /// Gives it a task of its own.
-    pub(super) fn spawn(mut self) {
+    pub(crate) fn spawn(mut self) {
         self.apart = true;
         spawn(self);
     }

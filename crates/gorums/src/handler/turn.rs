@@ -36,7 +36,7 @@ impl Turn {
     }
 
     /// The handler has ended. Whoever polled it goes on by itself, and need not be woken.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.give_up();
     }
 
@@ -60,7 +60,7 @@ impl Turn {
     }
 
     /// Whether the rest of the handler is to run on a task of its own.
-    pub(super) fn is_apart(&self) -> bool {
+    pub(crate) fn is_apart(&self) -> bool {
         self.apart.load(Ordering::Relaxed)
     }
 
@@ -81,8 +81,8 @@ impl Turn {
 /// handlers even if it never suspends again. Dropping it does nothing.
 #[derive(Debug)]
 pub struct Released {
-    pub(super) ctx: ServerCtx,
-    pub(super) suspended: bool,
+    pub(crate) ctx: ServerCtx,
+    pub(crate) suspended: bool,
 }
 
 impl Future for Released {

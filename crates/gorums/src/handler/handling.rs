@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use super::context::ServerCtx;
-use crate::connection::{Channel, Door};
 use crate::error::Status;
+use crate::runtime::Door;
 
 thread_local! {
     static HANDLING: RefCell<Option<Handling>> = const { RefCell::new(None) };
@@ -12,15 +12,15 @@ thread_local! {
 
 /// A handler that is being polled, of a server that is a node of its own peers.
 #[derive(Clone)]
-pub(super) struct Handling {
-    pub(super) ctx: ServerCtx,
+pub(crate) struct Handling {
+    pub(crate) ctx: ServerCtx,
     /// Leads to the handler's server.
-    pub(super) door: Door,
+    pub(crate) door: Door,
 }
 
 impl Handling {
     /// Does something, such as polling the handler, that is to be known as the handler's doing.
-    pub(super) fn during<T>(self, act: impl FnOnce() -> T) -> T {
+    pub(crate) fn during<T>(self, act: impl FnOnce() -> T) -> T {
         /// Also where a handler panics.
         struct Restore(Option<Handling>);
 
@@ -38,12 +38,12 @@ impl Handling {
     }
 }
 
-/// Why a call to this node that has a reply must not be made here, if so: it would wait for the turn
-/// that the handler making it holds.
-pub(crate) fn refusal(channel: &Channel) -> Option<Status> {
+/// Why a two-way call to a node must not be made here, if so: it would wait for the turn that the
+/// handler making it holds. `way` tells how this process reaches the node within itself, if it does.
+pub(crate) fn refusal(way: impl FnOnce() -> Option<Door>) -> Option<Status> {
     HANDLING.with_borrow(|handling| {
         let Handling { ctx, door } = handling.as_ref()?;
-        if !ctx.blocks_own_node() || !channel.door()?.leads_where(door) {
+        if !ctx.blocks_own_node() || !way()?.leads_where(door) {
             return None;
         }
         Some(Status::failed_precondition(

@@ -9,19 +9,15 @@ use std::task::{Context, Poll, ready};
 use h2::client::{Connection, ResponseFuture};
 use h2::{RecvStream, SendStream};
 
-use super::callbacks::Callbacks;
-use super::keep_alive::{Action, KeepAlive};
-use super::outbox::Carrier;
-use super::pings::Pings;
+use super::Serving;
 use super::reconnect::Reconnect;
-use super::writer::Writer;
-use super::{Channel, Side, attachment};
-use crate::configuration::NodeState;
+use crate::channel::{Carrier, Channel, NodeState};
 use crate::error::Status;
-use crate::runtime::{Bell, BoxFuture, FairIo, quiet};
-use crate::server::ReplyQueue;
+use crate::handler::ReplyQueue;
+use crate::runtime::BoxFuture;
+use crate::stream::{Action, Bell, Callbacks, FairIo, KeepAlive, Pings, Served, Writer, quiet};
 use crate::wire::{
-    Batch, Decoder, Features, H2Settings, check_response_head, request_head, trailers_status,
+    Batch, Decoder, Features, H2Settings, Side, check_response_head, request_head, trailers_status,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -40,25 +36,25 @@ enum End {
 }
 
 /// Keeps a node until its last handle is dropped, and connected where it does not connect itself.
-pub(crate) fn run(channel: Arc<Channel>) -> BoxFuture<'static, ()> {
+pub(crate) fn run(channel: Arc<Channel>, serving: Arc<Serving>) -> BoxFuture<'static, ()> {
     if channel.side() == Side::Server {
-        return Box::pin(attachment::keep(channel));
+        return Box::pin(keep(channel));
     }
     let closed = close_on_drop(&channel);
     Box::pin(async move {
         let _closed = closed;
-        keep_connected(channel).await;
+        keep_connected(channel, &serving).await;
     })
 }
 
-async fn keep_connected(channel: Arc<Channel>) {
+async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
     let clock = Arc::clone(&channel.pool().clock);
     let mut reconnect = Reconnect::new(&channel.pool().settings, clock.now());
     loop {
         channel.set_state(NodeState::Connecting);
         reconnect.started(clock.now());
         channel.outbox().begin_attempt();
-        match connect(&channel).await {
+        match connect(&channel, serving.get()).await {
             Ok(mut connected) => {
                 let since = clock.now();
                 channel.set_state(NodeState::Connected);
@@ -103,9 +99,32 @@ async fn keep_connected(channel: Arc<Channel>) {
     }
 }
 
+/// Keeps a node that opens its streams itself, until its last handle is dropped.
+fn keep(channel: Arc<Channel>) -> impl Future<Output = ()> + Send {
+    let closed = close_on_drop(&channel);
+    async move {
+        let _closed = closed;
+        while !channel.is_closing() {
+            channel.let_go().notified().await;
+        }
+        // What is queued is still written, for a while.
+        let pool = channel.pool();
+        let mut linger = pool
+            .clock
+            .sleep_until(pool.clock.now() + pool.settings.linger);
+        while channel.state() == NodeState::Connected {
+            tokio::select! {
+                biased;
+                () = channel.let_go().notified() => {}
+                () = &mut linger => return,
+            }
+        }
+    }
+}
+
 /// Closes the channel with its task, which may also end because its runtime does, even before it has
 /// begun.
-pub(super) fn close_on_drop(channel: &Arc<Channel>) -> impl Drop + Send + use<> {
+fn close_on_drop(channel: &Arc<Channel>) -> impl Drop + Send + use<> {
     CloseOnDrop(Arc::clone(channel))
 }
 
@@ -156,7 +175,7 @@ struct Failed {
     timed_out: bool,
 }
 
-async fn connect(channel: &Arc<Channel>) -> Result<Connected, Failed> {
+async fn connect(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connected, Failed> {
     let pool = channel.pool();
     let limit = pool.settings.connect_timeout;
     let timeout = pool.clock.sleep_until(pool.clock.now() + limit);
@@ -170,7 +189,7 @@ async fn connect(channel: &Arc<Channel>) -> Result<Connected, Failed> {
     });
     tokio::select! {
         biased;
-        result = open(channel) => result.map_err(|status| Failed { status, timed_out: false }),
+        result = open(channel, served) => result.map_err(|status| Failed { status, timed_out: false }),
         () = closing => Err(Failed {
             status: Status::unavailable("the connection is closed"),
             timed_out: false,
@@ -182,11 +201,11 @@ async fn connect(channel: &Arc<Channel>) -> Result<Connected, Failed> {
     }
 }
 
-async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
+async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connected, Status> {
     let pool = channel.pool();
     let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
     let ways = channel.ways();
-    let node_id = pool.served().map(|served| served.node_id());
+    let node_id = served.as_ref().map(|served| served.node_id);
     let request = request_head(channel.address(), &pool.metadata, node_id)?;
     let io = match channel.door() {
         Some(door) => door.connect().await,
@@ -217,7 +236,7 @@ async fn open(channel: &Arc<Channel>) -> Result<Connected, Status> {
         unreleased: 0,
         writer: Writer::default(),
         gave_way: false,
-        callbacks: Callbacks::new(pool.served()),
+        callbacks: Callbacks::new(served),
         keep_alive: KeepAlive::new(
             pool.settings.keep_alive_interval,
             pool.settings.keep_alive_timeout,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Settings;
+use crate::channel::Settings;
 
 /// The first attempts after a good connection was lost may follow each other sooner by so much.
 const SOONER: u32 = 16;

@@ -6,18 +6,14 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 
-use super::connection::ConnectionSettings;
-use super::lane::Lane;
-use super::registry::{Entry, Registry};
-use super::reply_queue::{Answer, ReplyQueue};
-use super::request::{Request, Taken};
-use crate::connection::{Channel, deliver, skipped};
+use super::quiet;
+use crate::channel::{Channel, deliver, skipped};
 use crate::error::Status;
-use crate::runtime::quiet;
+use crate::handler::{Answer, Entry, Lane, Registry, ReplyQueue, Request, Services, Taken};
 use crate::wire::{Control, Decoder, Envelope, Incoming as Frame, SERVER_INITIATED, peek_id};
 
 /// How the client's side of a stream ended.
-pub(super) enum InputEnd {
+pub(crate) enum InputEnd {
     /// The client has no more to say, and listens.
     HalfClosed,
     /// The same, within a message.
@@ -29,7 +25,7 @@ pub(super) enum InputEnd {
 }
 
 /// What a client says of itself that concerns what it sends.
-pub(super) enum Caller {
+pub(crate) enum Caller {
     /// It never answers: ids with the server's bit are requests as well.
     Plain,
     /// It answers calls of the server, and this one makes none to it.
@@ -39,7 +35,7 @@ pub(super) enum Caller {
 }
 
 /// Reads requests and hands them to the lane, as far as it takes them.
-pub(super) struct Input {
+pub(crate) struct Input {
     /// None once the client has ended its side, or we read no more.
     recv: Option<RecvStream>,
     decoder: Decoder,
@@ -79,7 +75,7 @@ pub(super) struct Input {
 }
 
 impl Input {
-    pub(super) fn new(
+    pub(crate) fn new(
         recv: RecvStream,
         max_decoding: usize,
         caller: Caller,
@@ -110,13 +106,13 @@ impl Input {
     }
 
     /// Whether there may be something to read though nothing has come.
-    pub(super) fn is_held_up(&self) -> bool {
+    pub(crate) fn is_held_up(&self) -> bool {
         self.paused || self.answers_wait
     }
 
     /// Reads what there is, as far as the lane takes it: whether anything came, and how the client's
     /// side ended where it did.
-    pub(super) fn poll_read(&mut self, settings: &ConnectionSettings) -> (bool, Option<InputEnd>) {
+    pub(crate) fn poll_read(&mut self, settings: &Services) -> (bool, Option<InputEnd>) {
         let mut heard = false;
         let end = loop {
             match self.read_chunk(settings) {
@@ -146,7 +142,7 @@ impl Input {
 
     /// Takes what has come out of `h2`'s hands while reading is paused, or for ever. What is kept is
     /// bounded by the window: none of it may be sent anew before it has been read.
-    pub(super) fn keep_unread(&mut self) -> bool {
+    pub(crate) fn keep_unread(&mut self) -> bool {
         let mut heard = false;
         while self.ended.is_none() {
             match self.poll_chunk() {
@@ -164,7 +160,7 @@ impl Input {
 
     /// No further request is taken; what was handed over is still handled. Where this server calls the
     /// client, it reads on, for the replies.
-    pub(super) fn take_no_requests(&mut self) {
+    pub(crate) fn take_no_requests(&mut self) {
         if matches!(self.caller, Caller::Callable(_)) {
             self.done = true;
             self.lane.finish();
@@ -174,7 +170,7 @@ impl Input {
     }
 
     /// No more is read; what was handed over is still handled.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.recv = None;
         // A message that is not complete never will be.
         self.decoder = Decoder::new(0);
@@ -186,14 +182,14 @@ impl Input {
 
     /// The client has gone. What it sent before is read all the same, by
     /// [`poll_work_off`](Self::poll_work_off).
-    pub(super) fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         self.recv = None;
         self.left = true;
         self.lane.leave();
     }
 
     /// No reply to a call of this server comes any more.
-    pub(super) fn ends_calls(&mut self) {
+    pub(crate) fn ends_calls(&mut self) {
         if matches!(self.caller, Caller::Callable(_)) {
             self.caller = Caller::Ignored;
         }
@@ -201,11 +197,7 @@ impl Input {
 
     /// Goes on to read what was left, as far as the lane takes it. Ready when all of it has been
     /// handled.
-    pub(super) fn poll_work_off(
-        &mut self,
-        cx: &mut Context<'_>,
-        settings: &ConnectionSettings,
-    ) -> Poll<()> {
+    pub(crate) fn poll_work_off(&mut self, cx: &mut Context<'_>, settings: &Services) -> Poll<()> {
         self.replies.io().register(cx.waker());
         if !self.done {
             // Nobody would be told of a message that cannot be read.
@@ -223,17 +215,17 @@ impl Input {
     }
 
     /// Whether nothing is left to be handled.
-    pub(super) fn is_worked_off(&self) -> bool {
+    pub(crate) fn is_worked_off(&self) -> bool {
         self.done && self.lane.is_idle()
     }
 
     /// The bytes that wait to be handled.
-    pub(super) fn waiting_bytes(&self) -> usize {
+    pub(crate) fn waiting_bytes(&self) -> usize {
         self.unread.len() + self.lane.waiting_bytes()
     }
 
     /// The server was stopped: what has not started never will.
-    pub(super) fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         self.requests.clear();
         self.lane.abandon();
     }
@@ -272,7 +264,7 @@ impl Input {
 
     /// Takes the messages out of the current chunk. False where the lane has enough; an error ends
     /// the stream.
-    fn read_chunk(&mut self, settings: &ConnectionSettings) -> Result<bool, Status> {
+    fn read_chunk(&mut self, settings: &Services) -> Result<bool, Status> {
         if self.recv.is_none() && !self.left {
             return Ok(true);
         }
@@ -325,7 +317,7 @@ impl Input {
         &mut self,
         frame: &Frame,
         waiting: usize,
-        settings: &ConnectionSettings,
+        settings: &Services,
     ) -> Result<Option<Request>, Status> {
         let last = self.last.take();
         let read = self.read_like(frame, waiting, settings, last.as_ref());
@@ -343,7 +335,7 @@ impl Input {
         &mut self,
         frame: &Frame,
         waiting: usize,
-        settings: &ConnectionSettings,
+        settings: &Services,
         last: Option<&Arc<Entry>>,
     ) -> Result<Option<Request>, Status> {
         let registry = &settings.registry;

@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::Channel;
-use super::outbox::{Carrier, OutMessage, Ticket};
-use crate::server::ReplyQueue;
+use crate::channel::{Carrier, Channel, OutMessage, Ticket};
+use crate::handler::ReplyQueue;
 use crate::wire::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, encode_control};
 
 /// Puts batches together, of which one at a time is with `h2`: answers first, then calls.
@@ -125,7 +124,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::Attachment;
+    use crate::channel::Attachment;
     use crate::wire::Features;
     use crate::{Client, Configuration, WhileDisconnected};
 

@@ -19,7 +19,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::connection::{Channel, OutMessage, Targets, Ticket};
+use super::{Channel, OutMessage, Targets, Ticket};
 use crate::error::{NodeError, Outcome, QuorumErrorKind, Status};
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::{Mutex, MutexGuard, many};

@@ -1,21 +1,52 @@
-//! What a node's calls and its I/O task share.
+//! Calls in flight to one node: what its callers and the task of its stream share.
+//!
+//! ```text
+//!  a call ──► Outbox ──────────► the task of the node's stream ──────► node
+//!    │       (bounded)                                                  │
+//!    └──► Table ◄────── deliver: a reply meets its call ◄───────────────┘
+//!           ▲ calls whose deadline has passed
+//!         sweeper (pool)
+//! ```
+//!
+//! * [`Channel`] stands for one node, whatever the state of its connection.
+//! * [`call`] is one call in flight, shared by its handle and the channels of its nodes.
+//! * [`outbox`] and [`table`] are the two bounded queues: requests that are not written, calls that
+//!   are not answered.
+//! * [`attachment`] has the calls to a node that opens the stream itself go over that stream.
+//! * [`pool`] is what all nodes of a pool share, and the sweeper that ends calls at their deadlines.
 
-// Statistics decide nothing: these are always `std`'s.
+mod attachment;
+pub(crate) mod call;
+mod deliver;
+pub(crate) mod outbox;
+pub(crate) mod pool;
+mod settings;
+mod state;
+pub(crate) mod table;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+pub(crate) use attachment::Attachment;
 use bytes::BytesMut;
+pub use call::Overflow;
+pub(crate) use call::{Call, Early, Event, Interest, Kind, Unread, What};
+pub(crate) use deliver::{deliver, skipped};
+pub(crate) use outbox::{Carrier, OutMessage, Outbox, Rejected, Ticket};
+pub(crate) use pool::Pool;
+pub(crate) use settings::{Pairs, Settings};
+pub use state::{NodeState, WhileDisconnected};
 use tokio::sync::Notify;
 
-use super::door::Door;
-use super::outbox::{OutMessage, Outbox, Rejected};
-use super::pool::Pool;
-use crate::configuration::{NodeId, NodeState, WhileDisconnected};
 use crate::error::{NodeError, Outcome, Status};
+use crate::node_id::NodeId;
+use crate::runtime::Door;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard};
-use crate::wire::{Control, Features, SERVER_INITIATED, encode_status};
+// Statistics decide nothing: these are always `std`'s.
+use crate::wire::Side;
+use crate::wire::{Control, Features, encode_status};
 
 /// One node's connection, whatever its state.
 pub(crate) struct Channel {
@@ -47,25 +78,6 @@ pub(crate) struct Channel {
     switch: Mutex<()>,
     /// The last handle was dropped, or a stream ceased to carry calls.
     let_go: Notify,
-}
-
-/// Which end of a stream this process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// It opened the stream.
-    Client,
-    /// It accepted the stream, and calls back.
-    Server,
-}
-
-impl Side {
-    /// The id of a call as the message has it: it tells which end made the call.
-    pub(crate) fn id_on_the_wire(self, id: u64) -> u64 {
-        match self {
-            Self::Client => id,
-            Self::Server => id | SERVER_INITIATED,
-        }
-    }
 }
 
 /// What is known of the peer on the present connection.
@@ -269,12 +281,12 @@ impl Channel {
 
     /// For the one task that waits until the last handle is dropped, or a stream has ceased to carry
     /// calls.
-    pub(super) fn let_go(&self) -> &Notify {
+    pub(crate) fn let_go(&self) -> &Notify {
         &self.let_go
     }
 
     /// Streams begin and cease to carry calls one after the other.
-    pub(super) fn switch(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn switch(&self) -> MutexGuard<'_, ()> {
         self.switch.lock()
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
-use crate::runtime::BoxIo;
+use super::BoxIo;
 
 /// How many bytes may be on their way in each direction. What is written beyond waits, as it does
 /// for a socket.

@@ -1,0 +1,17 @@
+use super::dispatch::flush;
+use super::sent::Sent;
+use crate::configuration::Configuration;
+use crate::error::QuorumError;
+
+impl Configuration {
+    /// Waits until everything that was queued before has reached its node's host, or has failed
+    /// because the node is down. (Where a server of the Go library has not answered anything since
+    /// the last flush: until it is written to the socket. Such a server ends connections that ask too
+    /// often.) Bound it with a timeout: a silent node is waited for until keep-alive finds
+    /// it dead.
+    pub async fn flush(&self) {
+        let sent = Sent::<QuorumError>::new(flush(self), "", self.len());
+        // A node that is down has nothing left to flush.
+        let _ = sent.await;
+    }
+}

@@ -1,0 +1,57 @@
+//! What a node's connection is doing, and what becomes of calls meanwhile.
+
+use std::fmt;
+
+/// What a node's connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NodeState {
+    /// An attempt to connect is under way. Calls wait for it.
+    Connecting = 0,
+    /// There is a connection. The peer may still be silent.
+    Connected = 1,
+    /// The last attempt failed, or the connection broke. The next attempt comes after a pause, or
+    /// with the next call. Where it is the node that connects
+    /// ([`one_stream_per_pair`](crate::ConfigurationBuilder::one_stream_per_pair)): it is not
+    /// connected.
+    Disconnected = 2,
+    /// The connection was closed for good: its runtime has ended.
+    Closed = 3,
+}
+
+impl NodeState {
+    pub(crate) fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Connecting,
+            1 => Self::Connected,
+            2 => Self::Disconnected,
+            _ => Self::Closed,
+        }
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+/// What becomes of calls to a node that connects by itself
+/// ([`one_stream_per_pair`](crate::ConfigurationBuilder::one_stream_per_pair)) while it is not connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum WhileDisconnected {
+    /// They wait in the node's outbox, within its [bounds](crate::ConfigurationBuilder::outbox), and are written
+    /// in their order when the node has connected. How long is theirs to say: at its deadline a call that
+    /// was not written is withdrawn, and without one it waits until its handle is dropped.
+    #[default]
+    Wait,
+    /// That node's part of the call fails at once, as [not sent](crate::Outcome::NotSent), with
+    /// [`Unavailable`](crate::Code::Unavailable). So does what is queued and not written when the node's
+    /// stream ends.
+    FailFast,
+}

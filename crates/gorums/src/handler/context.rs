@@ -1,0 +1,228 @@
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::Extensions;
+
+use super::turn::{Released, Turn};
+use crate::metadata::Metadata;
+use crate::node_id::NodeId;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard, Notify, OwnedSemaphorePermit};
+
+/// What a handler knows of its request, and how it lets the next one start.
+///
+/// A clone may be kept, and used from any task. Dropping it releases nothing: the turn belongs to
+/// the handler's future, which gives it up when it ends at the latest.
+#[derive(Clone)]
+pub struct ServerCtx(Arc<Inner>);
+
+struct Inner {
+    method: Arc<str>,
+    metadata: Metadata,
+    connection: Arc<ConnectionInfo>,
+    turn: Turn,
+    cancelled: AtomicBool,
+    cancel: Notify,
+    values: Mutex<Extensions>,
+}
+
+impl Inner {
+    fn new(
+        method: Arc<str>,
+        metadata: Metadata,
+        connection: Arc<ConnectionInfo>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self {
+            method,
+            metadata,
+            connection,
+            turn: Turn::new(permit),
+            cancelled: AtomicBool::new(false),
+            cancel: Notify::new(),
+            values: Mutex::new(Extensions::new()),
+        }
+    }
+}
+
+/// What all requests of a connection have in common.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionInfo {
+    pub(crate) metadata: Metadata,
+    pub(crate) peer_addr: Option<SocketAddr>,
+    /// What the server and the connect callback have set for the connection.
+    pub(crate) values: Extensions,
+    /// Who the client is, or the node whose call this process serves as its client.
+    pub(crate) peer_id: Option<NodeId>,
+    /// The connection is the one to the process' own node.
+    pub(crate) own: bool,
+}
+
+impl ServerCtx {
+    pub(crate) fn new(
+        method: Arc<str>,
+        metadata: Metadata,
+        connection: Arc<ConnectionInfo>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self(Arc::new(Inner::new(method, metadata, connection, permit)))
+    }
+
+    /// The context of another request, in the place of this one where nobody holds this one any more.
+    pub(crate) fn renew(
+        mut self,
+        method: Arc<str>,
+        metadata: Metadata,
+        connection: Arc<ConnectionInfo>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let inner = Inner::new(method, metadata, connection, permit);
+        match Arc::get_mut(&mut self.0) {
+            Some(place) => *place = inner,
+            None => self.0 = Arc::new(inner),
+        }
+        self
+    }
+
+    /// Gives up the turn: the next request may start.
+    ///
+    /// It starts at the latest when this handler next suspends or ends. Awaiting what is returned
+    /// also moves the rest of this handler to a task of its own, so that heavy work after it runs in
+    /// parallel with later handlers:
+    ///
+    /// ```
+    /// # use gorums::{ServerCtx, Status};
+    /// # async fn handler(ctx: ServerCtx) -> Result<(), Status> {
+    /// // in the order in which the client sent its requests
+    /// ctx.release();
+    /// // beside later handlers, from the next await on
+    /// ctx.release().await;
+    /// // beside later handlers, and on another worker thread if there is one
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// May be called any number of times, from any clone and any task; only the first counts.
+    pub fn release(&self) -> Released {
+        self.0.turn.release();
+        Released {
+            ctx: self.clone(),
+            suspended: false,
+        }
+    }
+
+    /// The method called, as `package.Service.Method`.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        &self.0.method
+    }
+
+    /// What the caller sent beside this request.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.0.metadata
+    }
+
+    /// What the client sent when it connected.
+    #[must_use]
+    pub fn connection_metadata(&self) -> &Metadata {
+        &self.0.connection.metadata
+    }
+
+    /// The client's address, where the transport has addresses.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.0.connection.peer_addr
+    }
+
+    /// Who sent the request: the id by which the client is a node of
+    /// [`client_config`](Self::client_config), or a peer one of [`config`](Self::config). Where the
+    /// request is the call of a server to this client, that server's node.
+    ///
+    /// None for a client that cannot be called back, and for one that claims to be somebody while the
+    /// server was not told to believe it
+    /// ([`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids)).
+    #[must_use]
+    pub fn peer_id(&self) -> Option<NodeId> {
+        self.0.connection.peer_id
+    }
+
+    /// A value that an interceptor set for this request, or else one that the connect callback set
+    /// for its connection.
+    #[must_use]
+    pub fn value<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
+        let own = self.values().get::<T>().cloned();
+        own.or_else(|| self.0.connection.values.get::<T>().cloned())
+    }
+
+    /// What was set for the connection of the request.
+    pub(crate) fn connection_values(&self) -> &Extensions {
+        &self.0.connection.values
+    }
+
+    /// Sets the value of this type for the request.
+    pub(crate) fn set_value<T: Clone + Send + Sync + 'static>(&self, value: T) {
+        self.values().insert(value);
+    }
+
+    fn values(&self) -> MutexGuard<'_, Extensions> {
+        self.0.values.lock()
+    }
+
+    /// Whether the caller gave up, or its connection ended: nobody reads the reply. The handler goes
+    /// on all the same, and keeps its turn if it has it.
+    ///
+    /// That a caller gave up (its deadline passed, or it dropped the call) is heard from clients of
+    /// this library; from others only the end of the connection is.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Waits until [`is_cancelled`](Self::is_cancelled).
+    pub async fn cancelled(&self) {
+        let mut notified = Box::pin(self.0.cancel.notified());
+        // Listening begins before looking, so that no change falls between.
+        notified.as_mut().enable();
+        if !self.is_cancelled() {
+            notified.await;
+        }
+    }
+
+    pub(crate) fn cancel(&self) {
+        if !self.0.cancelled.swap(true, Ordering::AcqRel) {
+            self.0.cancel.notify_waiters();
+        }
+    }
+
+    /// Whether a request to the process' own node would wait for this handler.
+    pub(crate) fn blocks_own_node(&self) -> bool {
+        !self.0.turn.is_released() && (self.0.connection.own || self.0.turn.is_of_server())
+    }
+
+    pub(crate) fn turn(&self) -> &Turn {
+        &self.0.turn
+    }
+
+    pub(crate) fn method_name(&self) -> &Arc<str> {
+        &self.0.method
+    }
+
+    /// Whether it is the context of the same request.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for ServerCtx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerCtx")
+            .field("method", &self.method())
+            .field("metadata", self.metadata())
+            .field("peer_addr", &self.peer_addr())
+            .field("released", &self.0.turn.is_released())
+            .field("cancelled", &self.is_cancelled())
+            .finish()
+    }
+}

@@ -1,0 +1,42 @@
+//! Handlers: requests wait in a lane, have their turn, and leave replies.
+//!
+//! ```text
+//!  requests ──► lane: waiting requests ──► handler that holds the turn ─┐ release + suspend
+//!               (bounded in bytes)              │ reply                 └─► released: beside the lane
+//!                                               ▼                               │ reply
+//!  replies ◄─── reply queue (bounded in bytes) ◄───────────────────────────────┘
+//! ```
+//!
+//! * [`lane`] starts handlers one after the other, [`turn`] is what they hand on, [`context`] is
+//!   what they see of it, [`handling`] knows which of them is running; [`released`] polls those that go
+//!   on without the turn; [`reply_queue`] is where their replies wait to be written.
+//! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
+//!   [`reply_sender`] is how a handler streams.
+//! * [`monitor`] notices a handler that blocks its thread, and has the others go on elsewhere.
+
+mod context;
+mod handling;
+mod interceptor;
+pub(crate) mod lane;
+mod monitor;
+pub(crate) mod registry;
+pub(crate) mod released;
+mod reply_queue;
+mod reply_sender;
+mod request;
+mod services;
+pub(crate) mod turn;
+
+pub(crate) use context::ConnectionInfo;
+pub use context::ServerCtx;
+pub(crate) use handling::refusal;
+pub use interceptor::{Incoming, Interceptor, Next, Reply, interceptor_fn};
+pub(crate) use lane::{Lane, LaneSettings};
+pub(crate) use monitor::{Monitor, Polling};
+pub(crate) use registry::Entry;
+pub use registry::{Registry, Service};
+pub(crate) use reply_queue::{Answer, ReplyQueue};
+pub use reply_sender::{Gone, ReplySender, TrySendError};
+pub(crate) use request::{Request, Taken};
+pub(crate) use services::Services;
+pub use turn::Released;

@@ -1,0 +1,41 @@
+use std::fmt;
+use std::sync::Arc;
+
+use http::Extensions;
+
+use super::lane::LaneSettings;
+use super::registry::Registry;
+use crate::error::Status;
+
+/// How many bytes of requests may wait beyond the bound where a reply is expected that may be behind
+/// them. A window full of the smallest messages is about that.
+const BEYOND: usize = 64 * 1024 * 1024;
+
+/// The handlers of one server, or of one client that serves, and the bounds that they run within.
+pub(crate) struct Services {
+    pub(crate) registry: Registry,
+    pub(crate) lane: Arc<LaneSettings>,
+    pub(crate) max_decoding: usize,
+    /// The bound of the requests of a connection that were read and not started.
+    pub(crate) max_waiting_bytes: usize,
+    /// The bound of the replies of a connection that are not written.
+    pub(crate) max_reply_bytes: usize,
+    /// What handlers find set on every connection.
+    pub(crate) values: Extensions,
+}
+
+impl Services {
+    /// Why no further request is taken where reading goes on beyond the bound, because a reply may be
+    /// behind it.
+    pub(crate) fn too_many_wait(&self, bytes: usize) -> Option<Status> {
+        (bytes >= self.max_waiting_bytes.saturating_add(BEYOND)).then(|| {
+            Status::resource_exhausted(format!("{bytes} bytes of requests wait for their handlers"))
+        })
+    }
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Services").field(&self.registry).finish()
+    }
+}

@@ -1,0 +1,37 @@
+use std::net::SocketAddr;
+
+use crate::handler::ConnectionInfo;
+use crate::metadata::Metadata;
+use crate::node_id::NodeId;
+
+/// A client that connects, as the [connect callback](crate::ServerBuilder::on_connect) sees it.
+#[derive(Debug)]
+pub struct Connecting {
+    pub(crate) info: ConnectionInfo,
+}
+
+impl Connecting {
+    /// What the client sent when it connected.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.info.metadata
+    }
+
+    /// The client's address, where the transport has addresses.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.info.peer_addr
+    }
+
+    /// Who the client is, where it says so and is believed: see [`ServerCtx::peer_id`](crate::ServerCtx::peer_id). A client that
+    /// can be called back and has no id gets one after this.
+    #[must_use]
+    pub fn peer_id(&self) -> Option<NodeId> {
+        self.info.peer_id
+    }
+
+    /// Sets a value that handlers of this connection find with [`ServerCtx::value`](crate::ServerCtx::value).
+    pub fn set_value<T: Clone + Send + Sync + 'static>(&mut self, value: T) {
+        self.info.values.insert(value);
+    }
+}
