@@ -1,20 +1,23 @@
-//! An atomic register for many readers and writers, replicated so that it goes on while fewer than half of its replicas
-//! are down.
+//! An atomic register for many readers and writers, replicated so that it goes on while fewer than
+//! half of its replicas are down.
 //!
-//! *Atomic* is what Herlihy and Wing call linearizable: each operation takes effect at one moment between its call and
-//! its return. The protocol is that of Attiya, Bar-Noy and Dolev, *Sharing Memory Robustly in Message-Passing Systems*
-//! (J. ACM 42(1), 1995), for many writers as by Lynch and Shvartsman, *Robust Emulation of Shared Memory Using Dynamic
-//! Quorum-Acknowledged Broadcasts* (FTCS 1997). Any two majorities have a replica in common, and so
+//! *Atomic* is what Herlihy and Wing call linearizable: each operation takes effect at one moment
+//! between its call and its return. The protocol is that of Attiya, Bar-Noy and Dolev, *Sharing
+//! Memory Robustly in Message-Passing Systems* (J. ACM 42(1), 1995), for many writers as by Lynch
+//! and Shvartsman, *Robust Emulation of Shared Memory Using Dynamic Quorum-Acknowledged Broadcasts*
+//! (FTCS 1997). Any two majorities have a replica in common, and so
 //!
-//! - a **write** asks a majority for its versions, makes one that is newer, and has a majority take the value;
-//! - a **read** asks a majority for its values, and takes the newest. Unless all of the majority have that one, it has a
-//!   majority take it before it returns (the *write-back*): no later read finds an older one.
+//! - a **write** asks a majority for its versions, makes one that is newer, and has a majority take
+//!   the value;
+//! - a **read** asks a majority for its values, and takes the newest. Unless all of the majority
+//!   have that one, it has a majority take it before it returns (the *write-back*): no later read
+//!   finds an older one.
 //!
 //! Here a register has a name, its key, and there are as many as there are keys.
 //!
 //! - [`Register`](client::Register) is the client: `read(key)` and `write(key, value)`.
-//! - [`Replica`](service::Replica) is the service. Where its [`Store`](storage::store::Store) is on a disk, nothing is
-//!   answered before it is there.
+//! - [`Replica`](service::Replica) is the service. Where its [`Store`](storage::store::Store) is on
+//!   a disk, nothing is answered before it is there.
 //! - [`proto`] holds the messages and the service as `proto/register.proto` defines them.
 //!
 //! ```
@@ -27,7 +30,7 @@
 //! use register::proto::register_server::RegisterServer;
 //! use register::service::Replica;
 //! use register::version::Writer;
-//! use storage::service::Delay;
+//! use cluster_shell::Delay;
 //! use storage::store::Store;
 //!
 //! let mut addresses = Vec::new();

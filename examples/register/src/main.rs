@@ -1,4 +1,5 @@
-//! The program: `register --help` tells how to run it, and `help` at its prompt what can be done there.
+//! The program: `register --help` tells how to run it, and `help` at its prompt what can be done
+//! there.
 
 use std::process::ExitCode;
 

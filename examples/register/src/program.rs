@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
-use gorums::Configuration;
-use storage::service::Delay;
-use storage::shell::args::{Client, Mode, STYLES};
-use storage::shell::command::{
+use cluster_shell::Delay;
+use cluster_shell::Program;
+use cluster_shell::args::{Client, Mode, STYLES};
+use cluster_shell::command::{
     Arg, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec, Words, Write,
 };
-use storage::shell::screen::{Key, REMARK, Screen};
-use storage::shell::session::{Failure, node};
-use storage::shell::{self, Program};
+use cluster_shell::screen::{Key, REMARK, Screen};
+use cluster_shell::session::{Failure, node};
+use gorums::Configuration;
 use storage::store::Store;
 
 use crate::client::{Register, RegisterError};
@@ -74,10 +74,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    shell::run::<Registers>(mode, client)
+    cluster_shell::run::<Registers>(mode, client)
 }
 
-/// The options, as the registers need them: an odd number of replicas, which do not call each other.
+/// The options, as the registers need them: an odd number of replicas, which do not call each
+/// other.
 fn command() -> clap::Command {
     Cli::command()
         .mut_arg("replicas", |replicas| replicas.default_value("3"))
@@ -147,7 +148,7 @@ impl Program for Registers {
     const COMMANDS: &'static [Spec] = COMMANDS;
 
     type Own = Command;
-    type Record = Versioned;
+    type Store = Store<Versioned>;
     type Service = RegisterServer<Replica>;
 
     fn parse(words: &mut Words) -> Result<Command, ParseError> {
@@ -239,8 +240,8 @@ impl fmt::Display for Answer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use storage::shell::command::{Command as Any, parse};
-    use storage::shell::session::help;
+    use cluster_shell::command::{Command as Any, parse};
+    use cluster_shell::session::help;
 
     use super::*;
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use cluster_shell::Delay;
 use gorums::{ServerCtx, Status};
-use storage::service::Delay;
 use storage::store::{Store, Stored};
 
 use crate::planted::{Bug, Planted};
@@ -15,9 +15,10 @@ use crate::version::Versioned;
 
 /// A replica: its store, and how long it takes to answer.
 ///
-/// A handler gives its request to the store while it holds its turn, so that requests of one client take effect in the
-/// order in which it sent them. While it waits for the disk, the next one may start. What is answered is on the disk, also
-/// what is read: otherwise a read could return what a crash takes back.
+/// A handler gives its request to the store while it holds its turn, so that requests of one client
+/// take effect in the order in which it sent them. While it waits for the disk, the next one may
+/// start. What is answered is on the disk, also what is read: otherwise a read could return what a
+/// crash takes back.
 #[derive(Debug)]
 pub struct Replica {
     store: Arc<Store<Versioned>>,

@@ -15,8 +15,9 @@ pub struct Version {
     pub writer: Writer,
 }
 
-/// The id of a writer: of one client from its start to its end. The same program gets another one when it is started
-/// again, since it does not know which versions it has made before, and which of them are still on their way.
+/// The id of a writer: of one client from its start to its end. The same program gets another one
+/// when it is started again, since it does not know which versions it has made before, and which of
+/// them are still on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Writer(u128);
 
@@ -30,8 +31,8 @@ pub struct Versioned {
 }
 
 impl Writer {
-    /// An id that nobody else has: 128 random bits of the system. With a billion clients the odds that any two have the
-    /// same are below 1 to 10^20.
+    /// An id that nobody else has: 128 random bits of the system. With a billion clients the odds
+    /// that any two have the same are below 1 to 10^20.
     ///
     /// # Panics
     ///
@@ -44,7 +45,8 @@ impl Writer {
     }
 }
 
-/// For simulations, where nothing is random. The ids of two clients, and of one that was started twice, must differ.
+/// For simulations, where nothing is random. The ids of two clients, and of one that was started
+/// twice, must differ.
 impl From<u128> for Writer {
     fn from(id: u128) -> Self {
         Self(id)

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Runs the program with these options and this text in its pipe. What it says, what is wrong, its exit status.
+/// Runs the program with these options and this text in its pipe. What it says, what is wrong, its
+/// exit status.
 fn run(args: &[&str], input: &str) -> (String, String, Option<i32>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_register"))
         .args(args)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cluster_shell::{Delay, ReplicaStore};
 use gorums::{Configuration, Incoming, Next, NodeId, Outcome, Server, Status};
 use register::client::{Effect, Register};
 use register::proto::register_client::RegisterClient;
@@ -12,7 +13,6 @@ use register::proto::register_server::RegisterServer;
 use register::proto::{ReadRequest, WriteRequest};
 use register::service::Replica;
 use register::version::{Version, Versioned, Writer};
-use storage::service::Delay;
 use storage::store::Store;
 use tokio::task::JoinHandle;
 

@@ -8,7 +8,6 @@ mod session;
 use std::process::ExitCode;
 
 use clap::Parser;
-use storage::shell;
 
 use self::args::Cli;
 use self::session::Storage;
@@ -16,5 +15,5 @@ use self::session::Storage;
 /// Runs the program with the options of its command line.
 pub(crate) fn main() -> ExitCode {
     let Cli { mode, client } = Cli::parse();
-    shell::run::<Storage>(mode, client)
+    cluster_shell::run::<Storage>(mode, client)
 }

@@ -79,9 +79,9 @@ impl Client {
 }
 
 impl Written {
-    /// Whether all that answered took it. Then every read of a majority that begins from now on returns this
-    /// value or one with a later time. Otherwise some replica has a value that is newer by its time, perhaps of
-    /// a client whose clock is ahead.
+    /// Whether all that answered took it. Then every read of a majority that begins from now on
+    /// returns this value or one with a later time. Otherwise some replica has a value that is
+    /// newer by its time, perhaps of a client whose clock is ahead.
     pub fn is_new(&self) -> bool {
         self.replies.values().all(|reply| reply.new)
     }

@@ -1,19 +1,21 @@
 //! The state of a replica on a disk, so that it outlives the process.
 //!
-//! One task has the disk, and carries out the requests in their order. All that wait are one batch, which is
-//! on disk before any of them is answered; so no reader sees what could still be lost, and one `fsync`
-//! serves many writers.
+//! One task has the disk, and carries out the requests in their order. All that wait are one batch,
+//! which is on disk before any of them is answered; so no reader sees what could still be lost, and
+//! one `fsync` serves many writers.
 //!
 //! The disk is a [`Volume`]: a [file](Disk::open) with a thread of its own, or whatever a test
 //! [puts there](Disk::on), slow or failing.
 //!
-//! Why redb: it is Rust without build tools of other languages, its pages have checksums, a commit is either
-//! there or not after a crash, and it has an error of its own for a file that is open elsewhere.
+//! Why redb: it is Rust without build tools of other languages, its pages have checksums, a commit
+//! is either there or not after a crash, and it has an error of its own for a file that is open
+//! elsewhere.
 //!
-//! What that costs, in release builds on a machine with two cores and a virtual disk that others used as well: the
-//! lowest and the highest figure of three rounds, to be compared with one another only. Records have some 130 bytes.
-//! Of the replicas, by `storage cluster --data data -c 'load 1 3000' -c 'load 64 5000'`, it is writes that a majority
-//! of three processes has acknowledged, in a second, and the median of how long one took.
+//! What that costs, in release builds on a machine with two cores and a virtual disk that others
+//! used as well: the lowest and the highest figure of three rounds, to be compared with one another
+//! only. Records have some 130 bytes. Of the replicas, by `storage cluster --data data -c 'load 1
+//! 3000' -c 'load 64 5000'`, it is writes that a majority of three processes has acknowledged, in a
+//! second, and the median of how long one took.
 //!
 //! | | one at a time | 64 at a time |
 //! |---|---|---|
@@ -22,10 +24,11 @@
 //! | redb alone, commits as they are made here | 570 to 3,600; 0.3 to 0.6 ms | 27,600 to 50,700 records |
 //! | a plain file, a sync for each append | 430 to 6,900; 0.1 to 2.9 ms | 43,900 to 123,000 records |
 //!
-//! The disk's own pace differed most. A commit is two syncs, and by the medians of the same minute it took twice as long
-//! as the file's one, whether of one record or of 64. So a log would be faster: about twice at the disk, and less than
-//! that for a client. What it would need as well (checksums, what to do after a crash, an index, making room) is code
-//! that this program does not exist for, so redb stays. No other database was measured.
+//! The disk's own pace differed most. A commit is two syncs, and by the medians of the same minute
+//! it took twice as long as the file's one, whether of one record or of 64. So a log would be
+//! faster: about twice at the disk, and less than that for a client. What it would need as well
+//! (checksums, what to do after a crash, an index, making room) is code that this program does not
+//! exist for, so redb stays. No other database was measured.
 
 mod file;
 mod held;
@@ -76,8 +79,8 @@ pub trait Volume<E: Record = Entry>: Send + 'static {
 
     /// Replaces the values of these keys, all or none of them.
     ///
-    /// It returns when no crash can take this back. If it fails, or the crash comes before, then they may be
-    /// replaced or not, but not some of them only.
+    /// It returns when no crash can take this back. If it fails, or the crash comes before, then
+    /// they may be replaced or not, but not some of them only.
     fn commit(
         &mut self,
         entries: HashMap<String, E>,
@@ -117,12 +120,13 @@ pub struct Coming<T, E = Entry> {
 }
 
 impl<E: Record> Disk<E> {
-    /// Opens the file of a replica in this directory, with a thread that waits for it. Both directory and
-    /// file are made where there is none.
+    /// Opens the file of a replica in this directory, with a thread that waits for it. Both
+    /// directory and file are made where there is none.
     ///
     /// # Errors
     ///
-    /// Where the file cannot be had, is open elsewhere, or is not as it was written. It is left as it is.
+    /// Where the file cannot be had, is open elsewhere, or is not as it was written. It is left as
+    /// it is.
     pub fn open(directory: &Path, id: u32) -> Result<Self, OpenError> {
         let file = File::open(directory, id)?;
         let (disk, work) = Self::on(file, id);
@@ -139,9 +143,10 @@ impl<E: Record> Disk<E> {
         Ok(disk)
     }
 
-    /// The disk of a replica on this volume, and the work that is to be done for it: a future for a task,
-    /// which ends when the disk is closed, given up, or has failed. Where it is dropped before, everything
-    /// that waits for the disk ends with an error, as when the process is killed.
+    /// The disk of a replica on this volume, and the work that is to be done for it: a future for a
+    /// task, which ends when the disk is closed, given up, or has failed. Where it is dropped
+    /// before, everything that waits for the disk ends with an error, as when the process is
+    /// killed.
     pub fn on(
         volume: impl Volume<E>,
         id: u32,
@@ -233,7 +238,8 @@ impl<T, E: Record> Coming<T, E> {
     }
 }
 
-/// Carries out requests until nobody can send any, or the disk is to be closed. Returns who waits for that.
+/// Carries out requests until nobody can send any, or the disk is to be closed. Returns who waits
+/// for that.
 async fn work<E: Record, V: Volume<E>>(
     volume: &mut V,
     requests: &mut mpsc::Receiver<Request<E>>,

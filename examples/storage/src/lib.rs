@@ -1,16 +1,18 @@
 //! The replicated key-value store: what a replica and a client of it are made of.
 //!
-//! A value is kept by every replica, with the time at which its client wrote it; the newest one wins.
-//! Clients write to and read from a majority, so that the store goes on while others are down.
+//! A value is kept by every replica, with the time at which its client wrote it; the newest one
+//! wins. Clients write to and read from a majority, so that the store goes on while others are
+//! down.
 //!
 //! - [`proto`] holds the messages and the service as `proto/storage.proto` defines them.
-//! - [`Replica`](service::Replica) is the service, and keeps its values in a [`Store`](store::Store):
-//!   in memory, or on a [`Disk`](disk::Disk).
+//! - [`Replica`](service::Replica) is the service, and keeps its values in a
+//!   [`Store`](store::Store): in memory, or on a [`Disk`](disk::Disk).
 //! - [`Client`](client::Client) writes to and reads from a majority.
-//! - [`shell`] is what other programs of its kind share with this one: options, prompt, local replicas.
 //!
-//! Nothing here needs a network, a thread or the time of day: a test gives a replica a [`Volume`](disk::Volume)
-//! of its own, and a client a clock.
+//! Options, prompt and local replicas are those of [`cluster_shell`], which other programs use too.
+//!
+//! Nothing here needs a network, a thread or the time of day: a test gives a replica a
+//! [`Volume`](disk::Volume) of its own, and a client a clock.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(async {
@@ -42,7 +44,6 @@
 pub mod client;
 pub mod disk;
 pub mod service;
-pub mod shell;
 pub mod store;
 
 /// What `proto/storage.proto` says, in Rust.

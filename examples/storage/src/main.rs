@@ -1,4 +1,5 @@
-//! The program: `storage --help` tells how to run it, and `help` at its prompt what can be done there.
+//! The program: `storage --help` tells how to run it, and `help` at its prompt what can be done
+//! there.
 
 mod cli;
 

@@ -1,9 +1,9 @@
 //! The service of a replica: what it does with each request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use cluster_shell::Delay;
 use gorums::{ReplySender, ServerCtx, Status};
 
 use crate::client::version;
@@ -17,8 +17,9 @@ const NESTED: Duration = Duration::from_secs(10);
 
 /// A replica: its store, and how long it takes to answer.
 ///
-/// A handler gives its request to the store while it holds its turn, so that requests of one client take
-/// effect in the order in which it sent them. While it waits for the disk, the next one may start.
+/// A handler gives its request to the store while it holds its turn, so that requests of one client
+/// take effect in the order in which it sent them. While it waits for the disk, the next one may
+/// start.
 #[derive(Debug)]
 pub struct Replica {
     store: Arc<Store>,
@@ -165,36 +166,5 @@ async fn while_wanted<T>(ctx: &ServerCtx, call: impl Future<Output = T>) -> Resu
         biased;
         done = call => Ok(done),
         () = ctx.cancelled() => Err(Status::cancelled("the caller has left")),
-    }
-}
-
-/// How long a replica waits before it answers. Clones share one setting.
-#[derive(Debug, Clone, Default)]
-pub struct Delay(Arc<AtomicU64>);
-
-impl Delay {
-    /// Sets it, to the millisecond, for requests that arrive from now on.
-    pub fn set(&self, delay: Duration) {
-        let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        self.0.store(millis, Ordering::Relaxed);
-    }
-
-    /// What it is set to.
-    pub fn get(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-
-    /// Lets the next request start, and waits, unless the caller goes away.
-    pub async fn pass(&self, ctx: &ServerCtx) {
-        let delay = self.get();
-        if delay.is_zero() {
-            return;
-        }
-        ctx.release();
-        tokio::select! {
-            biased;
-            () = ctx.cancelled() => {}
-            () = tokio::time::sleep(delay) => {}
-        }
     }
 }

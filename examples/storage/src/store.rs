@@ -5,12 +5,14 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use cluster_shell::ReplicaStore;
 use gorums::{ServerCtx, Status};
 use prost_types::Timestamp;
 
 use crate::disk::{Coming, Disk, OpenError, Record};
 
-/// When a value was written, by the clock of the client that wrote it. The newest value of a key wins.
+/// When a value was written, by the clock of the client that wrote it. The newest value of a key
+/// wins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time {
     seconds: i64,
@@ -88,18 +90,6 @@ impl<E: Record> Store<E> {
         Self::Memory(Memory::default())
     }
 
-    /// The store of a replica: in this directory, or else in memory.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Disk::open`].
-    pub fn open(directory: Option<&Path>, id: u32) -> Result<Self, OpenError> {
-        Ok(match directory {
-            None => Self::in_memory(),
-            Some(directory) => Self::Disk(Disk::open(directory, id)?),
-        })
-    }
-
     /// The newest value of a key. Reads and writes take effect in the order of these calls.
     ///
     /// # Errors
@@ -124,16 +114,30 @@ impl<E: Record> Store<E> {
         })
     }
 
-    /// Ends with the reason when nothing can be stored any more.
+    /// Completes with the reason when nothing can be stored any more.
     pub async fn failed(&self) -> Status {
         match self {
             Self::Memory(_) => std::future::pending().await,
             Self::Disk(disk) => disk.ended().await,
         }
     }
+}
 
-    /// Ends when everything that was written is where it shall be, and its file can be opened again.
-    pub async fn close(&self) {
+impl<E: Record> ReplicaStore for Store<E> {
+    type OpenError = OpenError;
+
+    fn open(directory: Option<&Path>, id: u32) -> Result<Self, OpenError> {
+        Ok(match directory {
+            None => Self::in_memory(),
+            Some(directory) => Self::Disk(Disk::open(directory, id)?),
+        })
+    }
+
+    async fn failed(&self) -> Status {
+        self.failed().await
+    }
+
+    async fn close(&self) {
         match self {
             Self::Memory(_) => {}
             Self::Disk(disk) => disk.close().await,

@@ -258,8 +258,8 @@ fn a_process_that_others_kill_is_told_of_and_can_be_started_again() {
     assert_eq!(cluster.end(), 0);
 }
 
-/// A shell without job control has what it starts in the background ignore Ctrl-C, and so do the processes that
-/// come of it.
+/// A shell without job control has what it starts in the background ignore Ctrl-C, and so do the
+/// processes that come of it.
 #[cfg(unix)]
 fn interrupts_are_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -295,7 +295,8 @@ fn a_client_waits_for_replicas_that_are_being_started() {
     assert_eq!(client.end(), 0);
 }
 
-/// The block of shell in which the README starts three replicas, with these for its ports and its program.
+/// The block of shell in which the README starts three replicas, with these for its ports and its
+/// program.
 #[cfg(unix)]
 fn readme(host: &str, ports: [u16; 3]) -> String {
     let readme = include_str!("../../../README.md");

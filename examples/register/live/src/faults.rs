@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
+use cluster_shell::command::Action;
+use cluster_shell::replicas::Processes;
 use fastrand::Rng;
-use storage::shell::command::Action;
-use storage::shell::replicas::Processes;
 use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 
@@ -274,7 +274,7 @@ pub(crate) async fn restart_all(processes: &mut Processes) -> Result<()> {
         for id in 1..=REPLICAS {
             // Those that are down already are not killed.
             match processes.act(id, action).await {
-                Err(storage::shell::replicas::ReplicaError::Stopped(_)) => {}
+                Err(cluster_shell::replicas::ReplicaError::Stopped(_)) => {}
                 done => done?,
             }
         }

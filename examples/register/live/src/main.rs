@@ -1,6 +1,7 @@
-//! Three replicas of the register as processes, each behind a proxy that delays, stalls, cuts and half-opens its
-//! connections, while they are killed, frozen and started again, and clients read and write. What the clients saw is
-//! then checked: it has to be linearizable, and no acknowledged write may be lost.
+//! Three replicas of the register as processes, each behind a proxy that delays, stalls, cuts and
+//! half-opens its connections, while they are killed, frozen and started again, and clients read
+//! and write. What the clients saw is then checked: it has to be linearizable, and no acknowledged
+//! write may be lost.
 //!
 //! `cargo xtask live` runs it; `--help` tells more.
 
@@ -18,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use cluster_shell::replicas::{Plan, Processes};
+use cluster_shell::screen::Notices;
 use gorums_sim::history::{History, Recorder, Verdict};
-use storage::shell::replicas::{Plan, Processes};
-use storage::shell::screen::Notices;
 use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
@@ -40,18 +41,20 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// How long the clients may take to end: longer than any operation.
 const ENDING: Duration = Duration::from_secs(10);
 
-/// Runs three replicas of the register as processes under load and faults, and checks what their clients saw.
+/// Runs three replicas of the register as processes under load and faults, and checks what their
+/// clients saw.
 ///
-/// Each replica keeps its values on disk, and is reached through a proxy that delays, stalls, cuts and half-opens its
-/// connections. The processes are killed (SIGKILL), frozen (SIGSTOP) and started again, also all at once, and all of them
-/// at the end, before every register is read once more.
+/// Each replica keeps its values on disk, and is reached through a proxy that delays, stalls, cuts
+/// and half-opens its connections. The processes are killed (SIGKILL), frozen (SIGSTOP) and started
+/// again, also all at once, and all of them at the end, before every register is read once more.
 #[derive(Debug, Parser)]
 #[command(version, after_help = AFTER_HELP, max_term_width = 100)]
 struct Options {
     /// How long clients read and write.
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// Chooses which faults happen, how long, and in which order. Without it one is chosen, and shown.
+    /// Chooses which faults happen, how long, and in which order. Without it one is chosen, and
+    /// shown.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// How many clients there are.
@@ -95,7 +98,8 @@ fn main() -> ExitCode {
             done = run(&options) => done,
         }
     });
-    // The replicas' processes are killed with what was dropped, and what is left ends with this process.
+    // The replicas' processes are killed with what was dropped, and what is left ends with this
+    // process.
     runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::Parser;
-use storage::shell::args::{Client, Mode, STYLES};
+use cluster_shell::args::{Client, Mode, STYLES};
 
 /// A replicated key-value store to try out quorum calls with.
 ///

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use storage::shell::command::{
+use cluster_shell::command::{
     Arg, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec, Words, Write,
 };
 
@@ -255,7 +255,7 @@ pub(crate) static COMMANDS: &[Spec] = {
 mod tests {
     use std::time::Duration;
 
-    use storage::shell::command::{Action, Command as Any, find, parse};
+    use cluster_shell::command::{Action, Command as Any, find, parse};
 
     use super::*;
     use crate::cli::session::Storage;

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use cluster_shell::session::Failure;
 use gorums::QuorumError;
 use hdrhistogram::Histogram;
 use storage::client::Client;
 use storage::proto::storage_client::StorageClient;
-use storage::shell::session::Failure;
 use storage::store::Times;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

@@ -6,17 +6,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster_shell::command::{ParseError, Spec, Words, Write};
+use cluster_shell::screen::{Key, REMARK, Screen};
+use cluster_shell::session::{Failure, node};
+use cluster_shell::{Delay, Program};
 use gorums::{Configuration, Correction, NodeError, NodeId, QuorumCall, QuorumError};
 use storage::client::{Client, newest, version};
 use storage::proto::storage_client::StorageClient;
 use storage::proto::storage_server::StorageServer;
 use storage::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
-use storage::service::{Delay, Replica};
-use storage::shell::Program;
-use storage::shell::command::{ParseError, Spec, Words, Write};
-use storage::shell::screen::{Key, REMARK, Screen};
-use storage::shell::session::{Failure, node};
-use storage::store::{Entry, Store, Time, Times};
+use storage::service::Replica;
+use storage::store::{Store, Time, Times};
 
 use crate::cli::command::{COMMANDS, Command, Many, Rpc, Selection};
 use crate::cli::load;
@@ -32,7 +32,7 @@ impl Program for Storage {
     const COMMANDS: &'static [Spec] = COMMANDS;
 
     type Own = Command;
-    type Record = Entry;
+    type Store = Store;
     type Service = StorageServer<Replica>;
 
     fn parse(words: &mut Words) -> Result<Command, ParseError> {
@@ -190,7 +190,8 @@ impl Storage {
         call: QuorumCall<ReadRequest, ReadResponse>,
     ) -> Result<(), Failure> {
         let nodes = call.configuration().len();
-        // The newest value so far, with its node and all that have answered; done when every node has.
+        // The newest value so far, with its node and all that have answered; done when every node
+        // has.
         let mut read = call.correctable_fn(move |_, replies| {
             let answered: BTreeSet<_> = replies.iter().map(|(node, _)| node).collect();
             let newest = replies.iter().max_by_key(|(_, reply)| version(reply));
@@ -363,7 +364,7 @@ impl Error for MajorityLost {}
 
 #[cfg(test)]
 mod tests {
-    use storage::shell::session::help;
+    use cluster_shell::session::help;
 
     use super::*;
 

@@ -17,7 +17,8 @@ use redb::{Database, StorageBackend, TableDefinition};
 use super::held::Held;
 use super::{Record, Volume};
 
-/// The records by their keys. Their type is part of the file: it cannot be opened as one of another program.
+/// The records by their keys. Their type is part of the file: it cannot be opened as one of another
+/// program.
 fn table<E: Record>() -> TableDefinition<'static, &'static str, E::Stored> {
     TableDefinition::new("values")
 }
@@ -144,22 +145,24 @@ fn open_whole<E: Record>(file: impl StorageBackend) -> Result<Database, Cause> {
     }
     check_layout(&held)?;
     let mut database = builder().create_with_backend(held.clone())?;
-    // Every page has a checksum, and all of them are looked at. Since each commit has two phases, the last
-    // one is never given up for the one before. What is set right is which pages are free.
+    // Every page has a checksum, and all of them are looked at. Since each commit has two phases,
+    // the last one is never given up for the one before. What is set right is which pages are free.
     database.check_integrity()?;
     database.begin_read()?.open_table(table::<E>())?;
     held.release()?;
     Ok(database)
 }
 
-/// How redb divides a file: the size of a page, and how many pages of a region are its header and its data.
+/// How redb divides a file: the size of a page, and how many pages of a region are its header and
+/// its data.
 const LAYOUT: [u32; 3] = [4096, 130, 1 << 20];
 
-/// Where these are in the file, and behind them how many regions are full, and how many pages the last one has.
+/// Where these are in the file, and behind them how many regions are full, and how many pages the
+/// last one has.
 const LAYOUT_AT: u64 = 12;
 
-/// Looks at the part of the header that no checksum covers, and by which redb goes: with some other values
-/// there it neither opens the file nor refuses it.
+/// Looks at the part of the header that no checksum covers, and by which redb goes: with some other
+/// values there it neither opens the file nor refuses it.
 fn check_layout(file: &Held) -> Result<(), Cause> {
     let bytes = file.read(LAYOUT_AT, 20)?;
     let mut fields = bytes.chunks_exact(4).map(|field| {
@@ -206,7 +209,8 @@ fn create<E: Record>(directory: &Path, path: &Path) -> Result<(), Cause> {
 
 fn builder() -> redb::Builder {
     let mut builder = Database::builder();
-    // The newer format has checksums also for what is free, and later versions of redb read no other.
+    // The newer format has checksums also for what is free, and later versions of redb read no
+    // other.
     builder.create_with_file_format_v3(true);
     builder.set_cache_size(CACHE);
     builder

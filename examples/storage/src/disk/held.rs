@@ -7,8 +7,9 @@ use redb::StorageBackend;
 
 /// What redb reads and writes instead of the file itself. Clones share one file.
 ///
-/// redb writes already while it opens a file and while it looks for damage. Until [`release`](Self::release)
-/// these changes are kept in memory, where redb sees them, so that a file that is refused is as it was.
+/// redb writes already while it opens a file and while it looks for damage. Until
+/// [`release`](Self::release) these changes are kept in memory, where redb sees them, so that a
+/// file that is refused is as it was.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     file: Arc<dyn StorageBackend>,
@@ -31,8 +32,8 @@ impl Held {
         }
     }
 
-    /// Changes the file as redb did, syncs included, so that a crash in between is one that redb expects.
-    /// From now on the file is changed at once.
+    /// Changes the file as redb did, syncs included, so that a crash in between is one that redb
+    /// expects. From now on the file is changed at once.
     pub(super) fn release(&self) -> io::Result<()> {
         let mut changes = self.lock();
         for change in changes.iter().flatten() {

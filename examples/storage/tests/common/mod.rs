@@ -54,8 +54,8 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
-/// A loopback address, so that no test gets a port that another one has just given back. Where there
-/// is but one, that one.
+/// A loopback address, so that no test gets a port that another one has just given back. Where
+/// there is but one, that one.
 pub(crate) fn host() -> String {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     if cfg!(target_os = "linux") {

@@ -13,8 +13,8 @@ use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
 use rustyline::{CompletionType, Context, Editor, ExternalPrinter, Helper};
 
-use crate::shell::command::{Arg, Spec, find};
-use crate::shell::screen::{BOLD, REMARK};
+use crate::command::{Arg, Spec, find};
+use crate::screen::{BOLD, REMARK};
 
 /// How many keys are remembered for completion.
 const KEYS: usize = 1000;
@@ -115,8 +115,8 @@ struct Assistant {
     /// The keys of earlier commands.
     keys: BTreeSet<String>,
     hints: bool,
-    /// There is something on the line. The editor does not tell what Ctrl-C gave up, but it asks for
-    /// a hint at every change.
+    /// There is something on the line. The editor does not tell what Ctrl-C gave up, but it asks
+    /// for a hint at every change.
     typing: Cell<bool>,
 }
 
@@ -288,7 +288,7 @@ mod tests {
     use Arg::{Key, Node, Nodes, Value, Word};
 
     use super::*;
-    use crate::shell::command::{DELAY, EXIT, HELP, NODES, PAUSE, RESUME, START, STOP};
+    use crate::command::{DELAY, EXIT, HELP, NODES, PAUSE, RESUME, START, STOP};
 
     static COMMANDS: &[Spec] = &[
         NODES,

@@ -22,8 +22,8 @@ pub enum Mode {
     Serve(Serve),
     /// Start replicas as processes of their own, and a client of them.
     ///
-    /// The commands are those of local replicas: "stop" kills the process of a replica, "pause" sends it
-    /// SIGSTOP. The processes end with this one.
+    /// The commands are those of local replicas: "stop" kills the process of a replica, "pause"
+    /// sends it SIGSTOP. The processes end with this one.
     Cluster(Cluster),
 }
 
@@ -62,11 +62,13 @@ pub struct Serve {
     /// All replicas, this one among them, which nested calls go to: as for --connect.
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     pub peers: Vec<NodeAddress>,
-    /// Keep what is written in this directory, which is made where there is none: a write is on disk before
-    /// it is answered, and a replica that is started again has it. Without it, all is kept in memory only.
+    /// Keep what is written in this directory, which is made where there is none: a write is on
+    /// disk before it is answered, and a replica that is started again has it. Without it, all is
+    /// kept in memory only.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Share the port with whoever has started this, take orders from standard input, and end with it.
+    /// Share the port with whoever has started this, take orders from standard input, and end with
+    /// it.
     #[arg(long, hide = true)]
     pub controlled: bool,
 }

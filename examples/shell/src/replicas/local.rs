@@ -11,12 +11,9 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 use super::{BACKLOG, Condition, ReplicaError, bind};
-use crate::disk::Record;
-use crate::service::Delay;
-use crate::shell::Program;
-use crate::shell::command::Action;
-use crate::shell::pause::Gate;
-use crate::store::Store;
+use crate::command::Action;
+use crate::pause::Gate;
+use crate::{Delay, Program, ReplicaStore};
 
 /// Replicas with the ids from 1, each on a loopback port of its own.
 #[derive(Debug)]
@@ -31,21 +28,21 @@ struct LocalReplica<P: Program> {
     id: u32,
     address: SocketAddr,
     data: Directory,
-    state: State<P::Record>,
+    state: State<P::Store>,
 }
 
 #[derive(Debug)]
-enum State<E> {
-    Running(Running<E>),
+enum State<S> {
+    Running(Running<S>),
     /// Its port stays bound, if that could be done.
     Stopped(Option<TcpSocket>),
 }
 
 #[derive(Debug)]
-struct Running<E> {
+struct Running<S> {
     /// Holds the listener and the connections.
     serving: JoinHandle<Result<(), ServerError>>,
-    store: Arc<Store<E>>,
+    store: Arc<S>,
     gate: Gate,
     delay: Delay,
 }
@@ -138,7 +135,7 @@ impl<P: Program> Local<P> {
 }
 
 impl<P: Program> LocalReplica<P> {
-    fn running(&self) -> Result<&Running<P::Record>, ReplicaError> {
+    fn running(&self) -> Result<&Running<P::Store>, ReplicaError> {
         match &self.state {
             State::Running(running) => Ok(running),
             State::Stopped(_) => Err(ReplicaError::Stopped(self.id)),
@@ -151,7 +148,8 @@ impl<P: Program> LocalReplica<P> {
             return Err(ReplicaError::Running(self.id));
         };
         let address = self.address;
-        let store = Store::open(self.data.as_deref(), self.id).map_err(ReplicaError::Open)?;
+        let store = P::Store::open(self.data.as_deref(), self.id)
+            .map_err(|error| ReplicaError::Open(error.into()))?;
         let socket = reserved.take().map_or_else(|| bind(address), Ok);
         let started =
             socket.and_then(|socket| Running::start::<P>(self.id, socket, store, replicas));
@@ -189,11 +187,11 @@ impl<P: Program> LocalReplica<P> {
     }
 }
 
-impl<E: Record> Running<E> {
-    fn start<P: Program<Record = E>>(
+impl<S: ReplicaStore> Running<S> {
+    fn start<P: Program<Store = S>>(
         id: u32,
         socket: TcpSocket,
-        store: Store<E>,
+        store: S,
         replicas: &[(u32, SocketAddr)],
     ) -> io::Result<Self> {
         let peers = replicas

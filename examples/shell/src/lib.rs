@@ -1,11 +1,18 @@
-//! What the programs of the examples have in common: replicas in this process or in processes of their own, a client
-//! of them, and a prompt to try both out.
+//! A shell around a replicated service: it starts replicas, in its own process or in processes of
+//! their own, connects a client to them, and carries out commands from a prompt, from a pipe or
+//! from options. Replicas can be stopped, started, paused and slowed down meanwhile.
 //!
-//! A [`Program`] says what its replicas serve and which commands it has; [`run`] does the rest.
+//! The programs of the examples share it. A [`Program`] says what its replicas serve and which
+//! commands it has, and [`run`] does the rest:
+//!
+//! - [`args`] holds the options of the command line, and [`command`] the commands and their table.
+//! - [`replicas`] starts replicas and does things to them.
+//! - [`session`] carries out the common commands, and [`screen`] shows what came of them.
 
 pub mod args;
 mod batch;
 pub mod command;
+mod delay;
 mod pause;
 mod prompt;
 pub mod replicas;
@@ -15,25 +22,23 @@ pub mod session;
 
 use std::fmt;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gorums::{Configuration, ConfigurationError, NodeState, ServerError};
+use gorums::{Configuration, ConfigurationError, NodeState, ServerError, Status};
 use tokio::runtime::Runtime;
 
 use self::args::{Calls, Client, Mode, Target};
 use self::batch::Line;
 use self::command::{Command, ParseError, Spec, Words, parse};
+pub use self::delay::Delay;
 use self::prompt::{Input, Prompt};
 use self::replicas::{Local, Plan, Processes, ReplicaError, Replicas};
 use self::screen::{Notices, Screen};
 use self::serve::ServeError;
 use self::session::{Failure, Session};
-use crate::disk::Record;
-use crate::service::Delay;
-use crate::store::Store;
 
 /// The exit status where a command failed.
 const FAILED: u8 = 1;
@@ -55,8 +60,8 @@ pub trait Program: Sized + 'static {
 
     /// A command that only this program has.
     type Own: fmt::Debug + Clone + PartialEq + Eq;
-    /// What its replicas keep for a key.
-    type Record: Record;
+    /// What a replica keeps.
+    type Store: ReplicaStore;
     /// What its replicas serve.
     type Service: gorums::Service;
 
@@ -71,7 +76,7 @@ pub trait Program: Sized + 'static {
     fn key(command: &Self::Own) -> &str;
 
     /// What a replica with this store serves, answering so late.
-    fn service(store: Arc<Store<Self::Record>>, delay: Delay) -> Self::Service;
+    fn service(store: Arc<Self::Store>, delay: Delay) -> Self::Service;
 
     /// The program as a client of these replicas, with so much time for each command.
     fn client(configuration: Configuration, timeout: Duration, screen: Screen) -> Self;
@@ -84,6 +89,26 @@ pub trait Program: Sized + 'static {
 
     /// Carries out one of its own commands. May be given up at any time.
     fn run(&mut self, command: Self::Own) -> impl Future<Output = Result<(), Failure>>;
+}
+
+/// What a replica keeps, in memory or in a directory.
+pub trait ReplicaStore: fmt::Debug + Send + Sync + Sized + 'static {
+    /// Why a replica cannot have what it kept. Its text names the file or the directory.
+    type OpenError: std::error::Error + Send + Sync + 'static;
+
+    /// The store of the replica with this id: in this directory, or else in memory.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory or what is in it cannot be used.
+    fn open(directory: Option<&Path>, id: u32) -> Result<Self, Self::OpenError>;
+
+    /// Completes with the reason when nothing can be stored any more. The replica ends then.
+    fn failed(&self) -> impl Future<Output = Status> + Send;
+
+    /// Completes when everything that was written is where it shall be, and the store can be opened
+    /// again.
+    fn close(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// Does what the options say, and returns the exit status.
@@ -216,8 +241,8 @@ async fn connect<P: Program>(
     Ok((builder.connect()?, Some(replicas)))
 }
 
-/// Waits until a majority of the replicas is connected, or that long: those that were started a moment ago
-/// may not listen yet. Whom a call then does not reach, it names.
+/// Waits until a majority of the replicas is connected, or that long: those that were started a
+/// moment ago may not listen yet. Whom a call then does not reach, it names.
 async fn wait_for_majority(configuration: &Configuration, limit: Duration, screen: &mut Screen) {
     let needed = configuration.len() / 2 + 1;
     let connected = || {

@@ -1,8 +1,8 @@
 //! Replicas as processes of their own, which end with this one.
 //!
-//! Each is this program again, told to [`serve`](crate::shell::run). Its standard input is a pipe from here: the
-//! replica ends when the pipe does, however this process came to its end. Its standard output says when it
-//! serves, and its standard error what is wrong with it.
+//! Each is this program again, told to [`serve`](crate::run). Its standard input is a pipe from
+//! here: the replica ends when the pipe does, however this process came to its end. Its standard
+//! output says when it serves, and its standard error what is wrong with it.
 
 use std::ffi::OsString;
 use std::io;
@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{Condition, ReplicaError, bind};
-use crate::shell::command::Action;
-use crate::shell::screen::Notices;
+use crate::command::Action;
+use crate::screen::Notices;
 
 /// How long replicas may take to start before the user is told whom one waits for.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -34,7 +34,8 @@ const ENDING: Duration = Duration::from_secs(5);
 pub struct Plan {
     /// How many there are to be.
     pub count: u32,
-    /// Where the first one listens, and the others on the ports after it. With port 0 the system chooses.
+    /// Where the first one listens, and the others on the ports after it. With port 0 the system
+    /// chooses.
     pub listen: SocketAddr,
     /// Where they store, if not in memory.
     pub data: Option<PathBuf>,
@@ -53,8 +54,8 @@ struct Replica {
     id: u32,
     address: SocketAddr,
     arguments: Vec<OsString>,
-    /// Bound to its port as long as it has one, whether it runs or not, so that nobody else gets it. Where
-    /// the system does not allow that, only until it runs for the first time.
+    /// Bound to its port as long as it has one, whether it runs or not, so that nobody else gets
+    /// it. Where the system does not allow that, only until it runs for the first time.
     reserved: Option<TcpSocket>,
     state: State,
 }
@@ -86,7 +87,8 @@ struct Running {
 }
 
 impl Processes {
-    /// Starts the replicas, and waits until all of them serve. Where one does not, the others are ended.
+    /// Starts the replicas, and waits until all of them serve. Where one does not, the others are
+    /// ended.
     pub async fn start(plan: Plan, notices: Notices) -> Result<Self, ReplicaError> {
         let reserved = reserve(plan.count, plan.listen)?;
         let peers: Vec<_> = reserved
@@ -264,7 +266,8 @@ impl Processes {
     }
 }
 
-/// Sockets bound to the address of each replica, which stays its own however long it takes to start.
+/// Sockets bound to the address of each replica, which stays its own however long it takes to
+/// start.
 fn reserve(
     count: u32,
     listen: SocketAddr,
@@ -353,8 +356,8 @@ fn spawn(arguments: &[OsString]) -> io::Result<Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    // So Ctrl-C at a terminal is for this process only, and the system ends a paused one when this process has
-    // ended: nobody else could ever let it go on.
+    // So Ctrl-C at a terminal is for this process only, and the system ends a paused one when this
+    // process has ended: nobody else could ever let it go on.
     #[cfg(unix)]
     command.process_group(0);
     command.spawn()
@@ -443,8 +446,8 @@ impl Running {
         }
     }
 
-    /// Returns when it does nothing any more. Where this process ends before that, the system would not see
-    /// that somebody has to let it go on.
+    /// Returns when it does nothing any more. Where this process ends before that, the system would
+    /// not see that somebody has to let it go on.
     #[cfg(unix)]
     async fn pause(&self) -> io::Result<()> {
         use rustix::process::{Signal, WaitId, WaitIdOptions, kill_process, waitid};

@@ -55,8 +55,8 @@ impl<P: Program> Session<P> {
         self.program.configuration()
     }
 
-    /// Waits until what was sent to replicas of other processes has reached them, or that long, and ends those
-    /// that this program has started.
+    /// Waits until what was sent to replicas of other processes has reached them, or that long, and
+    /// ends those that this program has started.
     pub(super) async fn leave(self, limit: Duration) {
         let replicas = self.replicas.as_ref();
         if replicas.is_none_or(Replicas::outlive_messages) {

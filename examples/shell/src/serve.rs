@@ -1,21 +1,18 @@
 //! A replica as a process of its own.
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gorums::runtime::TcpAcceptor;
 use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
-
 use tokio::sync::oneshot;
 
-use crate::disk::OpenError;
-use crate::service::Delay;
-use crate::shell::Program;
-use crate::shell::args::Serve;
-use crate::shell::replicas;
-use crate::shell::screen::Screen;
-use crate::store::Store;
+use crate::args::Serve;
+use crate::replicas;
+use crate::screen::Screen;
+use crate::{Delay, Program, ReplicaStore};
 
 /// How long requests that are being handled may take to end when the replica is told to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -39,7 +36,8 @@ pub(super) async fn serve<P: Program>(
         let peers = Configuration::builder().addresses(peers).connect();
         server = server.peers(id, &peers.map_err(ServeError::Peers)?);
     }
-    let store = Arc::new(Store::open(data.as_deref(), id).map_err(ServeError::Open)?);
+    let store = P::Store::open(data.as_deref(), id);
+    let store = Arc::new(store.map_err(|error| ServeError::Open(error.into()))?);
     let delay = Delay::default();
     let server = server.add_service(P::service(Arc::clone(&store), delay.clone()));
     let server = match controlled {
@@ -86,8 +84,8 @@ fn shared(id: u32, listen: &str) -> Result<TcpAcceptor, ServeError> {
     Ok(TcpAcceptor::from(listener.map_err(failed)?))
 }
 
-/// What whoever has started this replica has to say, line by line on standard input. The replica is told to end
-/// by the end of that.
+/// What whoever has started this replica has to say, line by line on standard input. The replica is
+/// told to end by the end of that.
 struct Orders(oneshot::Receiver<()>);
 
 impl Orders {
@@ -129,7 +127,7 @@ pub(super) enum ServeError {
     /// The peers contradict each other.
     Peers(ConfigurationError),
     /// What it has stored cannot be had.
-    Open(OpenError),
+    Open(Box<dyn Error + Send + Sync>),
     /// It can store no more.
     Disk(Status),
     /// The system does not say when the process is told to end.
@@ -154,7 +152,7 @@ impl std::fmt::Display for ServeError {
     }
 }
 
-impl std::error::Error for ServeError {}
+impl Error for ServeError {}
 
 impl From<ServerError> for ServeError {
     fn from(error: ServerError) -> Self {

@@ -1,6 +1,7 @@
 //! What a person types: one line becomes one [`Command`].
 //!
-//! [`Program::COMMANDS`] is the one table of all commands; usage messages, help, completion and hints come from it.
+//! [`Program::COMMANDS`] is the one table of all commands; usage messages, help, completion and
+//! hints come from it.
 
 use std::fmt;
 use std::time::Duration;

@@ -48,7 +48,8 @@ impl Screen {
         let _ = writeln!(self.messages, "{text}");
     }
 
-    /// Shows on one line how far something has come, to a person: where messages go to a file, it says nothing.
+    /// Shows on one line how far something has come, to a person: where messages go to a file, it
+    /// says nothing.
     pub fn progress(&mut self, text: impl Display) {
         if self.watched {
             // As for messages.
@@ -74,7 +75,8 @@ impl Screen {
     }
 }
 
-/// Shows messages that come by themselves, at any time and from any task. Clones show them in one place.
+/// Shows messages that come by themselves, at any time and from any task. Clones show them in one
+/// place.
 #[derive(Clone)]
 pub struct Notices(Arc<Mutex<Show>>);
 

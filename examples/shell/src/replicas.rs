@@ -3,19 +3,19 @@
 mod local;
 mod process;
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::disk::OpenError;
 use tokio::net::TcpSocket;
 
 pub use self::local::Local;
 pub use self::process::{Plan, Processes};
-use crate::shell::Program;
-use crate::shell::command::Action;
+use crate::Program;
+use crate::command::Action;
 
 /// How many connections may wait to be accepted by a replica.
 pub const BACKLOG: u32 = 128;
@@ -79,16 +79,16 @@ impl<P: Program> Replicas<P> {
 
 /// A socket for a replica to listen with.
 ///
-/// A second one can be bound to the same address by the same user, where the system allows it: one that does
-/// not listen holds the port while the replica is stopped, so that nobody else gets it; neither another
-/// process, nor a connection that somebody makes to the replica's own port.
+/// A second one can be bound to the same address by the same user, where the system allows it: one
+/// that does not listen holds the port while the replica is stopped, so that nobody else gets it;
+/// neither another process, nor a connection that somebody makes to the replica's own port.
 pub fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // Connections that have ended do not keep the port from the replica that starts again. Elsewhere than on
-    // Unix this would let others have the port as well.
+    // Connections that have ended do not keep the port from the replica that starts again.
+    // Elsewhere than on Unix this would let others have the port as well.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     #[cfg(unix)]
@@ -160,7 +160,7 @@ pub enum ReplicaError {
     /// It is not paused.
     NotPaused(u32),
     /// What it has stored cannot be had.
-    Open(OpenError),
+    Open(Box<dyn Error + Send + Sync>),
     /// It cannot listen.
     Listen {
         /// Which replica.
@@ -225,11 +225,11 @@ impl fmt::Display for ReplicaError {
     }
 }
 
-impl std::error::Error for ReplicaError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl Error for ReplicaError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Listen { cause, .. } | Self::Process { cause, .. } => Some(cause),
-            Self::Open(error) => Some(error),
+            Self::Open(error) => Some(&**error),
             _ => None,
         }
     }
