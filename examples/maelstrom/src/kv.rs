@@ -1,9 +1,11 @@
-//! Registers with compare-and-set, by CASPaxos: Denis Rystsov, *CASPaxos: Replicated State Machines without logs*, 2018.
+//! Registers with compare-and-set, by CASPaxos: Denis Rystsov, *CASPaxos: Replicated State Machines
+//! without logs*, 2018.
 //!
-//! Each key is a register of its own, and each change of it one round of Paxos (Lamport, *Paxos Made Simple*, 2001) whose
-//! value is what the change makes of the value before: a majority promises to ignore lower ballots and tells what it has
-//! accepted; of that the state with the highest ballot is changed, and a majority accepts the outcome. A read is a change
-//! that changes nothing. Linearizable, as long as no acceptor forgets; with a majority of the nodes it goes on.
+//! Each key is a register of its own, and each change of it one round of Paxos (Lamport, *Paxos
+//! Made Simple*, 2001) whose value is what the change makes of the value before: a majority
+//! promises to ignore lower ballots and tells what it has accepted; of that the state with the
+//! highest ballot is changed, and a majority accepts the outcome. A read is a change that changes
+//! nothing. Linearizable, as long as no acceptor forgets; with a majority of the nodes it goes on.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,13 +70,14 @@ impl Registers {
         }
     }
 
-    /// Changes the value of a key to what the function makes of it, none where there is no such key, and returns what else
-    /// the function returns. The function may be called several times, and one call takes effect.
+    /// Changes the value of a key to what the function makes of it, none where there is no such
+    /// key, and returns what else the function returns. The function may be called several times,
+    /// and one call takes effect.
     ///
     /// # Errors
     ///
-    /// Where others are quicker for two seconds, or no majority answers.
-    /// Changes of one key that this node is asked for wait for each other within that time. One that leaves the value as it
+    /// Where others are quicker for two seconds, or no majority answers. Changes of one key that
+    /// this node is asked for wait for each other within that time. One that leaves the value as it
     /// is, as a read does, is never [`Unknown`](Failure::Unknown).
     pub async fn change<T: Clone>(
         &self,
@@ -108,12 +111,14 @@ impl Registers {
             let (value, outcome) = match (ours, tried.first()) {
                 // The change is done in what was found: nothing but that has to be accepted.
                 (Some((_, outcome)), _) => (found.value.clone(), outcome.clone()),
-                // What was found is newer than our first attempt, and may have been made from it, or not.
+                // What was found is newer than our first attempt, and may have been made from it,
+                // or not.
                 (None, Some((first, _))) if found.accepted >= Some(*first) => {
                     return Err(Failure::Unknown);
                 }
-                // Nothing of ours is in what was found. What an acceptor may still have of it has a lower ballot than this
-                // attempt: once a majority accepts this one, nobody finds the other any more.
+                // Nothing of ours is in what was found. What an acceptor may still have of it has a
+                // lower ballot than this attempt: once a majority accepts this one, nobody finds
+                // the other any more.
                 _ => change(found.value.as_deref()),
             };
             // What leaves the value as it is does nothing, whoever accepts it.
@@ -179,7 +184,8 @@ impl Registers {
         answered(decided.await.ok(), deadline).await
     }
 
-    /// Whether so many have promised higher ballots that there is no majority for this one. These ballots are remembered.
+    /// Whether so many have promised higher ballots that there is no majority for this one. These
+    /// ballots are remembered.
     fn outvoted(&self, total: usize, promised: impl Iterator<Item = Option<Ballot>>) -> bool {
         let mut against = 0;
         for ballot in promised.flatten() {
@@ -197,12 +203,14 @@ impl Registers {
     }
 }
 
-/// What a call of all acceptors came to. Where some could not be reached, the same attempt is not made at once again.
+/// What a call of all acceptors came to. Where some could not be reached, the same attempt is not
+/// made at once again.
 async fn answered<T>(decided: Option<Option<T>>, deadline: Instant) -> Attempt<T> {
     match decided {
         Some(Some(done)) => Attempt::Done(done),
         Some(None) => Attempt::Conflict,
-        // The nodes may be there again before the time is up; a call that was not sent fails at once.
+        // The nodes may be there again before the time is up; a call that was not sent fails at
+        // once.
         None if Instant::now() + RECONNECTING < deadline => {
             sleep_until(Instant::now() + RECONNECTING).await;
             Attempt::Conflict
@@ -214,7 +222,8 @@ async fn answered<T>(decided: Option<Option<T>>, deadline: Instant) -> Attempt<T
 /// How long to wait for connections that are broken.
 const RECONNECTING: Duration = Duration::from_millis(100);
 
-/// A random part of a pause, between a half and all of it, so that two who are in each other's way part.
+/// A random part of a pause, between a half and all of it, so that two who are in each other's way
+/// part.
 fn fraction() -> f64 {
     0.5 + fastrand::f64() / 2.0
 }

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::io::{BufReader, stdin, stdout};
 
-/// A node for the Maelstrom workbench, which starts it: it speaks JSON on standard input and output.
+/// A node for the Maelstrom workbench, which starts it: it speaks JSON on standard input and
+/// output.
 ///
-/// It serves the workloads echo, broadcast, g-set and lin-kv, by what it is sent; there are no options.
+/// It serves the workloads echo, broadcast, g-set and lin-kv, by what it is sent; there are no
+/// options.
 #[derive(Debug, Parser)]
 #[command(version, after_help = AFTER_HELP, max_term_width = 100)]
 struct Cli {}

@@ -84,7 +84,8 @@ impl Outbound {
         Self { me, messages }
     }
 
-    /// Sends a message. Waits while standard output is behind; after its end, nobody misses the message.
+    /// Sends a message. Waits while standard output is behind; after its end, nobody misses the
+    /// message.
     pub(crate) async fn send(&self, dest: &str, body: Map<String, Value>) {
         let message = Message {
             src: self.me.to_string(),

@@ -1,4 +1,5 @@
-//! A set that only grows. Every node has a copy; what a client adds at one is sent to the others until each has it.
+//! A set that only grows. Every node has a copy; what a client adds at one is sent to the others
+//! until each has it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,8 +69,8 @@ impl GrowingSet {
     }
 }
 
-/// Sends a node what it has not acknowledged, until the set is gone. Adding twice is adding once, so that it matters not
-/// whether a request without an answer has arrived.
+/// Sends a node what it has not acknowledged, until the set is gone. Adding twice is adding once,
+/// so that it matters not whether a request without an answer has arrived.
 async fn spread(client: SetClient, node: Node, mut added: watch::Receiver<Vec<String>>) {
     let mut acknowledged = 0;
     while added.wait_for(|all| acknowledged < all.len()).await.is_ok() {

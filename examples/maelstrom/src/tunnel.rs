@@ -1,5 +1,5 @@
-//! Connections in Maelstrom's messages: the library's seam for byte streams, on a network that knows only messages, which
-//! come late, in any order, or never.
+//! Connections in Maelstrom's messages: the library's seam for byte streams, on a network that
+//! knows only messages, which come late, in any order, or never.
 //!
 //! A connection has an id, and each message of it a `type`:
 //!
@@ -11,10 +11,11 @@
 //! | `tunnel_ack` | both | all pieces below this number were read |
 //! | `tunnel_reset` | both | there is no such connection, any more or at all |
 //!
-//! Pieces are put in order by their numbers, and a sender has at most [`WINDOW`] of them on their way. Nothing is sent
-//! again: where a piece is not acknowledged for [`STALL`], it or its acknowledgement is lost, and the connection ends as
-//! by a reset. What was on its way then has an unknown outcome, as with TCP; the library connects again, and who called
-//! decides what to do. So a partition is a stall first, and a reset when it lasts.
+//! Pieces are put in order by their numbers, and a sender has at most [`WINDOW`] of them on their
+//! way. Nothing is sent again: where a piece is not acknowledged for [`STALL`], it or its
+//! acknowledgement is lost, and the connection ends as by a reset. What was on its way then has an
+//! unknown outcome, as with TCP; the library connects again, and who called decides what to do. So
+//! a partition is a stall first, and a reset when it lasts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -102,7 +103,8 @@ impl Tunnel {
         message.kind().starts_with("tunnel_")
     }
 
-    /// Says to another node that there is nobody yet who could have a connection, so that it need not wait.
+    /// Says to another node that there is nobody yet who could have a connection, so that it need
+    /// not wait.
     pub(crate) async fn refuse(outbound: &Outbound, message: &Message) {
         if let (Some(id), "tunnel_open") = (message.text("connection"), message.kind()) {
             let body = json!({"type": "tunnel_reset", "connection": id});

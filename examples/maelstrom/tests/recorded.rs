@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// What the only node of an echo test is sent, in the form that Maelstrom gives it, and what is expected.
+/// What the only node of an echo test is sent, in the form that Maelstrom gives it, and what is
+/// expected.
 const RECORDED: [(&str, &str); 3] = [
     (
         r#"{"id":0,"src":"c0","dest":"n0","body":{"type":"init","node_id":"n0","node_ids":["n0"],"msg_id":1}}"#,
@@ -21,7 +22,8 @@ const RECORDED: [(&str, &str); 3] = [
     ),
 ];
 
-/// Runs the program with these lines, each after the answer to the one before, and then ends its input.
+/// Runs the program with these lines, each after the answer to the one before, and then ends its
+/// input.
 fn run(lines: &[&str]) -> (Vec<Value>, String, Option<i32>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_maelstrom"))
         .stdin(Stdio::piped())

@@ -1,4 +1,5 @@
-//! Plays Maelstrom's side: its network, which delays, loses and cuts off, and the clients of its workloads.
+//! Plays Maelstrom's side: its network, which delays, loses and cuts off, and the clients of its
+//! workloads.
 
 mod network;
 
@@ -243,7 +244,8 @@ async fn the_outcome_of_a_read_is_never_unknown_however_many_contend() {
     }
 }
 
-/// Each client adds one to a number by compare-and-set. What was acknowledged is in it, once; what is unknown at most once.
+/// Each client adds one to a number by compare-and-set. What was acknowledged is in it, once; what
+/// is unknown at most once.
 #[tokio::test]
 async fn no_increment_is_lost_or_done_twice_though_clients_contend_and_the_network_loses_messages()
 {

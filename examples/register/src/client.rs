@@ -20,9 +20,10 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A client of the registers that the replicas of a configuration keep.
 ///
-/// Each operation is linearizable: it takes effect at one moment between its call and its return, for all clients. The
-/// first phase is queued on every replica by the method itself, before anything is awaited; operations that run at the
-/// same time, of one client too, take effect in any order. Clones are the same client, and may be used by several tasks.
+/// Each operation is linearizable: it takes effect at one moment between its call and its return,
+/// for all clients. The first phase is queued on every replica by the method itself, before
+/// anything is awaited; operations that run at the same time, of one client too, take effect in any
+/// order. Clones are the same client, and may be used by several tasks.
 ///
 /// Dropping the future gives the operation up: a write may take effect nevertheless, now or later.
 #[derive(Debug, Clone)]
@@ -38,13 +39,15 @@ pub struct Register {
 #[derive(Debug)]
 struct Incarnation {
     writer: Writer,
-    /// The greatest number of a version that was made. Two writes that run at once may find the same newest version.
+    /// The greatest number of a version that was made. Two writes that run at once may find the
+    /// same newest version.
     last: AtomicU64,
 }
 
 impl Register {
-    /// A client of the replicas that `replicas` calls, with two seconds for each operation. Each client needs a writer
-    /// of its own, and a new one when it is started again: [`Writer::random`].
+    /// A client of the replicas that `replicas` calls, with two seconds for each operation. Each
+    /// client needs a writer of its own, and a new one when it is started again:
+    /// [`Writer::random`].
     #[must_use]
     pub fn new(replicas: RegisterClient, writer: Writer) -> Self {
         Self {
@@ -89,12 +92,13 @@ impl Register {
 
     /// The value of a register; none where none was written.
     ///
-    /// It is at least as new as every write that was acknowledged, and every read that returned, before this call.
+    /// It is at least as new as every write that was acknowledged, and every read that returned,
+    /// before this call.
     ///
     /// # Errors
     ///
-    /// Where no majority answers in time. No register has changed then, except that a write of somebody else, whose outcome
-    /// was open, may be done.
+    /// Where no majority answers in time. No register has changed then, except that a write of
+    /// somebody else, whose outcome was open, may be done.
     pub fn read(
         &self,
         key: &str,
@@ -130,12 +134,13 @@ impl Register {
 
     /// Writes a register. Returns the version that the value got.
     ///
-    /// Every read that is called from now on returns this value or a newer one, whichever replicas fail, as long as a
-    /// majority answers.
+    /// Every read that is called from now on returns this value or a newer one, whichever replicas
+    /// fail, as long as a majority answers.
     ///
     /// # Errors
     ///
-    /// Where no majority answers in time. [`RegisterError::effect`] says whether the value may be written nevertheless.
+    /// Where no majority answers in time. [`RegisterError::effect`] says whether the value may be
+    /// written nevertheless.
     pub fn write(
         &self,
         key: &str,
@@ -201,7 +206,8 @@ impl Register {
 }
 
 impl Incarnation {
-    /// A number for a version that is greater than this one and than all before. None where there is none.
+    /// A number for a version that is greater than this one and than all before. None where there
+    /// is none.
     fn number_after(&self, newest: u64) -> Option<u64> {
         let next = |last: u64| last.max(newest).checked_add(1);
         // Only the number itself is shared.
@@ -226,8 +232,8 @@ pub struct RegisterError {
 pub enum Effect {
     /// It has no effect and never will. Trying again is safe.
     NotDone,
-    /// It may have taken effect, or may do so later, when a read finds the value at some replica. Trying again may write
-    /// the value twice, with writes of others in between.
+    /// It may have taken effect, or may do so later, when a read finds the value at some replica.
+    /// Trying again may write the value twice, with writes of others in between.
     Unknown,
 }
 

@@ -1,4 +1,5 @@
-//! Mistakes that can be planted, to see whether tests find them. Only with the feature `planted-bugs` can anybody do so.
+//! Mistakes that can be planted, to see whether tests find them. Only with the feature
+//! `planted-bugs` can anybody do so.
 
 /// A mistake in the protocol.
 #[cfg_attr(
@@ -15,7 +16,8 @@ pub enum Bug {
     NoWriterId,
     /// In a replica: it answers a write before the value is on its disk.
     ReplyBeforeDurable,
-    /// In a replica: the next request may start before this one has its place among those for the store.
+    /// In a replica: the next request may start before this one has its place among those for the
+    /// store.
     ReleaseBeforeOrder,
 }
 

@@ -55,7 +55,8 @@ struct Shared {
     weather: Mutex<Weather>,
 }
 
-/// What the network does to messages between nodes. Those of clients always arrive, as with Maelstrom.
+/// What the network does to messages between nodes. Those of clients always arrive, as with
+/// Maelstrom.
 #[derive(Default)]
 struct Weather {
     /// The part of the system in which each node is.

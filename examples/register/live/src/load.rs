@@ -160,7 +160,8 @@ impl Load {
         *newest = version.max(*newest);
     }
 
-    /// Reads every register once more, as a client of its own. Returns those that have less than was acknowledged.
+    /// Reads every register once more, as a client of its own. Returns those that have less than
+    /// was acknowledged.
     ///
     /// # Errors
     ///

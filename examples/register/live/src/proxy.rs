@@ -18,7 +18,8 @@ use crate::faults::{Kind, Tally};
 /// How long the proxy tries to reach its replica for a client.
 const CONNECTING: Duration = Duration::from_secs(1);
 
-/// How long one side of a connection stays open at most after the other was closed without its knowledge.
+/// How long one side of a connection stays open at most after the other was closed without its
+/// knowledge.
 const ABANDONED: Duration = Duration::from_secs(10);
 
 /// How many bytes are read at once.
@@ -118,7 +119,8 @@ impl Proxy {
         self.break_off.send_replace(Break::default());
     }
 
-    /// Closes one side of each connection; the other side is not told, and what it sends disappears.
+    /// Closes one side of each connection; the other side is not told, and what it sends
+    /// disappears.
     pub(crate) fn half_open(&self) {
         self.break_off.send_replace(Break {
             half: true,
