@@ -57,6 +57,10 @@ impl Record for Versioned {
     /// Number and writer of the version, and the value.
     type Stored = (u64, u128, &'static str);
 
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.value.len()
+    }
+
     fn is_newer_than(&self, known: Option<&Self>) -> bool {
         known.is_none_or(|known| known.version < self.version)
     }

@@ -1,11 +1,35 @@
 //! The state of a replica on a disk, so that it outlives the process.
 //!
-//! One task has the disk, and carries out the requests in their order. All that wait are one batch,
+//! One task has the disk, and carries out the requests in their order. Those that wait are one batch,
 //! which is on disk before any of them is answered; so no reader sees what could still be lost, and
 //! one `fsync` serves many writers.
 //!
 //! The disk is a [`Volume`]: a [file](Disk::open) with a thread of its own, or whatever a test
 //! [puts there](Disk::on), slow or failing.
+//!
+//! # Bounds
+//!
+//! | what | bound | at the bound |
+//! |---|---|---|
+//! | requests that wait | 1,024 | callers wait with their request |
+//! | requests in a batch | 1,024 | the batch ends, and the next one begins with what is left |
+//! | bytes of requests, waiting and in the batch | 8 MiB; a read counts 256 KiB | callers wait |
+//! | bytes of records found and not taken | 16 MiB | the batch ends; the disk waits for readers |
+//!
+//! What a read finds is not known before, and its caller holds it afterwards. So a read counts more
+//! than it has, and no more than 32 of them are past the queue before the first is answered. A record
+//! that is larger than a bound is let through alone; so the most that is held here is 24 MiB and one
+//! record more, beside the cache of the file.
+//!
+//! Whoever has asked for a record and does not [take](Coming::result) it keeps others waiting. The
+//! record is given back where the [`Coming`] is dropped.
+//!
+//! # A full disk
+//!
+//! Where the disk has no room for a batch, its writes fail with `ResourceExhausted` and its reads are
+//! carried out again, before anything else. The replica goes on: it has what it acknowledged, and
+//! takes what still fits. Each such batch costs the time that it takes to open the file again, with a
+//! look at all of it. After any other error the replica ends.
 //!
 //! Why redb: it is Rust without build tools of other languages, its pages have checksums, a commit
 //! is either there or not after a crash, and it has an error of its own for a file that is open
@@ -30,10 +54,12 @@
 //! (checksums, what to do after a crash, an index, making room) is code that this program does not
 //! exist for, so redb stays. No other database was measured.
 
+mod batch;
 mod file;
 mod held;
+mod native;
+mod room;
 
-use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -42,17 +68,31 @@ use std::thread;
 use gorums::Status;
 use tokio::sync::{mpsc, oneshot};
 
+use self::batch::Worker;
 use self::file::File;
 pub use self::file::OpenError;
+use self::room::{Place, Room};
 use crate::store::Entry;
 
-/// How many requests may wait for the disk. Handlers wait while there are more.
-const WAITING: usize = 1024;
+/// How many requests may wait for the disk, and how many are one batch.
+const REQUESTS: usize = 1024;
+
+/// How many bytes of requests may wait for the disk or be in the batch.
+const REQUEST_BYTES: usize = 8 << 20;
+
+/// How many bytes a read counts as among them. What it finds is not known yet.
+const READ_BYTES: usize = 256 << 10;
+
+/// How many bytes of records may have been read from the disk without having been taken.
+const FOUND_BYTES: usize = 16 << 20;
 
 /// What a replica keeps for a key.
 pub trait Record: Clone + fmt::Debug + Send + Sync + 'static {
     /// How it stands in a file.
-    type Stored: redb::Value + 'static;
+    type Stored: redb::Value + Send + Sync + 'static;
+
+    /// How many bytes of memory it takes, about.
+    fn size(&self) -> usize;
 
     /// Whether it replaces what is known for its key.
     fn is_newer_than(&self, known: Option<&Self>) -> bool;
@@ -71,11 +111,8 @@ pub trait Volume<E: Record = Entry>: Send + 'static {
     /// Why the disk has failed. It reaches clients and the user as it reads.
     type Error: Display + Send;
 
-    /// What is there for each of these keys, in their order.
-    fn read(
-        &mut self,
-        keys: &[String],
-    ) -> impl Future<Output = Result<Vec<Option<E>>, Self::Error>> + Send;
+    /// What is there for this key.
+    fn read(&mut self, key: &str) -> impl Future<Output = Result<Option<E>, Self::Error>> + Send;
 
     /// Replaces the values of these keys, all or none of them.
     ///
@@ -83,39 +120,69 @@ pub trait Volume<E: Record = Entry>: Send + 'static {
     /// they may be replaced or not, but not some of them only.
     fn commit(
         &mut self,
-        entries: HashMap<String, E>,
-    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+        records: &[(&str, &E)],
+    ) -> impl Future<Output = Result<Commit, Self::Error>> + Send;
 }
 
-/// Where the result goes when it is on disk. Dropped where the disk fails before that.
-type Reply<T> = oneshot::Sender<T>;
+/// What came of a [commit](Volume::commit).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// All of it is on the disk.
+    Done,
+    /// The disk has no room for it. It is as it was before, and can be used.
+    NoRoom,
+}
+
+/// Where the answer goes when it is on disk. Dropped where the disk fails before that.
+type Reply<T> = oneshot::Sender<Result<Answer<T>, Status>>;
+
+/// An answer on its way to whoever has asked.
+#[derive(Debug)]
+struct Answer<T> {
+    result: T,
+    /// Where its bytes are counted until it is taken.
+    _place: Option<Place>,
+}
 
 /// The way to a disk, and to the task that has it. It is given up with the last clone, or by
 /// [`close`](Self::close).
 #[derive(Debug, Clone)]
 pub struct Disk<E = Entry> {
     requests: mpsc::Sender<Request<E>>,
+    /// Room for the bytes of requests.
+    room: Room,
     /// Why the task has ended, where it was not told to.
     failure: Arc<OnceLock<Status>>,
 }
 
 #[derive(Debug)]
 enum Request<E> {
-    Read(String, Reply<Option<E>>),
-    Write(String, E, Reply<bool>),
+    Read(Read<E>),
+    Write(Write<E>),
     Close(oneshot::Sender<()>),
 }
 
-/// An answer that is given when everything before it is on disk.
-enum Answer<E> {
-    Read(Reply<Option<E>>, Option<E>),
-    Write(Reply<bool>, bool),
+#[derive(Debug)]
+struct Read<E> {
+    key: String,
+    reply: Reply<Option<E>>,
+    /// Where it is counted until it is answered.
+    _place: Place,
+}
+
+#[derive(Debug)]
+struct Write<E> {
+    key: String,
+    record: E,
+    reply: Reply<bool>,
+    /// Where its bytes are counted while they are here.
+    place: Place,
 }
 
 /// A result that is not on disk yet.
 #[derive(Debug)]
 pub struct Coming<T, E = Entry> {
-    result: oneshot::Receiver<T>,
+    answer: oneshot::Receiver<Result<Answer<T>, Status>>,
     disk: Disk<E>,
 }
 
@@ -151,16 +218,16 @@ impl<E: Record> Disk<E> {
         volume: impl Volume<E>,
         id: u32,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (requests, waiting) = mpsc::channel(WAITING);
+        let (requests, waiting) = mpsc::channel(REQUESTS);
         let failure = Arc::new(OnceLock::new());
         let disk = Self {
             requests,
+            room: Room::new(REQUEST_BYTES, REQUEST_BYTES),
             failure: Arc::clone(&failure),
         };
         let work = async move {
-            let mut volume = volume;
-            let mut waiting = waiting;
-            let closed = match work(&mut volume, &mut waiting).await {
+            let mut worker = Worker::new(volume, waiting, id);
+            let closed = match worker.work().await {
                 Ok(closed) => closed,
                 Err(error) => {
                     let status = format!("the disk of replica {id} has failed: {error}");
@@ -170,7 +237,7 @@ impl<E: Record> Disk<E> {
                 }
             };
             // What is asked from now on is refused at once.
-            drop((volume, waiting));
+            drop(worker);
             // Before those who wait for the end may open it again. That nobody does is no error.
             let _ = closed.map(|closed| closed.send(()));
         };
@@ -183,7 +250,15 @@ impl<E: Record> Disk<E> {
     ///
     /// When the disk has failed or is closed.
     pub async fn read(&self, key: String) -> Result<Coming<Option<E>, E>, Status> {
-        self.ask(|reply| Request::Read(key, reply)).await
+        let place = self.room.take(key.len().max(READ_BYTES)).await;
+        let read = |reply| {
+            Request::Read(Read {
+                key,
+                reply,
+                _place: place,
+            })
+        };
+        self.ask(read).await
     }
 
     /// Takes a value if it is newer. Whether it was taken comes when it is on disk.
@@ -191,15 +266,25 @@ impl<E: Record> Disk<E> {
     /// # Errors
     ///
     /// As for [`read`](Self::read).
-    pub async fn write(&self, key: String, entry: E) -> Result<Coming<bool, E>, Status> {
-        self.ask(|reply| Request::Write(key, entry, reply)).await
+    pub async fn write(&self, key: String, record: E) -> Result<Coming<bool, E>, Status> {
+        let place = self.room.take(key.len() + record.size()).await;
+        self.ask(|reply| {
+            Request::Write(Write {
+                key,
+                record,
+                reply,
+                place,
+            })
+        })
+        .await
     }
 
     /// Gives up the disk behind all that was asked before. What comes later is refused.
     pub async fn close(&self) {
-        if let Ok(closed) = self.ask(Request::Close).await {
+        let (closed, at_end) = oneshot::channel();
+        if self.requests.send(Request::Close(closed)).await.is_ok() {
             // Where the task has ended for another reason, the disk is given up as well.
-            let _ = closed.result().await;
+            let _ = at_end.await;
         }
     }
 
@@ -208,12 +293,12 @@ impl<E: Record> Disk<E> {
         &self,
         request: impl FnOnce(Reply<T>) -> Request<E>,
     ) -> Result<Coming<T, E>, Status> {
-        let (reply, result) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         if self.requests.send(request(reply)).await.is_err() {
             return Err(self.ended().await);
         }
         let disk = self.clone();
-        Ok(Coming { result, disk })
+        Ok(Coming { answer, disk })
     }
 
     /// Why the disk cannot be used any more, once it is so.
@@ -229,101 +314,19 @@ impl<T, E: Record> Coming<T, E> {
     ///
     /// # Errors
     ///
-    /// When the disk fails before that. The request may or may not have taken effect.
+    /// When the disk has no room for a write, which is `ResourceExhausted`; and when the disk fails
+    /// before the result is there. The request may or may not have taken effect then.
     pub async fn result(self) -> Result<T, Status> {
-        match self.result.await {
-            Ok(result) => Ok(result),
+        match self.answer.await {
+            Ok(answer) => Ok(answer?.result),
             Err(_) => Err(self.disk.ended().await),
-        }
-    }
-}
-
-/// Carries out requests until nobody can send any, or the disk is to be closed. Returns who waits
-/// for that.
-async fn work<E: Record, V: Volume<E>>(
-    volume: &mut V,
-    requests: &mut mpsc::Receiver<Request<E>>,
-) -> Result<Option<oneshot::Sender<()>>, V::Error> {
-    let mut batch = Vec::with_capacity(WAITING);
-    while requests.recv_many(&mut batch, WAITING).await > 0 {
-        let close = batch
-            .iter()
-            .position(|request| matches!(request, Request::Close(_)));
-        let rest = close.map(|place| batch.split_off(place));
-        let answers = carry_out(volume, batch.drain(..)).await?;
-        answers.into_iter().for_each(Answer::give);
-        if let Some(Request::Close(closed)) = rest.and_then(|rest| rest.into_iter().next()) {
-            return Ok(Some(closed));
-        }
-    }
-    Ok(None)
-}
-
-/// Carries out requests as one batch. After an error the disk may or may not have what they write.
-async fn carry_out<E: Record, V: Volume<E>>(
-    volume: &mut V,
-    batch: impl ExactSizeIterator<Item = Request<E>>,
-) -> Result<Vec<Answer<E>>, V::Error> {
-    let batch: Vec<_> = batch.collect();
-    let mut keys: Vec<_> = batch.iter().filter_map(Request::key).cloned().collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let found = volume.read(&keys).await?;
-    // What is known of each key, and whether it is to be written.
-    let mut known: HashMap<String, (Option<E>, bool)> = keys
-        .into_iter()
-        .zip(found)
-        .map(|(key, entry)| (key, (entry, false)))
-        .collect();
-    let mut answers = Vec::with_capacity(batch.len());
-    for request in batch {
-        match request {
-            Request::Read(key, reply) => {
-                let entry = known.get(&key).and_then(|(entry, _)| entry.clone());
-                answers.push(Answer::Read(reply, entry));
-            }
-            Request::Write(key, entry, reply) => {
-                let (newest, changed) = known.entry(key).or_insert((None, false));
-                let taken = entry.is_newer_than(newest.as_ref());
-                if taken {
-                    (*newest, *changed) = (Some(entry), true);
-                }
-                answers.push(Answer::Write(reply, taken));
-            }
-            Request::Close(_) => {}
-        }
-    }
-    let changed: HashMap<_, _> = known
-        .into_iter()
-        .filter_map(|(key, (entry, changed))| Some((key, entry.filter(|_| changed)?)))
-        .collect();
-    if !changed.is_empty() {
-        volume.commit(changed).await?;
-    }
-    Ok(answers)
-}
-
-impl<E> Request<E> {
-    fn key(&self) -> Option<&String> {
-        match self {
-            Self::Read(key, _) | Self::Write(key, ..) => Some(key),
-            Self::Close(_) => None,
-        }
-    }
-}
-
-impl<E> Answer<E> {
-    fn give(self) {
-        // Nobody waits for the result of a one-way message.
-        match self {
-            Self::Read(reply, entry) => drop(reply.send(entry)),
-            Self::Write(reply, taken) => drop(reply.send(taken)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::fs;
     use std::sync::{Mutex, MutexGuard};
     use std::time::Duration;
@@ -471,11 +474,23 @@ mod tests {
     #[derive(Clone, Default)]
     struct Simulated(Arc<Mutex<SimulatedState>>);
 
-    #[derive(Default)]
     struct SimulatedState {
         entries: HashMap<String, Entry>,
         commits: usize,
         fails: bool,
+        /// How many bytes of values fit into a commit.
+        room: usize,
+    }
+
+    impl Default for SimulatedState {
+        fn default() -> Self {
+            Self {
+                entries: HashMap::new(),
+                commits: 0,
+                fails: false,
+                room: usize::MAX,
+            }
+        }
     }
 
     impl Simulated {
@@ -487,23 +502,26 @@ mod tests {
     impl Volume for Simulated {
         type Error = &'static str;
 
-        async fn read(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, Self::Error> {
-            let state = self.state();
-            Ok(keys
-                .iter()
-                .map(|key| state.entries.get(key).cloned())
-                .collect())
+        async fn read(&mut self, key: &str) -> Result<Option<Entry>, Self::Error> {
+            Ok(self.state().entries.get(key).cloned())
         }
 
-        async fn commit(&mut self, entries: HashMap<String, Entry>) -> Result<(), Self::Error> {
+        async fn commit(&mut self, records: &[(&str, &Entry)]) -> Result<Commit, Self::Error> {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let mut state = self.state();
             if state.fails {
-                return Err("no space left");
+                return Err("it is broken");
             }
             state.commits += 1;
-            state.entries.extend(entries);
-            Ok(())
+            let size = |(_, entry): &(&str, &Entry)| entry.value.len();
+            if records.iter().map(size).sum::<usize>() > state.room {
+                return Ok(Commit::NoRoom);
+            }
+            let new = records
+                .iter()
+                .map(|&(key, entry)| (key.to_owned(), entry.clone()));
+            state.entries.extend(new);
+            Ok(Commit::Done)
         }
     }
 
@@ -559,10 +577,66 @@ mod tests {
         for error in errors {
             assert_eq!(
                 error.message(),
-                "the disk of replica 1 has failed: no space left"
+                "the disk of replica 1 has failed: it is broken"
             );
         }
         disk.close().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_without_room_refuses_its_writes_reads_again_and_goes_on() {
+        let volume = Simulated::default();
+        let (disk, work) = Disk::on(volume.clone(), 1);
+        tokio::spawn(work);
+        assert!(write(&disk, "k", entry("v", 1)).await);
+        volume.state().room = 5;
+        let ask = |key: &str, value: &str| disk.write(key.to_owned(), entry(value, 2));
+        let small = ask("k", "w").await.expect("open");
+        let found = disk.read("k".to_owned()).await.expect("open");
+        let large = ask("l", "large").await.expect("open");
+        let missing = disk.read("l".to_owned()).await.expect("open");
+        for refused in [small, large] {
+            let error = refused.result().await.expect_err("no room");
+            assert_eq!(error.code(), gorums::Code::ResourceExhausted);
+            let expected = "the disk of replica 1 has no room for this write";
+            assert_eq!(error.message(), expected);
+        }
+        // What they saw was not written.
+        let found = found.result().await.expect("the disk works");
+        assert_eq!(found, Some(entry("v", 1)));
+        let missing = missing.result().await.expect("the disk works");
+        assert_eq!(missing, None);
+        assert!(write(&disk, "k", entry("w", 2)).await);
+        assert_eq!(read(&disk, "k").await, Some(entry("w", 2)));
+        // What is behind a batch without room is done before the disk is given up.
+        let refused = ask("l", "larger").await.expect("open");
+        let found = disk.read("k".to_owned()).await.expect("open");
+        disk.close().await;
+        refused.result().await.expect_err("no room");
+        let found = found.result().await.expect("the disk works");
+        assert_eq!(found, Some(entry("w", 2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_fails_says_so_to_those_who_wait_for_room() {
+        let volume = Simulated::default();
+        volume.state().fails = true;
+        let (disk, work) = Disk::on(volume, 1);
+        tokio::spawn(work);
+        let mut writers = tokio::task::JoinSet::new();
+        for number in 0..20 {
+            let disk = disk.clone();
+            writers.spawn(async move {
+                let value = "v".repeat(1 << 20);
+                let written = disk.write(number.to_string(), entry(&value, 1)).await;
+                written?.result().await
+            });
+        }
+        for written in writers.join_all().await {
+            let error = written.expect_err("it failed");
+            let expected = "the disk of replica 1 has failed: it is broken";
+            assert_eq!(error.message(), expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,7 +63,8 @@ impl Replica {
 
     /// Nobody waits for an answer to a one-way message.
     async fn write_one_way(&self, request: WriteRequest) {
-        // Where the disk has failed, the whole replica ends with that error.
+        // Where the disk has failed, the whole replica ends with that error. Where it has no room,
+        // the write is lost, as one-way messages may be.
         let _ = self.begin_write(request).await;
     }
 }

@@ -32,6 +32,10 @@ impl Record for Entry {
     /// Seconds and nanoseconds of the time, and the value.
     type Stored = (i64, i32, &'static str);
 
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.value.len()
+    }
+
     fn is_newer_than(&self, known: Option<&Self>) -> bool {
         known.is_none_or(|known| known.time < self.time)
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use gorums_sim::{Disk, DiskError, Replica};
-use storage::disk::{Record, Volume};
+use storage::disk::{Commit, Record, Volume};
 use storage::store::Store;
 
 /// What a replica keeps for each key.
@@ -44,31 +44,27 @@ fn on<E: Record>(volume: SimVolume<E>) -> impl FnOnce(&Replica) -> Store<E> {
 impl<E: Record> Volume<E> for SimVolume<E> {
     type Error = DiskError;
 
-    async fn read(&mut self, keys: &[String]) -> Result<Vec<Option<E>>, DiskError> {
-        let found = self
-            .disk
-            .read(|records| keys.iter().map(|key| records.get(key).cloned()).collect());
-        let mut found: Vec<Option<E>> = found.await?;
-        if let Some(cache) = &self.cache {
-            for (key, found) in keys.iter().zip(&mut found) {
-                if let Some(cached) = cache.get(key) {
-                    *found = Some(cached.clone());
-                }
-            }
-        }
-        Ok(found)
+    async fn read(&mut self, key: &str) -> Result<Option<E>, DiskError> {
+        let found = self.disk.read(|records| records.get(key).cloned()).await?;
+        let cached = self.cache.as_ref().and_then(|cache| cache.get(key));
+        Ok(cached.cloned().or(found))
     }
 
-    async fn commit(&mut self, entries: HashMap<String, E>) -> Result<(), DiskError> {
+    async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, DiskError> {
+        let new = records
+            .iter()
+            .map(|&(key, record)| (key.to_owned(), record.clone()));
+        let new: Records<E> = new.collect();
         if let Some(cache) = &mut self.cache {
-            cache.extend(entries.clone());
+            cache.extend(new.clone());
             let disk = self.disk.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                disk.commit(|records| records.extend(entries)).await
+                disk.commit(|records| records.extend(new)).await
             });
-            return Ok(());
+            return Ok(Commit::Done);
         }
-        self.disk.commit(|records| records.extend(entries)).await
+        self.disk.commit(|records| records.extend(new)).await?;
+        Ok(Commit::Done)
     }
 }

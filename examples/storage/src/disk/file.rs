@@ -2,20 +2,18 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::marker::PhantomData;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
-use redb::backends::FileBackend;
-use redb::{Database, StorageBackend, TableDefinition};
+use redb::{Database, ReadOnlyTable, StorageBackend, TableDefinition};
 
 use super::held::Held;
-use super::{Record, Volume};
+use super::native::{Backend, Native};
+use super::{Commit, Record, Volume};
 
 /// The records by their keys. Their type is part of the file: it cannot be opened as one of another
 /// program.
@@ -27,11 +25,22 @@ fn table<E: Record>() -> TableDefinition<'static, &'static str, E::Stored> {
 const CACHE: usize = 64 << 20;
 
 /// The file of a replica. Its calls wait for the disk, and keep the thread meanwhile.
-pub(super) struct File<E> {
-    /// `None` when it is being closed.
-    database: Option<Database>,
-    records: PhantomData<fn(E)>,
+pub(super) struct File<E: Record> {
+    /// `None` when it is being closed, or opened again.
+    open: Option<Open<E>>,
+    /// What the database is in. It keeps the file locked while the database is opened again.
+    backend: Arc<dyn Backend>,
 }
+
+/// A file that was found whole.
+struct Open<E: Record> {
+    /// What was committed, for reading. It is made where there is none.
+    committed: Option<Records<E>>,
+    database: Database,
+    held: Held,
+}
+
+type Records<E> = ReadOnlyTable<&'static str, <E as Record>::Stored>;
 
 impl<E: Record> File<E> {
     /// Opens the file of a replica in this directory. Both are made where there is none.
@@ -46,58 +55,85 @@ impl<E: Record> File<E> {
                 create::<E>(directory, &path)?;
             }
             let file = fs::File::options().read(true).write(true).open(&path)?;
-            open_whole::<E>(FileBackend::new(file)?)
+            File::on(Arc::new(Native::new(file)?))
         });
-        match opened {
-            Ok(database) => Ok(Self {
-                database: Some(database),
-                records: PhantomData,
-            }),
-            Err(cause) => Err(OpenError { path, cause }),
-        }
+        opened.map_err(|cause| OpenError { path, cause })
     }
 
-    fn database(&self) -> &Database {
-        let database = self.database.as_ref();
-        database.expect("it is there until the file is dropped")
+    /// The file of a replica that is kept there.
+    fn on(backend: Arc<dyn Backend>) -> Result<Self, Cause> {
+        let open = Some(open_whole(Arc::clone(&backend))?);
+        Ok(Self { open, backend })
+    }
+
+    fn opened(&mut self) -> &mut Open<E> {
+        let open = self.open.as_mut();
+        open.expect("it is there until the file is dropped, or its volume has failed")
+    }
+
+    /// Opens the file again, since redb does nothing more with one that it could not write to.
+    fn open_again(&mut self) -> Result<(), Cause> {
+        if let Some(Open { held, database, .. }) = self.open.take() {
+            // Before that it could still write.
+            drop(database);
+            held.give_back();
+        }
+        self.open = Some(open_whole(Arc::clone(&self.backend))?);
+        Ok(())
     }
 }
 
 impl<E: Record> Volume<E> for File<E> {
     type Error = Cause;
 
-    async fn read(&mut self, keys: &[String]) -> Result<Vec<Option<E>>, Cause> {
-        caught(|| {
-            let values = self.database().begin_read()?.open_table(table::<E>())?;
-            let found = keys.iter().map(|key| {
-                let found = values.get(&**key)?;
-                Ok(found.map(|found| E::from_stored(found.value())))
-            });
-            found.collect()
-        })
+    async fn read(&mut self, key: &str) -> Result<Option<E>, Cause> {
+        caught(|| self.opened().read(key))
     }
 
-    async fn commit(&mut self, entries: HashMap<String, E>) -> Result<(), Cause> {
-        caught(|| {
-            let mut transaction = self.database().begin_write()?;
-            // So a commit is never taken back when the file is opened after a crash.
-            transaction.set_two_phase_commit(true);
-            let mut values = transaction.open_table(table::<E>())?;
-            for (key, entry) in &entries {
-                values.insert(&**key, entry.stored())?;
+    async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, Cause> {
+        let open = self.opened();
+        match caught(|| open.commit(records)) {
+            Ok(()) => Ok(Commit::Done),
+            Err(_) if open.held.had_no_room() => {
+                caught(|| self.open_again())?;
+                Ok(Commit::NoRoom)
             }
-            drop(values);
-            transaction.commit()?;
-            Ok(())
-        })
+            Err(cause) => Err(cause),
+        }
     }
 }
 
-impl<E> Drop for File<E> {
+impl<E: Record> Open<E> {
+    fn read(&mut self, key: &str) -> Result<Option<E>, Cause> {
+        let committed = match &mut self.committed {
+            Some(committed) => committed,
+            none => none.insert(self.database.begin_read()?.open_table(table::<E>())?),
+        };
+        let found = committed.get(key)?;
+        Ok(found.map(|found| E::from_stored(found.value())))
+    }
+
+    fn commit(&mut self, records: &[(&str, &E)]) -> Result<(), Cause> {
+        // What is replaced can be used again when nobody reads it any more.
+        self.committed = None;
+        let mut transaction = self.database.begin_write()?;
+        // So a commit is never taken back when the file is opened after a crash.
+        transaction.set_two_phase_commit(true);
+        let mut values = transaction.open_table(table::<E>())?;
+        for (key, record) in records {
+            values.insert(*key, record.stored())?;
+        }
+        drop(values);
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+impl<E: Record> Drop for File<E> {
     fn drop(&mut self) {
         // What was committed is there, whatever becomes of this.
         let _ = caught(|| {
-            self.database = None;
+            self.open = None;
             Ok(())
         });
     }
@@ -137,7 +173,7 @@ fn damaged(message: &str) -> Cause {
 }
 
 /// Opens a file after a look at all of it. One that is refused is left as it is.
-fn open_whole<E: Record>(file: impl StorageBackend) -> Result<Database, Cause> {
+fn open_whole<E: Record>(file: Arc<dyn Backend>) -> Result<Open<E>, Cause> {
     let held = Held::new(file);
     if held.len()? == 0 {
         // redb would begin a new one here.
@@ -150,7 +186,11 @@ fn open_whole<E: Record>(file: impl StorageBackend) -> Result<Database, Cause> {
     database.check_integrity()?;
     database.begin_read()?.open_table(table::<E>())?;
     held.release()?;
-    Ok(database)
+    Ok(Open {
+        committed: None,
+        database,
+        held,
+    })
 }
 
 /// How redb divides a file: the size of a page, and how many pages of a region are its header and
@@ -300,7 +340,9 @@ impl std::error::Error for OpenError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
     use crate::store::{Entry, Time};
@@ -359,23 +401,183 @@ mod tests {
         let now = fs::read(&path).expect("a file");
         let synced = now.clone();
         let powered = Powered(Arc::new(Mutex::new(Contents { now, synced })));
-        let mut file = File::<Entry> {
-            database: Some(open_whole::<Entry>(powered.clone()).expect("it is whole")),
-            records: PhantomData,
-        };
-        let keys = ["a".to_owned(), "b".to_owned()];
+        let mut file = File::<Entry>::on(Arc::new(powered.clone())).expect("it is whole");
         for seconds in 1..=20 {
             let entry = Entry {
                 // More of the file is used with each, and what was is free again.
                 value: "v".repeat(1000 * seconds as usize),
                 time: Time::from_parts(seconds, 0),
             };
-            let entries = keys.iter().map(|key| (key.clone(), entry.clone()));
-            file.commit(entries.collect()).await.expect("there is room");
+            let entries = [("a", &entry), ("b", &entry)];
+            let committed = file.commit(&entries).await.expect("the disk works");
+            assert_eq!(committed, Commit::Done);
             fs::write(&path, powered.with(|contents| contents.synced.clone())).expect("written");
             let mut left = File::<Entry>::open(directory.path(), 1).expect("it is whole");
-            let found = left.read(&keys).await.expect("it is whole");
-            assert!(found == [Some(entry.clone()), Some(entry)], "{seconds}");
+            for key in ["a", "b"] {
+                let found = left.read(key).await.expect("it is whole");
+                assert!(found.as_ref() == Some(&entry), "{seconds}");
+            }
         }
+    }
+
+    /// A file on a disk with so many pages, which says what has no room, and whether in a sync.
+    #[derive(Debug)]
+    struct Small {
+        file: Powered,
+        /// The pages that something was written to. The others take no room.
+        used: Mutex<BTreeSet<u64>>,
+        pages: AtomicUsize,
+        /// Syncs fail as well when there is no room.
+        late: AtomicBool,
+    }
+
+    impl StorageBackend for Small {
+        fn len(&self) -> io::Result<u64> {
+            self.file.len()
+        }
+
+        fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+            self.file.read(offset, len)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.file.set_len(len)
+        }
+
+        fn sync_data(&self, eventual: bool) -> io::Result<()> {
+            let used = self.used.lock().expect("no test panics with it").len();
+            if self.late.load(Ordering::Relaxed) && used > self.pages.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.file.sync_data(eventual)
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            let mut used = self.used.lock().expect("no test panics with it");
+            for (page, data) in (offset / PAGE..).zip(data.chunks(PAGE as usize)) {
+                let full = used.len() >= self.pages.load(Ordering::Relaxed);
+                if full && !used.contains(&page) && !self.late.load(Ordering::Relaxed) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                used.insert(page);
+                self.file.write(page * PAGE + offset % PAGE, data)?;
+            }
+            Ok(())
+        }
+    }
+
+    impl Backend for Small {
+        fn give_back(&self, offset: u64, len: u64) {
+            let end = offset + len;
+            let pages = offset.div_ceil(PAGE)..end / PAGE;
+            let mut used = self.used.lock().expect("no test panics with it");
+            used.retain(|page| !pages.contains(page));
+            self.file.with(|contents| {
+                let end = contents.now.len().min(end as usize);
+                contents.now[offset as usize..end].fill(0);
+            });
+        }
+    }
+
+    impl Backend for Powered {
+        fn give_back(&self, _: u64, _: u64) {}
+    }
+
+    const PAGE: u64 = 4096;
+
+    /// A new file of a replica, on a disk that has room for so many more pages.
+    fn small(more: usize) -> (Arc<Small>, tempfile::TempDir) {
+        let directory = tempfile::tempdir().expect("a directory");
+        drop(File::<Entry>::open(directory.path(), 1).expect("it can be opened"));
+        let now = fs::read(directory.path().join("replica-1.redb")).expect("a file");
+        let used: BTreeSet<_> = (0..)
+            .zip(now.chunks(PAGE as usize))
+            .filter(|(_, page)| page.iter().any(|byte| *byte != 0))
+            .map(|(page, _)| page)
+            .collect();
+        let pages = AtomicUsize::new(used.len() + more);
+        let synced = now.clone();
+        let file = Powered(Arc::new(Mutex::new(Contents { now, synced })));
+        let small = Small {
+            file,
+            used: Mutex::new(used),
+            pages,
+            late: AtomicBool::new(false),
+        };
+        (Arc::new(small), directory)
+    }
+
+    fn of_size(bytes: usize, seconds: i64) -> Entry {
+        Entry {
+            value: "v".repeat(bytes),
+            time: Time::from_parts(seconds, 0),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_takes_what_fits_and_keeps_what_it_had() {
+        let (small, directory) = small(100);
+        let mut file = File::<Entry>::on(Arc::<Small>::clone(&small)).expect("it is whole");
+        let mut kept = of_size(10, 0);
+        let large = of_size(900_000, 100);
+        let mut refused = 0;
+        for seconds in 1..=20 {
+            if seconds % 2 == 0 {
+                let both = [("k", &large), ("l", &large)];
+                let committed = file.commit(&both).await.expect("it goes on");
+                assert_eq!(committed, Commit::NoRoom, "{seconds}");
+                refused += 1;
+            } else {
+                kept = of_size(100 * seconds as usize, seconds);
+                let committed = file.commit(&[("k", &kept)]).await.expect("it goes on");
+                assert_eq!(committed, Commit::Done, "{seconds}");
+            }
+            assert!(file.read("k").await.expect("it goes on").as_ref() == Some(&kept));
+            assert!(file.read("l").await.expect("it goes on").is_none());
+            // The same after a loss of power.
+            let synced = small.file.with(|contents| contents.synced.clone());
+            let path = directory.path().join("replica-1.redb");
+            fs::write(&path, synced).expect("written");
+            let mut left = File::<Entry>::open(directory.path(), 1).expect("it is whole");
+            assert!(left.read("k").await.expect("it is whole").as_ref() == Some(&kept));
+            assert!(left.read("l").await.expect("it is whole").is_none());
+        }
+        assert_eq!(refused, 10);
+        // When there is room again, it is used.
+        small.pages.store(10_000, Ordering::Relaxed);
+        let committed = file.commit(&[("l", &large)]).await.expect("it goes on");
+        assert_eq!(committed, Commit::Done);
+        assert!(file.read("l").await.expect("it goes on") == Some(large));
+        assert!(file.read("k").await.expect("it goes on") == Some(kept));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_filled_to_its_last_page_can_still_be_read() {
+        let (small, _directory) = small(40);
+        let mut file = File::<Entry>::on(Arc::<Small>::clone(&small)).expect("it is whole");
+        let mut kept = Vec::new();
+        let mut refused = 0;
+        for number in 0..200 {
+            let key = format!("key-{number}");
+            let entry = of_size(1500, number);
+            match file.commit(&[(&key, &entry)]).await.expect("it goes on") {
+                Commit::Done => kept.push((key, entry)),
+                Commit::NoRoom => refused += 1,
+            }
+        }
+        assert!(!kept.is_empty() && refused > 0, "{refused} refused");
+        for (key, entry) in kept {
+            assert!(file.read(&key).await.expect("it goes on") == Some(entry));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sync_without_room_is_no_lack_of_room_but_the_end() {
+        let (small, _directory) = small(100);
+        let mut file = File::<Entry>::on(Arc::<Small>::clone(&small)).expect("it is whole");
+        small.late.store(true, Ordering::Relaxed);
+        let large = of_size(900_000, 1);
+        let failed = file.commit(&[("k", &large)]).await;
+        failed.expect_err("nobody knows what is on the disk");
     }
 }

@@ -1,9 +1,12 @@
 //! A file whose changes are held back until it is known to be whole.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
+
+use super::native::Backend;
 
 /// What redb reads and writes instead of the file itself. Clones share one file.
 ///
@@ -12,10 +15,17 @@ use redb::StorageBackend;
 /// file that is refused is as it was.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
-    file: Arc<dyn StorageBackend>,
+    file: Arc<dyn Backend>,
     /// What is to be done to the file, in this order. `None` when it is no longer held.
     changes: Arc<Mutex<Option<Vec<Change>>>>,
+    /// Where the file was changed since its last sync, when it is no longer held: offset and length.
+    unsynced: Arc<Mutex<Vec<(u64, u64)>>>,
+    /// The disk had no room for a change since it is no longer held.
+    had_no_room: Arc<AtomicBool>,
 }
+
+/// How many bytes at the beginning of a file are redb's header.
+const HEADER: u64 = 4096;
 
 #[derive(Debug)]
 enum Change {
@@ -25,10 +35,12 @@ enum Change {
 }
 
 impl Held {
-    pub(super) fn new(file: impl StorageBackend) -> Self {
+    pub(super) fn new(file: Arc<dyn Backend>) -> Self {
         Self {
-            file: Arc::new(file),
+            file,
             changes: Arc::new(Mutex::new(Some(Vec::new()))),
+            unsynced: Arc::default(),
+            had_no_room: Arc::default(),
         }
     }
 
@@ -45,6 +57,42 @@ impl Held {
         }
         *changes = None;
         Ok(())
+    }
+
+    /// Whether the disk had no room for what redb wrote, after the release. Nothing came after that,
+    /// as redb writes no more after an error.
+    ///
+    /// A sync that fails is another matter, whatever its reason: nobody knows then what is on the
+    /// disk, and what the system still has in memory may look as if it were.
+    pub(super) fn had_no_room(&self) -> bool {
+        self.had_no_room.load(Ordering::Relaxed)
+    }
+
+    /// Gives back the room of what was written since the last sync, which nobody relies on. Otherwise
+    /// what did not fit would be kept in part, and leave no room for what does.
+    ///
+    /// redb changes nothing but its header in place. All else is written to pages that were free.
+    pub(super) fn give_back(&self) {
+        for (offset, len) in self.unsynced().drain(..) {
+            if offset >= HEADER {
+                self.file.give_back(offset, len);
+            }
+        }
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers that a change has failed for lack of room.
+    fn noted(&self, changed: io::Result<()>) -> io::Result<()> {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+
+        let failed = changed.as_ref().err().map(io::Error::kind);
+        if matches!(failed, Some(StorageFull | QuotaExceeded)) {
+            self.had_no_room.store(true, Ordering::Relaxed);
+        }
+        changed
     }
 
     /// No code panics while it holds the lock.
@@ -102,7 +150,7 @@ impl StorageBackend for Held {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         match &mut *self.lock() {
-            None => self.file.set_len(len),
+            None => self.noted(self.file.set_len(len)),
             Some(changes) => {
                 changes.push(Change::Length(len));
                 Ok(())
@@ -112,7 +160,11 @@ impl StorageBackend for Held {
 
     fn sync_data(&self, eventual: bool) -> io::Result<()> {
         match &mut *self.lock() {
-            None => self.file.sync_data(eventual),
+            None => {
+                self.file.sync_data(eventual)?;
+                self.unsynced().clear();
+                Ok(())
+            }
             Some(changes) => {
                 changes.push(Change::Sync { eventual });
                 Ok(())
@@ -122,7 +174,10 @@ impl StorageBackend for Held {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         match &mut *self.lock() {
-            None => self.file.write(offset, data),
+            None => {
+                self.unsynced().push((offset, data.len() as u64));
+                self.noted(self.file.write(offset, data))
+            }
             Some(changes) => {
                 let bytes = data.to_owned();
                 changes.push(Change::Write { offset, bytes });
@@ -134,8 +189,7 @@ impl StorageBackend for Held {
 
 #[cfg(test)]
 mod tests {
-    use redb::backends::FileBackend;
-
+    use super::super::native::Native;
     use super::*;
 
     #[test]
@@ -143,7 +197,8 @@ mod tests {
         let mut named = tempfile::NamedTempFile::new().expect("a file");
         std::io::Write::write_all(&mut named, b"0123456789").expect("written");
         let in_file = || std::fs::read(named.path()).expect("a file");
-        let held = Held::new(FileBackend::new(named.reopen().expect("a file")).expect("free"));
+        let file = Native::new(named.reopen().expect("a file")).expect("free");
+        let held = Held::new(Arc::new(file));
         let all = || held.read(0, held.len().expect("it is known") as usize);
 
         held.write(2, b"abc").expect("held");

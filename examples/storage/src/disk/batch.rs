@@ -1,0 +1,451 @@
+//! Carries out requests in batches, of which each is on disk before any of it is answered.
+
+use std::collections::{HashMap, VecDeque};
+
+use gorums::Status;
+use tokio::sync::{mpsc, oneshot};
+
+use super::room::{Place, Room};
+use super::{Answer, Commit, FOUND_BYTES, REQUESTS, Read, Record, Reply, Request, Volume, Write};
+
+/// Who has the disk.
+pub(super) struct Worker<E, V> {
+    volume: V,
+    requests: mpsc::Receiver<Request<E>>,
+    /// What comes before them: it was begun, and put back.
+    put_back: VecDeque<Request<E>>,
+    /// Room for the bytes of records that were found.
+    found: Room,
+    /// What a write is told for which there is no room.
+    no_room: Status,
+}
+
+impl<E: Record, V: Volume<E>> Worker<E, V> {
+    pub(super) fn new(volume: V, requests: mpsc::Receiver<Request<E>>, id: u32) -> Self {
+        let no_room = format!("the disk of replica {id} has no room for this write");
+        Self {
+            volume,
+            requests,
+            put_back: VecDeque::new(),
+            // A record may be there twice: as what is known of its key, and as an answer.
+            found: Room::new(FOUND_BYTES, FOUND_BYTES / 2),
+            no_room: Status::resource_exhausted(no_room),
+        }
+    }
+
+    /// Carries out requests until nobody can send any, or the disk is to be closed. Returns who
+    /// waits for that.
+    pub(super) async fn work(&mut self) -> Result<Option<oneshot::Sender<()>>, V::Error> {
+        while let Some(first) = self.next().await {
+            if let Request::Close(closed) = first {
+                return Ok(Some(closed));
+            }
+            let batch = self.collect(first).await?;
+            self.carry_out(batch).await?;
+        }
+        Ok(None)
+    }
+
+    /// The next request, when there is one.
+    async fn next(&mut self) -> Option<Request<E>> {
+        match self.put_back.pop_front() {
+            Some(request) => Some(request),
+            None => self.requests.recv().await,
+        }
+    }
+
+    /// A batch of this request and of those that wait, up to its bounds.
+    async fn collect(&mut self, first: Request<E>) -> Result<Batch<E>, V::Error> {
+        let mut batch = Batch {
+            known: HashMap::new(),
+            answers: Vec::new(),
+        };
+        let mut next = Some(first);
+        while let Some(request) = next {
+            if let Some(rest) = self.add(request, &mut batch).await? {
+                self.put_back.push_front(rest);
+                break;
+            }
+            if batch.answers.len() == REQUESTS {
+                break;
+            }
+            let put_back = self.put_back.pop_front();
+            next = put_back.or_else(|| self.requests.try_recv().ok());
+        }
+        Ok(batch)
+    }
+
+    /// Makes a request part of the batch, or gives it back where the batch has to end before it.
+    async fn add(
+        &mut self,
+        request: Request<E>,
+        batch: &mut Batch<E>,
+    ) -> Result<Option<Request<E>>, V::Error> {
+        let key = match &request {
+            Request::Read(read) => &read.key,
+            Request::Write(write) => &write.key,
+            Request::Close(_) => return Ok(Some(request)),
+        };
+        if !batch.known.contains_key(key) {
+            let record = self.volume.read(key).await?;
+            let Some(place) = batch.place(&self.found, record.as_ref()).await else {
+                return Ok(Some(request));
+            };
+            let known = Known {
+                record,
+                changed: false,
+                _place: place,
+            };
+            batch.known.insert(key.clone(), known);
+        }
+        const KNOWN: &str = "it is there, or was just put there";
+        match request {
+            Request::Read(read) => {
+                let known = batch.known.get(&read.key).expect(KNOWN);
+                let known = known.record.as_ref();
+                let Some(place) = batch.place(&self.found, known).await else {
+                    return Ok(Some(Request::Read(read)));
+                };
+                let record = known.cloned();
+                let found = Found { record, place };
+                batch.answers.push(Pending::Read(read, found));
+            }
+            Request::Write(write) => {
+                let Write {
+                    key,
+                    record,
+                    reply,
+                    place,
+                } = write;
+                let known = batch.known.get_mut(&key).expect(KNOWN);
+                let taken = record.is_newer_than(known.record.as_ref());
+                if taken {
+                    *known = Known {
+                        record: Some(record),
+                        changed: true,
+                        _place: place,
+                    };
+                }
+                batch.answers.push(Pending::Write(reply, taken));
+            }
+            Request::Close(_) => {}
+        }
+        Ok(None)
+    }
+
+    /// Makes a batch durable and answers it. After an error the disk may or may not have what it
+    /// writes.
+    async fn carry_out(&mut self, batch: Batch<E>) -> Result<(), V::Error> {
+        let Batch { known, answers } = batch;
+        let mut changed = Vec::new();
+        for (key, known) in &known {
+            if let (Some(record), true) = (&known.record, known.changed) {
+                changed.push((&**key, record));
+            }
+        }
+        let commit = match changed.is_empty() {
+            true => Commit::Done,
+            false => self.volume.commit(&changed).await?,
+        };
+        drop(changed);
+        drop(known);
+        match commit {
+            Commit::Done => answers.into_iter().for_each(Pending::give),
+            Commit::NoRoom => {
+                // The last one is put back first, so that they are in their order again.
+                for answer in answers.into_iter().rev() {
+                    match answer {
+                        // It may have found what was to be written.
+                        Pending::Read(read, _) => self.put_back.push_front(Request::Read(read)),
+                        Pending::Write(reply, _) => drop(reply.send(Err(self.no_room.clone()))),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Requests that are carried out together.
+struct Batch<E> {
+    /// What there is for each key that they are about.
+    known: HashMap<String, Known<E>>,
+    answers: Vec<Pending<E>>,
+}
+
+impl<E: Record> Batch<E> {
+    /// A place for a record that was found. A batch that has begun does not wait for it: those who
+    /// are to take what is found may be waiting for this batch.
+    async fn place(&self, room: &Room, record: Option<&E>) -> Option<Place> {
+        let bytes = record.map_or(0, Record::size);
+        match self.answers.is_empty() {
+            true => Some(room.take(bytes).await),
+            false => room.try_take(bytes),
+        }
+    }
+}
+
+/// What there is for a key.
+struct Known<E> {
+    record: Option<E>,
+    /// Whether it is to be written.
+    changed: bool,
+    /// Where the bytes of the record are counted.
+    _place: Place,
+}
+
+/// A record that was found, and where its bytes are counted.
+struct Found<E> {
+    record: Option<E>,
+    place: Place,
+}
+
+/// An answer that is given when everything before it is on disk.
+enum Pending<E> {
+    Read(Read<E>, Found<E>),
+    Write(Reply<bool>, bool),
+}
+
+impl<E> Pending<E> {
+    fn give(self) {
+        // Nobody waits for the result of a one-way message.
+        match self {
+            Self::Read(read, found) => {
+                let answer = Answer {
+                    result: found.record,
+                    _place: Some(found.place),
+                };
+                drop(read.reply.send(Ok(answer)));
+            }
+            Self::Write(reply, taken) => {
+                let answer = Answer {
+                    result: taken,
+                    _place: None,
+                };
+                drop(reply.send(Ok(answer)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use super::super::{Coming, Disk};
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    /// How many bytes of records there are, and how many there were at most.
+    #[derive(Debug, Default)]
+    struct Gauge {
+        now: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    /// A record that says how large it is, and counts.
+    #[derive(Debug)]
+    struct Weight {
+        bytes: usize,
+        gauge: Arc<Gauge>,
+    }
+
+    impl Weight {
+        fn new(bytes: usize, gauge: &Arc<Gauge>) -> Self {
+            let now = gauge.now.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            gauge.most.fetch_max(now, Ordering::Relaxed);
+            let gauge = Arc::clone(gauge);
+            Self { bytes, gauge }
+        }
+    }
+
+    impl Clone for Weight {
+        fn clone(&self) -> Self {
+            Self::new(self.bytes, &self.gauge)
+        }
+    }
+
+    impl Drop for Weight {
+        fn drop(&mut self) {
+            self.gauge.now.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+
+    impl Record for Weight {
+        type Stored = u64;
+
+        fn size(&self) -> usize {
+            self.bytes
+        }
+
+        fn is_newer_than(&self, _: Option<&Self>) -> bool {
+            true
+        }
+
+        fn stored(&self) -> u64 {
+            self.bytes as u64
+        }
+
+        fn from_stored(bytes: u64) -> Self {
+            Self::new(bytes as usize, &Arc::default())
+        }
+    }
+
+    /// Has a record of this size for each key, and takes a second for a commit.
+    struct Weights {
+        bytes: usize,
+        gauge: Arc<Gauge>,
+    }
+
+    impl Volume<Weight> for Weights {
+        type Error = &'static str;
+
+        async fn read(&mut self, _: &str) -> Result<Option<Weight>, Self::Error> {
+            Ok(Some(Weight::new(self.bytes, &self.gauge)))
+        }
+
+        async fn commit(&mut self, _: &[(&str, &Weight)]) -> Result<Commit, Self::Error> {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(Commit::Done)
+        }
+    }
+
+    fn disk(bytes: usize) -> (Disk<Weight>, Arc<Gauge>) {
+        let gauge = Arc::new(Gauge::default());
+        let weights = Weights {
+            bytes,
+            gauge: Arc::clone(&gauge),
+        };
+        let (disk, work) = Disk::on(weights, 1);
+        tokio::spawn(work);
+        (disk, gauge)
+    }
+
+    /// Waits until nothing happens any more before a commit ends.
+    async fn settle() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    /// Asks so many times for records, of one key or of many, while nobody takes what is found; then
+    /// takes all of it.
+    async fn read_without_taking(count: usize, key: fn(usize) -> String) {
+        let (disk, gauge) = disk(MIB);
+        let asked = Arc::new(Mutex::new(VecDeque::new()));
+        let reader = {
+            let asked = Arc::clone(&asked);
+            async move {
+                for number in 0..count {
+                    let coming = disk.read(key(number)).await.expect("open");
+                    asked
+                        .lock()
+                        .expect("no test panics with it")
+                        .push_back(coming);
+                }
+            }
+        };
+        let reader = tokio::spawn(reader);
+        settle().await;
+        let waiting = asked.lock().expect("no test panics with it").len();
+        assert!((1..=64).contains(&waiting), "{waiting} are past the queue");
+        let mut taken = 0;
+        while taken < count {
+            let next = asked.lock().expect("no test panics with it").pop_front();
+            match next {
+                Some(coming) => {
+                    let found = coming.result().await.expect("the disk works");
+                    assert_eq!(found.expect("a record").bytes, MIB);
+                    taken += 1;
+                }
+                None => settle().await,
+            }
+        }
+        reader.await.expect("it has asked for all");
+        let most = gauge.most.load(Ordering::Relaxed);
+        // What is taken out of it is counted here a moment longer.
+        assert!(most <= FOUND_BYTES + 2 * MIB, "{} MiB", most / MIB);
+        assert_eq!(gauge.now.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_reads_of_a_large_record_hold_few_copies_of_it() {
+        read_without_taking(16_000, |_| "k".to_owned()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_of_many_large_records_hold_few_of_them() {
+        read_without_taking(4_000, |number| number.to_string()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_over_large_records_hold_few_of_them() {
+        let (disk, gauge) = disk(MIB);
+        let mut coming = Vec::new();
+        for number in 0..1_000 {
+            let record = Weight::new(1, &gauge);
+            let written = disk.write(number.to_string(), record).await;
+            coming.push(written.expect("open"));
+        }
+        for written in coming {
+            assert!(written.result().await.expect("the disk works"));
+        }
+        let most = gauge.most.load(Ordering::Relaxed);
+        assert!(most <= FOUND_BYTES + 2 * MIB, "{} MiB", most / MIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writers_wait_while_eight_mebibytes_wait_for_the_disk() {
+        let (disk, gauge) = disk(0);
+        let taken = Arc::new(AtomicUsize::new(0));
+        let mut writers = tokio::task::JoinSet::new();
+        for number in 0..100 {
+            let (disk, gauge, taken) = (disk.clone(), Arc::clone(&gauge), Arc::clone(&taken));
+            writers.spawn(async move {
+                let record = Weight::new(MIB, &gauge);
+                let coming = disk.write(number.to_string(), record).await;
+                taken.fetch_add(1, Ordering::Relaxed);
+                coming
+                    .expect("open")
+                    .result()
+                    .await
+                    .expect("the disk works")
+            });
+        }
+        settle().await;
+        // Each of them has its key, too.
+        assert_eq!(taken.load(Ordering::Relaxed), 7);
+        assert!(writers.join_all().await.into_iter().all(|taken| taken));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_is_larger_than_all_bounds_is_written_and_read() {
+        let (disk, gauge) = disk(100 * MIB);
+        let both = async || {
+            let record = Weight::new(50 * MIB, &gauge);
+            let written = disk.write("k".to_owned(), record).await.expect("open");
+            let found = disk.read("l".to_owned()).await.expect("open");
+            (written, found)
+        };
+        let (written, found) = both().await;
+        assert!(written.result().await.expect("the disk works"));
+        let found = found.result().await.expect("the disk works");
+        assert_eq!(found.expect("a record").bytes, 100 * MIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_takes_any_more_keeps_nobody_waiting() {
+        let (disk, gauge) = disk(8 * MIB);
+        let mut given_up: Vec<Coming<_, _>> = Vec::new();
+        for _ in 0..4 {
+            given_up.push(disk.read("k".to_owned()).await.expect("open"));
+        }
+        settle().await;
+        drop(given_up);
+        let found = disk.read("k".to_owned()).await.expect("open");
+        assert!(found.result().await.expect("the disk works").is_some());
+        settle().await;
+        assert_eq!(gauge.now.load(Ordering::Relaxed), 0);
+    }
+}
