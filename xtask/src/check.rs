@@ -3,6 +3,7 @@
 mod conformance;
 mod cost;
 mod features;
+pub(crate) mod layers;
 mod msrv;
 mod totals;
 
@@ -42,6 +43,8 @@ pub(crate) struct Args {
 enum Step {
     /// Formatting: `cargo fmt --all` mends what this finds
     Fmt,
+    /// crates/gorums/src is layered: each room imports only what stands below it, and circles of files are small
+    Layers,
     /// Lints of all targets with all features; a warning is a failure
     Clippy,
     /// Each package by itself, with none of its features and with each one alone
@@ -73,6 +76,7 @@ impl Step {
         let cargo = Cmd::cargo;
         match self {
             Self::Fmt => cargo().args(["fmt", "--all", "--check"]).run(),
+            Self::Layers => layers::run(),
             Self::Clippy => cargo()
                 .args([
                     "clippy",

@@ -26,6 +26,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Job {
     Check(check::Args),
+    Layers(check::layers::Args),
     Interop(interop::Args),
     Loom(loom::Args),
     Sim(sim::Args),
@@ -36,6 +37,7 @@ enum Job {
 fn main() -> ExitCode {
     match Cli::parse().job {
         Job::Check(args) => check::run(&args),
+        Job::Layers(args) => check::layers::command(&args),
         Job::Interop(args) => interop::run(&args),
         Job::Loom(args) => loom::run(&args),
         Job::Sim(args) => sim::run(&args),
