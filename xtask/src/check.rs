@@ -11,11 +11,11 @@ use std::fmt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use clap::ValueEnum;
 
 use crate::command::Cmd;
-use crate::{bench_compare, interop, loom, sim};
+use crate::{bench_compare, interop, loom, sim, tools};
 pub(crate) use totals::Totals;
 
 /// Runs everything that CI runs. The tree is never edited.
@@ -43,6 +43,8 @@ pub(crate) struct Args {
 enum Step {
     /// Formatting: `cargo fmt --all` mends what this finds
     Fmt,
+    /// Spelling, in code and text; _typos.toml names what is right nevertheless (needs typos-cli)
+    Typos,
     /// crates/gorums/src is layered: each room imports only what stands below it, and circles of files are small
     Layers,
     /// Lints of all targets with all features; a warning is a failure
@@ -76,6 +78,7 @@ impl Step {
         let cargo = Cmd::cargo;
         match self {
             Self::Fmt => cargo().args(["fmt", "--all", "--check"]).run(),
+            Self::Typos => typos(),
             Self::Layers => layers::run(),
             Self::Clippy => cargo()
                 .args([
@@ -161,13 +164,19 @@ fn chosen(named: &[Step]) -> Vec<Step> {
 }
 
 fn deny() -> Result<()> {
-    if !Cmd::cargo().args(["deny", "--version"]).succeeds() {
-        bail!("cargo-deny is not installed: `cargo install --locked cargo-deny`");
-    }
+    tools::ready("cargo-deny", &Cmd::cargo().args(["deny", "--version"]))?;
     Cmd::cargo()
         .args(["deny", "--locked", "check", "--hide-inclusion-graph"])
         .args(["bans", "licenses", "sources"])
         .run()
+}
+
+fn typos() -> Result<()> {
+    let typos = Cmd::new("typos");
+    tools::ready("typos-cli", &typos.clone().args(["--version"]))?;
+    typos.args(["--format", "brief"]).run().context(
+        "`typos --write-changes` mends what it is sure of; what is right is named in _typos.toml",
+    )
 }
 
 /// The test command of the README, with `--locked`.

@@ -7,6 +7,7 @@ mod interop;
 mod live;
 mod loom;
 mod sim;
+mod tools;
 mod workspace;
 
 use std::process::ExitCode;

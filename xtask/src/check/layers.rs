@@ -327,7 +327,8 @@ fn compare(page: &str, table: &str) -> Result<()> {
     let (_, on_page, _) = parts(page)?;
     if on_page.trim() != table.trim() {
         bail!(
-            "the table of rooms in {PAGE} is out of date: `cargo xtask layers --write` writes it anew"
+            "the table of rooms in {PAGE} is out of date: \
+             `cargo xtask layers --write` writes it anew"
         );
     }
     Ok(())

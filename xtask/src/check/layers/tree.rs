@@ -207,8 +207,8 @@ impl Reader<'_> {
         self.take(module, seen)
     }
 
-    /// A macro of this crate. What it expands to is resolved where it is used, except for paths that
-    /// begin at the crate's root.
+    /// A macro of this crate. What it expands to is resolved where it is used, except for paths
+    /// that begin at the crate's root.
     fn macro_rules(&mut self, module: usize, item: &syn::ItemMacro) {
         let Some(name) = &item.ident else { return };
         let is_exported = item
@@ -412,8 +412,7 @@ impl Mentions {
                 Some(TokenTree::Ident(name)) => path.push(name.to_string()),
                 Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
                     let inner: Vec<_> = group.stream().into_iter().collect();
-                    let is_comma = |tree: &TokenTree| matches!(tree, TokenTree::Punct(p) if p.as_char() == ',');
-                    for part in inner.split(is_comma) {
+                    for part in inner.split(|tree| is_mark(tree, ',')) {
                         if let [TokenTree::Ident(name), ..] = part {
                             let mut path = path.clone();
                             if name != "self" {
@@ -435,18 +434,21 @@ impl Mentions {
 
 /// Whether a name after these tokens can be the first one of a path of this crate.
 fn begins_path(before: &[TokenTree]) -> bool {
-    let is = |tree: &TokenTree, mark| matches!(tree, TokenTree::Punct(p) if p.as_char() == mark);
     match before {
-        // `::name` is another crate, `$a::name` is whatever the macro gets.
-        [.., colon, last] if is(colon, ':') && is(last, ':') => false,
-        [.., last] => !is(last, '.') && !is(last, '\''),
+        // `::name` is in another crate.
+        [.., colon, last] if is_mark(colon, ':') && is_mark(last, ':') => false,
+        [.., last] => !is_mark(last, '.') && !is_mark(last, '\''),
         [] => true,
     }
 }
 
 fn is_colons(tokens: &[TokenTree], at: usize) -> bool {
-    let is = |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == ':');
+    let is = |at: usize| tokens.get(at).is_some_and(|tree| is_mark(tree, ':'));
     is(at) && is(at + 1)
+}
+
+fn is_mark(tree: &TokenTree, mark: char) -> bool {
+    matches!(tree, TokenTree::Punct(punct) if punct.as_char() == mark)
 }
 
 impl<'ast> Visit<'ast> for Mentions {
