@@ -5,6 +5,7 @@ mod cost;
 mod features;
 pub(crate) mod layers;
 mod msrv;
+mod semver;
 mod totals;
 
 use std::fmt;
@@ -57,6 +58,8 @@ enum Step {
     Deny,
     /// The oldest supported compiler: what the dependencies say they need, and a build with it where rustup has it
     Msrv,
+    /// The public API against that of the last release, as the version promises it (needs cargo-semver-checks)
+    Semver,
     /// docs/conformance.md names every behaviour, and the tests that prove it exist
     Conformance,
     /// Instructions and allocations per call, against their budget (needs valgrind and gungraun-runner)
@@ -103,6 +106,7 @@ impl Step {
                 .run(),
             Self::Deny => deny(),
             Self::Msrv => msrv::run(),
+            Self::Semver => semver::run(),
             Self::Conformance => conformance::run(),
             Self::Cost => cost::run(),
             Self::Interop => {

@@ -47,7 +47,7 @@ struct Metadata {
 }
 
 /// One package.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
@@ -55,9 +55,35 @@ pub(crate) struct Package {
     pub(crate) source: Option<String>,
     pub(crate) rust_version: Option<String>,
     pub(crate) features: BTreeMap<String, Vec<String>>,
+    /// An absolute path.
+    pub(crate) manifest_path: PathBuf,
+    /// Where the package may be published; anywhere where there is no list.
+    pub(crate) publish: Option<Vec<String>>,
+    pub(crate) targets: Vec<Target>,
+}
+
+/// What is built of a package.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Target {
+    pub(crate) kind: Vec<String>,
 }
 
 impl Package {
+    pub(crate) fn folder(&self) -> &Path {
+        self.manifest_path.parent().unwrap_or(&self.manifest_path)
+    }
+
+    pub(crate) fn is_published(&self) -> bool {
+        self.publish
+            .as_ref()
+            .is_none_or(|places| !places.is_empty())
+    }
+
+    pub(crate) fn has_library(&self) -> bool {
+        let mut kinds = self.targets.iter().flat_map(|target| &target.kind);
+        kinds.any(|kind| kind == "lib" || kind == "proc-macro")
+    }
+
     /// The oldest compiler that the package says it needs.
     pub(crate) fn msrv(&self) -> Result<Option<RustVersion>> {
         self.rust_version.as_deref().map(str::parse).transpose()

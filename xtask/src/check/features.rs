@@ -50,13 +50,11 @@ mod tests {
     fn package(features: &[&str]) -> Package {
         Package {
             name: "demo".to_owned(),
-            version: "0.1.0".to_owned(),
-            source: None,
-            rust_version: None,
             features: features
                 .iter()
                 .map(|&name| (name.to_owned(), Vec::new()))
                 .collect(),
+            ..Package::default()
         }
     }
 

@@ -109,7 +109,7 @@ mod tests {
             version: "1.0.0".to_owned(),
             source: source.map(str::to_owned),
             rust_version: rust_version.map(str::to_owned),
-            features: Default::default(),
+            ..Package::default()
         }
     }
 
