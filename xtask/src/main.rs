@@ -3,6 +3,7 @@
 mod bench_compare;
 mod check;
 mod command;
+mod coverage;
 mod interop;
 mod live;
 mod loom;
@@ -33,6 +34,7 @@ enum Job {
     Sim(sim::Args),
     BenchCompare(bench_compare::Args),
     Live(live::Args),
+    Coverage(coverage::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Job::Loom(args) => loom::run(&args),
         Job::Sim(args) => sim::run(&args),
         Job::BenchCompare(args) => bench_compare::run(&args),
+        Job::Coverage(args) => coverage::run(&args),
         Job::Live(args) => live::run(&args),
     }
 }
