@@ -17,7 +17,7 @@ use crate::workspace::{self, Package};
 /// Runs the tests in a build that counts what they run, and reports how much of each crate that is.
 ///
 /// Documentation examples are not counted: compilers cannot do that yet, except for nightly ones.
-/// The build has a folder of its own below the target folder, so that it costs other builds nothing.
+/// The build has a folder of its own below the target folder, so that other builds lose nothing.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask coverage              all tests of the workspace

@@ -271,7 +271,8 @@ fn table(graph: &Graph, floors: &[&[Room]], detail: Detail) -> String {
     text += match detail {
         Detail::Page => "| floor | room | what is in it | imports |\n|---|---|---|---|\n",
         Detail::Terminal => {
-            "| floor | room | files | lines | what is in it | imports |\n|---|---|---|---|---|---|\n"
+            "| floor | room | files | lines | what is in it | imports |\n\
+             |---|---|---|---|---|---|\n"
         }
     };
     for (floor, rooms) in floors.iter().enumerate() {
