@@ -157,6 +157,18 @@ fn what_comes_from_another_crate_counts_for_the_file_that_hands_it_on() {
 }
 
 #[test]
+fn what_a_macro_declares_is_known_where_its_tokens_say_so() {
+    let sources = Sources::small(&[
+        (
+            "low/mod.rs",
+            "std::thread_local! { pub(crate) static CURRENT: u8 = const { 1 }; }",
+        ),
+        ("left/mod.rs", "use crate::low::CURRENT;"),
+    ]);
+    assert_eq!(sources.imports(), ["left/mod.rs:1 -> low/mod.rs"]);
+}
+
+#[test]
 fn every_place_of_a_path_is_read() {
     for text in [
         "fn f() { let _ = crate::low::Low; }",

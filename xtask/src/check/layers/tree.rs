@@ -200,6 +200,11 @@ impl Reader<'_> {
                 self.macro_rules(module, item);
                 return Ok(());
             }
+            Item::Macro(item) => {
+                for name in declared(item.mac.tokens.clone()) {
+                    self.bind(module, name, Meaning::Item, None);
+                }
+            }
             _ => {}
         }
         let mut seen = Mentions::default();
@@ -430,6 +435,22 @@ impl Mentions {
         self.path(path, line);
         at
     }
+}
+
+/// The items that are written out in a macro's tokens: `thread_local!` declares a `static`, say.
+fn declared(tokens: TokenStream) -> Vec<String> {
+    let tokens: Vec<_> = tokens.into_iter().collect();
+    let pairs = tokens.windows(2).filter_map(|pair| match pair {
+        [TokenTree::Ident(keyword), TokenTree::Ident(name)] => Some((keyword, name)),
+        _ => None,
+    });
+    let keywords = [
+        "const", "enum", "fn", "static", "struct", "trait", "type", "union",
+    ];
+    pairs
+        .filter(|(keyword, _)| keywords.iter().any(|other| keyword == other))
+        .map(|(_, name)| name.to_string())
+        .collect()
 }
 
 /// Whether a name after these tokens can be the first one of a path of this crate.
