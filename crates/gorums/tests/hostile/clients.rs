@@ -1,82 +1,18 @@
 //! Hostile clients of our server.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use gorums::Status;
-use http::{HeaderMap, Request};
+use http::Request;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::common::{Number, TestServer, echo, within};
 use crate::foe::{Foe, GoodClient};
 use crate::frames::*;
+use crate::raw_client::RawClient;
 
 const HOLD: &str = "test.Test.Hold";
-const NOTE: &str = "test.Test.Note";
-
-/// A stream that is opened by `h2`, for what only it can read: trailers.
-struct Stream {
-    send: h2::SendStream<Bytes>,
-    recv: h2::RecvStream,
-    bytes: Vec<u8>,
-}
-
-impl Stream {
-    async fn open(addr: SocketAddr) -> Self {
-        let tcp = within(TcpStream::connect(addr)).await.expect("it listens");
-        let (mut requests, connection) = within(h2::client::handshake(tcp)).await.expect("HTTP/2");
-        tokio::spawn(connection);
-        let request = Request::post(format!("http://gorums{PATH}"))
-            .header("content-type", "application/grpc")
-            .body(())
-            .expect("well-formed");
-        let (head, send) = requests.send_request(request, false).expect("HTTP/2");
-        let recv = within(head).await.expect("the stream opens").into_body();
-        Self {
-            send,
-            recv,
-            bytes: Vec::new(),
-        }
-    }
-
-    fn send(&mut self, bytes: impl Into<Bytes>) {
-        let sent = self.send.send_data(bytes.into(), false);
-        sent.expect("the stream is up");
-    }
-
-    /// The next reply, or none when the server has ended the stream.
-    async fn next(&mut self) -> Option<Envelope> {
-        loop {
-            if let Some(len) = self.bytes.get(1..5) {
-                let len = u32::from_be_bytes(len.try_into().expect("four bytes")) as usize;
-                if self.bytes.len() >= 5 + len {
-                    let rest = self.bytes.split_off(5 + len);
-                    let message = std::mem::replace(&mut self.bytes, rest);
-                    return Some(prost::Message::decode(&message[5..]).expect("an envelope"));
-                }
-            }
-            let chunk = within(self.recv.data()).await?.expect("the stream is up");
-            let released = self.recv.flow_control().release_capacity(chunk.len());
-            released.expect("it was received");
-            self.bytes.extend_from_slice(&chunk);
-        }
-    }
-
-    /// The status of a stream that has ended, and its message.
-    async fn status(&mut self) -> (i32, String) {
-        assert_eq!(self.next().await, None);
-        let trailers: HeaderMap = within(self.recv.trailers())
-            .await
-            .expect("the stream is up")
-            .expect("a gRPC stream ends with trailers");
-        let text = |name| trailers.get(name).and_then(|value| value.to_str().ok());
-        let code = text("grpc-status").expect("a status").parse();
-        let message = text("grpc-message").unwrap_or_default().to_owned();
-        (code.expect("a number"), message)
-    }
-}
 
 #[tokio::test]
 async fn broken_http_2_ends_the_connection_with_the_reason_and_the_others_are_served() {
@@ -403,10 +339,10 @@ async fn messages_that_are_broken_end_the_stream_with_a_status() {
         // Nobody knows whom to answer.
         (oversized, 8, "max_decoding_message_size"),
     ] {
-        let mut stream = Stream::open(server.addr).await;
-        stream.send(envelope(1, ECHO, 1).framed());
-        stream.send(bytes);
-        let reply = stream.next().await.expect("what came before is answered");
+        let mut stream = RawClient::connect(server.addr).await.open().await;
+        stream.send(&envelope(1, ECHO, 1));
+        stream.send_bytes(bytes);
+        let reply = stream.reply().await;
         assert_eq!(reply.id, 1);
         let (status, message) = stream.status().await;
         assert_eq!(status, code, "{message}");
@@ -418,22 +354,19 @@ async fn messages_that_are_broken_end_the_stream_with_a_status() {
 #[tokio::test]
 async fn a_message_of_4_gib_is_answered_before_it_has_come() {
     let server = TestServer::start(echo()).await;
-    let mut stream = Stream::open(server.addr).await;
+    let mut stream = RawClient::connect(server.addr).await.open().await;
     let message = Envelope {
         payload: vec![7; 1_000].into(),
         ..envelope(9, ECHO, 0)
     };
     let mut claimed = message.framed();
     claimed[1..5].fill(0xff);
-    stream.send(claimed);
-    let reply = stream.next().await.expect("an answer");
+    stream.send_bytes(claimed);
+    let reply = stream.reply().await;
     let status = reply.status.expect("an error");
     assert_eq!((reply.id, status.code), (9, 8));
     assert!(status.message.contains("4294967295"), "{}", status.message);
-    stream
-        .send
-        .send_data(Bytes::new(), true)
-        .expect("the stream is up");
+    stream.half_close();
     assert_eq!(stream.status().await.0, 13, "it ended within the message");
 }
 
@@ -441,7 +374,7 @@ async fn a_message_of_4_gib_is_answered_before_it_has_come() {
 async fn metadata_and_details_without_end_are_answered_and_the_stream_goes_on() {
     let builder = echo().one_way(NOTE, |_ctx, _request: Number| async {});
     let server = TestServer::start(builder).await;
-    let mut stream = Stream::open(server.addr).await;
+    let mut stream = RawClient::connect(server.addr).await.open().await;
     let entries = |id, method| Envelope {
         entries: vec![Entry::default(); 5_000],
         ..envelope(id, method, 1)
@@ -458,24 +391,24 @@ async fn metadata_and_details_without_end_are_answered_and_the_stream_goes_on() 
         (entries(1, ECHO), "4096 entries"),
         (details, "1024 details"),
     ] {
-        stream.send(request.framed());
-        let reply = stream.next().await.expect("an answer");
+        stream.send(&request);
+        let reply = stream.reply().await;
         let status = reply.status.expect("an error");
         assert_eq!((reply.id, status.code), (request.id, 8));
         assert!(status.message.contains(says), "{}", status.message);
     }
-    stream.send(envelope(3, ECHO, 1).framed());
-    let reply = stream.next().await.expect("an answer");
+    stream.send(&envelope(3, ECHO, 1));
+    let reply = stream.reply().await;
     assert_eq!((reply.id, reply.status), (3, None));
     // A one-way message cannot be answered.
-    stream.send(entries(4, NOTE).framed());
+    stream.send(&entries(4, NOTE));
     assert_eq!(stream.status().await.0, 8);
 }
 
 #[tokio::test]
 async fn what_a_client_has_no_business_to_send_is_ignored() {
     let server = TestServer::start(echo()).await;
-    let mut stream = Stream::open(server.addr).await;
+    let mut stream = RawClient::connect(server.addr).await.open().await;
     for control in [1, 2, 3, u32::MAX] {
         for id in [0, 1, 7, u64::MAX] {
             // Cancellations of nothing, ends of nothing, and what no version knows.
@@ -483,7 +416,7 @@ async fn what_a_client_has_no_business_to_send_is_ignored() {
                 control,
                 ..envelope(id, ECHO, 1)
             };
-            stream.send(message.framed());
+            stream.send(&message);
         }
     }
     // A status and fields that nobody knows, in a request.
@@ -496,8 +429,8 @@ async fn what_a_client_has_no_business_to_send_is_ignored() {
         status: Some(status),
         ..envelope(8, ECHO, 5)
     };
-    stream.send(request.framed());
-    let reply = stream.next().await.expect("an answer");
+    stream.send(&request);
+    let reply = stream.reply().await;
     assert_eq!((reply.id, reply.status), (8, None));
 }
 

@@ -1,16 +1,13 @@
 //! HTTP/2 written by hand: frames as bytes, good ones and bad ones, for either side.
 
-use bytes::{BufMut, Bytes};
-use prost::Message;
-use prost_types::Any;
+use bytes::BufMut;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::common::{number, within};
+use crate::common::within;
+pub use crate::wire::*;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-pub const PATH: &str = "/stream.Gorums/NodeStream";
-pub const ECHO: &str = "test.Test.Echo";
 
 /// What kind of frame it is.
 pub const DATA: u8 = 0;
@@ -137,67 +134,6 @@ pub fn hello(with: &[(u16, u32)]) -> Vec<u8> {
 /// DATA of the first stream.
 pub fn data(payload: &[u8]) -> Vec<u8> {
     frame(DATA, 0, 1, payload)
-}
-
-/// A gRPC message.
-pub fn framed(message: &[u8]) -> Vec<u8> {
-    let mut framed = vec![0];
-    framed.put_u32(message.len() as u32);
-    framed.put_slice(message);
-    framed
-}
-
-/// `stream.Message`, a second time.
-#[derive(Clone, PartialEq, Message)]
-pub struct Envelope {
-    #[prost(uint64, tag = "1")]
-    pub id: u64,
-    #[prost(string, tag = "2")]
-    pub method: String,
-    #[prost(message, optional, tag = "3")]
-    pub status: Option<WireStatus>,
-    #[prost(message, repeated, tag = "4")]
-    pub entries: Vec<Entry>,
-    #[prost(bytes = "bytes", tag = "5")]
-    pub payload: Bytes,
-    #[prost(uint32, tag = "15")]
-    pub control: u32,
-}
-
-/// `google.rpc.Status`.
-#[derive(Clone, PartialEq, Message)]
-pub struct WireStatus {
-    #[prost(int32, tag = "1")]
-    pub code: i32,
-    #[prost(string, tag = "2")]
-    pub message: String,
-    #[prost(message, repeated, tag = "3")]
-    pub details: Vec<Any>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct Entry {
-    #[prost(string, tag = "1")]
-    pub key: String,
-    #[prost(string, tag = "2")]
-    pub value: String,
-}
-
-/// A request or a reply with a number.
-pub fn envelope(id: u64, method: &str, value: u64) -> Envelope {
-    Envelope {
-        id,
-        method: method.to_owned(),
-        payload: number(value).encode_to_vec().into(),
-        ..Envelope::default()
-    }
-}
-
-impl Envelope {
-    /// As a gRPC message.
-    pub fn framed(&self) -> Vec<u8> {
-        framed(&self.encode_to_vec())
-    }
 }
 
 /// A frame that was read.

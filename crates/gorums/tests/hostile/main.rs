@@ -9,5 +9,9 @@ mod foe;
 mod frames;
 mod memory;
 mod process;
+#[path = "../common/raw_client.rs"]
+mod raw_client;
 mod servers;
 mod storm;
+#[path = "../common/wire.rs"]
+mod wire;
