@@ -563,18 +563,22 @@ impl Call {
 
     // ---- the reader's side
 
-    /// A reply came; false if the part had its reply, or never was sent.
-    pub(crate) fn replied(&self, part: usize, payload: Bytes) -> bool {
+    /// A reply came at this time; false if the part had its reply, or never was sent.
+    pub(crate) fn replied(&self, part: usize, payload: Bytes, now: Instant) -> bool {
         match self.kind {
             Kind::OneWay => false,
             Kind::Unary => {
                 let current = self.shift(part, SENT, DONE);
                 if current {
                     self.release_pending(part);
+                    // Before the caller is woken, who may ask for it.
+                    let latency = now.saturating_duration_since(self.started);
+                    self.channel(part).record_latency(latency);
                     self.record(part, What::Reply(payload), true);
                 }
                 current
             }
+            // This tells how long the handler went on, and not how near the node is.
             Kind::Streamed => {
                 let current = self.is_sent(part);
                 if current {

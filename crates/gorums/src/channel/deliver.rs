@@ -40,10 +40,7 @@ pub(crate) fn deliver(
         Control::Message => match &envelope.status {
             Some(status) => call.refused(part, status.clone()),
             None => {
-                // A streamed reply tells how long its handler went on, and not how near the node is.
-                if call.replied(part, frame.slice_ref(envelope.payload)) && !call.is_streamed() {
-                    channel.record_latency(now.saturating_duration_since(call.started()));
-                }
+                call.replied(part, frame.slice_ref(envelope.payload), now);
             }
         },
     }
@@ -56,5 +53,62 @@ pub(crate) fn skipped(channel: &Arc<Channel>, id: u64, status: Status) {
         && let Some(part) = call.targets().position_of(channel)
     {
         call.unreadable(part, status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::task::{Context, Poll, Wake, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::call::state::{Call, Interest, Kind};
+    use crate::connection::Targets;
+    use crate::connection::outbox::Carrier;
+    use crate::{Configuration, Node};
+
+    /// Notes the latency that a node has when the caller is woken.
+    struct Woken {
+        node: Node,
+        latency: Mutex<Option<Duration>>,
+    }
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            *self.latency.lock().expect("no panic") = self.node.latency();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_latency_is_there_when_the_caller_is_woken() {
+        let nodes = Configuration::builder().node(1, "127.0.0.1:1").connect();
+        let node = nodes.expect("legal")[0].clone();
+        let channel = node.channel();
+        let (id, started) = (1, channel.pool().clock.now());
+        let targets = Targets::new([Arc::clone(channel)]);
+        let call = Arc::new(Call::new(id, "m", Kind::Unary, targets, 1, started));
+        assert_eq!(channel.pool().register(&call, None), Ok(true));
+        assert!(call.queue(0, Bytes::from_static(b"x")));
+        assert!(channel.outbox().pop(Carrier::DIALLED).is_some());
+        let woken = Arc::new(Woken {
+            node: node.clone(),
+            latency: Mutex::default(),
+        });
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        assert!(matches!(
+            call.poll_event(&mut cx, Interest::ALL),
+            Poll::Pending
+        ));
+        // Field 2 is the method.
+        let frame = Bytes::from_static(&[0x12, 1, b'm']);
+        let envelope = Envelope::decode_like(&frame, "m").expect("well formed");
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            deliver(channel, id, &envelope, &frame, started + second),
+            Some("m")
+        );
+        assert_eq!(*woken.latency.lock().expect("no panic"), Some(second));
     }
 }

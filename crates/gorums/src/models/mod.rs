@@ -186,7 +186,7 @@ fn reply(channel: &Arc<Channel>, id: u64) -> bool {
         .targets()
         .position_of(channel)
         .expect("one of its nodes");
-    call.replied(part, Bytes::new())
+    call.replied(part, Bytes::new(), epoch())
 }
 
 /// The deadline of every call in the table has passed.
