@@ -119,8 +119,11 @@ pub(crate) fn request_head(
 /// The head of the reply, which a server sends at once.
 pub(crate) fn response_head() -> Response<()> {
     let mut response = Response::new(());
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    response.headers_mut().insert(FEATURES, Features::OURS);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, GRPC);
+    headers.insert(FEATURES, Features::OURS);
+    // gRPC wants this beside the refusal of a compressed message, which comes in the trailers.
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
     response
 }
 
@@ -261,6 +264,12 @@ mod tests {
         headers.append(FEATURES, HeaderValue::from_static("time-travel, cancel"));
         assert!(Features::announced(&headers).cancel);
         assert!(!Features::announced(&headers).stream_end);
+    }
+
+    #[test]
+    fn a_server_says_that_it_takes_no_compressed_messages() {
+        let head = response_head();
+        assert_eq!(head.headers()["grpc-accept-encoding"], "identity");
     }
 
     #[test]
