@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::{Counter, Number, TestServer, connect, echo, number, within};
 use gorums::{
-    Client, Code, Configuration, Incoming, Next, Outcome, Reply, Server, ServerCtx, ServerError,
-    Status, interceptor_fn,
+    Client, Code, Configuration, Incoming, Next, Outcome, Reply, ReplySender, Server, ServerCtx,
+    ServerError, Status, interceptor_fn,
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -515,4 +515,34 @@ async fn a_connection_that_is_given_up_is_closed_although_a_handler_goes_on() {
         within(closed).await.expect("no panic"),
         "the socket was left open"
     );
+}
+
+#[tokio::test]
+async fn an_error_with_the_code_of_success_reaches_the_caller_as_an_error() {
+    const ODD: &str = "test.Test.Odd";
+    const ODD_STREAM: &str = "test.Test.OddStream";
+    let server = echo()
+        .unary(ODD, |_ctx, _: Number| async {
+            Err::<Number, _>(Status::new(Code::Ok, "fine, really"))
+        })
+        .streaming(
+            ODD_STREAM,
+            |_ctx, _: Number, _: ReplySender<Number>| async {
+                Err(Status::new(Code::Ok, "fine, really"))
+            },
+        );
+    let server = TestServer::start(server).await;
+    let all = one(&server);
+    let client = Client::new(&all);
+    let error = within(client.rpc::<_, Number>(&all[0], ODD, number(1))).await;
+    let error = error.expect_err("the handler failed");
+    let mut replies = client
+        .streamed_quorum_call::<_, Number>(ODD_STREAM, number(1))
+        .responses();
+    let streamed = within(replies.next()).await.expect("one node");
+    for error in [error, streamed.result.expect_err("the handler failed")] {
+        assert_eq!(error.outcome(), Outcome::Refused);
+        assert_eq!(error.code(), Code::Internal);
+        assert!(error.status().message().contains("fine, really"), "{error}");
+    }
 }

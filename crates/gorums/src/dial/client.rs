@@ -17,7 +17,7 @@ use crate::handler::ReplyQueue;
 use crate::runtime::BoxFuture;
 use crate::stream::{Action, Bell, Callbacks, FairIo, KeepAlive, Pings, Served, Writer, quiet};
 use crate::wire::{
-    Batch, Decoder, Features, H2Settings, Side, check_response_head, request_head, trailers_status,
+    Batch, Decoder, Features, H2Settings, Side, check_response_head, request_head, trailers_status, stream_ended,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -526,14 +526,6 @@ impl Connected {
         pings.end_flush();
         channel.set_features(None);
         writer.give_back(channel, Carrier::DIALLED);
-    }
-}
-
-fn stream_ended(status: Option<Status>, cut: bool) -> Status {
-    match status {
-        Some(status) if status.code() != crate::error::Code::Ok => status,
-        _ if cut => Status::unavailable("the node ended the stream within a message"),
-        _ => Status::unavailable("the node ended the stream"),
     }
 }
 

@@ -43,7 +43,7 @@ impl NodeError {
             node,
             address,
             outcome,
-            status,
+            status: status.as_error().into_owned(),
         }))
     }
 
@@ -131,5 +131,13 @@ mod tests {
         assert_eq!(error.to_string(), text);
         let status = Status::from(error);
         assert_eq!((status.code(), status.message()), (Code::Unavailable, text));
+    }
+
+    #[test]
+    fn its_code_is_never_that_of_success() {
+        let status = Status::new(Code::Ok, "");
+        let error = NodeError::new(NodeId::from(2), "a".into(), Outcome::NotSent, status);
+        assert_eq!(error.code(), Code::Internal);
+        assert_eq!(Status::from(error).code(), Code::Internal);
     }
 }

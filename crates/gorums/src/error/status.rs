@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -101,7 +102,8 @@ impl fmt::Display for Code {
 }
 
 /// What a handler answers with where it cannot answer with a reply: a gRPC code, a message for
-/// people, and details for programs.
+/// people, and details for programs. One with [`Code::Ok`] says nothing of what went wrong: where it
+/// stands for an error, callers get [`Code::Internal`], with its message.
 ///
 /// A status travels whole: code, message and details arrive as they were sent. The
 /// [source](Status::with_source) stays in this process. One pointer wide; a clone is cheap.
@@ -187,6 +189,19 @@ impl Status {
         self
     }
 
+    /// What is told where this stands for an error. With the code of success, whoever gets it would
+    /// take it for none: to answer with that is a mistake of the program's.
+    pub(crate) fn as_error(&self) -> Cow<'_, Self> {
+        if self.code() != Code::Ok {
+            return Cow::Borrowed(self);
+        }
+        let text = format!("an error has the code of success: {self}");
+        let mut status = self.clone();
+        let inner = Arc::make_mut(&mut status.0);
+        (inner.code, inner.message) = (Code::Internal, text);
+        Cow::Owned(status)
+    }
+
     /// The code.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -261,6 +276,24 @@ mod tests {
             "not found: no such key"
         );
         assert_eq!(Status::new(Code::Internal, "").to_string(), "internal");
+    }
+
+    #[test]
+    fn an_error_with_the_code_of_success_is_told_as_a_mistake() {
+        let detail = Any {
+            type_url: "a".to_owned(),
+            value: vec![1],
+        };
+        let status = Status::new(Code::Ok, "done").with_details([detail]);
+        let error = status.as_error();
+        assert_eq!(error.code(), Code::Internal);
+        assert_eq!(
+            error.message(),
+            "an error has the code of success: ok: done"
+        );
+        assert_eq!(error.details(), status.details());
+        let status = Status::aborted("x");
+        assert!(matches!(status.as_error(), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -597,7 +597,8 @@ pub(crate) fn encode_status(
     let head = Head {
         id,
         method,
-        status: status.map(|status| RpcStatus {
+        // With the number of success it would arrive as an empty reply.
+        status: status.map(Status::as_error).map(|status| RpcStatus {
             code: status.code().number(),
             message: status.message().to_owned(),
             details: status.details().to_vec(),

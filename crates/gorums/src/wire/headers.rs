@@ -130,6 +130,7 @@ pub(crate) fn response_head() -> Response<()> {
 /// A whole reply that only says why there is no stream.
 pub(crate) fn trailers_only(status: &Status) -> Response<()> {
     let mut response = Response::new(());
+    let status = status.as_error();
     *response.headers_mut() = trailers(status.code(), status.message());
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
@@ -162,10 +163,20 @@ pub(crate) fn trailers_status(headers: &HeaderMap) -> Option<Status> {
     ))
 }
 
+/// Why calls have no answer whose node has ended the stream with this status, perhaps within a
+/// message. That the stream ended well is no reason.
+pub(crate) fn stream_ended(status: Option<Status>, cut: bool) -> Status {
+    match status {
+        Some(status) if status.code() != Code::Ok => status,
+        _ if cut => Status::unavailable("the node ended the stream within a message"),
+        _ => Status::unavailable("the node ended the stream"),
+    }
+}
+
 /// Whether the server opened the stream.
 pub(crate) fn check_response_head<T>(response: &Response<T>) -> Result<(), Status> {
     if let Some(status) = trailers_status(response.headers()) {
-        return Err(status);
+        return Err(stream_ended(Some(status), false));
     }
     let code = code_of_http(response.status());
     if response.status() != StatusCode::OK {
@@ -264,6 +275,24 @@ mod tests {
         headers.append(FEATURES, HeaderValue::from_static("time-travel, cancel"));
         assert!(Features::announced(&headers).cancel);
         assert!(!Features::announced(&headers).stream_end);
+    }
+
+    #[test]
+    fn a_whole_reply_that_says_that_all_is_well_opens_no_stream_and_is_an_error() {
+        let mut ended = Response::new(());
+        *ended.headers_mut() = trailers(Code::Ok, "");
+        ended.headers_mut().insert(CONTENT_TYPE, GRPC);
+        let error = check_response_head(&ended).expect_err("no stream");
+        assert_eq!(error.code(), Code::Unavailable);
+        assert_eq!(error.message(), "the node ended the stream");
+    }
+
+    #[test]
+    fn nobody_is_turned_away_with_the_code_of_success() {
+        let refused = trailers_only(&Status::new(Code::Ok, "go away"));
+        let error = check_response_head(&refused).expect_err("no stream");
+        assert_eq!(error.code(), Code::Internal);
+        assert!(error.message().contains("go away"), "{error}");
     }
 
     #[test]

@@ -259,6 +259,11 @@ async fn every_broken_answer_ends_the_call_with_a_status_and_the_other_node_answ
             "who?",
         ),
         (
+            Box::new(|_| headers(1, END_STREAM, &[HEAD[0], HEAD[1], ("grpc-status", "0")])),
+            Code::Unavailable,
+            "the node ended the stream",
+        ),
+        (
             Box::new(|_| headers(1, END_STREAM, &[(":status", "502")])),
             Code::Unavailable,
             "502",
