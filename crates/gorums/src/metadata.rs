@@ -3,7 +3,7 @@ use std::fmt;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
-use crate::error::Status;
+use crate::error::{Status, excerpt};
 
 /// Names and values that travel beside a request, or beside a whole connection.
 ///
@@ -122,7 +122,7 @@ fn checked_key(key: &str) -> Result<String, Status> {
 }
 
 fn bad_key(key: &str, why: &str) -> Status {
-    Status::invalid_argument(format!("metadata {key:?}: {why}"))
+    Status::invalid_argument(format!("metadata {:?}: {why}", excerpt(key)))
 }
 
 impl fmt::Debug for Metadata {

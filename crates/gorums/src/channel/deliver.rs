@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Channel;
-use crate::error::Status;
+use crate::error::{Status, excerpt};
 use crate::wire::{Control, Envelope};
 
 /// Gives a reply to the call with this id, if somebody still waits for it: then its method is
@@ -33,7 +33,7 @@ pub(crate) fn deliver(
         Control::Message if envelope.method != method => {
             let status = Status::internal(format!(
                 "the node answered a call of {method} with a reply of {:?}",
-                envelope.method
+                excerpt(envelope.method)
             ));
             call.unreadable(part, status);
         }

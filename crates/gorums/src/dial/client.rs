@@ -532,7 +532,8 @@ impl Connected {
 pub(crate) fn h2_status(error: &h2::Error) -> Status {
     let text = match error.get_io() {
         Some(io) => io.to_string(),
-        None => format!("HTTP/2: {error}"),
+        // It tells what the peer wrote into its GOAWAY.
+        None => excerpt(&format!("HTTP/2: {error}")).into_owned(),
     };
     Status::unavailable(text)
 }

@@ -1,6 +1,7 @@
 //! What can go wrong, and to whom: [`Status`] is what a handler answers with, [`NodeError`] is one
 //! node's part of a call, and [`QuorumError`] is the call.
 
+mod excerpt;
 mod node;
 mod quorum;
 mod status;

@@ -7,7 +7,7 @@ use prost::Message;
 use super::context::ServerCtx;
 use super::registry::Entry;
 use super::reply_sender::{Sink, Way};
-use crate::error::Status;
+use crate::error::{Status, excerpt};
 use crate::runtime::BoxFuture;
 
 /// Surrounds the handlers of all methods: it sees every request before its handler does, and every
@@ -87,7 +87,7 @@ impl Incoming {
         M::decode(self.payload.clone()).map_err(|error| {
             Status::invalid_argument(format!(
                 "the request of {} cannot be decoded: {error}",
-                self.ctx.method()
+                excerpt(self.ctx.method())
             ))
         })
     }
@@ -220,7 +220,7 @@ impl Next {
         let refused = match &self.entry {
             None => Status::unimplemented(format!(
                 "no handler registered for method {}",
-                incoming.ctx.method()
+                excerpt(incoming.ctx.method())
             )),
             Some(entry) => {
                 let limit = entry.max_decoding.unwrap_or(self.max_decoding);

@@ -241,7 +241,8 @@ impl Served {
                         }
                         return Poll::Ready(match ended {
                             Some(Err(error)) => {
-                                tracing::debug!(%error, "connection failed");
+                                let error = error.to_string();
+                                tracing::debug!(error = %excerpt(&error), "connection failed");
                                 "failed"
                             }
                             _ => "closed",
@@ -473,7 +474,8 @@ impl Served {
         let path = request.uri().path();
         if path != PATH {
             return Some(trailers_only(&Status::unimplemented(format!(
-                "unknown path {path}: this server serves {PATH}"
+                "unknown path {}: this server serves {PATH}",
+                excerpt(path)
             ))));
         }
         if self.stream.is_some() {

@@ -147,7 +147,7 @@ impl Callbacks {
                 Some(_) => Status::unavailable("the server of this process has stopped"),
                 None => Status::unimplemented(format!(
                     "no handler registered for method {}",
-                    envelope.method
+                    excerpt(envelope.method)
                 )),
             };
             return self.reject(channel, id, envelope.method, status);

@@ -256,7 +256,7 @@ impl Input {
             None => Poll::Ready(Ok(None)),
             Some(Ok(chunk)) => Poll::Ready(Ok(Some(chunk))),
             Some(Err(error)) => {
-                tracing::debug!(%error, "stream ended");
+                tracing::debug!(error = %excerpt(&error.to_string()), "stream ended");
                 Poll::Ready(Err(()))
             }
         }
