@@ -42,8 +42,8 @@ struct State {
     nodes: BTreeMap<NodeId, Node>,
     /// Made of the nodes when it is asked for.
     config: Option<Configuration>,
-    /// The next id for a client that has none; none when all were given.
-    next: Option<u32>,
+    /// Where the search for the id of a client that has none begins.
+    next: u32,
     stopped: bool,
 }
 
@@ -54,7 +54,7 @@ impl Clients {
             state: Mutex::new(State {
                 nodes: BTreeMap::new(),
                 config: None,
-                next: Some(DYNAMIC_IDS),
+                next: DYNAMIC_IDS,
                 stopped: false,
             }),
             changes: watch::Sender::new(0),
@@ -138,16 +138,18 @@ impl Clients {
         features: Features,
     ) -> Result<Attached, Status> {
         let mut state = self.state();
-        let id = match (claimed, state.next) {
-            (Some(id), _) => id,
-            (None, Some(next)) => {
-                state.next = next.checked_add(1);
-                next.into()
-            }
-            (None, None) => {
-                return Err(Status::resource_exhausted(
-                    "all ids for clients that can be called back were given",
-                ));
+        let id = match claimed {
+            Some(id) => id,
+            None => {
+                let nodes = &state.nodes;
+                let id = free_id(state.next, nodes.len(), |id| nodes.contains_key(&id.into()));
+                let id = id.ok_or_else(|| {
+                    Status::resource_exhausted(
+                        "all ids for clients that can be called back are in use",
+                    )
+                })?;
+                state.next = id_after(id);
+                id.into()
             }
         };
         let address = address.map_or_else(|| "client".into(), |address| address.to_string().into());
@@ -186,6 +188,19 @@ impl Clients {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock()
     }
+}
+
+/// The first id from this one on that no client has. Ids are used again, the one that was given the
+/// longest time ago first. As many clients as there are cannot have all of one more id.
+fn free_id(from: u32, clients: usize, is_used: impl Fn(u32) -> bool) -> Option<u32> {
+    std::iter::successors(Some(from), |id| Some(id_after(*id)))
+        .take(clients.saturating_add(1))
+        .find(|id| !is_used(*id))
+}
+
+/// Behind the last id the first one comes again.
+fn id_after(id: u32) -> u32 {
+    id.checked_add(1).unwrap_or(DYNAMIC_IDS)
 }
 
 impl fmt::Debug for Clients {
@@ -326,5 +341,32 @@ impl Drop for Attached {
         }
         let status = Status::unavailable("the client has left");
         self.node.channel().end(&status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_begin_anew_behind_the_last_and_those_in_use_are_stepped_over() {
+        let mut used = BTreeSet::from([DYNAMIC_IDS, DYNAMIC_IDS + 1, u32::MAX - 1]);
+        let mut from = u32::MAX - 2;
+        let mut given = Vec::new();
+        for _ in 0..4 {
+            let id = free_id(from, used.len(), |id| used.contains(&id)).expect("most are free");
+            assert!(used.insert(id));
+            given.push(id);
+            from = id_after(id);
+        }
+        let expected = [u32::MAX - 2, u32::MAX, DYNAMIC_IDS + 2, DYNAMIC_IDS + 3];
+        assert_eq!(given, expected);
+    }
+
+    #[test]
+    fn where_all_ids_are_in_use_there_is_none() {
+        assert_eq!(free_id(DYNAMIC_IDS, 3, |_| true), None);
     }
 }
