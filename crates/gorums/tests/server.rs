@@ -1,16 +1,23 @@
 //! The server beyond order: cancellation, shutdown, interceptors, the connect callback, limits.
 
 mod common;
+#[path = "common/memory.rs"]
+mod memory;
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Counter, Number, TestServer, connect, echo, number, within};
+use gorums::runtime::{BoxFuture, BoxIo, Listener, Transport};
 use gorums::{
     Client, Code, Configuration, Incoming, Next, Outcome, Reply, ReplySender, Server, ServerCtx,
     ServerError, Status, interceptor_fn,
 };
+use memory::Network;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 const ECHO: &str = "test.Test.Echo";
 const HOLD: &str = "test.Test.Hold";
@@ -544,5 +551,54 @@ async fn an_error_with_the_code_of_success_reaches_the_caller_as_an_error() {
         assert_eq!(error.outcome(), Outcome::Refused);
         assert_eq!(error.code(), Code::Internal);
         assert!(error.status().message().contains("fine, really"), "{error}");
+    }
+}
+
+/// A listener that fails so often at first.
+struct Failing {
+    errors: usize,
+    kind: io::ErrorKind,
+    inner: Box<dyn Listener>,
+}
+
+impl Listener for Failing {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxIo, Option<SocketAddr>)>> {
+        Box::pin(async {
+            if let Some(left) = self.errors.checked_sub(1) {
+                self.errors = left;
+                return Err(self.kind.into());
+            }
+            self.inner.accept().await
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_one_connection_does_not_keep_the_next_one_waiting() {
+    let cases = [
+        (io::ErrorKind::ConnectionAborted, 1_000, Duration::ZERO),
+        (io::ErrorKind::OutOfMemory, 4, Duration::from_millis(200)),
+    ];
+    for (kind, errors, pauses) in cases {
+        let network = Network::new();
+        let inner = network.listen("node:1").await.expect("nobody listens");
+        let listener = Failing {
+            errors,
+            kind,
+            inner,
+        };
+        let begin = Instant::now();
+        let server = tokio::spawn(echo().serve_with_incoming(listener));
+        let all = Configuration::builder().transport(network.clone());
+        let all = all.nodes(["node:1"]).connect().expect("legal");
+        let call = Client::new(&all).rpc::<_, Number>(&all[0], ECHO, number(1));
+        within(call).await.expect("the server is up");
+        let waited = begin.elapsed().as_millis();
+        assert_eq!(waited, pauses.as_millis(), "{errors} times {kind}");
+        server.abort();
     }
 }

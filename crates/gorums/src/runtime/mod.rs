@@ -17,6 +17,7 @@ pub(crate) use clock::bounded;
 pub use clock::{Clock, SystemClock};
 pub(crate) use in_process::Door;
 pub use tcp::{Tcp, TcpAcceptor};
+pub(crate) use transport::concerns_one_connection;
 pub use transport::{BoxIo, Io, Listener, Transport};
 
 /// A boxed future, as the traits of this module return it.

@@ -73,9 +73,14 @@ impl From<TcpListener> for TcpAcceptor {
 impl Listener for TcpAcceptor {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxIo, Option<SocketAddr>)>> {
         Box::pin(async move {
-            let (stream, peer) = self.0.accept().await?;
-            stream.set_nodelay(true)?;
-            Ok((Box::new(stream) as BoxIo, Some(peer)))
+            loop {
+                let (stream, peer) = self.0.accept().await?;
+                match stream.set_nodelay(true) {
+                    Ok(()) => return Ok((Box::new(stream) as BoxIo, Some(peer))),
+                    // On some systems this is how one learns that the peer has gone meanwhile.
+                    Err(error) => tracing::debug!(%error, %peer, "a connection was gone at once"),
+                }
+            }
         })
     }
 

@@ -27,6 +27,14 @@ pub trait Transport: Send + Sync + 'static {
 pub trait Listener: Send + 'static {
     /// The next connection, and the peer's address where it has one. The future may be dropped
     /// without losing a connection.
+    ///
+    /// # Errors
+    /// What concerns one connection only, as its kind says ([`ConnectionAborted`], say, or
+    /// [`PermissionDenied`]): the server asks for the next one at once. After any other error, such as
+    /// that there are too many open files, it pauses for 50 ms: it would come again.
+    ///
+    /// [`ConnectionAborted`]: io::ErrorKind::ConnectionAborted
+    /// [`PermissionDenied`]: io::ErrorKind::PermissionDenied
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxIo, Option<SocketAddr>)>>;
 
     /// The address that it listens on, with the port that the system chose if it was asked to.
@@ -36,6 +44,35 @@ pub trait Listener: Send + 'static {
     fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
+/// Whether this error of [`Listener::accept`] is of the connection that was to be accepted, and says
+/// nothing of the next one. Linux reports errors of the network in this place, too.
+pub(crate) fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+
+    matches!(
+        error.kind(),
+        Kind::BrokenPipe
+            | Kind::ConnectionAborted
+            | Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::HostUnreachable
+            | Kind::Interrupted
+            | Kind::InvalidData
+            | Kind::NetworkDown
+            | Kind::NetworkUnreachable
+            | Kind::NotConnected
+            | Kind::PermissionDenied
+            | Kind::TimedOut
+            | Kind::UnexpectedEof
+    ) || (cfg!(target_os = "linux") && error.raw_os_error().is_some_and(is_of_the_network))
+}
+
+/// Linux' numbers for errors of the network that have no [kind](io::ErrorKind): `ENONET`, `EPROTO`,
+/// `ENOPROTOOPT` and `EHOSTDOWN`.
+fn is_of_the_network(number: i32) -> bool {
+    matches!(number, 64 | 71 | 92 | 112)
+}
+
 impl Listener for Box<dyn Listener> {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxIo, Option<SocketAddr>)>> {
         (**self).accept()
@@ -43,5 +80,38 @@ impl Listener for Box<dyn Listener> {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         (**self).local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_one_connection_are_told_from_those_that_come_again() {
+        for kind in [
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::PermissionDenied,
+        ] {
+            assert!(concerns_one_connection(&kind.into()), "{kind}");
+        }
+        for kind in [io::ErrorKind::OutOfMemory, io::ErrorKind::InvalidInput] {
+            assert!(!concerns_one_connection(&kind.into()), "{kind}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_system_s_errors_are_told_apart_by_their_numbers() {
+        let error = io::Error::from_raw_os_error;
+        // ECONNABORTED, and what accept(2) says to treat like a connection that is not there.
+        for number in [103, 1, 64, 71, 92, 100, 101, 112, 113] {
+            assert!(concerns_one_connection(&error(number)), "{number}");
+        }
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM; EBADF and EINVAL are of the listener.
+        for number in [24, 23, 105, 12, 9, 22] {
+            assert!(!concerns_one_connection(&error(number)), "{number}");
+        }
     }
 }

@@ -8,15 +8,19 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::builder::{Parts, ServerBuilder};
 use super::clients::Clients;
 use super::connection::{self, Origin};
 use super::peers::ConnectedPeers;
-use crate::runtime::{BoxIo, Listener, bounded};
+use crate::runtime::{BoxFuture, BoxIo, Clock, Listener, bounded, concerns_one_connection};
 
 /// The pause after the system refused to accept a connection (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The least time between two warnings of that.
+const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A server that listens and serves once it is told to.
 ///
@@ -98,6 +102,7 @@ impl Server {
         let (shutdown, asked) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut signal = std::pin::pin!(signal);
+        let mut pause = Pause::default();
         let serve = |io: BoxIo, origin| {
             let mut asked = asked.clone();
             let asked = Box::pin(async move {
@@ -115,14 +120,23 @@ impl Server {
                 Some(io) = arrival(&mut parts.arrivals) => {
                     connections.spawn(serve(Box::new(io), Origin::Inside));
                 }
-                accepted = listener.accept(), if connections.len() < parts.max_connections => {
+                () = pause.over(), if pause.lasts() => {}
+                accepted = listener.accept(),
+                    if !pause.lasts() && connections.len() < parts.max_connections =>
+                {
                     match accepted {
                         Ok((io, peer)) => {
                             connections.spawn(serve(io, Origin::Outside(peer)));
                         }
+                        Err(error) if concerns_one_connection(&error) => {
+                            tracing::debug!(%error, "a connection was gone before it was accepted");
+                            // A listener may have no end of these, and none that it waits for.
+                            tokio::task::yield_now().await;
+                        }
                         Err(error) => {
-                            tracing::warn!(%error, "cannot accept a connection");
-                            clock.sleep_until(clock.now() + ACCEPT_PAUSE).await;
+                            if pause.begin(&*clock) {
+                                tracing::warn!(%error, "cannot accept a connection");
+                            }
                         }
                     }
                 }
@@ -141,6 +155,40 @@ impl Server {
             () = wind_down => {}
             () = limit => tracing::warn!("handlers did not finish within the grace period"),
         }
+    }
+}
+
+/// The time in which nothing is accepted, after the system refused to.
+#[derive(Default)]
+struct Pause {
+    sleep: Option<BoxFuture<'static, ()>>,
+    warned: Option<Instant>,
+}
+
+impl Pause {
+    fn lasts(&self) -> bool {
+        self.sleep.is_some()
+    }
+
+    /// Begins. True where somebody is to be warned: not at each of the refusals of a second.
+    fn begin(&mut self, clock: &dyn Clock) -> bool {
+        let now = clock.now();
+        self.sleep = Some(clock.sleep_until(now + ACCEPT_PAUSE));
+        let is_due = self
+            .warned
+            .is_none_or(|warned| now.saturating_duration_since(warned) >= WARNING_INTERVAL);
+        if is_due {
+            self.warned = Some(now);
+        }
+        is_due
+    }
+
+    /// Waits for its end.
+    async fn over(&mut self) {
+        if let Some(sleep) = &mut self.sleep {
+            sleep.await;
+        }
+        self.sleep = None;
     }
 }
 
@@ -166,5 +214,28 @@ impl fmt::Debug for Server {
         f.debug_struct("Server")
             .field("local_addr", &self.local_addr)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::SystemClock;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_lasts_and_its_reason_is_told_once_a_second() {
+        let mut pause = Pause::default();
+        let begin = Instant::now();
+        let mut told = Vec::new();
+        for _ in 0..41 {
+            if pause.begin(&SystemClock) {
+                told.push(begin.elapsed().as_millis());
+            }
+            assert!(pause.lasts());
+            pause.over().await;
+            assert!(!pause.lasts());
+        }
+        assert_eq!(told, [0, 1_000, 2_000]);
+        assert_eq!(begin.elapsed(), 41 * ACCEPT_PAUSE);
     }
 }
