@@ -423,6 +423,28 @@ async fn a_node_that_accepts_and_closes_is_asked_ever_more_seldom() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_ask_a_node_that_accepts_and_closes_ever_more_seldom_and_not_for_ever() {
+    let network = Network::new();
+    network.set(NODE, Manner::Flapping);
+    let (_configuration, client) = alone(&network);
+    let begin = Instant::now();
+    while begin.elapsed() < 10 * SECOND {
+        failure(send(&client, ECHO, number(1))).await;
+    }
+    let attempts = network.attempts(NODE);
+    assert!(attempts.len() <= 20, "{} attempts", attempts.len());
+    // Nobody waits for longer than for the longest of these pauses.
+    for pair in attempts.windows(2) {
+        assert!(pair[1] - pair[0] <= SECOND.mul_f64(1.2), "{attempts:?}");
+    }
+    network.set(NODE, Manner::Normal);
+    let _server = serve(&network, NODE, echo()).await;
+    let begin = Instant::now();
+    within(send(&client, ECHO, number(1))).await.expect("up");
+    assert!(begin.elapsed() <= SECOND.mul_f64(1.2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_turns_the_client_away_is_asked_ever_more_seldom() {
     let network = Network::new();
     let builder = echo().on_connect(|_| Err(Status::permission_denied("not you")));

@@ -127,7 +127,7 @@ impl ConfigurationBuilder {
 
     /// The pause after a failed attempt to connect, and what it grows to by a factor of 1.6 for each
     /// further one; with 20 % jitter either way. Default: 100 ms and 5 s. A call does not wait for
-    /// the pause to end: see [`attempt_interval`](Self::attempt_interval).
+    /// the pause to end, unless connections are made and end at once: see [`attempt_interval`](Self::attempt_interval).
     pub fn backoff(mut self, base: Duration, max: Duration) -> Self {
         self.settings.backoff_base = bounded(base);
         self.settings.backoff_max = bounded(max.max(base));
@@ -139,6 +139,8 @@ impl ConfigurationBuilder {
     /// was the first or lasted longer than the longest pause of [`backoff`](Self::backoff), calls may
     /// ask sooner for the first few: the second comes after a sixteenth of this at the earliest, and
     /// the least time doubles with each that fails, since a node that restarts is often back at once.
+    /// After the second of several connections that are none of these, and each further one, calls wait
+    /// for the pause to end, though not for more than 1 s: the node may have too many clients that ask.
     pub fn attempt_interval(mut self, interval: Duration) -> Self {
         self.settings.attempt_interval = bounded(interval);
         self

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use h2::client::{Connection, ResponseFuture};
 use h2::{RecvStream, SendStream};
@@ -78,8 +79,16 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
                     }
                 }
             }
-            Err(Failed { status, timed_out }) => {
-                reconnect.failed(clock.now(), clock.random());
+            Err(Failed {
+                status,
+                reached,
+                timed_out,
+            }) => {
+                if reached {
+                    reconnect.lost(clock.now(), Duration::ZERO, clock.random());
+                } else {
+                    reconnect.failed(clock.now(), clock.random());
+                }
                 channel.set_last_error(Some(status.clone()));
                 channel.set_state(NodeState::Disconnected);
                 // A call that came during an attempt that was refused at once may have come after
@@ -172,7 +181,19 @@ async fn pause(channel: &Arc<Channel>, reconnect: &Reconnect) -> std::ops::Contr
 /// An attempt that failed.
 struct Failed {
     status: Status,
+    /// There was a connection, which has ended.
+    reached: bool,
     timed_out: bool,
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Self {
+            status,
+            reached: false,
+            timed_out: false,
+        }
+    }
 }
 
 async fn connect(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connected, Failed> {
@@ -189,19 +210,17 @@ async fn connect(channel: &Arc<Channel>, served: Option<Served>) -> Result<Conne
     });
     tokio::select! {
         biased;
-        result = open(channel, served) => result.map_err(|status| Failed { status, timed_out: false }),
-        () = closing => Err(Failed {
-            status: Status::unavailable("the connection is closed"),
-            timed_out: false,
-        }),
+        result = open(channel, served) => result,
+        () = closing => Err(Status::unavailable("the connection is closed").into()),
         () = timeout => Err(Failed {
             status: Status::unavailable(format!("no connection within {limit:?}")),
+            reached: false,
             timed_out: true,
         }),
     }
 }
 
-async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connected, Status> {
+async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connected, Failed> {
     let pool = channel.pool();
     let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
     let ways = channel.ways();
@@ -212,17 +231,17 @@ async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connecte
         None => pool.transport.connect(channel.address()).await,
     };
     let io = io.map_err(|error| unavailable(&error).with_source(error))?;
+    let ended = |error: h2::Error| Failed {
+        status: h2_status(&error),
+        reached: true,
+        timed_out: false,
+    };
     let (send_request, mut connection) = H2Settings::client()
         .handshake::<FairIo, Batch>(FairIo::new(io))
         .await
-        .map_err(|error| h2_status(&error))?;
-    let mut send_request = send_request
-        .ready()
-        .await
-        .map_err(|error| h2_status(&error))?;
-    let (head, send) = send_request
-        .send_request(request, false)
-        .map_err(|error| h2_status(&error))?;
+        .map_err(ended)?;
+    let mut send_request = send_request.ready().await.map_err(ended)?;
+    let (head, send) = send_request.send_request(request, false).map_err(ended)?;
     let ping_pong = connection.ping_pong();
     Ok(Connected {
         ways,

@@ -9,6 +9,9 @@ use crate::channel::Settings;
 /// The first attempts after a good connection was lost may follow each other sooner by so much.
 const SOONER: u32 = 16;
 
+/// So long at most a call waits for the pause to end where connections are made and end at once.
+const FARTHEST: Duration = Duration::from_secs(1);
+
 /// Grows the pause between attempts, with jitter, and keeps a least distance between any two.
 #[derive(Debug)]
 pub(crate) struct Reconnect {
@@ -56,7 +59,8 @@ impl Reconnect {
     }
 
     /// The connection that the attempt made is gone again. A first attempt follows at once, and a
-    /// peer that accepts connections only to close them is asked ever more seldom.
+    /// peer that accepts connections only to close them is asked ever more seldom, also where calls
+    /// ask: it may have too many clients that do.
     pub(crate) fn lost(&mut self, now: Instant, lasted: Duration, random: u64) {
         if lasted > self.max {
             self.failures = 0;
@@ -67,7 +71,10 @@ impl Reconnect {
             self.due = now;
             self.distance = self.attempt_interval / SOONER;
         } else {
-            self.due = now + jittered(self.pause(), random);
+            let pause = self.pause();
+            self.due = now + jittered(pause, random);
+            let least = now + jittered(pause.min(FARTHEST), random);
+            self.allowed = self.allowed.max(least);
             self.distance = self.attempt_interval;
         }
         self.failures = self.failures.saturating_add(1);
@@ -190,6 +197,59 @@ mod tests {
                 assert_eq!(reconnect.next(demanded) - now, settings.attempt_interval);
             }
             now = reconnect.next(true);
+        }
+    }
+
+    /// The distances of attempts, in milliseconds, of which each makes a connection that ends at once
+    /// while calls wait.
+    fn distances_of_closed(reconnect: &mut Reconnect) -> Vec<u128> {
+        let mut now = Instant::now();
+        let mut distances = Vec::new();
+        for _ in 0..8 {
+            reconnect.started(now);
+            reconnect.lost(now, Duration::ZERO, MIDDLE);
+            let next = reconnect.next(true);
+            assert!(next <= reconnect.next(false));
+            distances.push((next - now).as_millis());
+            now = next;
+        }
+        distances
+    }
+
+    #[test]
+    fn calls_ask_a_peer_that_closes_again_and_again_ever_more_seldom() {
+        let settings = Settings::default();
+        let mut reconnect = Reconnect::new(&settings, Instant::now());
+        let growing = [50, 100, 160, 256, 409, 655, 1000, 1000];
+        assert_eq!(distances_of_closed(&mut reconnect), growing);
+        // Good connections between bad ones: one has answered, and the other one has lasted.
+        reconnect.proven();
+        assert_eq!(distances_of_closed(&mut reconnect), growing);
+        let now = Instant::now();
+        reconnect.started(now);
+        let lasted = settings.backoff_max + Duration::from_millis(1);
+        reconnect.lost(now + lasted, lasted, MIDDLE);
+        assert!(reconnect.next(true) < now + lasted);
+        // An attempt that is refused does not make the peer a good one.
+        reconnect.started(now);
+        reconnect.failed(now, MIDDLE);
+        assert_eq!(distances_of_closed(&mut reconnect)[0], 160);
+    }
+
+    #[test]
+    fn calls_wait_between_the_least_distance_and_the_longest_pause() {
+        for (interval, max, distances) in [
+            (0, 5_000, [0, 100, 160, 256, 409, 655, 1000, 1000]),
+            (0, 150, [0, 100, 150, 150, 150, 150, 150, 150]),
+            (3_000, 5_000, [3_000; 8]),
+        ] {
+            let settings = Settings {
+                attempt_interval: Duration::from_millis(interval),
+                backoff_max: Duration::from_millis(max),
+                ..Settings::default()
+            };
+            let mut reconnect = Reconnect::new(&settings, Instant::now());
+            assert_eq!(distances_of_closed(&mut reconnect), distances);
         }
     }
 
