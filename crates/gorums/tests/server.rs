@@ -16,6 +16,7 @@ use gorums::{
     ServerError, Status, interceptor_fn,
 };
 use memory::Network;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -601,4 +602,24 @@ async fn an_error_of_one_connection_does_not_keep_the_next_one_waiting() {
         assert_eq!(waited, pauses.as_millis(), "{errors} times {kind}");
         server.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_is_gone_when_the_interval_and_the_timeout_have_passed() {
+    let network = Network::new();
+    let listener = network.listen("node:1").await.expect("nobody listens");
+    let server = echo()
+        .stream_timeout(Duration::from_secs(600))
+        .keep_alive(Duration::from_secs(60), Duration::from_secs(20));
+    let server = tokio::spawn(server.serve_with_incoming(listener));
+    let mut client = network.connect("node:1").await.expect("it listens");
+    let begin = Instant::now();
+    // The preface of HTTP/2 and empty settings. It answers nothing.
+    let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    client.write_all(hello).await.expect("connected");
+    let mut told = Vec::new();
+    // The connection may end with an error as well.
+    let _ = client.read_to_end(&mut told).await;
+    assert_eq!(begin.elapsed().as_secs(), 80);
+    server.abort();
 }

@@ -259,6 +259,7 @@ async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connecte
         keep_alive: KeepAlive::new(
             pool.settings.keep_alive_interval,
             pool.settings.keep_alive_timeout,
+            pool.clock.now(),
         ),
         keep_alive_timer: None,
         pings: Pings::new(ping_pong),
@@ -394,7 +395,10 @@ impl Connected {
             }
             match ready!(recv.poll_data(&mut quiet())) {
                 Some(Ok(chunk)) => {
-                    self.keep_alive.heard_message();
+                    if self.keep_alive.heard_message(now) {
+                        // It is set anew where something is owed.
+                        self.keep_alive_timer = None;
+                    }
                     self.answered = true;
                     self.pings.heard_message();
                     self.unreleased = chunk.len();
@@ -417,7 +421,11 @@ impl Connected {
     /// Asks the peer whether it has what was written, for those who flush, and listens for pongs.
     fn poll_ping(&mut self, cx: &mut Context<'_>, channel: &Channel) {
         if self.pings.poll_pong() {
-            self.keep_alive.heard_pong();
+            let now = channel.pool().clock.now();
+            if self.keep_alive.heard_pong(now) {
+                self.keep_alive_timer =
+                    Some(channel.pool().clock.sleep_until(self.keep_alive.due()));
+            }
         }
         // A Go server ends a connection that is pinged often while it has nothing to say.
         let may_ask = channel.understands_us() || self.pings.unheard() == 0;
@@ -505,17 +513,17 @@ impl Connected {
                 if !owed {
                     return Poll::Pending;
                 }
-                let first = self.keep_alive.first();
-                self.keep_alive_timer = Some(clock.sleep_until(clock.now() + first));
+                let first = self.keep_alive.first(clock.now());
+                self.keep_alive_timer = Some(clock.sleep_until(first));
                 continue;
             };
             ready!(timer.as_mut().poll(cx));
-            self.keep_alive_timer = match self.keep_alive.fired(owed) {
-                Action::Wait(wait) => Some(clock.sleep_until(clock.now() + wait)),
+            self.keep_alive_timer = match self.keep_alive.fired(clock.now(), owed) {
+                Action::Wait(at) => Some(clock.sleep_until(at)),
                 Action::Idle => None,
-                Action::Ping(wait) => {
+                Action::Ping(at) => {
                     self.pings.send(cx, &self.bell);
-                    Some(clock.sleep_until(clock.now() + wait))
+                    Some(clock.sleep_until(at))
                 }
                 Action::Dead => {
                     return Poll::Ready(End::Lost(Status::unavailable(

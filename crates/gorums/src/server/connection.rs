@@ -138,11 +138,14 @@ pub(crate) async fn serve(
         }
     };
     let pings = Pings::new(h2.ping_pong());
-    let mut keep_alive =
-        KeepAlive::steady(settings.keep_alive_interval, settings.keep_alive_timeout);
-    let first_look = keep_alive.first();
+    let mut keep_alive = KeepAlive::steady(
+        settings.keep_alive_interval,
+        settings.keep_alive_timeout,
+        clock.now(),
+    );
+    let first_look = keep_alive.first(clock.now());
     let mut served = Served {
-        keep_alive_timer: clock.sleep_until(clock.now() + first_look),
+        keep_alive_timer: clock.sleep_until(first_look),
         no_stream: Some(clock.sleep_until(clock.now() + settings.stream_timeout)),
         settings,
         origin,
@@ -266,16 +269,19 @@ impl Served {
             self.left.work_off(cx, &self.settings.services);
             if let Some(stream) = &mut self.stream {
                 stream.register(cx);
-                if (answered || stream.input.is_held_up())
-                    && stream.poll_read(&self.settings.services)
-                {
-                    self.keep_alive.heard_message();
+                if (answered || stream.input.is_held_up()) && stream.poll_read(&self.settings.services) {
+                    let now = self.settings.clock.now();
+                    if self.keep_alive.heard_message(now) {
+                        self.keep_alive_timer =
+                            self.settings.clock.sleep_until(self.keep_alive.due());
+                        again = true;
+                    }
                 }
                 if answered {
                     // Also where nothing is read at present.
                     let _ = stream.poll_reset();
                 }
-                again = stream.write(&self.bell, &mut self.pings);
+                again |= stream.write(&self.bell, &mut self.pings);
                 self.pings.flush(cx, &self.bell, true);
                 if stream.is_over() {
                     self.leave_stream();
@@ -331,20 +337,24 @@ impl Served {
             cx.waker().wake_by_ref();
         }
         if self.pings.poll_pong() {
-            self.keep_alive.heard_pong();
+            let clock = &self.settings.clock;
+            if self.keep_alive.heard_pong(clock.now()) {
+                self.keep_alive_timer = clock.sleep_until(self.keep_alive.due());
+            }
         }
         while self.keep_alive_timer.as_mut().poll(cx).is_ready() {
-            let wait = match self.keep_alive.fired(true) {
-                Action::Wait(wait) => wait,
-                Action::Ping(wait) => {
+            let clock = &self.settings.clock;
+            let at = match self.keep_alive.fired(clock.now(), true) {
+                Action::Wait(at) => at,
+                Action::Ping(at) => {
                     self.pings.send(cx, &self.bell);
-                    wait
+                    at
                 }
                 Action::Idle | Action::Dead => {
                     return Poll::Ready("the peer did not answer a keep-alive ping");
                 }
             };
-            self.keep_alive_timer = self.after(wait);
+            self.keep_alive_timer = clock.sleep_until(at);
         }
         Poll::Pending
     }
@@ -455,9 +465,9 @@ impl Served {
         self.keep_alive = KeepAlive::steady(
             interval.min(self.settings.keep_alive_interval),
             timeout.min(self.settings.keep_alive_timeout),
+            self.settings.clock.now(),
         );
-        let first_look = self.keep_alive.first();
-        self.keep_alive_timer = self.after(first_look);
+        self.keep_alive_timer = self.settings.clock.sleep_until(self.keep_alive.due());
     }
 
     /// What is wrong with a request, as the whole reply to it.
