@@ -556,9 +556,9 @@ impl Call {
         }
     }
 
-    /// The connection broke after the request was written.
-    pub(crate) fn lost(&self, part: usize, status: &Status) {
-        self.fail_sent(part, Outcome::Unknown, status.clone());
+    /// The connection broke after the request was written, and this is known of it.
+    pub(crate) fn lost(&self, part: usize, outcome: Outcome, status: &Status) {
+        self.fail_sent(part, outcome, status.clone());
     }
 
     // ---- the reader's side

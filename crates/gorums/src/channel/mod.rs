@@ -358,9 +358,14 @@ impl Channel {
 
     /// The connection broke: the requests that were written on it will have no answer.
     pub(crate) fn fail_written(self: &Arc<Self>, status: &Status) {
+        self.fail_written_as(Outcome::Unknown, status);
+    }
+
+    /// The same, where this is known of them.
+    pub(crate) fn fail_written_as(self: &Arc<Self>, outcome: Outcome, status: &Status) {
         for call in self.pool.calls.all() {
             if let Some(part) = call.targets().position_of(self) {
-                call.lost(part, status);
+                call.lost(part, outcome, status);
             }
         }
     }

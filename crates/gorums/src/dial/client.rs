@@ -18,7 +18,7 @@ use crate::handler::ReplyQueue;
 use crate::runtime::BoxFuture;
 use crate::stream::{Action, Bell, Callbacks, FairIo, KeepAlive, Pings, Served, Writer, quiet};
 use crate::wire::{
-    Batch, Decoder, Features, H2Settings, Side, check_response_head, request_head, trailers_status, stream_ended,
+    Batch, Decoder, Features, H2Settings, Side, check_response_head, is_unprocessed, request_head, trailers_status, stream_ended,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -63,6 +63,7 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
                 if connected.answered {
                     reconnect.proven();
                 }
+                let written = connected.known_of_requests();
                 connected.give_back(&channel);
                 match end {
                     End::Closed => return,
@@ -71,7 +72,7 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
                         reconnect.lost(now, now - since, clock.random());
                         channel.set_last_error(Some(status.clone()));
                         channel.set_state(NodeState::Disconnected);
-                        channel.fail_written(&status);
+                        channel.fail_written_as(written, &status);
                         // What this connection was made for has had its attempt; the rest waits for
                         // the next.
                         let failed = channel.outbox().fail_attempt();
@@ -245,6 +246,7 @@ async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connecte
     let ping_pong = connection.ping_pong();
     Ok(Connected {
         ways,
+        refused: None,
         connection,
         bell: Bell::default(),
         send,
@@ -273,6 +275,8 @@ async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connecte
 struct Connected {
     /// How often the way to the node had changed when the attempt began.
     ways: usize,
+    /// The stream has not come about, and this is known of all that was written on it.
+    refused: Option<Outcome>,
     connection: Connection<FairIo, Batch>,
     bell: Bell,
     send: SendStream<Batch>,
@@ -361,7 +365,10 @@ impl Connected {
                     channel.set_last_error(None);
                     self.recv = Some(response.into_body());
                 }
-                Err(error) => return Poll::Ready(h2_status(&error)),
+                Err(error) => {
+                    self.refused = is_unprocessed(&error).then_some(Outcome::NotSent);
+                    return Poll::Ready(h2_status(&error));
+                }
             }
         }
         let Some(recv) = &mut self.recv else {
@@ -535,6 +542,11 @@ impl Connected {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// What is known of requests that were written when the connection has ended without an answer.
+    fn known_of_requests(&self) -> Outcome {
+        self.refused.unwrap_or(Outcome::Unknown)
     }
 
     /// Ends the connection. Messages of which not a byte was written go back to the outbox; the

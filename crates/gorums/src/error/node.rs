@@ -8,7 +8,8 @@ use crate::node_id::NodeId;
 /// What is known of a request that failed at a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The request was never written: the node has not seen it and never will. Trying again is safe.
+    /// The node has done nothing of the request and never will, so trying again is safe: it was not
+    /// written, or on a stream that the peer says in terms of HTTP/2 that it did not look at.
     NotSent,
     /// The node answered, with an error status.
     Refused,

@@ -193,6 +193,16 @@ pub(crate) fn check_response_head<T>(response: &Response<T>) -> Result<(), Statu
     Ok(())
 }
 
+/// Whether HTTP/2 guarantees that the peer did nothing of what came on a stream that has ended with
+/// this before it was answered: it has refused the stream, or said that the stream is above the last
+/// one that it looks at.
+pub(crate) fn is_unprocessed(error: &h2::Error) -> bool {
+    // Streams up to the last one that a GOAWAY names do not end with it.
+    let is_above_last = error.is_go_away();
+    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (is_above_last || is_refused)
+}
+
 /// Whether what follows the headers is gRPC with protobuf messages.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {

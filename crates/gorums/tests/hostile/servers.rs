@@ -392,6 +392,55 @@ async fn a_peer_that_is_no_http_2_server_fails_the_call_and_the_other_node_answe
     }
 }
 
+/// What is known of a request that has arrived, where this and the end of the connection follow.
+async fn outcome(nodes: &Nodes, answer: &[u8]) -> NodeError {
+    let (call, mut tcp, _) = nodes.called().await;
+    // The client may have seen enough before all is written.
+    let _ = tcp.write_all(answer).await;
+    let _ = tcp.shutdown().await;
+    within(call).await.expect_err("that was no answer")
+}
+
+#[tokio::test]
+async fn what_http_2_guarantees_as_unprocessed_is_not_sent() {
+    const REFUSED_STREAM: u32 = 7;
+    const CANCEL: u32 = 8;
+
+    let nodes = Nodes::start(|builder| builder).await;
+    for (answer, expected) in [
+        (reset(1, REFUSED_STREAM), Outcome::NotSent),
+        (go_away(0, 0), Outcome::NotSent),
+        (go_away(0, 11), Outcome::NotSent),
+        // First that it ends, then where.
+        (
+            [go_away(u32::MAX >> 1, 0), go_away(0, 0)].concat(),
+            Outcome::NotSent,
+        ),
+        // It may have looked at what came.
+        (reset(1, CANCEL), Outcome::Unknown),
+        (go_away(1, 0), Outcome::Unknown),
+        (vec![], Outcome::Unknown),
+        // Whoever has answered a stream has not refused it.
+        (
+            [head(), reset(1, REFUSED_STREAM)].concat(),
+            Outcome::Unknown,
+        ),
+        ([head(), go_away(0, 0)].concat(), Outcome::Unknown),
+    ] {
+        let error = outcome(&nodes, &answer).await;
+        assert_eq!(error.outcome(), expected, "{error} after {answer:?}");
+        assert_eq!(error.code(), Code::Unavailable, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_writes_into_its_goodbye_does_not_fill_the_error() {
+    let nodes = Nodes::start(|builder| builder).await;
+    let goodbye = frame(GOAWAY, 0, 0, &[&[0; 8][..], &[b'x'; 10_000]].concat());
+    let error = outcome(&nodes, &goodbye).await;
+    assert!(error.to_string().len() < 300, "{error}");
+}
+
 #[tokio::test]
 async fn what_a_server_has_no_business_to_send_is_ignored() {
     let nodes = Nodes::start(|builder| builder).await;
