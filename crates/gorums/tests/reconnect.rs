@@ -477,7 +477,8 @@ async fn a_call_to_a_node_that_turns_the_client_away_fails_with_its_status() {
     let (_configuration, client) = alone(&network);
     let error = failure(send(&client, ECHO, number(1))).await;
     assert_eq!(error.code(), Code::PermissionDenied);
-    assert_ne!(error.outcome(), Outcome::Refused, "no handler was asked");
+    assert_eq!(error.outcome(), Outcome::Refused);
+    assert_eq!(error.status().message(), "not you");
 }
 
 // ---- broken streams

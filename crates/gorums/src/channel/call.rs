@@ -547,9 +547,14 @@ impl Call {
 
     /// The request will not be written.
     pub(crate) fn not_sent(&self, part: usize, status: &Status) {
+        self.not_written(part, Outcome::NotSent, status);
+    }
+
+    /// The same, where the node may have said why.
+    pub(crate) fn not_written(&self, part: usize, outcome: Outcome, status: &Status) {
         if self.shift(part, QUEUED, DONE) {
             self.release_pending(part);
-            let error = self.channel(part).error(Outcome::NotSent, status.clone());
+            let error = self.channel(part).error(outcome, status.clone());
             self.record(part, What::Failed(error), true);
         } else {
             self.shift(part, ORPHAN, DONE);

@@ -372,9 +372,14 @@ impl Channel {
 
     /// These requests will not be written.
     pub(crate) fn fail_unwritten(messages: Vec<OutMessage>, status: &Status) {
+        Self::fail_unwritten_as(messages, Outcome::NotSent, status);
+    }
+
+    /// The same, where the node may have said why.
+    pub(crate) fn fail_unwritten_as(messages: Vec<OutMessage>, outcome: Outcome, status: &Status) {
         for message in messages {
             if let Some(ticket) = message.ticket {
-                ticket.call.not_sent(ticket.part, status);
+                ticket.call.not_written(ticket.part, outcome, status);
             }
         }
     }

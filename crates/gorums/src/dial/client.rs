@@ -18,7 +18,7 @@ use crate::handler::ReplyQueue;
 use crate::runtime::BoxFuture;
 use crate::stream::{Action, Bell, Callbacks, FairIo, KeepAlive, Pings, Served, Writer, quiet};
 use crate::wire::{
-    Batch, Decoder, Features, H2Settings, Side, check_response_head, is_unprocessed, request_head, trailers_status, stream_ended,
+    Batch, Decoder, Features, H2Settings, Side, check_response_head, is_unprocessed, request_head, trailers_status, stream_ended, is_turned_away,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -76,7 +76,12 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
                         // What this connection was made for has had its attempt; the rest waits for
                         // the next.
                         let failed = channel.outbox().fail_attempt();
-                        Channel::fail_unwritten(failed, &status);
+                        // Where the node has refused the stream, it has refused these as well.
+                        let unwritten = match written {
+                            Outcome::Refused => Outcome::Refused,
+                            Outcome::NotSent | Outcome::Unknown => Outcome::NotSent,
+                        };
+                        Channel::fail_unwritten_as(failed, unwritten, &status);
                     }
                 }
             }
@@ -358,6 +363,7 @@ impl Connected {
             match ready!(Pin::new(head).poll(&mut quiet())) {
                 Ok(response) => {
                     if let Err(status) = check_response_head(&response) {
+                        self.refused = is_turned_away(&response).then_some(Outcome::Refused);
                         return Poll::Ready(status);
                     }
                     self.head = None;

@@ -11,7 +11,8 @@ pub enum Outcome {
     /// The node has done nothing of the request and never will, so trying again is safe: it was not
     /// written, or on a stream that the peer says in terms of HTTP/2 that it did not look at.
     NotSent,
-    /// The node answered, with an error status.
+    /// The node answered, with an error status: the request, or the client as a whole, which its
+    /// [connect callback](crate::ServerBuilder::on_connect) has turned away.
     Refused,
     /// The request was written and no answer came: the node may or may not have handled it.
     Unknown,

@@ -132,7 +132,10 @@ pub(crate) fn trailers_only(status: &Status) -> Response<()> {
     let mut response = Response::new(());
     let status = status.as_error();
     *response.headers_mut() = trailers(status.code(), status.message());
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, GRPC);
+    // Who sees this knows that nothing was done: others answer so at the end of a stream, too.
+    headers.insert(FEATURES, Features::OURS);
     response
 }
 
@@ -191,6 +194,15 @@ pub(crate) fn check_response_head<T>(response: &Response<T>) -> Result<(), Statu
         return Err(Status::new(code, text));
     }
     Ok(())
+}
+
+/// Whether a node of this library has refused to open the stream: it has done nothing of what came on
+/// it. Of other servers that is not known: Go's send no headers before the first reply, so a stream on
+/// which they have done much may end with the same.
+pub(crate) fn is_turned_away<T>(response: &Response<T>) -> bool {
+    let headers = response.headers();
+    headers.contains_key(FEATURES)
+        && trailers_status(headers).is_some_and(|status| status.code() != Code::Ok)
 }
 
 /// Whether HTTP/2 guarantees that the peer did nothing of what came on a stream that has ended with

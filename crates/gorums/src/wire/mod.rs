@@ -20,8 +20,8 @@ pub(crate) use envelope::{
 pub(crate) use envelope::{MAX_DETAILS, MAX_ENTRIES};
 pub(crate) use frames::{Decoder, Incoming};
 pub(crate) use headers::{
-    Features, H2Settings, check_response_head, is_grpc, is_unprocessed, request_head,
-    response_head, stream_ended, trailers, trailers_only, trailers_status,
+    Features, H2Settings, check_response_head, is_grpc, is_turned_away, is_unprocessed,
+    request_head, response_head, stream_ended, trailers, trailers_only, trailers_status,
 };
 pub(crate) use side::Side;
 

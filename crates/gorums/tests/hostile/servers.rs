@@ -442,6 +442,32 @@ async fn what_a_server_writes_into_its_goodbye_does_not_fill_the_error() {
 }
 
 #[tokio::test]
+async fn a_stream_that_a_node_of_this_library_turns_away_is_refused() {
+    const FEATURES: (&str, &str) = ("gorums-features", "");
+
+    let nodes = Nodes::start(|builder| builder).await;
+    let turned_away = |with: &[(&str, &str)]| {
+        let head = [&HEAD[..], with].concat();
+        headers(1, END_STREAM, &head)
+    };
+    let status = ("grpc-status", "16");
+    for (answer, expected) in [
+        (turned_away(&[status, FEATURES]), Outcome::Refused),
+        // Go's servers also end a stream so on which they have done much.
+        (turned_away(&[status]), Outcome::Unknown),
+        (
+            turned_away(&[("grpc-status", "0"), FEATURES]),
+            Outcome::Unknown,
+        ),
+        // The end of a stream that was open.
+        ([head(), trailers("16", "")].concat(), Outcome::Unknown),
+    ] {
+        let error = outcome(&nodes, &answer).await;
+        assert_eq!(error.outcome(), expected, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_server_has_no_business_to_send_is_ignored() {
     let nodes = Nodes::start(|builder| builder).await;
     let call = nodes.call(0, 5);
