@@ -64,10 +64,12 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
                     reconnect.proven();
                 }
                 let written = connected.known_of_requests();
+                let protocol = connected.foreign_protocol();
                 connected.give_back(&channel);
                 match end {
                     End::Closed => return,
                     End::Lost(status) => {
+                        let status = naming_protocol(status, protocol);
                         let now = clock.now();
                         reconnect.lost(now, now - since, clock.random());
                         channel.set_last_error(Some(status.clone()));
@@ -237,13 +239,14 @@ async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connecte
         None => pool.transport.connect(channel.address()).await,
     };
     let io = io.map_err(|error| unavailable(&error).with_source(error))?;
+    let (io, first_bytes) = FairIo::remembering(io);
     let ended = |error: h2::Error| Failed {
-        status: h2_status(&error),
+        status: naming_protocol(h2_status(&error), foreign_protocol(&first_bytes)),
         reached: true,
         timed_out: false,
     };
     let (send_request, mut connection) = H2Settings::client()
-        .handshake::<FairIo, Batch>(FairIo::new(io))
+        .handshake::<FairIo, Batch>(io)
         .await
         .map_err(ended)?;
     let mut send_request = send_request.ready().await.map_err(ended)?;
@@ -251,6 +254,7 @@ async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connecte
     let ping_pong = connection.ping_pong();
     Ok(Connected {
         ways,
+        first_bytes,
         refused: None,
         connection,
         bell: Bell::default(),
@@ -280,6 +284,8 @@ async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connecte
 struct Connected {
     /// How often the way to the node had changed when the attempt began.
     ways: usize,
+    /// What the peer began with.
+    first_bytes: FirstBytes,
     /// The stream has not come about, and this is known of all that was written on it.
     refused: Option<Outcome>,
     connection: Connection<FairIo, Batch>,
@@ -552,7 +558,18 @@ impl Connected {
 
     /// What is known of requests that were written when the connection has ended without an answer.
     fn known_of_requests(&self) -> Outcome {
+        if self.foreign_protocol().is_some() {
+            return Outcome::NotSent;
+        }
         self.refused.unwrap_or(Outcome::Unknown)
+    }
+
+    /// What the peer seems to speak, where that cannot be HTTP/2.
+    fn foreign_protocol(&self) -> Option<String> {
+        // Whoever has answered with headers of HTTP/2 speaks it.
+        self.head
+            .as_ref()
+            .and_then(|_| foreign_protocol(&self.first_bytes))
     }
 
     /// Ends the connection. Messages of which not a byte was written go back to the outbox; the
@@ -571,6 +588,21 @@ impl Connected {
         pings.end_flush();
         channel.set_features(None);
         writer.give_back(channel, Carrier::DIALLED);
+    }
+}
+
+fn foreign_protocol(first_bytes: &FirstBytes) -> Option<String> {
+    first_bytes.foreign_protocol(H2Settings::FRAME)
+}
+
+/// The end of a connection says what the peer seems to speak where that cannot be HTTP/2.
+fn naming_protocol(status: Status, protocol: Option<String>) -> Status {
+    match protocol {
+        None => status,
+        Some(protocol) => Status::unavailable(format!(
+            "the peer does not speak HTTP/2, but seems to speak {protocol} ({})",
+            status.message()
+        )),
     }
 }
 

@@ -9,7 +9,8 @@ use crate::node_id::NodeId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The node has done nothing of the request and never will, so trying again is safe: it was not
-    /// written, or on a stream that the peer says in terms of HTTP/2 that it did not look at.
+    /// written, or on a connection whose peer does not speak HTTP/2, or on a stream that the peer says
+    /// in terms of HTTP/2 that it did not look at.
     NotSent,
     /// The node answered, with an error status: the request, or the client as a whole, which its
     /// [connect callback](crate::ServerBuilder::on_connect) has turned away.

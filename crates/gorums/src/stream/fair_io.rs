@@ -16,11 +16,27 @@ const READS: u32 = 8;
 pub(crate) struct FairIo {
     io: BoxIo,
     left: u32,
+    /// Told what is read until it has enough.
+    first: Option<FirstBytes>,
 }
 
 impl FairIo {
     pub(crate) fn new(io: BoxIo) -> Self {
-        Self { io, left: READS }
+        Self {
+            io,
+            left: READS,
+            first: None,
+        }
+    }
+
+    /// One whose first bytes are remembered.
+    pub(crate) fn remembering(io: BoxIo) -> (Self, FirstBytes) {
+        let first = FirstBytes::default();
+        let remembering = Self {
+            first: Some(first.clone()),
+            ..Self::new(io)
+        };
+        (remembering, first)
     }
 }
 
@@ -35,7 +51,13 @@ impl AsyncRead for FairIo {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        let filled = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if let Some(first) = &self.first
+            && !first.add(&buf.filled()[filled..])
+        {
+            self.first = None;
+        }
         if read.is_pending() {
             self.left = READS;
         } else {

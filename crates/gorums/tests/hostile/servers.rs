@@ -468,6 +468,42 @@ async fn a_stream_that_a_node_of_this_library_turns_away_is_refused() {
 }
 
 #[tokio::test]
+async fn a_request_to_a_peer_that_does_not_speak_http_2_is_not_sent_and_the_error_says_what_it_speaks()
+ {
+    let nodes = Nodes::start(|builder| builder).await;
+    for (answer, says) in [
+        // A TLS alert.
+        (&[0x15, 3, 1, 0, 2, 2, 40][..], "seems to speak TLS"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "seems to speak HTTP/1"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "seems to speak SSH"),
+        (b"+OK", "begins with \"+OK\""),
+    ] {
+        let error = loop {
+            let mut call = nodes.call(0, 1);
+            tokio::select! {
+                biased;
+                // Of the connection before.
+                reply = &mut call => {
+                    reply.expect_err("nobody answered");
+                }
+                accepted = nodes.foe.accept() => {
+                    let (mut tcp, _) = accepted.expect("it listens");
+                    if next_request(&mut tcp, true).await.is_some() {
+                        let _ = tcp.write_all(answer).await;
+                        let _ = tcp.shutdown().await;
+                        break within(call).await.expect_err("that was no answer");
+                    }
+                }
+            }
+        };
+        assert_eq!(error.outcome(), Outcome::NotSent, "{error}");
+        assert_eq!(error.code(), Code::Unavailable, "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+        nodes.good_one_answers().await;
+    }
+}
+
+#[tokio::test]
 async fn what_a_server_has_no_business_to_send_is_ignored() {
     let nodes = Nodes::start(|builder| builder).await;
     let call = nodes.call(0, 5);
