@@ -13,12 +13,15 @@ use h2::{RecvStream, SendStream};
 use super::Serving;
 use super::reconnect::Reconnect;
 use crate::channel::{Carrier, Channel, NodeState};
-use crate::error::Status;
+use crate::error::{Outcome, Status, excerpt};
 use crate::handler::ReplyQueue;
 use crate::runtime::BoxFuture;
-use crate::stream::{Action, Bell, Callbacks, FairIo, KeepAlive, Pings, Served, Writer, quiet};
+use crate::stream::{
+    Action, Bell, Callbacks, FairIo, FirstBytes, KeepAlive, Pings, Served, Writer, quiet,
+};
 use crate::wire::{
-    Batch, Decoder, Features, H2Settings, Side, check_response_head, is_unprocessed, request_head, trailers_status, stream_ended, is_turned_away,
+    Batch, Decoder, Features, H2Settings, Side, check_response_head, is_turned_away,
+    is_unprocessed, request_head, stream_ended, trailers_status,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.

@@ -6,6 +6,7 @@ mod node;
 mod quorum;
 mod status;
 
+pub(crate) use excerpt::excerpt;
 pub use node::{NodeError, Outcome};
 pub(crate) use quorum::QuorumFailure;
 pub use quorum::{QuorumError, QuorumErrorKind};

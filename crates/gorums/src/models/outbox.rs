@@ -4,8 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::Sent;
-use super::{call, events, frame, join, lost, nodes, outcome, spawn, take};
+use super::{Sent, call, events, frame, join, lost, nodes, outcome, spawn, take};
 use crate::channel::{Channel, Kind};
 use crate::error::Outcome;
 use crate::sync::block_on;

@@ -4,8 +4,9 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::Sent;
-use super::{Gate, call, events, expire, frame, join, lost, nodes, outcome, reply, spawn, take};
+use super::{
+    Gate, Sent, call, events, expire, frame, join, lost, nodes, outcome, reply, spawn, take,
+};
 use crate::channel::{Channel, Early, Interest, Kind, What};
 use crate::error::Outcome;
 use crate::sync::block_on;

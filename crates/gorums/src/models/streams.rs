@@ -4,8 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::Sent;
-use super::{FEATURES, Still, call, frame, join, pool, spawn};
+use super::{FEATURES, Sent, Still, call, frame, join, pool, spawn};
 use crate::channel::{Attachment, Channel, Kind};
 use crate::node_id::NodeId;
 use crate::sync::block_on;

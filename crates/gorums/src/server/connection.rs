@@ -15,7 +15,7 @@ use super::clients::{Attached, Clients, DYNAMIC_IDS};
 use super::connect_request::Connecting;
 use crate::channel::{Attachment, Settings};
 use crate::configuration::{Membership, Node};
-use crate::error::{Code, Status};
+use crate::error::{Code, Status, excerpt};
 use crate::handler::{ConnectionInfo, Lane, ReplyQueue, Services};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
@@ -269,7 +269,9 @@ impl Served {
             self.left.work_off(cx, &self.settings.services);
             if let Some(stream) = &mut self.stream {
                 stream.register(cx);
-                if (answered || stream.input.is_held_up()) && stream.poll_read(&self.settings.services) {
+                if (answered || stream.input.is_held_up())
+                    && stream.poll_read(&self.settings.services)
+                {
                     let now = self.settings.clock.now();
                     if self.keep_alive.heard_message(now) {
                         self.keep_alive_timer =

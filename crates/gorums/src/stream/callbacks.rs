@@ -7,7 +7,7 @@ use http::Extensions;
 use tokio::time::Instant;
 
 use crate::channel::{Channel, deliver, skipped};
-use crate::error::Status;
+use crate::error::{Status, excerpt};
 use crate::handler::{Answer, ConnectionInfo, Lane, ReplyQueue, Request, Services, Taken};
 use crate::wire::{Control, Envelope, Incoming, SERVER_INITIATED, peek_id};
 

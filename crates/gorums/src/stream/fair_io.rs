@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::FirstBytes;
 use crate::runtime::BoxIo;
 
 /// How many reads of a connection come one after the other.

@@ -8,7 +8,7 @@ use h2::RecvStream;
 
 use super::quiet;
 use crate::channel::{Channel, deliver, skipped};
-use crate::error::Status;
+use crate::error::{Status, excerpt};
 use crate::handler::{Answer, Entry, Lane, Registry, ReplyQueue, Request, Services, Taken};
 use crate::wire::{Control, Decoder, Envelope, Incoming as Frame, SERVER_INITIATED, peek_id};
 

@@ -2,6 +2,7 @@
 
 mod callbacks;
 mod fair_io;
+mod first_bytes;
 mod input;
 mod keep_alive;
 mod pings;
@@ -10,6 +11,7 @@ mod writer;
 
 pub(crate) use callbacks::{Callbacks, Handlers, Served};
 pub(crate) use fair_io::FairIo;
+pub(crate) use first_bytes::FirstBytes;
 pub(crate) use input::{Caller, Input, InputEnd};
 pub(crate) use keep_alive::{Action, KeepAlive};
 pub(crate) use pings::Pings;
