@@ -169,7 +169,8 @@ impl ServerBuilder {
 
     /// Is called for every client that connects, before its first request: it sees the client's
     /// metadata and address, may set values that handlers find with [`ServerCtx::value`], and turns
-    /// the client away by returning an error. Runs on the connection's I/O task: it must be quick.
+    /// the client away by returning an error, with which its calls are
+    /// [refused](crate::Outcome::Refused). Runs on the connection's I/O task: it must be quick.
     pub fn on_connect(
         mut self,
         callback: impl Fn(&mut Connecting) -> Result<(), Status> + Send + Sync + 'static,
