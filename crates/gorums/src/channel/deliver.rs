@@ -63,9 +63,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::call::state::{Call, Interest, Kind};
-    use crate::connection::Targets;
-    use crate::connection::outbox::Carrier;
+    use crate::channel::{Call, Carrier, Interest, Kind, Targets};
     use crate::{Configuration, Node};
 
     /// Notes the latency that a node has when the caller is woken.

@@ -354,10 +354,10 @@ async fn messages_that_are_broken_end_the_stream_with_a_status() {
 #[tokio::test]
 async fn the_long_name_of_an_unknown_method_is_cut_in_the_text_of_the_answer() {
     let server = TestServer::start(echo()).await;
-    let mut stream = Stream::open(server.addr).await;
+    let mut stream = RawClient::connect(server.addr).await.open().await;
     let name = "ä".repeat(50_000);
-    stream.send(envelope(9, &name, 1).framed());
-    let reply = stream.next().await.expect("an answer");
+    stream.send(&envelope(9, &name, 1));
+    let reply = stream.reply().await;
     assert_eq!(reply.method, name, "the caller finds its call by it");
     let status = reply.status.expect("an error");
     assert_eq!(status.code, 12);
