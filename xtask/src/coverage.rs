@@ -46,6 +46,10 @@ fn report(chosen: &[String]) -> Result<()> {
         }
     }
     ready()?;
+    // What an earlier build has counted is not true of this one.
+    Cmd::cargo()
+        .args(["llvm-cov", "clean", "--workspace"])
+        .run()?;
     let packages = || chosen.iter().flat_map(|name| ["--package", name.as_str()]);
     let tests = Cmd::cargo()
         .args(["llvm-cov", "--locked", "--no-report"])
@@ -55,6 +59,7 @@ fn report(chosen: &[String]) -> Result<()> {
 
     let folder = workspace::target().join("coverage");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let folder = folder.canonicalize()?;
     let folder = folder.to_str().context("a target folder in UTF-8")?;
     let lcov = format!("{folder}/lcov.info");
     let report = || {
