@@ -37,9 +37,10 @@ const FLOORS: &[&[Room]] = &[
         "the locks, atomics and wakers that threads share, and those that a model checker puts in \
          their place",
     )],
+    &[Room::new("node_id", "the number that names a node")],
     &[Room::new(
         "error",
-        "what can go wrong, for a node, a call or a quorum, and what a node is named and how it is",
+        "what can go wrong, for a node, a call or a quorum",
     )],
     &[Room::new(
         "metadata",
