@@ -29,7 +29,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 pub(crate) use attachment::Attachment;
-use bytes::BytesMut;
 pub use call::Overflow;
 pub(crate) use call::{Call, Early, Event, Interest, Kind, Unread, What};
 pub(crate) use deliver::{deliver, skipped};
@@ -44,9 +43,9 @@ use crate::node_id::NodeId;
 use crate::runtime::Door;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard};
+use crate::wire::Features;
 // Statistics decide nothing: these are always `std`'s.
 use crate::wire::Side;
-use crate::wire::{Control, Features, encode_status};
 
 /// One node's connection, whatever its state.
 pub(crate) struct Channel {
@@ -387,20 +386,6 @@ impl Channel {
     /// Which end of its streams this process is.
     pub(crate) fn side(&self) -> Side {
         self.side
-    }
-
-    /// Whether the peer is known to understand the frame that ends a streamed reply.
-    pub(crate) fn ends_streams(&self) -> bool {
-        self.peer()
-            .features
-            .is_some_and(|features| features.stream_end)
-    }
-
-    /// Answers a request that nobody here serves.
-    pub(crate) fn refuse(&self, id: u64, method: &str, status: &Status) -> Result<(), Status> {
-        let mut frame = BytesMut::new();
-        encode_status(id, method, Some(status), Control::Message, &mut frame);
-        self.queue(OutMessage::new(frame.freeze(), None))
     }
 
     /// The peer has gone for good: nothing more is written, and nothing more will be answered.

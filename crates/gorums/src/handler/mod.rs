@@ -37,6 +37,6 @@ pub(crate) use registry::Entry;
 pub use registry::{Registry, Service};
 pub(crate) use reply_queue::{Answer, ReplyQueue};
 pub use reply_sender::{Gone, ReplySender, TrySendError};
-pub(crate) use request::{Request, Taken};
+pub(crate) use request::Request;
 pub(crate) use services::Services;
 pub use turn::Released;

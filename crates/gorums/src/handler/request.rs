@@ -27,22 +27,19 @@ pub(crate) struct Request {
     pub(crate) size: usize,
 }
 
-/// What became of a message that asks for something.
-pub(crate) enum Taken {
-    Request(Request),
-    Refused(Status),
-}
-
 impl Request {
-    /// A request that is likely to be of the method of the last one.
+    /// Takes the request out of its message. The method of the last one is likely to be this one's, too.
+    ///
+    /// # Errors
+    /// The message has more than a request may have.
     pub(crate) fn read(
         envelope: &Envelope<'_>,
         frame: &Bytes,
         registry: &Registry,
         last: Option<&Arc<Entry>>,
-    ) -> Taken {
+    ) -> Result<Self, Status> {
         if let Some(excess) = &envelope.excess {
-            return Taken::Refused(Status::resource_exhausted(format!(
+            return Err(Status::resource_exhausted(format!(
                 "the request has {excess}"
             )));
         }
@@ -55,7 +52,7 @@ impl Request {
             Some(_) => 0,
             None => envelope.method.len(),
         };
-        Taken::Request(Self {
+        Ok(Self {
             id: envelope.id,
             method: match &entry {
                 Some(entry) => Arc::clone(&entry.name),

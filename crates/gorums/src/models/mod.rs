@@ -5,7 +5,7 @@
 //! * [`parts`]: who moves a call's part from one state to the next, and who hears of it.
 //! * [`outbox`]: a node's outbox and the I/O task that empties it; [`streams`] that the node opens
 //!   one after the other.
-//! * [`bell`]: whether a connection has to be polled.
+//! * [`poll_flag`]: whether a connection has to be polled.
 //! * [`table`]: the calls that wait for replies; [`sweeper`] ends them at their deadlines.
 //! * [`turn`], [`lane`], [`reply_queue`]: the server's side.
 //!
@@ -13,10 +13,10 @@
 //! threads that all wait. What every model must keep to: it does the same in each run but for the
 //! order (fixed ids, a clock of its own), and it ends.
 
-mod bell;
 mod lane;
 mod outbox;
 mod parts;
+mod poll_flag;
 mod reply_queue;
 mod streams;
 mod sweeper;
@@ -41,7 +41,7 @@ use crate::error::{Outcome, Status};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::runtime::{BoxFuture, BoxIo, Clock, Listener, Transport};
-use crate::stream::Writer;
+use crate::stream::Outbound;
 use crate::sync::{Mutex, block_on};
 use crate::wire::{Batch, Control, Envelope, Features, PREFIX, Side};
 
@@ -220,7 +220,7 @@ fn lost() -> Status {
 /// What a node's I/O task writes, without HTTP/2: what is sent is written at once.
 #[derive(Default)]
 struct Sent {
-    writer: Writer,
+    writer: Outbound,
     /// The letters of the requests.
     requests: Vec<u8>,
     /// The ids of the calls that the node was told to give up.

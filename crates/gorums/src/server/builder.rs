@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use super::accept::Server;
 use super::clients::Clients;
 use super::connect_request::Connecting;
-use super::connection::{ConnectionSettings, OnConnect};
 use super::context::Peers;
+use super::settings::{ConnectionSettings, OnConnect};
 use crate::channel::{Pool, Settings};
 use crate::configuration::{Interceptors, Members, Membership};
 use crate::error::Status;
@@ -22,7 +22,7 @@ use crate::handler::{
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::runtime::{Clock, Door, Listener, SystemClock, Tcp, Transport, bounded};
-use crate::stream::{Handlers, Served};
+use crate::stream::{Served, Source};
 use crate::sync::Semaphore;
 
 /// Whose turns exclude each other.
@@ -444,7 +444,7 @@ impl ServerBuilder {
         for members in membership.members() {
             members.serving().set(Served {
                 node_id: me.get(),
-                handlers: Handlers::OfServer(services.clone()),
+                source: Source::OfServer(services.clone()),
                 values: values.clone(),
             });
         }
@@ -468,7 +468,7 @@ impl ServerBuilder {
         Ok(Served {
             node_id: 0,
             values: services.values.clone(),
-            handlers: Handlers::OfClient(Arc::new(services)),
+            source: Source::Held(Arc::new(services)),
         })
     }
 

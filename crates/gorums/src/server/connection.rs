@@ -1,106 +1,34 @@
-//! The I/O task of a connection, on the server's side: it accepts the stream, has its requests read
-//! for the lane, and writes the replies that are queued.
+//! A connection that the server has accepted, and its stream.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Method, Request as HttpRequest, Response, StatusCode};
+use h2::{Reason, RecvStream};
+use http::{Extensions, Method, Request as HttpRequest, Response, StatusCode};
 
-use super::clients::{Attached, Clients, DYNAMIC_IDS};
 use super::connect_request::Connecting;
+use super::identity::Claim;
+use super::served_stream::{Callee, ServedStream};
+use super::settings::ConnectionSettings;
 use crate::channel::{Attachment, Settings};
-use crate::configuration::{Membership, Node};
-use crate::error::{Code, Status, excerpt};
-use crate::handler::{ConnectionInfo, Lane, ReplyQueue, Services};
+use crate::error::{Status, excerpt};
+use crate::handler::ConnectionInfo;
 use crate::metadata::Metadata;
-use crate::node_id::NodeId;
-use crate::runtime::{BoxFuture, BoxIo, Clock};
+use crate::runtime::{BoxFuture, BoxIo};
 use crate::stream::{
-    Action, Bell, Caller, FairIo, Input, InputEnd, KeepAlive, Pings, Writer, quiet,
+    FairIo, Fired, Inbound, KeepAlive, Link, NodeStream, Opening, Reader, Replies, Served, Source,
+    Timer,
 };
-use crate::wire::{
-    Batch, Features, H2Settings, NODE_ID, PATH, is_grpc, response_head, trailers, trailers_only,
-};
+use crate::wire::{Batch, Features, H2Settings, PATH, is_grpc, response_head, trailers_only};
 
 /// How many batches are written in one turn of the task before others get theirs.
 const BATCHES_PER_TURN: usize = 16;
 
 /// How many streams of a connection may have ended while handlers of theirs go on.
 const UNFINISHED_STREAMS: usize = 8;
-
-/// The connect callback.
-pub(crate) type OnConnect = dyn Fn(&mut Connecting) -> Result<(), Status> + Send + Sync;
-
-/// What all connections of a server have in common.
-pub(crate) struct ConnectionSettings {
-    pub(crate) services: Arc<Services>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) on_connect: Option<Box<OnConnect>>,
-    /// Which node of its peers this server is, and the nodes that handlers call.
-    pub(crate) peers: Option<(NodeId, Membership)>,
-    pub(crate) clients: Clients,
-    /// Clients are who they say they are.
-    pub(crate) trust_claimed_ids: bool,
-    /// How long a connection may be without a stream, at its beginning too.
-    pub(crate) stream_timeout: Duration,
-    pub(crate) keep_alive_interval: Duration,
-    pub(crate) keep_alive_timeout: Duration,
-}
-
-impl ConnectionSettings {
-    /// Who this process is to itself.
-    fn own_claim(&self) -> Claim {
-        let peers = self.peers.as_ref();
-        peers.map_or(Claim::Nobody, |(me, _)| Claim::Peer(*me))
-    }
-
-    /// Who a client is that says this of itself.
-    fn classify(&self, headers: &HeaderMap) -> Claim {
-        let Some(claim) = headers.get(NODE_ID) else {
-            return Claim::Nobody;
-        };
-        let id = claim.to_str().ok().and_then(|text| text.parse().ok());
-        let id = match id {
-            None | Some(0) => return Claim::Client(None),
-            Some(id) => NodeId::from(id),
-        };
-        let is_own = self.peers.as_ref().is_some_and(|(me, _)| *me == id);
-        if !self.trust_claimed_ids || is_own || id.get() >= DYNAMIC_IDS {
-            return Claim::Unproven;
-        }
-        let peers = self.peers.as_ref();
-        let is_peer = peers.is_some_and(|(_, peers)| peers.config().node(id).is_some());
-        if is_peer || self.that_connects(id).is_some() {
-            return Claim::Peer(id);
-        }
-        Claim::Client(Some(id))
-    }
-
-    /// The node with this id that is called over the stream that it opens, if there is one.
-    fn that_connects(&self, id: NodeId) -> Option<Node> {
-        let (_, peers) = self.peers.as_ref()?;
-        let members = peers.members();
-        members.iter().find_map(|members| members.that_connects(id))
-    }
-}
-
-/// Who a client says it is.
-enum Claim {
-    /// It cannot be called back.
-    Nobody,
-    /// It has an id, and nobody vouches for it.
-    Unproven,
-    /// A node of the server's configuration, which is called there, over a stream that this process
-    /// opened or over this one.
-    Peer(NodeId),
-    /// It can be called back, by this id or by one that the server gives it.
-    Client(Option<NodeId>),
-}
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy)]
@@ -137,38 +65,32 @@ pub(crate) async fn serve(
             return;
         }
     };
-    let pings = Pings::new(h2.ping_pong());
-    let mut keep_alive = KeepAlive::steady(
+    let keep_alive = KeepAlive::steady(
         settings.keep_alive_interval,
         settings.keep_alive_timeout,
         clock.now(),
     );
-    let first_look = keep_alive.first(clock.now());
-    let mut served = Served {
-        keep_alive_timer: clock.sleep_until(first_look),
-        no_stream: Some(clock.sleep_until(clock.now() + settings.stream_timeout)),
+    let mut connection = ServerConnection {
+        link: Link::new(h2.ping_pong(), keep_alive, clock),
         settings,
         origin,
         h2,
-        bell: Bell::default(),
         stream: None,
-        left: Left::default(),
-        pings,
-        keep_alive,
+        draining: Draining::default(),
         shutdown: Some(shutdown),
         goodbye: false,
     };
-    let end = poll_fn(|cx| served.poll(cx)).await;
+    connection.expect_stream();
+    let end = poll_fn(|cx| connection.poll(cx)).await;
 
     tracing::debug!(?origin, reason = end, "connection ended");
-    served.leave_stream();
-    let mut left = std::mem::take(&mut served.left);
-    let settings = Arc::clone(&served.settings);
+    connection.leave_stream();
+    let mut draining = std::mem::take(&mut connection.draining);
     // Handlers go on, and count as long as their connection did. The socket is closed.
-    drop(served);
+    drop(connection);
     poll_fn(|cx| {
-        left.work_off(cx, &settings.services);
-        if left.0.is_empty() {
+        draining.work_off(cx);
+        if draining.0.is_empty() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -177,19 +99,13 @@ pub(crate) async fn serve(
     .await;
 }
 
-struct Served {
+struct ServerConnection {
     settings: Arc<ConnectionSettings>,
     origin: Origin,
     h2: Connection<FairIo, Batch>,
-    bell: Bell,
-    stream: Option<NodeStream>,
-    pings: Pings,
-    keep_alive: KeepAlive,
-    keep_alive_timer: BoxFuture<'static, ()>,
-    /// The streams that have ended, as long as handlers of theirs go on.
-    left: Left,
-    /// Runs while there is no stream.
-    no_stream: Option<BoxFuture<'static, ()>>,
+    link: Link,
+    stream: Option<ServedStream>,
+    draining: Draining,
     /// None once it was asked for.
     shutdown: Option<BoxFuture<'static, ()>>,
     /// The peer was told that the connection ends.
@@ -198,103 +114,66 @@ struct Served {
 
 /// What clients sent on streams that have ended, until it has been handled.
 #[derive(Default)]
-struct Left(Vec<Input>);
+struct Draining(Vec<Inbound>);
 
-impl Left {
+impl Draining {
     /// Hands the lanes what they take, and forgets what has been handled.
-    fn work_off(&mut self, cx: &mut Context<'_>, services: &Services) {
+    fn work_off(&mut self, cx: &mut Context<'_>) {
         self.0
-            .retain_mut(|input| input.poll_work_off(cx, services).is_pending());
+            .retain_mut(|inbound| inbound.poll_work_off(cx).is_pending());
     }
 }
 
-impl Drop for Left {
+impl Drop for Draining {
     /// Where handlers have not ended, the server was stopped.
     fn drop(&mut self) {
-        self.0.iter_mut().for_each(Input::abandon);
+        self.0.iter_mut().for_each(Inbound::abandon);
     }
 }
 
-impl Drop for Served {
+impl Drop for ServerConnection {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
-            self.pings.end_flush();
-            stream.end_calls().abandon();
+            self.link.pings.end_flush();
+            stream.into_inbound().abandon();
         }
     }
 }
 
-impl Served {
+impl ServerConnection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         for _ in 0..BATCHES_PER_TURN {
-            self.bell.register(cx.waker());
-            let answered = self.bell.answer();
-            loop {
-                if !answered {
-                    break;
-                }
-                match self.h2.poll_accept(&mut self.bell.context()) {
-                    Poll::Pending => break,
-                    Poll::Ready(ended @ (None | Some(Err(_)))) => {
-                        // The last requests and the end of the connection may have come together.
-                        // What came is bounded by the window, so nothing is left behind.
-                        if let Some(stream) = &mut self.stream {
-                            stream.poll_read(&self.settings.services);
-                            stream.input.keep_unread();
-                        }
-                        return Poll::Ready(match ended {
-                            Some(Err(error)) => {
-                                let error = error.to_string();
-                                tracing::debug!(error = %excerpt(&error), "connection failed");
-                                "failed"
-                            }
-                            _ => "closed",
-                        });
-                    }
-                    Poll::Ready(Some(Ok((request, respond)))) => {
-                        // A client may open a stream right behind the reset of its last one.
-                        if let Some(stream) = &mut self.stream
-                            && stream.poll_reset().is_ready()
-                        {
-                            self.leave_stream();
-                        }
-                        self.accept(request, respond);
-                    }
-                }
+            self.link.flag.register(cx.waker());
+            let polls = self.link.flag.take();
+            if polls && let Poll::Ready(reason) = self.poll_accept(cx) {
+                return Poll::Ready(reason);
             }
             if let Poll::Ready(reason) = self.poll_timers(cx) {
                 return Poll::Ready(reason);
             }
             let mut again = false;
-            self.left.work_off(cx, &self.settings.services);
+            self.draining.work_off(cx);
             if let Some(stream) = &mut self.stream {
                 stream.register(cx);
-                if (answered || stream.input.is_held_up())
-                    && stream.poll_read(&self.settings.services)
-                {
-                    let now = self.settings.clock.now();
-                    if self.keep_alive.heard_message(now) {
-                        self.keep_alive_timer =
-                            self.settings.clock.sleep_until(self.keep_alive.due());
-                        again = true;
-                    }
+                if polls || stream.is_held_up() {
+                    stream.poll_read(cx, &mut self.link);
                 }
-                if answered {
+                if polls {
                     // Also where nothing is read at present.
                     let _ = stream.poll_reset();
                 }
-                again |= stream.write(&self.bell, &mut self.pings);
-                self.pings.flush(cx, &self.bell, true);
+                again = stream.write(&mut self.link);
+                self.link.flush(cx, true);
                 if stream.is_over() {
                     self.leave_stream();
-                    self.no_stream = Some(self.after(self.settings.stream_timeout));
+                    self.expect_stream();
                     again = true;
                 }
             }
             if self.shutdown.is_none() && !self.goodbye && self.stream.is_none() {
                 self.goodbye = true;
                 self.h2.graceful_shutdown();
-                self.bell.ring();
+                self.link.flag.set();
                 again = true;
             }
             if !again {
@@ -305,19 +184,52 @@ impl Served {
         Poll::Pending
     }
 
-    /// The stream has ended; what its handlers do has not.
-    fn leave_stream(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            self.pings.end_flush();
-            let mut input = stream.end_calls();
-            input.leave();
-            self.left.0.push(input);
+    /// Accepts what the client opens. Ready with the reason when the connection has ended.
+    fn poll_accept(&mut self, cx: &Context<'_>) -> Poll<&'static str> {
+        loop {
+            match ready!(self.h2.poll_accept(&mut self.link.flag.context())) {
+                Some(Ok((request, respond))) => {
+                    // A client may open a stream right behind the reset of its last one.
+                    if let Some(stream) = &mut self.stream
+                        && stream.poll_reset().is_ready()
+                    {
+                        self.leave_stream();
+                    }
+                    self.accept(request, respond);
+                }
+                ended => {
+                    // The last requests and the end of the connection may have come together.
+                    if let Some(stream) = &mut self.stream {
+                        stream.poll_read(cx, &mut self.link);
+                        stream.keep_unread();
+                    }
+                    return Poll::Ready(match ended {
+                        Some(Err(error)) => {
+                            let error = error.to_string();
+                            tracing::debug!(error = %excerpt(&error), "connection failed");
+                            "failed"
+                        }
+                        _ => "closed",
+                    });
+                }
+            }
         }
     }
 
-    fn after(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        let clock = &self.settings.clock;
-        clock.sleep_until(clock.now() + duration)
+    /// The stream has ended; what its handlers do has not.
+    fn leave_stream(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.link.pings.end_flush();
+            let mut inbound = stream.into_inbound();
+            inbound.leave();
+            self.draining.0.push(inbound);
+        }
+    }
+
+    /// The connection may be without a stream for a while.
+    fn expect_stream(&mut self) {
+        let until = self.link.now() + self.settings.stream_timeout;
+        self.link.timers.set(Timer::NoStream, until);
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
@@ -329,34 +241,15 @@ impl Served {
                 stream.wind_down();
             }
         }
-        if let Some(no_stream) = &mut self.no_stream
-            && no_stream.as_mut().poll(cx).is_ready()
-        {
-            self.h2.abrupt_shutdown(Reason::NO_ERROR);
-            self.no_stream = None;
-            // The connection says goodbye when it is polled again.
-            self.bell.ring();
-            cx.waker().wake_by_ref();
-        }
-        if self.pings.poll_pong() {
-            let clock = &self.settings.clock;
-            if self.keep_alive.heard_pong(clock.now()) {
-                self.keep_alive_timer = clock.sleep_until(self.keep_alive.due());
+        self.link.poll_pong();
+        while let Poll::Ready(fired) = self.link.poll_timers(cx, true) {
+            if fired == Fired::Dead {
+                return Poll::Ready(Fired::DEAD);
             }
-        }
-        while self.keep_alive_timer.as_mut().poll(cx).is_ready() {
-            let clock = &self.settings.clock;
-            let at = match self.keep_alive.fired(clock.now(), true) {
-                Action::Wait(at) => at,
-                Action::Ping(at) => {
-                    self.pings.send(cx, &self.bell);
-                    at
-                }
-                Action::Idle | Action::Dead => {
-                    return Poll::Ready("the peer did not answer a keep-alive ping");
-                }
-            };
-            self.keep_alive_timer = clock.sleep_until(at);
+            self.h2.abrupt_shutdown(Reason::NO_ERROR);
+            // The connection says goodbye when it is polled again.
+            self.link.flag.set();
+            cx.waker().wake_by_ref();
         }
         Poll::Pending
     }
@@ -398,65 +291,61 @@ impl Served {
             return;
         }
         // Before the reply, so that a client that has it can be called.
-        let mut attached = None;
-        let caller = match claim {
-            Claim::Nobody => Caller::Plain,
-            Claim::Unproven => Caller::Ignored,
-            Claim::Peer(id) => {
-                let node = self.settings.that_connects(id);
-                match node.and_then(|node| Attachment::new(node.channel(), features)) {
-                    Some(attachment) => {
-                        let channel = Arc::clone(attachment.channel());
-                        self.keep_alive_for(&channel.pool().settings);
-                        attached = Some(Callee::Peer(attachment));
-                        Caller::Callable(channel)
-                    }
-                    None => Caller::Ignored,
-                }
-            }
-            Claim::Client(id) => {
-                let clients = &self.settings.clients;
-                match clients.attach(id, connecting.info.peer_addr, features) {
-                    Ok(client) => {
-                        connecting.info.peer_id = Some(client.node().id());
-                        let channel = Arc::clone(client.node().channel());
-                        attached = Some(Callee::Client(client));
-                        Caller::Callable(channel)
-                    }
-                    Err(status) => {
-                        let _ = respond.send_response(trailers_only(&status), true);
-                        return;
-                    }
-                }
+        let (replies, callee) = match self.attach(claim, &mut connecting, features) {
+            Ok(attached) => attached,
+            Err(status) => {
+                let _ = respond.send_response(trailers_only(&status), true);
+                return;
             }
         };
         let Ok(send) = respond.send_response(response_head(), false) else {
             return;
         };
-        let replies = Arc::new(ReplyQueue::new(self.settings.services.max_reply_bytes));
-        let (lane, task) = Lane::start(
-            Arc::clone(&self.settings.services.lane),
-            Arc::new(connecting.info),
-            Arc::clone(&replies),
-            features.stream_end,
-        );
-        tokio::spawn(task);
-        self.no_stream = None;
-        self.stream = Some(NodeStream {
-            input: Input::new(
-                recv,
-                self.settings.services.max_decoding,
-                caller,
-                lane,
-                Arc::clone(&replies),
-            ),
-            send,
-            writer: Writer::default(),
-            attached,
-            replies,
-            ending: None,
-            over: false,
+        let limit = self.settings.services.max_decoding;
+        let channel = callee.as_ref().map(|callee| callee.channel().clone());
+        let mut inbound = Inbound::new(Opening {
+            reader: Reader::new(replies, limit, "ServerBuilder::max_decoding_message_size"),
+            served: Some(Served {
+                node_id: 0,
+                source: Source::Held(Arc::clone(&self.settings.services)),
+                values: Extensions::new(),
+            }),
+            info: connecting.info,
+            callee: channel,
         });
+        inbound.set_stream_end(features.stream_end);
+        inbound.start_lane();
+        self.link.timers.clear(Timer::NoStream);
+        let stream = NodeStream::new(send, Some(recv), inbound);
+        self.stream = Some(ServedStream::new(stream, callee));
+    }
+
+    /// Has the stream of this client carry calls to it, where it can be called: which of its messages
+    /// are replies then, and whom the stream carries calls to.
+    fn attach(
+        &mut self,
+        claim: Claim,
+        connecting: &mut Connecting,
+        features: Features,
+    ) -> Result<(Replies, Option<Callee>), Status> {
+        Ok(match claim {
+            Claim::Nobody => (Replies::Never, None),
+            Claim::Unproven => (Replies::WithBit, None),
+            Claim::Peer(id) => {
+                let node = self.settings.that_connects(id);
+                let attachment = node.and_then(|node| Attachment::new(node.channel(), features));
+                if let Some(attachment) = &attachment {
+                    self.keep_alive_for(&attachment.channel().pool().settings);
+                }
+                (Replies::WithBit, attachment.map(Callee::Peer))
+            }
+            Claim::Client(id) => {
+                let clients = &self.settings.clients;
+                let client = clients.attach(id, connecting.info.peer_addr, features)?;
+                connecting.info.peer_id = Some(client.node().id());
+                (Replies::WithBit, Some(Callee::Client(client)))
+            }
+        })
     }
 
     /// The stream carries calls for which a node may be silent as long as these settings say, or as
@@ -464,12 +353,11 @@ impl Served {
     fn keep_alive_for(&mut self, settings: &Settings) {
         let interval = settings.keep_alive_interval;
         let timeout = settings.keep_alive_timeout;
-        self.keep_alive = KeepAlive::steady(
+        self.link.set_keep_alive(KeepAlive::steady(
             interval.min(self.settings.keep_alive_interval),
             timeout.min(self.settings.keep_alive_timeout),
-            self.settings.clock.now(),
-        );
-        self.keep_alive_timer = self.settings.clock.sleep_until(self.keep_alive.due());
+            self.link.now(),
+        ));
     }
 
     /// What is wrong with a request, as the whole reply to it.
@@ -500,168 +388,23 @@ impl Served {
                 "the server is shutting down",
             )));
         }
-        let unfinished = self.left.0.iter().filter(|input| !input.is_worked_off());
+        let unfinished = self
+            .draining
+            .0
+            .iter()
+            .filter(|inbound| !inbound.is_worked_off());
         let unfinished = unfinished.count();
         if unfinished >= UNFINISHED_STREAMS {
             return Some(trailers_only(&Status::resource_exhausted(format!(
                 "handlers of {unfinished} earlier streams of this connection have not finished"
             ))));
         }
-        let waiting: usize = self.left.0.iter().map(Input::waiting_bytes).sum();
+        let waiting: usize = self.draining.0.iter().map(Inbound::waiting_bytes).sum();
         if waiting >= self.settings.services.max_waiting_bytes {
             return Some(trailers_only(&Status::resource_exhausted(format!(
                 "{waiting} bytes of requests of earlier streams of this connection wait"
             ))));
         }
         None
-    }
-}
-
-/// Whom the stream carries calls to.
-enum Callee {
-    Client(Attached),
-    Peer(Attachment),
-}
-
-impl Callee {
-    fn attachment(&self) -> &Attachment {
-        match self {
-            Self::Client(client) => client.attachment(),
-            Self::Peer(attachment) => attachment,
-        }
-    }
-}
-
-/// The stream of a client.
-struct NodeStream {
-    input: Input,
-    send: SendStream<Batch>,
-    writer: Writer,
-    /// Where the client can be called back.
-    attached: Option<Callee>,
-    replies: Arc<ReplyQueue>,
-    /// Set when no more requests are taken: what the trailers will say once all is written.
-    ending: Option<(Code, String)>,
-    over: bool,
-}
-
-impl NodeStream {
-    /// Reads what there is, as far as the lane takes it. True if anything came.
-    fn poll_read(&mut self, services: &Services) -> bool {
-        let (heard, end) = self.input.poll_read(services);
-        match end {
-            None => {}
-            // What was asked is still answered.
-            Some(InputEnd::HalfClosed) => self.end(Code::Ok, ""),
-            Some(InputEnd::Cut) => self.end(Code::Internal, "the stream ended within a message"),
-            Some(InputEnd::Gone) => self.over = true,
-            Some(InputEnd::Broken(status)) => self.end(status.code(), status.message()),
-        }
-        heard
-    }
-
-    /// Ready when the client has reset the stream, which is how a Go client ends it. What it sent
-    /// before is handled.
-    fn poll_reset(&mut self) -> Poll<()> {
-        let reset = ready!(self.send.poll_reset(&mut quiet()));
-        tracing::debug!(?reset, "stream reset");
-        self.input.keep_unread();
-        self.over = true;
-        Poll::Ready(())
-    }
-
-    /// Reads no more; when all is answered, the trailers say this. So no reply to a call comes any
-    /// more, and the calls fail now: the handlers that wait for them would keep the stream from ending.
-    fn end(&mut self, code: Code, message: &str) {
-        self.ending
-            .get_or_insert_with(|| (code, message.to_owned()));
-        self.input.close();
-        self.let_go();
-    }
-
-    /// The server shuts down: no more requests are taken. Handlers of those that were may call, and
-    /// the replies to that are read.
-    fn wind_down(&mut self) {
-        if self.ending.is_none() {
-            let message = "the server is shutting down".to_owned();
-            self.ending = Some((Code::Unavailable, message));
-            self.input.take_no_requests();
-        }
-    }
-
-    /// Carries no calls any more. What was written last may still be with `h2`.
-    fn let_go(&mut self) {
-        self.attached = None;
-        self.input.ends_calls();
-    }
-
-    /// Wakes the task when there is something to write, and lets go of a node whose calls this stream
-    /// does not carry any more.
-    fn register(&mut self, cx: &mut Context<'_>) {
-        self.replies.io().register(cx.waker());
-        let Some(callee) = &self.attached else {
-            return;
-        };
-        let attachment = callee.attachment();
-        let carries = attachment.register(cx.waker());
-        if !carries || (attachment.is_finished() && !self.writer.has_messages()) {
-            self.let_go();
-        }
-    }
-
-    /// Writes queued replies and calls, and the trailers behind the last. True if it wrote.
-    fn write(&mut self, bell: &Bell, pings: &mut Pings) -> bool {
-        if self.over || !self.writer.is_free() {
-            return false;
-        }
-        self.writer.settle(pings.flushing());
-        self.writer.push_replies(&self.replies);
-        if let Some(callee) = &self.attached {
-            let attachment = callee.attachment();
-            self.writer
-                .push_messages(attachment.channel(), attachment.carrier());
-        }
-        if let Some(batch) = self.writer.next() {
-            // Followed by a poll of the connection, which flushes it.
-            bell.ring();
-            if self.send.send_data(batch, false).is_err() {
-                self.over = true;
-            }
-            return true;
-        }
-        self.writer.settle(pings.flushing());
-        if let Some((code, message)) = &self.ending
-            && self.input.is_worked_off()
-            && self.replies.is_empty()
-        {
-            bell.ring();
-            // The peer may have reset the stream meanwhile.
-            let _ = self.send.send_trailers(trailers(*code, message));
-            self.over = true;
-            return true;
-        }
-        false
-    }
-
-    /// The stream is over: calls to the client fail. What the client sent is left.
-    fn end_calls(self) -> Input {
-        let Self {
-            mut input,
-            send,
-            mut writer,
-            attached,
-            ..
-        } = self;
-        drop(send);
-        input.ends_calls();
-        if let Some(callee) = attached {
-            let attachment = callee.attachment();
-            writer.give_back(attachment.channel(), attachment.carrier());
-        }
-        input
-    }
-
-    fn is_over(&self) -> bool {
-        self.over
     }
 }

@@ -9,8 +9,11 @@ mod clients;
 mod connect_request;
 mod connection;
 mod context;
+mod identity;
 mod peers;
 mod serve_client;
+mod served_stream;
+mod settings;
 
 pub use accept::Server;
 pub use builder::{HandlerOrder, ServerBuilder, ServerError};

@@ -1,19 +1,47 @@
 //! One gRPC stream, at either end.
+//!
+//! ```text
+//!            bytes                      Reader, Accountant
+//!  peer ──────────────► NodeStream ───► Inbound ───► calls that wait, lane
+//!       ◄────────────── (h2)       ◄─── Outbound ◄── answers, outbox
+//! ```
+//!
+//! * [`node_stream`] moves bytes between `h2` and the two halves.
+//! * [`inbound`] is what comes: [`reader`] says what each message is for, [`accountant`] counts what
+//!   waits, and [`served`] has the handlers of requests.
+//! * [`outbound`] is what goes: it makes batches, and knows how far each message came.
+//! * [`link`] is what a connection has beside its stream: [`keep_alive`], [`pings`], [`timers`], and
+//!   the [`poll_flag`], which says whether the connection has to be polled.
+//! * [`fair_io`] lets other tasks run between reads; [`first_bytes`] tell what a peer speaks.
 
-mod callbacks;
+mod accountant;
 mod fair_io;
 mod first_bytes;
-mod input;
+mod inbound;
 mod keep_alive;
+mod link;
+mod node_stream;
+mod outbound;
 mod pings;
 mod poll_flag;
-mod writer;
+mod reader;
+mod served;
+mod timers;
 
-pub(crate) use callbacks::{Callbacks, Handlers, Served};
 pub(crate) use fair_io::FairIo;
 pub(crate) use first_bytes::FirstBytes;
-pub(crate) use input::{Caller, Input, InputEnd};
-pub(crate) use keep_alive::{Action, KeepAlive};
-pub(crate) use pings::Pings;
-pub(crate) use poll_flag::{Bell, quiet};
-pub(crate) use writer::Writer;
+pub(crate) use inbound::{Inbound, Opening};
+pub(crate) use keep_alive::KeepAlive;
+pub(crate) use link::{Fired, Link};
+pub(crate) use node_stream::{NodeStream, ReadEnd, Wrote, h2_status};
+#[cfg(all(test, gorums_loom))]
+pub(crate) use outbound::Outbound;
+#[cfg(all(test, gorums_loom))]
+pub(crate) use poll_flag::PollFlag;
+pub(crate) use poll_flag::noop_context;
+pub(crate) use reader::{Reader, Replies};
+pub(crate) use served::{Served, Source};
+pub(crate) use timers::Timer;
+
+#[cfg(test)]
+mod tests;

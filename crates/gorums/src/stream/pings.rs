@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use h2::{Ping, PingPong};
 
-use super::{Bell, quiet};
+use super::poll_flag::{PollFlag, noop_context};
 use crate::channel::Ticket;
 
 /// One ping at a time is on its way.
@@ -45,7 +45,7 @@ impl Pings {
         let Some(ping_pong) = &mut self.ping_pong else {
             return false;
         };
-        let Poll::Ready(Ok(_)) = ping_pong.poll_pong(&mut quiet()) else {
+        let Poll::Ready(Ok(_)) = ping_pong.poll_pong(&mut noop_context()) else {
             return false;
         };
         self.on_its_way = false;
@@ -56,11 +56,11 @@ impl Pings {
 
     /// Asks the peer whether it has what was written, for those who flush. Where it is not to be asked,
     /// they are done.
-    pub(crate) fn flush(&mut self, cx: &mut Context<'_>, bell: &Bell, may_ask: bool) {
+    pub(crate) fn flush(&mut self, cx: &mut Context<'_>, flag: &PollFlag, may_ask: bool) {
         if self.flushing.is_empty() || self.on_its_way {
             return;
         }
-        if may_ask && self.send(cx, bell) {
+        if may_ask && self.send(cx, flag) {
             self.asked = self.flushing.len();
         } else {
             self.end_flush();
@@ -68,7 +68,7 @@ impl Pings {
     }
 
     /// Sends a ping, unless one is on its way. False where none could be sent.
-    pub(crate) fn send(&mut self, cx: &mut Context<'_>, bell: &Bell) -> bool {
+    pub(crate) fn send(&mut self, cx: &mut Context<'_>, flag: &PollFlag) -> bool {
         if let Some(ping_pong) = &mut self.ping_pong
             && !self.on_its_way
             && ping_pong.send_ping(Ping::opaque()).is_ok()
@@ -76,7 +76,7 @@ impl Pings {
             self.on_its_way = true;
             self.unheard += 1;
             // The connection writes it when it is polled again.
-            bell.ring();
+            flag.set();
             cx.waker().wake_by_ref();
         }
         self.on_its_way

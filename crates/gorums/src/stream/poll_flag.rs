@@ -13,26 +13,26 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 /// * `h2` wakes that task whenever it hands it something: a frame that came, or a batch that it is
 ///   given to write. The task is running then, and knows. So it polls the stream with a waker that
 ///   does nothing, each time after it has polled the connection (nothing comes in between); and it
-///   [rings](Self::ring) before it gives `h2` something, which makes the wake-up that follows one of
-///   many.
+///   [sets](Self::set) the flag before it gives `h2` something, which silences the wake-up that
+///   follows.
 /// * A task that is woken because there is something to write need not look for something to read.
-///   It polls the connection only where this has been rung, by the socket or by itself.
-pub(crate) struct Bell {
+///   It polls the connection only where the flag is set, by the socket or by itself.
+pub(crate) struct PollFlag {
     shared: Arc<Shared>,
     waker: Waker,
 }
 
 struct Shared {
     task: AtomicWaker,
-    rung: AtomicBool,
+    is_set: AtomicBool,
 }
 
-impl Default for Bell {
+impl Default for PollFlag {
     /// A new connection has to be polled.
     fn default() -> Self {
         let shared = Arc::new(Shared {
             task: AtomicWaker::new(),
-            rung: AtomicBool::new(true),
+            is_set: AtomicBool::new(true),
         });
         Self {
             waker: Waker::from(Arc::clone(&shared)),
@@ -41,7 +41,7 @@ impl Default for Bell {
     }
 }
 
-impl Bell {
+impl PollFlag {
     /// Wakes this task from now on.
     pub(crate) fn register(&self, task: &Waker) {
         self.shared.task.register(task);
@@ -49,16 +49,16 @@ impl Bell {
 
     /// Notes that the connection has to be polled, before the task that says so sleeps: it is not
     /// woken for it, not even by others.
-    pub(crate) fn ring(&self) {
-        // Not a plain store, which would hide what another thread had done before it rang: the poll
-        // might not see that, and the wake-up that follows finds nothing rung.
-        self.shared.rung.swap(true, Ordering::Release);
+    pub(crate) fn set(&self) {
+        // Not a plain store, which would hide what another thread had done before it set the flag:
+        // the poll might not see that, and the wake-up that follows would find the flag set.
+        self.shared.is_set.swap(true, Ordering::Release);
     }
 
     /// Whether the connection has to be polled. The caller does so now, with [`context`](Self::context).
-    pub(crate) fn answer(&self) -> bool {
-        // Whoever rings from now on wakes the task. What happened before is seen by the poll.
-        self.shared.rung.swap(false, Ordering::AcqRel)
+    pub(crate) fn take(&self) -> bool {
+        // Whoever sets it from now on wakes the task. What happened before is seen by the poll.
+        self.shared.is_set.swap(false, Ordering::AcqRel)
     }
 
     /// What the connection is to be polled with.
@@ -67,9 +67,9 @@ impl Bell {
     }
 }
 
-/// What everything of a connection that can only change when the connection is polled is to be polled
-/// with, after it.
-pub(crate) fn quiet() -> Context<'static> {
+/// What streams and pings are polled with: they change only when the connection is polled, and that
+/// has just been done.
+pub(crate) fn noop_context() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
@@ -79,7 +79,7 @@ impl Wake for Shared {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
+        if !self.is_set.swap(true, Ordering::AcqRel) {
             self.task.wake();
         }
     }
@@ -101,29 +101,29 @@ mod tests {
     }
 
     #[test]
-    fn the_task_is_woken_once_until_it_answers() {
+    fn the_task_is_woken_once_until_it_takes_the_flag() {
         let woken = Arc::new(Woken::default());
         let count = || woken.0.load(Ordering::Relaxed);
-        let bell = Bell::default();
-        assert!(bell.answer(), "a new connection is polled");
+        let flag = PollFlag::default();
+        assert!(flag.take(), "a new connection is polled");
         for round in 1..=2 {
-            bell.register(&Waker::from(Arc::clone(&woken)));
-            bell.context().waker().wake_by_ref();
-            bell.context().waker().wake_by_ref();
+            flag.register(&Waker::from(Arc::clone(&woken)));
+            flag.context().waker().wake_by_ref();
+            flag.context().waker().wake_by_ref();
             assert_eq!(count(), round);
-            assert!(bell.answer());
-            assert!(!bell.answer());
+            assert!(flag.take());
+            assert!(!flag.take());
         }
     }
 
     #[test]
-    fn a_task_that_has_rung_itself_is_not_woken() {
+    fn a_task_that_has_set_the_flag_itself_is_not_woken() {
         let woken = Arc::new(Woken::default());
-        let bell = Bell::default();
-        bell.register(&Waker::from(Arc::clone(&woken)));
-        bell.ring();
-        bell.context().waker().wake_by_ref();
+        let flag = PollFlag::default();
+        flag.register(&Waker::from(Arc::clone(&woken)));
+        flag.set();
+        flag.context().waker().wake_by_ref();
         assert_eq!(woken.0.load(Ordering::Relaxed), 0);
-        assert!(bell.answer());
+        assert!(flag.take());
     }
 }

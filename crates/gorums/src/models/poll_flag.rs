@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::{join, spawn};
-use crate::stream::Bell;
+use crate::stream::PollFlag;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::block_on;
 
 #[test]
 fn whatever_comes_while_the_task_polls_or_falls_asleep_has_it_poll_again() {
     super::explore(|| {
-        let bell = Bell::default();
+        let flag = PollFlag::default();
         let came = Arc::new(AtomicUsize::new(0));
         let sources = [(); 2].map(|()| {
-            let (came, waker) = (Arc::clone(&came), bell.context().waker().clone());
+            let (came, waker) = (Arc::clone(&came), flag.context().waker().clone());
             spawn(move || {
                 came.fetch_add(1, Ordering::Relaxed);
                 waker.wake();
@@ -23,8 +23,8 @@ fn whatever_comes_while_the_task_polls_or_falls_asleep_has_it_poll_again() {
         });
         let mut read = 0;
         block_on(poll_fn(|cx| {
-            bell.register(cx.waker());
-            if bell.answer() {
+            flag.register(cx.waker());
+            if flag.take() {
                 read = came.load(Ordering::Relaxed);
             }
             if read == 2 {
@@ -38,12 +38,12 @@ fn whatever_comes_while_the_task_polls_or_falls_asleep_has_it_poll_again() {
 }
 
 #[test]
-fn a_task_that_has_rung_itself_and_polls_again_misses_nothing_from_elsewhere() {
+fn a_task_that_has_set_the_flag_itself_and_polls_again_misses_nothing_from_elsewhere() {
     super::explore(|| {
-        let bell = Bell::default();
+        let flag = PollFlag::default();
         let came = Arc::new(AtomicUsize::new(0));
         let source = {
-            let (came, waker) = (Arc::clone(&came), bell.context().waker().clone());
+            let (came, waker) = (Arc::clone(&came), flag.context().waker().clone());
             spawn(move || {
                 came.fetch_add(1, Ordering::Relaxed);
                 waker.wake();
@@ -52,8 +52,8 @@ fn a_task_that_has_rung_itself_and_polls_again_misses_nothing_from_elsewhere() {
         let (mut read, mut to_write) = (0, 1);
         block_on(poll_fn(|cx| {
             loop {
-                bell.register(cx.waker());
-                if bell.answer() {
+                flag.register(cx.waker());
+                if flag.take() {
                     read = came.load(Ordering::Relaxed);
                 }
                 if read == 1 {
@@ -63,7 +63,7 @@ fn a_task_that_has_rung_itself_and_polls_again_misses_nothing_from_elsewhere() {
                     return Poll::Pending;
                 }
                 to_write -= 1;
-                bell.ring();
+                flag.set();
             }
         }));
         join(source);

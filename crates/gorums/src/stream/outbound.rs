@@ -8,7 +8,7 @@ use crate::wire::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, encode_c
 
 /// Puts batches together, of which one at a time is with `h2`: answers first, then calls.
 #[derive(Default)]
-pub(crate) struct Writer {
+pub(crate) struct Outbound {
     slot: BatchSlot,
     builder: BatchBuilder,
     /// The messages of the batch that is with `h2`.
@@ -17,7 +17,7 @@ pub(crate) struct Writer {
     before: usize,
 }
 
-impl Writer {
+impl Outbound {
     /// Whether the next batch can be sent.
     pub(crate) fn is_free(&self) -> bool {
         self.slot.is_free()
@@ -149,11 +149,11 @@ mod tests {
             let first = Attachment::new(channel, features).expect("open");
             let detached = Client::new(&node).multicast("test.Test.Note", ()).detach();
             assert!(detached.is_empty());
-            let mut writer = Writer::default();
-            writer.push_messages(channel, first.carrier());
-            assert!(writer.has_messages());
+            let mut outbound = Outbound::default();
+            outbound.push_messages(channel, first.carrier());
+            assert!(outbound.has_messages());
             let second = replaced.then(|| Attachment::new(channel, features));
-            writer.give_back(channel, first.carrier());
+            outbound.give_back(channel, first.carrier());
             assert_eq!(channel.outbox().is_empty(), replaced);
             drop((first, second));
             channel.outbox().drain();
@@ -172,9 +172,9 @@ mod tests {
         let second = Attachment::new(channel, features).expect("open");
         channel.send_cancel(7);
         for (stream, expected) in [(&first, false), (&second, true)] {
-            let mut writer = Writer::default();
-            writer.push_messages(channel, stream.carrier());
-            assert_eq!(writer.next().is_some(), expected);
+            let mut outbound = Outbound::default();
+            outbound.push_messages(channel, stream.carrier());
+            assert_eq!(outbound.next().is_some(), expected);
         }
     }
 }

@@ -1,0 +1,101 @@
+//! One attempt to connect, up to the request that opens the stream.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::connected::{Connected, foreign_protocol, naming_protocol};
+use crate::channel::Channel;
+use crate::error::Status;
+use crate::stream::{FairIo, Inbound, KeepAlive, Link, NodeStream, Opening, Served, h2_status};
+use crate::wire::{Batch, H2Settings, request_head};
+
+/// An attempt that failed.
+pub(super) struct Failed {
+    pub(super) status: Status,
+    /// There was a connection, which has ended.
+    pub(super) reached: bool,
+    pub(super) timed_out: bool,
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Self {
+            status,
+            reached: false,
+            timed_out: false,
+        }
+    }
+}
+
+pub(super) async fn connect(
+    channel: &Arc<Channel>,
+    served: Option<Served>,
+) -> Result<Connected, Failed> {
+    let pool = channel.pool();
+    let limit = pool.settings.connect_timeout;
+    let timeout = pool.clock.sleep_until(pool.clock.now() + limit);
+    let closing = poll_fn(|cx| {
+        channel.io().register(cx.waker());
+        if channel.is_closing() && channel.outbox().is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    });
+    tokio::select! {
+        biased;
+        result = open(channel, served) => result,
+        () = closing => Err(Status::unavailable("the connection is closed").into()),
+        () = timeout => Err(Failed {
+            status: Status::unavailable(format!("no connection within {limit:?}")),
+            reached: false,
+            timed_out: true,
+        }),
+    }
+}
+
+async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connected, Failed> {
+    let pool = channel.pool();
+    let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
+    let ways = channel.ways();
+    let node_id = served.as_ref().map(|served| served.node_id);
+    let request = request_head(channel.address(), &pool.metadata, node_id)?;
+    let io = match channel.door() {
+        Some(door) => door.connect().await,
+        None => pool.transport.connect(channel.address()).await,
+    };
+    let io = io.map_err(|error| unavailable(&error).with_source(error))?;
+    let (io, first_bytes) = FairIo::remembering(io);
+    let ended = |error: h2::Error| Failed {
+        status: naming_protocol(h2_status(&error), foreign_protocol(&first_bytes)),
+        reached: true,
+        timed_out: false,
+    };
+    let (send_request, mut connection) = H2Settings::client()
+        .handshake::<FairIo, Batch>(io)
+        .await
+        .map_err(ended)?;
+    let mut send_request = send_request.ready().await.map_err(ended)?;
+    let (head, send) = send_request.send_request(request, false).map_err(ended)?;
+    let clock = &pool.clock;
+    let keep_alive = KeepAlive::new(
+        pool.settings.keep_alive_interval,
+        pool.settings.keep_alive_timeout,
+        clock.now(),
+    );
+    let link = Link::new(connection.ping_pong(), keep_alive, Arc::clone(clock));
+    let inbound = Inbound::new(Opening::dialled(channel, served));
+    Ok(Connected {
+        ways,
+        first_bytes,
+        connection,
+        link,
+        head: Some(head),
+        stream: NodeStream::new(send, None, inbound),
+        refused: None,
+        gave_way: false,
+        is_half_closed: false,
+        has_answered: false,
+    })
+}

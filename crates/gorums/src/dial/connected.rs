@@ -1,0 +1,257 @@
+//! A connection that this process has made, and its stream.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use h2::client::{Connection, ResponseFuture};
+
+use crate::channel::{Carrier, Channel};
+use crate::error::{Outcome, Status};
+use crate::stream::{
+    FairIo, Fired, FirstBytes, Link, NodeStream, ReadEnd, Timer, Wrote, h2_status, noop_context,
+};
+use crate::wire::{
+    Batch, Features, H2Settings, check_response_head, is_turned_away, is_unprocessed, stream_ended,
+    trailers_status,
+};
+
+/// How many batches are written in one turn of the task before others get theirs.
+const BATCHES_PER_TURN: usize = 16;
+
+/// With more bytes than this to write it pays to look at all sockets for replies first: whoever gets
+/// them may have more to write.
+const WORTH_A_LOOK: usize = 1024;
+
+/// Why a connection ended.
+pub(super) enum End {
+    /// It broke, or the peer ended it.
+    Lost(Status),
+    /// Nobody holds the node any more.
+    Closed,
+}
+
+/// A connection whose stream has been asked for.
+pub(super) struct Connected {
+    /// How often the way to the node had changed when the attempt began.
+    pub(super) ways: usize,
+    /// What the peer began with.
+    pub(super) first_bytes: FirstBytes,
+    pub(super) connection: Connection<FairIo, Batch>,
+    pub(super) link: Link,
+    /// None once the peer has opened the stream.
+    pub(super) head: Option<ResponseFuture>,
+    pub(super) stream: NodeStream,
+    /// The stream has not come about, and this is known of all that was written on it.
+    pub(super) refused: Option<Outcome>,
+    /// Others have run since there was something to write.
+    pub(super) gave_way: bool,
+    /// All is written, and our side of the stream has ended.
+    pub(super) is_half_closed: bool,
+    /// The peer has sent a message.
+    pub(super) has_answered: bool,
+}
+
+impl Connected {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Poll<End> {
+        for _ in 0..BATCHES_PER_TURN {
+            channel.io().register(cx.waker());
+            self.link.flag.register(cx.waker());
+            let polls = self.link.flag.take();
+            let closed = if polls { self.poll_connection() } else { None };
+            // The last replies and the end of the connection may have come together.
+            if (polls || self.stream.inbound.is_held_up())
+                && let Poll::Ready(status) = self.poll_read(cx, channel)
+            {
+                return Poll::Ready(End::Lost(status));
+            }
+            if let Some(status) = closed {
+                return Poll::Ready(End::Lost(status));
+            }
+            if self.ways != channel.ways() {
+                let status = Status::unavailable(
+                    "the connection was made before this process became a peer",
+                );
+                return Poll::Ready(End::Lost(status));
+            }
+            self.stream.inbound.register(cx.waker());
+            self.stream.settle(&mut self.link);
+            self.link.poll_pong();
+            // A Go server ends a connection that is pinged often while it has nothing to say.
+            let may_ask = channel.understands_us() || self.link.pings.unheard() == 0;
+            self.link.flush(cx, may_ask);
+            if channel.is_closing() && self.close(cx, channel).is_ready() {
+                return Poll::Ready(End::Closed);
+            }
+            if let Poll::Ready(end) = self.poll_timers(cx, channel) {
+                return Poll::Ready(end);
+            }
+            match self.write(cx, channel) {
+                Ok(Wrote::Batch | Wrote::Markers) => {}
+                Ok(Wrote::Nothing) => return Poll::Pending,
+                Err(error) => return Poll::Ready(End::Lost(h2_status(&error))),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Why the connection has ended, if it has.
+    fn poll_connection(&mut self) -> Option<Status> {
+        match Pin::new(&mut self.connection).poll(&mut self.link.flag.context()) {
+            Poll::Pending => None,
+            Poll::Ready(Ok(())) => Some(Status::unavailable("the peer closed the connection")),
+            Poll::Ready(Err(error)) => Some(h2_status(&error)),
+        }
+    }
+
+    /// Ready with the reason when the stream has ended.
+    fn poll_read(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Poll<Status> {
+        if let Some(head) = &mut self.head {
+            match ready!(Pin::new(head).poll(&mut noop_context())) {
+                Ok(response) => {
+                    if let Err(status) = check_response_head(&response) {
+                        self.refused = is_turned_away(&response).then_some(Outcome::Refused);
+                        return Poll::Ready(status);
+                    }
+                    self.head = None;
+                    let features = Features::announced(response.headers());
+                    channel.set_features(Some(features));
+                    channel.set_last_error(None);
+                    self.stream.inbound.set_stream_end(features.stream_end);
+                    self.stream.opened(response.into_body());
+                }
+                Err(error) => {
+                    self.refused = is_unprocessed(&error).then_some(Outcome::NotSent);
+                    return Poll::Ready(h2_status(&error));
+                }
+            }
+        }
+        let (end, heard) = self.stream.poll_read(cx.waker(), &mut self.link);
+        self.has_answered |= heard;
+        let status = match end {
+            None => return Poll::Pending,
+            Some(ReadEnd::Broken(status)) => return Poll::Ready(status),
+            Some(ReadEnd::Gone(error)) => return Poll::Ready(h2_status(&error)),
+            Some(ReadEnd::HalfClosed | ReadEnd::Cut) => match ready!(self.stream.poll_trailers()) {
+                Ok(trailers) => trailers.as_ref().and_then(trailers_status),
+                Err(error) => Some(h2_status(&error)),
+            },
+        };
+        let cut = !self.stream.inbound.is_between_messages();
+        Poll::Ready(stream_ended(status, cut))
+    }
+
+    /// Sends the next batch if there is one and the last one is written.
+    fn write(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Result<Wrote, h2::Error> {
+        if !self.stream.outbound.is_free() || self.is_half_closed || self.gives_way(cx, channel) {
+            return Ok(Wrote::Nothing);
+        }
+        let carried = Some((&**channel, Carrier::DIALLED));
+        self.stream.write(carried, &mut self.link)
+    }
+
+    /// Whether others run before the next batch is put together. Where more calls are in flight than
+    /// are queued, their callers may be about to make the next ones: these come into the same batch,
+    /// which spares both sides most of what a batch costs. With one call in flight nobody waits.
+    fn gives_way(&mut self, cx: &mut Context<'_>, channel: &Channel) -> bool {
+        let (queued, bytes) = {
+            let outbox = channel.outbox();
+            (outbox.len(), outbox.bytes())
+        };
+        self.gave_way = !self.gave_way && queued > 0 && channel.pending() > queued;
+        if !self.gave_way {
+            return false;
+        }
+        if bytes < WORTH_A_LOOK {
+            cx.waker().wake_by_ref();
+        } else {
+            // Woken when all that are ready have run, and sockets have been looked at.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+        }
+        true
+    }
+
+    /// The last handle is gone: once all is written, this end's side of the stream ends. Closing the
+    /// socket at once could destroy what the node has not read yet; the node answers by ending its own
+    /// side. Ready where the stream cannot be ended so.
+    fn close(&mut self, cx: &mut Context<'_>, channel: &Channel) -> Poll<()> {
+        if !self.link.timers.is_set(Timer::Linger) {
+            let until = self.link.now() + channel.pool().settings.linger;
+            self.link.timers.set(Timer::Linger, until);
+        }
+        let outbound = &self.stream.outbound;
+        let is_written = !outbound.has_messages() && outbound.is_free();
+        if self.is_half_closed
+            || !is_written
+            || !channel.outbox().is_empty()
+            || !self.stream.inbound.is_answered()
+        {
+            return Poll::Pending;
+        }
+        self.is_half_closed = true;
+        cx.waker().wake_by_ref();
+        match self.stream.half_close(&self.link) {
+            Ok(()) => Poll::Pending,
+            Err(_) => Poll::Ready(()),
+        }
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>, channel: &Channel) -> Poll<End> {
+        let owed = channel.pending() > 0
+            || self.stream.outbound.has_messages()
+            || self.link.pings.is_flushing();
+        match ready!(self.link.poll_timers(cx, owed)) {
+            Fired::Dead => Poll::Ready(End::Lost(Status::unavailable(Fired::DEAD))),
+            Fired::Timer(_) => Poll::Ready(End::Closed),
+        }
+    }
+
+    /// What is known of requests that were written when the connection has ended without an answer.
+    pub(super) fn known_of_requests(&self) -> Outcome {
+        if self.foreign_protocol().is_some() {
+            return Outcome::NotSent;
+        }
+        self.refused.unwrap_or(Outcome::Unknown)
+    }
+
+    /// What the peer seems to speak, where that cannot be HTTP/2.
+    pub(super) fn foreign_protocol(&self) -> Option<String> {
+        // Whoever has answered with headers of HTTP/2 speaks it.
+        self.head
+            .as_ref()
+            .and_then(|_| foreign_protocol(&self.first_bytes))
+    }
+
+    /// Ends the connection. Messages of which not a byte was written go back to the outbox; the
+    /// others are left to fail with an unknown outcome.
+    pub(super) fn give_back(self, channel: &Arc<Channel>) {
+        let Self {
+            connection,
+            head,
+            stream,
+            mut link,
+            ..
+        } = self;
+        let (_inbound, mut outbound) = stream.into_halves();
+        drop((head, connection));
+        link.pings.end_flush();
+        channel.set_features(None);
+        outbound.give_back(channel, Carrier::DIALLED);
+    }
+}
+
+pub(super) fn foreign_protocol(first_bytes: &FirstBytes) -> Option<String> {
+    first_bytes.foreign_protocol(H2Settings::FRAME)
+}
+
+/// The end of a connection says what the peer seems to speak where that cannot be HTTP/2.
+pub(super) fn naming_protocol(status: Status, protocol: Option<String>) -> Status {
+    match protocol {
+        None => status,
+        Some(protocol) => Status::unavailable(format!(
+            "the peer does not speak HTTP/2, but seems to speak {protocol} ({})",
+            status.message()
+        )),
+    }
+}

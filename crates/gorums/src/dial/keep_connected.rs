@@ -1,0 +1,165 @@
+//! The task of a node: it connects, and connects again when the connection is lost.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::Serving;
+use super::connect::{Failed, connect};
+use super::connected::{End, naming_protocol};
+use super::reconnect::Reconnect;
+use crate::channel::{Channel, NodeState};
+use crate::error::{Outcome, Status};
+use crate::runtime::BoxFuture;
+use crate::wire::Side;
+
+/// Keeps a node until its last handle is dropped, and connected where it does not connect itself.
+pub(crate) fn run(channel: Arc<Channel>, serving: Arc<Serving>) -> BoxFuture<'static, ()> {
+    if channel.side() == Side::Server {
+        return Box::pin(keep(channel));
+    }
+    let closed = close_on_drop(&channel);
+    Box::pin(async move {
+        let _closed = closed;
+        keep_connected(channel, &serving).await;
+    })
+}
+
+async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
+    let clock = Arc::clone(&channel.pool().clock);
+    let mut reconnect = Reconnect::new(&channel.pool().settings, clock.now());
+    loop {
+        channel.set_state(NodeState::Connecting);
+        reconnect.started(clock.now());
+        channel.outbox().begin_attempt();
+        match connect(&channel, serving.get()).await {
+            Ok(mut connected) => {
+                let since = clock.now();
+                channel.set_state(NodeState::Connected);
+                let end = poll_fn(|cx| connected.poll(cx, &channel)).await;
+                if connected.has_answered {
+                    reconnect.proven();
+                }
+                let written = connected.known_of_requests();
+                let protocol = connected.foreign_protocol();
+                connected.give_back(&channel);
+                match end {
+                    End::Closed => return,
+                    End::Lost(status) => {
+                        let status = naming_protocol(status, protocol);
+                        let now = clock.now();
+                        reconnect.lost(now, now - since, clock.random());
+                        channel.set_last_error(Some(status.clone()));
+                        channel.set_state(NodeState::Disconnected);
+                        channel.fail_written_as(written, &status);
+                        // What this connection was made for has had its attempt; the rest waits for
+                        // the next.
+                        let failed = channel.outbox().fail_attempt();
+                        // Where the node has refused the stream, it has refused these as well.
+                        let unwritten = match written {
+                            Outcome::Refused => Outcome::Refused,
+                            Outcome::NotSent | Outcome::Unknown => Outcome::NotSent,
+                        };
+                        Channel::fail_unwritten_as(failed, unwritten, &status);
+                    }
+                }
+            }
+            Err(Failed {
+                status,
+                reached,
+                timed_out,
+            }) => {
+                if reached {
+                    reconnect.lost(clock.now(), Duration::ZERO, clock.random());
+                } else {
+                    reconnect.failed(clock.now(), clock.random());
+                }
+                channel.set_last_error(Some(status.clone()));
+                channel.set_state(NodeState::Disconnected);
+                // A call that came during an attempt that was refused at once may have come after
+                // the server did: it gets an attempt of its own. One that has waited for a silent
+                // peer has waited enough.
+                let failed = if timed_out {
+                    channel.outbox().drain()
+                } else {
+                    channel.outbox().fail_attempt()
+                };
+                Channel::fail_unwritten(failed, &status);
+            }
+        }
+        if pause(&channel, &reconnect).await.is_break() {
+            return;
+        }
+    }
+}
+
+/// Keeps a node that opens its streams itself, until its last handle is dropped.
+fn keep(channel: Arc<Channel>) -> impl Future<Output = ()> + Send {
+    let closed = close_on_drop(&channel);
+    async move {
+        let _closed = closed;
+        while !channel.is_closing() {
+            channel.let_go().notified().await;
+        }
+        // What is queued is still written, for a while.
+        let pool = channel.pool();
+        let mut linger = pool
+            .clock
+            .sleep_until(pool.clock.now() + pool.settings.linger);
+        while channel.state() == NodeState::Connected {
+            tokio::select! {
+                biased;
+                () = channel.let_go().notified() => {}
+                () = &mut linger => return,
+            }
+        }
+    }
+}
+
+/// Closes the channel with its task, which may also end because its runtime does, even before it has
+/// begun.
+fn close_on_drop(channel: &Arc<Channel>) -> impl Drop + Send + use<> {
+    CloseOnDrop(Arc::clone(channel))
+}
+
+struct CloseOnDrop(Arc<Channel>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        let channel = &self.0;
+        channel.set_state(NodeState::Closed);
+        let status = Status::unavailable("the connection is closed");
+        let unwritten = channel.outbox().close();
+        Channel::fail_unwritten(unwritten, &status);
+        channel.fail_written(&status);
+    }
+}
+
+/// Waits until the next attempt is due, or a call asks for one. Break where the channel is closed.
+async fn pause(channel: &Arc<Channel>, reconnect: &Reconnect) -> std::ops::ControlFlow<()> {
+    let clock = &channel.pool().clock;
+    let ways = channel.ways();
+    loop {
+        let demanded = !channel.outbox().is_empty();
+        if channel.is_closing() {
+            return std::ops::ControlFlow::Break(());
+        }
+        let at = reconnect.next(demanded);
+        if at <= clock.now() || ways != channel.ways() {
+            return std::ops::ControlFlow::Continue(());
+        }
+        let mut sleep = clock.sleep_until(at);
+        poll_fn(|cx| {
+            channel.io().register(cx.waker());
+            if channel.is_closing()
+                || channel.outbox().is_empty() == demanded
+                || ways != channel.ways()
+            {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+    }
+}

@@ -1,0 +1,59 @@
+//! Who a client is, as far as it is believed.
+
+use http::HeaderMap;
+
+use super::clients::DYNAMIC_IDS;
+use super::settings::ConnectionSettings;
+use crate::configuration::Node;
+use crate::node_id::NodeId;
+use crate::wire::NODE_ID;
+
+/// Who a client says it is.
+pub(super) enum Claim {
+    /// It cannot be called back.
+    Nobody,
+    /// It has an id, and nobody vouches for it.
+    Unproven,
+    /// A node of the server's configuration, which is called there, over a stream that this process
+    /// opened or over this one.
+    Peer(NodeId),
+    /// It can be called back, by this id or by one that the server gives it.
+    Client(Option<NodeId>),
+}
+
+impl ConnectionSettings {
+    /// Who this process is to itself.
+    pub(super) fn own_claim(&self) -> Claim {
+        let peers = self.peers.as_ref();
+        peers.map_or(Claim::Nobody, |(me, _)| Claim::Peer(*me))
+    }
+
+    /// Who a client is that says this of itself.
+    pub(super) fn classify(&self, headers: &HeaderMap) -> Claim {
+        let Some(claim) = headers.get(NODE_ID) else {
+            return Claim::Nobody;
+        };
+        let id = claim.to_str().ok().and_then(|text| text.parse().ok());
+        let id = match id {
+            None | Some(0) => return Claim::Client(None),
+            Some(id) => NodeId::from(id),
+        };
+        let is_own = self.peers.as_ref().is_some_and(|(me, _)| *me == id);
+        if !self.trust_claimed_ids || is_own || id.get() >= DYNAMIC_IDS {
+            return Claim::Unproven;
+        }
+        let peers = self.peers.as_ref();
+        let is_peer = peers.is_some_and(|(_, peers)| peers.config().node(id).is_some());
+        if is_peer || self.that_connects(id).is_some() {
+            return Claim::Peer(id);
+        }
+        Claim::Client(Some(id))
+    }
+
+    /// The node with this id that is called over the stream that it opens, if there is one.
+    pub(super) fn that_connects(&self, id: NodeId) -> Option<Node> {
+        let (_, peers) = self.peers.as_ref()?;
+        let members = peers.members();
+        members.iter().find_map(|members| members.that_connects(id))
+    }
+}

@@ -1,0 +1,164 @@
+//! The stream of a client, at the server's end.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::clients::Attached;
+use crate::channel::{Attachment, Channel};
+use crate::error::Code;
+use crate::stream::{Inbound, Link, NodeStream, ReadEnd, Wrote};
+use crate::wire::trailers;
+
+/// Whom the stream carries calls to.
+pub(super) enum Callee {
+    Client(Attached),
+    Peer(Attachment),
+}
+
+impl Callee {
+    fn attachment(&self) -> &Attachment {
+        match self {
+            Self::Client(client) => client.attachment(),
+            Self::Peer(attachment) => attachment,
+        }
+    }
+
+    pub(super) fn channel(&self) -> &Arc<Channel> {
+        self.attachment().channel()
+    }
+}
+
+pub(super) struct ServedStream {
+    stream: NodeStream,
+    /// Where the client can be called back.
+    callee: Option<Callee>,
+    /// Set when no more requests are taken: what the trailers will say once all is written.
+    ending: Option<(Code, String)>,
+    is_over: bool,
+}
+
+impl ServedStream {
+    pub(super) fn new(stream: NodeStream, callee: Option<Callee>) -> Self {
+        Self {
+            stream,
+            callee,
+            ending: None,
+            is_over: false,
+        }
+    }
+
+    /// Reads what there is, as far as the lane takes it.
+    pub(super) fn poll_read(&mut self, cx: &Context<'_>, link: &mut Link) {
+        match self.stream.poll_read(cx.waker(), link).0 {
+            None => {}
+            // What was asked is still answered.
+            Some(ReadEnd::HalfClosed) => self.end(Code::Ok, ""),
+            Some(ReadEnd::Cut) => self.end(Code::Internal, "the stream ended within a message"),
+            Some(ReadEnd::Gone(_)) => self.is_over = true,
+            Some(ReadEnd::Broken(status)) => self.end(status.code(), status.message()),
+        }
+    }
+
+    /// Keeps what came before the connection ended. It is bounded by the window, so nothing is left
+    /// behind.
+    pub(super) fn keep_unread(&mut self) {
+        self.stream.keep_unread();
+    }
+
+    /// Whether there may be something to read though nothing has come.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.stream.inbound.is_held_up()
+    }
+
+    /// Ready when the client has reset the stream, which is how a Go client ends it. What it sent
+    /// before is handled.
+    pub(super) fn poll_reset(&mut self) -> Poll<()> {
+        self.stream.poll_reset().map(|reset| {
+            tracing::debug!(?reset, "stream reset");
+            self.is_over = true;
+        })
+    }
+
+    /// Reads no more; when all is answered, the trailers say this. So no reply to a call comes any
+    /// more, and the calls fail now: the handlers that wait for them would keep the stream from ending.
+    fn end(&mut self, code: Code, message: &str) {
+        self.ending
+            .get_or_insert_with(|| (code, message.to_owned()));
+        self.stream.close_inbound();
+        self.end_calls();
+    }
+
+    /// The server shuts down: no more requests are taken. Handlers of those that were may call, and
+    /// the replies to that are read.
+    pub(super) fn wind_down(&mut self) {
+        if self.ending.is_none() {
+            let message = "the server is shutting down".to_owned();
+            self.ending = Some((Code::Unavailable, message));
+            self.stream.take_no_requests();
+        }
+    }
+
+    /// Carries no calls any more. What was written last may still be with `h2`.
+    fn end_calls(&mut self) {
+        self.callee = None;
+        self.stream.inbound.end_calls();
+    }
+
+    /// Wakes the task when there is something to write, and lets go of a node whose calls this stream
+    /// does not carry any more.
+    pub(super) fn register(&mut self, cx: &Context<'_>) {
+        self.stream.inbound.register(cx.waker());
+        let Some(callee) = &self.callee else {
+            return;
+        };
+        let attachment = callee.attachment();
+        let carries = attachment.register(cx.waker());
+        if !carries || (attachment.is_finished() && !self.stream.outbound.has_messages()) {
+            self.end_calls();
+        }
+    }
+
+    /// Writes queued replies and calls, and the trailers behind the last. True if it wrote.
+    pub(super) fn write(&mut self, link: &mut Link) -> bool {
+        if self.is_over {
+            return false;
+        }
+        let carried = self.callee.as_ref().map(|callee| {
+            let attachment = callee.attachment();
+            (&**attachment.channel(), attachment.carrier())
+        });
+        match self.stream.write(carried, link) {
+            Ok(Wrote::Batch | Wrote::Markers) => return true,
+            Ok(Wrote::Nothing) => {}
+            Err(_) => {
+                self.is_over = true;
+                return true;
+            }
+        }
+        if let Some((code, message)) = &self.ending
+            && self.stream.outbound.is_free()
+            && self.stream.inbound.is_worked_off()
+            && self.stream.inbound.is_answered()
+        {
+            self.stream.send_trailers(trailers(*code, message), link);
+            self.is_over = true;
+            return true;
+        }
+        false
+    }
+
+    /// The stream is over: calls to the client fail. What the client sent is left.
+    pub(super) fn into_inbound(self) -> Inbound {
+        let (mut inbound, mut outbound) = self.stream.into_halves();
+        inbound.end_calls();
+        if let Some(callee) = self.callee {
+            let attachment = callee.attachment();
+            outbound.give_back(attachment.channel(), attachment.carrier());
+        }
+        inbound
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+}

@@ -1,0 +1,29 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clients::Clients;
+use super::connect_request::Connecting;
+use crate::configuration::Membership;
+use crate::error::Status;
+use crate::handler::Services;
+use crate::node_id::NodeId;
+use crate::runtime::Clock;
+
+/// The connect callback.
+pub(crate) type OnConnect = dyn Fn(&mut Connecting) -> Result<(), Status> + Send + Sync;
+
+/// What all connections of a server have in common.
+pub(crate) struct ConnectionSettings {
+    pub(crate) services: Arc<Services>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) on_connect: Option<Box<OnConnect>>,
+    /// Which node of its peers this server is, and the nodes that handlers call.
+    pub(crate) peers: Option<(NodeId, Membership)>,
+    pub(crate) clients: Clients,
+    /// Clients are who they say they are.
+    pub(crate) trust_claimed_ids: bool,
+    /// How long a connection may be without a stream, at its beginning too.
+    pub(crate) stream_timeout: Duration,
+    pub(crate) keep_alive_interval: Duration,
+    pub(crate) keep_alive_timeout: Duration,
+}

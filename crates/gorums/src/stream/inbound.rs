@@ -1,0 +1,416 @@
+//! The inbound half of a stream, the same at both ends: bytes come in, replies go to their calls, and
+//! requests go to the lane.
+//!
+//! ```text
+//!  chunk ──► Reader ──► Event ──┬─ Reply ────► the call that waits for it
+//!           (messages)          ├─ Request ──► Accountant ──► lane
+//!                               └─ Refuse ───► answers that wait to be written
+//! ```
+//!
+//! Nothing here knows HTTP/2. The [`Reader`] decides what a message is for, the [`Accountant`] when
+//! reading pauses.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::accountant::Accountant;
+use super::reader::{Event, Handlers, Likely, Reader, Replies};
+use super::served::Served;
+use crate::channel::{Channel, deliver, skipped};
+use crate::error::Status;
+use crate::handler::{Answer, ConnectionInfo, Lane, ReplyQueue, Request, Services};
+use crate::wire::Incoming as Frame;
+
+/// The bound of the answers to a peer whose requests nobody serves.
+const REFUSALS: usize = 64 * 1024;
+
+/// How far reading came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Everything that came was read.
+    All,
+    /// The lane has enough to do, or answers of this end wait to be written.
+    Paused,
+}
+
+/// What the peer sends on a stream, until it has been handled.
+pub(crate) struct Inbound {
+    reader: Reader,
+    accountant: Accountant,
+    likely: Likely,
+    served: Option<Served>,
+    /// Begins with the first request: most nodes never ask.
+    lane: Option<Arc<Lane>>,
+    /// What handlers of this stream have in common, until the lane begins.
+    info: ConnectionInfo,
+    /// The peer knows the frame that ends a streamed reply.
+    stream_end: bool,
+    replies: Option<Arc<ReplyQueue>>,
+    /// The channel whose calls the peer answers.
+    callee: Option<Arc<Channel>>,
+    /// Read and not handed to the lane yet.
+    requests: Vec<Request>,
+    /// This task has answered requests itself, and the queue of replies is full.
+    answers_wait: bool,
+    /// The length of the chunk that is being read.
+    chunk_len: usize,
+    /// Bytes that were read, and that the peer may send anew.
+    consumed: usize,
+    /// What came while reading paused. `h2` would keep each frame in the buffer that it was read
+    /// into, and a peer may make these many and large.
+    unread: BytesMut,
+    /// No further request is taken.
+    is_closed: bool,
+    /// The peer has gone, and what it sent before is still read.
+    peer_gone: bool,
+}
+
+/// What is told of a stream when its inbound half begins.
+pub(crate) struct Opening {
+    pub(crate) reader: Reader,
+    pub(crate) served: Option<Served>,
+    pub(crate) info: ConnectionInfo,
+    pub(crate) callee: Option<Arc<Channel>>,
+}
+
+impl Opening {
+    /// That of a stream that this end opened for the calls of a channel.
+    pub(crate) fn dialled(channel: &Arc<Channel>, served: Option<Served>) -> Self {
+        let limit = channel.pool().settings.max_decoding_message_size;
+        let setting = "ConfigurationBuilder::max_decoding_message_size";
+        Self {
+            reader: Reader::new(Replies::WithoutBit, limit, setting),
+            info: ConnectionInfo {
+                peer_id: Some(channel.id()),
+                own: channel.door().is_some(),
+                values: served
+                    .as_ref()
+                    .map(|served| served.values.clone())
+                    .unwrap_or_default(),
+                ..ConnectionInfo::default()
+            },
+            served,
+            callee: Some(Arc::clone(channel)),
+        }
+    }
+}
+
+impl Inbound {
+    pub(crate) fn new(opening: Opening) -> Self {
+        let Opening {
+            reader,
+            served,
+            info,
+            callee,
+        } = opening;
+        let services = served.as_ref().and_then(Served::services);
+        // Where nobody serves, requests are refused and none waits.
+        let limit = services.map_or(usize::MAX, |services| services.max_waiting_bytes);
+        Self {
+            reader,
+            accountant: Accountant::new(limit),
+            likely: Likely::default(),
+            served,
+            lane: None,
+            info,
+            stream_end: false,
+            replies: None,
+            callee,
+            requests: Vec::new(),
+            answers_wait: false,
+            chunk_len: 0,
+            consumed: 0,
+            unread: BytesMut::new(),
+            is_closed: false,
+            peer_gone: false,
+        }
+    }
+
+    /// The peer has said what it understands.
+    pub(crate) fn set_stream_end(&mut self, stream_end: bool) {
+        self.stream_end = stream_end;
+    }
+
+    /// Answers that wait to be written.
+    pub(crate) fn replies(&self) -> Option<&ReplyQueue> {
+        self.replies.as_deref()
+    }
+
+    /// Whether no answer waits to be written.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.replies().is_none_or(ReplyQueue::is_empty)
+    }
+
+    /// Wakes the task when there are answers to write, or when reading may go on.
+    pub(crate) fn register(&self, waker: &Waker) {
+        if let Some(replies) = &self.replies {
+            replies.io().register(waker);
+        }
+    }
+
+    /// Whether there may be something to read though nothing has come.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.accountant.is_paused() || self.answers_wait
+    }
+
+    /// Whether the stream could end here without cutting a message.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.reader.is_between_messages()
+    }
+
+    /// Takes the next chunk. Everything before it was read.
+    pub(crate) fn push(&mut self, chunk: Bytes) {
+        self.accountant.begin_chunk(chunk.len());
+        self.chunk_len = chunk.len();
+        self.reader.push(chunk);
+    }
+
+    /// Keeps a chunk that came while reading paused. What is kept is bounded by the window: none of it
+    /// may be sent anew before it has been read.
+    pub(crate) fn keep(&mut self, chunk: &[u8]) {
+        self.unread.extend_from_slice(chunk);
+    }
+
+    /// Bytes that were read since this was last asked: the peer may send as many anew.
+    pub(crate) fn take_consumed(&mut self) -> usize {
+        std::mem::take(&mut self.consumed)
+    }
+
+    /// Reads what has been pushed and kept, as far as the lane takes it; where it does not, the waker
+    /// is called when it does. After an error the stream cannot be read.
+    pub(crate) fn read(&mut self, waker: &Waker) -> Result<Progress, Status> {
+        let at_the_lane = self.lane.as_ref().map_or(0, |lane| lane.waiting_bytes());
+        self.accountant.lane_has(at_the_lane);
+        self.answers_wait = self.answers_wait && self.replies().is_some_and(ReplyQueue::is_full);
+        let mut now = None;
+        let progress = loop {
+            match self.read_chunk(waker, &mut now) {
+                Ok(Progress::All) => {}
+                paused_or_broken => break paused_or_broken,
+            }
+            self.consumed += std::mem::take(&mut self.chunk_len);
+            if self.unread.is_empty() {
+                break Ok(Progress::All);
+            }
+            let unread = std::mem::take(&mut self.unread).freeze();
+            self.push(unread);
+        };
+        self.hand_over();
+        progress
+    }
+
+    fn read_chunk(&mut self, waker: &Waker, now: &mut Option<Instant>) -> Result<Progress, Status> {
+        loop {
+            // Replies wait for no handler: while one is owed, reading goes on beyond the bound.
+            if self.accountant.is_full() && self.may_pause() {
+                self.hand_over();
+                self.register(waker);
+                if let Some(lane) = &self.lane {
+                    lane.wake_when_below(self.accountant.low());
+                }
+                return Ok(Progress::Paused);
+            }
+            // The next batch makes room, and this task writes it. A peer that owes replies and takes
+            // none of ours would keep both ends from going on.
+            if self.answers_wait {
+                if self.may_pause() {
+                    return Ok(Progress::Paused);
+                }
+                return Err(Status::resource_exhausted(
+                    "the peer does not read the answers to its requests",
+                ));
+            }
+            let Some(frame) = self.reader.next()? else {
+                return Ok(Progress::All);
+            };
+            self.take(&frame, now)?;
+        }
+    }
+
+    fn take(&mut self, frame: &Frame, now: &mut Option<Instant>) -> Result<(), Status> {
+        let services = self.served.as_ref().and_then(Served::services);
+        let handlers = match (&services, &self.served) {
+            _ if self.is_closed => Handlers::Closed,
+            (Some(services), _) => Handlers::These(services),
+            (None, Some(_)) => Handlers::Stopped,
+            (None, None) => Handlers::Nobody,
+        };
+        let waiting = self.accountant.waiting();
+        let event = self
+            .reader
+            .interpret(frame, handlers, &self.likely, waiting)?;
+        match event {
+            Event::Request(mut request) => {
+                self.accountant.count(&mut request);
+                self.requests.push(request);
+            }
+            Event::Reply { id, envelope } => {
+                let (Some(channel), Frame::Message(bytes)) = (&self.callee, frame) else {
+                    return Ok(());
+                };
+                // The clock by which the call began.
+                let now = *now.get_or_insert_with(|| channel.pool().clock.now());
+                let method = deliver(channel, id, &envelope, bytes, now);
+                drop(envelope);
+                if let Some(method) = method {
+                    self.likely.note_reply(method);
+                }
+                return Ok(());
+            }
+            Event::Oversized { id, status } => {
+                if let Some(channel) = &self.callee {
+                    skipped(channel, id, status);
+                }
+                return Ok(());
+            }
+            Event::Cancel { id } => {
+                drop(services);
+                self.hand_over();
+                if let Some(lane) = &self.lane {
+                    lane.cancel(id);
+                }
+                return Ok(());
+            }
+            Event::Refuse { id, method, status } => {
+                // A one-way message cannot be answered, and is not lost in silence.
+                let is_one_way = |services: &Services| services.registry.is_one_way(method);
+                if services.as_deref().is_some_and(is_one_way) {
+                    return Err(status);
+                }
+                let bound = services.map_or(REFUSALS, |services| services.max_reply_bytes);
+                let replies = self
+                    .replies
+                    .get_or_insert_with(|| Arc::new(ReplyQueue::new(bound)));
+                replies.push_unbounded(id, method, &Answer::Error(&status));
+                self.answers_wait = replies.is_full();
+                return Ok(());
+            }
+            Event::Nothing => return Ok(()),
+        }
+        drop(services);
+        if let Some(request) = self.requests.last() {
+            self.likely.note_request(request);
+        }
+        if self.lane.is_none() {
+            self.start_lane();
+        }
+        Ok(())
+    }
+
+    /// Whether reading may pause because nobody here waits for a reply.
+    fn may_pause(&self) -> bool {
+        self.callee
+            .as_ref()
+            .is_none_or(|channel| channel.may_pause_reading())
+    }
+
+    /// The handlers of the peer's requests begin to run.
+    pub(crate) fn start_lane(&mut self) {
+        let Some(services) = self.served.as_ref().and_then(Served::services) else {
+            return;
+        };
+        let replies = self
+            .replies
+            .get_or_insert_with(|| Arc::new(ReplyQueue::new(services.max_reply_bytes)));
+        let (lane, task) = Lane::start(
+            Arc::clone(&services.lane),
+            Arc::new(std::mem::take(&mut self.info)),
+            Arc::clone(replies),
+            self.stream_end,
+        );
+        tokio::spawn(task);
+        self.lane = Some(lane);
+    }
+
+    /// The lane gets what was read.
+    fn hand_over(&mut self) {
+        if let Some(lane) = &self.lane {
+            lane.push(&mut self.requests);
+            self.accountant.handed_over(lane.waiting_bytes());
+        }
+    }
+
+    /// No further request is taken; what was handed over is still handled. Where this end calls the
+    /// peer, it reads on, for the replies. True if it does.
+    pub(crate) fn take_no_requests(&mut self) -> bool {
+        self.is_closed = true;
+        if let Some(lane) = &self.lane {
+            lane.finish();
+        }
+        self.callee.is_some()
+    }
+
+    /// No more is read; what was handed over is still handled.
+    pub(crate) fn close(&mut self) {
+        self.reader.close();
+        self.unread = BytesMut::new();
+        self.is_closed = true;
+        if let Some(lane) = &self.lane {
+            lane.finish();
+        }
+    }
+
+    /// The peer has gone. What it sent before is read all the same, by
+    /// [`poll_work_off`](Self::poll_work_off).
+    pub(crate) fn leave(&mut self) {
+        self.end_calls();
+        self.peer_gone = true;
+        if let Some(lane) = &self.lane {
+            lane.leave();
+        }
+    }
+
+    /// No reply to a call of this end comes any more.
+    pub(crate) fn end_calls(&mut self) {
+        self.callee = None;
+    }
+
+    /// Goes on to read what was left when the peer had gone, as far as the lane takes it. Ready when
+    /// all of it has been handled.
+    pub(crate) fn poll_work_off(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.register(cx.waker());
+        if !self.is_closed {
+            // Nobody would be told of a message that cannot be read.
+            let progress = self.read(cx.waker()).unwrap_or(Progress::All);
+            if progress == Progress::All {
+                self.close();
+            }
+        }
+        if self.is_worked_off() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Whether nothing is left to be handled.
+    pub(crate) fn is_worked_off(&self) -> bool {
+        self.is_closed && self.lane.as_ref().is_none_or(|lane| lane.is_idle())
+    }
+
+    /// The bytes that wait to be handled.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        let at_the_lane = self.lane.as_ref().map_or(0, |lane| lane.waiting_bytes());
+        self.unread.len() + at_the_lane
+    }
+
+    /// The server was stopped: what has not started never will.
+    pub(crate) fn abandon(&mut self) {
+        self.requests.clear();
+        if let Some(lane) = &self.lane {
+            lane.abandon();
+        }
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        self.hand_over();
+        if let Some(lane) = &self.lane {
+            lane.disconnect();
+        }
+    }
+}

@@ -1,0 +1,222 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{Status, excerpt};
+use crate::handler::{Entry, Request, Services};
+use crate::wire::{Control, Decoder, Envelope, Incoming as Frame, SERVER_INITIATED, peek_id};
+
+/// What a message of the peer asks this end to do.
+pub(crate) enum Event<'a> {
+    /// Run a handler.
+    Request(Request),
+    /// Give this to the call that waits for it.
+    Reply { id: u64, envelope: Envelope<'a> },
+    /// Tell the call that its reply was too large to be read.
+    Oversized { id: u64, status: Status },
+    /// Tell the handler of this request that its caller gave up.
+    Cancel { id: u64 },
+    /// Answer this request, which no handler gets.
+    Refuse {
+        id: u64,
+        method: &'a str,
+        status: Status,
+    },
+    /// Nothing: this version does not know the message, or nobody needs it any more.
+    Nothing,
+}
+
+/// Which messages of the peer answer calls of this end. The highest bit of an id tells which end made
+/// the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replies {
+    /// This end opened the stream: its calls have the bit clear.
+    WithoutBit,
+    /// This end accepted the stream, and the peer answers calls: those have the bit set.
+    WithBit,
+    /// The peer answers no calls, whatever its ids are.
+    Never,
+}
+
+/// Who handles the requests of the peer.
+#[derive(Clone, Copy)]
+pub(crate) enum Handlers<'a> {
+    These(&'a Services),
+    /// Nobody ever did.
+    Nobody,
+    /// The server of this process has stopped.
+    Stopped,
+    /// No further request is taken: the stream winds down.
+    Closed,
+}
+
+/// The method that the next message is likely to have: text that is known need not be checked.
+#[derive(Default)]
+pub(crate) enum Likely {
+    #[default]
+    Unknown,
+    /// That of the last reply, where replies come.
+    OfReply(&'static str),
+    /// That of the last request.
+    OfRequest(Arc<Entry>),
+}
+
+impl Likely {
+    fn name(&self) -> &str {
+        match self {
+            Self::Unknown => "",
+            Self::OfReply(name) => name,
+            Self::OfRequest(entry) => &entry.name,
+        }
+    }
+
+    fn entry(&self) -> Option<&Arc<Entry>> {
+        match self {
+            Self::OfRequest(entry) => Some(entry),
+            Self::Unknown | Self::OfReply(_) => None,
+        }
+    }
+
+    /// A request has come.
+    pub(crate) fn note_request(&mut self, request: &Request) {
+        if let Some(entry) = &request.entry
+            && !self.entry().is_some_and(|last| Arc::ptr_eq(last, entry))
+        {
+            *self = Self::OfRequest(Arc::clone(entry));
+        }
+    }
+
+    /// A reply has come to a call of this method.
+    pub(crate) fn note_reply(&mut self, method: &'static str) {
+        *self = Self::OfReply(method);
+    }
+}
+
+/// Takes the messages of one peer out of the bytes of its stream, and says what each is for. It knows
+/// no socket, no clock and no queue.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    decoder: Decoder,
+    replies: Replies,
+    limit: usize,
+    /// The setting that the limit comes from.
+    setting: &'static str,
+}
+
+impl Reader {
+    /// `limit` is the size of the largest message that is read, and `setting` what a user changes it
+    /// by.
+    pub(crate) fn new(replies: Replies, limit: usize, setting: &'static str) -> Self {
+        Self {
+            decoder: Decoder::new(limit),
+            replies,
+            limit,
+            setting,
+        }
+    }
+
+    /// Takes the next chunk. All messages of the previous one have been taken out.
+    pub(crate) fn push(&mut self, chunk: Bytes) {
+        self.decoder.push(chunk);
+    }
+
+    /// The next message; none before the next chunk. After an error the stream cannot be read.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame>, Status> {
+        self.decoder.next()
+    }
+
+    /// Whether the stream could end here without cutting a message.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.decoder.is_between_messages()
+    }
+
+    /// Reads no more: a message that is not complete never will be.
+    pub(crate) fn close(&mut self) {
+        self.decoder = Decoder::new(0);
+    }
+
+    /// What a message is for. `waiting` is what the requests cost that wait already. After an error the
+    /// stream cannot be read.
+    pub(crate) fn interpret<'a>(
+        &self,
+        frame: &'a Frame,
+        handlers: Handlers<'_>,
+        likely: &'a Likely,
+        waiting: usize,
+    ) -> Result<Event<'a>, Status> {
+        let bytes = match frame {
+            Frame::Message(bytes) => bytes,
+            Frame::Oversized { head, len } => return self.oversized(head, *len, handlers),
+        };
+        let envelope = Envelope::decode_like(bytes, likely.name()).map_err(|error| {
+            Status::internal(format!("a malformed message from the peer: {error}"))
+        })?;
+        let id = envelope.id;
+        if let Some(id) = self.call_of(id) {
+            return Ok(Event::Reply { id, envelope });
+        }
+        match envelope.control {
+            Control::Message => {}
+            Control::Cancel => return Ok(Event::Cancel { id }),
+            Control::End | Control::Unknown => return Ok(Event::Nothing),
+        }
+        let refuse = |status| Event::Refuse {
+            id,
+            method: envelope.method,
+            status,
+        };
+        let services = match handlers {
+            Handlers::These(services) => services,
+            Handlers::Closed => return Ok(Event::Nothing),
+            Handlers::Stopped => {
+                return Ok(refuse(Status::unavailable(
+                    "the server of this process has stopped",
+                )));
+            }
+            Handlers::Nobody => {
+                return Ok(refuse(Status::unimplemented(format!(
+                    "no handler registered for method {}",
+                    excerpt(envelope.method)
+                ))));
+            }
+        };
+        if let Some(status) = services.too_many_wait(waiting) {
+            return Ok(refuse(status));
+        }
+        match Request::read(&envelope, bytes, &services.registry, likely.entry()) {
+            Ok(request) => Ok(Event::Request(request)),
+            Err(status) => Ok(refuse(status)),
+        }
+    }
+
+    /// The call that a message with this id answers.
+    fn call_of(&self, id: u64) -> Option<u64> {
+        let has_bit = id & SERVER_INITIATED != 0;
+        match self.replies {
+            Replies::WithoutBit => (!has_bit).then_some(id),
+            Replies::WithBit => has_bit.then_some(id & !SERVER_INITIATED),
+            Replies::Never => None,
+        }
+    }
+
+    /// A message above the limit, of which these are the first bytes.
+    fn oversized<'a>(
+        &self,
+        head: &'a [u8],
+        len: usize,
+        handlers: Handlers<'_>,
+    ) -> Result<Event<'a>, Status> {
+        let status = Status::resource_exhausted(format!(
+            "a message of {len} bytes exceeds the limit of {} ({})",
+            self.limit, self.setting
+        ));
+        let Some((id, method)) = peek_id(head) else {
+            return Err(status);
+        };
+        Ok(match (self.call_of(id), handlers) {
+            (Some(id), _) => Event::Oversized { id, status },
+            (None, Handlers::Closed) => Event::Nothing,
+            (None, _) => Event::Refuse { id, method, status },
+        })
+    }
+}
