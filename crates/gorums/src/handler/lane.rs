@@ -11,7 +11,7 @@
 //!
 //! * Replies are queued without waking the I/O task; it is woken when the lane is done for now. A
 //!   worker of tokio keeps the task that it woke last to itself, so an I/O task that was woken right
-//!   before a handler blocks could not run anywhere else. The [monitor](crate::runtime::Monitor)
+//!   before a handler blocks could not run anywhere else. The [monitor](super::Monitor)
 //!   wakes it from outside where a handler takes its time.
 //! * Handlers that are moved are handed over when the lane is done for now, too, all of them at once:
 //!   a task that is woken before the next handler blocks could not run anywhere else either, and to
@@ -175,7 +175,7 @@ impl Lane {
         let polling = monitor.map(|monitor| {
             let replies = Arc::downgrade(&lane.replies);
             let released = Arc::downgrade(&released);
-            let polling = monitor.watch(runtime, move || {
+            let polling = Polling::new(runtime, move || {
                 if let Some(replies) = replies.upgrade() {
                     replies.wake_io();
                 }

@@ -32,6 +32,8 @@ pub use context::ServerCtx;
 pub(crate) use handling::refusal;
 pub use interceptor::{Incoming, Interceptor, Next, Reply, interceptor_fn};
 pub(crate) use lane::{Lane, LaneSettings};
+#[cfg(all(test, gorums_loom))]
+pub(crate) use monitor::Watchlist;
 pub(crate) use monitor::{Monitor, Polling};
 pub(crate) use registry::Entry;
 pub use registry::{Registry, Service};

@@ -6,7 +6,7 @@
 //!
 //! * The waker of a handler puts it in a queue, once, and wakes the runner; the runner polls what is in
 //!   the queue, so many handlers in one turn on its worker.
-//! * Where a handler takes its time in a poll, the [monitor](crate::runtime::Monitor) starts another
+//! * Where a handler takes its time in a poll, the [monitor](super::Monitor) starts another
 //!   runner, which takes over the queue. The earlier one ends when that poll does. So there is one
 //!   runner more for each handler that blocks its thread.
 //! * What ends in a turn is told to the lane and to the I/O task together, at the end of the turn: a
@@ -135,10 +135,10 @@ impl ReleasedSet {
         if handlers.is_empty() {
             return;
         }
-        if let Some(monitor) = self.monitor {
+        if self.monitor.is_some() {
             self.polling.get_or_init(|| {
                 let set = Arc::downgrade(self);
-                monitor.watch(Handle::current(), move || {
+                Polling::new(Handle::current(), move || {
                     if let Some(set) = set.upgrade() {
                         set.take_over();
                     }

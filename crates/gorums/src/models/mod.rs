@@ -7,13 +7,14 @@
 //!   one after the other.
 //! * [`poll_flag`]: whether a connection has to be polled.
 //! * [`table`]: the calls that wait for replies; [`sweeper`] ends them at their deadlines.
-//! * [`turn`], [`lane`], [`reply_queue`]: the server's side.
+//! * [`turn`], [`lane`], [`reply_queue`]: the server's side; [`monitor`] watches over lanes that block.
 //!
 //! A lost wake-up is a deadlock here: a task is polled only when it was woken, and loom reports
 //! threads that all wait. What every model must keep to: it does the same in each run but for the
 //! order (fixed ids, a clock of its own), and it ends.
 
 mod lane;
+mod monitor;
 mod outbox;
 mod parts;
 mod poll_flag;

@@ -16,7 +16,7 @@ pub(crate) use mutex::{Mutex, MutexGuard};
 #[cfg(not(all(test, gorums_loom)))]
 pub(crate) use {
     atomic_waker::AtomicWaker,
-    std::sync::atomic,
+    std::sync::{Condvar, atomic},
     tokio::spawn,
     tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore},
 };
