@@ -61,8 +61,8 @@
 //! | a reply ([`max_decoding_message_size`](ConfigurationBuilder::max_decoding_message_size)) | 4 MiB | that node's part fails |
 //! | a request ([`max_decoding_message_size`](ServerBuilder::max_decoding_message_size)) | 4 MiB | it is answered with `ResourceExhausted` |
 //! | requests read and not started, per connection ([`max_waiting_bytes`](ServerBuilder::max_waiting_bytes)) | 4 MiB | reading pauses |
-//! | handlers that released and still run, per connection ([`concurrency_limit_per_connection`](ServerBuilder::concurrency_limit_per_connection)) | 16,384 | the next waits for one to end |
-//! | replies waiting to be written, per connection ([`max_reply_bytes`](ServerBuilder::max_reply_bytes)) | 4 MiB | handlers wait with theirs, and keep their turn |
+//! | handlers that released and still run, per connection ([`concurrency_limit_per_connection`](ServerBuilder::concurrency_limit_per_connection)) | 1,024 | the next waits for one to end |
+//! | replies waiting to be written, per connection ([`max_reply_bytes`](ServerBuilder::max_reply_bytes)) | 4 MiB, and one from each handler that runs already | nothing more starts; handlers wait with theirs, and keep their turn |
 //! | connections of a server ([`max_connections`](ServerBuilder::max_connections)) | 16,384 | no more are accepted until one ends |
 
 pub mod codegen;

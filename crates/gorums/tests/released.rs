@@ -2,6 +2,8 @@
 //! of its own.
 
 mod common;
+#[path = "common/memory.rs"]
+mod memory;
 
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +11,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::{Counter, Number, TestServer, connect, number, within};
-use gorums::{Client, Server, ServerBuilder, ServerCtx, Status};
+use gorums::{Client, Configuration, Server, ServerBuilder, ServerCtx, Status};
+use memory::{Network, settle};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
@@ -289,4 +292,99 @@ async fn those_that_await_their_release_have_tasks_of_their_own() {
     ids.sort_unstable_by_key(ToString::to_string);
     ids.dedup();
     assert_eq!(ids.len(), 4, "each has a task of its own");
+}
+
+/// Enough for 500 MiB.
+const LARGE_REPLIES: u64 = 2000;
+const LARGE_REPLY: usize = 256 * 1024;
+
+/// The bound of a connection's replies, by default.
+const REPLY_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many handlers of a connection may run by default after they released.
+const MOST_RUNNING: usize = 1024;
+
+/// Has a node's client send many calls with large replies, of which it takes none at first. The most
+/// bytes that were live meanwhile, and how many replies had been made by the time when nothing went
+/// on any more. In the end all replies come.
+fn live_bytes_of_replies_that_nobody_takes(suspends: bool) -> (usize, usize) {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let made = Counter::new();
+    let network = Network::new();
+    let server = {
+        let made = made.clone();
+        common::echo().transport(network.clone()).unary(
+            HOLD,
+            move |ctx: ServerCtx, request: Number| {
+                let made = made.clone();
+                async move {
+                    ctx.release();
+                    if suspends {
+                        tokio::task::yield_now().await;
+                    }
+                    made.add();
+                    Ok::<_, Status>(Number {
+                        payload: vec![7; LARGE_REPLY].into(),
+                        ..request
+                    })
+                }
+            },
+        )
+    };
+    let (_server, configuration) = runtime.block_on(async {
+        let server = TestServer::start_at(server, "node:1").await;
+        let configuration = Configuration::builder()
+            .transport(network.clone())
+            .nodes(["node:1"])
+            .connect()
+            .expect("a legal address");
+        let echo = Client::new(&configuration).rpc::<_, Number>(&configuration[0], ECHO, number(0));
+        echo.await.expect("the server is up");
+        (server, configuration)
+    });
+    network.take("node:1", false);
+    let client = Client::new(&configuration);
+    let mut calls = Vec::new();
+    let measured = allocation_counter::measure(|| {
+        runtime.block_on(async {
+            calls.extend((0..LARGE_REPLIES).map(|value| {
+                let call = client.rpc::<_, Number>(&configuration[0], HOLD, number(value));
+                call.timeout(Duration::from_secs(3600)).send()
+            }));
+            settle().await;
+        });
+    });
+    let made = usize::try_from(made.get()).expect("not many");
+    network.take("node:1", true);
+    runtime.block_on(async {
+        for (value, call) in (0..).zip(calls) {
+            let reply = call.await.expect("the replies are taken now");
+            assert_eq!((reply.value, reply.payload.len()), (value, LARGE_REPLY));
+        }
+    });
+    let live = usize::try_from(measured.bytes_max).expect("not many");
+    (live, made)
+}
+
+/// Beside the replies: the batches that HTTP/2 has, requests and calls, and the reply that was being
+/// encoded, which is there twice meanwhile.
+const BESIDE: usize = 8 * 1024 * 1024;
+
+#[test]
+fn replies_of_released_handlers_that_nobody_takes_stay_within_their_bound() {
+    let (live, made) = live_bytes_of_replies_that_nobody_takes(false);
+    assert!(live < REPLY_BYTES + BESIDE, "{live} bytes");
+    assert!(made * LARGE_REPLY < REPLY_BYTES + BESIDE, "{made} replies");
+}
+
+#[test]
+fn handlers_in_the_making_add_no_more_than_a_reply_each_to_the_bound() {
+    let (live, made) = live_bytes_of_replies_that_nobody_takes(true);
+    let bound = REPLY_BYTES + MOST_RUNNING * LARGE_REPLY + BESIDE;
+    assert!(live < bound, "{live} bytes");
+    assert!(made * LARGE_REPLY < bound, "{made} replies");
 }

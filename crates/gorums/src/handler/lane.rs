@@ -297,10 +297,14 @@ impl Lane {
     /// The current request is done, if there was one. Makes the next one the current, if there is one
     /// and it may start. Under one lock: in between a request would be nowhere, and its cancellation
     /// lost.
-    fn next(&self, permit: &mut Option<OwnedSemaphorePermit>) -> Option<(Request, ServerCtx)> {
+    fn next(
+        &self,
+        may_start: bool,
+        permit: &mut Option<OwnedSemaphorePermit>,
+    ) -> Option<(Request, ServerCtx)> {
         let mut state = self.state();
         let last = state.current.take();
-        if state.running >= self.settings.max_running {
+        if !may_start || state.running >= self.settings.max_running {
             return None;
         }
         let mut request = state.waiting.pop_front()?;
@@ -458,7 +462,7 @@ impl Run {
         Box::pin(async move {
             if let Some(answer) = run.answer(stream_end, &result) {
                 replies
-                    .push(run.id, run.ctx.method(), &answer, run.max_encoding)
+                    .push_last(run.id, run.ctx.method(), &answer, run.max_encoding)
                     .await;
             }
         })
@@ -538,10 +542,18 @@ impl Worker {
             let mut run = match self.run.take() {
                 Some(run) => run,
                 None => {
-                    if self.poll_server_turn(cx).is_pending() {
+                    // With its replies at their bound a client that takes none could have as many
+                    // more made as there may be handlers. Nothing that has to happen for room to come
+                    // waits for a handler that is not started here: docs/ordering.md has the argument.
+                    let may_start = self.lane.replies.poll_below_bound(cx).is_ready();
+                    if !may_start {
+                        // The server's turn is for those who can use it, and may come meanwhile.
+                        self.acquiring = None;
+                    } else if self.poll_server_turn(cx).is_pending() {
                         return Stop::Waiting;
                     }
-                    let Some((request, ctx)) = self.lane.next(&mut self.permit) else {
+                    let next = self.lane.next(may_start, &mut self.permit);
+                    let Some((request, ctx)) = next else {
                         // The turn is not kept while there is nothing to do with it.
                         self.permit = None;
                         let state = self.lane.state();

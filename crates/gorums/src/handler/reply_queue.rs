@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use crate::error::Status;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, Notify};
 use crate::wire::{BATCH_BYTES, BatchBuilder, Control, encode_reply, encode_status};
 
@@ -20,9 +21,29 @@ pub(crate) enum Answer<'a> {
     End(Option<&'a Status>),
 }
 
+impl Answer<'_> {
+    /// How many bytes of somebody's it keeps.
+    fn len(&self) -> usize {
+        match self {
+            Self::Reply(payload) => payload.len(),
+            Self::Error(status) | Self::End(Some(status)) => {
+                let details = status.details().iter();
+                let details = details.map(|detail| detail.type_url.len() + detail.value.len());
+                status.message().len() + details.sum::<usize>()
+            }
+            Self::End(None) => 0,
+        }
+    }
+}
+
 pub(crate) struct ReplyQueue {
     state: Mutex<State>,
+    /// What is queued and what ended handlers hold together have reached the bound. It changes under
+    /// the lock of the state; the lane looks at it without, before every handler that it starts.
+    at_bound: AtomicBool,
     io: AtomicWaker,
+    /// The lane, where it starts no handler because of the bound.
+    lane: AtomicWaker,
     room: Notify,
     max_bytes: usize,
 }
@@ -31,6 +52,8 @@ struct State {
     chunks: VecDeque<Bytes>,
     tail: BytesMut,
     bytes: usize,
+    /// Of answers that wait for room, of handlers that have ended.
+    held: usize,
     closed: bool,
 }
 
@@ -41,9 +64,12 @@ impl ReplyQueue {
                 chunks: VecDeque::new(),
                 tail: BytesMut::new(),
                 bytes: 0,
+                held: 0,
                 closed: false,
             }),
+            at_bound: AtomicBool::new(false),
             io: AtomicWaker::new(),
+            lane: AtomicWaker::new(),
             room: Notify::new(),
             max_bytes,
         }
@@ -77,6 +103,53 @@ impl ReplyQueue {
         }
     }
 
+    /// Queues the answer of a handler that has ended. While it waits for room it counts as what is
+    /// queued does. Only ended handlers count: they do nothing but wait for room, so nothing that they
+    /// hold waits for a handler that is not started on their account.
+    pub(crate) async fn push_last(&self, id: u64, method: &str, answer: &Answer<'_>, limit: usize) {
+        let _held = self.hold(answer.len());
+        self.push(id, method, answer, limit).await;
+    }
+
+    fn hold(&self, bytes: usize) -> Held<'_> {
+        let mut state = self.lock();
+        state.held += bytes;
+        self.note_bound(&state);
+        Held { queue: self, bytes }
+    }
+
+    /// To be called with every change of what counts. True where the lane has to be woken, without the
+    /// lock: the bound was left.
+    fn note_bound(&self, state: &State) -> bool {
+        let is_at_bound = self.is_at_bound(state);
+        let was_at_bound = self.at_bound.load(Ordering::Relaxed);
+        if is_at_bound != was_at_bound {
+            self.at_bound.store(is_at_bound, Ordering::Relaxed);
+        }
+        was_at_bound && !is_at_bound
+    }
+
+    fn is_at_bound(&self, state: &State) -> bool {
+        state.bytes.saturating_add(state.held) >= self.max_bytes && !state.closed
+    }
+
+    /// Ready when a handler may start, as far as replies are concerned. Else the lane is woken when it
+    /// may.
+    ///
+    /// A reply that another thread queues may reach the bound at the same time, and is not seen then:
+    /// one more handler starts.
+    pub(crate) fn poll_below_bound(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.at_bound.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        self.lane.register(cx.waker());
+        if self.is_at_bound(&self.lock()) {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+
     /// Queues an answer if there is room. None where there is not, and `Some(false)` where the
     /// connection has ended.
     pub(crate) fn try_push(
@@ -94,6 +167,7 @@ impl ReplyQueue {
             return None;
         }
         state.put(id, method, answer, limit);
+        self.note_bound(&state);
         Some(true)
     }
 
@@ -114,7 +188,9 @@ impl ReplyQueue {
         if state.closed {
             return true;
         }
-        state.bytes < self.max_bytes && state.encode(id, method, reply, len, limit)
+        let queued = state.bytes < self.max_bytes && state.encode(id, method, reply, len, limit);
+        self.note_bound(&state);
+        queued
     }
 
     /// Whether handlers wait with their replies.
@@ -128,6 +204,7 @@ impl ReplyQueue {
         let mut state = self.lock();
         if !state.closed {
             state.put(id, method, answer, usize::MAX);
+            self.note_bound(&state);
         }
     }
 
@@ -156,9 +233,13 @@ impl ReplyQueue {
             batch.push_chunk(chunk);
         }
         let has_room = state.bytes < self.max_bytes;
+        let left_bound = self.note_bound(&state);
         drop(state);
         if was_full && has_room {
             self.room.notify_waiters();
+        }
+        if left_bound {
+            self.lane.wake();
         }
     }
 
@@ -169,8 +250,30 @@ impl ReplyQueue {
         state.chunks.clear();
         state.tail = BytesMut::new();
         state.bytes = 0;
+        let left_bound = self.note_bound(&state);
         drop(state);
         self.room.notify_waiters();
+        if left_bound {
+            self.lane.wake();
+        }
+    }
+}
+
+/// What an ended handler holds while it waits for room.
+struct Held<'a> {
+    queue: &'a ReplyQueue,
+    bytes: usize,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.held -= self.bytes;
+        let left_bound = self.queue.note_bound(&state);
+        drop(state);
+        if left_bound {
+            self.queue.lane.wake();
+        }
     }
 }
 

@@ -72,11 +72,17 @@ impl Connection {
     /// Writes replies until no handler runs and none waits, as the I/O task does once no more
     /// requests come. The ids of the replies, in order.
     fn end(self) -> Vec<u64> {
+        self.end_watched(|_| {})
+    }
+
+    /// The same, and tells how many replies were taken before it takes more.
+    fn end_watched(self, mut before: impl FnMut(usize)) -> Vec<u64> {
         self.lane.finish();
         let mut ids = Vec::new();
         block_on(poll_fn(|cx| {
             self.replies.io().register(cx.waker());
             let idle = self.lane.is_idle();
+            before(ids.len());
             ids.extend(taken(&self.replies));
             if idle && self.replies.is_empty() {
                 Poll::Ready(())
@@ -103,7 +109,7 @@ where
             Box::pin(async move {
                 drop(incoming);
                 handling.await;
-                Ok::<_, Status>(Reply::none())
+                Ok::<_, Status>(Reply::message(&1_u64))
             })
         }),
         max_decoding: None,
@@ -398,6 +404,113 @@ fn a_handler_waits_with_its_reply_and_its_turn_for_room_in_the_queue() {
         let connection = Connection::start(bounds, vec![handler(1), handler(2), handler(3)]);
         assert_eq!(connection.end(), [1, 2, 3]);
         turns.assert_exclusive();
+    });
+}
+
+#[test]
+fn with_replies_at_their_bound_nothing_starts_and_below_it_the_next_one_does() {
+    super::explore(|| {
+        let started = Arc::new(AtomicUsize::new(0));
+        let handler = |id| {
+            let started = Arc::clone(&started);
+            request(id, move |ctx| {
+                started.fetch_add(1, Ordering::Relaxed);
+                ctx.release();
+                async {}
+            })
+        };
+        let bounds = Bounds {
+            reply_bytes: 1,
+            ..Bounds::default()
+        };
+        let connection = Connection::start(bounds, vec![handler(1), handler(2), handler(3)]);
+        let ids = connection.end_watched(|taken| {
+            let started = started.load(Ordering::Relaxed);
+            assert!(
+                started <= taken + 1,
+                "{started} started, {taken} were taken"
+            );
+        });
+        assert_eq!(ids, [1, 2, 3]);
+    });
+}
+
+/// A handler that releases, and ends when the gate is opened.
+fn released_until(id: u64, gate: &Gate) -> Request {
+    let gate = gate.clone();
+    request(id, move |ctx| {
+        let gate = gate.clone();
+        async move {
+            ctx.release();
+            gate.opened().await;
+        }
+    })
+}
+
+#[test]
+fn a_lane_goes_on_when_replies_that_ended_handlers_held_have_gone() {
+    super::explore(|| {
+        let gate = Gate::default();
+        let bounds = Bounds {
+            reply_bytes: 1,
+            ..Bounds::default()
+        };
+        let opens = {
+            let gate = gate.clone();
+            request(3, move |_| {
+                gate.open();
+                async {}
+            })
+        };
+        let requests = vec![
+            released_until(1, &gate),
+            released_until(2, &gate),
+            opens,
+            request(4, |_| async {}),
+        ];
+        let mut ids = Connection::start(bounds, requests).end();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn a_lane_that_replies_hold_up_leaves_the_turn_of_the_server_to_others() {
+    super::explore(|| {
+        let turn = Arc::new(Semaphore::new(1));
+        let (released, gate) = (Gate::default(), Gate::default());
+        let first = {
+            let (released, gate) = (released.clone(), gate.clone());
+            request(1, move |ctx| {
+                let (released, gate) = (released.clone(), gate.clone());
+                async move {
+                    ctx.release();
+                    released.open();
+                    gate.opened().await;
+                }
+            })
+        };
+        let second = request(2, |ctx| {
+            ctx.release();
+            async {}
+        });
+        let bounds = Bounds {
+            reply_bytes: 1,
+            server_turn: Some(Arc::clone(&turn)),
+            ..Bounds::default()
+        };
+        let connection = Connection::start(bounds, vec![first, second]);
+        block_on(released.opened());
+        // The lane may wait for the turn when its replies reach their bound. Nobody takes any.
+        for _ in 0..2 {
+            let permit = block_on(Arc::clone(&turn).acquire_owned()).expect("open");
+            gate.open();
+            drop(permit);
+        }
+        let mut ids = connection.end();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2]);
+        assert_eq!(turn.available_permits(), 1);
     });
 }
 

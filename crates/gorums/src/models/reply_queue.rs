@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::{Buf, Bytes};
+use loom::thread::JoinHandle;
 
 use super::{join, read_envelope, spawn};
 use crate::handler::{Answer, ReplyQueue};
@@ -105,6 +106,44 @@ fn a_handler_that_waits_for_room_goes_on_when_the_connection_ends() {
         assert!(queued != [true, true], "there was room for one");
         assert!(replies.is_empty());
         assert!(!push(&replies, 3));
+    });
+}
+
+/// The lane, which waits until it may start a handler.
+fn lane(replies: &Arc<ReplyQueue>) -> JoinHandle<()> {
+    let replies = Arc::clone(replies);
+    spawn(move || block_on(poll_fn(|cx| replies.poll_below_bound(cx))))
+}
+
+#[test]
+fn the_lane_is_woken_when_what_is_queued_and_what_ended_handlers_hold_leave_the_bound() {
+    super::explore(|| {
+        let replies = Arc::new(ReplyQueue::new(1));
+        assert!(push(&replies, 1));
+        let handler = {
+            let replies = Arc::clone(&replies);
+            spawn(move || {
+                let payload = Bytes::from_static(b"held");
+                let answer = Answer::Reply(&payload);
+                block_on(replies.push_last(2, "m", &answer, usize::MAX));
+                replies.wake_io();
+            })
+        };
+        let lane = lane(&replies);
+        assert_eq!(written(&replies, 2), [1, 2]);
+        join(lane);
+        join(handler);
+    });
+}
+
+#[test]
+fn the_lane_is_woken_when_the_connection_ends() {
+    super::explore(|| {
+        let replies = Arc::new(ReplyQueue::new(1));
+        assert!(push(&replies, 1));
+        let lane = lane(&replies);
+        replies.close();
+        join(lane);
     });
 }
 

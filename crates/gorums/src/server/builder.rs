@@ -95,7 +95,7 @@ impl ServerBuilder {
             transport: Arc::new(Tcp),
             clock: Arc::new(SystemClock),
             max_connections: 16 * 1024,
-            max_running: 16 * 1024,
+            max_running: 1024,
             max_decoding: 4 * 1024 * 1024,
             max_encoding: u32::MAX as usize,
             max_waiting_bytes: 4 * 1024 * 1024,
@@ -241,7 +241,12 @@ impl ServerBuilder {
     }
 
     /// How many handlers of one connection may run at once after they released their turn. At the
-    /// bound no further request of that connection starts until one ends. Default: 16,384.
+    /// bound no further request of that connection starts until one ends. Default: 1,024.
+    ///
+    /// A client that takes no replies can have this server make one reply from each of these handlers
+    /// beyond [`max_reply_bytes`](Self::max_reply_bytes): lower it where replies are large and clients
+    /// are not trusted. A connection gets no more than this many replies in the time that a handler
+    /// takes: raise it where handlers wait long, such as for nodes that are far away.
     pub fn concurrency_limit_per_connection(mut self, handlers: usize) -> Self {
         self.max_running = handlers.max(1);
         self
@@ -272,8 +277,12 @@ impl ServerBuilder {
         self
     }
 
-    /// How many bytes of replies may wait to be written to a connection. At the bound handlers wait
-    /// with their reply, and keep their turn if they have it. Default: 4 MiB.
+    /// How many bytes of replies may wait to be written to a connection, those among them that handlers
+    /// have returned and that wait for room. At the bound no further request of that connection starts;
+    /// handlers that run already wait with their reply, and keep their turn if they have it. So what
+    /// waits is more than this by one reply from each handler that ran when the bound was reached, of
+    /// which there are [`concurrency_limit_per_connection`](Self::concurrency_limit_per_connection) at
+    /// most. Default: 4 MiB.
     pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
         self.max_reply_bytes = bytes.max(1);
         self

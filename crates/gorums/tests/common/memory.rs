@@ -114,6 +114,16 @@ impl Network {
         });
     }
 
+    /// Whether the client takes what the node writes.
+    pub fn take(&self, address: &str, takes: bool) {
+        self.change(address, |host| {
+            for link in &host.links {
+                lock(&link.0).takes_nothing = !takes;
+                link.wake();
+            }
+        });
+    }
+
     /// Breaks the connections that there are.
     pub fn cut(&self, address: &str) {
         self.change(address, |host| {
@@ -191,6 +201,7 @@ struct Link(Mutex<Conditions>);
 #[derive(Default)]
 struct Conditions {
     allowed: Option<usize>,
+    takes_nothing: bool,
     cut: bool,
     /// The other end, of a connection that ended at once.
     flapped: Option<DuplexStream>,
@@ -236,6 +247,9 @@ impl AsyncRead for Wire {
                 return Poll::Ready(Ok(()));
             }
             conditions.reader = Some(cx.waker().clone());
+            if conditions.takes_nothing {
+                return Poll::Pending;
+            }
         }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
