@@ -14,7 +14,7 @@
 //! On a runtime with one worker nothing could take over, and the monitor is not used: a simulation
 //! never starts the thread.
 
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -148,7 +148,7 @@ impl Monitor {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::default(),
-            has_new: Condvar::new(),
+            has_new: Condvar::default(),
         }
     }
 
@@ -221,10 +221,7 @@ impl Monitor {
             state.new.shrink_to_fit();
             while state.new.is_empty() {
                 state.waits = true;
-                state = self
-                    .has_new
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state = self.has_new.wait(state);
             }
             state.waits = false;
         }

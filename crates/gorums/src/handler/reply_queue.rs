@@ -1,6 +1,7 @@
 //! The replies of a connection that wait to be written, already encoded side by side.
 
 use std::collections::VecDeque;
+use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;

@@ -6,7 +6,7 @@ use loom::thread;
 use tokio::runtime::Handle;
 
 use super::{Gate, join, spawn};
-use crate::runtime::{Monitor, Polling, Watchlist};
+use crate::handler::{Monitor, Polling, Watchlist};
 use crate::sync::block_on;
 
 /// A lane, and what opens when the monitor has noticed that it blocks.

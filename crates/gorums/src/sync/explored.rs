@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-pub(crate) use loom::sync::{Condvar, atomic};
+pub(crate) use loom::sync::atomic;
 
 use super::Mutex;
 

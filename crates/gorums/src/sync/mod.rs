@@ -12,11 +12,11 @@ mod mutex;
 
 #[cfg(all(test, gorums_loom))]
 pub(crate) use explored::*;
-pub(crate) use mutex::{Mutex, MutexGuard};
+pub(crate) use mutex::{Condvar, Mutex, MutexGuard};
 #[cfg(not(all(test, gorums_loom)))]
 pub(crate) use {
     atomic_waker::AtomicWaker,
-    std::sync::{Condvar, atomic},
+    std::sync::atomic,
     tokio::spawn,
     tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore},
 };

@@ -38,3 +38,20 @@ impl<T> fmt::Debug for Mutex<T> {
         f.write_str("Mutex")
     }
 }
+
+/// Where threads wait for what is behind a [`Mutex`] to change.
+#[derive(Default)]
+pub(crate) struct Condvar(raw::Condvar);
+
+impl Condvar {
+    /// Gives the lock back, and takes it again once notified, or for no reason.
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0
+            .wait(guard)
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+}
