@@ -279,7 +279,7 @@ async fn a_socket_that_is_half_closed_is_closed() {
     for end in [0, 4, 12, message.len()] {
         let mut foe = Foe::open(server.addr).await;
         foe.send(&message[..end]).await;
-        foe.tcp.shutdown().await.expect("connected");
+        foe.io.shutdown().await.expect("connected");
         foe.ended().await;
     }
 }
@@ -469,6 +469,7 @@ async fn answers_that_nobody_reads_hold_the_reading_of_what_they_answer_back() {
             "{sent} bytes, and no answer to them is read"
         );
     }
+    foe.is_read().await;
     GoodClient::connect(server.addr).is_served().await;
 }
 
@@ -480,7 +481,7 @@ async fn a_client_that_says_goodbye_is_answered_all_the_same() {
     foe.send(&[goodbye, data(&envelope(1, ECHO, 1).framed())].concat())
         .await;
     loop {
-        let frame = read_frame(&mut foe.tcp).await.expect("the server goes on");
+        let frame = read_frame(&mut foe.io).await.expect("the server goes on");
         if frame.kind == DATA {
             let reply: Envelope = prost::Message::decode(&frame.payload[5..]).expect("a reply");
             assert_eq!(reply.id, 1);
@@ -523,7 +524,7 @@ async fn floods_that_nobody_reads_the_answers_of_leave_the_others_served() {
         let mut foe = Foe::open(server.addr).await;
         floods.push(tokio::spawn(async move {
             // Until the server has had enough, or takes no more.
-            while foe.tcp.write_all(&flood).await.is_ok() {}
+            while foe.io.write_all(&flood).await.is_ok() {}
             std::future::pending::<()>().await;
         }));
     }

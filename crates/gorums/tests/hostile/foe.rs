@@ -1,35 +1,41 @@
-//! A client made of bytes, and a good one that it shall not disturb.
+//! A peer made of bytes, and a good client that it shall not disturb.
 
 use std::net::SocketAddr;
 
-use gorums::{Client, Configuration};
-use tokio::io::AsyncWriteExt;
+use gorums::runtime::BoxIo;
+use gorums::{Client, Configuration, Node};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::common::{Number, number, within};
 use crate::frames::*;
 
-/// A client that wants nothing but answers.
-pub struct GoodClient(Configuration);
+/// A client that wants nothing but answers, of this node.
+pub struct GoodClient(Client, Node);
 
 impl GoodClient {
+    pub fn new(configuration: &Configuration) -> Self {
+        Self(Client::new(configuration), configuration[0].clone())
+    }
+
     pub fn connect(addr: SocketAddr) -> Self {
         let configuration = Configuration::builder().nodes([addr.to_string()]).connect();
-        Self(configuration.expect("a legal address"))
+        Self::new(&configuration.expect("a legal address"))
     }
 
     pub async fn is_served(&self) {
-        let client = Client::new(&self.0);
         for value in 0..10 {
-            let reply = within(client.rpc::<_, Number>(&self.0[0], ECHO, number(value))).await;
-            assert_eq!(reply.expect("the server is up").value, value);
+            let reply = within(self.0.rpc::<_, Number>(&self.1, ECHO, number(value))).await;
+            assert_eq!(reply.expect("the node is up").value, value);
         }
     }
 }
 
-/// A client of bytes.
+/// A peer of bytes: a client, or a server that has accepted the stream of a client.
 pub struct Foe {
-    pub tcp: TcpStream,
+    pub io: BoxIo,
+    /// What the ids of its requests have besides.
+    id_bit: u64,
     /// How many bytes of DATA may be sent on the first stream, and on all.
     windows: [usize; 2],
     /// How many on a new stream.
@@ -41,8 +47,13 @@ impl Foe {
     pub async fn connect(addr: SocketAddr) -> Self {
         let tcp = within(TcpStream::connect(addr)).await.expect("it listens");
         tcp.set_nodelay(true).expect("a TCP socket");
+        Self::over(Box::new(tcp))
+    }
+
+    fn over(io: BoxIo) -> Self {
         Self {
-            tcp,
+            io,
+            id_bit: 0,
             windows: [0, 65_535],
             stream_window: 0,
         }
@@ -55,33 +66,61 @@ impl Foe {
 
     /// One that has opened its stream with these settings.
     pub async fn open_with(addr: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let mut foe = Self::connect(addr).await;
-        foe.send(&hello(settings)).await;
-        while foe.read().await.expect("the server answers").kind != HEADERS {}
+        Self::connect(addr).await.open_stream(settings).await
+    }
+
+    /// One that opens its stream over this, with these settings.
+    pub async fn open_over(io: BoxIo, settings: &[(u16, u32)]) -> Self {
+        Self::over(io).open_stream(settings).await
+    }
+
+    async fn open_stream(mut self, settings: &[(u16, u32)]) -> Self {
+        self.send(&hello(settings)).await;
+        while self.read().await.expect("the server answers").kind != HEADERS {}
+        self
+    }
+
+    /// A server that accepts the stream which a client opens over this, with these settings.
+    pub async fn accept_over(io: BoxIo, settings: &[(u16, u32)]) -> Self {
+        let mut foe = Self::over(io);
+        foe.id_bit = HIGH_BIT;
+        let mut preface = [0; PREFACE.len()];
+        within(foe.io.read_exact(&mut preface))
+            .await
+            .expect("the client speaks first");
+        foe.send(&self::settings(settings)).await;
+        while foe.read().await.expect("the client goes on").kind != HEADERS {}
+        foe.send(&headers(1, 0, &HEAD)).await;
         foe
+    }
+
+    /// A request of this peer's.
+    pub fn request(&self, id: u64, method: &str) -> Envelope {
+        envelope(id | self.id_bit, method, 1)
     }
 
     /// Sends bytes. False where the server has closed the connection, maybe before it read them.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
-        within(self.tcp.write_all(bytes)).await.is_ok()
+        within(self.io.write_all(bytes)).await.is_ok()
     }
 
     /// Sends a frame of DATA that the windows have room for.
     pub async fn send_data(&mut self, frame: &[u8]) {
-        self.send_frames(frame, frame.len() - 9).await;
+        let sent = self.send_frames(frame, frame.len() - 9).await;
+        assert!(sent, "the connection is up");
     }
 
-    /// Sends frames of so many bytes of DATA together.
-    pub async fn send_frames(&mut self, frames: &[u8], bytes: usize) {
-        assert!(self.send(frames).await, "the connection is up");
+    /// Sends frames of so many bytes of DATA together. False where the connection has ended.
+    pub async fn send_frames(&mut self, frames: &[u8], bytes: usize) -> bool {
         for window in &mut self.windows {
             *window -= bytes;
         }
+        self.send(frames).await
     }
 
-    /// The server's next frame, or none where the connection has ended.
+    /// The other side's next frame, or none where the connection has ended.
     pub async fn read(&mut self) -> Option<Frame> {
-        let frame = read_frame(&mut self.tcp).await?;
+        let frame = read_frame(&mut self.io).await?;
         match (frame.kind, frame.flags) {
             (SETTINGS, 0) => {
                 let settings = frame.payload.chunks(6);
@@ -101,15 +140,20 @@ impl Foe {
         Some(frame)
     }
 
-    /// Waits until the server has seen all that was sent.
+    /// Waits until the other side has seen all that was sent.
     pub async fn is_read(&mut self) {
+        assert!(self.pong().await, "the connection is up");
+    }
+
+    /// Waits for the answer to a ping. False where the connection has ended.
+    async fn pong(&mut self) -> bool {
         self.send(&ping()).await;
-        loop {
-            let frame = self.read().await.expect("the connection is up");
+        while let Some(frame) = self.read().await {
             if (frame.kind, frame.flags) == (PING, ACK) {
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// The window of the stream is from now on that of one that is about to be opened.
@@ -122,14 +166,17 @@ impl Foe {
         self.windows[0].min(self.windows[1])
     }
 
-    /// Whether the server takes a frame of so many bytes once it has seen all that was sent.
+    /// Whether the other side takes a frame of so many bytes once it has seen all that was sent. It
+    /// does not where it has ended the connection.
     pub async fn may_send(&mut self, frame: usize) -> bool {
         for _ in 0..4 {
             if self.window() >= frame {
                 return true;
             }
             // What is read of a frame may be told after the answer to a ping behind it.
-            self.is_read().await;
+            if !self.pong().await {
+                break;
+            }
         }
         false
     }
@@ -166,7 +213,7 @@ impl Foe {
     /// Waits until the server has ended the connection, and returns the reason where it told one.
     pub async fn ended(mut self) -> Option<u32> {
         let mut told = None;
-        while let Some(frame) = read_frame(&mut self.tcp).await {
+        while let Some(frame) = read_frame(&mut self.io).await {
             if frame.kind == GOAWAY {
                 told = Some(reason(&frame));
             }

@@ -1,8 +1,7 @@
 //! HTTP/2 written by hand: frames as bytes, good ones and bad ones, for either side.
 
 use bytes::BufMut;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::common::within;
 pub use crate::wire::*;
@@ -131,6 +130,9 @@ pub fn hello(with: &[(u16, u32)]) -> Vec<u8> {
     [PREFACE.to_vec(), settings(with), headers(1, 0, &REQUEST)].concat()
 }
 
+/// What accepts the stream of a client.
+pub const HEAD: [(&str, &str); 2] = [(":status", "200"), ("content-type", "application/grpc")];
+
 /// DATA of the first stream.
 pub fn data(payload: &[u8]) -> Vec<u8> {
     frame(DATA, 0, 1, payload)
@@ -146,12 +148,12 @@ pub struct Frame {
 }
 
 /// The next frame, or none where the connection has ended.
-pub async fn read_frame(tcp: &mut TcpStream) -> Option<Frame> {
+pub async fn read_frame(io: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
     let mut head = [0; 9];
-    within(tcp.read_exact(&mut head)).await.ok()?;
+    within(io.read_exact(&mut head)).await.ok()?;
     let [a, b, c, kind, flags, stream @ ..] = head;
     let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-    within(tcp.read_exact(&mut payload)).await.ok()?;
+    within(io.read_exact(&mut payload)).await.ok()?;
     Some(Frame {
         kind,
         flags,

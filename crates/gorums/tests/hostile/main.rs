@@ -8,6 +8,8 @@ mod common;
 mod foe;
 mod frames;
 mod memory;
+#[path = "../common/memory.rs"]
+mod network;
 mod process;
 #[path = "../common/raw_client.rs"]
 mod raw_client;

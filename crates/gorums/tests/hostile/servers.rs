@@ -10,8 +10,6 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::common::{Number, TestServer, echo, number, within};
 use crate::frames::*;
 
-const HEAD: [(&str, &str); 2] = [(":status", "200"), ("content-type", "application/grpc")];
-
 /// A configuration of a node that is made of bytes and of one as it should be.
 struct Nodes {
     client: Client,
