@@ -6,12 +6,14 @@
 
 use allocation_counter::measure;
 use gorums::runtime::{Listener, Transport};
-use gorums::{Configuration, ServerBuilder, Status};
+use gorums::{Configuration, ServerBuilder, ServerCtx, Status};
+use prost::Message;
+use prost::encoding::encode_varint;
 
-use crate::common::{Number, echo, within};
+use crate::common::{Counter, Number, echo, within};
 use crate::foe::{Foe, GoodClient};
 use crate::frames::*;
-use crate::network::Network;
+use crate::network::{Network, settle};
 
 const HOLD: &str = "test.Test.Hold";
 
@@ -119,16 +121,54 @@ fn a_request_that_waits_does_not_keep_the_frames_around_it() {
     });
 }
 
+/// Requests in frames that carry more besides, in both orders.
+fn in_frames_of(bytes: usize) {
+    attacked(&BOTH, 32 * MIB, async |foe| {
+        let request = foe.request(1, ECHO).framed();
+        let rest = nonsense(bytes - 100);
+        let mut sent = 0;
+        'held_back: loop {
+            for payload in [[&*request, &*rest].concat(), [&*rest, &*request].concat()] {
+                if !foe.may_send(payload.len()).await {
+                    break 'held_back;
+                }
+                foe.send_data(&data(&payload)).await;
+                sent += payload.len();
+                assert!(sent < 100 * MIB, "the peer is not held back");
+            }
+        }
+        foe.is_read().await;
+    });
+}
+
 #[test]
 fn a_request_that_waits_counts_with_all_that_came_in_its_frame() {
-    attacked(&[Victim::Server], 32 * MIB, async |foe| {
-        let request = foe.request(1, ECHO).framed();
-        let bytes = data(&[request, nonsense(MIB - 1_000)].concat());
-        let mut frames = 0;
-        while foe.may_send(bytes.len()).await {
-            foe.send_data(&bytes).await;
-            frames += 1;
-            assert!(frames < 100, "the peer is not held back");
+    in_frames_of(MIB - 1_000);
+}
+
+#[test]
+fn a_request_that_waits_counts_with_all_that_came_in_its_frame_of_8_kib() {
+    in_frames_of(8 << 10);
+}
+
+#[test]
+fn a_request_that_waits_counts_with_all_that_came_in_its_frame_of_64_kib() {
+    in_frames_of(64 << 10);
+}
+
+#[test]
+fn a_request_that_waits_counts_with_its_fields_that_nobody_knows() {
+    attacked(&BOTH, 32 * MIB, async |foe| {
+        let mut request = foe.request(1, ECHO).encode_to_vec();
+        // A field of bytes with the number 14.
+        request.push(14 << 3 | 2);
+        encode_varint(MIB as u64 - 1_000, &mut request);
+        request.resize(request.len() + MIB - 1_000, 7);
+        for bytes in framed(&request).chunks(MIB).cycle() {
+            if !foe.may_send(bytes.len()).await {
+                break;
+            }
+            foe.send_data(&data(bytes)).await;
         }
         foe.is_read().await;
     });
@@ -136,7 +176,7 @@ fn a_request_that_waits_counts_with_all_that_came_in_its_frame() {
 
 #[test]
 fn frames_of_four_bytes_that_wait_take_bounded_memory() {
-    attacked(&[Victim::Server], 64 * MIB, async |foe| {
+    attacked(&BOTH, 64 * MIB, async |foe| {
         let message = foe.request(1, ECHO).framed();
         let bytes: Vec<u8> = message.chunks(4).flat_map(data).collect();
         let mut sent = 0;
@@ -187,4 +227,85 @@ fn streams_that_are_reset_one_after_the_other_leave_bounded_memory_behind() {
             foe.is_read().await;
         }
     });
+}
+
+const ANSWER: &str = "test.Test.Answer";
+
+/// So many requests fit in a window.
+const REQUESTS: u64 = 16_000;
+
+/// Handlers that release their turn and make large replies. Only the first replies are large, so that
+/// a victim that keeps all of them fails the test and not the machine.
+fn answering(bytes: usize, suspends: bool, made: &Counter) -> ServerBuilder {
+    let made = made.clone();
+    let large = (64 * MIB / bytes) as u64;
+    echo().unary(ANSWER, move |ctx: ServerCtx, request: Number| {
+        let made = made.clone();
+        async move {
+            ctx.release();
+            if suspends {
+                tokio::task::yield_now().await;
+            }
+            let bytes = if made.add() <= large { bytes } else { 0 };
+            Ok::<_, Status>(Number {
+                payload: vec![7; bytes].into(),
+                ..request
+            })
+        }
+    })
+}
+
+/// A foe asks for large replies and takes none of them, until it takes all.
+#[track_caller]
+fn replies_wait(bytes: usize, suspends: bool, at_most: usize) {
+    bounded(&BOTH, at_most, async |victim| {
+        let made = Counter::new();
+        let handlers = answering(bytes, suspends, &made);
+        let no_window = [(INITIAL_WINDOW_SIZE, 0)];
+        let (mut foe, good) = victim.meets(handlers, &no_window).await;
+        foe.is_read().await;
+        let requests = foe.request(1, ANSWER).framed().repeat(REQUESTS as usize);
+        assert!(foe.may_send(requests.len()).await);
+        foe.send_data(&data(&requests)).await;
+        settle().await;
+        let held = made.get() as usize * bytes;
+        assert!(held < at_most, "{victim:?}: {} replies wait", made.get());
+        good.is_served().await;
+        // No handler is forgotten.
+        let much = i32::MAX as u32;
+        foe.send(&[window_update(1, much), window_update(0, much - 65_535)].concat())
+            .await;
+        let mut rest = REQUESTS;
+        let mut unread = Vec::new();
+        while rest > 0 {
+            let frame = foe.read().await.expect("the connection is up");
+            if frame.kind == DATA {
+                unread.extend(frame.payload);
+                let mut at = 0;
+                while let Some(head) = unread.get(at + 1..at + 5) {
+                    let len = u32::from_be_bytes(head.try_into().expect("four bytes"));
+                    let end = at + 5 + len as usize;
+                    if end > unread.len() {
+                        break;
+                    }
+                    at = end;
+                    rest -= 1;
+                }
+                unread.drain(..at);
+            }
+        }
+        assert_eq!(made.get(), REQUESTS);
+    });
+}
+
+/// The bound of replies, and a few in the making; besides, the requests that wait.
+#[test]
+fn replies_of_released_handlers_that_nobody_takes_are_within_the_bound() {
+    replies_wait(256 << 10, false, 20 * MIB);
+}
+
+/// As many as start in one turn are in the making.
+#[test]
+fn replies_of_released_handlers_that_suspended_are_within_the_bound() {
+    replies_wait(64 << 10, true, 28 * MIB);
 }
