@@ -121,15 +121,21 @@ impl ReplyQueue {
 
     /// To be called with every change of what counts. True where the lane has to be woken, without the
     /// lock: the bound was left.
+    #[inline]
     fn note_bound(&self, state: &State) -> bool {
         let is_at_bound = self.is_at_bound(state);
         let was_at_bound = self.at_bound.load(Ordering::Relaxed);
-        if is_at_bound != was_at_bound {
-            self.at_bound.store(is_at_bound, Ordering::Relaxed);
-        }
-        was_at_bound && !is_at_bound
+        // As good as never: a queue that is taken in time does not come near its bound.
+        is_at_bound != was_at_bound && self.change_bound(is_at_bound)
     }
 
+    #[cold]
+    fn change_bound(&self, is_at_bound: bool) -> bool {
+        self.at_bound.store(is_at_bound, Ordering::Relaxed);
+        !is_at_bound
+    }
+
+    #[inline]
     fn is_at_bound(&self, state: &State) -> bool {
         state.bytes.saturating_add(state.held) >= self.max_bytes && !state.closed
     }
@@ -139,10 +145,17 @@ impl ReplyQueue {
     ///
     /// A reply that another thread queues may reach the bound at the same time, and is not seen then:
     /// one more handler starts.
+    #[inline]
     pub(crate) fn poll_below_bound(&self, cx: &Context<'_>) -> Poll<()> {
-        if !self.at_bound.load(Ordering::Relaxed) {
-            return Poll::Ready(());
+        if self.at_bound.load(Ordering::Relaxed) {
+            self.poll_at_bound(cx)
+        } else {
+            Poll::Ready(())
         }
+    }
+
+    #[cold]
+    fn poll_at_bound(&self, cx: &Context<'_>) -> Poll<()> {
         self.lane.register(cx.waker());
         if self.is_at_bound(&self.lock()) {
             Poll::Pending
