@@ -37,6 +37,7 @@ impl Accountant {
     }
 
     /// A chunk of so many bytes is read next.
+    #[inline]
     pub(crate) fn begin_chunk(&mut self, len: usize) {
         if std::mem::take(&mut self.chunk_is_kept) {
             self.carried += self.chunk_rest;
@@ -45,6 +46,7 @@ impl Accountant {
     }
 
     /// The current chunk has a request. From now on it costs what it keeps.
+    #[inline]
     pub(crate) fn count(&mut self, request: &mut Request) {
         self.chunk_rest = self.chunk_rest.saturating_sub(request.size);
         self.chunk_is_kept = true;
@@ -53,22 +55,26 @@ impl Accountant {
     }
 
     /// The lane has requests that cost so much, and everything that was read is among them.
+    #[inline]
     pub(crate) fn handed_over(&mut self, at_the_lane: usize) {
         self.at_the_lane = at_the_lane;
         self.read = 0;
     }
 
     /// The lane has requests that cost so much; what was read is still here.
+    #[inline]
     pub(crate) fn lane_has(&mut self, at_the_lane: usize) {
         self.at_the_lane = at_the_lane;
     }
 
     /// What waits altogether.
+    #[inline]
     pub(crate) fn waiting(&self) -> usize {
         self.at_the_lane + self.read
     }
 
     /// Whether so much waits that reading should pause. Once it does, half of it has to go first.
+    #[inline]
     pub(crate) fn is_full(&mut self) -> bool {
         self.is_paused = if self.is_paused {
             self.waiting() > self.low()
@@ -79,11 +85,13 @@ impl Accountant {
     }
 
     /// Whether reading paused when that was last asked.
+    #[inline]
     pub(crate) fn is_paused(&self) -> bool {
         self.is_paused
     }
 
     /// Reading goes on when no more than this waits.
+    #[inline]
     pub(crate) fn low(&self) -> usize {
         self.limit / 2
     }

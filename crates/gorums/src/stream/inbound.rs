@@ -38,10 +38,15 @@ pub(crate) enum Progress {
 
 /// What the peer sends on a stream, until it has been handled.
 pub(crate) struct Inbound {
+    served: Option<Served>,
+    messages: Messages,
+}
+
+/// The messages of the peer, on their way to those whom they concern.
+struct Messages {
     reader: Reader,
     accountant: Accountant,
     likely: Likely,
-    served: Option<Served>,
     /// Begins with the first request: most nodes never ask.
     lane: Option<Arc<Lane>>,
     /// What handlers of this stream have in common, until the lane begins.
@@ -64,8 +69,6 @@ pub(crate) struct Inbound {
     unread: BytesMut,
     /// No further request is taken.
     is_closed: bool,
-    /// The peer has gone, and what it sent before is still read.
-    peer_gone: bool,
 }
 
 /// What is told of a stream when its inbound half begins.
@@ -109,11 +112,10 @@ impl Inbound {
         let services = served.as_ref().and_then(Served::services);
         // Where nobody serves, requests are refused and none waits.
         let limit = services.map_or(usize::MAX, |services| services.max_waiting_bytes);
-        Self {
+        let messages = Messages {
             reader,
             accountant: Accountant::new(limit),
             likely: Likely::default(),
-            served,
             lane: None,
             info,
             stream_end: false,
@@ -125,18 +127,19 @@ impl Inbound {
             consumed: 0,
             unread: BytesMut::new(),
             is_closed: false,
-            peer_gone: false,
-        }
+        };
+        Self { served, messages }
     }
 
     /// The peer has said what it understands.
     pub(crate) fn set_stream_end(&mut self, stream_end: bool) {
-        self.stream_end = stream_end;
+        self.messages.stream_end = stream_end;
     }
 
     /// Answers that wait to be written.
+    #[inline]
     pub(crate) fn replies(&self) -> Option<&ReplyQueue> {
-        self.replies.as_deref()
+        self.messages.replies.as_deref()
     }
 
     /// Whether no answer waits to be written.
@@ -145,49 +148,181 @@ impl Inbound {
     }
 
     /// Wakes the task when there are answers to write, or when reading may go on.
+    #[inline]
     pub(crate) fn register(&self, waker: &Waker) {
-        if let Some(replies) = &self.replies {
+        if let Some(replies) = &self.messages.replies {
             replies.io().register(waker);
         }
     }
 
     /// Whether there may be something to read though nothing has come.
+    #[inline]
     pub(crate) fn is_held_up(&self) -> bool {
-        self.accountant.is_paused() || self.answers_wait
+        self.messages.accountant.is_paused() || self.messages.answers_wait
     }
 
     /// Whether the stream could end here without cutting a message.
     pub(crate) fn is_between_messages(&self) -> bool {
-        self.reader.is_between_messages()
+        self.messages.reader.is_between_messages()
     }
 
     /// Takes the next chunk. Everything before it was read.
+    #[inline]
     pub(crate) fn push(&mut self, chunk: Bytes) {
-        self.accountant.begin_chunk(chunk.len());
-        self.chunk_len = chunk.len();
-        self.reader.push(chunk);
+        self.messages.push(chunk);
     }
 
     /// Keeps a chunk that came while reading paused. What is kept is bounded by the window: none of it
     /// may be sent anew before it has been read.
     pub(crate) fn keep(&mut self, chunk: &[u8]) {
-        self.unread.extend_from_slice(chunk);
+        self.messages.unread.extend_from_slice(chunk);
     }
 
     /// Bytes that were read since this was last asked: the peer may send as many anew.
+    #[inline]
     pub(crate) fn take_consumed(&mut self) -> usize {
-        std::mem::take(&mut self.consumed)
+        std::mem::take(&mut self.messages.consumed)
     }
 
     /// Reads what has been pushed and kept, as far as the lane takes it; where it does not, the waker
-    /// is called when it does. After an error the stream cannot be read.
-    pub(crate) fn read(&mut self, waker: &Waker) -> Result<Progress, Status> {
+    /// is called when it does. `now` is set where the clock is read. After an error the stream cannot be
+    /// read.
+    #[inline]
+    pub(crate) fn read(
+        &mut self,
+        waker: &Waker,
+        now: &mut Option<Instant>,
+    ) -> Result<Progress, Status> {
+        if !self.messages.has_any() {
+            return Ok(Progress::All);
+        }
+        let services = self.served.as_ref().and_then(Served::services);
+        let handlers = match (&services, &self.served) {
+            _ if self.messages.is_closed => Handlers::Closed,
+            (Some(services), _) => Handlers::These(services),
+            (None, Some(_)) => Handlers::Stopped,
+            (None, None) => Handlers::Nobody,
+        };
+        self.messages
+            .read(handlers, services.as_deref(), waker, now)
+    }
+
+    /// The handlers of the peer's requests begin to run.
+    pub(crate) fn start_lane(&mut self) {
+        if let Some(services) = self.served.as_ref().and_then(Served::services) {
+            self.messages.start_lane(&services);
+        }
+    }
+
+    /// No further request is taken; what was handed over is still handled. Where this end calls the
+    /// peer, it reads on, for the replies. True if it does.
+    pub(crate) fn take_no_requests(&mut self) -> bool {
+        self.messages.is_closed = true;
+        if let Some(lane) = &self.messages.lane {
+            lane.finish();
+        }
+        self.messages.callee.is_some()
+    }
+
+    /// No more is read; what was handed over is still handled.
+    pub(crate) fn close(&mut self) {
+        self.messages.reader.close();
+        self.messages.unread = BytesMut::new();
+        self.messages.is_closed = true;
+        if let Some(lane) = &self.messages.lane {
+            lane.finish();
+        }
+    }
+
+    /// The peer has gone. What it sent before is read all the same, by
+    /// [`poll_work_off`](Self::poll_work_off).
+    pub(crate) fn leave(&mut self) {
+        self.end_calls();
+        if let Some(lane) = &self.messages.lane {
+            lane.leave();
+        }
+    }
+
+    /// No reply to a call of this end comes any more.
+    pub(crate) fn end_calls(&mut self) {
+        self.messages.callee = None;
+    }
+
+    /// Goes on to read what was left when the peer had gone, as far as the lane takes it. Ready when
+    /// all of it has been handled.
+    pub(crate) fn poll_work_off(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.register(cx.waker());
+        if !self.messages.is_closed {
+            // Nobody would be told of a message that cannot be read.
+            let progress = self.read(cx.waker(), &mut None).unwrap_or(Progress::All);
+            if progress == Progress::All {
+                self.close();
+            }
+        }
+        if self.is_worked_off() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Whether nothing is left to be handled.
+    pub(crate) fn is_worked_off(&self) -> bool {
+        self.messages.is_closed
+            && self
+                .messages
+                .lane
+                .as_ref()
+                .is_none_or(|lane| lane.is_idle())
+    }
+
+    /// The bytes that wait to be handled.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        let at_the_lane = self
+            .messages
+            .lane
+            .as_ref()
+            .map_or(0, |lane| lane.waiting_bytes());
+        self.messages.unread.len() + at_the_lane
+    }
+
+    /// The server was stopped: what has not started never will.
+    pub(crate) fn abandon(&mut self) {
+        self.messages.requests.clear();
+        if let Some(lane) = &self.messages.lane {
+            lane.abandon();
+        }
+    }
+}
+
+impl Messages {
+    /// Whether there is anything to read, or to wait for.
+    fn has_any(&self) -> bool {
+        self.chunk_len > 0 || !self.unread.is_empty() || self.answers_wait
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        self.accountant.begin_chunk(chunk.len());
+        self.chunk_len = chunk.len();
+        self.reader.push(chunk);
+    }
+
+    fn read(
+        &mut self,
+        handlers: Handlers<'_>,
+        services: Option<&Services>,
+        waker: &Waker,
+        now: &mut Option<Instant>,
+    ) -> Result<Progress, Status> {
         let at_the_lane = self.lane.as_ref().map_or(0, |lane| lane.waiting_bytes());
         self.accountant.lane_has(at_the_lane);
-        self.answers_wait = self.answers_wait && self.replies().is_some_and(ReplyQueue::is_full);
-        let mut now = None;
+        self.answers_wait = self.answers_wait
+            && self
+                .replies
+                .as_ref()
+                .is_some_and(|replies| replies.is_full());
         let progress = loop {
-            match self.read_chunk(waker, &mut now) {
+            match self.read_chunk(handlers, services, waker, now) {
                 Ok(Progress::All) => {}
                 paused_or_broken => break paused_or_broken,
             }
@@ -202,12 +337,20 @@ impl Inbound {
         progress
     }
 
-    fn read_chunk(&mut self, waker: &Waker, now: &mut Option<Instant>) -> Result<Progress, Status> {
+    fn read_chunk(
+        &mut self,
+        handlers: Handlers<'_>,
+        services: Option<&Services>,
+        waker: &Waker,
+        now: &mut Option<Instant>,
+    ) -> Result<Progress, Status> {
         loop {
             // Replies wait for no handler: while one is owed, reading goes on beyond the bound.
             if self.accountant.is_full() && self.may_pause() {
                 self.hand_over();
-                self.register(waker);
+                if let Some(replies) = &self.replies {
+                    replies.io().register(waker);
+                }
                 if let Some(lane) = &self.lane {
                     lane.wake_when_below(self.accountant.low());
                 }
@@ -226,18 +369,17 @@ impl Inbound {
             let Some(frame) = self.reader.next()? else {
                 return Ok(Progress::All);
             };
-            self.take(&frame, now)?;
+            self.take(&frame, handlers, services, now)?;
         }
     }
 
-    fn take(&mut self, frame: &Frame, now: &mut Option<Instant>) -> Result<(), Status> {
-        let services = self.served.as_ref().and_then(Served::services);
-        let handlers = match (&services, &self.served) {
-            _ if self.is_closed => Handlers::Closed,
-            (Some(services), _) => Handlers::These(services),
-            (None, Some(_)) => Handlers::Stopped,
-            (None, None) => Handlers::Nobody,
-        };
+    fn take(
+        &mut self,
+        frame: &Frame,
+        handlers: Handlers<'_>,
+        services: Option<&Services>,
+        now: &mut Option<Instant>,
+    ) -> Result<(), Status> {
         let waiting = self.accountant.waiting();
         let event = self
             .reader
@@ -246,6 +388,12 @@ impl Inbound {
             Event::Request(mut request) => {
                 self.accountant.count(&mut request);
                 self.requests.push(request);
+                if let (None, Some(services)) = (&self.lane, services) {
+                    self.start_lane(services);
+                }
+                if let Some(request) = self.requests.last() {
+                    self.likely.note_request(request);
+                }
             }
             Event::Reply { id, envelope } => {
                 let (Some(channel), Frame::Message(bytes)) = (&self.callee, frame) else {
@@ -258,26 +406,21 @@ impl Inbound {
                 if let Some(method) = method {
                     self.likely.note_reply(method);
                 }
-                return Ok(());
             }
             Event::Oversized { id, status } => {
                 if let Some(channel) = &self.callee {
                     skipped(channel, id, status);
                 }
-                return Ok(());
             }
             Event::Cancel { id } => {
-                drop(services);
                 self.hand_over();
                 if let Some(lane) = &self.lane {
                     lane.cancel(id);
                 }
-                return Ok(());
             }
             Event::Refuse { id, method, status } => {
                 // A one-way message cannot be answered, and is not lost in silence.
-                let is_one_way = |services: &Services| services.registry.is_one_way(method);
-                if services.as_deref().is_some_and(is_one_way) {
+                if services.is_some_and(|services| services.registry.is_one_way(method)) {
                     return Err(status);
                 }
                 let bound = services.map_or(REFUSALS, |services| services.max_reply_bytes);
@@ -286,16 +429,8 @@ impl Inbound {
                     .get_or_insert_with(|| Arc::new(ReplyQueue::new(bound)));
                 replies.push_unbounded(id, method, &Answer::Error(&status));
                 self.answers_wait = replies.is_full();
-                return Ok(());
             }
-            Event::Nothing => return Ok(()),
-        }
-        drop(services);
-        if let Some(request) = self.requests.last() {
-            self.likely.note_request(request);
-        }
-        if self.lane.is_none() {
-            self.start_lane();
+            Event::Nothing => {}
         }
         Ok(())
     }
@@ -307,11 +442,7 @@ impl Inbound {
             .is_none_or(|channel| channel.may_pause_reading())
     }
 
-    /// The handlers of the peer's requests begin to run.
-    pub(crate) fn start_lane(&mut self) {
-        let Some(services) = self.served.as_ref().and_then(Served::services) else {
-            return;
-        };
+    fn start_lane(&mut self, services: &Services) {
         let replies = self
             .replies
             .get_or_insert_with(|| Arc::new(ReplyQueue::new(services.max_reply_bytes)));
@@ -327,89 +458,19 @@ impl Inbound {
 
     /// The lane gets what was read.
     fn hand_over(&mut self) {
-        if let Some(lane) = &self.lane {
+        if let Some(lane) = &self.lane
+            && !self.requests.is_empty()
+        {
             lane.push(&mut self.requests);
             self.accountant.handed_over(lane.waiting_bytes());
-        }
-    }
-
-    /// No further request is taken; what was handed over is still handled. Where this end calls the
-    /// peer, it reads on, for the replies. True if it does.
-    pub(crate) fn take_no_requests(&mut self) -> bool {
-        self.is_closed = true;
-        if let Some(lane) = &self.lane {
-            lane.finish();
-        }
-        self.callee.is_some()
-    }
-
-    /// No more is read; what was handed over is still handled.
-    pub(crate) fn close(&mut self) {
-        self.reader.close();
-        self.unread = BytesMut::new();
-        self.is_closed = true;
-        if let Some(lane) = &self.lane {
-            lane.finish();
-        }
-    }
-
-    /// The peer has gone. What it sent before is read all the same, by
-    /// [`poll_work_off`](Self::poll_work_off).
-    pub(crate) fn leave(&mut self) {
-        self.end_calls();
-        self.peer_gone = true;
-        if let Some(lane) = &self.lane {
-            lane.leave();
-        }
-    }
-
-    /// No reply to a call of this end comes any more.
-    pub(crate) fn end_calls(&mut self) {
-        self.callee = None;
-    }
-
-    /// Goes on to read what was left when the peer had gone, as far as the lane takes it. Ready when
-    /// all of it has been handled.
-    pub(crate) fn poll_work_off(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.register(cx.waker());
-        if !self.is_closed {
-            // Nobody would be told of a message that cannot be read.
-            let progress = self.read(cx.waker()).unwrap_or(Progress::All);
-            if progress == Progress::All {
-                self.close();
-            }
-        }
-        if self.is_worked_off() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    }
-
-    /// Whether nothing is left to be handled.
-    pub(crate) fn is_worked_off(&self) -> bool {
-        self.is_closed && self.lane.as_ref().is_none_or(|lane| lane.is_idle())
-    }
-
-    /// The bytes that wait to be handled.
-    pub(crate) fn waiting_bytes(&self) -> usize {
-        let at_the_lane = self.lane.as_ref().map_or(0, |lane| lane.waiting_bytes());
-        self.unread.len() + at_the_lane
-    }
-
-    /// The server was stopped: what has not started never will.
-    pub(crate) fn abandon(&mut self) {
-        self.requests.clear();
-        if let Some(lane) = &self.lane {
-            lane.abandon();
         }
     }
 }
 
 impl Drop for Inbound {
     fn drop(&mut self) {
-        self.hand_over();
-        if let Some(lane) = &self.lane {
+        self.messages.hand_over();
+        if let Some(lane) = &self.messages.lane {
             lane.disconnect();
         }
     }

@@ -60,15 +60,18 @@ impl Link {
         self.timers.set(Timer::KeepAlive, self.keep_alive.due());
     }
 
-    /// The peer has sent a message.
-    pub(crate) fn heard_message(&mut self) {
+    /// The peer has sent something, just now or when the clock was last read.
+    #[inline]
+    pub(crate) fn heard_message(&mut self, now: Option<Instant>) {
         self.pings.heard_message();
-        if self.keep_alive.heard_message(self.clock.now()) && self.timers.is_set(Timer::KeepAlive) {
+        let now = now.unwrap_or_else(|| self.clock.now());
+        if self.keep_alive.heard_message(now) && self.timers.is_set(Timer::KeepAlive) {
             self.timers.set(Timer::KeepAlive, self.keep_alive.due());
         }
     }
 
     /// Listens for pongs.
+    #[inline]
     pub(crate) fn poll_pong(&mut self) {
         if self.pings.poll_pong()
             && self.keep_alive.heard_pong(self.clock.now())
@@ -79,11 +82,13 @@ impl Link {
     }
 
     /// Asks the peer whether it has what was written, for those who flush.
+    #[inline]
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>, may_ask: bool) {
         self.pings.flush(cx, &self.flag, may_ask);
     }
 
     /// Ready when the peer is dead or another timer is due. Pings the peer while it owes something.
+    #[inline]
     pub(crate) fn poll_timers(&mut self, cx: &mut Context<'_>, owed: bool) -> Poll<Fired> {
         if owed && !self.timers.is_set(Timer::KeepAlive) {
             let first = self.keep_alive.first(self.clock.now());

@@ -3,6 +3,7 @@ use std::task::{Poll, Waker, ready};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
+use tokio::time::Instant;
 
 use super::inbound::{Inbound, Progress};
 use super::link::Link;
@@ -64,10 +65,12 @@ impl NodeStream {
 
     /// Reads what there is, as far as it is taken. Tells how the peer's side ended, once it has, and
     /// whether any bytes came. Where reading pauses, the waker is called when it may go on.
+    #[inline]
     pub(crate) fn poll_read(&mut self, waker: &Waker, link: &mut Link) -> (Option<ReadEnd>, bool) {
         let mut heard = false;
+        let mut now = None;
         let end = loop {
-            match self.read_pushed(waker) {
+            match self.read_pushed(waker, &mut now) {
                 Ok(Progress::All) => {}
                 Ok(Progress::Paused) => {
                     heard |= self.keep_unread();
@@ -89,13 +92,18 @@ impl NodeStream {
             }
         };
         if heard || end.is_some() {
-            link.heard_message();
+            link.heard_message(now);
         }
         (end, heard)
     }
 
-    fn read_pushed(&mut self, waker: &Waker) -> Result<Progress, Status> {
-        let progress = self.inbound.read(waker)?;
+    #[inline]
+    fn read_pushed(
+        &mut self,
+        waker: &Waker,
+        now: &mut Option<Instant>,
+    ) -> Result<Progress, Status> {
+        let progress = self.inbound.read(waker, now)?;
         let consumed = self.inbound.take_consumed();
         if consumed > 0
             && let Some(recv) = &mut self.recv
@@ -124,6 +132,7 @@ impl NodeStream {
         heard
     }
 
+    #[inline]
     fn poll_chunk(&mut self) -> Poll<Result<Option<Bytes>, h2::Error>> {
         if let Some(ended) = self.ended.take() {
             return Poll::Ready(ended.map(|()| None));
@@ -168,12 +177,14 @@ impl NodeStream {
     }
 
     /// Notes how far the last batch came.
+    #[inline]
     pub(crate) fn settle(&mut self, link: &mut Link) {
         self.outbound.settle(link.pings.flushing());
     }
 
     /// Hands the next batch to `h2`, if there is anything to write and the last one is written: answers,
     /// and the messages of the channel whose calls the stream carries.
+    #[inline]
     pub(crate) fn write(
         &mut self,
         carried: Option<(&Channel, Carrier)>,

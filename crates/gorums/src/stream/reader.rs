@@ -62,6 +62,7 @@ pub(crate) enum Likely {
 }
 
 impl Likely {
+    #[inline]
     fn name(&self) -> &str {
         match self {
             Self::Unknown => "",
@@ -70,6 +71,7 @@ impl Likely {
         }
     }
 
+    #[inline]
     fn entry(&self) -> Option<&Arc<Entry>> {
         match self {
             Self::OfRequest(entry) => Some(entry),
@@ -78,6 +80,7 @@ impl Likely {
     }
 
     /// A request has come.
+    #[inline]
     pub(crate) fn note_request(&mut self, request: &Request) {
         if let Some(entry) = &request.entry
             && !self.entry().is_some_and(|last| Arc::ptr_eq(last, entry))
@@ -87,6 +90,7 @@ impl Likely {
     }
 
     /// A reply has come to a call of this method.
+    #[inline]
     pub(crate) fn note_reply(&mut self, method: &'static str) {
         *self = Self::OfReply(method);
     }
@@ -116,11 +120,13 @@ impl Reader {
     }
 
     /// Takes the next chunk. All messages of the previous one have been taken out.
+    #[inline]
     pub(crate) fn push(&mut self, chunk: Bytes) {
         self.decoder.push(chunk);
     }
 
     /// The next message; none before the next chunk. After an error the stream cannot be read.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, Status> {
         self.decoder.next()
     }
@@ -137,6 +143,7 @@ impl Reader {
 
     /// What a message is for. `waiting` is what the requests cost that wait already. After an error the
     /// stream cannot be read.
+    #[inline]
     pub(crate) fn interpret<'a>(
         &self,
         frame: &'a Frame,
@@ -190,6 +197,7 @@ impl Reader {
     }
 
     /// The call that a message with this id answers.
+    #[inline]
     fn call_of(&self, id: u64) -> Option<u64> {
         let has_bit = id & SERVER_INITIATED != 0;
         match self.replies {

@@ -27,6 +27,7 @@ pub(crate) enum Source {
 
 impl Served {
     /// The handlers, unless their server has stopped.
+    #[inline]
     pub(crate) fn services(&self) -> Option<ServicesRef<'_>> {
         match &self.source {
             Source::Held(services) => Some(ServicesRef::Borrowed(services)),

@@ -27,25 +27,30 @@ pub(crate) struct Timers {
 
 impl Timers {
     /// Sets a timer, or sets it to another time.
+    #[inline]
     pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
         self.due[timer as usize] = Some(at);
     }
 
+    #[inline]
     pub(crate) fn clear(&mut self, timer: Timer) {
         self.due[timer as usize] = None;
     }
 
+    #[inline]
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
         self.due[timer as usize].is_some()
     }
 
     /// When the next timer is due.
+    #[inline]
     fn next(&self) -> Option<Instant> {
         self.due.iter().flatten().min().copied()
     }
 
     /// Ready with a timer that is due, which is cleared; otherwise the task is woken when the next one
     /// is.
+    #[inline]
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, clock: &dyn Clock) -> Poll<Timer> {
         loop {
             let Some(next) = self.next() else {
