@@ -578,7 +578,7 @@ impl Call {
                     self.release_pending(part);
                     // Before the caller is woken, who may ask for it.
                     let latency = now.saturating_duration_since(self.started);
-                    self.channel(part).record_latency(latency);
+                    self.channel(part).latencies().record(latency);
                     self.record(part, What::Reply(payload), true);
                 }
                 current

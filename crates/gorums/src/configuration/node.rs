@@ -81,7 +81,7 @@ impl Node {
     /// calls and replies that nobody waited for any more are no samples.
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
-        self.channel().latency()
+        self.channel().latencies().average()
     }
 
     /// A quantile of the node's last 256 [latencies](Self::latency): the least of them that at least
@@ -91,7 +91,7 @@ impl Node {
     /// It looks at all of them: a question for now and then, and not for each call.
     #[must_use]
     pub fn latency_quantile(&self, q: f64) -> Option<Duration> {
-        self.channel().latency_quantile(q)
+        self.channel().latencies().quantile(q)
     }
 
     /// Why the last attempt to connect failed or the connection broke; none once the node has
@@ -184,7 +184,9 @@ mod tests {
 
     fn measure(node: &Node, millis: impl IntoIterator<Item = u64>) {
         for sample in millis {
-            node.channel().record_latency(Duration::from_millis(sample));
+            node.channel()
+                .latencies()
+                .record(Duration::from_millis(sample));
         }
     }
 

@@ -217,11 +217,17 @@ mod tests {
         let mut watch = all.watch(SECOND, |all| all.sort_by(Node::by_latency));
         assert_eq!(next(&mut watch).await, [1, 2, 3]);
         let begin = Instant::now();
-        all[2].channel().record_latency(Duration::from_millis(5));
+        all[2]
+            .channel()
+            .latencies()
+            .record(Duration::from_millis(5));
         assert_eq!(next(&mut watch).await, [3, 1, 2]);
         assert!(begin.elapsed() >= SECOND, "seen at the next look");
         assert!(begin.elapsed() < 2 * SECOND, "{:?}", begin.elapsed());
-        all[2].channel().record_latency(Duration::from_millis(6));
+        all[2]
+            .channel()
+            .latencies()
+            .record(Duration::from_millis(6));
         assert_nothing(&mut watch).await;
     }
 

@@ -1,0 +1,69 @@
+//! How long a node takes to answer.
+
+use std::time::Duration;
+
+// Statistics decide nothing, so these are `std`'s also where every order is explored.
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// How many samples are kept, for quantiles to be taken from.
+const KEPT: usize = 256;
+
+/// The weight of a new sample in the moving average, as in the Go library: 1/5.
+const WEIGHT: u64 = 5;
+
+/// A node's latencies: their moving average, and a ring of the last ones. One task writes. Readers
+/// may see some samples that are newer than others, which does no harm: all of them are recent.
+pub(crate) struct Latencies {
+    /// In nanoseconds; 0 before the first sample.
+    average: AtomicU64,
+    /// In nanoseconds; 0 where no sample has been stored yet.
+    samples: Box<[AtomicU64]>,
+    /// How many samples there have been.
+    count: AtomicUsize,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self {
+            average: AtomicU64::new(0),
+            samples: (0..KEPT).map(|_| AtomicU64::new(0)).collect(),
+            count: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Latencies {
+    /// Only one task calls this, so it loads and stores where several would have to add.
+    pub(crate) fn record(&self, sample: Duration) {
+        let sample = u64::try_from(sample.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let old = self.average.load(Ordering::Relaxed);
+        let new = if old == 0 {
+            sample
+        } else {
+            (old - old / WEIGHT).saturating_add(sample / WEIGHT)
+        };
+        self.average.store(new.max(1), Ordering::Relaxed);
+        let count = self.count.load(Ordering::Relaxed);
+        self.samples[count % KEPT].store(sample, Ordering::Relaxed);
+        self.count.store(count.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn average(&self) -> Option<Duration> {
+        let nanos = self.average.load(Ordering::Relaxed);
+        (nanos > 0).then(|| Duration::from_nanos(nanos))
+    }
+
+    /// The least sample that at least this part of all samples does not exceed.
+    pub(crate) fn quantile(&self, q: f64) -> Option<Duration> {
+        let mut samples: Vec<u64> = self
+            .samples
+            .iter()
+            .map(|sample| sample.load(Ordering::Relaxed))
+            .filter(|sample| *sample > 0)
+            .collect();
+        let q = if q.is_nan() { 0.0 } else { q.clamp(0.0, 1.0) };
+        let rank = ((q * samples.len() as f64).ceil() as usize).max(1);
+        let index = rank.min(samples.len()).checked_sub(1)?;
+        Some(Duration::from_nanos(*samples.select_nth_unstable(index).1))
+    }
+}

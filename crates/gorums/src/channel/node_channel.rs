@@ -1,0 +1,351 @@
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::sync::Notify;
+
+use super::latency::Latencies;
+use super::{NodeState, OutMessage, Outbox, Pool, Rejected, WhileDisconnected};
+use crate::error::{NodeError, Outcome, Status};
+use crate::node_id::NodeId;
+use crate::runtime::Door;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use crate::sync::{AtomicWaker, Mutex, MutexGuard};
+use crate::wire::{Control, Features, Side, encode_status};
+
+/// One node's connection, whatever its state.
+pub(crate) struct Channel {
+    id: NodeId,
+    address: Arc<str>,
+    pool: Arc<Pool>,
+    side: Side,
+    outbox: Mutex<Outbox>,
+    /// Wakes the I/O task: something is queued, or the channel is to close.
+    io: AtomicWaker,
+    state: AtomicU8,
+    /// The last handle was dropped.
+    closing: AtomicBool,
+    /// Two-way requests that are queued or written and not answered, in calls that still want them.
+    pending: AtomicUsize,
+    /// The I/O task reads no more until somebody waits for a reply, which may be behind what it does
+    /// not read: whoever does wakes it.
+    reading_paused: AtomicBool,
+    latencies: Latencies,
+    last_error: Mutex<Option<Status>>,
+    peer: Mutex<Peer>,
+    /// Where the node is this process' own server, the way to it.
+    door: Mutex<Option<Door>>,
+    /// How often the way to the node has changed.
+    ways: AtomicUsize,
+    /// Held while a stream that the node opened begins or ceases to carry its calls.
+    switch: Mutex<()>,
+    /// The last handle was dropped, or a stream ceased to carry calls.
+    let_go: Notify,
+}
+
+/// What is known of the peer on the present connection.
+#[derive(Default)]
+struct Peer {
+    /// None before its headers have come, which a Go server sends with its first reply.
+    features: Option<Features>,
+    /// Requests that were written and then given up, of which the peer was not told yet.
+    cancels: Vec<u64>,
+}
+
+/// How many cancellations may wait to be written. Those beyond are not told.
+const CANCELS: usize = 4096;
+
+impl Channel {
+    pub(crate) fn new(id: NodeId, address: Arc<str>, pool: Arc<Pool>, side: Side) -> Self {
+        let settings = &pool.settings;
+        let (messages, bytes) = (settings.outbox_messages, settings.outbox_bytes);
+        let (outbox, state) = match side {
+            Side::Client => (Outbox::new(messages, bytes), NodeState::Connecting),
+            Side::Server => {
+                let fails_fast = settings
+                    .pairs
+                    .is_some_and(|pairs| pairs.meanwhile == WhileDisconnected::FailFast);
+                let outbox = Outbox::without_carrier(messages, bytes, fails_fast);
+                (outbox, NodeState::Disconnected)
+            }
+        };
+        Self {
+            id,
+            address,
+            pool,
+            side,
+            outbox: Mutex::new(outbox),
+            io: AtomicWaker::new(),
+            state: AtomicU8::new(state as u8),
+            closing: AtomicBool::new(false),
+            pending: AtomicUsize::new(0),
+            reading_paused: AtomicBool::new(false),
+            latencies: Latencies::default(),
+            last_error: Mutex::new(None),
+            peer: Mutex::default(),
+            door: Mutex::default(),
+            ways: AtomicUsize::new(0),
+            switch: Mutex::default(),
+            let_go: Notify::new(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.id
+    }
+
+    pub(crate) fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock()
+    }
+
+    /// Queues a message, or says at once why not. Never blocks.
+    pub(crate) fn queue(&self, message: OutMessage) -> Result<(), Status> {
+        let was_empty = {
+            let mut outbox = self.outbox();
+            let was_empty = outbox.is_empty();
+            let queued = outbox.push(message);
+            queued.map_err(|rejected| self.rejection(rejected))?;
+            was_empty
+        };
+        // Whoever made it non-empty has woken the I/O task, which empties it as soon as it can.
+        let reading_paused = self.reading_paused.load(Ordering::SeqCst);
+        if was_empty || reading_paused {
+            self.reading_paused.store(false, Ordering::SeqCst);
+            self.io.wake();
+        }
+        Ok(())
+    }
+
+    /// Queues a marker, whatever the bound.
+    pub(crate) fn queue_marker(&self, marker: OutMessage) -> Result<(), Status> {
+        let queued = self.outbox().push_marker(marker);
+        self.io.wake();
+        queued.map_err(|rejected| self.rejection(rejected))
+    }
+
+    fn rejection(&self, rejected: Rejected) -> Status {
+        match rejected {
+            Rejected::Full => Status::resource_exhausted(
+                "the node's outbox is full (see ConfigurationBuilder::outbox)",
+            ),
+            Rejected::Closed => Status::unavailable("the connection is closed"),
+            Rejected::Away => Status::unavailable(format!(
+                "node {} is not connected, and it is the one of the pair that connects (see \
+                 ConfigurationBuilder::one_stream_per_pair)",
+                self.id
+            )),
+        }
+    }
+
+    /// Tells the peer that nobody waits for this reply any more, if it would understand.
+    pub(crate) fn send_cancel(&self, id: u64) {
+        let mut peer = self.peer();
+        // A peer that has not said what it understands may still do so. One that lets so many pile up
+        // has worse to do than to hear of a cancellation.
+        if peer.features.is_none_or(|features| features.cancel) && peer.cancels.len() < CANCELS {
+            peer.cancels.push(id);
+            drop(peer);
+            self.io.wake();
+        }
+    }
+
+    /// Whether the peer is known to be of this library.
+    pub(crate) fn understands_us(&self) -> bool {
+        self.peer()
+            .features
+            .is_some_and(|features| features != Features::default())
+    }
+
+    /// The requests that were given up, if the peer is to be told now.
+    pub(crate) fn take_cancels(&self) -> Vec<u64> {
+        let mut peer = self.peer();
+        if peer.features.is_some_and(|features| features.cancel) {
+            std::mem::take(&mut peer.cancels)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The peer has said what it understands; none when there is no connection any more.
+    pub(crate) fn set_features(&self, features: Option<Features>) {
+        let mut peer = self.peer();
+        peer.features = features;
+        if !features.is_some_and(|features| features.cancel) {
+            peer.cancels = Vec::new();
+        }
+    }
+
+    fn peer(&self) -> MutexGuard<'_, Peer> {
+        self.peer.lock()
+    }
+
+    pub(crate) fn io(&self) -> &AtomicWaker {
+        &self.io
+    }
+
+    pub(crate) fn state(&self) -> NodeState {
+        NodeState::from_number(self.state.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn set_state(&self, state: NodeState) {
+        if self.state.swap(state as u8, Ordering::SeqCst) != state as u8 {
+            self.pool.state_changed.notify_waiters();
+        }
+    }
+
+    /// The node is this process' own server from now on: the present connection ends, and the next
+    /// goes this way.
+    pub(crate) fn set_door(&self, door: Door) {
+        *self.lock_door() = Some(door);
+        self.connect_anew();
+    }
+
+    pub(crate) fn door(&self) -> Option<Door> {
+        self.lock_door().clone()
+    }
+
+    /// What this process tells the node of itself has changed: the present connection ends, and the
+    /// next says so.
+    pub(crate) fn connect_anew(&self) {
+        self.ways.fetch_add(1, Ordering::SeqCst);
+        self.io.wake();
+    }
+
+    /// Changes when the way to the node does.
+    pub(crate) fn ways(&self) -> usize {
+        self.ways.load(Ordering::SeqCst)
+    }
+
+    fn lock_door(&self) -> MutexGuard<'_, Option<Door>> {
+        self.door.lock()
+    }
+
+    /// The last handle is gone: what is queued is written, for a while, and then the connection ends.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.io.wake();
+        self.let_go.notify_one();
+    }
+
+    /// For the one task that waits until the last handle is dropped, or a stream has ceased to carry
+    /// calls.
+    pub(crate) fn let_go(&self) -> &Notify {
+        &self.let_go
+    }
+
+    /// Streams begin and cease to carry calls one after the other.
+    pub(crate) fn switch(&self) -> MutexGuard<'_, ()> {
+        self.switch.lock()
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_pending(&self) {
+        // Before it is looked at whether reading is paused.
+        self.pending.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether reading may pause because nobody waits for a reply. The I/O task is woken when a call is
+    /// queued, and asks again.
+    pub(crate) fn may_pause_reading(&self) -> bool {
+        self.reading_paused.store(true, Ordering::SeqCst);
+        self.pending.load(Ordering::SeqCst) == 0
+    }
+
+    pub(crate) fn remove_pending(&self) {
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn latencies(&self) -> &Latencies {
+        &self.latencies
+    }
+
+    pub(crate) fn last_error(&self) -> Option<Status> {
+        self.lock_error().clone()
+    }
+
+    pub(crate) fn has_error(&self) -> bool {
+        self.lock_error().is_some()
+    }
+
+    pub(crate) fn set_last_error(&self, error: Option<Status>) {
+        *self.lock_error() = error;
+    }
+
+    fn lock_error(&self) -> MutexGuard<'_, Option<Status>> {
+        self.last_error.lock()
+    }
+
+    pub(crate) fn error(&self, outcome: Outcome, status: Status) -> NodeError {
+        NodeError::new(self.id, Arc::clone(&self.address), outcome, status)
+    }
+
+    /// The connection broke: the requests that were written on it will have no answer.
+    pub(crate) fn fail_written(self: &Arc<Self>, status: &Status) {
+        self.fail_written_as(Outcome::Unknown, status);
+    }
+
+    /// The same, where this is known of them.
+    pub(crate) fn fail_written_as(self: &Arc<Self>, outcome: Outcome, status: &Status) {
+        for call in self.pool.calls.all() {
+            if let Some(part) = call.targets().position_of(self) {
+                call.lost(part, outcome, status);
+            }
+        }
+    }
+
+    /// These requests will not be written.
+    pub(crate) fn fail_unwritten(messages: Vec<OutMessage>, status: &Status) {
+        Self::fail_unwritten_as(messages, Outcome::NotSent, status);
+    }
+
+    /// The same, where the node may have said why.
+    pub(crate) fn fail_unwritten_as(messages: Vec<OutMessage>, outcome: Outcome, status: &Status) {
+        for message in messages {
+            if let Some(ticket) = message.ticket {
+                ticket.call.not_written(ticket.part, outcome, status);
+            }
+        }
+    }
+
+    /// Which end of its streams this process is.
+    pub(crate) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Whether the peer is known to understand the frame that ends a streamed reply.
+    pub(crate) fn ends_streams(&self) -> bool {
+        self.peer()
+            .features
+            .is_some_and(|features| features.stream_end)
+    }
+
+    /// Answers a request that nobody here serves.
+    pub(crate) fn refuse(&self, id: u64, method: &str, status: &Status) -> Result<(), Status> {
+        let mut frame = BytesMut::new();
+        encode_status(id, method, Some(status), Control::Message, &mut frame);
+        self.queue(OutMessage::new(frame.freeze(), None))
+    }
+
+    /// The peer has gone for good: nothing more is written, and nothing more will be answered.
+    pub(crate) fn end(self: &Arc<Self>, status: &Status) {
+        self.set_last_error(Some(status.clone()));
+        self.set_state(NodeState::Closed);
+        let unwritten = self.outbox().close();
+        Self::fail_unwritten(unwritten, status);
+        self.fail_written(status);
+    }
+}
