@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::collect::{Collector, Step};
 use super::replies::Replies;
-use crate::channel::Interest;
+use crate::channel::WakeAfter;
 use crate::error::{QuorumError, QuorumErrorKind};
 
 /// A call whose answer gets better as more replies come (Guerraoui, Pavlovic and Seredinschi,
@@ -256,7 +256,7 @@ impl<Resp: Message + Default, J> Judged<Resp, J> {
 impl<T, Resp: Message + Default, J: Judge<Resp, T>> Source<T> for Judged<Resp, J> {
     fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change<T>> {
         loop {
-            let Poll::Ready(step) = self.collector.poll_step(cx, |_| Interest::ALL) else {
+            let Poll::Ready(step) = self.collector.poll_step(cx, |_| WakeAfter::ANY) else {
                 return Poll::Pending;
             };
             if let Some(change) = self.step(step) {

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::options::Options;
-use crate::channel::{Call, Early, Event, Interest, Kind, OutMessage, Pool, Targets, Unread, What};
+use crate::channel::{
+    Call, Early, Event, EventKind, Kind, OutMessage, Pool, Targets, Unread, WakeAfter,
+};
 use crate::configuration::{Configuration, Interceptors, Node, Observers, intercept};
 use crate::error::Status;
 use crate::handler::refusal;
@@ -63,7 +65,7 @@ impl Handle {
     pub(crate) fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
-        interest: Interest,
+        interest: WakeAfter,
     ) -> Poll<Option<Event>> {
         let mut polled = self.call.poll_event(cx, interest);
         // What has happened comes first.
@@ -92,12 +94,12 @@ impl Handle {
         if self.observers.is_empty() {
             return;
         }
-        let result = match &event.what {
-            What::Reply(_) => Ok(()),
-            What::Ended if !self.call.is_streamed() => Ok(()),
+        let result = match &event.kind {
+            EventKind::Reply(_) => Ok(()),
+            EventKind::Ended if !self.call.is_streamed() => Ok(()),
             // All its replies were told.
-            What::Ended => return,
-            What::Failed(error) => Err(error),
+            EventKind::Ended => return,
+            EventKind::Failed(error) => Err(error),
         };
         let started = self.call.started();
         let elapsed = event
@@ -201,7 +203,7 @@ pub(crate) fn start<Req: Message>(
         } else if let Some(early) = plan.early {
             call.end_at_once(part, early);
         } else if kind != Kind::OneWay
-            && let Some(status) = refusal(|| targets.channels()[part].door())
+            && let Some(status) = refusal(|| targets.channels()[part].in_process())
         {
             call.fail_at_once(part, &status);
         } else {

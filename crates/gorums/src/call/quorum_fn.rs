@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::collect::{Collector, Step};
 use super::replies::Replies;
-use crate::channel::Interest;
+use crate::channel::WakeAfter;
 use crate::error::{QuorumError, QuorumErrorKind};
 
 /// A call whose replies are judged by a function, when that accepts them.
@@ -60,7 +60,7 @@ where
             (Ok(_), None) => unreachable!("a call that was made has replies"),
         };
         loop {
-            match ready!(collector.poll_step(cx, |_| Interest::ALL)) {
+            match ready!(collector.poll_step(cx, |_| WakeAfter::ANY)) {
                 Step::Reply(part, payload) => {
                     if let Some(reply) = collector.take(part, &payload) {
                         replies.insert(part, reply);
@@ -136,7 +136,7 @@ where
             }
         };
         loop {
-            match ready!(collector.poll_step(cx, |_| Interest::ALL)) {
+            match ready!(collector.poll_step(cx, |_| WakeAfter::ANY)) {
                 // A node's later replies to a streamed call have no second vote.
                 Step::Reply(part, payload) if !collector.answered().contains(part) => {
                     if let Some(reply) = collector.take(part, &payload) {

@@ -8,7 +8,7 @@ use futures_core::Stream;
 use prost::Message;
 
 use super::collect::{Collector, Step};
-use crate::channel::Interest;
+use crate::channel::WakeAfter;
 use crate::error::{NodeError, QuorumError};
 use crate::node_id::NodeId;
 
@@ -167,7 +167,7 @@ impl<Resp: Message + Default> Responses<Resp> {
             return Poll::Ready(None);
         };
         loop {
-            let step = ready!(collector.poll_step(cx, |_| Interest::ALL));
+            let step = ready!(collector.poll_step(cx, |_| WakeAfter::ANY));
             if let Step::Reply(part, payload) = &step
                 && let Some(reply) = collector.take(*part, payload)
             {

@@ -9,7 +9,7 @@ use prost::Message;
 use super::collect::decode_reply;
 use super::dispatch::{Handle, Requests, start};
 use super::options::{Options, options};
-use crate::channel::{Interest, Kind, What};
+use crate::channel::{EventKind, Kind, WakeAfter};
 use crate::configuration::Node;
 use crate::error::{NodeError, Outcome, Status};
 
@@ -91,15 +91,15 @@ impl<Resp: Message + Default> Future for Unary<Resp> {
             .handle
             .as_mut()
             .expect("a future is not polled after it was ready");
-        let event = ready!(handle.poll_event(cx, Interest::ALL));
+        let event = ready!(handle.poll_event(cx, WakeAfter::ANY));
         handle.complete();
         this.handle = None;
         let fail = |outcome, status| this.node.channel().error(outcome, status);
-        Poll::Ready(match event.map(|event| event.what) {
-            Some(What::Reply(payload)) => decode_reply(&payload, this.max_decoding)
+        Poll::Ready(match event.map(|event| event.kind) {
+            Some(EventKind::Reply(payload)) => decode_reply(&payload, this.max_decoding)
                 .map_err(|status| fail(Outcome::Unknown, status)),
-            Some(What::Failed(error)) => Err(error),
-            Some(What::Ended) | None => Err(fail(
+            Some(EventKind::Failed(error)) => Err(error),
+            Some(EventKind::Ended) | None => Err(fail(
                 Outcome::Unknown,
                 Status::internal("the call ended without a reply"),
             )),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::outbox::Carrier;
+use super::outbox::StreamId;
 use super::{Channel, NodeState};
 use crate::error::Status;
 use crate::wire::Features;
@@ -15,15 +15,15 @@ use crate::wire::Features;
 /// end, whenever that is noticed, changes nothing.
 pub(crate) struct Attachment {
     channel: Arc<Channel>,
-    carrier: Carrier,
+    stream_id: StreamId,
 }
 
 impl Attachment {
     /// From now on the node's calls go over a stream that it has opened. None where the node is not
     /// called any more.
     pub(crate) fn new(channel: &Arc<Channel>, features: Features) -> Option<Self> {
-        let _switch = channel.switch();
-        let (carrier, replaces) = channel.outbox().attach()?;
+        let _attaching = channel.attach_lock();
+        let (stream_id, replaces) = channel.outbox().attach()?;
         if replaces {
             // Before this one takes anything out, so that only what went over the other one is lost.
             channel.set_features(None);
@@ -36,7 +36,7 @@ impl Attachment {
         channel.io().wake();
         Some(Self {
             channel: Arc::clone(channel),
-            carrier,
+            stream_id,
         })
     }
 
@@ -44,8 +44,8 @@ impl Attachment {
         &self.channel
     }
 
-    pub(crate) fn carrier(&self) -> Carrier {
-        self.carrier
+    pub(crate) fn stream_id(&self) -> StreamId {
+        self.stream_id
     }
 
     /// Wakes the stream's task when there is something to write. False where the stream carries no
@@ -53,7 +53,7 @@ impl Attachment {
     pub(crate) fn register(&self, waker: &Waker) -> bool {
         // Under the lock, so that the task of an earlier stream does not take this one's place.
         let outbox = self.channel.outbox();
-        let carries = outbox.is_carried_by(self.carrier);
+        let carries = outbox.is_carried_by(self.stream_id);
         if carries {
             self.channel.io().register(waker);
         }
@@ -71,8 +71,8 @@ impl Drop for Attachment {
     /// What was written is lost, and what is queued waits for the next stream or fails.
     fn drop(&mut self) {
         let channel = &self.channel;
-        let _switch = channel.switch();
-        let Some(unwritten) = channel.outbox().detach(self.carrier) else {
+        let _attaching = channel.attach_lock();
+        let Some(unwritten) = channel.outbox().detach(self.stream_id) else {
             return;
         };
         let status = Status::unavailable("the stream that the node had opened has ended");
@@ -81,6 +81,6 @@ impl Drop for Attachment {
         channel.set_state(NodeState::Disconnected);
         Channel::fail_unwritten(unwritten, &status);
         channel.fail_written(&status);
-        channel.let_go().notify_one();
+        channel.detached().notify_one();
     }
 }

@@ -217,23 +217,23 @@ struct State {
     /// Replies among the events.
     unread: usize,
     failures: usize,
-    interest: Interest,
+    wake_after: WakeAfter,
     waker: Option<Waker>,
     early: Option<Early>,
 }
 
 /// What the waiting task wants to be woken for, beside the end of the call.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Interest {
+pub(crate) struct WakeAfter {
     /// So many replies that it has not seen.
     pub(crate) replies: usize,
     /// So many failures in all.
     pub(crate) failures: usize,
 }
 
-impl Interest {
+impl WakeAfter {
     /// Everything that happens.
-    pub(crate) const ALL: Self = Self {
+    pub(crate) const ANY: Self = Self {
         replies: 1,
         failures: 0,
     };
@@ -242,18 +242,18 @@ impl Interest {
 /// Something that happened at a node.
 pub(crate) struct Event {
     pub(crate) part: usize,
-    pub(crate) what: What,
+    pub(crate) kind: EventKind,
     /// When it happened, in a call that is timed.
     pub(crate) at: Option<Instant>,
 }
 
 impl Event {
     fn is_reply_of(&self, part: usize) -> bool {
-        self.part == part && matches!(self.what, What::Reply(_))
+        self.part == part && matches!(self.kind, EventKind::Reply(_))
     }
 }
 
-pub(crate) enum What {
+pub(crate) enum EventKind {
     Reply(Bytes),
     /// A streamed reply ended well, or a one-way request was handed over.
     Ended,
@@ -284,7 +284,7 @@ impl Call {
                 open: members,
                 unread: 0,
                 failures: 0,
-                interest: Interest::ALL,
+                wake_after: WakeAfter::ANY,
                 waker: None,
                 early: None,
             }),
@@ -390,7 +390,7 @@ impl Call {
     pub(crate) fn fail_at_once(&self, part: usize, status: &Status) {
         self.parts[part].store(DONE, Ordering::Release);
         let error = self.channel(part).error(Outcome::NotSent, status.clone());
-        self.record(part, What::Failed(error), true);
+        self.record(part, EventKind::Failed(error), true);
     }
 
     /// What has happened already; none when nothing is known now.
@@ -408,7 +408,7 @@ impl Call {
     pub(crate) fn poll_event(
         &self,
         cx: &mut Context<'_>,
-        interest: Interest,
+        wake_after: WakeAfter,
     ) -> Poll<Option<Event>> {
         let mut state = self.state();
         if let Some(event) = state.pop() {
@@ -417,7 +417,7 @@ impl Call {
         if state.open == 0 {
             return Poll::Ready(None);
         }
-        state.interest = interest;
+        state.wake_after = wake_after;
         match &mut state.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             None => state.waker = Some(cx.waker().clone()),
@@ -489,8 +489,8 @@ impl Call {
         state.open -= failures.len().min(state.open);
         state.failures += failures.len();
         for (part, error) in failures {
-            let what = What::Failed(error);
-            state.events.push(Event { part, what, at });
+            let kind = EventKind::Failed(error);
+            state.events.push(Event { part, kind, at });
         }
         Self::wake(state);
     }
@@ -541,7 +541,7 @@ impl Call {
     /// The request was written whole: a one-way part is done.
     pub(crate) fn handed_over(&self, part: usize) {
         if self.kind == Kind::OneWay && self.shift(part, SENT, DONE) {
-            self.record(part, What::Ended, true);
+            self.record(part, EventKind::Ended, true);
         }
     }
 
@@ -555,7 +555,7 @@ impl Call {
         if self.shift(part, QUEUED, DONE) {
             self.release_pending(part);
             let error = self.channel(part).error(outcome, status.clone());
-            self.record(part, What::Failed(error), true);
+            self.record(part, EventKind::Failed(error), true);
         } else {
             self.shift(part, ORPHAN, DONE);
         }
@@ -579,7 +579,7 @@ impl Call {
                     // Before the caller is woken, who may ask for it.
                     let latency = now.saturating_duration_since(self.started);
                     self.channel(part).latencies().record(latency);
-                    self.record(part, What::Reply(payload), true);
+                    self.record(part, EventKind::Reply(payload), true);
                 }
                 current
             }
@@ -587,7 +587,7 @@ impl Call {
             Kind::Streamed => {
                 let current = self.is_sent(part);
                 if current {
-                    self.record(part, What::Reply(payload), false);
+                    self.record(part, EventKind::Reply(payload), false);
                 }
                 current
             }
@@ -600,7 +600,7 @@ impl Call {
             Some(status) => self.refused(part, status),
             None if self.kind == Kind::Streamed && self.shift(part, SENT, DONE) => {
                 self.release_pending(part);
-                self.record(part, What::Ended, true);
+                self.record(part, EventKind::Ended, true);
             }
             None => {}
         }
@@ -624,7 +624,7 @@ impl Call {
         if self.shift(part, SENT, DONE) {
             self.release_pending(part);
             let error = self.channel(part).error(outcome, status);
-            self.record(part, What::Failed(error), true);
+            self.record(part, EventKind::Failed(error), true);
         }
     }
 
@@ -634,11 +634,11 @@ impl Call {
         }
     }
 
-    fn record(&self, part: usize, what: What, last: bool) {
+    fn record(&self, part: usize, kind: EventKind, last: bool) {
         let at = self.time();
         let mut state = self.state();
-        match &what {
-            What::Reply(_) => {
+        match &kind {
+            EventKind::Reply(_) => {
                 if self.kind == Kind::Streamed {
                     // Whoever has ended the part meanwhile records that under this lock, before or
                     // after: nothing of a node comes behind its end.
@@ -657,10 +657,10 @@ impl Call {
                 }
                 state.unread += 1;
             }
-            What::Failed(_) => state.failures += 1,
-            What::Ended => {}
+            EventKind::Failed(_) => state.failures += 1,
+            EventKind::Ended => {}
         }
-        state.events.push(Event { part, what, at });
+        state.events.push(Event { part, kind, at });
         // After the deadline nothing is open.
         state.open -= usize::from(last).min(state.open);
         let ended = state.open == 0;
@@ -678,7 +678,7 @@ impl Call {
                 self.unread.limit
             ));
             let error = self.channel(part).error(outcome, status);
-            self.record(part, What::Failed(error), true);
+            self.record(part, EventKind::Failed(error), true);
         }
     }
 
@@ -691,8 +691,8 @@ impl Call {
 
     fn wake(mut state: MutexGuard<'_, State>) {
         let wanted = state.open == 0
-            || state.unread >= state.interest.replies
-            || (state.failures >= state.interest.failures && !state.events.is_empty());
+            || state.unread >= state.wake_after.replies
+            || (state.failures >= state.wake_after.failures && !state.events.is_empty());
         if wanted && let Some(waker) = state.waker.take() {
             drop(state);
             waker.wake();
@@ -709,7 +709,7 @@ impl Call {
 impl State {
     fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop()?;
-        self.unread -= usize::from(matches!(event.what, What::Reply(_)));
+        self.unread -= usize::from(matches!(event.kind, EventKind::Reply(_)));
         Some(event)
     }
 
@@ -745,10 +745,10 @@ mod tests {
         for removed in 0..3 * FEW_EVENTS {
             let (mut events, mut expected) = (Events::default(), VecDeque::new());
             for part in 0..3 * FEW_EVENTS {
-                let what = What::Ended;
+                let kind = EventKind::Ended;
                 events.push(Event {
                     part,
-                    what,
+                    kind,
                     at: None,
                 });
                 expected.push_back(part);

@@ -63,7 +63,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::channel::{Call, Carrier, Interest, Kind, Targets};
+    use crate::channel::{Call, Kind, StreamId, Targets, WakeAfter};
     use crate::{Configuration, Node};
 
     /// Notes the latency that a node has when the caller is woken.
@@ -88,7 +88,7 @@ mod tests {
         let call = Arc::new(Call::new(id, "m", Kind::Unary, targets, 1, started));
         assert_eq!(channel.pool().register(&call, None), Ok(true));
         assert!(call.queue(0, Bytes::from_static(b"x")));
-        assert!(channel.outbox().pop(Carrier::DIALLED).is_some());
+        assert!(channel.outbox().pop(StreamId::DIALLED).is_some());
         let woken = Arc::new(Woken {
             node: node.clone(),
             latency: Mutex::default(),
@@ -96,7 +96,7 @@ mod tests {
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
         assert!(matches!(
-            call.poll_event(&mut cx, Interest::ALL),
+            call.poll_event(&mut cx, WakeAfter::ANY),
             Poll::Pending
         ));
         // Field 2 is the method.

@@ -1,9 +1,8 @@
 //! How long a node takes to answer.
 
-use std::time::Duration;
-
 // Statistics decide nothing, so these are `std`'s also where every order is explored.
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// How many samples are kept, for quantiles to be taken from.
 const KEPT: usize = 256;

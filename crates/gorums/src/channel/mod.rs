@@ -29,10 +29,10 @@ mod targets;
 
 pub(crate) use attachment::Attachment;
 pub use call::Overflow;
-pub(crate) use call::{Call, Early, Event, Interest, Kind, Unread, What};
+pub(crate) use call::{Call, Early, Event, EventKind, Kind, Unread, WakeAfter};
 pub(crate) use deliver::{deliver, skipped};
 pub(crate) use node_channel::Channel;
-pub(crate) use outbox::{Carrier, OutMessage, Outbox, Rejected, Ticket};
+pub(crate) use outbox::{OutMessage, Outbox, Rejected, StreamId, Ticket};
 pub(crate) use pool::Pool;
 pub(crate) use settings::{Pairs, Settings};
 pub use state::{NodeState, WhileDisconnected};

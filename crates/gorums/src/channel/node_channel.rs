@@ -7,7 +7,7 @@ use super::latency::Latencies;
 use super::{NodeState, OutMessage, Outbox, Pool, Rejected, WhileDisconnected};
 use crate::error::{NodeError, Outcome, Status};
 use crate::node_id::NodeId;
-use crate::runtime::Door;
+use crate::runtime::InProcess;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard};
 use crate::wire::{Control, Features, Side, encode_status};
@@ -33,13 +33,13 @@ pub(crate) struct Channel {
     last_error: Mutex<Option<Status>>,
     peer: Mutex<Peer>,
     /// Where the node is this process' own server, the way to it.
-    door: Mutex<Option<Door>>,
+    in_process: Mutex<Option<InProcess>>,
     /// How often the way to the node has changed.
-    ways: AtomicUsize,
+    dial_epoch: AtomicUsize,
     /// Held while a stream that the node opened begins or ceases to carry its calls.
-    switch: Mutex<()>,
+    attach_lock: Mutex<()>,
     /// The last handle was dropped, or a stream ceased to carry calls.
-    let_go: Notify,
+    detached: Notify,
 }
 
 /// What is known of the peer on the present connection.
@@ -64,7 +64,7 @@ impl Channel {
                 let fails_fast = settings
                     .pairs
                     .is_some_and(|pairs| pairs.meanwhile == WhileDisconnected::FailFast);
-                let outbox = Outbox::without_carrier(messages, bytes, fails_fast);
+                let outbox = Outbox::without_stream(messages, bytes, fails_fast);
                 (outbox, NodeState::Disconnected)
             }
         };
@@ -82,10 +82,10 @@ impl Channel {
             latencies: Latencies::default(),
             last_error: Mutex::new(None),
             peer: Mutex::default(),
-            door: Mutex::default(),
-            ways: AtomicUsize::new(0),
-            switch: Mutex::default(),
-            let_go: Notify::new(),
+            in_process: Mutex::default(),
+            dial_epoch: AtomicUsize::new(0),
+            attach_lock: Mutex::default(),
+            detached: Notify::new(),
         }
     }
 
@@ -202,47 +202,47 @@ impl Channel {
 
     /// The node is this process' own server from now on: the present connection ends, and the next
     /// goes this way.
-    pub(crate) fn set_door(&self, door: Door) {
-        *self.lock_door() = Some(door);
+    pub(crate) fn set_in_process(&self, in_process: InProcess) {
+        *self.lock_in_process() = Some(in_process);
         self.connect_anew();
     }
 
-    pub(crate) fn door(&self) -> Option<Door> {
-        self.lock_door().clone()
+    pub(crate) fn in_process(&self) -> Option<InProcess> {
+        self.lock_in_process().clone()
     }
 
     /// What this process tells the node of itself has changed: the present connection ends, and the
     /// next says so.
     pub(crate) fn connect_anew(&self) {
-        self.ways.fetch_add(1, Ordering::SeqCst);
+        self.dial_epoch.fetch_add(1, Ordering::SeqCst);
         self.io.wake();
     }
 
     /// Changes when the way to the node does.
-    pub(crate) fn ways(&self) -> usize {
-        self.ways.load(Ordering::SeqCst)
+    pub(crate) fn dial_epoch(&self) -> usize {
+        self.dial_epoch.load(Ordering::SeqCst)
     }
 
-    fn lock_door(&self) -> MutexGuard<'_, Option<Door>> {
-        self.door.lock()
+    fn lock_in_process(&self) -> MutexGuard<'_, Option<InProcess>> {
+        self.in_process.lock()
     }
 
     /// The last handle is gone: what is queued is written, for a while, and then the connection ends.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.io.wake();
-        self.let_go.notify_one();
+        self.detached.notify_one();
     }
 
     /// For the one task that waits until the last handle is dropped, or a stream has ceased to carry
     /// calls.
-    pub(crate) fn let_go(&self) -> &Notify {
-        &self.let_go
+    pub(crate) fn detached(&self) -> &Notify {
+        &self.detached
     }
 
     /// Streams begin and cease to carry calls one after the other.
-    pub(crate) fn switch(&self) -> MutexGuard<'_, ()> {
-        self.switch.lock()
+    pub(crate) fn attach_lock(&self) -> MutexGuard<'_, ()> {
+        self.attach_lock.lock()
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -326,26 +326,27 @@ impl Channel {
         self.side
     }
 
-    /// Whether the peer is known to understand the frame that ends a streamed reply.
-    pub(crate) fn ends_streams(&self) -> bool {
-        self.peer()
-            .features
-            .is_some_and(|features| features.stream_end)
-    }
-
-    /// Answers a request that nobody here serves.
-    pub(crate) fn refuse(&self, id: u64, method: &str, status: &Status) -> Result<(), Status> {
-        let mut frame = BytesMut::new();
-        encode_status(id, method, Some(status), Control::Message, &mut frame);
-        self.queue(OutMessage::new(frame.freeze(), None))
-    }
-
-    /// The peer has gone for good: nothing more is written, and nothing more will be answered.
+    /// The channel is closed for good: nothing more is written, and nothing more will be answered.
+    /// Where an error is known already, it tells more than this one, and stays the last.
     pub(crate) fn end(self: &Arc<Self>, status: &Status) {
-        self.set_last_error(Some(status.clone()));
+        self.lock_error().get_or_insert_with(|| status.clone());
         self.set_state(NodeState::Closed);
         let unwritten = self.outbox().close();
         Self::fail_unwritten(unwritten, status);
         self.fail_written(status);
+    }
+
+    /// Ends the channel when what is returned is dropped. It belongs to the channel's task, which
+    /// may be dropped with its runtime, even before it has begun.
+    pub(crate) fn end_on_drop(self: &Arc<Self>) -> impl Drop + Send + use<> {
+        struct EndOnDrop(Arc<Channel>);
+
+        impl Drop for EndOnDrop {
+            fn drop(&mut self) {
+                self.0.end(&Status::unavailable("the connection is closed"));
+            }
+        }
+
+        EndOnDrop(Arc::clone(self))
     }
 }

@@ -52,9 +52,9 @@ pub(crate) enum Rejected {
 /// A stream that takes messages out. The node may open another one before the last has ended here:
 /// then that one takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Carrier(u64);
+pub(crate) struct StreamId(u64);
 
-impl Carrier {
+impl StreamId {
     /// Of a node that is connected to: its I/O task has one stream at a time.
     pub(crate) const DIALLED: Self = Self(0);
 }
@@ -66,9 +66,9 @@ pub(crate) struct Outbox {
     withdrawn: usize,
     closed: bool,
     /// None while a node that opens its streams itself has none open.
-    carrier: Option<Carrier>,
+    stream: Option<StreamId>,
     /// How many streams the node has opened.
-    carriers: u64,
+    opened: u64,
     /// Nothing waits while there is no stream.
     fails_fast: bool,
     max_messages: usize,
@@ -83,8 +83,8 @@ impl Outbox {
             bytes: 0,
             withdrawn: 0,
             closed: false,
-            carrier: Some(Carrier::DIALLED),
-            carriers: 0,
+            stream: Some(StreamId::DIALLED),
+            opened: 0,
             fails_fast: false,
             max_messages,
             max_bytes,
@@ -92,9 +92,9 @@ impl Outbox {
     }
 
     /// That of a node that opens its streams itself.
-    pub(crate) fn without_carrier(max_messages: usize, max_bytes: usize, fails_fast: bool) -> Self {
+    pub(crate) fn without_stream(max_messages: usize, max_bytes: usize, fails_fast: bool) -> Self {
         Self {
-            carrier: None,
+            stream: None,
             fails_fast,
             ..Self::new(max_messages, max_bytes)
         }
@@ -105,7 +105,7 @@ impl Outbox {
         if self.closed {
             return Err(Rejected::Closed);
         }
-        if self.fails_fast && self.carrier.is_none() {
+        if self.fails_fast && self.stream.is_none() {
             return Err(Rejected::Away);
         }
         if !self.has_room(message.frame.len()) {
@@ -123,7 +123,7 @@ impl Outbox {
 
     /// Queues a marker, whatever the bound. Where nothing waits for a stream, neither does it.
     pub(crate) fn push_marker(&mut self, marker: OutMessage) -> Result<(), Rejected> {
-        if self.carrier.is_none() && self.is_empty() && !self.closed {
+        if self.stream.is_none() && self.is_empty() && !self.closed {
             return Err(Rejected::Away);
         }
         self.push_unbounded(marker)
@@ -166,8 +166,8 @@ impl Outbox {
     }
 
     /// The next message for this stream to write, withdrawn ones passed over. Its part is now sent.
-    pub(crate) fn pop(&mut self, carrier: Carrier) -> Option<OutMessage> {
-        if !self.is_carried_by(carrier) {
+    pub(crate) fn pop(&mut self, stream: StreamId) -> Option<OutMessage> {
+        if !self.is_carried_by(stream) {
             return None;
         }
         loop {
@@ -220,22 +220,22 @@ impl Outbox {
 
     /// The node has opened a stream, which takes the messages from now on: that stream, and whether it
     /// does so in the place of another one. None where no message is taken any more.
-    pub(crate) fn attach(&mut self) -> Option<(Carrier, bool)> {
+    pub(crate) fn attach(&mut self) -> Option<(StreamId, bool)> {
         if self.closed {
             return None;
         }
-        self.carriers += 1;
-        let carrier = Carrier(self.carriers);
-        Some((carrier, self.carrier.replace(carrier).is_some()))
+        self.opened += 1;
+        let stream = StreamId(self.opened);
+        Some((stream, self.stream.replace(stream).is_some()))
     }
 
     /// This stream takes no more messages: those that do not wait for the next one. None where it had
     /// ceased to before.
-    pub(crate) fn detach(&mut self, carrier: Carrier) -> Option<Vec<OutMessage>> {
-        if !self.is_carried_by(carrier) {
+    pub(crate) fn detach(&mut self, stream: StreamId) -> Option<Vec<OutMessage>> {
+        if !self.is_carried_by(stream) {
             return None;
         }
-        self.carrier = None;
+        self.stream = None;
         Some(if self.fails_fast {
             self.drain()
         } else {
@@ -243,14 +243,14 @@ impl Outbox {
         })
     }
 
-    pub(crate) fn is_carried_by(&self, carrier: Carrier) -> bool {
-        self.carrier == Some(carrier)
+    pub(crate) fn is_carried_by(&self, stream: StreamId) -> bool {
+        self.stream == Some(stream)
     }
 
     /// Takes no message from now on, and gives none out.
     pub(crate) fn close(&mut self) -> Vec<OutMessage> {
         self.closed = true;
-        self.carrier = None;
+        self.stream = None;
         self.drain()
     }
 
@@ -284,11 +284,11 @@ mod tests {
             assert_eq!(outbox.push(message(1)), Ok(()));
         }
         assert_eq!(outbox.push(message(1)), Err(Rejected::Full));
-        while outbox.pop(Carrier::DIALLED).is_some() {}
+        while outbox.pop(StreamId::DIALLED).is_some() {}
         assert_eq!(outbox.push(message(60)), Ok(()));
         assert_eq!(outbox.push(message(41)), Err(Rejected::Full));
         assert_eq!(outbox.push(message(40)), Ok(()));
-        while outbox.pop(Carrier::DIALLED).is_some() {}
+        while outbox.pop(StreamId::DIALLED).is_some() {}
         assert_eq!(outbox.push(message(1000)), Ok(()), "alone");
         assert_eq!(outbox.push(message(1)), Err(Rejected::Full));
     }
@@ -316,8 +316,11 @@ mod tests {
         let mut outbox = Outbox::new(10, 100);
         assert_eq!(outbox.push(message(1)), Ok(()));
         assert_eq!(outbox.push(message(2)), Ok(()));
-        let first = outbox.pop(Carrier::DIALLED).expect("queued");
+        let first = outbox.pop(StreamId::DIALLED).expect("queued");
         outbox.put_back(first);
-        assert_eq!(outbox.pop(Carrier::DIALLED).map(|m| m.frame.len()), Some(1));
+        assert_eq!(
+            outbox.pop(StreamId::DIALLED).map(|m| m.frame.len()),
+            Some(1)
+        );
     }
 }

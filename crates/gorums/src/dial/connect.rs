@@ -58,11 +58,11 @@ pub(super) async fn connect(
 async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connected, Failed> {
     let pool = channel.pool();
     let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
-    let ways = channel.ways();
+    let dial_epoch = channel.dial_epoch();
     let node_id = served.as_ref().map(|served| served.node_id);
     let request = request_head(channel.address(), &pool.metadata, node_id)?;
-    let io = match channel.door() {
-        Some(door) => door.connect().await,
+    let io = match channel.in_process() {
+        Some(in_process) => in_process.connect().await,
         None => pool.transport.connect(channel.address()).await,
     };
     let io = io.map_err(|error| unavailable(&error).with_source(error))?;
@@ -87,7 +87,7 @@ async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connecte
     let link = Link::new(connection.ping_pong(), keep_alive, Arc::clone(clock));
     let inbound = Inbound::new(Opening::dialled(channel, served));
     Ok(Connected {
-        ways,
+        dial_epoch,
         first_bytes,
         connection,
         link,

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use h2::client::{Connection, ResponseFuture};
 
-use crate::channel::{Carrier, Channel};
+use crate::channel::{Channel, StreamId};
 use crate::error::{Outcome, Status};
 use crate::stream::{
     FairIo, Fired, FirstBytes, Link, NodeStream, ReadEnd, Timer, Wrote, h2_status, noop_context,
@@ -34,7 +34,7 @@ pub(super) enum End {
 /// A connection whose stream has been asked for.
 pub(super) struct Connected {
     /// How often the way to the node had changed when the attempt began.
-    pub(super) ways: usize,
+    pub(super) dial_epoch: usize,
     /// What the peer began with.
     pub(super) first_bytes: FirstBytes,
     pub(super) connection: Connection<FairIo, Batch>,
@@ -68,7 +68,7 @@ impl Connected {
             if let Some(status) = closed {
                 return Poll::Ready(End::Lost(status));
             }
-            if self.ways != channel.ways() {
+            if self.dial_epoch != channel.dial_epoch() {
                 let status = Status::unavailable(
                     "the connection was made before this process became a peer",
                 );
@@ -147,7 +147,7 @@ impl Connected {
         if !self.stream.outbound.is_free() || self.is_half_closed || self.gives_way(cx, channel) {
             return Ok(Wrote::Nothing);
         }
-        let carried = Some((&**channel, Carrier::DIALLED));
+        let carried = Some((&**channel, StreamId::DIALLED));
         self.stream.write(carried, &mut self.link)
     }
 
@@ -237,7 +237,7 @@ impl Connected {
         drop((head, connection));
         link.pings.end_flush();
         channel.set_features(None);
-        outbound.give_back(channel, Carrier::DIALLED);
+        outbound.give_back(channel, StreamId::DIALLED);
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn run(channel: Arc<Channel>, serving: Arc<Serving>) -> BoxFuture<'st
     if channel.side() == Side::Server {
         return Box::pin(keep(channel));
     }
-    let closed = close_on_drop(&channel);
+    let closed = channel.end_on_drop();
     Box::pin(async move {
         let _closed = closed;
         keep_connected(channel, &serving).await;
@@ -96,11 +96,11 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
 
 /// Keeps a node that opens its streams itself, until its last handle is dropped.
 fn keep(channel: Arc<Channel>) -> impl Future<Output = ()> + Send {
-    let closed = close_on_drop(&channel);
+    let closed = channel.end_on_drop();
     async move {
         let _closed = closed;
         while !channel.is_closing() {
-            channel.let_go().notified().await;
+            channel.detached().notified().await;
         }
         // What is queued is still written, for a while.
         let pool = channel.pool();
@@ -110,43 +110,24 @@ fn keep(channel: Arc<Channel>) -> impl Future<Output = ()> + Send {
         while channel.state() == NodeState::Connected {
             tokio::select! {
                 biased;
-                () = channel.let_go().notified() => {}
+                () = channel.detached().notified() => {}
                 () = &mut linger => return,
             }
         }
     }
 }
 
-/// Closes the channel with its task, which may also end because its runtime does, even before it has
-/// begun.
-fn close_on_drop(channel: &Arc<Channel>) -> impl Drop + Send + use<> {
-    CloseOnDrop(Arc::clone(channel))
-}
-
-struct CloseOnDrop(Arc<Channel>);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        let channel = &self.0;
-        channel.set_state(NodeState::Closed);
-        let status = Status::unavailable("the connection is closed");
-        let unwritten = channel.outbox().close();
-        Channel::fail_unwritten(unwritten, &status);
-        channel.fail_written(&status);
-    }
-}
-
 /// Waits until the next attempt is due, or a call asks for one. Break where the channel is closed.
 async fn pause(channel: &Arc<Channel>, reconnect: &Reconnect) -> std::ops::ControlFlow<()> {
     let clock = &channel.pool().clock;
-    let ways = channel.ways();
+    let dial_epoch = channel.dial_epoch();
     loop {
         let demanded = !channel.outbox().is_empty();
         if channel.is_closing() {
             return std::ops::ControlFlow::Break(());
         }
         let at = reconnect.next(demanded);
-        if at <= clock.now() || ways != channel.ways() {
+        if at <= clock.now() || dial_epoch != channel.dial_epoch() {
             return std::ops::ControlFlow::Continue(());
         }
         let mut sleep = clock.sleep_until(at);
@@ -154,7 +135,7 @@ async fn pause(channel: &Arc<Channel>, reconnect: &Reconnect) -> std::ops::Contr
             channel.io().register(cx.waker());
             if channel.is_closing()
                 || channel.outbox().is_empty() == demanded
-                || ways != channel.ways()
+                || dial_epoch != channel.dial_epoch()
             {
                 return Poll::Ready(());
             }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::context::ServerCtx;
 use crate::error::Status;
-use crate::runtime::Door;
+use crate::runtime::InProcess;
 
 thread_local! {
     static HANDLING: RefCell<Option<Handling>> = const { RefCell::new(None) };
@@ -15,7 +15,7 @@ thread_local! {
 pub(crate) struct Handling {
     pub(crate) ctx: ServerCtx,
     /// Leads to the handler's server.
-    pub(crate) door: Door,
+    pub(crate) in_process: InProcess,
 }
 
 impl Handling {
@@ -40,10 +40,10 @@ impl Handling {
 
 /// Why a two-way call to a node must not be made here, if so: it would wait for the turn that the
 /// handler making it holds. `way` tells how this process reaches the node within itself, if it does.
-pub(crate) fn refusal(way: impl FnOnce() -> Option<Door>) -> Option<Status> {
+pub(crate) fn refusal(way: impl FnOnce() -> Option<InProcess>) -> Option<Status> {
     HANDLING.with_borrow(|handling| {
-        let Handling { ctx, door } = handling.as_ref()?;
-        if !ctx.blocks_own_node() || !way()?.leads_where(door) {
+        let Handling { ctx, in_process } = handling.as_ref()?;
+        if !ctx.blocks_own_node() || !way()?.leads_where(in_process) {
             return None;
         }
         Some(Status::failed_precondition(

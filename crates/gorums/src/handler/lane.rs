@@ -37,7 +37,7 @@ use super::reply_sender::{Sink, Way};
 use super::request::Request;
 use super::{Monitor, Polling};
 use crate::error::Status;
-use crate::runtime::{BoxFuture, Door};
+use crate::runtime::{BoxFuture, InProcess};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, spawn};
 
@@ -56,7 +56,7 @@ pub(crate) struct LaneSettings {
     /// How many handlers may run at once, on one connection, after they released.
     pub(crate) max_running: usize,
     /// The way to the server itself, where it is one of its peers.
-    pub(crate) door: Option<Door>,
+    pub(crate) in_process: Option<InProcess>,
 }
 
 /// What the lane shares with the I/O task and with the handlers that were moved.
@@ -591,12 +591,12 @@ impl Worker {
     }
 
     fn poll_run(&self, run: &mut Run, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(door) = &self.lane.settings.door else {
+        let Some(in_process) = &self.lane.settings.in_process else {
             return run.poll(cx, &self.lane);
         };
         let handling = Handling {
             ctx: run.ctx.clone(),
-            door: door.clone(),
+            in_process: in_process.clone(),
         };
         handling.during(|| run.poll(cx, &self.lane))
     }

@@ -52,7 +52,7 @@ impl Connection {
             max_decoding: usize::MAX,
             max_encoding: usize::MAX,
             max_running: bounds.running,
-            door: None,
+            in_process: None,
         };
         let replies = Arc::new(ReplyQueue::new(bounds.reply_bytes));
         let info = Arc::new(ConnectionInfo::default());

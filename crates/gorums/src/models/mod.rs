@@ -36,7 +36,8 @@ use loom::thread::{self, JoinHandle};
 use tokio::time::Instant;
 
 use crate::channel::{
-    Call, Carrier, Channel, Early, Event, Interest, Kind, OutMessage, Pool, Settings, Targets, What,
+    Call, Channel, Early, Event, EventKind, Kind, OutMessage, Pool, Settings, StreamId, Targets,
+    WakeAfter,
 };
 use crate::error::{Outcome, Status};
 use crate::metadata::Metadata;
@@ -175,7 +176,7 @@ fn frame(letter: u8) -> Bytes {
 
 /// Takes what is queued out, as for writing; true if there was something.
 fn take(channel: &Channel) -> bool {
-    channel.outbox().pop(Carrier::DIALLED).is_some()
+    channel.outbox().pop(StreamId::DIALLED).is_some()
 }
 
 /// A reply to this call comes from the node; true if it counted.
@@ -200,7 +201,7 @@ fn expire(pool: &Pool) {
 /// Waits for all that happens to a call.
 fn events(call: &Call) -> Vec<Event> {
     let mut events = Vec::new();
-    while let Some(event) = block_on(poll_fn(|cx| call.poll_event(cx, Interest::ALL))) {
+    while let Some(event) = block_on(poll_fn(|cx| call.poll_event(cx, WakeAfter::ANY))) {
         events.push(event);
     }
     events
@@ -208,9 +209,9 @@ fn events(call: &Call) -> Vec<Event> {
 
 /// What is known of the request of a part that failed.
 fn outcome(event: &Event) -> Option<Outcome> {
-    match &event.what {
-        What::Failed(error) => Some(error.outcome()),
-        What::Reply(_) | What::Ended => None,
+    match &event.kind {
+        EventKind::Failed(error) => Some(error.outcome()),
+        EventKind::Reply(_) | EventKind::Ended => None,
     }
 }
 
@@ -228,17 +229,17 @@ struct Sent {
     cancelled: Vec<u64>,
 }
 
-impl Sent {
+impl Written {
     /// Writes all that is queued.
     fn write(&mut self, channel: &Channel) {
-        self.write_on(channel, Carrier::DIALLED);
+        self.write_on(channel, StreamId::DIALLED);
     }
 
     /// Writes all that is queued for this stream.
-    fn write_on(&mut self, channel: &Channel, carrier: Carrier) {
+    fn write_on(&mut self, channel: &Channel, stream: StreamId) {
         let mut markers = Vec::new();
         loop {
-            self.writer.push_messages(channel, carrier);
+            self.writer.push_messages(channel, stream);
             let Some(batch) = self.writer.next() else {
                 return;
             };
@@ -249,9 +250,9 @@ impl Sent {
 
     /// Takes what is queued for a stream that breaks before a byte is written.
     fn break_off(&mut self, channel: &Channel) {
-        self.writer.push_messages(channel, Carrier::DIALLED);
+        self.writer.push_messages(channel, StreamId::DIALLED);
         drop(self.writer.next());
-        self.writer.give_back(channel, Carrier::DIALLED);
+        self.writer.give_back(channel, StreamId::DIALLED);
     }
 
     fn read(&mut self, mut batch: Batch) {

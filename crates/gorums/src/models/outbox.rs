@@ -4,14 +4,14 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::{Sent, call, events, frame, join, lost, nodes, outcome, spawn, take};
+use super::{Written, call, events, frame, join, lost, nodes, outcome, spawn, take};
 use crate::channel::{Channel, Kind};
 use crate::error::Outcome;
 use crate::sync::block_on;
 
 /// The I/O task: it sleeps when nothing is queued, and writes until it is done.
-fn io(node: &Channel, mut done: impl FnMut(&Sent) -> bool) -> Sent {
-    let mut sent = Sent::default();
+fn io(node: &Channel, mut done: impl FnMut(&Written) -> bool) -> Written {
+    let mut sent = Written::default();
     block_on(poll_fn(|cx| {
         node.io().register(cx.waker());
         sent.write(node);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::{
-    Gate, Sent, call, events, expire, frame, join, lost, nodes, outcome, reply, spawn, take,
+    Gate, Written, call, events, expire, frame, join, lost, nodes, outcome, reply, spawn, take,
 };
-use crate::channel::{Channel, Early, Interest, Kind, What};
+use crate::channel::{Channel, Early, EventKind, Kind, WakeAfter};
 use crate::error::Outcome;
 use crate::sync::block_on;
 
@@ -95,7 +95,7 @@ fn a_completed_call_is_still_written_once_on_whatever_connection() {
         call.queue(0, frame(b'a'));
         let node = Arc::clone(&nodes[0]);
         let io = spawn(move || {
-            let mut sent = Sent::default();
+            let mut sent = Written::default();
             sent.break_off(&node);
             // The next one does not.
             sent.write(&node);
@@ -115,7 +115,7 @@ fn a_forgotten_call_is_not_written_on_the_next_connection() {
         let call = call(1, Kind::Unary, &nodes);
         call.queue(0, frame(b'a'));
         let node = Arc::clone(&nodes[0]);
-        let io = spawn(move || Sent::default().break_off(&node));
+        let io = spawn(move || Written::default().break_off(&node));
         call.forget();
         join(io);
         assert!(nodes[0].outbox().is_empty());
@@ -130,7 +130,7 @@ fn a_deadline_ends_a_part_while_a_stream_gives_it_back() {
         let call = call(1, Kind::Unary, &nodes);
         call.queue(0, frame(b'a'));
         let node = Arc::clone(&nodes[0]);
-        let io = spawn(move || Sent::default().break_off(&node));
+        let io = spawn(move || Written::default().break_off(&node));
         let pool = Arc::clone(nodes[0].pool());
         let sweeper = spawn(move || expire(&pool));
         let events = events(&call);
@@ -164,7 +164,7 @@ fn whoever_waits_for_two_replies_is_woken_by_the_second() {
         block_on(poll_fn(|cx| {
             while replies < 2 {
                 // So many that were not seen yet.
-                let missing = Interest {
+                let missing = WakeAfter {
                     replies: 2 - replies,
                     failures: 1,
                 };
@@ -196,7 +196,7 @@ fn a_failure_that_decides_the_call_wakes_whoever_waits_for_replies() {
         let node = Arc::clone(&nodes[1]);
         let breaking = spawn(move || node.fail_written(&lost()));
         // All three have to answer; the third never does.
-        let all = Interest {
+        let all = WakeAfter {
             replies: 3,
             failures: 1,
         };
@@ -276,7 +276,7 @@ fn a_one_way_part_is_handed_over_or_fails() {
         call.queue(0, frame(b'a'));
         let node = Arc::clone(&nodes[0]);
         let io = spawn(move || {
-            let mut sent = Sent::default();
+            let mut sent = Written::default();
             sent.write(&node);
             sent.requests.len()
         });
@@ -314,7 +314,7 @@ fn no_reply_of_a_stream_comes_after_its_end() {
         events.extend(std::iter::from_fn(|| call.try_event()));
         let replies = events
             .iter()
-            .take_while(|event| matches!(event.what, What::Reply(_)))
+            .take_while(|event| matches!(event.kind, EventKind::Reply(_)))
             .count();
         assert!(replies <= 2);
         assert_eq!(events.len(), replies + 1, "the end is the last");

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::{FEATURES, Sent, Still, call, frame, join, pool, spawn};
+use super::{FEATURES, Still, Written, call, frame, join, pool, spawn};
 use crate::channel::{Attachment, Channel, Kind};
 use crate::node_id::NodeId;
 use crate::sync::block_on;
@@ -31,10 +31,10 @@ fn what_a_stream_gives_back_neither_comes_late_nor_keeps_its_successor_asleep() 
         let breaking = {
             let node = Arc::clone(&node);
             spawn(move || {
-                let mut sent = Sent::default();
-                sent.writer.push_messages(&node, first.carrier());
+                let mut sent = Written::default();
+                sent.writer.push_messages(&node, first.stream_id());
                 drop(sent.writer.next());
-                sent.writer.give_back(&node, first.carrier());
+                sent.writer.give_back(&node, first.stream_id());
                 drop(first);
             })
         };
@@ -43,10 +43,10 @@ fn what_a_stream_gives_back_neither_comes_late_nor_keeps_its_successor_asleep() 
             let call = call(2, Kind::OneWay, &nodes);
             spawn(move || assert!(call.queue(0, frame(b'b'))))
         };
-        let mut sent = Sent::default();
+        let mut sent = Written::default();
         block_on(poll_fn(|cx| {
             assert!(second.register(cx.waker()));
-            sent.write_on(&node, second.carrier());
+            sent.write_on(&node, second.stream_id());
             if sent.requests.contains(&b'b') {
                 Poll::Ready(())
             } else {

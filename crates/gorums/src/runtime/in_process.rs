@@ -16,9 +16,9 @@ const PIPE: usize = 256 * 1024;
 /// What comes through is a connection like any other, over a pair of pipes instead of a socket: a
 /// process' own node is called with the same bytes, bounds and order as the nodes elsewhere.
 #[derive(Debug, Clone)]
-pub(crate) struct Door(mpsc::Sender<DuplexStream>);
+pub(crate) struct InProcess(mpsc::Sender<DuplexStream>);
 
-impl Door {
+impl InProcess {
     /// A door, and where those who come through it arrive.
     pub(crate) fn new() -> (Self, mpsc::Receiver<DuplexStream>) {
         let (door, arrivals) = mpsc::channel(1);

@@ -15,7 +15,7 @@ use std::pin::Pin;
 
 pub(crate) use clock::bounded;
 pub use clock::{Clock, SystemClock};
-pub(crate) use in_process::Door;
+pub(crate) use in_process::InProcess;
 pub use tcp::{Tcp, TcpAcceptor};
 pub(crate) use transport::concerns_one_connection;
 pub use transport::{BoxIo, Io, Listener, Transport};

@@ -21,7 +21,7 @@ use crate::handler::{
 };
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
-use crate::runtime::{Clock, Door, Listener, SystemClock, Tcp, Transport, bounded};
+use crate::runtime::{Clock, InProcess, Listener, SystemClock, Tcp, Transport, bounded};
 use crate::stream::{Served, Source};
 use crate::sync::Semaphore;
 
@@ -445,8 +445,8 @@ impl ServerBuilder {
             }
         }
         membership.set_own(me);
-        let (door, arrivals) = Door::new();
-        let connection = Arc::new(self.settings(Some(door.clone())));
+        let (in_process, arrivals) = InProcess::new();
+        let connection = Arc::new(self.settings(Some(in_process.clone())));
         let services = Arc::downgrade(&connection.services);
         let mut values = Extensions::new();
         values.insert(Peers::OfServer(services.clone()));
@@ -457,7 +457,7 @@ impl ServerBuilder {
                 values: values.clone(),
             });
         }
-        own.channel().set_door(door);
+        own.channel().set_in_process(in_process);
         for node in &configuration {
             node.channel().connect_anew();
         }
@@ -481,7 +481,7 @@ impl ServerBuilder {
         })
     }
 
-    fn settings(mut self, door: Option<Door>) -> ConnectionSettings {
+    fn settings(mut self, in_process: Option<InProcess>) -> ConnectionSettings {
         let pool = Pool::new(
             Settings::default(),
             Metadata::new(),
@@ -498,7 +498,7 @@ impl ServerBuilder {
             stream_timeout: self.stream_timeout,
             keep_alive_interval: self.keep_alive.0,
             keep_alive_timeout: self.keep_alive.1,
-            services: Arc::new(self.into_services(door, Some(clients.clone()), all)),
+            services: Arc::new(self.into_services(in_process, Some(clients.clone()), all)),
             peers,
             clients,
         }
@@ -506,7 +506,7 @@ impl ServerBuilder {
 
     fn into_services(
         self,
-        door: Option<Door>,
+        in_process: Option<InProcess>,
         clients: Option<Clients>,
         peers: Option<Membership>,
     ) -> Services {
@@ -529,7 +529,7 @@ impl ServerBuilder {
                 max_decoding: self.max_decoding,
                 max_encoding: self.max_encoding,
                 max_running: self.max_running,
-                door,
+                in_process,
             }),
             max_waiting_bytes: self.max_waiting_bytes,
             max_reply_bytes: self.max_reply_bytes,

@@ -125,7 +125,7 @@ impl ServedStream {
         }
         let carried = self.callee.as_ref().map(|callee| {
             let attachment = callee.attachment();
-            (&**attachment.channel(), attachment.carrier())
+            (&**attachment.channel(), attachment.stream_id())
         });
         match self.stream.write(carried, link) {
             Ok(Wrote::Batch | Wrote::Markers) => return true,
@@ -153,7 +153,7 @@ impl ServedStream {
         inbound.end_calls();
         if let Some(callee) = self.callee {
             let attachment = callee.attachment();
-            outbound.give_back(attachment.channel(), attachment.carrier());
+            outbound.give_back(attachment.channel(), attachment.stream_id());
         }
         inbound
     }

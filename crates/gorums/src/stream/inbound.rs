@@ -22,7 +22,7 @@ use super::served::Served;
 use crate::channel::{Channel, deliver, skipped};
 use crate::error::Status;
 use crate::handler::{Answer, ConnectionInfo, Lane, ReplyQueue, Request, Services};
-use crate::wire::Incoming as Frame;
+use crate::wire::Frame;
 
 /// The bound of the answers to a peer whose requests nobody serves.
 const REFUSALS: usize = 64 * 1024;
@@ -88,7 +88,7 @@ impl Opening {
             reader: Reader::new(Replies::WithoutBit, limit, setting),
             info: ConnectionInfo {
                 peer_id: Some(channel.id()),
-                own: channel.door().is_some(),
+                own: channel.in_process().is_some(),
                 values: served
                     .as_ref()
                     .map(|served| served.values.clone())

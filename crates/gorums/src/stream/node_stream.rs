@@ -9,7 +9,7 @@ use super::inbound::{Inbound, Progress};
 use super::link::Link;
 use super::outbound::Outbound;
 use super::poll_flag::noop_context;
-use crate::channel::{Carrier, Channel};
+use crate::channel::{Channel, StreamId};
 use crate::error::{Status, excerpt};
 use crate::wire::Batch;
 
@@ -187,7 +187,7 @@ impl NodeStream {
     #[inline]
     pub(crate) fn write(
         &mut self,
-        carried: Option<(&Channel, Carrier)>,
+        carried: Option<(&Channel, StreamId)>,
         link: &mut Link,
     ) -> Result<Wrote, h2::Error> {
         if !self.outbound.is_free() {
@@ -197,8 +197,8 @@ impl NodeStream {
         if let Some(replies) = self.inbound.replies() {
             self.outbound.push_replies(replies);
         }
-        if let Some((channel, carrier)) = carried {
-            self.outbound.push_messages(channel, carrier);
+        if let Some((channel, stream_id)) = carried {
+            self.outbound.push_messages(channel, stream_id);
         }
         let Some(batch) = self.outbound.next() else {
             let markers = self.outbound.has_messages();

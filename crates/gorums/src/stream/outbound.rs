@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::channel::{Carrier, Channel, OutMessage, Ticket};
+use crate::channel::{Channel, OutMessage, StreamId, Ticket};
 use crate::handler::ReplyQueue;
 use crate::wire::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, encode_control};
 
@@ -35,20 +35,20 @@ impl Outbound {
 
     /// Adds messages that are queued, behind all answers and up to a batch's size of their own, so
     /// that neither holds up the other.
-    pub(crate) fn push_messages(&mut self, channel: &Channel, carrier: Carrier) {
+    pub(crate) fn push_messages(&mut self, channel: &Channel, stream: StreamId) {
         self.before = self.builder.len();
         let cancels = {
             let mut outbox = channel.outbox();
             let mut len = 0;
             while len < BATCH_BYTES {
-                let Some(message) = outbox.pop(carrier) else {
+                let Some(message) = outbox.pop(stream) else {
                     break;
                 };
                 len += message.frame.len();
                 self.batch.push_back(message);
             }
             // Under the lock: those of the stream that takes over are not for this one to write.
-            if outbox.is_carried_by(carrier) {
+            if outbox.is_carried_by(stream) {
                 channel.take_cancels()
             } else {
                 Vec::new()
@@ -92,7 +92,7 @@ impl Outbound {
     /// The stream has ended, and `h2` holds no batch any more. Messages of which not a byte was
     /// written go back to the outbox; the others are left to fail with an unknown outcome. Where
     /// another stream has taken over, so are all: it may have written what came behind them.
-    pub(crate) fn give_back(&mut self, channel: &Channel, carrier: Carrier) {
+    pub(crate) fn give_back(&mut self, channel: &Channel, stream: StreamId) {
         let written = self.slot.written();
         let mut begin = self.before;
         let mut unwritten = Vec::new();
@@ -106,7 +106,7 @@ impl Outbound {
             begin = end;
         }
         let mut outbox = channel.outbox();
-        if !outbox.is_carried_by(carrier) {
+        if !outbox.is_carried_by(stream) {
             return;
         }
         for message in unwritten.into_iter().rev() {
@@ -150,10 +150,10 @@ mod tests {
             let detached = Client::new(&node).multicast("test.Test.Note", ()).detach();
             assert!(detached.is_empty());
             let mut outbound = Outbound::default();
-            outbound.push_messages(channel, first.carrier());
+            outbound.push_messages(channel, first.stream_id());
             assert!(outbound.has_messages());
             let second = replaced.then(|| Attachment::new(channel, features));
-            outbound.give_back(channel, first.carrier());
+            outbound.give_back(channel, first.stream_id());
             assert_eq!(channel.outbox().is_empty(), replaced);
             drop((first, second));
             channel.outbox().drain();
@@ -173,7 +173,7 @@ mod tests {
         channel.send_cancel(7);
         for (stream, expected) in [(&first, false), (&second, true)] {
             let mut outbound = Outbound::default();
-            outbound.push_messages(channel, stream.carrier());
+            outbound.push_messages(channel, stream.stream_id());
             assert_eq!(outbound.next().is_some(), expected);
         }
     }

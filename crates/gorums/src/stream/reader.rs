@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::error::{Status, excerpt};
 use crate::handler::{Entry, Request, Services};
-use crate::wire::{Control, Decoder, Envelope, Incoming as Frame, SERVER_INITIATED, peek_id};
+use crate::wire::{Control, Decoder, Envelope, Frame, SERVER_INITIATED, peek_id};
 
 /// What a message of the peer asks this end to do.
 pub(crate) enum Event<'a> {

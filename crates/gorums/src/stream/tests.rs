@@ -13,7 +13,7 @@ use crate::error::{Code, Status};
 use crate::handler::{LaneSettings, Registry, Request, ServerCtx, Services};
 use crate::metadata::Metadata;
 use crate::wire::{
-    Control, Incoming as Frame, SERVER_INITIATED, encode_control, encode_message, encode_status,
+    Control, Frame, SERVER_INITIATED, encode_control, encode_message, encode_status,
 };
 
 const ASK: &str = "test.Test.Ask";
@@ -39,7 +39,7 @@ fn services() -> Services {
             max_decoding: LIMIT,
             max_encoding: LIMIT,
             max_running: 1,
-            door: None,
+            in_process: None,
         }),
         max_decoding: LIMIT,
         max_waiting_bytes: 10_000,

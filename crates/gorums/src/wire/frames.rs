@@ -14,7 +14,7 @@ const COPY: usize = 8 * 1024;
 
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Incoming {
+pub(crate) enum Frame {
     /// A whole message.
     Message(Bytes),
     /// A message above the limit, of which the rest is skipped: its first bytes and its length.
@@ -66,7 +66,7 @@ impl Decoder {
     }
 
     /// The next message, or none until there is another chunk.
-    pub(crate) fn next(&mut self) -> Result<Option<Incoming>, Status> {
+    pub(crate) fn next(&mut self) -> Result<Option<Frame>, Status> {
         loop {
             if let Some(oversized) = self.skip() {
                 return Ok(Some(oversized));
@@ -92,7 +92,7 @@ impl Decoder {
                 }
                 let mut frame = self.partial.split().freeze();
                 frame.advance(PREFIX);
-                return Ok(Some(Incoming::Message(frame)));
+                return Ok(Some(Frame::Message(frame)));
             }
             if self.chunk.len() < PREFIX {
                 self.fill(PREFIX);
@@ -108,7 +108,7 @@ impl Decoder {
                 return Ok(None);
             }
             self.chunk.advance(PREFIX);
-            return Ok(Some(Incoming::Message(self.chunk.split_to(len))));
+            return Ok(Some(Frame::Message(self.chunk.split_to(len))));
         }
     }
 
@@ -136,7 +136,7 @@ impl Decoder {
     }
 
     /// What was claimed is told as soon as it is known whose it is: the rest may never come.
-    fn skip(&mut self) -> Option<Incoming> {
+    fn skip(&mut self) -> Option<Frame> {
         let skip = self.skipping.as_mut()?;
         let mut told = None;
         if let Some(head) = &mut skip.head {
@@ -145,7 +145,7 @@ impl Decoder {
             self.chunk.advance(wanted);
             skip.left -= wanted;
             if head.len() == HEAD.min(skip.len) {
-                told = skip.head.take().map(|head| Incoming::Oversized {
+                told = skip.head.take().map(|head| Frame::Oversized {
                     head: head.freeze(),
                     len: skip.len,
                 });
@@ -190,7 +190,7 @@ mod tests {
         bytes
     }
 
-    fn decode(decoder: &mut Decoder, bytes: &[u8], step: usize) -> Vec<Incoming> {
+    fn decode(decoder: &mut Decoder, bytes: &[u8], step: usize) -> Vec<Frame> {
         let mut all = Vec::new();
         for chunk in bytes.chunks(step) {
             decoder.push(Bytes::copy_from_slice(chunk));
@@ -211,7 +211,7 @@ mod tests {
             let got = decode(&mut decoder, &bytes, step);
             let expected: Vec<_> = messages
                 .iter()
-                .map(|m| Incoming::Message(Bytes::copy_from_slice(m)))
+                .map(|m| Frame::Message(Bytes::copy_from_slice(m)))
                 .collect();
             assert_eq!(got, expected, "in chunks of {step}");
             assert!(decoder.is_between_messages());
@@ -227,12 +227,12 @@ mod tests {
             assert_eq!(got.len(), 3, "in chunks of {step}");
             assert_eq!(
                 got[1],
-                Incoming::Oversized {
+                Frame::Oversized {
                     head: Bytes::copy_from_slice(&long[..HEAD]),
                     len: 1000
                 }
             );
-            assert_eq!(got[2], Incoming::Message(Bytes::from_static(b"b")));
+            assert_eq!(got[2], Frame::Message(Bytes::from_static(b"b")));
         }
     }
 
@@ -242,7 +242,7 @@ mod tests {
         decoder.push(Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff]));
         assert_eq!(decoder.next().expect("legal so far"), None);
         decoder.push(Bytes::from(vec![7; HEAD]));
-        let told = Incoming::Oversized {
+        let told = Frame::Oversized {
             head: Bytes::from(vec![7; HEAD]),
             len: u32::MAX as usize,
         };
@@ -260,7 +260,7 @@ mod tests {
         assert!(buffer.is_unique());
         assert_eq!(
             decoder.next().expect("well-formed"),
-            Some(Incoming::Message(Bytes::from_static(b"abc")))
+            Some(Frame::Message(Bytes::from_static(b"abc")))
         );
     }
 

@@ -18,7 +18,7 @@ pub(crate) use envelope::{
 };
 #[cfg(test)]
 pub(crate) use envelope::{MAX_DETAILS, MAX_ENTRIES};
-pub(crate) use frames::{Decoder, Incoming};
+pub(crate) use frames::{Decoder, Frame};
 pub(crate) use headers::{
     Features, H2Settings, check_response_head, is_grpc, is_turned_away, is_unprocessed,
     request_head, response_head, stream_ended, trailers, trailers_only, trailers_status,

@@ -96,7 +96,7 @@ fn the_bytes_are_read_as_the_page_says() {
     ] {
         let mut decoder = Decoder::new(LIMIT);
         decoder.push(stated(what).into());
-        let Some(Incoming::Message(frame)) = decoder.next().expect("legal") else {
+        let Some(Frame::Message(frame)) = decoder.next().expect("legal") else {
             panic!("{what} is no message");
         };
         let envelope = Envelope::decode(&frame).expect("legal");
