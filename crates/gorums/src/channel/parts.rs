@@ -1,0 +1,179 @@
+//! The states of a call's parts.
+//!
+//! A call has a *part* at each node. Whoever moves a part from one state to the next, with a
+//! compare-and-swap, owns what follows from it: so no reply is counted twice, and no request that
+//! was withdrawn is written.
+//!
+//! ```text
+//!            queued ──taken by the writer──► sent ──reply, error, loss, hand-over──► done
+//!              │                              │
+//!              ├──withdrawn, refused──► done  ├──the call was forgotten──► done
+//!              │                              └──the call ended──► sent orphan
+//!              └──the call ended──► orphan ──written──► sent orphan
+//! ```
+
+use PartState::{Done, Idle, Orphan, Queued, Sent, SentOrphan};
+
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::many;
+
+/// How far a call has come at one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum PartState {
+    /// The node was left out, refused the message at once, or is not reached yet.
+    Idle,
+    Queued,
+    /// Queued, in a call that nobody waits for any more: it is still to be written.
+    Orphan,
+    Sent,
+    Done,
+    /// With the writer, in a call that nobody waits for any more: if it is not written after all, it
+    /// is an orphan again.
+    SentOrphan,
+}
+
+impl PartState {
+    /// By their numbers.
+    const ALL: [Self; 6] = [Idle, Queued, Orphan, Sent, Done, SentOrphan];
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// The states by position. Those of a few nodes lie in the call itself.
+pub(super) enum Parts {
+    Few([AtomicU8; FEW], usize),
+    Many(Box<[AtomicU8]>),
+}
+
+const FEW: usize = many(8, 0);
+
+impl Parts {
+    pub(super) fn new(count: usize) -> Self {
+        let idle = || AtomicU8::new(Idle as u8);
+        if count <= FEW {
+            Self::Few(std::array::from_fn(|_| idle()), count)
+        } else {
+            Self::Many((0..count).map(|_| idle()).collect())
+        }
+    }
+
+    fn states(&self) -> &[AtomicU8] {
+        match self {
+            Self::Few(states, count) => &states[..*count],
+            Self::Many(states) => states,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.states().len()
+    }
+
+    fn load(&self, part: usize) -> Option<PartState> {
+        PartState::from_number(self.states()[part].load(Ordering::Acquire))
+    }
+
+    fn store(&self, part: usize, state: PartState) {
+        self.states()[part].store(state as u8, Ordering::Release);
+    }
+
+    /// False, and nothing is changed, where the part is not in the state `from`.
+    fn shift(&self, part: usize, from: PartState, to: PartState) -> bool {
+        self.states()[part]
+            .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Moves a part on from whatever state it is in, and says which that was; none where nothing
+    /// follows. The writer may take a part out and give it back meanwhile, so to try one state after
+    /// the other could miss it in both.
+    fn move_on(
+        &self,
+        part: usize,
+        next: impl Fn(PartState) -> Option<PartState>,
+    ) -> Option<PartState> {
+        self.states()[part]
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |number| {
+                let next = next(PartState::from_number(number)?)?;
+                Some(next as u8)
+            })
+            .ok()
+            .and_then(PartState::from_number)
+    }
+
+    pub(super) fn is_sent(&self, part: usize) -> bool {
+        self.load(part) == Some(Sent)
+    }
+
+    /// Whether the request is still to be written.
+    pub(super) fn is_queued(&self, part: usize) -> bool {
+        matches!(self.load(part), Some(Queued | Orphan))
+    }
+
+    /// The request is about to be queued.
+    pub(super) fn begin(&self, part: usize) {
+        self.store(part, Queued);
+    }
+
+    /// The part is done before its request was queued.
+    pub(super) fn fail_at_once(&self, part: usize) {
+        self.store(part, Done);
+    }
+
+    /// The request is about to be written. False if it was withdrawn.
+    pub(super) fn take_for_writing(&self, part: usize) -> bool {
+        self.shift(part, Queued, Sent) || self.shift(part, Orphan, SentOrphan)
+    }
+
+    /// The request was not written after all. False if nobody wants it any more.
+    pub(super) fn take_back(&self, part: usize) -> bool {
+        self.shift(part, Sent, Queued) || self.shift(part, SentOrphan, Orphan)
+    }
+
+    /// A part whose request was written is done. False if it was before, or never was written.
+    pub(super) fn finish(&self, part: usize) -> bool {
+        self.shift(part, Sent, Done)
+    }
+
+    /// The request will not be written. False if nobody waits to hear of it.
+    pub(super) fn refuse(&self, part: usize) -> bool {
+        let waited_for = self.shift(part, Queued, Done);
+        if !waited_for {
+            self.shift(part, Orphan, Done);
+        }
+        waited_for
+    }
+
+    /// Nobody wants the part any more, nor its request to be written. Says which state it was in,
+    /// queued or sent; none where it was done.
+    pub(super) fn abandon(&self, part: usize) -> Option<PartState> {
+        self.move_on(part, |state| matches!(state, Queued | Sent).then_some(Done))
+    }
+
+    /// Nobody waits for the part any more, but its request is still written. Says which state it was
+    /// in, queued or sent; none where it was done.
+    pub(super) fn complete(&self, part: usize, is_streamed: bool) -> Option<PartState> {
+        self.move_on(part, |state| match state {
+            Queued => Some(Orphan),
+            Sent if is_streamed => Some(Done),
+            Sent => Some(SentOrphan),
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_is_found_by_its_number_and_no_other_number_is_one() {
+        for state in PartState::ALL {
+            assert_eq!(PartState::from_number(state as u8), Some(state));
+        }
+        let beyond = PartState::ALL.len() as u8;
+        assert_eq!(PartState::from_number(beyond), None);
+    }
+}

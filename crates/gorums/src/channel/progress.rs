@@ -1,0 +1,117 @@
+//! How far a call has come, and when whoever waits for it is woken.
+
+use std::task::{Context, Waker};
+
+use super::early::Early;
+use super::events::{Event, EventKind, Events};
+use super::overflow::{Overflow, Unread};
+use crate::sync::MutexGuard;
+
+/// What the waiting task wants to be woken for, beside the end of the call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WakeAfter {
+    /// This many replies that it has not taken.
+    pub(crate) replies: usize,
+    /// This many failures since the call began.
+    pub(crate) failures: usize,
+}
+
+impl WakeAfter {
+    /// Whatever happens.
+    pub(crate) const ANY: Self = Self {
+        replies: 1,
+        failures: 0,
+    };
+}
+
+/// What a call's lock guards.
+pub(super) struct Progress {
+    events: Events,
+    /// Parts that more events may come from.
+    open: usize,
+    /// Replies among the events.
+    unread: usize,
+    failures: usize,
+    wake_after: WakeAfter,
+    waker: Option<Waker>,
+    pub(super) early: Option<Early>,
+}
+
+impl Progress {
+    pub(super) fn new(open: usize) -> Self {
+        Self {
+            events: Events::default(),
+            open,
+            unread: 0,
+            failures: 0,
+            wake_after: WakeAfter::ANY,
+            waker: None,
+            early: None,
+        }
+    }
+
+    /// Whether all that can happen has happened.
+    pub(super) fn has_ended(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Whether the caller has taken everything that has happened.
+    pub(super) fn is_drained(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    pub(super) fn push(&mut self, event: Event) {
+        match &event.kind {
+            EventKind::Reply(_) => self.unread += 1,
+            EventKind::Failed(_) => self.failures += 1,
+            EventKind::Ended => {}
+        }
+        self.events.push(event);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        let event = self.events.pop()?;
+        self.unread -= usize::from(event.is_reply());
+        Some(event)
+    }
+
+    /// No more events come from this many of the open parts.
+    pub(super) fn close(&mut self, parts: usize) {
+        self.open = self.open.saturating_sub(parts);
+    }
+
+    /// Makes room for one more reply of a part: a call whose replies nobody takes must not grow.
+    /// False where there is no room and none may be made.
+    pub(super) fn make_room(&mut self, part: usize, unread: Unread) -> bool {
+        let is_full = self.unread >= unread.limit && self.events.replies_of(part) >= unread.limit;
+        if !is_full {
+            return true;
+        }
+        match unread.overflow {
+            Overflow::DropOldest => {
+                self.unread -= usize::from(self.events.remove_first_reply_of(part));
+                true
+            }
+            Overflow::FailNode => false,
+        }
+    }
+
+    pub(super) fn register(&mut self, cx: &Context<'_>, wake_after: WakeAfter) {
+        self.wake_after = wake_after;
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.waker = Some(cx.waker().clone()),
+        }
+    }
+
+    /// Wakes the task that waits, if that is what it waits for.
+    pub(super) fn wake(mut this: MutexGuard<'_, Self>) {
+        let wanted = this.open == 0
+            || this.unread >= this.wake_after.replies
+            || (this.failures >= this.wake_after.failures && !this.events.is_empty());
+        if wanted && let Some(waker) = this.waker.take() {
+            drop(this);
+            waker.wake();
+        }
+    }
+}
