@@ -23,6 +23,7 @@ pub(crate) enum EventKind {
 }
 
 impl Event {
+    #[inline]
     pub(super) fn is_reply(&self) -> bool {
         matches!(self.kind, EventKind::Reply(_))
     }
@@ -47,6 +48,7 @@ pub(super) struct Events {
 const FEW: usize = 4;
 
 impl Events {
+    #[inline]
     pub(super) fn push(&mut self, event: Event) {
         if self.count < FEW && self.rest.is_empty() {
             self.few[(self.first + self.count) % FEW] = Some(event);
@@ -56,6 +58,7 @@ impl Events {
         }
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Event> {
         if self.count == 0 {
             return self.rest.pop_front();
@@ -66,6 +69,7 @@ impl Events {
         event
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0 && self.rest.is_empty()
     }

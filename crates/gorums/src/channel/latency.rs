@@ -33,6 +33,7 @@ impl Default for Latencies {
 
 impl Latencies {
     /// Only one task calls this, so it loads and stores where several would have to add.
+    #[inline]
     pub(crate) fn record(&self, sample: Duration) {
         let sample = u64::try_from(sample.as_nanos()).unwrap_or(u64::MAX).max(1);
         let old = self.average.load(Ordering::Relaxed);

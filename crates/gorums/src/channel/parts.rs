@@ -34,11 +34,17 @@ pub(super) enum PartState {
 }
 
 impl PartState {
-    /// By their numbers.
-    const ALL: [Self; 6] = [Idle, Queued, Orphan, Sent, Done, SentOrphan];
-
+    #[inline]
     fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
+        Some(match number {
+            0 => Idle,
+            1 => Queued,
+            2 => Orphan,
+            3 => Sent,
+            4 => Done,
+            5 => SentOrphan,
+            _ => return None,
+        })
     }
 }
 
@@ -60,6 +66,7 @@ impl Parts {
         }
     }
 
+    #[inline]
     fn states(&self) -> &[AtomicU8] {
         match self {
             Self::Few(states, count) => &states[..*count],
@@ -71,15 +78,18 @@ impl Parts {
         self.states().len()
     }
 
+    #[inline]
     fn load(&self, part: usize) -> Option<PartState> {
         PartState::from_number(self.states()[part].load(Ordering::Acquire))
     }
 
+    #[inline]
     fn store(&self, part: usize, state: PartState) {
         self.states()[part].store(state as u8, Ordering::Release);
     }
 
     /// False, and nothing is changed, where the part is not in the state `from`.
+    #[inline]
     fn shift(&self, part: usize, from: PartState, to: PartState) -> bool {
         self.states()[part]
             .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire)
@@ -89,6 +99,7 @@ impl Parts {
     /// Moves a part on from whatever state it is in, and says which that was; none where nothing
     /// follows. The writer may take a part out and give it back meanwhile, so to try one state after
     /// the other could miss it in both.
+    #[inline]
     fn move_on(
         &self,
         part: usize,
@@ -103,16 +114,19 @@ impl Parts {
             .and_then(PartState::from_number)
     }
 
+    #[inline]
     pub(super) fn is_sent(&self, part: usize) -> bool {
         self.load(part) == Some(Sent)
     }
 
     /// Whether the request is still to be written.
+    #[inline]
     pub(super) fn is_queued(&self, part: usize) -> bool {
         matches!(self.load(part), Some(Queued | Orphan))
     }
 
     /// The request is about to be queued.
+    #[inline]
     pub(super) fn begin(&self, part: usize) {
         self.store(part, Queued);
     }
@@ -123,16 +137,19 @@ impl Parts {
     }
 
     /// The request is about to be written. False if it was withdrawn.
+    #[inline]
     pub(super) fn take_for_writing(&self, part: usize) -> bool {
         self.shift(part, Queued, Sent) || self.shift(part, Orphan, SentOrphan)
     }
 
     /// The request was not written after all. False if nobody wants it any more.
+    #[inline]
     pub(super) fn take_back(&self, part: usize) -> bool {
         self.shift(part, Sent, Queued) || self.shift(part, SentOrphan, Orphan)
     }
 
     /// A part whose request was written is done. False if it was before, or never was written.
+    #[inline]
     pub(super) fn finish(&self, part: usize) -> bool {
         self.shift(part, Sent, Done)
     }
@@ -148,12 +165,14 @@ impl Parts {
 
     /// Nobody wants the part any more, nor its request to be written. Says which state it was in,
     /// queued or sent; none where it was done.
+    #[inline]
     pub(super) fn abandon(&self, part: usize) -> Option<PartState> {
         self.move_on(part, |state| matches!(state, Queued | Sent).then_some(Done))
     }
 
     /// Nobody waits for the part any more, but its request is still written. Says which state it was
     /// in, queued or sent; none where it was done.
+    #[inline]
     pub(super) fn complete(&self, part: usize, is_streamed: bool) -> Option<PartState> {
         self.move_on(part, |state| match state {
             Queued => Some(Orphan),
@@ -170,10 +189,9 @@ mod tests {
 
     #[test]
     fn every_state_is_found_by_its_number_and_no_other_number_is_one() {
-        for state in PartState::ALL {
+        for state in [Idle, Queued, Orphan, Sent, Done, SentOrphan] {
             assert_eq!(PartState::from_number(state as u8), Some(state));
         }
-        let beyond = PartState::ALL.len() as u8;
-        assert_eq!(PartState::from_number(beyond), None);
+        assert_eq!(PartState::from_number(6), None);
     }
 }

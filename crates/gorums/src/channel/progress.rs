@@ -51,15 +51,18 @@ impl Progress {
     }
 
     /// Whether all that can happen has happened.
+    #[inline]
     pub(super) fn has_ended(&self) -> bool {
         self.open == 0
     }
 
     /// Whether the caller has taken everything that has happened.
+    #[inline]
     pub(super) fn is_drained(&self) -> bool {
         self.events.is_empty()
     }
 
+    #[inline]
     pub(super) fn push(&mut self, event: Event) {
         match &event.kind {
             EventKind::Reply(_) => self.unread += 1,
@@ -69,6 +72,7 @@ impl Progress {
         self.events.push(event);
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop()?;
         self.unread -= usize::from(event.is_reply());
@@ -76,6 +80,7 @@ impl Progress {
     }
 
     /// No more events come from this many of the open parts.
+    #[inline]
     pub(super) fn close(&mut self, parts: usize) {
         self.open = self.open.saturating_sub(parts);
     }
@@ -96,6 +101,7 @@ impl Progress {
         }
     }
 
+    #[inline]
     pub(super) fn register(&mut self, cx: &Context<'_>, wake_after: WakeAfter) {
         self.wake_after = wake_after;
         match &mut self.waker {
@@ -105,6 +111,7 @@ impl Progress {
     }
 
     /// Wakes the task that waits, if that is what it waits for.
+    #[inline]
     pub(super) fn wake(mut this: MutexGuard<'_, Self>) {
         let wanted = this.open == 0
             || this.unread >= this.wake_after.replies
