@@ -4,6 +4,8 @@
 //! Nothing here knows calls, nodes or handlers.
 
 mod batch;
+mod decode;
+mod encode;
 mod envelope;
 mod frames;
 mod headers;
@@ -12,12 +14,11 @@ mod page;
 mod side;
 
 pub(crate) use batch::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot};
-pub(crate) use envelope::{
-    Control, Envelope, SERVER_INITIATED, encode_control, encode_message, encode_reply,
-    encode_status, peek_id,
-};
+pub(crate) use decode::peek_id;
 #[cfg(test)]
-pub(crate) use envelope::{MAX_DETAILS, MAX_ENTRIES};
+pub(crate) use decode::{MAX_DETAILS, MAX_ENTRIES};
+pub(crate) use encode::{encode_control, encode_message, encode_reply, encode_status};
+pub(crate) use envelope::{Control, Envelope, SERVER_INITIATED};
 pub(crate) use frames::{Decoder, Frame};
 pub(crate) use headers::{
     Features, H2Settings, check_response_head, is_grpc, is_turned_away, is_unprocessed,

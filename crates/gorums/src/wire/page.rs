@@ -1,7 +1,6 @@
 //! Whether docs/wire.md shows the bytes that the code writes and reads.
 
 use bytes::BytesMut;
-use prost::Message;
 
 use super::{Side, *};
 use crate::error::{Code, Status};
@@ -35,17 +34,9 @@ fn is_stated(what: &str, frame: &[u8]) {
     assert_eq!(hex(&stated(what)), hex(frame), "{what}");
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct ReadRequest {
-    #[prost(string, tag = "1")]
-    key: String,
-}
-
 #[test]
 fn requests() {
-    let request = ReadRequest {
-        key: "nosuchkey".to_owned(),
-    };
+    let request = "nosuchkey".to_owned();
     let frame = encode_message(1, READ, &Metadata::new(), &request, LIMIT).expect("small");
     is_stated("request 1", &frame);
     let mut metadata = Metadata::new();

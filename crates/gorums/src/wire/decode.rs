@@ -1,0 +1,373 @@
+//! How an [`Envelope`] is read.
+
+use std::fmt;
+
+use prost::Message;
+use prost_types::Any;
+
+use super::envelope::{CONTROL, Control, ENTRY, Envelope, ID, METHOD, PAYLOAD, STATUS};
+use crate::error::{Code, Status};
+
+/// How many entries of metadata a message may have, and how many details a status. In memory they
+/// take far more than the two bytes that one takes on the wire.
+pub(crate) const MAX_ENTRIES: usize = 4096;
+pub(crate) const MAX_DETAILS: usize = 1024;
+
+impl<'a> Envelope<'a> {
+    /// Reads an envelope. The message of the error says what is wrong with the bytes.
+    #[cfg(test)]
+    pub(crate) fn decode(frame: &'a [u8]) -> Result<Self, String> {
+        Self::decode_like(frame, "")
+    }
+
+    /// Reads an envelope that is likely to be of this method: one that is need not be checked for text.
+    #[inline]
+    pub(crate) fn decode_like(frame: &'a [u8], likely: &'a str) -> Result<Self, String> {
+        let mut envelope = Self {
+            id: 0,
+            method: "",
+            status: None,
+            metadata: Vec::new(),
+            payload: &[],
+            control: Control::Message,
+            excess: None,
+        };
+        if let Some((id, method, payload)) = plain(frame, likely) {
+            (envelope.id, envelope.method, envelope.payload) = (id, method, payload);
+            return Ok(envelope);
+        }
+        match envelope.read(frame) {
+            Ok(()) => Ok(envelope),
+            Err((place, malformed)) => Err(format!("{place}{malformed}")),
+        }
+    }
+
+    /// The error comes with where it is.
+    fn read(&mut self, frame: &'a [u8]) -> Result<(), (&'static str, Malformed)> {
+        let nowhere = |malformed| ("", malformed);
+        let mut fields = Fields(frame);
+        while let Some((number, value)) = fields.next().map_err(nowhere)? {
+            match (number, value) {
+                (ID, Value::Varint(id)) => self.id = id,
+                (METHOD, Value::Bytes(bytes)) => {
+                    self.method = text(bytes, "the method").map_err(nowhere)?;
+                }
+                (STATUS, Value::Bytes(bytes)) => {
+                    let (status, excess) = status(bytes).map_err(|e| ("the status: ", e))?;
+                    self.status = status;
+                    self.excess = excess.or(self.excess.take());
+                }
+                (ENTRY, Value::Bytes(bytes)) => {
+                    let entry = entry(bytes).map_err(nowhere)?;
+                    if self.metadata.len() < MAX_ENTRIES {
+                        self.metadata.push(entry);
+                    } else if self.excess.is_none() {
+                        self.excess = Some(format!("more than {MAX_ENTRIES} entries of metadata"));
+                    }
+                }
+                (PAYLOAD, Value::Bytes(bytes)) => self.payload = bytes,
+                (CONTROL, Value::Varint(number)) => self.control = Control::from_number(number),
+                (ID..=PAYLOAD | CONTROL, _) => {
+                    return Err(nowhere(Malformed::OtherWireType(number)));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads what almost every envelope is: an id, a method and a payload, in this order and nothing else.
+/// None for all others, sound or not.
+#[inline]
+fn plain<'a>(frame: &'a [u8], likely: &'a str) -> Option<(u64, &'a str, &'a [u8])> {
+    const ID_KEY: u8 = (ID as u8) << 3;
+    const METHOD_KEY: u8 = (METHOD as u8) << 3 | 2;
+    const PAYLOAD_KEY: u8 = (PAYLOAD as u8) << 3 | 2;
+
+    let [ID_KEY, rest @ ..] = frame else {
+        return None;
+    };
+    let (id, rest) = short_varint(rest)?;
+    let [METHOD_KEY, len @ 0..=0x7f, rest @ ..] = rest else {
+        return None;
+    };
+    let (method, rest) = rest.split_at_checked(usize::from(*len))?;
+    let payload = match rest {
+        [] => rest,
+        [PAYLOAD_KEY, rest @ ..] => {
+            let (len, rest) = short_varint(rest)?;
+            if len != rest.len() as u64 {
+                return None;
+            }
+            rest
+        }
+        _ => return None,
+    };
+    let method = if method == likely.as_bytes() {
+        likely
+    } else {
+        std::str::from_utf8(method).ok()?
+    };
+    Some((id, method, payload))
+}
+
+/// A varint of at most eight bytes, and what is behind it.
+#[inline(always)]
+fn short_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (at, byte) in bytes.iter().take(8).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[at + 1..]));
+        }
+    }
+    None
+}
+
+/// The id and the method of an envelope of which only the first bytes are known, where they are
+/// among these.
+pub(crate) fn peek_id(head: &[u8]) -> Option<(u64, &str)> {
+    let mut fields = Fields(head);
+    // An id of 0 is not written.
+    let mut id = 0;
+    while let Ok(Some((number, value))) = fields.next() {
+        match (number, value) {
+            (ID, Value::Varint(value)) => id = value,
+            (METHOD, Value::Bytes(bytes)) => return Some((id, std::str::from_utf8(bytes).ok()?)),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// A status, none where it says that all is well; and what there is too much of.
+fn status(bytes: &[u8]) -> Result<(Option<Status>, Option<String>), Malformed> {
+    let (mut code, mut message, mut details) = (0, "", Vec::new());
+    let mut excess = None;
+    let mut fields = Fields(bytes);
+    while let Some(field) = fields.next()? {
+        match field {
+            // A negative number takes ten bytes, of which the lower four count.
+            (1, Value::Varint(number)) => code = number as i32,
+            (2, Value::Bytes(bytes)) => message = text(bytes, "the message")?,
+            (3, Value::Bytes(bytes)) if details.len() < MAX_DETAILS => {
+                details.push(Any::decode(bytes).map_err(|_| Malformed::Detail)?);
+            }
+            (3, Value::Bytes(_)) => {
+                excess = Some(format!("a status with more than {MAX_DETAILS} details"));
+            }
+            (1..=3, _) => return Err(Malformed::OtherWireTypeInStatus),
+            _ => {}
+        }
+    }
+    let status =
+        (code != 0).then(|| Status::new(Code::from_number(code), message).with_details(details));
+    Ok((status, excess))
+}
+
+fn entry(bytes: &[u8]) -> Result<(&str, &str), Malformed> {
+    let (mut key, mut value) = ("", "");
+    let mut fields = Fields(bytes);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Bytes(bytes)) => key = text(bytes, "a metadata key")?,
+            (2, Value::Bytes(bytes)) => value = text(bytes, "a metadata value")?,
+            _ => {}
+        }
+    }
+    Ok((key, value))
+}
+
+fn text<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed::NotText(what))
+}
+
+/// What is wrong with bytes. Small, since every step of reading may end with it: what it says is put
+/// into words where somebody is told.
+#[derive(Debug, Clone, Copy)]
+enum Malformed {
+    FieldNumberZero,
+    FieldNumberTooLarge,
+    /// A wire type that there is not.
+    WireType(u32, u8),
+    /// A field that we know, as something else.
+    OtherWireType(u32),
+    OtherWireTypeInStatus,
+    /// A length, and what is there.
+    Short(u64, usize),
+    Varint,
+    NotText(&'static str),
+    Detail,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FieldNumberZero => f.write_str("field number 0"),
+            Self::FieldNumberTooLarge => f.write_str("a field number is too large"),
+            Self::WireType(number, other) => write!(f, "field {number} has wire type {other}"),
+            Self::OtherWireType(number) => write!(f, "field {number} has another wire type"),
+            Self::OtherWireTypeInStatus => f.write_str("a field has another wire type"),
+            Self::Short(len, there) => {
+                write!(f, "a field of {len} bytes, of which {there} are there")
+            }
+            Self::Varint => f.write_str("invalid varint"),
+            Self::NotText(what) => write!(f, "{what} is not UTF-8"),
+            Self::Detail => f.write_str("a detail cannot be decoded"),
+        }
+    }
+}
+
+enum Value<'a> {
+    Varint(u64),
+    Bytes(&'a [u8]),
+    Fixed,
+}
+
+/// The fields of a protobuf message, in the order in which they stand.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    #[inline(always)]
+    fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let key = self.varint()?;
+        let number = u32::try_from(key >> 3).map_err(|_| Malformed::FieldNumberTooLarge)?;
+        if number == 0 {
+            return Err(Malformed::FieldNumberZero);
+        }
+        let value = match key & 7 {
+            0 => Value::Varint(self.varint()?),
+            1 => {
+                self.take(8)?;
+                Value::Fixed
+            }
+            2 => {
+                let len = self.varint()?;
+                Value::Bytes(self.take(len)?)
+            }
+            5 => {
+                self.take(4)?;
+                Value::Fixed
+            }
+            other => return Err(Malformed::WireType(number, other as u8)),
+        };
+        Ok(Some((number, value)))
+    }
+
+    #[inline(always)]
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        // The common case, a single byte, needs no loop.
+        if let [byte @ 0..=0x7f, rest @ ..] = self.0 {
+            self.0 = rest;
+            return Ok(u64::from(*byte));
+        }
+        prost::encoding::decode_varint(&mut self.0).map_err(|_| Malformed::Varint)
+    }
+
+    #[inline(always)]
+    fn take(&mut self, len: u64) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = usize::try_from(len)
+            .ok()
+            .and_then(|len| self.0.split_at_checked(len))
+            .ok_or(Malformed::Short(len, self.0.len()))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{BufMut, BytesMut};
+
+    use super::*;
+    use crate::metadata::Metadata;
+    use crate::wire::{PREFIX, encode_message, encode_reply};
+
+    #[test]
+    fn plain_envelopes_are_read_as_all_others_are() {
+        let reread = |frame: &[u8]| {
+            let mut envelope = Envelope::decode(&[]).expect("an empty one");
+            envelope.read(frame).ok()?;
+            Some((
+                envelope.id,
+                envelope.method.to_owned(),
+                envelope.payload.to_vec(),
+            ))
+        };
+        for id in [1, 127, 128, 1 << 40, (1 << 56) - 1, 1 << 56, u64::MAX] {
+            for (method, payload) in [("a.B.C", 0), ("a.B.C", 1), ("a.B.C", 200), ("", 5)] {
+                let mut buf = BytesMut::new();
+                encode_reply(id, method, payload, usize::MAX, &mut buf).expect("small");
+                buf.put_bytes(7, payload);
+                for end in PREFIX..=buf.len() {
+                    let frame = &buf[PREFIX..end];
+                    let read = Envelope::decode(frame)
+                        .ok()
+                        .map(|e| (e.id, e.method.to_owned(), e.payload.to_vec()));
+                    assert_eq!(read, reread(frame), "{id} {method} {payload} cut at {end}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn broken_envelopes_say_what_is_wrong() {
+        for (bytes, expected) in [
+            (&[0x08][..], "varint"),
+            (&[0x12, 5, b'a'], "5 bytes, of which 1"),
+            (&[0x12, 1, 0xff], "the method is not UTF-8"),
+            (&[0x0a, 1, 1], "field 1 has another wire type"),
+            (&[0x0b], "wire type 3"),
+            (&[0x00, 0], "field number 0"),
+            (&[0x1a, 2, 0x08, 0x80], "the status"),
+        ] {
+            let error = Envelope::decode(bytes).expect_err("broken");
+            assert!(error.contains(expected), "{bytes:x?}: {error}");
+        }
+    }
+
+    #[test]
+    fn metadata_and_details_without_end_take_no_memory_without_end() {
+        let entries = [ENTRY as u8 * 8 + 2, 0].repeat(100_000);
+        let envelope = Envelope::decode(&entries).expect("legal");
+        assert_eq!(envelope.metadata.len(), MAX_ENTRIES);
+        let excess = envelope.excess.expect("too many");
+        assert!(excess.contains(&MAX_ENTRIES.to_string()), "{excess}");
+
+        let details = [&[0x08, 5], &[0x1a, 0].repeat(100_000)[..]].concat();
+        let mut bytes = Vec::new();
+        prost::encoding::bytes::encode(STATUS, &details, &mut bytes);
+        let envelope = Envelope::decode(&bytes).expect("legal");
+        let status = envelope.status.expect("an error");
+        assert_eq!(status.details().len(), MAX_DETAILS);
+        let excess = envelope.excess.expect("too many");
+        assert!(excess.contains(&MAX_DETAILS.to_string()), "{excess}");
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped() {
+        // fields 9 (varint), 10 (fixed64), 11 (bytes), 12 (fixed32), then the id
+        let bytes = [
+            &[0x48, 1][..],
+            &[0x51, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0x5a, 1, b'A'],
+            &[0x65, 0, 0, 0, 0],
+            &[0x08, 5],
+        ]
+        .concat();
+        assert_eq!(Envelope::decode(&bytes).expect("legal").id, 5);
+    }
+
+    #[test]
+    fn the_head_of_a_long_message_tells_its_id_and_method() {
+        let request = "k".repeat(1000);
+        let frame =
+            encode_message(300, "a.B.C", &Metadata::new(), &request, 1 << 20).expect("small");
+        assert_eq!(peek_id(&frame[PREFIX..PREFIX + 64]), Some((300, "a.B.C")));
+        assert_eq!(peek_id(&frame[PREFIX..PREFIX + 4]), None);
+    }
+}

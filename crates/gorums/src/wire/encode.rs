@@ -1,0 +1,397 @@
+//! How the frame of an envelope is written: length prefix, envelope, message.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use prost_types::Any;
+
+use super::PREFIX;
+use super::envelope::{CONTROL, Control, ENTRY, ID, METHOD, PAYLOAD, STATUS};
+use crate::error::Status;
+use crate::metadata::Metadata;
+
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+fn bytes_field_len(len: usize) -> usize {
+    // All our field numbers are below 16: a key is one byte.
+    1 + encoded_len_varint(len as u64) + len
+}
+
+fn put_bytes_header(number: u32, len: usize, buf: &mut BytesMut) {
+    encode_key(number, WireType::LengthDelimited, buf);
+    encode_varint(len as u64, buf);
+}
+
+fn put_bytes(number: u32, bytes: &[u8], buf: &mut BytesMut) {
+    put_bytes_header(number, bytes.len(), buf);
+    buf.put_slice(bytes);
+}
+
+/// The beginning of a frame on its way into a buffer: all but the payload, where there is no more to
+/// it than an id and a method of no extraordinary length.
+struct Start {
+    bytes: [u8; START],
+    len: usize,
+}
+
+const START: usize = 128;
+
+/// With this, the prefix, three keys, a number and two lengths of ten bytes each at most are a
+/// [`Start`].
+const SHORT_METHOD: usize = START - PREFIX - 3 * (1 + 10);
+
+impl Default for Start {
+    fn default() -> Self {
+        Self {
+            bytes: [0; START],
+            len: 0,
+        }
+    }
+}
+
+impl Start {
+    /// All our field numbers are below 16: a key is one byte.
+    fn put_key(&mut self, number: u32, wire_type: WireType) {
+        self.put((number << 3) as u8 | wire_type as u8);
+    }
+
+    fn put_varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.put(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.put(value as u8);
+    }
+
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..][..bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    fn put(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// The fields of an envelope but the payload.
+struct Head<'a> {
+    id: u64,
+    method: &'a str,
+    status: Option<RpcStatus>,
+    metadata: Option<&'a Metadata>,
+    control: Control,
+}
+
+impl Head<'_> {
+    fn len(&self) -> usize {
+        let mut len = 0;
+        if self.id != 0 {
+            len += 1 + encoded_len_varint(self.id);
+        }
+        if !self.method.is_empty() {
+            len += bytes_field_len(self.method.len());
+        }
+        if let Some(status) = &self.status {
+            len += bytes_field_len(status.encoded_len());
+        }
+        for (key, value) in self.metadata.iter().flat_map(|m| m.iter()) {
+            len += bytes_field_len(bytes_field_len(key.len()) + bytes_field_len(value.len()));
+        }
+        if self.control != Control::Message {
+            len += 1 + encoded_len_varint(self.control.number());
+        }
+        len
+    }
+
+    fn put(&self, buf: &mut BytesMut) {
+        if self.id != 0 {
+            encode_key(ID, WireType::Varint, buf);
+            encode_varint(self.id, buf);
+        }
+        if !self.method.is_empty() {
+            put_bytes(METHOD, self.method.as_bytes(), buf);
+        }
+        if let Some(status) = &self.status {
+            put_bytes_header(STATUS, status.encoded_len(), buf);
+            status.encode_raw(buf);
+        }
+        for (key, value) in self.metadata.iter().flat_map(|m| m.iter()) {
+            put_bytes_header(
+                ENTRY,
+                bytes_field_len(key.len()) + bytes_field_len(value.len()),
+                buf,
+            );
+            put_bytes(1, key.as_bytes(), buf);
+            put_bytes(2, value.as_bytes(), buf);
+        }
+        if self.control != Control::Message {
+            encode_key(CONTROL, WireType::Varint, buf);
+            encode_varint(self.control.number(), buf);
+        }
+    }
+
+    /// Does what [`put_frame`](Self::put_frame) does, for what almost every frame is. False, and
+    /// nothing is written, for all others.
+    #[inline]
+    fn put_plain(&self, payload: usize, limit: usize, buf: &mut BytesMut) -> bool {
+        let is_plain = self.status.is_none()
+            && self.metadata.is_none_or(Metadata::is_empty)
+            && self.control == Control::Message
+            && self.method.len() <= SHORT_METHOD;
+        if !is_plain {
+            return false;
+        }
+        // Together, since each addition to a buffer costs more than the bytes.
+        let mut start = Start {
+            len: PREFIX,
+            ..Start::default()
+        };
+        if self.id != 0 {
+            start.put_key(ID, WireType::Varint);
+            start.put_varint(self.id);
+        }
+        if !self.method.is_empty() {
+            start.put_key(METHOD, WireType::LengthDelimited);
+            start.put_varint(self.method.len() as u64);
+            start.put_slice(self.method.as_bytes());
+        }
+        if payload > 0 {
+            start.put_key(PAYLOAD, WireType::LengthDelimited);
+            start.put_varint(payload as u64);
+        }
+        let len = start.len - PREFIX + payload;
+        let Some(prefix) = u32::try_from(len).ok().filter(|_| len <= limit) else {
+            return false;
+        };
+        start.bytes[1..PREFIX].copy_from_slice(&prefix.to_be_bytes());
+        buf.reserve(PREFIX + len);
+        buf.put_slice(start.bytes());
+        true
+    }
+
+    /// Writes prefix and envelope, and the header of a payload of this length, which the caller
+    /// puts behind it. Nothing is written where the whole would exceed the limit.
+    fn put_frame(&self, payload: usize, limit: usize, buf: &mut BytesMut) -> Result<(), Status> {
+        if self.put_plain(payload, limit, buf) {
+            return Ok(());
+        }
+        let mut len = self.len();
+        if payload > 0 {
+            len += bytes_field_len(payload);
+        }
+        let prefix_len = u32::try_from(len).ok().filter(|_| len <= limit).ok_or_else(|| {
+            Status::resource_exhausted(format!(
+                "{}: a message of {len} bytes exceeds the limit of {limit} (max_encoding_message_size)",
+                self.method
+            ))
+        })?;
+        buf.reserve(PREFIX + len);
+        let [a, b, c, d] = prefix_len.to_be_bytes();
+        buf.put_slice(&[0, a, b, c, d]);
+        self.put(buf);
+        if payload > 0 {
+            put_bytes_header(PAYLOAD, payload, buf);
+        }
+        Ok(())
+    }
+}
+
+/// A whole frame of a request: length prefix, envelope, message.
+pub(crate) fn encode_message<M: Message>(
+    id: u64,
+    method: &str,
+    metadata: &Metadata,
+    message: &M,
+    limit: usize,
+) -> Result<Bytes, Status> {
+    let head = Head {
+        id,
+        method,
+        status: None,
+        metadata: Some(metadata),
+        control: Control::Message,
+    };
+    let mut buf = BytesMut::new();
+    head.put_frame(message.encoded_len(), limit, &mut buf)?;
+    message.encode_raw(&mut buf);
+    Ok(buf.freeze())
+}
+
+/// Appends the frame of a reply, without the payload, which the caller puts behind it.
+pub(crate) fn encode_reply(
+    id: u64,
+    method: &str,
+    payload: usize,
+    limit: usize,
+    buf: &mut BytesMut,
+) -> Result<(), Status> {
+    let head = Head {
+        id,
+        method,
+        status: None,
+        metadata: None,
+        control: Control::Message,
+    };
+    head.put_frame(payload, limit, buf)
+}
+
+/// Appends the frame of an error reply, or of the end of a streamed reply.
+pub(crate) fn encode_status(
+    id: u64,
+    method: &str,
+    status: Option<&Status>,
+    control: Control,
+    buf: &mut BytesMut,
+) {
+    let head = Head {
+        id,
+        method,
+        // With the number of success it would arrive as an empty reply.
+        status: status.map(Status::as_error).map(|status| RpcStatus {
+            code: status.code().number(),
+            message: status.message().to_owned(),
+            details: status.details().to_vec(),
+        }),
+        metadata: None,
+        control,
+    };
+    if head.put_frame(0, MAX_STATUS, buf).is_err() {
+        // Details of that size are a mistake of the handler's; the caller still learns the code.
+        let short = Head {
+            status: head.status.map(|status| RpcStatus {
+                message: "the status was too large to send: its message and details are left out"
+                    .to_owned(),
+                details: Vec::new(),
+                ..status
+            }),
+            ..head
+        };
+        // What is left is the method, which the peer chose: no larger than what was read from it.
+        let _ = short.put_frame(0, usize::MAX, buf);
+    }
+}
+
+/// The largest error reply, with message and details.
+const MAX_STATUS: usize = 1 << 20;
+
+/// A frame that only says something about another one.
+pub(crate) fn encode_control(id: u64, control: Control) -> Bytes {
+    let mut buf = BytesMut::new();
+    encode_status(id, "", None, control, &mut buf);
+    buf.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+    use crate::wire::Envelope;
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len())
+            .step_by(2)
+            .map(|i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex"))
+            .collect()
+    }
+
+    #[test]
+    fn frames_are_the_same_however_long_the_method_is() {
+        for len in [0, 1, SHORT_METHOD, SHORT_METHOD + 1, 300] {
+            let method = "m".repeat(len);
+            for (id, payload) in [(0, 0), (7, 1), (u64::MAX, 5_000)] {
+                let mut buf = BytesMut::new();
+                encode_reply(id, &method, payload, usize::MAX, &mut buf).expect("no limit");
+                buf.put_bytes(7, payload);
+                assert_eq!(buf[0], 0);
+                let len = (buf.len() - PREFIX) as u32;
+                assert_eq!(buf[1..PREFIX], len.to_be_bytes());
+                let envelope = Envelope::decode(&buf[PREFIX..]).expect("our own");
+                assert_eq!((envelope.id, envelope.method), (id, &*method));
+                assert_eq!(envelope.payload, vec![7; payload]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_has_the_bytes_of_the_go_library() {
+        let request = "nosuchkey".to_owned();
+        let frame = encode_message(
+            1,
+            "proto.Storage.ReadRPC",
+            &Metadata::new(),
+            &request,
+            1 << 20,
+        )
+        .expect("small");
+        let expected =
+            unhex("0801121570726f746f2e53746f726167652e526561645250432a0b0a096e6f737563686b6579");
+        assert_eq!(frame[..PREFIX], [0, 0, 0, 0, expected.len() as u8]);
+        assert_eq!(frame[PREFIX..], expected);
+        let envelope = Envelope::decode(&frame[PREFIX..]).expect("our own bytes");
+        assert_eq!((envelope.id, envelope.method), (1, "proto.Storage.ReadRPC"));
+        assert_eq!(String::decode(envelope.payload).expect("ours"), request);
+    }
+
+    #[test]
+    fn an_error_reply_has_the_bytes_of_the_go_library() {
+        let mut buf = BytesMut::new();
+        let status = Status::not_found("abc");
+        encode_status(
+            9,
+            "proto.Storage.ReadRPC",
+            Some(&status),
+            Control::Message,
+            &mut buf,
+        );
+        let expected =
+            unhex("0809121570726f746f2e53746f726167652e526561645250431a0708051203616263");
+        assert_eq!(buf[PREFIX..], expected);
+        let envelope = Envelope::decode(&buf[PREFIX..]).expect("our own bytes");
+        let status = envelope.status.expect("an error");
+        assert_eq!((status.code(), status.message()), (Code::NotFound, "abc"));
+    }
+
+    #[test]
+    fn metadata_and_details_survive() {
+        let mut metadata = Metadata::new();
+        metadata.append("a", "1").expect("legal");
+        metadata.append("a", "zwei").expect("legal");
+        let frame = encode_message(7, "m", &metadata, &(), 1 << 20).expect("small");
+        let envelope = Envelope::decode(&frame[PREFIX..]).expect("ours");
+        assert_eq!(envelope.metadata, [("a", "1"), ("a", "zwei")]);
+        assert!(envelope.payload.is_empty());
+
+        let detail = Any {
+            type_url: "t".into(),
+            value: vec![1, 2, 3],
+        };
+        let mut buf = BytesMut::new();
+        let status = Status::aborted("x").with_details([detail.clone()]);
+        encode_status(7, "m", Some(&status), Control::End, &mut buf);
+        let envelope = Envelope::decode(&buf[PREFIX..]).expect("ours");
+        assert_eq!(envelope.control, Control::End);
+        assert_eq!(envelope.status.expect("an error").details(), [detail]);
+    }
+
+    #[test]
+    fn a_message_above_the_limit_is_refused_before_it_is_encoded() {
+        let request = "k".repeat(100);
+        let error =
+            encode_message(1, "a.B.C", &Metadata::new(), &request, 50).expect_err("too large");
+        assert_eq!(error.code(), Code::ResourceExhausted);
+        assert!(error.message().contains("limit of 50"), "{error}");
+    }
+}
