@@ -1,4 +1,4 @@
-//! The calls to a node that opens the stream itself go over the stream that was accepted.
+//! How calls to a node that opens its streams itself go over the stream that was accepted.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -8,11 +8,11 @@ use super::{Channel, NodeState};
 use crate::error::Status;
 use crate::wire::Features;
 
-/// A stream that carries a node's calls, until it is dropped or the node has opened another one.
+/// A stream that carries a node's calls, until this is dropped or the node has opened another one.
 ///
-/// A node opens its next stream as soon as it knows that the last one is of no use, which may be long
-/// before this process does. What was written on the last one and not answered fails then, and its
-/// end, whenever that is noticed, changes nothing.
+/// A node opens its next stream as soon as it knows that the last one is of no use, which may be
+/// long before this process does. Requests that were written on the last one and not answered fail
+/// then. Its end, whenever that is noticed, changes nothing.
 pub(crate) struct Attachment {
     channel: Arc<Channel>,
     stream_id: StreamId,
@@ -25,14 +25,15 @@ impl Attachment {
         let _attaching = channel.attach_lock();
         let (stream_id, replaces) = channel.outbox().attach()?;
         if replaces {
-            // Before this one takes anything out, so that only what went over the other one is lost.
+            // Done before this stream takes anything out, so that only requests of the other are
+            // lost.
             channel.set_features(None);
             channel.fail_written(&Status::unavailable("the node has opened another stream"));
         }
         channel.set_features(Some(features));
         channel.set_last_error(None);
         channel.set_state(NodeState::Connected);
-        // The task of the other one lets go.
+        // The task of the other stream sees that it carries no calls any more.
         channel.io().wake();
         Some(Self {
             channel: Arc::clone(channel),
@@ -51,7 +52,7 @@ impl Attachment {
     /// Wakes the stream's task when there is something to write. False where the stream carries no
     /// calls any more.
     pub(crate) fn register(&self, waker: &Waker) -> bool {
-        // Under the lock, so that the task of an earlier stream does not take this one's place.
+        // The lock keeps the task of an earlier stream from registering in this one's place.
         let outbox = self.channel.outbox();
         let carries = outbox.is_carried_by(self.stream_id);
         if carries {
@@ -60,7 +61,7 @@ impl Attachment {
         carries
     }
 
-    /// Whether nobody can make another call, and all that was called has been answered.
+    /// Whether nobody can make another call, and every call has been answered.
     pub(crate) fn is_finished(&self) -> bool {
         let channel = &self.channel;
         channel.is_closing() && channel.outbox().is_empty() && channel.pending() == 0
@@ -68,7 +69,7 @@ impl Attachment {
 }
 
 impl Drop for Attachment {
-    /// What was written is lost, and what is queued waits for the next stream or fails.
+    /// Written requests are lost. Queued ones wait for the next stream, or fail.
     fn drop(&mut self) {
         let channel = &self.channel;
         let _attaching = channel.attach_lock();

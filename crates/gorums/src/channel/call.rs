@@ -33,7 +33,7 @@ pub(crate) struct Call {
     parts: Parts,
     started: Instant,
     unread: Unread,
-    /// Somebody wants to know when things happened.
+    /// Whether events say when they happened.
     timed: bool,
     progress: Mutex<Progress>,
 }
@@ -61,13 +61,13 @@ impl Call {
         }
     }
 
-    /// Notes when things happen.
+    /// Whether events are to say when they happened.
     pub(crate) fn timed(mut self, timed: bool) -> Self {
         self.timed = timed;
         self
     }
 
-    /// What becomes of replies that nobody takes.
+    /// How many replies are kept that nobody takes.
     pub(crate) fn unread(mut self, unread: Unread) -> Self {
         self.unread = unread;
         self
@@ -134,32 +134,32 @@ impl Call {
     }
 
     fn begin(&self, part: usize) {
-        // Counted first: from then on the deadline may end the part, which is counted off then.
+        // Counted before it is queued: the deadline may end a queued part, and counts it off.
         if self.kind != Kind::OneWay {
             self.channel(part).add_pending();
         }
         self.parts.begin(part);
     }
 
-    /// A part that fails before anything is queued.
+    /// Fails a part before anything is queued.
     pub(crate) fn fail_at_once(&self, part: usize, status: &Status) {
         self.parts.fail_at_once(part);
         let error = self.channel(part).error(Outcome::NotSent, status.clone());
         self.record(part, EventKind::Failed(error), true);
     }
 
-    /// What has happened already; none when nothing is known now.
+    /// The next event, if there is one already.
     pub(crate) fn try_event(&self) -> Option<Event> {
         self.progress().pop()
     }
 
-    /// Whether all that can happen has happened and was taken.
+    /// Whether no event is left and none can come.
     pub(crate) fn is_over(&self) -> bool {
         let progress = self.progress();
         progress.has_ended() && progress.is_drained()
     }
 
-    /// The next thing that happened; none when nothing more can.
+    /// The next event; none when no more can come.
     pub(crate) fn poll_event(
         &self,
         cx: &mut Context<'_>,
@@ -213,7 +213,7 @@ impl Call {
     /// The deadline passed, or the call was cancelled: every part that is not done fails.
     pub(crate) fn end_early(&self, early: Early) {
         self.unregister();
-        // Before the parts are looked at: see `settle_deadline`.
+        // Set before the parts are looked at: see `settle_deadline`.
         self.progress().early.get_or_insert(early);
         let mut failures = Vec::new();
         for part in 0..self.parts.len() {
@@ -237,7 +237,8 @@ impl Call {
         Progress::wake(progress);
     }
 
-    /// All parts are queued. Where the deadline passed meanwhile it found some of them not begun.
+    /// All parts are queued. A deadline that passed meanwhile found some of them not begun, and
+    /// they end now.
     pub(crate) fn settle_deadline(&self) {
         if let Some(early) = self.early() {
             self.end_early(early);
@@ -288,7 +289,7 @@ impl Call {
         self.not_written(part, Outcome::NotSent, status);
     }
 
-    /// The same, where the node may have said why.
+    /// Like [`not_sent`](Self::not_sent), where the node may have said why.
     pub(crate) fn not_written(&self, part: usize, outcome: Outcome, status: &Status) {
         if self.parts.refuse(part) {
             self.release_pending(part);
@@ -297,7 +298,7 @@ impl Call {
         }
     }
 
-    /// The connection broke after the request was written, and this is known of it.
+    /// The connection broke after the request was written; the outcome is what is known of it.
     pub(crate) fn lost(&self, part: usize, outcome: Outcome, status: &Status) {
         self.fail_sent(part, outcome, status.clone());
     }
@@ -312,14 +313,14 @@ impl Call {
                 let current = self.parts.finish(part);
                 if current {
                     self.release_pending(part);
-                    // Before the caller is woken, who may ask for it.
+                    // Recorded before the caller is woken, who may ask for it.
                     let latency = now.saturating_duration_since(self.started);
                     self.channel(part).latencies().record(latency);
                     self.record(part, EventKind::Reply(payload), true);
                 }
                 current
             }
-            // This tells how long the handler went on, and not how near the node is.
+            // No latency: it would tell how long the handler went on, and not how near the node is.
             Kind::Streamed => {
                 let current = self.parts.is_sent(part);
                 if current {
@@ -374,8 +375,8 @@ impl Call {
         let at = self.time();
         let mut progress = self.progress();
         if self.is_streamed() && matches!(kind, EventKind::Reply(_)) {
-            // Whoever has ended the part meanwhile records that under this lock, before or after:
-            // nothing of a node comes behind its end.
+            // Whoever ends the part records that under this lock. A reply that finds the part ended
+            // is dropped, so that nothing of a node comes behind its end.
             if !self.parts.is_sent(part) {
                 return;
             }
@@ -393,7 +394,7 @@ impl Call {
         }
     }
 
-    /// A node sent more replies than may wait, to a caller that must not miss one.
+    /// Fails a node that sent more replies than are kept, for a caller that must not miss one.
     fn overflow(&self, part: usize) {
         if let Some(outcome) = self.abandon(part) {
             let status = Status::resource_exhausted(format!(

@@ -9,8 +9,8 @@ use super::Channel;
 use crate::error::{Status, excerpt};
 use crate::wire::{Control, Envelope};
 
-/// Gives a reply to the call with this id, if somebody still waits for it: then its method is
-/// returned, which the next reply is likely to have as well.
+/// Gives a reply to the call with this id, if somebody still waits for it. Returns the call's
+/// method, which the next reply is likely to have as well.
 pub(crate) fn deliver(
     channel: &Arc<Channel>,
     id: u64,
@@ -18,7 +18,7 @@ pub(crate) fn deliver(
     frame: &Bytes,
     now: Instant,
 ) -> Option<&'static str> {
-    // None: a reply that nobody waits for any more, or ever did.
+    // Nobody waits for a reply whose call is not in the table, or ever did.
     let call = channel.pool().calls.get(id)?;
     let part = call.targets().position_of(channel)?;
     let method = call.method();
@@ -47,7 +47,7 @@ pub(crate) fn deliver(
     Some(method)
 }
 
-/// The reply to this call was not taken.
+/// Fails the call to which a reply came that was not read.
 pub(crate) fn skipped(channel: &Arc<Channel>, id: u64, status: Status) {
     if let Some(call) = channel.pool().calls.get(id)
         && let Some(part) = call.targets().position_of(channel)

@@ -13,7 +13,8 @@
 //! * [`Outbox`] and [`table`] are the two bounded queues: requests that are not written, calls that
 //!   are not answered.
 //! * [`Attachment`] lets the calls to a node that opens the stream itself go over that stream.
-//! * [`Pool`] is what all nodes of a pool share, and the sweeper that ends calls at their deadlines.
+//! * [`Pool`] is what all nodes of a pool share, and the sweeper that ends calls at their
+//!   deadlines.
 
 mod attachment;
 mod call;

@@ -24,34 +24,36 @@ pub(crate) struct Channel {
     state: AtomicU8,
     /// The last handle was dropped.
     closing: AtomicBool,
-    /// Two-way requests that are queued or written and not answered, in calls that still want them.
+    /// Two-way requests that are queued or written and not answered, of calls that somebody waits
+    /// for.
     pending: AtomicUsize,
-    /// The I/O task reads no more until somebody waits for a reply, which may be behind what it does
-    /// not read: whoever does wakes it.
+    /// The I/O task has paused reading because nobody waits for a reply. Whoever queues a call
+    /// wakes it: the reply may be behind what it has not read.
     reading_paused: AtomicBool,
     latencies: Latencies,
     last_error: Mutex<Option<Status>>,
     peer: Mutex<Peer>,
-    /// Where the node is this process' own server, the way to it.
+    /// Leads to this process' own server, where that is the node.
     in_process: Mutex<Option<InProcess>>,
-    /// How often the way to the node has changed.
+    /// Changes when a connection that was dialled before is to be replaced.
     dial_epoch: AtomicUsize,
-    /// Held while a stream that the node opened begins or ceases to carry its calls.
+    /// Held while a stream that the node opened begins or ceases to carry its calls, so that
+    /// streams do so one after the other.
     attach_lock: Mutex<()>,
-    /// The last handle was dropped, or a stream ceased to carry calls.
+    /// Notified when the last handle is dropped, and when a stream ceases to carry calls.
     detached: Notify,
 }
 
 /// What is known of the peer on the present connection.
 #[derive(Default)]
 struct Peer {
-    /// None before its headers have come, which a Go server sends with its first reply.
+    /// None before its headers have come. A Go server sends them with its first reply.
     features: Option<Features>,
-    /// Requests that were written and then given up, of which the peer was not told yet.
+    /// Ids of requests that were written and then given up, which the peer was not told yet.
     cancels: Vec<u64>,
 }
 
-/// How many cancellations may wait to be written. Those beyond are not told.
+/// How many cancellations may wait to be written. The peer is not told of further ones.
 const CANCELS: usize = 4096;
 
 impl Channel {
@@ -114,7 +116,7 @@ impl Channel {
             queued.map_err(|rejected| self.rejection(rejected))?;
             was_empty
         };
-        // Whoever made it non-empty has woken the I/O task, which empties it as soon as it can.
+        // Where the outbox was not empty, the I/O task was woken before, and empties it.
         let reading_paused = self.reading_paused.load(Ordering::SeqCst);
         if was_empty || reading_paused {
             self.reading_paused.store(false, Ordering::SeqCst);
@@ -147,8 +149,7 @@ impl Channel {
     /// Tells the peer that nobody waits for this reply any more, if it would understand.
     pub(crate) fn send_cancel(&self, id: u64) {
         let mut peer = self.peer();
-        // A peer that has not said what it understands may still do so. One that lets so many pile up
-        // has worse to do than to hear of a cancellation.
+        // A peer that has not said what it understands may still do so.
         if peer.features.is_none_or(|features| features.cancel) && peer.cancels.len() < CANCELS {
             peer.cancels.push(id);
             drop(peer);
@@ -163,7 +164,7 @@ impl Channel {
             .is_some_and(|features| features != Features::default())
     }
 
-    /// The requests that were given up, if the peer is to be told now.
+    /// The ids of requests that were given up, if the peer understands cancellations.
     pub(crate) fn take_cancels(&self) -> Vec<u64> {
         let mut peer = self.peer();
         if peer.features.is_some_and(|features| features.cancel) {
@@ -173,7 +174,7 @@ impl Channel {
         }
     }
 
-    /// The peer has said what it understands; none when there is no connection any more.
+    /// Notes what the peer understands; none when there is no connection any more.
     pub(crate) fn set_features(&self, features: Option<Features>) {
         let mut peer = self.peer();
         peer.features = features;
@@ -201,7 +202,7 @@ impl Channel {
     }
 
     /// The node is this process' own server from now on: the present connection ends, and the next
-    /// goes this way.
+    /// one goes through this pipe.
     pub(crate) fn set_in_process(&self, in_process: InProcess) {
         *self.lock_in_process() = Some(in_process);
         self.connect_anew();
@@ -211,14 +212,13 @@ impl Channel {
         self.lock_in_process().clone()
     }
 
-    /// What this process tells the node of itself has changed: the present connection ends, and the
-    /// next says so.
+    /// Ends the present connection. The next one tells the node what has changed in this process.
     pub(crate) fn connect_anew(&self) {
         self.dial_epoch.fetch_add(1, Ordering::SeqCst);
         self.io.wake();
     }
 
-    /// Changes when the way to the node does.
+    /// A connection that was dialled at another epoch is to be replaced.
     pub(crate) fn dial_epoch(&self) -> usize {
         self.dial_epoch.load(Ordering::SeqCst)
     }
@@ -227,20 +227,20 @@ impl Channel {
         self.in_process.lock()
     }
 
-    /// The last handle is gone: what is queued is written, for a while, and then the connection ends.
+    /// The last handle is gone: queued messages are written for a while, and then the connection
+    /// ends.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.io.wake();
         self.detached.notify_one();
     }
 
-    /// For the one task that waits until the last handle is dropped, or a stream has ceased to carry
-    /// calls.
+    /// Wakes the channel's task when the last handle is dropped or a stream ceases to carry calls.
+    /// One task waits for this.
     pub(crate) fn detached(&self) -> &Notify {
         &self.detached
     }
 
-    /// Streams begin and cease to carry calls one after the other.
     pub(crate) fn attach_lock(&self) -> MutexGuard<'_, ()> {
         self.attach_lock.lock()
     }
@@ -254,12 +254,12 @@ impl Channel {
     }
 
     pub(crate) fn add_pending(&self) {
-        // Before it is looked at whether reading is paused.
+        // Sequentially consistent, as in `may_pause_reading`: one of the two sees the other.
         self.pending.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether reading may pause because nobody waits for a reply. The I/O task is woken when a call is
-    /// queued, and asks again.
+    /// Whether reading may pause because nobody waits for a reply. The I/O task is woken when a
+    /// call is queued, and asks again.
     pub(crate) fn may_pause_reading(&self) -> bool {
         self.reading_paused.store(true, Ordering::SeqCst);
         self.pending.load(Ordering::SeqCst) == 0
@@ -293,12 +293,12 @@ impl Channel {
         NodeError::new(self.id, Arc::clone(&self.address), outcome, status)
     }
 
-    /// The connection broke: the requests that were written on it will have no answer.
+    /// The connection broke: requests that were written on it will have no answer.
     pub(crate) fn fail_written(self: &Arc<Self>, status: &Status) {
         self.fail_written_as(Outcome::Unknown, status);
     }
 
-    /// The same, where this is known of them.
+    /// Like [`fail_written`](Self::fail_written), where the outcome is known.
     pub(crate) fn fail_written_as(self: &Arc<Self>, outcome: Outcome, status: &Status) {
         for call in self.pool.calls.all() {
             if let Some(part) = call.targets().position_of(self) {
@@ -307,12 +307,12 @@ impl Channel {
         }
     }
 
-    /// These requests will not be written.
+    /// Fails requests that will not be written.
     pub(crate) fn fail_unwritten(messages: Vec<OutMessage>, status: &Status) {
         Self::fail_unwritten_as(messages, Outcome::NotSent, status);
     }
 
-    /// The same, where the node may have said why.
+    /// Like [`fail_unwritten`](Self::fail_unwritten), where the node may have said why.
     pub(crate) fn fail_unwritten_as(messages: Vec<OutMessage>, outcome: Outcome, status: &Status) {
         for message in messages {
             if let Some(ticket) = message.ticket {
@@ -321,7 +321,7 @@ impl Channel {
         }
     }
 
-    /// Which end of its streams this process is.
+    /// Which end of the node's streams this process is.
     pub(crate) fn side(&self) -> Side {
         self.side
     }

@@ -7,12 +7,12 @@ use bytes::Bytes;
 
 use super::Call;
 
-/// A frame, and whose it is.
+/// A frame and the call that it belongs to.
 pub(crate) struct OutMessage {
     pub(crate) frame: Bytes,
-    /// None where nobody waits for anything.
+    /// None where nobody waits for an answer or for the frame to be written.
     pub(crate) ticket: Option<Ticket>,
-    /// An attempt to connect has begun since it was queued: that one is made for it, and no other.
+    /// An attempt to connect has begun since it was queued. It fails with that attempt.
     attempted: bool,
 }
 
@@ -32,7 +32,7 @@ impl OutMessage {
         }
     }
 
-    /// Whether the message still is to be written; false for one that was withdrawn.
+    /// Whether the message is still to be written, and was not withdrawn.
     fn is_wanted(&self) -> bool {
         self.ticket
             .as_ref()
@@ -45,38 +45,38 @@ impl OutMessage {
 pub(crate) enum Rejected {
     Full,
     Closed,
-    /// The node has opened no stream, and nobody waits for one.
+    /// The node has opened no stream, and messages do not wait for one.
     Away,
 }
 
-/// A stream that takes messages out. The node may open another one before the last has ended here:
-/// then that one takes them.
+/// Names a stream that takes messages out. A node may open another one before the last has ended
+/// here: then only the newer one takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StreamId(u64);
 
 impl StreamId {
-    /// Of a node that is connected to: its I/O task has one stream at a time.
+    /// The stream to a node that this process connects to, whose I/O task has one at a time.
     pub(crate) const DIALLED: Self = Self(0);
 }
 
 pub(crate) struct Outbox {
     queue: VecDeque<OutMessage>,
     bytes: usize,
-    /// How many messages were withdrawn and still lie in the queue.
+    /// How many messages in the queue were withdrawn.
     withdrawn: usize,
     closed: bool,
-    /// None while a node that opens its streams itself has none open.
+    /// Takes messages out. None while a node that opens its streams itself has none open.
     stream: Option<StreamId>,
     /// How many streams the node has opened.
     opened: u64,
-    /// Nothing waits while there is no stream.
+    /// Messages do not wait while there is no stream.
     fails_fast: bool,
     max_messages: usize,
     max_bytes: usize,
 }
 
 impl Outbox {
-    /// That of a node that is connected to.
+    /// The outbox of a node that this process connects to.
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
         Self {
             queue: VecDeque::new(),
@@ -91,7 +91,7 @@ impl Outbox {
         }
     }
 
-    /// That of a node that opens its streams itself.
+    /// The outbox of a node that opens its streams itself.
     pub(crate) fn without_stream(max_messages: usize, max_bytes: usize, fails_fast: bool) -> Self {
         Self {
             stream: None,
@@ -100,7 +100,7 @@ impl Outbox {
         }
     }
 
-    /// Queues a message. One that alone exceeds the bound in bytes is taken by an empty outbox.
+    /// Queues a message. An empty outbox takes also one that alone exceeds the bound in bytes.
     pub(crate) fn push(&mut self, message: OutMessage) -> Result<(), Rejected> {
         if self.closed {
             return Err(Rejected::Closed);
@@ -109,7 +109,7 @@ impl Outbox {
             return Err(Rejected::Away);
         }
         if !self.has_room(message.frame.len()) {
-            // Sweeping costs a pass over the queue: only where it frees a good part of it.
+            // Sweeping costs a pass over the queue, so it is done only where it frees an eighth.
             if self.withdrawn * 8 < self.queue.len() {
                 return Err(Rejected::Full);
             }
@@ -121,7 +121,8 @@ impl Outbox {
         self.push_unbounded(message)
     }
 
-    /// Queues a marker, whatever the bound. Where nothing waits for a stream, neither does it.
+    /// Queues a marker, whatever the bound. It is refused where there is no stream and nothing
+    /// waits for one.
     pub(crate) fn push_marker(&mut self, marker: OutMessage) -> Result<(), Rejected> {
         if self.stream.is_none() && self.is_empty() && !self.closed {
             return Err(Rejected::Away);
@@ -165,7 +166,8 @@ impl Outbox {
         self.withdrawn = 0;
     }
 
-    /// The next message for this stream to write, withdrawn ones passed over. Its part is now sent.
+    /// The next message for this stream to write, whose part is now sent. Withdrawn ones are passed
+    /// over.
     pub(crate) fn pop(&mut self, stream: StreamId) -> Option<OutMessage> {
         if !self.is_carried_by(stream) {
             return None;
@@ -189,21 +191,21 @@ impl Outbox {
         Some(message)
     }
 
-    /// Puts a message back that was popped last and not written.
+    /// Puts back the message that was popped last and not written.
     pub(crate) fn put_back(&mut self, message: OutMessage) {
         self.bytes += message.frame.len();
         self.queue.push_front(message);
     }
 
-    /// An attempt to connect begins: it is made for what is queued now.
+    /// An attempt to connect begins, for the messages that are queued now.
     pub(crate) fn begin_attempt(&mut self) {
         for message in &mut self.queue {
             message.attempted = true;
         }
     }
 
-    /// The attempt failed, or the stream broke before all that it was made for was written: takes
-    /// that out. It is what was queued first.
+    /// The attempt failed, or its stream broke early: takes out the messages that it was made for,
+    /// which are the first of the queue.
     pub(crate) fn fail_attempt(&mut self) -> Vec<OutMessage> {
         let attempted = self.queue.iter().take_while(|message| message.attempted);
         let count = attempted.count();
@@ -212,14 +214,14 @@ impl Outbox {
         failed
     }
 
-    /// Takes out everything.
+    /// Takes out all messages.
     pub(crate) fn drain(&mut self) -> Vec<OutMessage> {
         self.begin_attempt();
         self.fail_attempt()
     }
 
-    /// The node has opened a stream, which takes the messages from now on: that stream, and whether it
-    /// does so in the place of another one. None where no message is taken any more.
+    /// The node has opened a stream, which takes the messages from now on. Returns the stream, and
+    /// whether it replaces another one; none where the outbox is closed.
     pub(crate) fn attach(&mut self) -> Option<(StreamId, bool)> {
         if self.closed {
             return None;
@@ -229,8 +231,8 @@ impl Outbox {
         Some((stream, self.stream.replace(stream).is_some()))
     }
 
-    /// This stream takes no more messages: those that do not wait for the next one. None where it had
-    /// ceased to before.
+    /// This stream takes no more messages. Returns those that do not wait for the next stream; none
+    /// where this one had ceased to take messages before.
     pub(crate) fn detach(&mut self, stream: StreamId) -> Option<Vec<OutMessage>> {
         if !self.is_carried_by(stream) {
             return None;
@@ -247,7 +249,7 @@ impl Outbox {
         self.stream == Some(stream)
     }
 
-    /// Takes no message from now on, and gives none out.
+    /// From now on messages are neither taken nor given out. Returns those that were queued.
     pub(crate) fn close(&mut self) -> Vec<OutMessage> {
         self.closed = true;
         self.stream = None;
@@ -258,12 +260,12 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    /// How many bytes wait, those of withdrawn messages among them.
+    /// How many bytes are queued, those of withdrawn messages included.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many messages wait, withdrawn ones among them.
+    /// How many messages are queued, withdrawn ones included.
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }

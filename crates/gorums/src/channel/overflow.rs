@@ -17,14 +17,14 @@ impl Default for Unread {
     }
 }
 
-/// What happens when a node replies to a streamed call while as many of its replies as are kept have
-/// not been taken: see [`QuorumCall::unread_replies`](crate::QuorumCall::unread_replies).
+/// What happens when a node replies to a streamed call while as many of its replies as are kept
+/// have not been taken: see [`QuorumCall::unread_replies`](crate::QuorumCall::unread_replies).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
     /// The node's oldest reply makes room for its newest.
     DropOldest,
-    /// The node's part fails with [`ResourceExhausted`](crate::Code::ResourceExhausted): for callers
-    /// that must not miss a reply. The replies that are kept are still delivered.
+    /// The node's part fails with [`ResourceExhausted`](crate::Code::ResourceExhausted): for
+    /// callers that must not miss a reply. The replies that are kept are still delivered.
     FailNode,
 }

@@ -28,8 +28,8 @@ pub(super) enum PartState {
     Orphan,
     Sent,
     Done,
-    /// With the writer, in a call that nobody waits for any more: if it is not written after all, it
-    /// is an orphan again.
+    /// With the writer, in a call that nobody waits for any more: if it is not written after all,
+    /// it is an orphan again.
     SentOrphan,
 }
 
@@ -97,8 +97,8 @@ impl Parts {
     }
 
     /// Moves a part on from whatever state it is in, and says which that was; none where nothing
-    /// follows. The writer may take a part out and give it back meanwhile, so to try one state after
-    /// the other could miss it in both.
+    /// follows. The writer may take a part out and give it back meanwhile, so to try one state
+    /// after the other could miss it in both.
     #[inline]
     fn move_on(
         &self,
@@ -170,8 +170,8 @@ impl Parts {
         self.move_on(part, |state| matches!(state, Queued | Sent).then_some(Done))
     }
 
-    /// Nobody waits for the part any more, but its request is still written. Says which state it was
-    /// in, queued or sent; none where it was done.
+    /// Nobody waits for the part any more, but its request is still written. Says which state it
+    /// was in, queued or sent; none where it was done.
     #[inline]
     pub(super) fn complete(&self, part: usize, is_streamed: bool) -> Option<PartState> {
         self.move_on(part, |state| match state {

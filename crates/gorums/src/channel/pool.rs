@@ -16,7 +16,7 @@ use crate::sync::{Mutex, MutexGuard, Notify};
 /// Shared by all pools of the process: one call may go to nodes of several pools.
 static PROCESS_IDS: MessageIds = MessageIds::new();
 
-/// The connections that were made together, and those that were added to them.
+/// What the connections share that were made together or added to each other.
 pub(crate) struct Pool {
     pub(crate) settings: Settings,
     pub(crate) metadata: Metadata,
@@ -29,8 +29,8 @@ pub(crate) struct Pool {
     runtimes: Mutex<Runtimes>,
 }
 
-/// Where the sweeper runs, and where it goes on when that runtime ends: nodes that were added later
-/// may live in another one than the first, and longer.
+/// Where the sweeper runs, and where it goes on when that runtime ends. Nodes that are added later
+/// may live in another runtime than the first, and longer.
 #[derive(Default)]
 struct Runtimes {
     present: Option<Handle>,
@@ -66,7 +66,7 @@ impl Pool {
         PROCESS_IDS.next()
     }
 
-    /// Adds a call to the table. False if the place of its id is taken.
+    /// Adds a call to the table. False if its id's place is taken: the caller takes another id.
     pub(crate) fn register(
         &self,
         call: &Arc<Call>,
@@ -79,7 +79,7 @@ impl Pool {
         Ok(inserted)
     }
 
-    /// Nodes of the pool live in this runtime: calls end at their deadlines as long as it runs.
+    /// Nodes of the pool live in this runtime. Calls end at their deadlines as long as it runs.
     pub(crate) fn run_on(self: &Arc<Self>, runtime: &Handle) {
         {
             let mut runtimes = self.runtimes();
@@ -133,7 +133,7 @@ impl Drop for Pool {
     }
 }
 
-/// Takes the sweeper to the next runtime when its own ends, even before it has begun.
+/// Takes the sweeper to the next runtime when its own ends, even before the sweeper has begun.
 struct MoveOn(Weak<Pool>);
 
 impl Drop for MoveOn {
@@ -157,7 +157,7 @@ const TICK: Duration = Duration::from_millis(1);
 
 const NEVER: u64 = u64::MAX;
 
-/// When the sweeper wakes next, so that a call with an earlier deadline wakes it and others do not.
+/// When the sweeper wakes next, so that only a call with an earlier deadline wakes it.
 struct Sweeper {
     epoch: Instant,
     /// Nanoseconds after the epoch.
@@ -181,8 +181,9 @@ impl Sweeper {
 /// None once the pool is gone; otherwise the next deadline, if any.
 fn sweep_once(pool: &Weak<Pool>) -> Option<Option<Instant>> {
     let pool = pool.upgrade()?;
-    // From here on a call that is registered announces itself: it may come too late for the pass. Not
-    // a store: all that write here read what they replace, so that their order is one.
+    // A call that is registered from here on announces itself, since the pass may miss it. This is
+    // a swap and no store: whoever writes here reads what it replaces, which puts them in one
+    // order.
     pool.sweeper.next.swap(NEVER, Ordering::SeqCst);
     let (expired, next) = pool.calls.expire(pool.clock.now());
     for call in expired {

@@ -23,7 +23,7 @@ pub(crate) struct Settings {
     pub(crate) pairs: Option<Pairs>,
 }
 
-/// Of two peers the one with the lower id opens the stream that both use.
+/// Two peers use one stream, which the one with the lower id opens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pairs {
     /// Which of the nodes this process is.

@@ -42,16 +42,18 @@ impl fmt::Display for NodeState {
 }
 
 /// What becomes of calls to a node that connects by itself
-/// ([`one_stream_per_pair`](crate::ConfigurationBuilder::one_stream_per_pair)) while it is not connected.
+/// ([`one_stream_per_pair`](crate::ConfigurationBuilder::one_stream_per_pair)) while it is not
+/// connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WhileDisconnected {
-    /// They wait in the node's outbox, within its [bounds](crate::ConfigurationBuilder::outbox), and are written
-    /// in their order when the node has connected. How long is theirs to say: at its deadline a call that
-    /// was not written is withdrawn, and without one it waits until its handle is dropped.
+    /// They wait in the node's outbox, within its [bounds](crate::ConfigurationBuilder::outbox),
+    /// and are written in their order when the node has connected. How long is theirs to say: at
+    /// its deadline a call that was not written is withdrawn, and without one it waits until its
+    /// handle is dropped.
     #[default]
     Wait,
     /// That node's part of the call fails at once, as [not sent](crate::Outcome::NotSent), with
-    /// [`Unavailable`](crate::Code::Unavailable). So does what is queued and not written when the node's
-    /// stream ends.
+    /// [`Unavailable`](crate::Code::Unavailable). So does what is queued and not written when the
+    /// node's stream ends.
     FailFast,
 }

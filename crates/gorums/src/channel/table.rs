@@ -1,11 +1,10 @@
 //! The calls that wait for replies, found by message id.
 //!
-//! Ids count upwards, and an id's low bits are its place: finding a call is one index into a vector,
-//! and there is no list of free places to fight over. Where the place of an id is still taken by an
-//! older call, the id is skipped. The table is split into shards with a lock each; successive ids go
-//! to different shards.
+//! Ids count upwards, and an id's low bits are its place: finding a call is one index into a
+//! vector, and no list of free places is shared. An id whose place an older call still has is
+//! skipped. The table is split into shards with a lock each; successive ids go to different shards.
 
-// Ids come from a static, which has to be `std`'s.
+// Ids come from a static, whose atomic has to be `std`'s.
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -16,10 +15,10 @@ use crate::sync::{Mutex, MutexGuard, many};
 
 const SHARDS: usize = many(64, 2);
 
-/// How many places an empty shard keeps.
+/// How many places an empty shard keeps. One that had more gives all of them back.
 const KEPT: usize = 1024;
 
-/// Where ids come from: no two calls have the same.
+/// Gives every call an id of its own.
 #[derive(Debug)]
 pub(crate) struct MessageIds(AtomicU64);
 
@@ -30,7 +29,7 @@ impl MessageIds {
     }
 
     pub(crate) fn next(&self) -> u64 {
-        // Bit 63 belongs to the server's calls: 2^63 ids are not used up.
+        // Bit 63 marks calls of a server. 2^63 ids are never used up.
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 }
@@ -61,7 +60,7 @@ struct Entry<T> {
 }
 
 impl<T> Table<T> {
-    /// A table for so many calls at once.
+    /// A table for at most `limit` calls at once.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             shards: (0..SHARDS)
@@ -171,8 +170,8 @@ impl<T> Table<T> {
     }
 }
 
-/// Which shard and place a call has depends on what the process did before; what happens to several
-/// calls at once must not.
+/// A call's place depends on what the process did before. The order in which something happens to
+/// several calls must not.
 fn in_order<T>(mut calls: Vec<(u64, Arc<T>)>) -> Vec<Arc<T>> {
     calls.sort_unstable_by_key(|(id, _)| *id);
     calls.into_iter().map(|(_, call)| call).collect()
@@ -190,7 +189,7 @@ impl<T> Slots<T> {
 
     fn removed(&mut self, count: usize) {
         self.used -= count;
-        // What a burst needed is not kept, nor looked through at every sweep.
+        // Places that only a burst needed would be looked through at every sweep.
         if self.used == 0 && self.slots.len() > KEPT {
             self.slots = Vec::new();
         }

@@ -10,8 +10,8 @@
 //! * [`turn`], [`lane`], [`reply_queue`]: the server's side; [`monitor`] watches over lanes that block.
 //!
 //! A lost wake-up is a deadlock here: a task is polled only when it was woken, and loom reports
-//! threads that all wait. What every model must keep to: it does the same in each run but for the
-//! order (fixed ids, a clock of its own), and it ends.
+//! threads that all wait. Every model must do the same in each run except for the order (fixed ids,
+//! a clock of its own), and must end.
 
 mod lane;
 mod monitor;
@@ -47,7 +47,7 @@ use crate::stream::Outbound;
 use crate::sync::{Mutex, block_on};
 use crate::wire::{Batch, Control, Envelope, Features, PREFIX, Side};
 
-/// So many times a thread is taken off the processor in the midst of its work, where
+/// How often a thread is taken off the processor in the midst of its work, where
 /// `LOOM_MAX_PREEMPTIONS` does not say otherwise. Nearly all races need one or two.
 const PREEMPTIONS: usize = 2;
 
@@ -136,7 +136,7 @@ fn pool(clock: impl Clock, outbox_messages: usize) -> Arc<Pool> {
     )
 }
 
-/// Nodes of one pool, with outboxes of so many messages.
+/// Nodes of one pool, whose outboxes take `outbox_messages` each.
 fn nodes(count: u32, outbox_messages: usize) -> Vec<Arc<Channel>> {
     let pool = pool(Still, outbox_messages);
     (1..=count).map(|id| node(id, &pool)).collect()
@@ -219,7 +219,7 @@ fn lost() -> Status {
     Status::unavailable("the connection broke")
 }
 
-/// What a node's I/O task writes, without HTTP/2: what is sent is written at once.
+/// What a node's I/O task has written, without HTTP/2: each batch is written at once.
 #[derive(Default)]
 struct Sent {
     writer: Outbound,
@@ -277,7 +277,7 @@ fn read_envelope(batch: &mut Batch) -> (u64, Control) {
     (envelope.id, envelope.control)
 }
 
-/// An event that one waits for.
+/// Something that threads wait for.
 #[derive(Clone, Default)]
 struct Gate(Arc<Mutex<(bool, Option<Waker>)>>);
 

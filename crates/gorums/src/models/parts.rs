@@ -163,7 +163,7 @@ fn whoever_waits_for_two_replies_is_woken_by_the_second() {
         let mut replies = 0;
         block_on(poll_fn(|cx| {
             while replies < 2 {
-                // So many that were not seen yet.
+                // Only replies that were not seen yet count.
                 let missing = WakeAfter {
                     replies: 2 - replies,
                     failures: 1,

@@ -43,7 +43,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A duration that can be added to any time: a longer one means "for ever", too.
+/// A duration that can be added to any time. Ten years stand for any longer one.
 pub(crate) fn bounded(duration: Duration) -> Duration {
     const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
     duration.min(TEN_YEARS)

@@ -1,4 +1,4 @@
-//! The way from a process to its own server, without a network.
+//! How a process reaches its own server without a network.
 
 use std::io;
 
@@ -7,22 +7,22 @@ use tokio::sync::mpsc;
 
 use super::BoxIo;
 
-/// How many bytes may be on their way in each direction. What is written beyond waits, as it does
-/// for a socket.
+/// How many bytes may be on their way in each direction. A writer waits beyond that, as with a
+/// socket.
 const PIPE: usize = 256 * 1024;
 
-/// Lets a server's own process in. Clones lead to the same server.
+/// Connects a process to its own server. Clones lead to the same server.
 ///
-/// What comes through is a connection like any other, over a pair of pipes instead of a socket: a
-/// process' own node is called with the same bytes, bounds and order as the nodes elsewhere.
+/// Such a connection is one like any other, over a pair of pipes instead of a socket: a process'
+/// own node is called with the same bytes, bounds and order as nodes elsewhere.
 #[derive(Debug, Clone)]
 pub(crate) struct InProcess(mpsc::Sender<DuplexStream>);
 
 impl InProcess {
-    /// A door, and where those who come through it arrive.
+    /// Returns also where the connections arrive.
     pub(crate) fn new() -> (Self, mpsc::Receiver<DuplexStream>) {
-        let (door, arrivals) = mpsc::channel(1);
-        (Self(door), arrivals)
+        let (sender, arrivals) = mpsc::channel(1);
+        (Self(sender), arrivals)
     }
 
     pub(crate) async fn connect(&self) -> io::Result<BoxIo> {

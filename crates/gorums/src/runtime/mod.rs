@@ -2,9 +2,9 @@
 //! randomness through a [`Clock`].
 //!
 //! The defaults are TCP, tokio's clock and the process' random numbers. A simulation puts its own
-//! in their place (`Configuration::builder().transport(…).clock(…)`, and the same on the server) and
-//! runs unchanged services and clients: nothing in the library reads another clock, another source
-//! of randomness or another socket.
+//! in their place (`Configuration::builder().transport(…).clock(…)`, and the same on the server)
+//! and runs unchanged services and clients: nothing in the library reads another clock, another
+//! source of randomness or another socket.
 
 mod clock;
 mod in_process;

@@ -29,9 +29,9 @@ pub trait Listener: Send + 'static {
     /// without losing a connection.
     ///
     /// # Errors
-    /// What concerns one connection only, as its kind says ([`ConnectionAborted`], say, or
-    /// [`PermissionDenied`]): the server asks for the next one at once. After any other error, such as
-    /// that there are too many open files, it pauses for 50 ms: it would come again.
+    /// After an error that concerns one connection only, as its kind says ([`ConnectionAborted`],
+    /// say, or [`PermissionDenied`]), the server asks for the next one at once. Any other error,
+    /// such as too many open files, would come again, so the server pauses for 50 ms.
     ///
     /// [`ConnectionAborted`]: io::ErrorKind::ConnectionAborted
     /// [`PermissionDenied`]: io::ErrorKind::PermissionDenied
@@ -44,8 +44,8 @@ pub trait Listener: Send + 'static {
     fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
-/// Whether this error of [`Listener::accept`] is of the connection that was to be accepted, and says
-/// nothing of the next one. Linux reports errors of the network in this place, too.
+/// Whether this error of [`Listener::accept`] concerns the connection that was to be accepted, and
+/// says nothing of the next one. Linux reports errors of the network in this place, too.
 pub(crate) fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
 

@@ -1,7 +1,7 @@
 //! The locks, atomics and wakers of builds in which every order is explored.
 //!
-//! Those of `std` are loom's. What comes from other crates is written down here by its meaning, with
-//! loom's locks: how these crates get there is for their own tests.
+//! For those of `std` there are loom's. Types of other crates are written down here by their
+//! meaning, with loom's locks: how these crates get there is for their own tests.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -44,7 +44,7 @@ impl Wake for Parked {
     }
 }
 
-/// As in the crate `atomic-waker`.
+/// Means the same as the one of the crate `atomic-waker`.
 #[derive(Debug, Default)]
 pub(crate) struct AtomicWaker(Mutex<Option<Waker>>);
 
@@ -65,13 +65,13 @@ impl AtomicWaker {
     }
 }
 
-/// As `tokio::sync::Notify`, with one at most that waits for `notify_one`.
+/// Means the same as `tokio::sync::Notify`, where at most one waits for `notify_one`.
 #[derive(Debug, Default)]
 pub(crate) struct Notify(Mutex<Notices>);
 
 #[derive(Debug, Default)]
 struct Notices {
-    /// How often all that waited were notified.
+    /// How often all waiters were notified at once.
     rounds: usize,
     /// Somebody was notified while nobody waited.
     permit: bool,
@@ -115,7 +115,7 @@ pub(crate) struct Notified<'a> {
 }
 
 impl Notified<'_> {
-    /// One that was not polled yet counts as waiting as it is.
+    /// A future that was not polled yet counts as waiting as it is.
     pub(crate) fn enable(self: Pin<&mut Self>) -> bool {
         self.notify.0.lock().rounds != self.round
     }
@@ -134,7 +134,7 @@ impl Future for Notified<'_> {
     }
 }
 
-/// As `tokio::sync::Semaphore`: permits go to those that wait, first come, first served.
+/// Means the same as `tokio::sync::Semaphore`: permits go to those that wait, in their order.
 #[derive(Debug)]
 pub(crate) struct Semaphore(Mutex<Permits>);
 
@@ -143,7 +143,7 @@ struct Permits {
     free: usize,
     tickets: usize,
     waiting: VecDeque<(usize, Waker)>,
-    /// Tickets of those that were given a permit and have not taken it yet.
+    /// Tickets of waiters that were given a permit and have not taken it yet.
     given: Vec<usize>,
 }
 

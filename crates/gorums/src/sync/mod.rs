@@ -4,7 +4,8 @@
 //! `cargo xtask loom` can put others in their place that explore every order in which the threads
 //! may take their steps: see the module `models`. In every other build they are the usual ones.
 //!
-//! `Arc` stays `std`'s: methods on `&Arc<Self>` need it, and counting references decides nothing here.
+//! `Arc` stays `std`'s: methods on `&Arc<Self>` need it, and counting references decides nothing
+//! here.
 
 #[cfg(all(test, gorums_loom))]
 mod explored;
@@ -21,8 +22,8 @@ pub(crate) use {
     tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore},
 };
 
-/// A number of things of which there are fewer where every order is explored: what happens to the
-/// first few happens to all.
+/// How many things there are of a kind: fewer where every order is explored, since what happens to
+/// the first few happens to all.
 pub(crate) const fn many(usual: usize, explored: usize) -> usize {
     if cfg!(all(test, gorums_loom)) {
         explored

@@ -8,9 +8,9 @@ pub(crate) use raw::MutexGuard;
 
 /// A lock that cannot be poisoned.
 ///
-/// What a lock of this crate guards is whole whenever the lock is given back, even by a panic: the
-/// few places that run code of users under a lock restore what they had begun. A poisoned lock would
-/// therefore warn of nothing, and would turn one panic into two.
+/// Data that a lock of this crate guards is whole whenever the lock is given back, even by a panic:
+/// the few places that run code of users under a lock restore what they had begun. A poisoned lock
+/// would therefore warn of nothing, and would turn one panic into two.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(raw::Mutex<T>);
 

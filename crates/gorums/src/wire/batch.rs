@@ -1,5 +1,5 @@
-//! Many messages as one DATA frame: `h2` writes a frame's buffer by reference, so a batch is a
-//! buffer of shared chunks, and at most one of them is with `h2` at a time.
+//! Many messages as one DATA frame. `h2` writes a frame's buffer by reference, so a batch is a
+//! buffer of shared chunks. At most one batch is with `h2` at a time.
 //!
 //! Messages below 2 KiB are copied side by side into one chunk; larger ones go by reference. When
 //! `h2` has written a batch it drops it, which is how we learn of it: [`BatchSlot`] is the other

@@ -20,7 +20,8 @@ impl<'a> Envelope<'a> {
         Self::decode_like(frame, "")
     }
 
-    /// Reads an envelope that is likely to be of this method: one that is need not be checked for text.
+    /// Reads an envelope that is likely to be of this method. If it is, the method need not be
+    /// checked for UTF-8.
     #[inline]
     pub(crate) fn decode_like(frame: &'a [u8], likely: &'a str) -> Result<Self, String> {
         let mut envelope = Self {
@@ -42,7 +43,7 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The error comes with where it is.
+    /// The error says where in the envelope it is, and what.
     fn read(&mut self, frame: &'a [u8]) -> Result<(), (&'static str, Malformed)> {
         let nowhere = |malformed| ("", malformed);
         let mut fields = Fields(frame);
@@ -77,8 +78,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Reads what almost every envelope is: an id, a method and a payload, in this order and nothing else.
-/// None for all others, sound or not.
+/// Reads an envelope that is, like almost all, an id, a method and a payload in this order. None
+/// for any other, sound or not.
 #[inline]
 fn plain<'a>(frame: &'a [u8], likely: &'a str) -> Option<(u64, &'a str, &'a [u8])> {
     const ID_KEY: u8 = (ID as u8) << 3;
@@ -112,7 +113,7 @@ fn plain<'a>(frame: &'a [u8], likely: &'a str) -> Option<(u64, &'a str, &'a [u8]
     Some((id, method, payload))
 }
 
-/// A varint of at most eight bytes, and what is behind it.
+/// A varint of at most eight bytes, and the bytes behind it.
 #[inline(always)]
 fn short_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
@@ -125,8 +126,7 @@ fn short_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
-/// The id and the method of an envelope of which only the first bytes are known, where they are
-/// among these.
+/// The id and the method of an envelope, if they are among its first bytes.
 pub(crate) fn peek_id(head: &[u8]) -> Option<(u64, &str)> {
     let mut fields = Fields(head);
     // An id of 0 is not written.
@@ -141,7 +141,7 @@ pub(crate) fn peek_id(head: &[u8]) -> Option<(u64, &str)> {
     None
 }
 
-/// A status, none where it says that all is well; and what there is too much of.
+/// A status, none where its code is that of success; and what there is too much of.
 fn status(bytes: &[u8]) -> Result<(Option<Status>, Option<String>), Malformed> {
     let (mut code, mut message, mut details) = (0, "", Vec::new());
     let mut excess = None;
@@ -183,18 +183,18 @@ fn text<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a str, Malformed> {
     std::str::from_utf8(bytes).map_err(|_| Malformed::NotText(what))
 }
 
-/// What is wrong with bytes. Small, since every step of reading may end with it: what it says is put
-/// into words where somebody is told.
+/// What is wrong with bytes. It is small, since every step of reading may return it; it is put into
+/// words only where somebody is told.
 #[derive(Debug, Clone, Copy)]
 enum Malformed {
     FieldNumberZero,
     FieldNumberTooLarge,
-    /// A wire type that there is not.
+    /// A wire type that does not exist.
     WireType(u32, u8),
-    /// A field that we know, as something else.
+    /// A known field with another wire type than its own.
     OtherWireType(u32),
     OtherWireTypeInStatus,
-    /// A length, and what is there.
+    /// A length, and how many bytes are there.
     Short(u64, usize),
     Varint,
     NotText(&'static str),

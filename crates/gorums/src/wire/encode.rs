@@ -35,8 +35,7 @@ fn put_bytes(number: u32, bytes: &[u8], buf: &mut BytesMut) {
     buf.put_slice(bytes);
 }
 
-/// The beginning of a frame on its way into a buffer: all but the payload, where there is no more to
-/// it than an id and a method of no extraordinary length.
+/// All of a frame but its payload, where that is an id and a method of ordinary length.
 struct Start {
     bytes: [u8; START],
     len: usize,
@@ -44,8 +43,8 @@ struct Start {
 
 const START: usize = 128;
 
-/// With this, the prefix, three keys, a number and two lengths of ten bytes each at most are a
-/// [`Start`].
+/// A method of this length fits into a [`Start`], beside the prefix, three keys, and a number and
+/// two lengths of at most ten bytes each.
 const SHORT_METHOD: usize = START - PREFIX - 3 * (1 + 10);
 
 impl Default for Start {
@@ -86,7 +85,7 @@ impl Start {
     }
 }
 
-/// The fields of an envelope but the payload.
+/// The fields of an envelope except the payload.
 struct Head<'a> {
     id: u64,
     method: &'a str,
@@ -143,8 +142,8 @@ impl Head<'_> {
         }
     }
 
-    /// Does what [`put_frame`](Self::put_frame) does, for what almost every frame is. False, and
-    /// nothing is written, for all others.
+    /// Does the work of [`put_frame`](Self::put_frame) for almost every frame, which has no status,
+    /// no metadata and no control. Writes nothing for any other, and returns false.
     #[inline]
     fn put_plain(&self, payload: usize, limit: usize, buf: &mut BytesMut) -> bool {
         let is_plain = self.status.is_none()
@@ -154,7 +153,7 @@ impl Head<'_> {
         if !is_plain {
             return false;
         }
-        // Together, since each addition to a buffer costs more than the bytes.
+        // Put together first, since each addition to a buffer costs more than the bytes.
         let mut start = Start {
             len: PREFIX,
             ..Start::default()
@@ -259,7 +258,7 @@ pub(crate) fn encode_status(
     let head = Head {
         id,
         method,
-        // With the number of success it would arrive as an empty reply.
+        // A status with the code of success would arrive as an empty reply.
         status: status.map(Status::as_error).map(|status| RpcStatus {
             code: status.code().number(),
             message: status.message().to_owned(),
@@ -279,7 +278,7 @@ pub(crate) fn encode_status(
             }),
             ..head
         };
-        // What is left is the method, which the peer chose: no larger than what was read from it.
+        // The peer chose the method, so what is left is no larger than what was read from it.
         let _ = short.put_frame(0, usize::MAX, buf);
     }
 }

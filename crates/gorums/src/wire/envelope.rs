@@ -20,7 +20,7 @@ pub(super) const ENTRY: u32 = 4;
 pub(super) const PAYLOAD: u32 = 5;
 pub(super) const CONTROL: u32 = 15;
 
-/// The bit of a message id that says that the server began the call.
+/// The bit of a message id that marks calls of a server.
 pub(crate) const SERVER_INITIATED: u64 = 1 << 63;
 
 /// What a frame means beyond the original protocol.
@@ -64,7 +64,7 @@ pub(crate) struct Envelope<'a> {
     pub(crate) metadata: Vec<(&'a str, &'a str)>,
     pub(crate) payload: &'a [u8],
     pub(crate) control: Control,
-    /// What there is too much of. The message is not taken, and those after it are.
+    /// What there is too much of. Such a message is refused, and the next ones are read.
     pub(crate) excess: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! gRPC's length-prefixed messages, taken out of DATA frames that split and join them at will.
+//! gRPC's length-prefixed messages, taken out of DATA frames, which split and join them at will.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -8,16 +8,16 @@ use crate::error::Status;
 /// How much of an oversized message is kept, to find out whose it is.
 const HEAD: usize = 256;
 
-/// Chunks below this size are copied. `h2` reads into buffers of this size, and a chunk keeps the
-/// whole buffer, of which a peer may have filled the rest with frames that carry nothing.
+/// Chunks below this size are copied. `h2` reads into buffers of this size, and a chunk keeps its
+/// whole buffer, the rest of which a peer may have filled with frames that carry nothing.
 const COPY: usize = 8 * 1024;
 
-/// What came.
+/// What the decoder takes out.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// A whole message.
     Message(Bytes),
-    /// A message above the limit, of which the rest is skipped: its first bytes and its length.
+    /// The first bytes and the length of a message above the limit. The rest is skipped.
     Oversized { head: Bytes, len: usize },
 }
 
@@ -27,7 +27,7 @@ pub(crate) enum Frame {
 pub(crate) struct Decoder {
     limit: usize,
     chunk: Bytes,
-    /// The beginning of a message that the chunk ended in, prefix included.
+    /// The beginning of a message that spans chunks, prefix included.
     partial: BytesMut,
     /// Set while an oversized message is skipped.
     skipping: Option<Skip>,
@@ -35,7 +35,7 @@ pub(crate) struct Decoder {
 
 #[derive(Debug)]
 struct Skip {
-    /// None once it was handed out.
+    /// None once the head was handed out.
     head: Option<BytesMut>,
     len: usize,
     left: usize,
@@ -52,7 +52,7 @@ impl Decoder {
         }
     }
 
-    /// Takes the next chunk. All messages of the previous one have been taken out.
+    /// Takes the next chunk, once all messages of the previous one have been taken out.
     pub(crate) fn push(&mut self, chunk: Bytes) {
         debug_assert!(
             self.chunk.is_empty(),
@@ -85,7 +85,7 @@ impl Decoder {
                     self.partial.clear();
                     continue;
                 }
-                // Growing with the bytes that came, and not to the length that a peer claims.
+                // The buffer grows with the bytes that came, not to the length that a peer claims.
                 self.fill(PREFIX + len);
                 if self.partial.len() < PREFIX + len {
                     return Ok(None);
@@ -135,7 +135,7 @@ impl Decoder {
         len > self.limit
     }
 
-    /// What was claimed is told as soon as it is known whose it is: the rest may never come.
+    /// Hands the head out as soon as it is whole, since the rest may never come.
     fn skip(&mut self) -> Option<Frame> {
         let skip = self.skipping.as_mut()?;
         let mut told = None;

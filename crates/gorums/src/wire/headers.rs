@@ -18,7 +18,7 @@ const FEATURES: &str = "gorums-features";
 /// What a peer understands beyond the original protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Features {
-    /// It acts on a frame that says that the caller gave up.
+    /// It acts on the frame by which a caller gives up.
     pub(crate) cancel: bool,
     /// It knows the frame that ends a streamed reply.
     pub(crate) stream_end: bool,
@@ -55,9 +55,10 @@ impl H2Settings {
     pub(crate) const FRAME: u32 = 1024 * 1024;
     /// `h2` closes a connection whose unread DATA frames are many and small: it counts what each is
     /// short of 256 bytes. A peer that sends a frame per message (as Go does) must be able to fill
-    /// the window with the smallest messages there are, of some 16 bytes, while a handler is blocked.
+    /// the window with the smallest messages there are, of some 16 bytes, while a handler is
+    /// blocked.
     pub(crate) const FRAME_BUDGET: usize = Self::WINDOW as usize / 16 * 256;
-    /// The size of all headers of a request or a reply.
+    /// The largest size of all headers of a request or a reply together.
     pub(crate) const HEADERS: u32 = 16 * 1024;
 
     pub(crate) fn client() -> h2::client::Builder {
@@ -134,7 +135,8 @@ pub(crate) fn trailers_only(status: &Status) -> Response<()> {
     *response.headers_mut() = trailers(status.code(), status.message());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, GRPC);
-    // Who sees this knows that nothing was done: others answer so at the end of a stream, too.
+    // A client that sees this knows that nothing was done. Other servers answer without it at the
+    // end of a stream, too.
     headers.insert(FEATURES, Features::OURS);
     response
 }
@@ -167,7 +169,7 @@ pub(crate) fn trailers_status(headers: &HeaderMap) -> Option<Status> {
 }
 
 /// Why calls have no answer whose node has ended the stream with this status, perhaps within a
-/// message. That the stream ended well is no reason.
+/// message. A status of success is no reason.
 pub(crate) fn stream_ended(status: Option<Status>, cut: bool) -> Status {
     match status {
         Some(status) if status.code() != Code::Ok => status,
@@ -196,20 +198,20 @@ pub(crate) fn check_response_head<T>(response: &Response<T>) -> Result<(), Statu
     Ok(())
 }
 
-/// Whether a node of this library has refused to open the stream: it has done nothing of what came on
-/// it. Of other servers that is not known: Go's send no headers before the first reply, so a stream on
-/// which they have done much may end with the same.
+/// Whether a node of this library has refused to open the stream, and so has done nothing. Of other
+/// servers that is not known: Go's send no headers before the first reply, so a stream on which
+/// they have done much may end in the same way.
 pub(crate) fn is_turned_away<T>(response: &Response<T>) -> bool {
     let headers = response.headers();
     headers.contains_key(FEATURES)
         && trailers_status(headers).is_some_and(|status| status.code() != Code::Ok)
 }
 
-/// Whether HTTP/2 guarantees that the peer did nothing of what came on a stream that has ended with
-/// this before it was answered: it has refused the stream, or said that the stream is above the last
-/// one that it looks at.
+/// Whether HTTP/2 guarantees that the peer did nothing on a stream that ended with this error
+/// before it was answered: the peer has refused the stream, or said that it looks only at earlier
+/// ones.
 pub(crate) fn is_unprocessed(error: &h2::Error) -> bool {
-    // Streams up to the last one that a GOAWAY names do not end with it.
+    // A GOAWAY does not end the streams up to the last one that it names.
     let is_above_last = error.is_go_away();
     let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     error.is_remote() && (is_above_last || is_refused)
@@ -225,7 +227,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// What gRPC says that a response without a status of its own means.
+/// The code that gRPC gives to a response without a status of its own.
 fn code_of_http(status: StatusCode) -> Code {
     match status.as_u16() {
         400 => Code::Internal,
