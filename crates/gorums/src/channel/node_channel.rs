@@ -1,6 +1,5 @@
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use super::latency::Latencies;
@@ -10,7 +9,7 @@ use crate::node_id::NodeId;
 use crate::runtime::InProcess;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard};
-use crate::wire::{Control, Features, Side, encode_status};
+use crate::wire::{Features, Side};
 
 /// One node's connection, whatever its state.
 pub(crate) struct Channel {

@@ -10,7 +10,7 @@ use super::connect::{Failed, connect};
 use super::connected::{End, naming_protocol};
 use super::reconnect::Reconnect;
 use crate::channel::{Channel, NodeState};
-use crate::error::{Outcome, Status};
+use crate::error::Outcome;
 use crate::runtime::BoxFuture;
 use crate::wire::Side;
 

@@ -221,7 +221,7 @@ fn lost() -> Status {
 
 /// What a node's I/O task has written, without HTTP/2: each batch is written at once.
 #[derive(Default)]
-struct Sent {
+struct Written {
     writer: Outbound,
     /// The letters of the requests.
     requests: Vec<u8>,
