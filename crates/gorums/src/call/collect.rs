@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use prost::Message;
 
-use super::dispatch::Handle;
-use crate::channel::{Event, EventKind, WakeAfter};
+use super::handle::Handle;
+use crate::channel::{Event, Interest, What};
 use crate::configuration::{Configuration, Node};
 use crate::error::{NodeError, Outcome, QuorumError, QuorumErrorKind, QuorumFailure, Status};
 use crate::quorum::{Bits, NodeSet, QuorumSystem};
@@ -84,7 +84,7 @@ impl<Resp: Message + Default> Collector<Resp> {
     pub(crate) fn poll_step(
         &mut self,
         cx: &mut Context<'_>,
-        interest: impl FnOnce(&Self) -> WakeAfter,
+        interest: impl FnOnce(&Self) -> Interest,
     ) -> Poll<Step> {
         let interest = interest(self);
         let event = ready!(self.handle.poll_event(cx, interest));
@@ -101,13 +101,13 @@ impl<Resp: Message + Default> Collector<Resp> {
     }
 
     fn step(&mut self, event: Event) -> Step {
-        match event.kind {
-            EventKind::Reply(payload) => Step::Reply(event.part, payload),
-            EventKind::Ended => {
+        match event.what {
+            What::Reply(payload) => Step::Reply(event.part, payload),
+            What::Ended => {
                 self.out.insert(event.part);
                 Step::Out
             }
-            EventKind::Failed(error) => {
+            What::Failed(error) => {
                 self.reported += 1;
                 self.fail(event.part, error);
                 Step::Out
@@ -182,16 +182,16 @@ impl<Resp: Message + Default> Collector<Resp> {
     }
 
     /// What has to happen before a count of replies can be decided either way.
-    pub(crate) fn interest(&self) -> WakeAfter {
+    pub(crate) fn interest(&self) -> Interest {
         match (self.needed, &self.map_response) {
             (Some(needed), None) if !self.is_streamed() => {
                 let possible = self.configuration.len() - self.out.len();
-                WakeAfter {
+                Interest {
                     replies: needed.saturating_sub(self.answered.len()).max(1),
                     failures: self.reported + possible.saturating_sub(needed) + 1,
                 }
             }
-            _ => WakeAfter::ANY,
+            _ => Interest::ALL,
         }
     }
 

@@ -8,6 +8,7 @@ mod collect;
 mod correctable;
 mod dispatch;
 mod flush;
+mod handle;
 mod multicast;
 mod options;
 mod quorum_call;

@@ -7,7 +7,8 @@ use std::task::{Context, Poll, ready};
 use prost::Message;
 
 use super::collect::decode_reply;
-use super::dispatch::{Handle, Requests, start};
+use super::dispatch::{Requests, start};
+use super::handle::Handle;
 use super::options::{Options, options};
 use crate::channel::{EventKind, Kind, WakeAfter};
 use crate::configuration::Node;

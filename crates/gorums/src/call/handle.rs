@@ -1,0 +1,146 @@
+//! A call that somebody waits for.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::options::Options;
+use crate::channel::{Call, Early, Event, Interest, Targets, What};
+use crate::configuration::{Configuration, Interceptors, Node, Observers};
+
+/// Holds a call that somebody waits for: dropping it forgets the call, unless it is complete.
+pub(crate) struct Handle {
+    pub(crate) call: Arc<Call>,
+    /// Calleess the connections open.
+    callees: Callees,
+    observers: Observers,
+    cancelled: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    complete: bool,
+}
+
+/// The nodes that are called.
+pub(crate) enum Callees {
+    Configuration(Configuration),
+    Node(Node),
+}
+
+impl Handle {
+    pub(crate) fn new(
+        call: Arc<Call>,
+        callees: Callees,
+        observers: Observers,
+        options: &Options,
+    ) -> Self {
+        let cancellation = options.cancellation.as_ref();
+        Self {
+            call,
+            callees,
+            observers,
+            cancelled: cancellation.map(|token| Box::pin(token.clone().cancelled_owned())),
+            complete: false,
+        }
+    }
+
+    /// The next thing that happened; none when nothing more can.
+    pub(crate) fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        interest: Interest,
+    ) -> Poll<Option<Event>> {
+        let mut polled = self.call.poll_event(cx, interest);
+        // What has happened comes first.
+        if polled.is_pending()
+            && let Some(cancelled) = &mut self.cancelled
+            && cancelled.as_mut().poll(cx).is_ready()
+        {
+            self.cancelled = None;
+            self.call.end_early(Early::Cancelled);
+            polled = self.call.poll_event(cx, interest);
+        }
+        if let Poll::Ready(Some(event)) = &polled {
+            self.tell(event);
+        }
+        polled
+    }
+
+    /// What has happened already; none when nothing is known now.
+    pub(crate) fn try_event(&mut self) -> Option<Event> {
+        let event = self.call.try_event()?;
+        self.tell(&event);
+        Some(event)
+    }
+
+    fn tell(&self, event: &Event) {
+        if self.observers.is_empty() {
+            return;
+        }
+        let result = match &event.what {
+            What::Reply(_) => Ok(()),
+            What::Ended if !self.call.is_streamed() => Ok(()),
+            // All its replies were told.
+            What::Ended => return,
+            What::Failed(error) => Err(error),
+        };
+        let started = self.call.started();
+        let elapsed = event
+            .at
+            .map_or_else(Default::default, |at| at.saturating_duration_since(started));
+        let node = &self.callees.nodes()[event.part];
+        self.observers
+            .tell(node, self.call.method(), elapsed, result);
+    }
+
+    /// The call has what it wanted.
+    pub(crate) fn complete(&mut self) {
+        if !std::mem::replace(&mut self.complete, true) {
+            self.call.complete();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.complete {
+            self.call.forget();
+        }
+    }
+}
+
+impl From<Configuration> for Callees {
+    fn from(configuration: Configuration) -> Self {
+        Self::Configuration(configuration)
+    }
+}
+
+impl From<Node> for Callees {
+    fn from(node: Node) -> Self {
+        Self::Node(node)
+    }
+}
+
+impl Callees {
+    pub(crate) fn targets(&self) -> Arc<Targets> {
+        match self {
+            Self::Configuration(configuration) => Arc::clone(configuration.targets()),
+            Self::Node(node) => node.targets(),
+        }
+    }
+
+    /// The interceptors of the call's client, then those of the connections.
+    pub(crate) fn interceptors(&self, options: &Options) -> Interceptors {
+        let own = options.interceptors.clone();
+        match self {
+            Self::Configuration(configuration) => own.then(configuration.interceptors()),
+            Self::Node(node) => own.then(node.members().interceptors()),
+        }
+    }
+
+    pub(crate) fn nodes(&self) -> &[Node] {
+        match self {
+            Self::Configuration(configuration) => configuration.as_slice(),
+            Self::Node(node) => std::slice::from_ref(node),
+        }
+    }
+}
