@@ -5,9 +5,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use prost::Message;
 
-use super::collect::{Collector, Step};
+use super::collect::Collector;
 use super::replies::Replies;
-use crate::channel::WakeAfter;
+use super::rule::{Awaiting, Rule};
 use crate::error::{QuorumError, QuorumErrorKind};
 
 /// A call whose answer gets better as more replies come (Guerraoui, Pavlovic and Seredinschi,
@@ -66,10 +66,14 @@ struct Answer<T> {
 }
 
 impl<T> Correctable<T> {
-    pub(crate) fn new(source: Result<Box<dyn Source<T>>, QuorumError>) -> Self {
+    pub(crate) fn new<Resp, R>(collector: Result<Collector<Resp>, QuorumError>, rule: R) -> Self
+    where
+        Resp: Message + Default + 'static,
+        R: Rule<Resp, Output = Better<T>> + Send + 'static,
+    {
         Self {
-            state: match source {
-                Ok(source) => State::Open(source),
+            state: match collector {
+                Ok(collector) => State::Open(Box::new(Awaiting::new(Ok(collector), rule))),
                 Err(error) => State::Failed { error, told: false },
             },
             latest: None,
@@ -173,17 +177,20 @@ impl<T> Correctable<T> {
     /// True for a new answer.
     fn apply(&mut self, change: Change<T>) -> bool {
         match change {
-            Change::Better { value, level, done } => {
+            Ok(Better { value, level, done }) => {
                 let better = done || self.level().is_none_or(|reached| reached <= level);
                 if better {
                     self.latest = Some(Answer { value, level });
                 }
                 if done {
+                    if let State::Open(source) = &mut self.state {
+                        source.complete();
+                    }
                     self.state = State::Done;
                 }
                 better
             }
-            Change::Failed(error) => {
+            Err(error) => {
                 self.state = State::Failed { error, told: false };
                 false
             }
@@ -201,77 +208,41 @@ impl<T: fmt::Debug> fmt::Debug for Correctable<T> {
 }
 
 /// Where the answers come from.
-pub(crate) trait Source<T>: Send {
-    /// The next answer, or that there is none.
+trait Source<T>: Send {
+    /// The next answer, or why there is none.
     fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change<T>>;
 
     /// The next answer, if it is here.
     fn try_change(&mut self) -> Option<Change<T>>;
+
+    /// The last answer was seen.
+    fn complete(&mut self);
 }
 
-pub(crate) enum Change<T> {
-    Better { value: T, level: usize, done: bool },
-    Failed(QuorumError),
+type Change<T> = Result<Better<T>, QuorumError>;
+
+/// An answer as a rule makes it.
+pub(crate) struct Better<T> {
+    value: T,
+    level: usize,
+    done: bool,
 }
 
-/// Makes answers of the replies of a call, one step at a time.
-pub(crate) trait Judge<Resp, T>: Send {
-    /// A reply came. None if it makes no answer.
-    fn reply(
-        &mut self,
-        collector: &mut Collector<Resp>,
-        part: usize,
-        payload: &Bytes,
-    ) -> Option<(T, usize, bool)>;
-
-    /// Why the call cannot be done any more; none while it can.
-    fn hopeless(&self, collector: &Collector<Resp>, ended: bool) -> Option<QuorumErrorKind>;
-}
-
-pub(crate) struct Judged<Resp, J> {
-    pub(crate) collector: Collector<Resp>,
-    pub(crate) judge: J,
-}
-
-impl<Resp: Message + Default, J> Judged<Resp, J> {
-    fn step<T>(&mut self, step: Step) -> Option<Change<T>>
-    where
-        J: Judge<Resp, T>,
-    {
-        let Self { collector, judge } = self;
-        let ended = matches!(step, Step::End);
-        if let Step::Reply(part, payload) = step
-            && let Some((value, level, done)) = judge.reply(collector, part, &payload)
-        {
-            if done {
-                collector.complete();
-            }
-            return Some(Change::Better { value, level, done });
-        }
-        let kind = judge.hopeless(collector, ended)?;
-        Some(Change::Failed(collector.error(kind)))
-    }
-}
-
-impl<T, Resp: Message + Default, J: Judge<Resp, T>> Source<T> for Judged<Resp, J> {
+impl<T, Resp, R> Source<T> for Awaiting<Resp, R>
+where
+    Resp: Message + Default,
+    R: Rule<Resp, Output = Better<T>> + Send,
+{
     fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change<T>> {
-        loop {
-            let Poll::Ready(step) = self.collector.poll_step(cx, |_| WakeAfter::ANY) else {
-                return Poll::Pending;
-            };
-            if let Some(change) = self.step(step) {
-                return Poll::Ready(change);
-            }
-        }
+        self.poll_next(cx)
     }
 
     fn try_change(&mut self) -> Option<Change<T>> {
-        while let Some(step) = self.collector.try_step() {
-            if let Some(change) = self.step(step) {
-                return Some(change);
-            }
-        }
-        None
+        self.try_next()
+    }
+
+    fn complete(&mut self) {
+        Awaiting::complete(self);
     }
 }
 
@@ -280,21 +251,26 @@ pub(crate) struct Nodes {
     pub(crate) needed: usize,
 }
 
-impl<Resp: Message + Default> Judge<Resp, Resp> for Nodes {
+impl<Resp: Message + Default> Rule<Resp> for Nodes {
+    type Output = Better<Resp>;
+
+    const EXHAUSTED: QuorumErrorKind = QuorumErrorKind::Incomplete;
+
     fn reply(
         &mut self,
         collector: &mut Collector<Resp>,
         part: usize,
         payload: &Bytes,
-    ) -> Option<(Resp, usize, bool)> {
-        let reply = collector.take(part, payload)?;
+    ) -> Option<Result<Better<Resp>, QuorumErrorKind>> {
+        let value = collector.take(part, payload)?;
         let level = collector.answered().len();
-        Some((reply, level, level >= self.needed))
+        let done = level >= self.needed;
+        Some(Ok(Better { value, level, done }))
     }
 
-    fn hopeless(&self, collector: &Collector<Resp>, ended: bool) -> Option<QuorumErrorKind> {
+    fn hopeless(&self, collector: &Collector<Resp>) -> Option<QuorumErrorKind> {
         let possible = collector.can_answer().len();
-        (ended || possible < self.needed).then_some(QuorumErrorKind::Incomplete)
+        (possible < self.needed).then_some(QuorumErrorKind::Incomplete)
     }
 }
 
@@ -305,24 +281,24 @@ pub(crate) struct ByFunction<Req, Resp, F> {
     pub(crate) f: F,
 }
 
-impl<T, Req, Resp, F> Judge<Resp, T> for ByFunction<Req, Resp, F>
+impl<T, Req, Resp, F> Rule<Resp> for ByFunction<Req, Resp, F>
 where
-    Req: Send,
     Resp: Message + Default,
-    F: FnMut(&Req, &mut Replies<Resp>) -> (T, usize, bool) + Send,
+    F: FnMut(&Req, &mut Replies<Resp>) -> (T, usize, bool),
 {
+    type Output = Better<T>;
+
+    const EXHAUSTED: QuorumErrorKind = QuorumErrorKind::NoQuorum;
+
     fn reply(
         &mut self,
         collector: &mut Collector<Resp>,
         part: usize,
         payload: &Bytes,
-    ) -> Option<(T, usize, bool)> {
+    ) -> Option<Result<Better<T>, QuorumErrorKind>> {
         let reply = collector.take(part, payload)?;
         self.replies.insert(part, reply);
-        Some((self.f)(&self.request, &mut self.replies))
-    }
-
-    fn hopeless(&self, _: &Collector<Resp>, ended: bool) -> Option<QuorumErrorKind> {
-        ended.then_some(QuorumErrorKind::NoQuorum)
+        let (value, level, done) = (self.f)(&self.request, &mut self.replies);
+        Some(Ok(Better { value, level, done }))
     }
 }

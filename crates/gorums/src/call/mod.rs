@@ -17,6 +17,7 @@ mod quorum_of;
 mod replies;
 pub(crate) mod responses;
 mod rpc;
+mod rule;
 mod sent;
 mod unicast;
 

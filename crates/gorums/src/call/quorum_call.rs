@@ -4,7 +4,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::collect::{Collector, MapResponse};
-use super::correctable::{ByFunction, Correctable, Judged, Nodes, Source};
+use super::correctable::{ByFunction, Correctable, Nodes};
 use super::dispatch::{Requests, start};
 use super::options::{Options, options};
 use super::quorum_fn::{Decision, Matching, QuorumFn};
@@ -217,7 +217,8 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         F: FnMut(&Req, &mut Replies<Resp>) -> Option<T>,
     {
         let collector = self.collector(None, true);
-        QuorumFn::new(collector, self.requests.request, f)
+        let replies = Replies::new(self.configuration);
+        QuorumFn::new(collector, self.requests.request, replies, f)
     }
 
     /// Sets the quorum function of [`decide`](Self::decide): once for a method, among the defaults of a
@@ -246,6 +247,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         QuorumFn::new(
             collector,
             self.requests.request,
+            Replies::new(self.configuration),
             Box::new(move |request, replies| judge.as_ref()?(request, replies)),
         )
     }
@@ -265,11 +267,8 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Resp: 'static,
     {
         let possible = level > 0 && level <= self.members().len();
-        let judge = Nodes { needed: level };
-        Correctable::new(
-            self.collector(Some(level), possible)
-                .map(|collector| Box::new(Judged { collector, judge }) as Box<dyn Source<Resp>>),
-        )
+        let collector = self.collector(Some(level), possible);
+        Correctable::new(collector, Nodes { needed: level })
     }
 
     /// Ever better answers, made by a function of the request and the replies so far, one for each
@@ -283,14 +282,12 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         F: FnMut(&Req, &mut Replies<Resp>) -> (T, usize, bool) + Send + 'static,
     {
         let collector = self.collector(None, true);
-        let judge = ByFunction {
+        let rule = ByFunction {
             request: self.requests.request,
             replies: Replies::new(self.configuration),
             f,
         };
-        Correctable::new(
-            collector.map(|collector| Box::new(Judged { collector, judge }) as Box<dyn Source<T>>),
-        )
+        Correctable::new(collector, rule)
     }
 
     /// Every reply and every failure as it comes.

@@ -1,35 +1,60 @@
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use prost::Message;
 
-use super::collect::{Collector, Step};
+use super::collect::Collector;
 use super::replies::Replies;
-use crate::channel::WakeAfter;
+use super::rule::{Awaiting, Rule};
 use crate::error::{QuorumError, QuorumErrorKind};
 
 /// A call whose replies are judged by a function, when that accepts them.
 #[must_use = "dropping it gives the call up"]
-pub struct QuorumFn<Req, Resp, F> {
-    collector: Result<Collector<Resp>, Option<QuorumError>>,
-    replies: Option<Replies<Resp>>,
+pub struct QuorumFn<Req, Resp, F>(Awaiting<Resp, Accepted<Req, Resp, F>>);
+
+/// Waits until a function accepts the replies.
+struct Accepted<Req, Resp, F> {
     request: Req,
+    replies: Replies<Resp>,
     f: F,
 }
 
-impl<Req, Resp: Message + Default, F> QuorumFn<Req, Resp, F> {
-    pub(crate) fn new(collector: Result<Collector<Resp>, QuorumError>, request: Req, f: F) -> Self {
-        let replies = collector
-            .as_ref()
-            .ok()
-            .map(|collector| Replies::new(collector.configuration().clone()));
-        Self {
-            collector: collector.map_err(Some),
-            replies,
+impl<Req, Resp, F> QuorumFn<Req, Resp, F> {
+    pub(crate) fn new(
+        collector: Result<Collector<Resp>, QuorumError>,
+        request: Req,
+        replies: Replies<Resp>,
+        f: F,
+    ) -> Self {
+        let rule = Accepted {
             request,
+            replies,
             f,
-        }
+        };
+        Self(Awaiting::new(collector, rule))
+    }
+}
+
+impl<T, Req, Resp, F> Rule<Resp> for Accepted<Req, Resp, F>
+where
+    Resp: Message + Default,
+    F: FnMut(&Req, &mut Replies<Resp>) -> Option<T>,
+{
+    type Output = T;
+
+    const EXHAUSTED: QuorumErrorKind = QuorumErrorKind::NoQuorum;
+
+    fn reply(
+        &mut self,
+        collector: &mut Collector<Resp>,
+        part: usize,
+        payload: &Bytes,
+    ) -> Option<Result<T, QuorumErrorKind>> {
+        let reply = collector.take(part, payload)?;
+        self.replies.insert(part, reply);
+        (self.f)(&self.request, &mut self.replies).map(Ok)
     }
 }
 
@@ -43,39 +68,7 @@ where
     /// # Panics
     /// When polled again after it was ready with an error.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self {
-            collector,
-            replies,
-            request,
-            f,
-        } = &mut *self;
-        let (collector, replies) = match (collector, replies) {
-            (Ok(collector), Some(replies)) => (collector, replies),
-            (Err(error), _) => {
-                let error = error
-                    .take()
-                    .expect("a future is not polled after it was ready");
-                return Poll::Ready(Err(error));
-            }
-            (Ok(_), None) => unreachable!("a call that was made has replies"),
-        };
-        loop {
-            match ready!(collector.poll_step(cx, |_| WakeAfter::ANY)) {
-                Step::Reply(part, payload) => {
-                    if let Some(reply) = collector.take(part, &payload) {
-                        replies.insert(part, reply);
-                        if let Some(result) = f(request, replies) {
-                            collector.complete();
-                            return Poll::Ready(Ok(result));
-                        }
-                    }
-                }
-                Step::Out => {}
-                Step::End => {
-                    return Poll::Ready(Err(collector.error(QuorumErrorKind::NoQuorum)));
-                }
-            }
-        }
+        self.0.poll(cx)
     }
 }
 
@@ -86,8 +79,10 @@ pub type Decision<Req, Resp> =
 
 /// A call that waits for equal replies, when there are enough.
 #[must_use = "dropping it gives the call up"]
-pub struct Matching<Resp, K, F> {
-    collector: Result<Collector<Resp>, Option<QuorumError>>,
+pub struct Matching<Resp, K, F>(Awaiting<Resp, Equal<Resp, K, F>>);
+
+/// Waits until enough replies have the same key.
+struct Equal<Resp, K, F> {
     needed: usize,
     key: F,
     /// The keys so far, with their first reply and the number of nodes that gave it.
@@ -100,12 +95,69 @@ impl<Resp, K, F> Matching<Resp, K, F> {
         needed: usize,
         key: F,
     ) -> Self {
-        Self {
-            collector: collector.map_err(Some),
+        let rule = Equal {
             needed,
             key,
             groups: Vec::new(),
+        };
+        Self(Awaiting::new(collector, rule))
+    }
+}
+
+impl<Resp, K, F> Rule<Resp> for Equal<Resp, K, F>
+where
+    Resp: Message + Default,
+    K: Eq,
+    F: FnMut(&Resp) -> K,
+{
+    type Output = Resp;
+
+    const EXHAUSTED: QuorumErrorKind = QuorumErrorKind::NoQuorum;
+
+    fn reply(
+        &mut self,
+        collector: &mut Collector<Resp>,
+        part: usize,
+        payload: &Bytes,
+    ) -> Option<Result<Resp, QuorumErrorKind>> {
+        // A node's later replies to a streamed call have no second vote.
+        if collector.answered().contains(part) {
+            return None;
         }
+        let reply = collector.take(part, payload)?;
+        let Self {
+            needed,
+            key,
+            groups,
+        } = self;
+        let key = key(&reply);
+        let group = match groups.iter().position(|(k, ..)| *k == key) {
+            Some(group) => group,
+            None => {
+                groups.push((key, reply, 0));
+                groups.len() - 1
+            }
+        };
+        groups[group].2 += 1;
+        if groups[group].2 >= *needed {
+            return Some(Ok(groups.swap_remove(group).1));
+        }
+        // A reply that differs from the others can put the number out of reach.
+        self.hopeless(collector).map(Err)
+    }
+
+    fn hopeless(&self, collector: &Collector<Resp>) -> Option<QuorumErrorKind> {
+        let most = self.groups.iter().map(|(_, _, count)| *count).max();
+        let total = collector.configuration().len();
+        let (out, answered) = (collector.out(), collector.answered());
+        let open = (0..total).filter(|part| !out.contains(*part) && !answered.contains(*part));
+        (most.unwrap_or(0) + open.count() < self.needed).then(|| {
+            if collector.failures().is_empty() {
+                QuorumErrorKind::NoQuorum
+            } else {
+                QuorumErrorKind::Incomplete
+            }
+        })
     }
 }
 
@@ -120,71 +172,14 @@ where
     /// # Panics
     /// When polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self {
-            collector,
-            needed,
-            key,
-            groups,
-        } = &mut *self;
-        let collector = match collector {
-            Ok(collector) => collector,
-            Err(error) => {
-                let error = error
-                    .take()
-                    .expect("a future is not polled after it was ready");
-                return Poll::Ready(Err(error));
-            }
-        };
-        loop {
-            match ready!(collector.poll_step(cx, |_| WakeAfter::ANY)) {
-                // A node's later replies to a streamed call have no second vote.
-                Step::Reply(part, payload) if !collector.answered().contains(part) => {
-                    if let Some(reply) = collector.take(part, &payload) {
-                        let key = key(&reply);
-                        let group = match groups.iter().position(|(k, ..)| *k == key) {
-                            Some(group) => group,
-                            None => {
-                                groups.push((key, reply, 0));
-                                groups.len() - 1
-                            }
-                        };
-                        groups[group].2 += 1;
-                        if groups[group].2 >= *needed {
-                            collector.complete();
-                            return Poll::Ready(Ok(groups.swap_remove(group).1));
-                        }
-                    }
-                }
-                Step::Reply(..) | Step::Out => {}
-                Step::End => {
-                    return Poll::Ready(Err(collector.error(QuorumErrorKind::NoQuorum)));
-                }
-            }
-            let most = groups.iter().map(|(_, _, count)| *count).max().unwrap_or(0);
-            let settled = (0..collector.configuration().len())
-                .filter(|part| {
-                    collector.out().contains(*part) || collector.answered().contains(*part)
-                })
-                .count();
-            if most + collector.configuration().len() - settled < *needed {
-                let kind = if collector.failures().is_empty() {
-                    QuorumErrorKind::NoQuorum
-                } else {
-                    QuorumErrorKind::Incomplete
-                };
-                return Poll::Ready(Err(collector.error(kind)));
-            }
-        }
+        self.0.poll(cx)
     }
 }
-
-impl<Req, Resp, F> Unpin for QuorumFn<Req, Resp, F> {}
-impl<Resp, K, F> Unpin for Matching<Resp, K, F> {}
 
 impl<Req: fmt::Debug, Resp, F> fmt::Debug for QuorumFn<Req, Resp, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QuorumFn")
-            .field("request", &self.request)
+            .field("request", &self.0.rule().request)
             .finish_non_exhaustive()
     }
 }
@@ -192,7 +187,7 @@ impl<Req: fmt::Debug, Resp, F> fmt::Debug for QuorumFn<Req, Resp, F> {
 impl<Resp, K, F> fmt::Debug for Matching<Resp, K, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Matching")
-            .field("needed", &self.needed)
+            .field("needed", &self.0.rule().needed)
             .finish_non_exhaustive()
     }
 }

@@ -1,12 +1,14 @@
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use prost::Message;
 
-use super::collect::{Collector, Step};
+use super::collect::Collector;
 use super::replies::Replies;
+use super::rule::{Awaiting, Rule};
+use crate::channel::Interest;
 use crate::error::{QuorumError, QuorumErrorKind};
 use crate::quorum::{QuorumSystem, Threshold};
 
@@ -16,182 +18,181 @@ use crate::quorum::{QuorumSystem, Threshold};
 /// and their replies ignored; a call that is dropped before withdraws what is not written, and tells
 /// nodes that understand it that nobody waits.
 #[must_use = "dropping it gives the call up"]
-pub struct Quorum<Resp, Q = Threshold> {
-    gather: Gather<Resp, Q>,
-    first: Option<Resp>,
-}
+pub struct Quorum<Resp, Q = Threshold>(Awaiting<Resp, Enough<Q, First, Resp>>);
 
-/// Waits for a quorum.
-struct Gather<Resp, Q> {
-    /// Why the call was not made, until that is told.
-    collector: Result<Collector<Resp>, Option<QuorumError>>,
-    system: Q,
-}
+/// All replies of a quorum, when it is there.
+#[must_use = "dropping it gives the call up"]
+pub struct QuorumReplies<Resp, Q = Threshold>(Awaiting<Resp, Enough<Q, Every, Replies<Resp>>>);
+
+/// The greatest reply of a quorum, when it is there.
+#[must_use = "dropping it gives the call up"]
+pub struct MaxByKey<Resp, Q, F>(Awaiting<Resp, Enough<Q, Greatest<F>, Resp>>);
 
 impl<Resp: Message + Default, Q: QuorumSystem> Quorum<Resp, Q> {
     pub(crate) fn new(collector: Result<Collector<Resp>, QuorumError>, system: Q) -> Self {
-        Self {
-            gather: Gather {
-                collector: collector.map_err(Some),
-                system,
-            },
-            first: None,
-        }
+        Self(Awaiting::new(collector, Enough::new(system, First)))
     }
 
     /// All replies of the quorum, in place of the first.
     pub fn replies(self) -> QuorumReplies<Resp, Q> {
-        let replies = self
-            .gather
-            .collector
-            .as_ref()
-            .ok()
-            .map(|collector| Replies::new(collector.configuration().clone()));
-        QuorumReplies {
-            gather: self.gather,
-            replies,
-        }
+        let awaiting = self.0;
+        QuorumReplies(awaiting.with_rule(|enough| Enough::new(enough.system, Every)))
     }
 
     /// The reply with the greatest key among those of the quorum, in place of the first; of several
     /// the one that came first.
     pub fn max_by_key<K: Ord, F: FnMut(&Resp) -> K>(self, key: F) -> MaxByKey<Resp, Q, F> {
-        MaxByKey {
-            gather: self.gather,
-            key,
-            best: None,
+        let awaiting = self.0;
+        MaxByKey(awaiting.with_rule(|enough| Enough::new(enough.system, Greatest { key })))
+    }
+}
+
+/// Waits for a quorum.
+struct Enough<Q, P, T> {
+    system: Q,
+    pick: P,
+    picked: Option<T>,
+}
+
+impl<Q, P, T> Enough<Q, P, T> {
+    fn new(system: Q, pick: P) -> Self {
+        Self {
+            system,
+            pick,
+            picked: None,
         }
     }
 }
 
-impl<Resp: Message + Default, Q: QuorumSystem> Gather<Resp, Q> {
-    /// Ready when the quorum is there or out of reach. Replies go to `take`.
-    fn poll(
+impl<Resp: Message + Default, Q, P> Rule<Resp> for Enough<Q, P, P::Picked>
+where
+    Q: QuorumSystem,
+    P: Pick<Resp>,
+{
+    type Output = P::Picked;
+
+    const EXHAUSTED: QuorumErrorKind = QuorumErrorKind::Incomplete;
+
+    fn interest(collector: &Collector<Resp>) -> Interest {
+        collector.interest()
+    }
+
+    fn reply(
         &mut self,
-        cx: &mut Context<'_>,
-        mut take: impl FnMut(&mut Collector<Resp>, usize, Bytes),
-    ) -> Poll<Result<(), QuorumError>> {
-        let collector = match &mut self.collector {
-            Ok(collector) => collector,
-            Err(error) => {
-                let error = error
-                    .take()
-                    .expect("a future is not polled after it was ready");
-                return Poll::Ready(Err(error));
-            }
-        };
-        loop {
-            match ready!(collector.poll_step(cx, Collector::interest)) {
-                Step::Reply(part, payload) => {
-                    take(collector, part, payload);
-                    if collector.is_quorum(&self.system) {
-                        collector.complete();
-                        return Poll::Ready(Ok(()));
-                    }
-                    // A reply that could not be used is a failure.
-                    if collector.answered().contains(part) {
-                        continue;
-                    }
-                }
-                Step::Out => {}
-                Step::End => {
-                    return Poll::Ready(Err(collector.error(QuorumErrorKind::Incomplete)));
-                }
-            }
-            if !collector.is_possible(&self.system) {
-                return Poll::Ready(Err(collector.error(QuorumErrorKind::Incomplete)));
-            }
+        collector: &mut Collector<Resp>,
+        part: usize,
+        payload: &Bytes,
+    ) -> Option<Result<P::Picked, QuorumErrorKind>> {
+        self.pick.pick(&mut self.picked, collector, part, payload);
+        collector
+            .is_quorum(&self.system)
+            .then(|| Ok(self.picked.take().expect("a quorum is not empty")))
+    }
+
+    fn hopeless(&self, collector: &Collector<Resp>) -> Option<QuorumErrorKind> {
+        (!collector.is_possible(&self.system)).then_some(QuorumErrorKind::Incomplete)
+    }
+}
+
+/// What is kept of the replies until there is a quorum.
+trait Pick<Resp> {
+    type Picked;
+
+    fn pick(
+        &mut self,
+        picked: &mut Option<Self::Picked>,
+        collector: &mut Collector<Resp>,
+        part: usize,
+        payload: &Bytes,
+    );
+}
+
+struct First;
+
+impl<Resp: Message + Default> Pick<Resp> for First {
+    type Picked = Resp;
+
+    fn pick(
+        &mut self,
+        picked: &mut Option<Resp>,
+        collector: &mut Collector<Resp>,
+        part: usize,
+        payload: &Bytes,
+    ) {
+        if picked.is_none() {
+            *picked = collector.take(part, payload);
+        } else {
+            collector.count(part, payload);
         }
     }
 }
 
-impl<Resp: Message + Default, Q: QuorumSystem> Future for Quorum<Resp, Q> {
-    type Output = Result<Resp, QuorumError>;
+struct Every;
 
-    /// # Panics
-    /// When polled again after it was ready.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { gather, first } = &mut *self;
-        ready!(gather.poll(cx, |collector, part, payload| {
-            if first.is_none() {
-                *first = collector.take(part, &payload);
-            } else {
-                collector.count(part, &payload);
-            }
-        }))?;
-        let first = first.take().expect("a quorum is not empty");
-        Poll::Ready(Ok(first))
+impl<Resp: Message + Default> Pick<Resp> for Every {
+    type Picked = Replies<Resp>;
+
+    fn pick(
+        &mut self,
+        picked: &mut Option<Replies<Resp>>,
+        collector: &mut Collector<Resp>,
+        part: usize,
+        payload: &Bytes,
+    ) {
+        if let Some(reply) = collector.take(part, payload) {
+            picked
+                .get_or_insert_with(|| Replies::new(collector.configuration().clone()))
+                .insert(part, reply);
+        }
     }
 }
 
-/// All replies of a quorum, when it is there.
-#[must_use = "dropping it gives the call up"]
-pub struct QuorumReplies<Resp, Q = Threshold> {
-    gather: Gather<Resp, Q>,
-    replies: Option<Replies<Resp>>,
-}
-
-impl<Resp: Message + Default, Q: QuorumSystem> Future for QuorumReplies<Resp, Q> {
-    type Output = Result<Replies<Resp>, QuorumError>;
-
-    /// # Panics
-    /// When polled again after it was ready.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { gather, replies } = &mut *self;
-        ready!(gather.poll(cx, |collector, part, payload| {
-            if let (Some(reply), Some(replies)) = (collector.take(part, &payload), replies.as_mut())
-            {
-                replies.insert(part, reply);
-            }
-        }))?;
-        let replies = replies
-            .take()
-            .expect("a quorum that was called has replies");
-        Poll::Ready(Ok(replies))
-    }
-}
-
-/// The greatest reply of a quorum, when it is there.
-#[must_use = "dropping it gives the call up"]
-pub struct MaxByKey<Resp, Q, F> {
-    gather: Gather<Resp, Q>,
+struct Greatest<F> {
     key: F,
-    best: Option<Resp>,
 }
 
-impl<Resp, K, Q, F> Future for MaxByKey<Resp, Q, F>
+impl<Resp, K, F> Pick<Resp> for Greatest<F>
 where
     Resp: Message + Default,
     K: Ord,
-    Q: QuorumSystem,
     F: FnMut(&Resp) -> K,
 {
-    type Output = Result<Resp, QuorumError>;
+    type Picked = Resp;
 
-    /// # Panics
-    /// When polled again after it was ready.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { gather, key, best } = &mut *self;
-        ready!(gather.poll(cx, |collector, part, payload| {
-            if let Some(reply) = collector.take(part, &payload)
-                && best.as_ref().is_none_or(|best| key(&reply) > key(best))
-            {
-                *best = Some(reply);
-            }
-        }))?;
-        let best = best.take().expect("a quorum is not empty");
-        Poll::Ready(Ok(best))
+    fn pick(
+        &mut self,
+        picked: &mut Option<Resp>,
+        collector: &mut Collector<Resp>,
+        part: usize,
+        payload: &Bytes,
+    ) {
+        let Self { key } = self;
+        if let Some(reply) = collector.take(part, payload)
+            && picked.as_ref().is_none_or(|best| key(&reply) > key(best))
+        {
+            *picked = Some(reply);
+        }
     }
 }
 
-// Nothing is pinned inside: the futures can be moved while they are polled.
-impl<Resp, Q> Unpin for Quorum<Resp, Q> {}
-impl<Resp, Q> Unpin for QuorumReplies<Resp, Q> {}
-impl<Resp, Q, F> Unpin for MaxByKey<Resp, Q, F> {}
+macro_rules! futures {
+    ($($name:ident<$($parameter:ident),*> => $output:ty $(where $key:ident, $f:ident)?;)*) => {
+        $(impl<$($parameter, )* $($key)?> Future for $name<$($parameter),*>
+        where
+            Resp: Message + Default,
+            Q: QuorumSystem,
+            $($key: Ord, $f: FnMut(&Resp) -> $key,)?
+        {
+            type Output = Result<$output, QuorumError>;
 
-macro_rules! opaque_debug {
-    ($($name:ident<$($parameter:ident),*>),*) => {
-        $(impl<$($parameter),*> fmt::Debug for $name<$($parameter),*> {
+            /// # Panics
+            /// When polled again after it was ready.
+            fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+                self.0.poll(cx)
+            }
+        }
+
+        impl<$($parameter),*> fmt::Debug for $name<$($parameter),*> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($name)).finish_non_exhaustive()
             }
@@ -199,4 +200,8 @@ macro_rules! opaque_debug {
     };
 }
 
-opaque_debug!(Quorum<Resp, Q>, QuorumReplies<Resp, Q>, MaxByKey<Resp, Q, F>);
+futures! {
+    Quorum<Resp, Q> => Resp;
+    QuorumReplies<Resp, Q> => Replies<Resp>;
+    MaxByKey<Resp, Q, F> => Resp where K, F;
+}

@@ -1,0 +1,142 @@
+//! Waiting for a call, and the rule that says when its replies are enough.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::collect::{Collector, Step};
+use crate::channel::Interest;
+use crate::error::{QuorumError, QuorumErrorKind};
+
+/// Makes a result of the replies to a call.
+pub(crate) trait Rule<Resp> {
+    type Output;
+
+    /// Why the call fails when nothing more can come.
+    const EXHAUSTED: QuorumErrorKind;
+
+    /// What the waiting task has to be woken for.
+    fn interest(_: &Collector<Resp>) -> Interest {
+        Interest::ALL
+    }
+
+    /// Takes a reply. Returns a result, or why there can be none, as soon as either is known.
+    fn reply(
+        &mut self,
+        collector: &mut Collector<Resp>,
+        part: usize,
+        payload: &Bytes,
+    ) -> Option<Result<Self::Output, QuorumErrorKind>>;
+
+    /// Why there can be no result, if so. Asked whenever a node has failed or ended.
+    fn hopeless(&self, _: &Collector<Resp>) -> Option<QuorumErrorKind> {
+        None
+    }
+}
+
+/// A call that a task waits for.
+pub(crate) struct Awaiting<Resp, R> {
+    /// Why the call was not made, until that is told.
+    collector: Result<Collector<Resp>, Option<QuorumError>>,
+    rule: R,
+}
+
+impl<Resp, R> Awaiting<Resp, R> {
+    pub(crate) fn new(collector: Result<Collector<Resp>, QuorumError>, rule: R) -> Self {
+        Self {
+            collector: collector.map_err(Some),
+            rule,
+        }
+    }
+
+    pub(crate) fn rule(&self) -> &R {
+        &self.rule
+    }
+
+    /// The same call with another rule.
+    pub(crate) fn with_rule<S>(self, change: impl FnOnce(R) -> S) -> Awaiting<Resp, S> {
+        Awaiting {
+            collector: self.collector,
+            rule: change(self.rule),
+        }
+    }
+}
+
+impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
+    /// Waits for the result, with which the call is complete.
+    ///
+    /// # Panics
+    /// When polled again after it was ready with an error.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<R::Output, QuorumError>> {
+        let result = ready!(self.poll_next(cx));
+        if result.is_ok() {
+            self.complete();
+        }
+        Poll::Ready(result)
+    }
+
+    /// Waits for a result after which the call may go on.
+    ///
+    /// # Panics
+    /// When polled again after it was ready with the error of a call that was not made.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<R::Output, QuorumError>> {
+        let collector = match &mut self.collector {
+            Ok(collector) => collector,
+            Err(error) => {
+                return Poll::Ready(Err(error
+                    .take()
+                    .expect("a future is not polled after it was ready")));
+            }
+        };
+        loop {
+            let step = ready!(collector.poll_step(cx, R::interest));
+            if let Some(result) = apply(&mut self.rule, collector, step) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+
+    /// The next result, if it is here.
+    pub(crate) fn try_next(&mut self) -> Option<Result<R::Output, QuorumError>> {
+        let collector = self.collector.as_mut().ok()?;
+        while let Some(step) = collector.try_step() {
+            if let Some(result) = apply(&mut self.rule, collector, step) {
+                return Some(result);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn complete(&mut self) {
+        if let Ok(collector) = &mut self.collector {
+            collector.complete();
+        }
+    }
+}
+
+/// What a step of the call means by the rule.
+fn apply<Resp: Message + Default, R: Rule<Resp>>(
+    rule: &mut R,
+    collector: &mut Collector<Resp>,
+    step: Step,
+) -> Option<Result<R::Output, QuorumError>> {
+    let failed = match step {
+        Step::Reply(part, payload) => match rule.reply(collector, part, &payload) {
+            Some(Ok(output)) => return Some(Ok(output)),
+            Some(Err(kind)) => Some(kind),
+            None if collector.answered().contains(part) => None,
+            // A reply that could not be used is a failure.
+            None => rule.hopeless(collector),
+        },
+        Step::Out => rule.hopeless(collector),
+        Step::End => Some(R::EXHAUSTED),
+    };
+    failed.map(|kind| Err(collector.error(kind)))
+}
+
+// Neither the replies nor the rule are pinned, so it can be moved while it is polled.
+impl<Resp, R> Unpin for Awaiting<Resp, R> {}
