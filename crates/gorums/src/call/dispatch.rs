@@ -56,15 +56,14 @@ pub(crate) fn start<Req: Message>(
     let call = register(kind, &targets, requests, &mut prepared);
     let observers = std::mem::take(&mut prepared.observers);
     let handle = Handle::new(Arc::clone(&call), callees, observers, options);
-    for (part, frame) in Frames::new(call.id(), kind, &targets, &prepared, requests).each() {
-        match frame {
-            Ok(frame) => {
-                call.queue(part, frame);
-            }
-            Err(NotSent::Failed(status)) => call.fail_at_once(part, &status),
-            Err(NotSent::Ended(early)) => call.end_at_once(part, early),
+    let frames = Frames::new(call.id(), kind, &targets, &prepared, requests);
+    frames.for_each(|part, frame| match frame {
+        Ok(frame) => {
+            call.queue(part, frame);
         }
-    }
+        Err(NotSent::Failed(status)) => call.fail_at_once(part, &status),
+        Err(NotSent::Ended(early)) => call.end_at_once(part, early),
+    });
     if prepared.deadline.is_some() {
         call.settle_deadline();
     }
@@ -87,7 +86,8 @@ pub(crate) fn detach<Req: Message>(
     let call = is_kept.then(|| register(kind, &targets, requests, &mut prepared));
     let id = call.as_ref().map_or_else(Pool::next_id, |call| call.id());
     let mut not_queued = Vec::new();
-    for (part, frame) in Frames::new(id, kind, &targets, &prepared, requests).each() {
+    let frames = Frames::new(id, kind, &targets, &prepared, requests);
+    frames.for_each(|part, frame| {
         let channel = &targets.channels()[part];
         let queued = frame.is_ok_and(|frame| match &call {
             Some(call) => call.queue(part, frame),
@@ -96,7 +96,7 @@ pub(crate) fn detach<Req: Message>(
         if !queued {
             not_queued.push(channel.id());
         }
-    }
+    });
     not_queued
 }
 
@@ -167,6 +167,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// A call that no interceptor sees.
+    #[inline]
     fn plain(method: &'static str, now: Instant, options: &'a Options) -> Self {
         Self {
             method,
@@ -275,13 +276,16 @@ impl<'a, Req: Message> Frames<'a, Req> {
         }
     }
 
-    /// The nodes that are not left out, by position.
-    fn each(&self) -> impl Iterator<Item = (usize, Result<Bytes, NotSent>)> {
-        (0..self.targets.len())
-            .filter(|part| !self.requests.is_left_out(*part))
-            .map(|part| (part, self.frame(part)))
+    /// Goes through the nodes that are not left out.
+    fn for_each(&self, mut queue: impl FnMut(usize, Result<Bytes, NotSent>)) {
+        for part in 0..self.targets.len() {
+            if !self.requests.is_left_out(part) {
+                queue(part, self.frame(part));
+            }
+        }
     }
 
+    #[inline]
     fn frame(&self, part: usize) -> Result<Bytes, NotSent> {
         let rejected = self.prepared.rejected.get(part).and_then(Option::as_ref);
         if let Some(status) = self.prepared.refused.as_ref().or(rejected) {

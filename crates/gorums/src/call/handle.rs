@@ -27,6 +27,7 @@ pub(crate) enum Callees {
 }
 
 impl Handle {
+    #[inline]
     pub(crate) fn new(
         call: Arc<Call>,
         callees: Callees,

@@ -77,6 +77,7 @@ where
         collector.interest()
     }
 
+    #[inline]
     fn reply(
         &mut self,
         collector: &mut Collector<Resp>,

@@ -80,6 +80,7 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
     ///
     /// # Panics
     /// When polled again after it was ready with the error of a call that was not made.
+    #[inline]
     pub(crate) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
@@ -119,6 +120,7 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
 }
 
 /// What a step of the call means by the rule.
+#[inline]
 fn apply<Resp: Message + Default, R: Rule<Resp>>(
     rule: &mut R,
     collector: &mut Collector<Resp>,
