@@ -8,8 +8,8 @@ use crate::error::{Status, excerpt};
 /// Names and values that travel beside a request, or beside a whole connection.
 ///
 /// Keys are case-insensitive and are kept in lower case, values are UTF-8 text, a key may have
-/// several values, and the order of insertion is kept. Values that are not text cannot travel in the
-/// envelope of a request, so keys that end in `-bin` are refused.
+/// several values, and the order of insertion is kept. Values that are not text cannot travel in
+/// the envelope of a request, so keys that end in `-bin` are refused.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
     entries: Vec<(String, String)>,
@@ -67,7 +67,7 @@ impl Metadata {
         self.entries.is_empty()
     }
 
-    /// What a peer sent, as it is: what arrives is not judged by the rules of what may be sent.
+    /// What a peer sent, as it is. The rules of what may be sent do not apply to it.
     pub(crate) fn received<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         Self {
             entries: entries
@@ -92,7 +92,8 @@ impl Metadata {
                 .ok_or_else(|| {
                     bad_key(
                         key,
-                        "connection metadata travels as HTTP headers, whose values are visible ASCII",
+                        "connection metadata travels as HTTP headers, whose values are visible \
+                         ASCII",
                     )
                 })?;
             headers.append(name, value);
@@ -109,7 +110,8 @@ fn checked_key(key: &str) -> Result<String, Status> {
     if name.ends_with("-bin") {
         return Err(bad_key(
             key,
-            "the wire carries text only; encode the value (as base64, say) under a key without \"-bin\"",
+            "the wire carries text only; encode the value (as base64, say) under a key without \
+             \"-bin\"",
         ));
     }
     if name.starts_with("grpc-")

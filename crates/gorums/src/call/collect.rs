@@ -1,4 +1,4 @@
-//! Taking what came back, and what it means for the call.
+//! Collects the replies and the failures of a call.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -7,14 +7,14 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::handle::Handle;
-use crate::channel::{Event, Interest, What};
+use crate::channel::{Event, Interest, NodeState, What};
 use crate::configuration::{Configuration, Node};
 use crate::error::{NodeError, Outcome, QuorumError, QuorumErrorKind, QuorumFailure, Status};
 use crate::quorum::{Bits, NodeSet, QuorumSystem};
 
 pub(crate) type MapResponse<Resp> = Arc<dyn Fn(&Node, Resp) -> Result<Resp, Status> + Send + Sync>;
 
-/// A quorum call in flight, from the side of the task that awaits it.
+/// A quorum call in flight, as the task that awaits it sees it.
 pub(crate) struct Collector<Resp> {
     handle: Handle,
     configuration: Configuration,
@@ -91,7 +91,7 @@ impl<Resp: Message + Default> Collector<Resp> {
         Poll::Ready(event.map_or(Step::End, |event| self.step(event)))
     }
 
-    /// The next step, if it is here.
+    /// The next step, if it has happened already.
     pub(crate) fn try_step(&mut self) -> Option<Step> {
         if self.handle.call.is_over() {
             return Some(Step::End);
@@ -195,12 +195,12 @@ impl<Resp: Message + Default> Collector<Resp> {
         }
     }
 
-    /// The call succeeded: the rest is sent and ignored.
+    /// The call succeeded: what is queued is still sent, and further replies are ignored.
     pub(crate) fn complete(&mut self) {
         self.handle.complete();
     }
 
-    /// The call failed. What is known of the other nodes by now is told as well.
+    /// The call failed. The error also says what is known of the other nodes by now.
     pub(crate) fn error(&mut self, kind: QuorumErrorKind) -> QuorumError {
         let early = self.handle.call.early();
         while let Some(step) = self.try_step() {
@@ -214,7 +214,7 @@ impl<Resp: Message + Default> Collector<Resp> {
         let closed = targets
             .channels()
             .iter()
-            .any(|channel| channel.state() == crate::channel::NodeState::Closed);
+            .any(|channel| channel.state() == NodeState::Closed);
         QuorumFailure {
             kind: match early {
                 Some(early) => early.into(),
@@ -232,7 +232,7 @@ impl<Resp: Message + Default> Collector<Resp> {
     }
 }
 
-/// Decodes a reply; the error says why not.
+/// Decodes a reply. One above the limit is not looked at.
 pub(crate) fn decode_reply<Resp: Message + Default>(
     payload: &Bytes,
     limit: Option<usize>,

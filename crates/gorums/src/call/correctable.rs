@@ -18,12 +18,13 @@ use crate::error::{QuorumError, QuorumErrorKind};
 /// distinct nodes that have answered and the value is the reply that came last; with
 /// [`correctable_fn`](crate::QuorumCall::correctable_fn) a function makes both of the replies. The
 /// call is done when its level is reached or its function says so, and fails when nothing more can
-/// come before that: every node has failed or, where the peer announces the end of a streamed reply,
-/// has ended. A server of the Go library never announces that, so give calls to one a deadline.
+/// come before that: every node has failed or, where the peer announces the end of a streamed
+/// reply, has ended. A server of the Go library never announces that, so give calls to one a
+/// deadline.
 ///
 /// The replies are taken and judged on the task that awaits one of its functions; in between they
-/// wait, as [`unread_replies`](crate::QuorumCall::unread_replies) says. All futures of its functions
-/// may be dropped without losing an answer. Dropping the correctable gives the call up.
+/// wait, as [`unread_replies`](crate::QuorumCall::unread_replies) says. All futures of its
+/// functions may be dropped without losing an answer. Dropping the correctable gives the call up.
 #[must_use = "dropping it gives the call up"]
 pub struct Correctable<T> {
     state: State<T>,
@@ -55,7 +56,7 @@ enum State<T> {
     Done,
     Failed {
         error: QuorumError,
-        /// [`Correctable::changed`] has told it.
+        /// Whether [`Correctable::changed`] has returned it.
         told: bool,
     },
 }
@@ -80,8 +81,8 @@ impl<T> Correctable<T> {
         }
     }
 
-    /// The best answer so far, what has arrived by now included; none before the first. Never waits,
-    /// and stays after the call is done or has failed.
+    /// The best answer so far, what has arrived by now included; none before the first. Never
+    /// waits, and stays after the call is done or has failed.
     pub fn latest(&mut self) -> Option<Correction<'_, T>> {
         while let State::Open(source) = &mut self.state
             && let Some(change) = source.try_change()
@@ -104,8 +105,8 @@ impl<T> Correctable<T> {
         !matches!(self.state, State::Open(_))
     }
 
-    /// Waits for an answer of this level, or for the last one if the call is done below it. Ready at
-    /// once where that has happened, also long after the call is done.
+    /// Waits for an answer of this level, or for the last one if the call is done below it. Ready
+    /// at once where that has happened, also long after the call is done.
     ///
     /// # Errors
     /// The call failed before this level was reached.
@@ -126,8 +127,8 @@ impl<T> Correctable<T> {
     }
 
     /// Waits for the next answer, each one in turn; none when the last answer, or the failure, has
-    /// been told. What [`latest`](Self::latest) or [`reached`](Self::reached) have passed over is not
-    /// told again.
+    /// been told. What [`latest`](Self::latest) or [`reached`](Self::reached) have passed over is
+    /// not told again.
     pub async fn changed(&mut self) -> Option<Result<Correction<'_, T>, QuorumError>> {
         loop {
             match &mut self.state {
@@ -174,7 +175,7 @@ impl<T> Correctable<T> {
         })
     }
 
-    /// True for a new answer.
+    /// Returns whether it is a new answer.
     fn apply(&mut self, change: Change<T>) -> bool {
         match change {
             Ok(Better { value, level, done }) => {
@@ -212,10 +213,10 @@ trait Source<T>: Send {
     /// The next answer, or why there is none.
     fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change<T>>;
 
-    /// The next answer, if it is here.
+    /// The next answer, or why there is none, if that is known already.
     fn try_change(&mut self) -> Option<Change<T>>;
 
-    /// The last answer was seen.
+    /// The last answer has come.
     fn complete(&mut self);
 }
 

@@ -19,10 +19,10 @@ use crate::node_id::NodeId;
 use crate::runtime::{Clock, SystemClock};
 use crate::wire::{PREFIX, Side, encode_message};
 
-/// What is sent to whom.
+/// The request of each node.
 pub(crate) enum Requests<'a, Req> {
     Same(&'a Req),
-    /// By position; the nodes with none are left out.
+    /// One for each node, by position. A node without one is left out.
     Each(&'a [Option<Req>]),
 }
 

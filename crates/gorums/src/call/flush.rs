@@ -5,10 +5,12 @@ use crate::error::QuorumError;
 
 impl Configuration {
     /// Waits until everything that was queued before has reached its node's host, or has failed
-    /// because the node is down. (Where a server of the Go library has not answered anything since
-    /// the last flush: until it is written to the socket. Such a server ends connections that ask too
-    /// often.) Bound it with a timeout: a silent node is waited for until keep-alive finds
-    /// it dead.
+    /// because the node is down. Bound it with a timeout: a silent node is waited for until
+    /// keep-alive finds it dead.
+    ///
+    /// Where a server of the Go library has answered nothing since the last flush, it waits only
+    /// until everything is written to the socket, since such a server ends connections that ask too
+    /// often.
     pub async fn flush(&self) {
         let sent = Sent::<QuorumError>::new(flush(self), "", self.len());
         // A node that is down has nothing left to flush.

@@ -10,10 +10,10 @@ use super::options::Options;
 use crate::channel::{Call, Early, Event, Interest, Targets, What};
 use crate::configuration::{Configuration, Interceptors, Node, Observers};
 
-/// Holds a call that somebody waits for: dropping it forgets the call, unless it is complete.
+/// A call that somebody waits for. Dropping it gives the call up, unless it is complete.
 pub(crate) struct Handle {
     pub(crate) call: Arc<Call>,
-    /// Calleess the connections open.
+    /// Holds the nodes, so that their connections stay open.
     callees: Callees,
     observers: Observers,
     cancelled: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -44,14 +44,14 @@ impl Handle {
         }
     }
 
-    /// The next thing that happened; none when nothing more can.
+    /// The next event; none when no more can come.
     pub(crate) fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
         interest: Interest,
     ) -> Poll<Option<Event>> {
         let mut polled = self.call.poll_event(cx, interest);
-        // What has happened comes first.
+        // Events from before the cancellation come first.
         if polled.is_pending()
             && let Some(cancelled) = &mut self.cancelled
             && cancelled.as_mut().poll(cx).is_ready()
@@ -66,7 +66,7 @@ impl Handle {
         polled
     }
 
-    /// What has happened already; none when nothing is known now.
+    /// The next event, if it has happened already.
     pub(crate) fn try_event(&mut self) -> Option<Event> {
         let event = self.call.try_event()?;
         self.tell(&event);
@@ -80,7 +80,7 @@ impl Handle {
         let result = match &event.what {
             What::Reply(_) => Ok(()),
             What::Ended if !self.call.is_streamed() => Ok(()),
-            // All its replies were told.
+            // Each of its replies was told when it came.
             What::Ended => return,
             What::Failed(error) => Err(error),
         };
@@ -93,7 +93,7 @@ impl Handle {
             .tell(node, self.call.method(), elapsed, result);
     }
 
-    /// The call has what it wanted.
+    /// The call succeeded: when it is dropped, nothing is withdrawn.
     pub(crate) fn complete(&mut self) {
         if !std::mem::replace(&mut self.complete, true) {
             self.call.complete();

@@ -1,6 +1,8 @@
 //! Calls: what is queued where, what came back, and when enough is enough.
 //!
-//! * [`options`] is what all four builders have in common, [`dispatch`] is how a terminal queues.
+//! * [`options`] has what the four builders share. [`dispatch`] queues a call, and [`handle`] is a
+//!   call that somebody waits for.
+//! * [`collect`] takes replies and failures, and a [`rule`] says when they are enough.
 //! * The rest is a module for each call type, as users see it.
 
 mod client;

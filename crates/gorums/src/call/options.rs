@@ -8,13 +8,13 @@ use crate::configuration::Interceptors;
 use crate::error::Status;
 use crate::metadata::Metadata;
 
-/// What all four call types can be told.
+/// The settings that all four call types share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) metadata: Metadata,
-    /// Metadata that cannot be sent: the call fails with it.
+    /// Why the metadata cannot be sent. The call fails with it.
     pub(crate) error: Option<Status>,
     pub(crate) max_encoding: Option<usize>,
     pub(crate) max_decoding: Option<usize>,
@@ -71,7 +71,8 @@ macro_rules! options {
         }
 
         /// Sends a name and a value with the request; several with one name are all sent. With a
-        /// key that [`Metadata`](crate::Metadata) does not take the call fails, and nothing is sent.
+        /// key that [`Metadata`](crate::Metadata) does not take the call fails, and nothing is
+        /// sent.
         pub fn metadata(mut self, key: impl AsRef<str>, value: impl Into<String>) -> Self {
             self.options.append(key.as_ref(), value.into());
             self
@@ -79,8 +80,8 @@ macro_rules! options {
 
         /// Ends the call when the token is cancelled, as its deadline would: what is not written is
         /// withdrawn, and the others' outcome is unknown. Takes effect where the call is awaited;
-        /// detached messages look at the token once, before they are queued. Dropping a call cancels
-        /// it too, and tells nobody.
+        /// detached messages look at the token once, before they are queued. Dropping a call
+        /// cancels it too, and tells nobody.
         pub fn cancelled_by(mut self, token: &tokio_util::sync::CancellationToken) -> Self {
             self.options.cancellation = Some(token.clone());
             self

@@ -131,9 +131,9 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
 
     options!();
 
-    /// How many replies of each node to a streamed call wait while nobody takes them, at least 1, and
-    /// what happens beyond. Default: 64, of which the oldest goes. An unread call never blocks its
-    /// connection.
+    /// How many replies of each node to a streamed call wait while nobody takes them, at least 1,
+    /// and what happens beyond. Default: 64, of which the oldest goes. An unread call never blocks
+    /// its connection.
     pub fn unread_replies(mut self, limit: usize, overflow: Overflow) -> Self {
         self.options.unread = Unread {
             limit: limit.max(1),
@@ -221,8 +221,8 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         QuorumFn::new(collector, self.requests.request, replies, f)
     }
 
-    /// Sets the quorum function of [`decide`](Self::decide): once for a method, among the defaults of a
-    /// generated client (`with_…_defaults`), in place of at every call.
+    /// Sets the quorum function of [`decide`](Self::decide): once for a method, among the defaults
+    /// of a generated client (`with_…_defaults`), in place of at every call.
     pub fn judge(
         mut self,
         f: impl Fn(&Req, &mut Replies<Resp>) -> Option<Resp> + Send + Sync + 'static,
@@ -259,9 +259,9 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Matching::new(self.collector(Some(k), possible), k, key)
     }
 
-    /// Ever better answers: of level 1 with the first node that answers, up to `level` distinct nodes,
-    /// when the call is done. The value is always the reply that came last. A `level` of zero, or above
-    /// the number of nodes called, is impossible, and nothing is sent.
+    /// Ever better answers: of level 1 with the first node that answers, up to `level` distinct
+    /// nodes, when the call is done. The value is always the reply that came last. A `level` of
+    /// zero, or above the number of nodes called, is impossible, and nothing is sent.
     pub fn correctable(self, level: usize) -> Correctable<Resp>
     where
         Resp: 'static,

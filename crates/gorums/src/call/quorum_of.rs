@@ -15,8 +15,8 @@ use crate::quorum::{QuorumSystem, Threshold};
 /// A quorum call that was queued. Awaited, it is the *first* reply of the quorum.
 ///
 /// Only that reply is decoded. When the quorum is there, the other nodes' requests are still sent
-/// and their replies ignored; a call that is dropped before withdraws what is not written, and tells
-/// nodes that understand it that nobody waits.
+/// and their replies ignored; a call that is dropped before withdraws what is not written, and
+/// tells nodes that understand it that nobody waits.
 #[must_use = "dropping it gives the call up"]
 pub struct Quorum<Resp, Q = Threshold>(Awaiting<Resp, Enough<Q, First, Resp>>);
 

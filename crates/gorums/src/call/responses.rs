@@ -30,9 +30,9 @@ pub struct NodeResponse<Resp> {
 /// make room for its newest, unless
 /// [`unread_replies`](crate::QuorumCall::unread_replies) says otherwise.
 ///
-/// [`successes`](Self::successes), [`filter`](Self::filter) and [`take`](Self::take) make a narrower
-/// one of it, in any order; [`by_node`](Self::by_node) collects. All of them are streams, so those of
-/// `futures::StreamExt` and `tokio_stream::StreamExt` can be had too.
+/// [`successes`](Self::successes), [`filter`](Self::filter) and [`take`](Self::take) narrow it
+/// down, in any order; [`by_node`](Self::by_node) collects. All of them are streams, so the methods
+/// of `futures::StreamExt` and `tokio_stream::StreamExt` work too.
 ///
 /// ```no_run
 /// # async fn f(call: gorums::QuorumCall<String, String>) {
@@ -64,19 +64,19 @@ pub struct Filter<S, F> {
     keep: F,
 }
 
-/// The first items, so many. What comes after them is given up at once.
+/// The first `n` items. The rest is given up at once.
 #[must_use = "dropping it gives the call up"]
 pub struct Take<S> {
     source: Option<S>,
     left: usize,
 }
 
-/// An item of [`Responses`] and what is made of it: which node, and what of it.
+/// An item of [`Responses`], or of a stream made of one: a node, and what it answered.
 pub trait OfNode {
     /// The reply, or the reply or failure.
     type Value;
 
-    /// Both.
+    /// The node and the value.
     fn into_pair(self) -> (NodeId, Self::Value);
 }
 
@@ -96,22 +96,22 @@ impl<Resp> OfNode for (NodeId, Resp) {
     }
 }
 
-/// What all of them have. Not an extension trait: its `next` would clash with that of others.
+/// The methods of all these streams. As an extension trait they would clash with `StreamExt`.
 macro_rules! adaptors {
     ($item:ty) => {
-        /// The next one; none when nothing more can come. The future may be dropped without losing a
-        /// reply.
+        /// The next item; none when nothing more can come. The future may be dropped without losing
+        /// a reply.
         pub async fn next(&mut self) -> Option<$item> {
             poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
         }
 
-        /// Those that the function accepts.
+        /// The items that the function accepts.
         pub fn filter<P: FnMut(&$item) -> bool>(self, keep: P) -> Filter<Self, P> {
             Filter { source: self, keep }
         }
 
-        /// The first `n`. As soon as they were handed out the rest is given up: what is not written is
-        /// withdrawn, and replies are ignored.
+        /// The first `n` items. When they have been handed out the rest is given up: what is not
+        /// written is withdrawn, and replies are ignored.
         pub fn take(self, n: usize) -> Take<Self> {
             Take {
                 source: (n > 0).then_some(self),
@@ -119,7 +119,7 @@ macro_rules! adaptors {
             }
         }
 
-        /// Waits for all of them and collects them by node; of several of a node the last one stays.
+        /// Waits for all items and collects them by node. Of several of a node the last one stays.
         pub async fn by_node(mut self) -> BTreeMap<NodeId, <$item as OfNode>::Value> {
             let mut all = BTreeMap::new();
             while let Some(item) = self.next().await {
@@ -142,13 +142,13 @@ impl<Resp: Message + Default> Responses<Resp> {
 
     adaptors!(NodeResponse<Resp>);
 
-    /// The replies alone, with their nodes. Ends as early as this does: when nothing more can come.
+    /// The replies alone, with their nodes. It ends when nothing more can come.
     pub fn successes(self) -> Successes<Resp> {
         Successes(self)
     }
 
-    /// The number of nodes that have neither answered nor failed, for a streamed call: that have not
-    /// ended.
+    /// The number of nodes that have neither answered nor failed; in a streamed call, of those that
+    /// have not ended.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.collector.as_ref().map_or(0, |collector| {

@@ -101,7 +101,7 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
         }
     }
 
-    /// The next result, if it is here.
+    /// The next result, if it is known already.
     pub(crate) fn try_next(&mut self) -> Option<Result<R::Output, QuorumError>> {
         let collector = self.collector.as_mut().ok()?;
         while let Some(step) = collector.try_step() {

@@ -21,9 +21,9 @@ use crate::node_id::NodeId;
 /// [`ConfigurationBuilder::addresses`]: super::ConfigurationBuilder::addresses
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NodeAddress {
-    /// Its id; none for the next one that is free.
+    /// Its id. Without one it gets the next one that is free.
     pub id: Option<NodeId>,
-    /// Where it listens, `host:port`. Whether it is that is seen when it is connected to.
+    /// Where it listens, `host:port`. Whether it has this form is checked when it joins.
     pub address: String,
 }
 

@@ -23,7 +23,7 @@ pub struct ConfigurationBuilder {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     served: Option<Served>,
-    /// The first mistake, told by `connect`.
+    /// The first mistake, which `connect` returns.
     error: Option<ConfigurationError>,
 }
 
@@ -89,16 +89,16 @@ impl ConfigurationBuilder {
         self
     }
 
-    /// Adds an interceptor, which sees every call to these nodes, whatever the client. It comes after
-    /// those that were added before, and after those of the client.
+    /// Adds an interceptor, which sees every call to these nodes, whatever the client. It comes
+    /// after those that were added before, and after those of the client.
     pub fn interceptor(mut self, interceptor: impl ClientInterceptor) -> Self {
         self.interceptors.push(Arc::new(interceptor));
         self
     }
 
-    /// How much may wait to be written to a node: messages, and bytes. At the bound that node's part
-    /// of a call fails at once, as not sent. Default: 16,384 messages and 16 MiB. A single message
-    /// above the bound in bytes is taken by an empty outbox.
+    /// How much may wait to be written to a node: messages, and bytes. At the bound that node's
+    /// part of a call fails at once, as not sent. Default: 16,384 messages and 16 MiB. A single
+    /// message above the bound in bytes is taken by an empty outbox.
     pub fn outbox(mut self, messages: usize, bytes: usize) -> Self {
         self.settings.outbox_messages = messages.max(1);
         self.settings.outbox_bytes = bytes;
@@ -125,9 +125,10 @@ impl ConfigurationBuilder {
         self
     }
 
-    /// The pause after a failed attempt to connect, and what it grows to by a factor of 1.6 for each
-    /// further one; with 20 % jitter either way. Default: 100 ms and 5 s. A call does not wait for
-    /// the pause to end, unless connections are made and end at once: see [`attempt_interval`](Self::attempt_interval).
+    /// The pause after a failed attempt to connect, and what it grows to by a factor of 1.6 for
+    /// each further one; with 20 % jitter either way. Default: 100 ms and 5 s. A call does not wait
+    /// for the pause to end, unless connections are made and end at once: see
+    /// [`attempt_interval`](Self::attempt_interval).
     pub fn backoff(mut self, base: Duration, max: Duration) -> Self {
         self.settings.backoff_base = bounded(base);
         self.settings.backoff_max = bounded(max.max(base));
@@ -135,12 +136,13 @@ impl ConfigurationBuilder {
     }
 
     /// The least time between the starts of two attempts to connect to a node, however many calls
-    /// ask for one. Default: 50 ms. When a connection is lost on which the node had answered, or which
-    /// was the first or lasted longer than the longest pause of [`backoff`](Self::backoff), calls may
-    /// ask sooner for the first few: the second comes after a sixteenth of this at the earliest, and
-    /// the least time doubles with each that fails, since a node that restarts is often back at once.
-    /// After the second of several connections that are none of these, and each further one, calls wait
-    /// for the pause to end, though not for more than 1 s: the node may have too many clients that ask.
+    /// ask for one. Default: 50 ms. When a connection is lost on which the node had answered, or
+    /// which was the first or lasted longer than the longest pause of [`backoff`](Self::backoff),
+    /// calls may ask sooner for the first few: the second comes after a sixteenth of this at the
+    /// earliest, and the least time doubles with each that fails, since a node that restarts is
+    /// often back at once. After the second of several connections that are none of these, and each
+    /// further one, calls wait for the pause to end, though not for more than 1 s: the node may
+    /// have too many clients that ask.
     pub fn attempt_interval(mut self, interval: Duration) -> Self {
         self.settings.attempt_interval = bounded(interval);
         self
@@ -155,8 +157,8 @@ impl ConfigurationBuilder {
         self
     }
 
-    /// Has these handlers serve what the nodes ask, or tells by [`connect`](Self::connect) why they
-    /// cannot.
+    /// Has these handlers serve the nodes' requests. An error is returned by
+    /// [`connect`](Self::connect).
     pub(crate) fn served(mut self, served: Result<Served, ConfigurationError>) -> Self {
         match served {
             Ok(served) => self.served = Some(served),
@@ -167,33 +169,35 @@ impl ConfigurationBuilder {
         self
     }
 
-    /// Has each pair of peers share one stream, and with it one connection, for the calls of both. This
-    /// process is the node `me`. Default: each peer connects to every other one, two streams for a pair.
+    /// Has each pair of peers share one stream, and with it one connection, for the calls of both.
+    /// This process is the node `me`. Default: each peer connects to every other one, two streams
+    /// for a pair.
     ///
-    /// Of two peers the one with the lower id connects, and connects again when the stream has broken,
-    /// whether or not it has anything to say. The one with the higher id never does: its calls go over the
-    /// stream that the other one opened, and until there is one they wait or fail, as `meanwhile` says.
-    /// Such a node is [`Connected`](crate::NodeState::Connected) while there is one. Everything else is as
-    /// with a stream of its own: order, turns, metadata, deadlines, cancellation. When the node opens
-    /// another stream, it takes the place of the one before.
+    /// Of two peers the one with the lower id connects, and connects again when the stream has
+    /// broken, whether or not it has anything to say. The one with the higher id never does: its
+    /// calls go over the stream that the other one opened, and until there is one they wait or
+    /// fail, as `meanwhile` says. Such a node is [`Connected`](crate::NodeState::Connected) while
+    /// there is one. Everything else is as with a stream of its own: order, turns, metadata,
+    /// deadlines, cancellation. When the node opens another stream, it takes the place of the one
+    /// before.
     ///
-    /// Every peer says so of itself, and is told to its server with
-    /// [`ServerBuilder::peers`](crate::ServerBuilder::peers), by the same id. Who connects says which node
-    /// it is, and the server must have been told to believe that
-    /// ([`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids)): anybody who can connect can claim
-    /// to be a peer, and then gets the calls to it. A server's own id, and the ids that it gives to
-    /// clients, are never believed.
+    /// Every peer is set up so, and its server gets the nodes with
+    /// [`ServerBuilder::peers`](crate::ServerBuilder::peers), under the same id. A peer that
+    /// connects says which node it is, and the server must have been told to believe that
+    /// ([`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids)): anybody who can connect
+    /// can claim to be a peer, and then gets the calls to it. A server's own id, and the ids that
+    /// it gives to clients, are never believed.
     ///
-    /// A peer that does not share streams connects to all. Calls to it go over its stream where it has the
-    /// lower id, and over one that this process opens where it has the higher one, so both directions
-    /// work. What they need is that the lower one of a pair says who it is: a client of the Go library
-    /// does where it was given its server. Nodes that join a [`Membership`] later share streams like
-    /// the others; those that are added by [`extend`](Configuration::extend) are connected to, whatever
-    /// their ids.
+    /// A peer that does not share streams connects to all. Calls to it go over its stream where it
+    /// has the lower id, and over one that this process opens where it has the higher one, so both
+    /// directions work, provided that the lower one of a pair says who it is: a client of the Go
+    /// library does where it was given its server. Nodes that join a [`Membership`] later share
+    /// streams like the others; those that are added by [`extend`](Configuration::extend) are
+    /// connected to, whatever their ids.
     ///
     /// Replies over a stream that was accepted are bounded by the server's
-    /// [`max_decoding_message_size`](crate::ServerBuilder::max_decoding_message_size). While such a stream
-    /// carries calls, its peer is pinged by the shorter times of both keep-alives.
+    /// [`max_decoding_message_size`](crate::ServerBuilder::max_decoding_message_size). While such a
+    /// stream carries calls, its peer is pinged by the shorter times of both keep-alives.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -243,9 +247,9 @@ impl ConfigurationBuilder {
     ///
     /// # Errors
     /// There are no nodes; an id is 0; two nodes have one id or one address; an address is not
-    /// `host:port`; metadata cannot be sent; a method was added twice to the handlers; this process is none of the
-    /// nodes whose streams it is to [share](Self::one_stream_per_pair); or there is no tokio runtime here.
-    /// The error names the culprit.
+    /// `host:port`; metadata cannot be sent; a method was added twice to the handlers; this process
+    /// is none of the nodes whose streams it is to [share](Self::one_stream_per_pair); or there is
+    /// no tokio runtime here. The error names the culprit.
     pub fn connect(self) -> Result<Configuration, ConfigurationError> {
         if self.error.is_none() && self.nodes.is_empty() {
             return Err(ConfigurationError::Empty);
@@ -257,7 +261,8 @@ impl ConfigurationBuilder {
             .map(Configuration::from_nodes)
     }
 
-    /// As [`connect`](Self::connect), and nodes may come and go later. There need not be any at first.
+    /// As [`connect`](Self::connect), and nodes may come and go later. There need not be any at
+    /// first.
     ///
     /// # Errors
     /// As for [`connect`](Self::connect), but for having no nodes.
@@ -271,7 +276,7 @@ impl ConfigurationBuilder {
         ))
     }
 
-    /// What the nodes have in common, and those that are to be there.
+    /// Makes what the nodes have in common, and lists those that are to join.
     fn finish(mut self) -> Result<(Arc<Members>, Vec<Wanted>), ConfigurationError> {
         if let Some(error) = self.error.take() {
             return Err(error);

@@ -69,8 +69,8 @@ pub enum ConfigurationError {
         address: String,
     },
     /// This process is to be one of each pair of nodes
-    /// ([`one_stream_per_pair`](super::ConfigurationBuilder::one_stream_per_pair)), and is none of the
-    /// nodes.
+    /// ([`one_stream_per_pair`](super::ConfigurationBuilder::one_stream_per_pair)), and is none of
+    /// the nodes.
     NotOfAPair {
         /// The process' own id.
         me: NodeId,
@@ -117,7 +117,8 @@ impl fmt::Display for ConfigurationError {
                 before,
             } => write!(
                 f,
-                "node {id} ({address}): this id was that of {before}, and stays so: give another one"
+                "node {id} ({address}): this id was that of {before}, and stays so: give another \
+                 one"
             ),
             Self::OwnNode { me } => write!(
                 f,
@@ -159,8 +160,8 @@ impl fmt::Display for ConfigurationError {
                 let known = list(known);
                 write!(
                     f,
-                    "one stream per pair: this process is to be node {me}, and the nodes are {known}: \
-                     its own node is one of them"
+                    "one stream per pair: this process is to be node {me}, and the nodes are \
+                     {known}: its own node is one of them"
                 )
             }
             Self::Metadata(status) => write!(f, "{}", status.message()),

@@ -9,33 +9,34 @@ use crate::error::{NodeError, Status};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 
-/// Sees every call of a client ([`Client::with_interceptor`](crate::Client::with_interceptor)) or of a
-/// pool of connections ([`ConfigurationBuilder::interceptor`](crate::ConfigurationBuilder::interceptor)),
-/// whatever its type: to log, to count, to add metadata, to leave out nodes, to reject.
+/// Sees every call of a client ([`Client::with_interceptor`](crate::Client::with_interceptor)) or
+/// of a pool of connections
+/// ([`ConfigurationBuilder::interceptor`](crate::ConfigurationBuilder::interceptor)), whatever its
+/// type: to log, to count, to add metadata, to leave out nodes, to reject.
 ///
 /// It knows nothing of the messages, so nothing in it can fail on a type; for work on requests and
 /// replies there are [`map_request`](crate::QuorumCall::map_request) and
 /// [`map_response`](crate::QuorumCall::map_response).
 ///
 /// The client's interceptors come first, in the order in which they were added, then those of the
-/// connections; replies pass them in reverse. Both functions run on the caller's tasks, and keep them
-/// waiting for as long as they take. Both do nothing by default.
+/// connections; replies pass them in reverse. Both functions run on the caller's tasks, and keep
+/// them waiting for as long as they take. Both do nothing by default.
 pub trait ClientInterceptor: Send + Sync + 'static {
-    /// A call is about to be queued. Runs once for each call, within its terminal, before anything is
-    /// encoded.
+    /// A call is about to be queued. Runs once for each call, within its terminal, before anything
+    /// is encoded.
     ///
     /// # Errors
-    /// With an error nothing is sent, and every node's part fails with it, as *not sent*. Interceptors
-    /// further in do not see the call.
+    /// With an error nothing is sent, and every node's part fails with it, as *not sent*.
+    /// Interceptors further in do not see the call.
     fn on_request(&self, outgoing: &mut Outgoing<'_>) -> Result<(), Status> {
         let _ = outgoing;
         Ok(())
     }
 
-    /// A node answered (`Ok`), took a one-way message (`Ok`), or its part failed. Runs when the task
-    /// that awaits the call takes notice: for every reply of a streamed call, and not at all for what
-    /// comes after the call completed or was dropped, nor for detached messages. A reply is not
-    /// decoded yet.
+    /// A node answered (`Ok`), took a one-way message (`Ok`), or its part failed. Runs when the
+    /// task that awaits the call takes notice: for every reply of a streamed call, and not at all
+    /// for what comes after the call completed or was dropped, nor for detached messages. A reply
+    /// is not decoded yet.
     ///
     /// `elapsed` is the time from the call's terminal until it happened.
     fn on_response(
@@ -55,7 +56,7 @@ pub struct Outgoing<'a> {
     nodes: &'a [Node],
     metadata: Metadata,
     deadline: Option<Instant>,
-    /// By position: why a node gets nothing. Empty before the first.
+    /// By position: why a node gets nothing. Empty before the first rejection.
     rejected: Vec<Option<Status>>,
     is_left_out: &'a dyn Fn(usize) -> bool,
 }
@@ -108,8 +109,8 @@ impl Outgoing<'_> {
         self.deadline = Some(self.deadline.map_or(deadline, |other| other.min(deadline)));
     }
 
-    /// Sends this node nothing: its part fails at once with this status, as *not sent*, and the call
-    /// goes on with the others. False if the call does not go to this node.
+    /// Sends this node nothing: its part fails at once with this status, as *not sent*, and the
+    /// call goes on with the others. False if the call does not go to this node.
     pub fn reject(&mut self, node: NodeId, status: Status) -> bool {
         let part = self.nodes.iter().position(|other| other.id() == node);
         let Some(part) = part.filter(|part| !(self.is_left_out)(*part)) else {
@@ -148,7 +149,7 @@ impl Interceptors {
         self.0.iter().flat_map(|interceptors| interceptors.iter())
     }
 
-    /// These, and then those further in.
+    /// These interceptors, then the inner ones.
     pub(crate) fn then(self, inner: &Self) -> Self {
         match (&self.0, &inner.0) {
             (_, None) => self,
@@ -172,12 +173,12 @@ pub(crate) struct Intercepted {
     pub(crate) deadline: Option<Instant>,
     /// By position; empty where no node was rejected.
     pub(crate) rejected: Vec<Option<Status>>,
-    /// One of them rejected the whole call.
+    /// Why one of them rejected the whole call.
     pub(crate) refused: Option<Status>,
     pub(crate) observers: Observers,
 }
 
-/// Runs a call through the interceptors; none where there are none.
+/// Runs a call through the interceptors. Returns none where there are none, which costs nothing.
 pub(crate) fn intercept(
     interceptors: Interceptors,
     metadata: &Metadata,
@@ -220,7 +221,7 @@ pub(crate) fn intercept(
 #[derive(Default)]
 pub(crate) struct Observers {
     interceptors: Interceptors,
-    /// So many let the call pass.
+    /// How many of them, from the outermost, let the call pass.
     passed: usize,
 }
 

@@ -14,15 +14,15 @@ use crate::stream::Served;
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::Side;
 
-/// A node to be, by address; without an id it gets one.
+/// The address of a node that is to join, and its id if it has one.
 pub(super) type Wanted = (Option<NodeId>, String);
 
 /// The nodes of a pool that somebody holds, and what they have in common.
 pub(crate) struct Members {
     pool: Arc<Pool>,
-    /// Those of every call to one of the nodes.
+    /// The interceptors of every call to one of the nodes.
     interceptors: Interceptors,
-    /// Who serves what the nodes ask of this process.
+    /// Serves the requests that the nodes send to this process.
     serving: Arc<Serving>,
     /// The lock serialises additions.
     joined: Mutex<Joined>,
@@ -30,9 +30,9 @@ pub(crate) struct Members {
 
 #[derive(Default)]
 struct Joined {
-    /// Those that are gone go when the next ones come, so there are never many more than are held.
+    /// Each addition removes those that are gone, so there are never many more than are held.
     nodes: Vec<WeakNode>,
-    /// The greatest id that there ever was.
+    /// The greatest id that was ever given.
     greatest: u32,
 }
 
@@ -62,8 +62,9 @@ impl Members {
         &self.serving
     }
 
-    /// The nodes that are wanted: those that the pool or these present ones have, and new ones, which
-    /// start to connect, or of these pairs wait for those who do. Nothing is added if anything is wrong.
+    /// Finds the wanted nodes among the present ones and in the pool, and adds the others. These
+    /// start to connect or, where the other one of a pair does that, wait for it. After an error
+    /// nothing is added.
     pub(super) fn join(
         self: &Arc<Self>,
         present: &[Node],
@@ -121,7 +122,7 @@ impl Members {
     }
 }
 
-/// The nodes that there are; of two with one id or address the first.
+/// The nodes that exist; of two with one id or address, the first.
 #[derive(Default)]
 struct Known {
     by_id: HashMap<NodeId, Node>,
@@ -163,7 +164,8 @@ impl Identified {
     }
 }
 
-/// Gives every node its id, or finds what is wrong. Ids that are not named follow the greatest.
+/// Gives every wanted node an id, or says what is wrong. Ids that are not named follow the
+/// greatest.
 fn identified(
     wanted: &[Wanted],
     known: &Known,

@@ -20,23 +20,24 @@ pub(crate) const MOST: usize = 65_536;
 /// How many nodes that have left are remembered, so that nobody else gets their ids.
 pub(crate) const REMEMBERED: usize = 65_536;
 
-/// Which nodes there are while that changes: nodes join and leave one after the other, and
-/// [`config`](Self::config) is what came of it so far.
+/// A set of nodes that changes: they join and leave one after the other, and
+/// [`config`](Self::config) is the set as it is now.
 ///
-/// Clones are about the same membership. The nodes share one pool of connections, as those of a
-/// [`Configuration`] do. A configuration that was taken before a change stays as it is: calls go on, and
-/// the connection of a node that has left ends when nobody holds the node any more.
+/// Clones share one membership. The nodes share one pool of connections, as those of a
+/// [`Configuration`] do. A configuration that was taken before a change stays as it is: calls go
+/// on, and the connection of a node that has left ends when nobody holds the node any more.
 ///
-/// An id is the same node's for ever: a node that comes back to its address gets the id that it had, and
-/// another address never gets it (of nodes that have left, the last 65,536 are remembered).
+/// An id belongs to one node for ever: a node that comes back to its address gets the id that it
+/// had, and another address never gets it (of nodes that have left, the last 65,536 are
+/// remembered).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-/// use gorums::{Change, Configuration, NodeAddress};
+/// use gorums::{Change, Configuration};
 ///
 /// let members = Configuration::builder()
-///     .addresses("1=10.0.0.1:8080,2=10.0.0.2:8080".split(',').map(str::parse).collect::<Result<Vec<NodeAddress>, _>>()?)
+///     .addresses(["1=10.0.0.1:8080".parse()?, "2=10.0.0.2:8080".parse()?])
 ///     .membership()?;
 /// let before = members.config();
 /// members.apply(Change::Insert("3=10.0.0.3:8080".parse()?))?;
@@ -50,22 +51,22 @@ pub(crate) const REMEMBERED: usize = 65_536;
 pub struct Membership(Arc<Inner>);
 
 struct Inner {
-    /// None where the membership began with nothing to share.
+    /// None if it was made of an empty configuration, which has no connections to share.
     members: Option<Arc<Members>>,
     state: Mutex<State>,
-    /// Wakes those who wait for a change, and for the end of it all.
+    /// Wakes those who wait for a change or for the end of the membership.
     changed: Arc<Notify>,
 }
 
 struct State {
     config: Configuration,
-    /// The node that a server is.
+    /// The node that is the server itself.
     own: Option<NodeId>,
     past: Past,
     last_error: Option<ConfigurationError>,
 }
 
-/// What becomes of a [`Membership`].
+/// A change of a [`Membership`].
 ///
 /// Like `tower::discover::Change` with an id as its key and an address as its service:
 ///
@@ -84,8 +85,8 @@ struct State {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Change {
-    /// A node joins. Without an id it gets the one that it had, or the next one. If it is there already,
-    /// nothing changes.
+    /// A node joins. Without an id it gets the one that it had, or the next one. If it is there
+    /// already, nothing changes.
     Insert(NodeAddress),
     /// The node with this id leaves. If there is none, nothing changes.
     Remove(NodeId),
@@ -117,22 +118,22 @@ impl Membership {
         }))
     }
 
-    /// The nodes that there are now, in the order in which they joined. It may be empty, and calls on it
-    /// then fail at once.
+    /// The nodes that there are now, in the order in which they joined. It may be empty, and calls
+    /// on it then fail at once.
     #[must_use]
     pub fn config(&self) -> Configuration {
         self.state().config.clone()
     }
 
-    /// Makes a change. A node that joins is connected to by the tokio runtime that this is called in,
-    /// and not waited for.
+    /// Makes a change. A node that joins is connected to by the tokio runtime that this is called
+    /// in, and not waited for.
     ///
     /// # Errors
-    /// The address is not `host:port`; the id is 0, or is or was another node's; the address is that of
-    /// a node with another id; ids are used up; there are 65,536 nodes; the node that leaves is the
-    /// server's own ([`ServerBuilder::peers`](crate::ServerBuilder::peers)); the membership was made of
-    /// an empty configuration, which has no connections to share; or there is no tokio runtime. Nothing
-    /// is changed then.
+    /// The address is not `host:port`; the id is 0, or is or was another node's; the address is
+    /// that of a node with another id; ids are used up; there are 65,536 nodes; the node that
+    /// leaves is the server's own ([`ServerBuilder::peers`](crate::ServerBuilder::peers)); the
+    /// membership was made of an empty configuration, which has no connections to share; or there
+    /// is no tokio runtime. Nothing is changed then.
     pub fn apply(&self, change: impl Into<Change>) -> Result<(), ConfigurationError> {
         let applied = self.try_apply(change.into());
         self.state().last_error = applied.as_ref().err().cloned();
@@ -182,18 +183,18 @@ impl Membership {
             *config = config.without(node.id());
         }
         drop(state);
-        // The node's connection may end here, and need not do so under the lock.
+        // This may end the node's connection, which need not happen under the lock.
         drop(leaving);
         self.0.changed.notify_waiters();
         Ok(())
     }
 
-    /// Makes the changes of a stream, one after the other, as long as the returned future is polled and
-    /// somebody holds the membership; until the stream ends. Nothing happens before: spawn it.
+    /// Makes the changes of a stream, one after the other, as long as the returned future is polled
+    /// and somebody holds the membership; until the stream ends. Nothing happens before: spawn it.
     ///
-    /// An item that is an error, and a change that [`apply`](Self::apply) refuses, change nothing: the
-    /// membership stays as it was, the next item is taken, and what was wrong is told by a `tracing`
-    /// event (warn, target `gorums::membership`) and by [`last_error`](Self::last_error).
+    /// An item that is an error, and a change that [`apply`](Self::apply) refuses, change nothing:
+    /// the membership stays as it was, the next item is taken, and what was wrong is told by a
+    /// `tracing` event (warn, target `gorums::membership`) and by [`last_error`](Self::last_error).
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -224,7 +225,11 @@ impl Membership {
                 let error = membership.take(item);
                 drop(membership);
                 if let Some(error) = error {
-                    tracing::warn!(target: "gorums::membership", %error, "the membership stays as it was");
+                    tracing::warn!(
+                        target: "gorums::membership",
+                        %error,
+                        "the membership stays as it was"
+                    );
                     // A stream that is never pending keeps its task, but not the whole thread.
                     tokio::task::yield_now().await;
                 }
@@ -232,7 +237,7 @@ impl Membership {
         }
     }
 
-    /// What is wrong with an item of a stream, if it is not applied.
+    /// Applies an item of a stream, or says why not.
     fn take<C: Into<Change>, E: fmt::Display>(
         &self,
         item: Result<C, E>,
@@ -254,9 +259,9 @@ impl Membership {
         self.state().last_error.clone()
     }
 
-    /// Follows the nodes and their states, as [`Configuration::watch`] does: what `derive` makes of the
-    /// nodes at first, and then whatever differs from that. It looks again also when the membership
-    /// changes.
+    /// Follows the nodes and their states, as [`Configuration::watch`] does: what `derive` makes of
+    /// the nodes at first, and then whatever differs from that. It looks again also when the
+    /// membership changes.
     pub fn watch(
         &self,
         interval: Duration,
@@ -280,11 +285,11 @@ impl Membership {
         all
     }
 
-    /// Hears of changes of the membership and of the states of its nodes from now on, even before it is
-    /// polled.
+    /// Completes when the membership or the state of one of its nodes has changed, from now on:
+    /// also before it is polled.
     pub(crate) fn listen(&self) -> Changed {
         let mut changed = vec![Box::pin(Arc::clone(&self.0.changed).notified_owned())];
-        // After that: a pool that comes by a change is one that is heard of.
+        // Listed after that, so that a pool that a change brings is listed or the change is heard.
         changed.extend(self.members().iter().map(|members| {
             let changed = Arc::clone(&members.pool().state_changed);
             Box::pin(changed.notified_owned())
@@ -304,7 +309,7 @@ async fn next_while_held<S: Stream>(
     mut changes: Pin<&mut S>,
 ) -> Option<S::Item> {
     loop {
-        // Heard before it is looked at, so that no end falls between.
+        // Listening begins before looking, so that no end falls between.
         let changed = Arc::clone(changed).notified_owned();
         if membership.strong_count() == 0 {
             return None;
@@ -324,7 +329,7 @@ impl Drop for Inner {
 }
 
 impl From<Configuration> for Membership {
-    /// One that begins with these nodes.
+    /// A membership that begins with these nodes.
     fn from(config: Configuration) -> Self {
         let members = config.iter().next().map(|node| Arc::clone(node.members()));
         Self::new(members, config)
@@ -361,7 +366,7 @@ impl Future for Changed {
             changed |= change.as_mut().poll(cx).is_ready();
         }
         if changed {
-            // They have completed, and must not be asked again.
+            // Those that have completed must not be polled again.
             self.0.clear();
             Poll::Ready(())
         } else {
@@ -370,7 +375,8 @@ impl Future for Changed {
     }
 }
 
-/// The nodes that have left, so that their ids stay theirs. At the bound the first that left is forgotten.
+/// The nodes that have left, so that nobody else gets their ids. At the bound the one that left
+/// first is forgotten.
 #[derive(Debug, Default)]
 struct Past {
     addresses: HashMap<NodeId, String>,
@@ -379,7 +385,7 @@ struct Past {
 }
 
 impl Past {
-    /// The id of a node that joins, if it has one.
+    /// The id that a joining node names or had before, if any.
     fn id_for(&self, node: &NodeAddress) -> Result<Option<NodeId>, ConfigurationError> {
         let address = super::members::normalized(&node.address);
         let Some(id) = node.id else {

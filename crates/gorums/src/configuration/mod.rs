@@ -38,14 +38,14 @@ use crate::wire::Side;
 
 /// An immutable set of nodes in a fixed order, for calls.
 ///
-/// Cheap to clone. Configurations that are made from one another share its connections: one for each
-/// node, kept while any configuration, [`Node`], [`Watch`] or call holds the node. When the last of
-/// these is dropped, what is queued is still written for up to a second, as far as the runtime goes
-/// on that long: call [`flush`](Self::flush) before a program ends.
+/// Cheap to clone. Configurations that are made from one another share its connections: one for
+/// each node, kept while any configuration, [`Node`], [`Watch`] or call holds the node. When the
+/// last of these is dropped, what is queued is still written for up to a second, as far as the
+/// runtime goes on that long: call [`flush`](Self::flush) before a program ends.
 ///
-/// Nodes come and go while calls run. [`extend`](Self::extend) makes a configuration with more nodes,
-/// and leaves this one as it is; a node leaves when nobody holds it any more, and other nodes do not
-/// notice. Its address may then be connected to again, on a connection of its own.
+/// Nodes come and go while calls run. [`extend`](Self::extend) makes a configuration with more
+/// nodes, and leaves this one as it is; a node leaves when nobody holds it any more, and other
+/// nodes do not notice. Its address may then be connected to again, on a connection of its own.
 ///
 /// Two configurations are equal if they have the same nodes, in whatever order.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ pub struct Configuration(Arc<Inner>);
 struct Inner {
     nodes: Box<[Node]>,
     targets: Arc<Targets>,
-    /// Those of the pools of all nodes, one pool after the other.
+    /// The interceptors of all pools that the nodes belong to, one pool after the other.
     interceptors: Interceptors,
 }
 
@@ -88,12 +88,12 @@ impl Configuration {
         &self.0.targets
     }
 
-    /// Those of every call to these nodes.
+    /// The interceptors of every call to these nodes.
     pub(crate) fn interceptors(&self) -> &Interceptors {
         &self.0.interceptors
     }
 
-    /// The members that the nodes are of: one for each pool.
+    /// One for each pool that the nodes belong to, in the order of the nodes.
     pub(crate) fn members(&self) -> Vec<Arc<Members>> {
         distinct_members(&self.0.nodes)
     }
@@ -136,13 +136,13 @@ impl Configuration {
         self.position(id.into()).map(|position| &self[position])
     }
 
-    /// Whether it has this very node. A node with the same id on another connection is another one.
+    /// Whether it has this very node. One with the same id on another connection is another node.
     #[must_use]
     pub fn contains(&self, node: &Node) -> bool {
         self.node(node.id()) == Some(node)
     }
 
-    /// The nodes of both: this one's, then those that only the other has.
+    /// The nodes of both: this one's, then those that only the other one has.
     ///
     /// # Errors
     /// Two different nodes have one id.
@@ -218,15 +218,15 @@ impl Configuration {
         self.filter(|node| node.id() != id)
     }
 
-    /// All nodes but those that failed in this call. Nodes that did not answer in time failed; those
-    /// that were not waited for, or were left out, did not.
+    /// All nodes but those that failed in this call. Nodes that did not answer in time failed;
+    /// those that were not waited for, or were left out, did not.
     #[must_use]
     pub fn without_errors(&self, error: &QuorumError) -> Self {
         self.without_failed(error, |_| true)
     }
 
-    /// All nodes but those that failed in this call, and for which the function is true. A node with
-    /// the id of one that failed, and another address, is another one.
+    /// All nodes but those that failed in this call, and for which the function is true. A node
+    /// with the id of one that failed, and another address, is another one.
     #[must_use]
     pub fn without_failed(
         &self,
@@ -248,17 +248,17 @@ impl Configuration {
     }
 
     /// The same nodes in another order, in which calls are queued. Nodes that compare as equal keep
-    /// theirs.
+    /// their order.
     ///
-    /// [`Node::by_id`], [`Node::by_latency`] and [`Node::by_last_error`] are such functions, and can
-    /// be composed. The function may contradict itself, as it does where a latency changes while it
-    /// runs: unlike [`slice::sort_by`] this never panics, and every node is in the result once, only
-    /// the order is then as good as the answers were.
+    /// [`Node::by_id`], [`Node::by_latency`] and [`Node::by_last_error`] are such functions, and
+    /// can be composed. The function may contradict itself, as it does where a latency changes
+    /// while it runs: unlike [`slice::sort_by`] this never panics. Every node is then in the result
+    /// once, in an order as good as the answers were.
     #[must_use]
     pub fn sort_by(&self, mut compare: impl FnMut(&Node, &Node) -> Ordering) -> Self {
         let mut sorted: Vec<Node> = Vec::with_capacity(self.len());
         for node in self {
-            // After those that are equal.
+            // It comes after those that are equal.
             let place = sorted.partition_point(|other| compare(other, node) != Ordering::Greater);
             sorted.insert(place, node.clone());
         }
@@ -292,12 +292,12 @@ impl Configuration {
     }
 
     /// This configuration and nodes with these ids, 1 or more, and addresses: as
-    /// [`extend`](Self::extend). A node that the pool has with that id and that address, in whatever
-    /// configuration, is taken as it is.
+    /// [`extend`](Self::extend). A node that the pool has with that id and that address, in
+    /// whatever configuration, is taken as it is.
     ///
     /// # Errors
-    /// As for [`extend`](Self::extend); and an id is 0 or named twice, or one of the pool's nodes has
-    /// the id and another address, or the address and another id.
+    /// As for [`extend`](Self::extend); and an id is 0 or named twice, or one of the pool's nodes
+    /// has the id and another address, or the address and another id.
     pub fn extend_with_ids<I: Into<NodeId>, A: Into<String>>(
         &self,
         nodes: impl IntoIterator<Item = (I, A)>,
@@ -321,9 +321,9 @@ impl Configuration {
     }
 
     /// Derives a configuration from this one, again and again: `derive` may filter by
-    /// [state](Node::state), sort by [latency](Node::by_latency), or do whatever else. The [`Watch`]
-    /// yields what it gives at first, and then whatever differs from what was last yielded, in its
-    /// nodes or in their order.
+    /// [state](Node::state), sort by [latency](Node::by_latency), or do whatever else. The
+    /// [`Watch`] yields what it gives at first, and then whatever differs from what was last
+    /// yielded, in its nodes or in their order.
     ///
     /// It looks again when `interval` (a millisecond at least) is over, and when the state of some
     /// node of the pool changes. `derive` runs only while somebody asks, in the task that does.
@@ -352,8 +352,8 @@ impl Configuration {
         Watch::new(self.into(), interval, Box::new(derive))
     }
 
-    /// Waits until at least so many nodes are connected at once (all, where there are fewer). Bound
-    /// it with a timeout: a node that is down is waited for.
+    /// Waits until at least this many nodes are connected at once, or all where there are fewer.
+    /// Bound it with a timeout: a node that is down is waited for.
     pub async fn connected(&self, at_least: usize) {
         let at_least = at_least.min(self.len());
         let fixed = Membership::from(self);
@@ -371,7 +371,7 @@ impl Configuration {
         }
     }
 
-    /// A configuration of so many nodes, ids from 1, whose connections never begin.
+    /// A configuration of this many nodes, with ids from 1, that never connect.
     #[cfg(test)]
     pub(crate) fn unconnected(nodes: usize) -> Self {
         let members = builder::ConfigurationBuilder::new().members();
@@ -386,7 +386,6 @@ impl Configuration {
     }
 }
 
-/// One for each pool that the nodes belong to, in their order.
 fn distinct_members(nodes: &[Node]) -> Vec<Arc<Members>> {
     let mut distinct: Vec<Arc<Members>> = Vec::new();
     for node in nodes {

@@ -17,7 +17,7 @@ pub struct Node(Arc<Held>);
 struct Held {
     channel: Arc<Channel>,
     members: Arc<Members>,
-    /// The node alone, for calls to it.
+    /// The targets of a call to this node alone.
     alone: OnceLock<Arc<Targets>>,
 }
 
@@ -45,7 +45,7 @@ impl Node {
         &self.0.channel
     }
 
-    /// The nodes that it is one of.
+    /// The nodes of its pool, of which it is one.
     pub(crate) fn members(&self) -> &Arc<Members> {
         &self.0.members
     }
@@ -84,19 +84,20 @@ impl Node {
         self.channel().latencies().average()
     }
 
-    /// A quantile of the node's last 256 [latencies](Self::latency): the least of them that at least
-    /// this part of them does not exceed, so 0.5 gives the median, 0 the least and 1 the greatest.
-    /// None before the first. What is below 0, or not a number, counts as 0; what is above 1, as 1.
+    /// A quantile of the node's last 256 [latencies](Self::latency): the least of them that at
+    /// least this part of them does not exceed, so 0.5 gives the median, 0 the least and 1 the
+    /// greatest. None before the first. What is below 0, or not a number, counts as 0; what is
+    /// above 1, as 1.
     ///
-    /// It looks at all of them: a question for now and then, and not for each call.
+    /// It looks at all of them, so ask now and then, and not for each call.
     #[must_use]
     pub fn latency_quantile(&self, q: f64) -> Option<Duration> {
         self.channel().latencies().quantile(q)
     }
 
     /// Why the last attempt to connect failed or the connection broke; none once the node has
-    /// connected, or accepted a connection again, which a node of the Go library does with its first
-    /// reply.
+    /// connected, or accepted a connection again, which a node of the Go library does with its
+    /// first reply.
     #[must_use]
     pub fn last_error(&self) -> Option<Status> {
         self.channel().last_error()
@@ -109,8 +110,8 @@ impl Node {
     /// ```
     /// use gorums::{Configuration, Node};
     ///
-    /// fn best_first(configuration: &Configuration) -> Configuration {
-    ///     configuration.sort_by(|a, b| Node::by_last_error(a, b).then_with(|| Node::by_latency(a, b)))
+    /// fn best_first(nodes: &Configuration) -> Configuration {
+    ///     nodes.sort_by(|a, b| Node::by_last_error(a, b).then_with(|| Node::by_latency(a, b)))
     /// }
     /// ```
     #[must_use]
@@ -142,7 +143,7 @@ impl Node {
     }
 }
 
-/// A node that somebody else may hold.
+/// A node that is not kept alive by this.
 pub(super) struct WeakNode(Weak<Held>);
 
 impl WeakNode {

@@ -17,17 +17,17 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 type Found = io::Result<Vec<SocketAddr>>;
 
-/// A host name and a port, looked up again and again: a stream of the changes of what the name stands for,
-/// for [`Membership::follow`](super::Membership::follow).
+/// A host name and a port that are looked up again and again: a stream of changes of the addresses
+/// that the name stands for, for [`Membership::follow`](super::Membership::follow).
 ///
-/// Every address is a node; new ones join before old ones leave. The first look is at once. A look that
-/// fails, or finds nothing, is an error and changes nothing, so that a name server that is down costs no
-/// node.
+/// Every address is a node; new ones join before old ones leave. The first look is at once. A look
+/// that fails, or finds nothing, is an error and changes nothing, so that a name server that is
+/// down costs no node.
 ///
-/// The nodes get ids in the order in which this process finds them; other processes may give others. Where
-/// ids must agree, list the nodes with their ids.
+/// The nodes get ids in the order in which this process finds them; other processes may give
+/// others. Where ids must agree, list the nodes with their ids.
 ///
-/// What does *not* need it: a node whose own host name stands for another address later. The name of a
+/// It is *not* needed for a node whose own host name will stand for another address: the name of a
 /// node is looked up at each attempt to connect.
 #[must_use = "a stream does nothing until it is polled"]
 pub struct Resolve {
@@ -42,7 +42,7 @@ pub struct Resolve {
 }
 
 impl Resolve {
-    /// This name, `host:port`, looked up at this interval, 100 ms at least.
+    /// Looks up this name, `host:port`, at this interval, 100 ms at least.
     ///
     /// # Errors
     /// The name is not `host:port`.
@@ -61,7 +61,7 @@ impl Resolve {
         })
     }
 
-    /// Looks names up so, and not as the system does.
+    /// Replaces the system's resolver.
     pub fn lookup<F>(mut self, lookup: impl Fn(Arc<str>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
@@ -76,7 +76,7 @@ impl Resolve {
         self
     }
 
-    /// Looks it up after a pause.
+    /// Looks the name up after a pause.
     fn look_after(&self, pause: Duration) -> BoxFuture<'static, Found> {
         let lookup = Arc::clone(&self.lookup);
         let name = Arc::clone(&self.name);

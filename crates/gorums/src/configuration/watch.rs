@@ -13,7 +13,7 @@ use super::Configuration;
 use super::membership::{Changed, Membership};
 use crate::runtime::{Clock, SystemClock, bounded};
 
-/// The least time between two looks, but for changes of state.
+/// The least time between two looks, where no state changes.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 type Derive = Box<dyn FnMut(&Configuration) -> Configuration + Send>;
@@ -91,8 +91,8 @@ impl fmt::Debug for Watch {
 /// Rings when the interval is over or the state of a node changes, also while nobody listens.
 struct Alarm {
     changes: Changed,
-    /// Sleeps in the runtime of the connections: whoever asks may be in none. None where there is no
-    /// runtime any more; its nodes are then closed for good.
+    /// Sleeps in the runtime of the connections, since the task that asks may run in none. None
+    /// when that runtime has ended; the nodes are then closed for good.
     timer: Option<JoinHandle<()>>,
 }
 

@@ -1,10 +1,10 @@
 use std::borrow::Cow;
 
-/// So much is told of a text that a peer chose.
+/// How many characters are kept of a text that a peer chose.
 const CHARS: usize = 128;
 
-/// The beginning of what a peer chose, a name or a path, for a text that says what is wrong with it. A
-/// peer that sends long ones shall not get them back, nor fill a log.
+/// The beginning of a name or a path that a peer chose, for an error text. A peer that sends long
+/// ones neither gets them back nor fills a log.
 pub(crate) fn excerpt(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(CHARS) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),

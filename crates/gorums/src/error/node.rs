@@ -8,9 +8,9 @@ use crate::node_id::NodeId;
 /// What is known of a request that failed at a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The node has done nothing of the request and never will, so trying again is safe: it was not
-    /// written, or on a connection whose peer does not speak HTTP/2, or on a stream that the peer says
-    /// in terms of HTTP/2 that it did not look at.
+    /// The node has not acted on the request and never will, so trying again is safe. It was not
+    /// written at all, or to a peer that does not speak HTTP/2, or on a stream that the peer, by
+    /// the rules of HTTP/2, has declared unprocessed.
     NotSent,
     /// The node answered, with an error status: the request, or the client as a whole, which its
     /// [connect callback](crate::ServerBuilder::on_connect) has turned away.
@@ -108,8 +108,8 @@ impl Error for NodeError {
     }
 }
 
-/// So that `?` works in a handler that calls other nodes: the code is kept, and the message says
-/// which node failed and how.
+/// Lets `?` work in a handler that calls other nodes: the code is kept, and the message says which
+/// node failed and how.
 impl From<NodeError> for Status {
     fn from(error: NodeError) -> Self {
         Status::new(error.code(), error.to_string())

@@ -24,15 +24,16 @@ pub enum QuorumErrorKind {
     /// No set of replies could ever be a quorum: a threshold of zero or above the number of nodes,
     /// or a rule that needs a node that was left out. Nothing was sent.
     Impossible,
-    /// [`decide`](crate::QuorumCall::decide) was called without a quorum function. Nothing was sent.
+    /// [`decide`](crate::QuorumCall::decide) was called without a quorum function. Nothing was
+    /// sent.
     NoQuorumFunction,
 }
 
 /// A failed call on a configuration: why, and what happened at each node.
 ///
 /// Its text is a head line and one line for each node that failed, for the first 16 of them and cut
-/// at 156 characters, so that nine nodes fit on a screen; [`failures`](Self::failures) has all of it.
-/// One pointer wide.
+/// at 156 characters, so that nine nodes fit on a screen; [`failures`](Self::failures) has all of
+/// it. One pointer wide.
 #[derive(Clone)]
 pub struct QuorumError(Box<QuorumFailure>);
 
@@ -165,10 +166,10 @@ impl fmt::Display for QuorumError {
     }
 }
 
-/// The text names so many nodes.
+/// How many nodes the text names.
 const LINES: usize = 16;
 
-/// So many characters of a failure: two lines on a terminal of 80 columns, with the margin.
+/// How many characters of a failure are told: two lines on a terminal of 80 columns, less a margin.
 const WIDTH: usize = 156;
 
 /// A node's message may have lines of its own, and any length.
@@ -200,7 +201,7 @@ impl Error for QuorumError {
     }
 }
 
-/// So that `?` works in a handler that makes quorum calls.
+/// Lets `?` work in a handler that makes quorum calls.
 impl From<QuorumError> for Status {
     fn from(error: QuorumError) -> Self {
         let code = match error.kind() {

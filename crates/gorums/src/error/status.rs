@@ -102,8 +102,8 @@ impl fmt::Display for Code {
 }
 
 /// What a handler answers with where it cannot answer with a reply: a gRPC code, a message for
-/// people, and details for programs. One with [`Code::Ok`] says nothing of what went wrong: where it
-/// stands for an error, callers get [`Code::Internal`], with its message.
+/// people, and details for programs. One with [`Code::Ok`] says nothing of what went wrong: where
+/// it stands for an error, callers get [`Code::Internal`], with its message.
 ///
 /// A status travels whole: code, message and details arrive as they were sent. The
 /// [source](Status::with_source) stays in this process. One pointer wide; a clone is cheap.
@@ -189,8 +189,8 @@ impl Status {
         self
     }
 
-    /// What is told where this stands for an error. With the code of success, whoever gets it would
-    /// take it for none: to answer with that is a mistake of the program's.
+    /// The status to tell where this one stands for an error. One with the code of success is a
+    /// mistake of the program, and would be taken for no error.
     pub(crate) fn as_error(&self) -> Cow<'_, Self> {
         if self.code() != Code::Ok {
             return Cow::Borrowed(self);

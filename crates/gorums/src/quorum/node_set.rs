@@ -88,7 +88,7 @@ impl Bits {
         }
     }
 
-    /// Those of this set that are not in the other one.
+    /// The positions of this set that are not in the other one.
     pub(crate) fn without(mut self, other: &Self) -> Self {
         self.first &= !other.first;
         for (word, other) in self.rest.iter_mut().zip(&other.rest) {

@@ -114,16 +114,16 @@ pub struct ReadWrite {
 
 /// The read quorums of a [`ReadWrite`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadQuorum(Members);
+pub struct ReadQuorum(AtLeast);
 
 /// The write quorums of a [`ReadWrite`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WriteQuorum(Members);
+pub struct WriteQuorum(AtLeast);
 
-/// So many of these nodes. The nodes are named, so that a call on a part of the configuration does
-/// not make do with less.
+/// At least `count` of these nodes. They are named, so that a call on a part of the configuration
+/// cannot do with fewer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Members {
+struct AtLeast {
     nodes: Vec<NodeId>,
     count: usize,
 }
@@ -146,22 +146,23 @@ impl ReadWrite {
         }
         if read + write <= n {
             return Err(QuorumSystemError(format!(
-                "a read quorum of {read} and a write quorum of {write} can miss each other among {n} nodes: \
-                 R + W must exceed {n}"
+                "a read quorum of {read} and a write quorum of {write} can miss each other among \
+                 {n} nodes: R + W must exceed {n}"
             )));
         }
         if 2 * write <= n {
             return Err(QuorumSystemError(format!(
-                "two write quorums of {write} can miss each other among {n} nodes: 2W must exceed {n}"
+                "two write quorums of {write} can miss each other among {n} nodes: 2W must \
+                 exceed {n}"
             )));
         }
-        let members = |count| Members {
+        let at_least = |count| AtLeast {
             nodes: configuration.ids().collect(),
             count,
         };
         Ok(Self {
-            read: ReadQuorum(members(read)),
-            write: WriteQuorum(members(write)),
+            read: ReadQuorum(at_least(read)),
+            write: WriteQuorum(at_least(write)),
         })
     }
 
@@ -178,7 +179,7 @@ impl ReadWrite {
     }
 }
 
-impl Members {
+impl AtLeast {
     fn is_quorum(&self, set: &NodeSet<'_>) -> bool {
         self.nodes.iter().filter(|id| set.contains(**id)).count() >= self.count
     }
