@@ -61,6 +61,59 @@ impl fmt::Display for NodeAddress {
     }
 }
 
+/// The form in which addresses are compared: lower case, and 127.0.0.1 for `localhost`.
+pub(super) fn normalized(address: &str) -> String {
+    let address = address.to_ascii_lowercase();
+    match address.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => address,
+    }
+}
+
+/// Whether it is `host:port`.
+pub(super) fn check(address: &str) -> Result<(), ConfigurationError> {
+    let bad = |reason| ConfigurationError::BadAddress {
+        address: address.to_owned(),
+        reason,
+    };
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| bad("there is no port"))?;
+    if host.is_empty() {
+        return Err(bad("there is no host"));
+    }
+    match port.parse::<u16>() {
+        Err(_) => return Err(bad("the port is not a number from 1 to 65535")),
+        Ok(0) => return Err(bad("port 0 cannot be connected to")),
+        Ok(_) => {}
+    }
+    match host.strip_prefix('[') {
+        Some(v6) => {
+            let v6 = v6
+                .strip_suffix(']')
+                .ok_or_else(|| bad("the closing ] of an IPv6 address is missing"))?;
+            v6.split('%')
+                .next()
+                .unwrap_or(v6)
+                .parse::<std::net::Ipv6Addr>()
+                .map_err(|_| bad("the IPv6 address is malformed"))?;
+        }
+        None if host.contains(':') => {
+            return Err(bad(
+                "an IPv6 address is written in brackets, as in [::1]:8080",
+            ));
+        }
+        None if !host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) =>
+        {
+            return Err(bad("the host has a character that no host name has"));
+        }
+        None => {}
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -178,7 +178,7 @@ pub(crate) struct Intercepted {
     pub(crate) observers: Observers,
 }
 
-/// Runs a call through the interceptors. Returns none where there are none, which costs nothing.
+/// Runs a call through the interceptors. Returns none where there are none.
 pub(crate) fn intercept(
     interceptors: Interceptors,
     metadata: &Metadata,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::node::WeakNode;
-use super::{ConfigurationError, Interceptors, Node};
+use super::{ConfigurationError, Interceptors, Node, address};
 use crate::channel::{Pairs, Pool};
 use crate::dial::{Serving, run};
 use crate::node_id::NodeId;
@@ -136,7 +136,7 @@ impl Known {
             known.by_id.entry(node.id()).or_insert_with(|| node.clone());
             known
                 .by_address
-                .entry(normalized(node.address()))
+                .entry(address::normalized(node.address()))
                 .or_insert_with(|| node.clone());
         }
         known
@@ -180,8 +180,8 @@ fn identified(
     let mut by_address: HashMap<String, NodeId> = HashMap::new();
     let mut identified = Vec::with_capacity(wanted.len());
     for (id, address) in wanted {
-        check_address(address)?;
-        let there = known.by_address.get(&normalized(address));
+        address::check(address)?;
+        let there = known.by_address.get(&address::normalized(address));
         let same = there.filter(|node| id.is_none_or(|id| id == node.id()));
         let id = match (id, same) {
             (Some(id), _) => *id,
@@ -206,7 +206,7 @@ fn identified(
             });
         }
         let other = there.filter(|node| node.id() != id).map(Node::id);
-        let other = other.or(by_address.insert(normalized(address), id));
+        let other = other.or(by_address.insert(address::normalized(address), id));
         if let Some(other) = other {
             return Err(ConfigurationError::DuplicateAddress {
                 address: address.clone(),
@@ -220,58 +220,6 @@ fn identified(
         });
     }
     Ok(identified)
-}
-
-/// Names are compared as they are written, but for case; `localhost` is 127.0.0.1.
-pub(super) fn normalized(address: &str) -> String {
-    let address = address.to_ascii_lowercase();
-    match address.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => address,
-    }
-}
-
-pub(super) fn check_address(address: &str) -> Result<(), ConfigurationError> {
-    let bad = |reason| ConfigurationError::BadAddress {
-        address: address.to_owned(),
-        reason,
-    };
-    let (host, port) = address
-        .rsplit_once(':')
-        .ok_or_else(|| bad("there is no port"))?;
-    if host.is_empty() {
-        return Err(bad("there is no host"));
-    }
-    match port.parse::<u16>() {
-        Err(_) => return Err(bad("the port is not a number from 1 to 65535")),
-        Ok(0) => return Err(bad("port 0 cannot be connected to")),
-        Ok(_) => {}
-    }
-    match host.strip_prefix('[') {
-        Some(v6) => {
-            let v6 = v6
-                .strip_suffix(']')
-                .ok_or_else(|| bad("the closing ] of an IPv6 address is missing"))?;
-            v6.split('%')
-                .next()
-                .unwrap_or(v6)
-                .parse::<std::net::Ipv6Addr>()
-                .map_err(|_| bad("the IPv6 address is malformed"))?;
-        }
-        None if host.contains(':') => {
-            return Err(bad(
-                "an IPv6 address is written in brackets, as in [::1]:8080",
-            ));
-        }
-        None if !host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) =>
-        {
-            return Err(bad("the host has a character that no host name has"));
-        }
-        None => {}
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_core::Stream;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::{Configuration, ConfigurationError, Members, NodeAddress, Watch};
+use super::{Configuration, ConfigurationError, Members, Node, NodeAddress, address};
+use crate::channel::NodeState;
 use crate::node_id::NodeId;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -166,9 +166,8 @@ impl Membership {
                 node => node.cloned(),
             },
             Change::RemoveAddress(address) => {
-                let address = super::members::normalized(&address);
-                let same =
-                    |node: &&super::Node| super::members::normalized(node.address()) == address;
+                let address = address::normalized(&address);
+                let same = |node: &&Node| address::normalized(node.address()) == address;
                 match config.iter().find(same) {
                     None => return Ok(()),
                     node => node.cloned(),
@@ -197,8 +196,7 @@ impl Membership {
     /// `tracing` event (warn, target `gorums::membership`) and by [`last_error`](Self::last_error).
     ///
     /// ```no_run
-    /// use std::time::Duration;
-    /// use gorums::{Configuration, Resolve};
+    ///     /// use gorums::{Configuration, Resolve};
     ///
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// // All that a name stands for, looked up every ten seconds.
@@ -259,17 +257,6 @@ impl Membership {
         self.state().last_error.clone()
     }
 
-    /// Follows the nodes and their states, as [`Configuration::watch`] does: what `derive` makes of
-    /// the nodes at first, and then whatever differs from that. It looks again also when the
-    /// membership changes.
-    pub fn watch(
-        &self,
-        interval: Duration,
-        derive: impl FnMut(&Configuration) -> Configuration + Send + 'static,
-    ) -> Watch {
-        Watch::new(self.clone(), interval, Box::new(derive))
-    }
-
     /// From now on this node cannot leave.
     pub(crate) fn set_own(&self, me: NodeId) {
         self.state().own = Some(me);
@@ -299,6 +286,27 @@ impl Membership {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock()
+    }
+}
+
+impl Configuration {
+    /// Waits until at least this many nodes are connected at once, or all where there are fewer.
+    /// Bound it with a timeout: a node that is down is waited for.
+    pub async fn connected(&self, at_least: usize) {
+        let at_least = at_least.min(self.len());
+        let fixed = Membership::from(self);
+        loop {
+            // Listening begins before looking, so that no change falls between.
+            let changed = fixed.listen();
+            let connected = self
+                .iter()
+                .filter(|node| node.state() == NodeState::Connected)
+                .count();
+            if connected >= at_least {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -387,7 +395,7 @@ struct Past {
 impl Past {
     /// The id that a joining node names or had before, if any.
     fn id_for(&self, node: &NodeAddress) -> Result<Option<NodeId>, ConfigurationError> {
-        let address = super::members::normalized(&node.address);
+        let address = address::normalized(&node.address);
         let Some(id) = node.id else {
             return Ok(self.ids.get(&address).copied());
         };
@@ -402,7 +410,7 @@ impl Past {
     }
 
     fn remember(&mut self, id: NodeId, address: &str) {
-        let address = super::members::normalized(address);
+        let address = address::normalized(address);
         self.ids.insert(address.clone(), id);
         if self.addresses.insert(id, address).is_some() {
             return;

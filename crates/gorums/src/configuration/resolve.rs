@@ -8,8 +8,7 @@ use std::{fmt, io};
 
 use futures_core::Stream;
 
-use super::members::check_address;
-use super::{Change, ConfigurationError, NodeAddress};
+use super::{Change, ConfigurationError, NodeAddress, address};
 use crate::runtime::{BoxFuture, Clock, SystemClock, bounded};
 
 /// The least time between two looks.
@@ -47,7 +46,7 @@ impl Resolve {
     /// # Errors
     /// The name is not `host:port`.
     pub fn new(name: &str, interval: Duration) -> Result<Self, ConfigurationError> {
-        check_address(name)?;
+        address::check(name)?;
         Ok(Self {
             name: name.into(),
             interval: bounded(interval).max(MIN_INTERVAL),

@@ -88,6 +88,53 @@ impl fmt::Debug for Watch {
     }
 }
 
+impl Configuration {
+    /// Derives a configuration from this one, again and again: `derive` may filter by
+    /// [state](Node::state), sort by [latency](Node::by_latency), or do whatever else. The
+    /// [`Watch`] yields what it gives at first, and then whatever differs from what was last
+    /// yielded, in its nodes or in their order.
+    ///
+    /// It looks again when `interval` (a millisecond at least) is over, and when the state of some
+    /// node of the pool changes. `derive` runs only while somebody asks, in the task that does.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use gorums::{Configuration, Node, NodeState};
+    ///
+    /// async fn nearest_three(all: &Configuration) {
+    ///     let mut watch = all.watch(Duration::from_secs(1), |all| {
+    ///         let up = all.filter(|node| node.state() == NodeState::Connected);
+    ///         let nearest = up.sort_by(Node::by_latency);
+    ///         nearest.select(nearest.ids().take(3)).unwrap_or(nearest)
+    ///     });
+    ///     loop {
+    ///         let nearest = watch.next().await;
+    ///         println!("calls go to {nearest:?}");
+    ///     }
+    /// }
+    /// ```
+    pub fn watch(
+        &self,
+        interval: Duration,
+        derive: impl FnMut(&Self) -> Self + Send + 'static,
+    ) -> Watch {
+        Watch::new(self.into(), interval, Box::new(derive))
+    }
+}
+
+impl Membership {
+    /// Follows the nodes and their states, as [`Configuration::watch`] does: what `derive` makes of
+    /// the nodes at first, and then whatever differs from that. It looks again also when the
+    /// membership changes.
+    pub fn watch(
+        &self,
+        interval: Duration,
+        derive: impl FnMut(&Configuration) -> Configuration + Send + 'static,
+    ) -> Watch {
+        Watch::new(self.clone(), interval, Box::new(derive))
+    }
+}
+
 /// Rings when the interval is over or the state of a node changes, also while nobody listens.
 struct Alarm {
     changes: Changed,
