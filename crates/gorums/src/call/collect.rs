@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::handle::Handle;
-use crate::channel::{Event, Interest, NodeState, What};
+use crate::channel::{Event, EventKind, NodeState, WakeAfter};
 use crate::configuration::{Configuration, Node};
 use crate::error::{NodeError, Outcome, QuorumError, QuorumErrorKind, QuorumFailure, Status};
 use crate::quorum::{Bits, NodeSet, QuorumSystem};
@@ -84,10 +84,10 @@ impl<Resp: Message + Default> Collector<Resp> {
     pub(crate) fn poll_step(
         &mut self,
         cx: &mut Context<'_>,
-        interest: impl FnOnce(&Self) -> Interest,
+        wake_after: impl FnOnce(&Self) -> WakeAfter,
     ) -> Poll<Step> {
-        let interest = interest(self);
-        let event = ready!(self.handle.poll_event(cx, interest));
+        let wake_after = wake_after(self);
+        let event = ready!(self.handle.poll_event(cx, wake_after));
         Poll::Ready(event.map_or(Step::End, |event| self.step(event)))
     }
 
@@ -101,13 +101,13 @@ impl<Resp: Message + Default> Collector<Resp> {
     }
 
     fn step(&mut self, event: Event) -> Step {
-        match event.what {
-            What::Reply(payload) => Step::Reply(event.part, payload),
-            What::Ended => {
+        match event.kind {
+            EventKind::Reply(payload) => Step::Reply(event.part, payload),
+            EventKind::Ended => {
                 self.out.insert(event.part);
                 Step::Out
             }
-            What::Failed(error) => {
+            EventKind::Failed(error) => {
                 self.reported += 1;
                 self.fail(event.part, error);
                 Step::Out
@@ -182,16 +182,16 @@ impl<Resp: Message + Default> Collector<Resp> {
     }
 
     /// What has to happen before a count of replies can be decided either way.
-    pub(crate) fn interest(&self) -> Interest {
+    pub(crate) fn wake_after(&self) -> WakeAfter {
         match (self.needed, &self.map_response) {
             (Some(needed), None) if !self.is_streamed() => {
                 let possible = self.configuration.len() - self.out.len();
-                Interest {
+                WakeAfter {
                     replies: needed.saturating_sub(self.answered.len()).max(1),
                     failures: self.reported + possible.saturating_sub(needed) + 1,
                 }
             }
-            _ => Interest::ALL,
+            _ => WakeAfter::ANY,
         }
     }
 

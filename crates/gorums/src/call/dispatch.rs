@@ -296,7 +296,7 @@ impl<'a, Req: Message> Frames<'a, Req> {
         }
         let channel = &self.targets.channels()[part];
         if self.kind != Kind::OneWay
-            && let Some(status) = refusal(|| channel.door())
+            && let Some(status) = refusal(|| channel.in_process())
         {
             return Err(NotSent::Failed(status));
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::options::Options;
-use crate::channel::{Call, Early, Event, Interest, Targets, What};
+use crate::channel::{Call, Early, Event, EventKind, Targets, WakeAfter};
 use crate::configuration::{Configuration, Interceptors, Node, Observers};
 
 /// A call that somebody waits for. Dropping it gives the call up, unless it is complete.
@@ -48,9 +48,9 @@ impl Handle {
     pub(crate) fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
-        interest: Interest,
+        wake_after: WakeAfter,
     ) -> Poll<Option<Event>> {
-        let mut polled = self.call.poll_event(cx, interest);
+        let mut polled = self.call.poll_event(cx, wake_after);
         // Events from before the cancellation come first.
         if polled.is_pending()
             && let Some(cancelled) = &mut self.cancelled
@@ -58,7 +58,7 @@ impl Handle {
         {
             self.cancelled = None;
             self.call.end_early(Early::Cancelled);
-            polled = self.call.poll_event(cx, interest);
+            polled = self.call.poll_event(cx, wake_after);
         }
         if let Poll::Ready(Some(event)) = &polled {
             self.tell(event);
@@ -77,12 +77,12 @@ impl Handle {
         if self.observers.is_empty() {
             return;
         }
-        let result = match &event.what {
-            What::Reply(_) => Ok(()),
-            What::Ended if !self.call.is_streamed() => Ok(()),
+        let result = match &event.kind {
+            EventKind::Reply(_) => Ok(()),
+            EventKind::Ended if !self.call.is_streamed() => Ok(()),
             // Each of its replies was told when it came.
-            What::Ended => return,
-            What::Failed(error) => Err(error),
+            EventKind::Ended => return,
+            EventKind::Failed(error) => Err(error),
         };
         let started = self.call.started();
         let elapsed = event

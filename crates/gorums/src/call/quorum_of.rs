@@ -8,7 +8,7 @@ use prost::Message;
 use super::collect::Collector;
 use super::replies::Replies;
 use super::rule::{Awaiting, Rule};
-use crate::channel::Interest;
+use crate::channel::WakeAfter;
 use crate::error::{QuorumError, QuorumErrorKind};
 use crate::quorum::{QuorumSystem, Threshold};
 
@@ -73,8 +73,8 @@ where
 
     const EXHAUSTED: QuorumErrorKind = QuorumErrorKind::Incomplete;
 
-    fn interest(collector: &Collector<Resp>) -> Interest {
-        collector.interest()
+    fn wake_after(collector: &Collector<Resp>) -> WakeAfter {
+        collector.wake_after()
     }
 
     #[inline]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::collect::{Collector, Step};
-use crate::channel::Interest;
+use crate::channel::WakeAfter;
 use crate::error::{QuorumError, QuorumErrorKind};
 
 /// Makes a result of the replies to a call.
@@ -17,8 +17,8 @@ pub(crate) trait Rule<Resp> {
     const EXHAUSTED: QuorumErrorKind;
 
     /// What the waiting task has to be woken for.
-    fn interest(_: &Collector<Resp>) -> Interest {
-        Interest::ALL
+    fn wake_after(_: &Collector<Resp>) -> WakeAfter {
+        WakeAfter::ANY
     }
 
     /// Takes a reply. Returns a result, or why there can be none, as soon as either is known.
@@ -94,7 +94,7 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
             }
         };
         loop {
-            let step = ready!(collector.poll_step(cx, R::interest));
+            let step = ready!(collector.poll_step(cx, R::wake_after));
             if let Some(result) = apply(&mut self.rule, collector, step) {
                 return Poll::Ready(result);
             }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::handle::Handle;
-use crate::channel::{Interest, What};
+use crate::channel::{EventKind, WakeAfter};
 use crate::error::{NodeError, QuorumError, QuorumErrorKind, QuorumFailure};
 use crate::node_id::NodeId;
 
@@ -35,14 +35,14 @@ impl<E> Sent<E> {
 
     /// Ready when all parts are done.
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let wait_for_all = Interest {
+        let wait_for_all = WakeAfter {
             replies: usize::MAX,
             failures: usize::MAX,
         };
         while let Some(event) = ready!(self.handle.poll_event(cx, wait_for_all)) {
-            match event.what {
-                What::Failed(error) => self.failures.push(error),
-                What::Ended | What::Reply(_) => self.handed_over += 1,
+            match event.kind {
+                EventKind::Failed(error) => self.failures.push(error),
+                EventKind::Ended | EventKind::Reply(_) => self.handed_over += 1,
             }
         }
         self.handle.complete();
