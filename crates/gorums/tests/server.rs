@@ -593,7 +593,8 @@ async fn an_error_of_one_connection_does_not_keep_the_next_one_waiting() {
             inner,
         };
         let begin = Instant::now();
-        let server = tokio::spawn(echo().serve_with_incoming(listener));
+        let server = echo().with_incoming(listener).expect("legal");
+        let server = tokio::spawn(server.serve());
         let all = Configuration::builder().transport(network.clone());
         let all = all.nodes(["node:1"]).connect().expect("legal");
         let call = Client::new(&all).rpc::<_, Number>(&all[0], ECHO, number(1));
@@ -611,7 +612,8 @@ async fn a_silent_client_is_gone_when_the_interval_and_the_timeout_have_passed()
     let server = echo()
         .stream_timeout(Duration::from_secs(600))
         .keep_alive(Duration::from_secs(60), Duration::from_secs(20));
-    let server = tokio::spawn(server.serve_with_incoming(listener));
+    let server = server.with_incoming(listener).expect("legal");
+    let server = tokio::spawn(server.serve());
     let mut client = network.connect("node:1").await.expect("it listens");
     let begin = Instant::now();
     // The preface of HTTP/2 and empty settings. It answers nothing.

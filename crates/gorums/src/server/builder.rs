@@ -329,35 +329,15 @@ impl ServerBuilder {
         self.with_listener(listener)
     }
 
-    /// Listens on an address and serves for ever. Dropping the future stops the server at once:
-    /// connections end, and requests that have not started never do.
+    /// Listens on an address and serves for ever: [`bind`](Self::bind) and [`Server::serve`] in one.
+    /// Dropping the future stops the server at once: connections end, and requests that have not
+    /// started never do.
     ///
     /// # Errors
     /// The address cannot be listened on, a method was added twice, the server is not one of its
     /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
     pub async fn serve(self, address: &str) -> Result<(), ServerError> {
         self.bind(address).await?.serve().await;
-        Ok(())
-    }
-
-    /// Listens on an address and serves until the signal, then shuts down: it stops to listen and to
-    /// take requests, lets the handlers of all requests that were read finish, and writes their
-    /// replies, all within the grace period; what is left then is cut off. Idle clients do not hold it
-    /// up. What clients and peers reply to handlers that call them is read meanwhile.
-    ///
-    /// # Errors
-    /// The address cannot be listened on, a method was added twice, the server is not one of its
-    /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
-    pub async fn serve_with_shutdown(
-        self,
-        address: &str,
-        signal: impl Future<Output = ()>,
-        grace: Duration,
-    ) -> Result<(), ServerError> {
-        self.bind(address)
-            .await?
-            .serve_with_shutdown(signal, grace)
-            .await;
         Ok(())
     }
 
@@ -370,34 +350,6 @@ impl ServerBuilder {
     pub fn with_incoming(self, listener: impl Listener) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
         self.with_listener(Box::new(listener))
-    }
-
-    /// Serves the connections of a listener for ever.
-    ///
-    /// # Errors
-    /// A method was added twice, the server is not one of its [`peers`](Self::peers), or the listener
-    /// does not know its address.
-    pub async fn serve_with_incoming(self, listener: impl Listener) -> Result<(), ServerError> {
-        self.with_incoming(listener)?.serve().await;
-        Ok(())
-    }
-
-    /// Serves the connections of a listener until the signal, then shuts down as
-    /// [`serve_with_shutdown`](Self::serve_with_shutdown) does.
-    ///
-    /// # Errors
-    /// A method was added twice, the server is not one of its [`peers`](Self::peers), or the listener
-    /// does not know its address.
-    pub async fn serve_with_incoming_shutdown(
-        self,
-        listener: impl Listener,
-        signal: impl Future<Output = ()>,
-        grace: Duration,
-    ) -> Result<(), ServerError> {
-        self.with_incoming(listener)?
-            .serve_with_shutdown(signal, grace)
-            .await;
-        Ok(())
     }
 
     fn registry_is_sound(&self) -> Result<(), ServerError> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gorums::runtime::TcpAcceptor;
-use gorums::{Configuration, Server, ServerError};
+use gorums::{Configuration, Server};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
@@ -41,7 +41,7 @@ enum State<S> {
 #[derive(Debug)]
 struct Running<S> {
     /// Holds the listener and the connections.
-    serving: JoinHandle<Result<(), ServerError>>,
+    serving: JoinHandle<()>,
     store: Arc<S>,
     gate: Gate,
     delay: Delay,
@@ -207,13 +207,14 @@ impl<S: ReplicaStore> Running<S> {
         let server = Server::builder()
             .peers(id, &peers)
             .add_service(P::service(Arc::clone(&store), delay.clone()))
-            .serve_with_incoming(gate.guard(listener));
+            .with_incoming(gate.guard(listener))
+            .map_err(io::Error::other)?;
         let failing = Arc::clone(&store);
         let serving = tokio::spawn(async move {
             tokio::select! {
                 biased;
-                ended = server => ended,
-                _ = failing.failed() => Ok(()),
+                () = server.serve() => {}
+                _ = failing.failed() => {}
             }
         });
         Ok(Self {
