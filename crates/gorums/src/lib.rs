@@ -70,7 +70,7 @@ pub mod quorum;
 pub mod responses {
     //! What [`Responses`](crate::Responses) can be narrowed down to.
 
-    pub use crate::call::responses::{Filter, OfNode, Successes, Take};
+    pub use crate::call::responses::{Filter, Successes, Take};
 }
 pub mod runtime;
 pub mod testing;
@@ -93,8 +93,9 @@ mod sync;
 mod wire;
 
 pub use call::{
-    Client, Correctable, Correction, Decision, Matching, MaxByKey, Multicast, NodeResponse, Quorum,
-    QuorumCall, QuorumFn, QuorumReplies, Refused, Replies, Responses, Rpc, Sent, Unary, Unicast,
+    Client, Correctable, Correction, Decision, Matching, MaxByKey, Multicast, NodeResponse,
+    NotQueued, Quorum, QuorumCall, QuorumFn, QuorumReplies, Replies, Responses, Rpc, Sent, Unary,
+    Unicast,
 };
 pub use channel::{NodeState, Overflow, WhileDisconnected};
 pub use configuration::{
@@ -109,7 +110,7 @@ pub use handler::{
 pub use metadata::Metadata;
 pub use node_id::NodeId;
 pub use server::{
-    ClientChanges, Clients, ConnectedPeers, Connecting, HandlerOrder, PeerChanges, Server,
+    ClientChanges, Clients, ConnectRequest, ConnectedPeers, HandlerOrder, PeerChanges, Server,
     ServerBuilder, ServerError, ServerStopped, WaitError,
 };
 #[doc(no_inline)]

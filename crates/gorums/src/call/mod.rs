@@ -32,5 +32,5 @@ pub use quorum_of::{MaxByKey, Quorum, QuorumReplies};
 pub use replies::Replies;
 pub use responses::{NodeResponse, Responses};
 pub use rpc::{Rpc, Unary};
-pub use sent::{Refused, Sent};
+pub use sent::{NotQueued, Sent};
 pub use unicast::Unicast;

@@ -5,7 +5,7 @@ use prost::Message;
 use super::dispatch::{Requests, detach, start};
 use super::options::{Options, options};
 use super::quorum_call::PerNode;
-use super::sent::{Refused, Sent};
+use super::sent::{NotQueued, Sent};
 use crate::channel::Kind;
 use crate::configuration::{Configuration, Node};
 use crate::error::QuorumError;
@@ -61,12 +61,12 @@ impl<Req: Message> Multicast<Req> {
         Sent::new(handle, self.method, members)
     }
 
-    /// Queues the message on every node now, and nobody waits. The nodes that refused it are known
-    /// at once; what happens to it later is silent, but for
+    /// Queues the message on every node now, and nobody waits. The nodes that did not take it are
+    /// known at once; what happens to it later is silent, but for
     /// [`last_error`](Node::last_error).
-    pub fn detach(self) -> Refused {
+    pub fn detach(self) -> NotQueued {
         let requests: Requests<'_, Req> = self.requests.requests();
-        Refused::new(detach(
+        NotQueued::new(detach(
             self.configuration.clone(),
             self.method,
             &self.options,

@@ -71,7 +71,8 @@ pub struct Take<S> {
     left: usize,
 }
 
-/// An item of [`Responses`], or of a stream made of one: a node, and what it answered.
+/// An item of [`Responses`], or of a stream made of one: a node, and what it answered. It is named
+/// in bounds, and is no part of the public API: nobody else implements it.
 pub trait OfNode {
     /// The reply, or the reply or failure.
     type Value;

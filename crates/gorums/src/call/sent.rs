@@ -100,9 +100,9 @@ impl Future for Sent<QuorumError> {
 /// The nodes that did not take a detached message: their outbox was full or closed, or the message
 /// could not be encoded. Usually none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Refused(Vec<NodeId>);
+pub struct NotQueued(Vec<NodeId>);
 
-impl Refused {
+impl NotQueued {
     pub(crate) fn new(nodes: Vec<NodeId>) -> Self {
         Self(nodes)
     }

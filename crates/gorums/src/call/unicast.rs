@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::dispatch::{Requests, detach, start};
 use super::options::{Options, options};
-use super::sent::{Refused, Sent};
+use super::sent::{NotQueued, Sent};
 use crate::channel::Kind;
 use crate::configuration::Node;
 use crate::error::NodeError;
@@ -48,8 +48,8 @@ impl<Req: Message> Unicast<Req> {
 
     /// Queues the message now, and nobody waits. What happens to it later is silent, but for the
     /// node's [`last_error`](Node::last_error).
-    pub fn detach(self) -> Refused {
-        Refused::new(detach(
+    pub fn detach(self) -> NotQueued {
+        NotQueued::new(detach(
             self.node,
             self.method,
             &self.options,

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::accept::Server;
 use super::clients::Clients;
-use super::connect_request::Connecting;
+use super::connect_request::ConnectRequest;
 use super::context::Peers;
 use super::settings::{ConnectionSettings, OnConnect};
 use crate::channel::{Pool, Settings};
@@ -173,7 +173,7 @@ impl ServerBuilder {
     /// [refused](crate::Outcome::Refused). Runs on the connection's I/O task: it must be quick.
     pub fn on_connect(
         mut self,
-        callback: impl Fn(&mut Connecting) -> Result<(), Status> + Send + Sync + 'static,
+        callback: impl Fn(&mut ConnectRequest) -> Result<(), Status> + Send + Sync + 'static,
     ) -> Self {
         self.on_connect = Some(Box::new(callback));
         self

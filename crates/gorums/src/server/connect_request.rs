@@ -4,13 +4,13 @@ use crate::handler::ConnectionInfo;
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 
-/// A client that connects, as the [connect callback](crate::ServerBuilder::on_connect) sees it.
+/// What a client asks for when it connects, as the [connect callback](crate::ServerBuilder::on_connect) sees it.
 #[derive(Debug)]
-pub struct Connecting {
+pub struct ConnectRequest {
     pub(crate) info: ConnectionInfo,
 }
 
-impl Connecting {
+impl ConnectRequest {
     /// What the client sent when it connected.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
@@ -23,8 +23,9 @@ impl Connecting {
         self.info.peer_addr
     }
 
-    /// Who the client is, where it says so and is believed: see [`ServerCtx::peer_id`](crate::ServerCtx::peer_id). A client that
-    /// can be called back and has no id gets one after this.
+    /// Who the client is, where it says so and is believed: see
+    /// [`ServerCtx::peer_id`](crate::ServerCtx::peer_id). A client that can be called back and has no
+    /// id gets one after this.
     #[must_use]
     pub fn peer_id(&self) -> Option<NodeId> {
         self.info.peer_id

@@ -9,7 +9,7 @@ use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Extensions, Method, Request as HttpRequest, Response, StatusCode};
 
-use super::connect_request::Connecting;
+use super::connect_request::ConnectRequest;
 use super::identity::Claim;
 use super::served_stream::{Callee, ServedStream};
 use super::settings::ConnectionSettings;
@@ -263,7 +263,7 @@ impl ServerConnection {
             return;
         }
         let (head, recv) = request.into_parts();
-        let mut connecting = Connecting {
+        let mut connecting = ConnectRequest {
             info: ConnectionInfo {
                 metadata: Metadata::from_headers(&head.headers),
                 peer_addr: match self.origin {
@@ -325,7 +325,7 @@ impl ServerConnection {
     fn attach(
         &mut self,
         claim: Claim,
-        connecting: &mut Connecting,
+        connecting: &mut ConnectRequest,
         features: Features,
     ) -> Result<(Replies, Option<Callee>), Status> {
         Ok(match claim {

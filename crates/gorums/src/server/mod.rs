@@ -18,6 +18,6 @@ mod settings;
 pub use accept::Server;
 pub use builder::{HandlerOrder, ServerBuilder, ServerError};
 pub use clients::{ClientChanges, Clients, ServerStopped, WaitError};
-pub use connect_request::Connecting;
+pub use connect_request::ConnectRequest;
 pub(crate) use context::Peers;
 pub use peers::{ConnectedPeers, PeerChanges};

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clients::Clients;
-use super::connect_request::Connecting;
+use super::connect_request::ConnectRequest;
 use crate::configuration::Membership;
 use crate::error::Status;
 use crate::handler::Services;
@@ -10,7 +10,7 @@ use crate::node_id::NodeId;
 use crate::runtime::Clock;
 
 /// The connect callback.
-pub(crate) type OnConnect = dyn Fn(&mut Connecting) -> Result<(), Status> + Send + Sync;
+pub(crate) type OnConnect = dyn Fn(&mut ConnectRequest) -> Result<(), Status> + Send + Sync;
 
 /// What all connections of a server have in common.
 pub(crate) struct ConnectionSettings {
