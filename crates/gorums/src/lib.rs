@@ -110,8 +110,8 @@ pub use handler::{
 pub use metadata::Metadata;
 pub use node_id::NodeId;
 pub use server::{
-    ClientChanges, Clients, ConnectRequest, ConnectedPeers, HandlerOrder, PeerChanges, Server,
-    ServerBuilder, ServerError, ServerStopped, WaitError,
+    Clients, ConnectRequest, ConnectedPeers, HandlerOrder, Server, ServerBuilder, ServerError,
+    ServerStopped, WaitError,
 };
 #[doc(no_inline)]
 pub use tokio_util::sync::CancellationToken;

@@ -519,7 +519,7 @@ async fn a_second_connection_of_a_trusted_id_takes_the_place_of_the_first() {
 async fn waiting_for_clients_ends_with_the_server_and_changes_are_not_missed() {
     let server = Called::start(echo()).await;
     let clients = server.clients.clone();
-    let mut changes = clients.changes();
+    let mut changes = clients.watch();
     assert_eq!(
         changes.next().await.map(|now| now.len()),
         Some(0),

@@ -15,7 +15,8 @@ use common::{Number, TestServer, echo, number, within};
 use futures_core::Stream;
 use gorums::{
     Change, Client, Code, Configuration, ConfigurationBuilder, Membership, NodeAddress, NodeId,
-    NodeState, Resolve, Server, ServerBuilder, ServerCtx, Status, WaitError, WhileDisconnected,
+    NodeState, Resolve, Server, ServerBuilder, ServerCtx, Status, WaitError, Watch,
+    WhileDisconnected,
 };
 use memory::{Manner, Network, settle};
 use tokio::sync::mpsc;
@@ -210,6 +211,10 @@ async fn changes_that_say_what_is_so_change_nothing_and_contradictions_are_named
     );
 }
 
+async fn next(watch: &mut Watch) -> Vec<u32> {
+    ids(&within(watch.next()).await.expect("it never ends"))
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watch_looks_again_when_nodes_join_and_leave() {
     let network = Network::new();
@@ -218,18 +223,18 @@ async fn a_watch_looks_again_when_nodes_join_and_leave() {
         .membership()
         .expect("legal");
     let mut watch = members.watch(Duration::from_secs(1_000_000), Configuration::clone);
-    assert_eq!(ids(&within(watch.next()).await), [1]);
-    let waiting = tokio::spawn(async move { (watch.next().await, watch) });
+    assert_eq!(next(&mut watch).await, [1]);
+    let waiting = tokio::spawn(async move { (next(&mut watch).await, watch) });
     tokio::task::yield_now().await;
     members.apply(insert("2=b:1")).expect("it is new");
     let (now, mut watch) = within(waiting).await.expect("no panic");
-    assert_eq!(ids(&now), [1, 2]);
+    assert_eq!(now, [1, 2]);
     // Also what happens while nobody asks.
     members
         .apply(Change::Remove(1.into()))
         .expect("it is there");
     members.apply(insert("3=c:1")).expect("it is new");
-    assert_eq!(ids(&within(watch.next()).await), [2, 3]);
+    assert_eq!(next(&mut watch).await, [2, 3]);
 }
 
 // ---- streams of changes
@@ -373,9 +378,9 @@ async fn a_name_of_this_machine_is_found_by_the_system() {
     let name = Resolve::new("localhost:9", SECOND).expect("a name and a port");
     let mut watch = members.watch(Duration::from_millis(50), Configuration::clone);
     tokio::spawn(members.follow(name));
-    let mut found = within(watch.next()).await;
+    let mut found = members.config();
     while found.is_empty() {
-        found = within(watch.next()).await;
+        found = within(watch.next()).await.expect("it never ends");
     }
     for node in &found {
         assert!(
@@ -596,7 +601,7 @@ async fn the_last_change_of_the_connected_peers_is_never_missed() {
     let network = Network::new();
     let (server, members) = alone(&network).await;
     let peers = server.peers().expect("it has some");
-    let mut changes = peers.changes();
+    let mut changes = peers.watch();
     let serving = tokio::spawn(server.serve());
     let mut now = within(changes.next()).await.expect("it serves");
     while ids(&now) != [1] {
@@ -625,4 +630,5 @@ async fn the_last_change_of_the_connected_peers_is_never_missed() {
     }
     serving.abort();
     assert_eq!(within(changes.next()).await, None);
+    assert_eq!(within(changes.next()).await, None, "and stays so");
 }

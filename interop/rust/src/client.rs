@@ -518,7 +518,11 @@ async fn a_server_that_restarts(start: Start) -> Result<()> {
     let mut changes = all.watch(Duration::from_millis(10), |all| {
         all.filter(|node| node.state() == NodeState::Connected)
     });
-    while !changes.next().await.is_empty() {}
+    while changes
+        .next()
+        .await
+        .is_some_and(|connected| !connected.is_empty())
+    {}
     let _server = start.server(&["--listen", &server.address]).await?;
     all.connected(1).await;
     ensure!(client.echo(&all[0], data(2)).await? == data(2));

@@ -28,6 +28,7 @@ pub(crate) use membership::{MOST, REMEMBERED};
 pub use node::Node;
 pub use resolve::Resolve;
 pub use watch::Watch;
+pub(crate) use watch::Watched;
 
 use crate::channel::Targets;
 use crate::error::{NodeError, QuorumError};

@@ -11,60 +11,95 @@ use tokio::task::JoinHandle;
 
 use super::Configuration;
 use super::membership::{Changed, Membership};
-use crate::runtime::{Clock, SystemClock, bounded};
+use crate::runtime::{BoxFuture, Clock, SystemClock, bounded};
 
 /// The least time between two looks, where no state changes.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 type Derive = Box<dyn FnMut(&Configuration) -> Configuration + Send>;
 
-/// A configuration that follows its nodes: see [`Configuration::watch`].
+/// A set of nodes that is followed: what a function derives from a configuration
+/// ([`Configuration::watch`]) or a membership ([`Membership::watch`]), the clients of a server
+/// ([`Clients::watch`](crate::Clients::watch)), or its connected peers
+/// ([`ConnectedPeers::watch`](crate::ConnectedPeers::watch)).
 ///
-/// It is a [`Stream`] that never ends. What it yields is compared with what it yielded before, so
-/// however seldom it is asked, the last change is never lost, and what came and went in between is
-/// passed over. It holds the nodes of the configuration that is watched, and those that it last
-/// yielded.
+/// It is a [`Stream`], which ends when the server has stopped whose clients or peers it follows. What
+/// it yields is compared with what it yielded before, so however seldom it is asked, the last change
+/// is never lost, and what came and went in between is passed over. It holds the nodes of the
+/// configuration that is watched, and those that it last yielded.
 #[must_use = "it looks only when it is asked"]
 pub struct Watch {
-    membership: Membership,
-    derive: Derive,
-    interval: Duration,
+    source: Box<dyn Watched>,
     last: Option<Configuration>,
-    /// None before the first look.
-    alarm: Option<Alarm>,
+    /// Rings at the next change. None before the first look.
+    alarm: Option<BoxFuture<'static, ()>>,
+}
+
+/// What a watch looks at.
+pub(crate) trait Watched: Send + 'static {
+    /// Hears of changes from now on, even before it is polled. It may ring when nothing has changed.
+    fn listen(&self) -> BoxFuture<'static, ()>;
+
+    /// The set of the moment; none once there will be no other.
+    fn look(&mut self) -> Option<Configuration>;
 }
 
 impl Watch {
-    pub(super) fn new(membership: Membership, interval: Duration, derive: Derive) -> Self {
+    pub(crate) fn new(source: impl Watched) -> Self {
         Self {
-            membership,
-            derive,
-            interval: bounded(interval).max(MIN_INTERVAL),
+            source: Box::new(source),
             last: None,
             alarm: None,
         }
     }
 
-    /// The first time at once what the function derives; later what it derives as soon as that
-    /// differs, in its nodes or in their order, from what was last returned.
+    /// What a function derives from a membership.
+    pub(super) fn derived(membership: Membership, interval: Duration, derive: Derive) -> Self {
+        Self::new(Derived {
+            membership,
+            derive,
+            interval: bounded(interval).max(MIN_INTERVAL),
+        })
+    }
+
+    /// The first time at once the set of the moment; later the set as soon as it differs, in its nodes
+    /// or in their order, from what was last returned. None once the server has stopped whose clients
+    /// or peers are watched; a watch of a configuration or a membership never ends.
     ///
     /// Cancel safe: what a future that was dropped did not return is returned by the next one.
-    pub async fn next(&mut self) -> Configuration {
+    pub async fn next(&mut self) -> Option<Configuration> {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Configuration> {
+    /// What comes next and is as the predicate wants it.
+    pub(crate) async fn find(
+        &mut self,
+        mut predicate: impl FnMut(&Configuration) -> bool,
+    ) -> Option<Configuration> {
+        loop {
+            let next = self.next().await?;
+            if predicate(&next) {
+                return Some(next);
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Configuration>> {
         loop {
             if let Some(alarm) = &mut self.alarm {
-                ready!(alarm.poll(cx));
+                ready!(alarm.as_mut().poll(cx));
             }
             // Listening begins before looking, so that no change falls between.
-            self.alarm = Some(Alarm::set(&self.membership, self.interval));
-            let derived = (self.derive)(&self.membership.config());
+            self.alarm = Some(self.source.listen());
+            let Some(now) = self.source.look() else {
+                // Whoever asks again is told so again.
+                self.alarm = None;
+                return Poll::Ready(None);
+            };
             let last = self.last.as_ref();
-            if last.is_none_or(|last| last.as_slice() != derived.as_slice()) {
-                self.last = Some(derived.clone());
-                return Poll::Ready(derived);
+            if last.is_none_or(|last| last.as_slice() != now.as_slice()) {
+                self.last = Some(now.clone());
+                return Poll::Ready(Some(now));
             }
         }
     }
@@ -74,15 +109,13 @@ impl Stream for Watch {
     type Item = Configuration;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Configuration>> {
-        self.poll(cx).map(Some)
+        self.poll(cx)
     }
 }
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch")
-            .field("membership", &self.membership)
-            .field("interval", &self.interval)
             .field("last", &self.last)
             .finish_non_exhaustive()
     }
@@ -107,8 +140,7 @@ impl Configuration {
     ///         let nearest = up.sort_by(Node::by_latency);
     ///         nearest.select(nearest.ids().take(3)).unwrap_or(nearest)
     ///     });
-    ///     loop {
-    ///         let nearest = watch.next().await;
+    ///     while let Some(nearest) = watch.next().await {
     ///         println!("calls go to {nearest:?}");
     ///     }
     /// }
@@ -118,7 +150,7 @@ impl Configuration {
         interval: Duration,
         derive: impl FnMut(&Self) -> Self + Send + 'static,
     ) -> Watch {
-        Watch::new(self.into(), interval, Box::new(derive))
+        Watch::derived(self.into(), interval, Box::new(derive))
     }
 }
 
@@ -131,7 +163,24 @@ impl Membership {
         interval: Duration,
         derive: impl FnMut(&Configuration) -> Configuration + Send + 'static,
     ) -> Watch {
-        Watch::new(self.clone(), interval, Box::new(derive))
+        Watch::derived(self.clone(), interval, Box::new(derive))
+    }
+}
+
+/// What a function makes of a membership.
+struct Derived {
+    membership: Membership,
+    derive: Derive,
+    interval: Duration,
+}
+
+impl Watched for Derived {
+    fn listen(&self) -> BoxFuture<'static, ()> {
+        Box::pin(Alarm::set(&self.membership, self.interval))
+    }
+
+    fn look(&mut self) -> Option<Configuration> {
+        Some((self.derive)(&self.membership.config()))
     }
 }
 
@@ -160,8 +209,12 @@ impl Alarm {
             timer: runtime.map(|runtime| runtime.spawn(sleep(clock, interval))),
         }
     }
+}
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut rings = Pin::new(&mut self.changes).poll(cx).is_ready();
         if let Some(timer) = &mut self.timer
             && let Poll::Ready(slept) = Pin::new(timer).poll(cx)
@@ -217,7 +270,7 @@ mod tests {
 
     async fn next(watch: &mut Watch) -> Vec<u32> {
         let next = timeout(100 * SECOND, watch.next()).await;
-        ids(&next.expect("something is yielded"))
+        ids(&next.expect("something is yielded").expect("it never ends"))
     }
 
     async fn assert_nothing(watch: &mut Watch) {
@@ -284,11 +337,11 @@ mod tests {
         let mut watch = all.watch(NEVER, connected);
         assert_eq!(next(&mut watch).await, []);
         let begin = Instant::now();
-        let waiting = tokio::spawn(async move { (ids(&watch.next().await), watch) });
+        let waiting = tokio::spawn(async move { (watch.next().await.map(|now| ids(&now)), watch) });
         tokio::task::yield_now().await;
         set(&all[1], NodeState::Connected);
         let (yielded, mut watch) = waiting.await.expect("no panic");
-        assert_eq!(yielded, [2]);
+        assert_eq!(yielded, Some(vec![2]));
         // Also where nobody waits for it.
         set(&all[0], NodeState::Connected);
         assert_eq!(next(&mut watch).await, [1, 2]);

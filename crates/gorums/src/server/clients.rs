@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::channel::Attachment;
-use crate::configuration::{Configuration, Members, Node};
+use crate::configuration::{Configuration, Members, Node, Watch, Watched};
 use crate::error::Status;
 use crate::node_id::NodeId;
-use crate::runtime::bounded;
+use crate::runtime::{BoxFuture, bounded};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::{Features, Side};
 
@@ -80,22 +80,10 @@ impl Clients {
     /// The server has stopped.
     pub async fn wait_for(
         &self,
-        mut predicate: impl FnMut(&Configuration) -> bool,
+        predicate: impl FnMut(&Configuration) -> bool,
     ) -> Result<Configuration, ServerStopped> {
-        let mut changes = self.0.changes.subscribe();
-        loop {
-            // Seen before it is looked at, so that no change falls between.
-            changes.borrow_and_update();
-            if self.state().stopped {
-                return Err(ServerStopped::new());
-            }
-            let config = self.config();
-            if predicate(&config) {
-                return Ok(config);
-            }
-            // The sender is here.
-            let _ = changes.changed().await;
-        }
+        let found = self.watch().find(predicate).await;
+        found.ok_or_else(ServerStopped::new)
     }
 
     /// The same, for so long at most.
@@ -112,8 +100,12 @@ impl Clients {
     }
 
     /// Hears of changes from now on, and of the end of the server.
-    pub(super) fn follow(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
+    pub(super) fn listen(&self) -> impl Future<Output = ()> + use<> {
+        let mut changes = self.0.changes.subscribe();
+        async move {
+            // Without a sender nobody is left who could look.
+            let _ = changes.changed().await;
+        }
     }
 
     /// Whether the server has stopped.
@@ -121,13 +113,9 @@ impl Clients {
         self.state().stopped
     }
 
-    /// Follows the clients: see [`ClientChanges::next`].
-    #[must_use]
-    pub fn changes(&self) -> ClientChanges {
-        ClientChanges {
-            clients: self.clone(),
-            last: None,
-        }
+    /// Follows the clients, until the server stops.
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.clone())
     }
 
     /// A client has connected. One that had this id before is no longer in the configuration.
@@ -292,23 +280,13 @@ pub(super) async fn within(
     }
 }
 
-/// What becomes of a server's clients, as [`Clients::changes`] makes it.
-#[derive(Debug)]
-pub struct ClientChanges {
-    clients: Clients,
-    last: Option<Configuration>,
-}
+impl Watched for Clients {
+    fn listen(&self) -> BoxFuture<'static, ()> {
+        Box::pin(Self::listen(self))
+    }
 
-impl ClientChanges {
-    /// The clients that are connected, at once, and from then on each time they differ from those that
-    /// were returned last: changes while nobody asks come as one, and none is missed. None once the
-    /// server has stopped. A call that is dropped loses nothing.
-    pub async fn next(&mut self) -> Option<Configuration> {
-        let last = self.last.as_ref();
-        let differs = |config: &Configuration| last != Some(config);
-        let config = self.clients.wait_for(differs).await.ok()?;
-        self.last = Some(config.clone());
-        Some(config)
+    fn look(&mut self) -> Option<Configuration> {
+        (!self.have_stopped()).then(|| self.config())
     }
 }
 

@@ -17,7 +17,7 @@ mod settings;
 
 pub use accept::Server;
 pub use builder::{HandlerOrder, ServerBuilder, ServerError};
-pub use clients::{ClientChanges, Clients, ServerStopped, WaitError};
+pub use clients::{Clients, ServerStopped, WaitError};
 pub use connect_request::ConnectRequest;
 pub(crate) use context::Peers;
-pub use peers::{ConnectedPeers, PeerChanges};
+pub use peers::ConnectedPeers;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::clients::{Clients, ServerStopped, WaitError, within};
 use crate::channel::NodeState;
-use crate::configuration::{Configuration, Membership};
+use crate::configuration::{Configuration, Membership, Watch, Watched};
+use crate::runtime::BoxFuture;
 
 /// The connected peers of a server, as [`Server::peers`](super::Server::peers) has them. Clones are about
 /// the same server.
@@ -47,25 +48,10 @@ impl ConnectedPeers {
     /// The server has stopped.
     pub async fn wait_for(
         &self,
-        mut predicate: impl FnMut(&Configuration) -> bool,
+        predicate: impl FnMut(&Configuration) -> bool,
     ) -> Result<Configuration, ServerStopped> {
-        loop {
-            // Listening begins before looking, so that no change falls between.
-            let changed = self.membership.listen();
-            let mut stopping = self.clients.follow();
-            if self.clients.have_stopped() {
-                return Err(ServerStopped::new());
-            }
-            let config = self.config();
-            if predicate(&config) {
-                return Ok(config);
-            }
-            tokio::select! {
-                () = changed => {}
-                // Its sender is here.
-                _ = stopping.changed() => {}
-            }
-        }
+        let found = self.watch().find(predicate).await;
+        found.ok_or_else(ServerStopped::new)
     }
 
     /// The same, for so long at most.
@@ -81,13 +67,9 @@ impl ConnectedPeers {
         within(&self.clients, limit, waiting, || self.config()).await
     }
 
-    /// Follows the connected peers: see [`PeerChanges::next`].
-    #[must_use]
-    pub fn changes(&self) -> PeerChanges {
-        PeerChanges {
-            peers: self.clone(),
-            last: None,
-        }
+    /// Follows the connected peers, until the server stops.
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.clone())
     }
 }
 
@@ -98,22 +80,19 @@ impl fmt::Debug for ConnectedPeers {
     }
 }
 
-/// What becomes of a server's connected peers, as [`ConnectedPeers::changes`] makes it.
-#[derive(Debug)]
-pub struct PeerChanges {
-    peers: ConnectedPeers,
-    last: Option<Configuration>,
-}
+impl Watched for ConnectedPeers {
+    fn listen(&self) -> BoxFuture<'static, ()> {
+        let changed = self.membership.listen();
+        let stopping = self.clients.listen();
+        Box::pin(async move {
+            tokio::select! {
+                () = changed => {}
+                () = stopping => {}
+            }
+        })
+    }
 
-impl PeerChanges {
-    /// The peers that are connected, at once, and from then on each time they differ from those that
-    /// were returned last: changes while nobody asks come as one, and the last is never missed. None once
-    /// the server has stopped. A call that is dropped loses nothing.
-    pub async fn next(&mut self) -> Option<Configuration> {
-        let last = self.last.as_ref();
-        let differs = |config: &Configuration| last != Some(config);
-        let config = self.peers.wait_for(differs).await.ok()?;
-        self.last = Some(config.clone());
-        Some(config)
+    fn look(&mut self) -> Option<Configuration> {
+        (!self.clients.have_stopped()).then(|| self.config())
     }
 }
