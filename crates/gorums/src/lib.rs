@@ -65,6 +65,8 @@
 //! | replies waiting to be written, per connection ([`max_reply_bytes`](ServerBuilder::max_reply_bytes)) | 4 MiB, and one from each handler that runs already | nothing more starts; handlers wait with theirs, and keep their turn |
 //! | connections of a server ([`max_connections`](ServerBuilder::max_connections)) | 16,384 | no more are accepted until one ends |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod codegen;
 pub mod quorum;
 pub mod responses {

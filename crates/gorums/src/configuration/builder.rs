@@ -1,11 +1,10 @@
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::members::Wanted;
 use super::{
     ClientInterceptor, Configuration, ConfigurationError, Interceptors, Members, Membership,
-    NodeAddress, file,
+    NodeAddress,
 };
 use crate::channel::{Pairs, Pool, Settings, WhileDisconnected};
 use crate::metadata::Metadata;
@@ -70,7 +69,7 @@ impl ConfigurationBuilder {
         self
     }
 
-    /// Adds the nodes of a TOML file:
+    /// Adds the nodes of a TOML file. Needs the feature `toml`.
     ///
     /// ```toml
     /// [[node]]
@@ -80,8 +79,10 @@ impl ConfigurationBuilder {
     ///
     /// # Errors
     /// The file cannot be read, is not TOML, has no node, or has an unknown key.
-    pub fn file(mut self, path: impl AsRef<Path>) -> Result<Self, ConfigurationError> {
-        for entry in file::read(path.as_ref())? {
+    #[cfg(feature = "toml")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "toml")))]
+    pub fn file(mut self, path: impl AsRef<std::path::Path>) -> Result<Self, ConfigurationError> {
+        for entry in super::file::read(path.as_ref())? {
             self.nodes.push((entry.id.map(NodeId::from), entry.address));
         }
         Ok(self)
@@ -379,6 +380,7 @@ mod tests {
         assert!(error(builder().nodes(["a:1"])).contains("tokio"));
     }
 
+    #[cfg(feature = "toml")]
     #[test]
     fn a_file_is_read_or_the_mistake_is_found() {
         let dir = std::env::temp_dir().join(format!("gorums-file-{}", std::process::id()));

@@ -3,6 +3,7 @@
 mod address;
 mod builder;
 mod error;
+#[cfg(feature = "toml")]
 mod file;
 mod interceptor;
 mod members;
