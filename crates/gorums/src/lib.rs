@@ -95,9 +95,8 @@ mod sync;
 mod wire;
 
 pub use call::{
-    Client, Correctable, Correction, Decision, Matching, MaxByKey, Multicast, NodeResponse,
-    NotQueued, Quorum, QuorumCall, QuorumFn, QuorumReplies, Replies, Responses, Rpc, Sent, Unary,
-    Unicast,
+    Client, Correctable, Correction, Matching, MaxByKey, Multicast, NodeResponse, NotQueued,
+    Quorum, QuorumCall, QuorumFn, QuorumReplies, Replies, Responses, Rpc, Sent, Unary, Unicast,
 };
 pub use channel::{NodeState, Overflow, WhileDisconnected};
 pub use configuration::{

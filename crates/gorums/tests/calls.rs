@@ -737,10 +737,11 @@ async fn handles_can_be_collected_and_moved() {
     let newest = unpin(call(&all, VALUE, 1).majority().max_by_key(|r| r.value));
     let replies = unpin(call(&all, VALUE, 1).all().replies());
     let rpc = unpin(client.rpc::<_, Number>(&all[0], VALUE, number(1)).send());
-    let judged = unpin(call(&all, VALUE, 1).quorum_fn(|_, r| (r.len() > 1).then_some(())));
-    let (quorum, newest, replies, rpc, judged) =
-        within(async { tokio::join!(quorum, newest, replies, rpc, judged) }).await;
-    assert!(quorum.is_ok() && newest.is_ok() && replies.is_ok() && rpc.is_ok() && judged.is_ok());
+    let by_function = unpin(call(&all, VALUE, 1).quorum_fn(|_, r| (r.len() > 1).then_some(())));
+    let (quorum, newest, replies, rpc, by_function) =
+        within(async { tokio::join!(quorum, newest, replies, rpc, by_function) }).await;
+    assert!(quorum.is_ok() && newest.is_ok() && replies.is_ok() && rpc.is_ok());
+    assert!(by_function.is_ok());
 }
 
 #[tokio::test]

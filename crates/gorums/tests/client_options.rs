@@ -490,7 +490,7 @@ async fn a_quorum_function_can_be_set_before() {
         nodes
             .client()
             .quorum_call::<_, Number>(ECHO, number(value))
-            .judge(|request: &Number, replies| {
+            .with_quorum_fn(|request: &Number, replies| {
                 let agreed = replies
                     .values()
                     .filter(|reply| reply.value == request.value)
@@ -499,14 +499,19 @@ async fn a_quorum_function_can_be_set_before() {
             })
     };
     assert_eq!(
-        within(call(4).decide()).await.expect("all agree").value,
+        within(call(4).by_quorum_fn())
+            .await
+            .expect("all agree")
+            .value,
         400
     );
     let call = call(4).map_response(|node, reply| match node.id().get() {
         1 => Ok(number(reply.value + 1)),
         _ => Ok(reply),
     });
-    let error = within(call.decide()).await.expect_err("node 1 does not");
+    let error = within(call.by_quorum_fn())
+        .await
+        .expect_err("node 1 does not");
     assert_eq!(
         (error.kind(), error.replies()),
         (QuorumErrorKind::NoQuorum, 3)
@@ -514,9 +519,9 @@ async fn a_quorum_function_can_be_set_before() {
     let call = nodes
         .client()
         .quorum_call::<Number, Number>(ECHO, number(1));
-    let error = within(call.decide()).await.expect_err("no function");
-    assert_eq!(error.kind(), QuorumErrorKind::NoQuorumFunction);
-    assert!(error.to_string().contains("judge"), "{error}");
+    let error = within(call.by_quorum_fn()).await.expect_err("no function");
+    assert_eq!(error.kind(), QuorumErrorKind::NoQuorumFn);
+    assert!(error.to_string().contains("with_quorum_fn"), "{error}");
 }
 
 /// A server that is down: nothing that is said here may need one.

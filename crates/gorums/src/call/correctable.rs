@@ -16,13 +16,13 @@ use crate::error::{QuorumError, QuorumErrorKind};
 /// Each answer has a *level*, and a later answer never has a lower one: an answer that would is
 /// passed over. With [`correctable`](crate::QuorumCall::correctable) the level is the number of
 /// distinct nodes that have answered and the value is the reply that came last; with
-/// [`correctable_fn`](crate::QuorumCall::correctable_fn) a function makes both of the replies. The
+/// [`correctable_fn`](crate::QuorumCall::correctable_fn) a quorum function makes both of the replies. The
 /// call is done when its level is reached or its function says so, and fails when nothing more can
 /// come before that: every node has failed or, where the peer announces the end of a streamed
 /// reply, has ended. A server of the Go library never announces that, so give calls to one a
 /// deadline.
 ///
-/// The replies are taken and judged on the task that awaits one of its functions; in between they
+/// The replies are taken, and the quorum function runs, on the task that awaits one of its functions; in between they
 /// wait, as [`unread_replies`](crate::QuorumCall::unread_replies) says. All futures of its
 /// functions may be dropped without losing an answer. Dropping the correctable gives the call up.
 #[must_use = "dropping it gives the call up"]
@@ -275,14 +275,14 @@ impl<Resp: Message + Default> Rule<Resp> for Nodes {
     }
 }
 
-/// A function says what the replies so far are worth.
-pub(crate) struct ByFunction<Req, Resp, F> {
+/// A quorum function says what the replies so far are worth.
+pub(crate) struct ByQuorumFn<Req, Resp, F> {
     pub(crate) request: Req,
     pub(crate) replies: Replies<Resp>,
     pub(crate) f: F,
 }
 
-impl<T, Req, Resp, F> Rule<Resp> for ByFunction<Req, Resp, F>
+impl<T, Req, Resp, F> Rule<Resp> for ByQuorumFn<Req, Resp, F>
 where
     Resp: Message + Default,
     F: FnMut(&Req, &mut Replies<Resp>) -> (T, usize, bool),

@@ -27,7 +27,7 @@ pub use client::Client;
 pub use correctable::{Correctable, Correction};
 pub use multicast::Multicast;
 pub use quorum_call::QuorumCall;
-pub use quorum_fn::{Decision, Matching, QuorumFn};
+pub use quorum_fn::{Matching, QuorumFn};
 pub use quorum_of::{MaxByKey, Quorum, QuorumReplies};
 pub use replies::Replies;
 pub use responses::{NodeResponse, Responses};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::collect::{Collector, MapResponse};
-use super::correctable::{ByFunction, Correctable, Nodes};
+use super::correctable::{ByQuorumFn, Correctable, Nodes};
 use super::dispatch::{Requests, start};
 use super::options::{Options, options};
-use super::quorum_fn::{Decision, Matching, QuorumFn};
+use super::quorum_fn::{Matching, QuorumFn};
 use super::quorum_of::Quorum;
 use super::replies::Replies;
 use super::responses::Responses;
@@ -30,7 +30,7 @@ pub struct QuorumCall<Req, Resp> {
     requests: PerNode<Req>,
     options: Options,
     map_response: Option<MapResponse<Resp>>,
-    judge: Option<SharedQuorumFn<Req, Resp>>,
+    quorum_fn: Option<SharedQuorumFn<Req, Resp>>,
     streamed: bool,
 }
 
@@ -94,7 +94,7 @@ impl<Req: Clone, Resp> Clone for QuorumCall<Req, Resp> {
             requests: self.requests.clone(),
             options: self.options.clone(),
             map_response: self.map_response.clone(),
-            judge: self.judge.clone(),
+            quorum_fn: self.quorum_fn.clone(),
             streamed: self.streamed,
         }
     }
@@ -124,7 +124,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
             requests: PerNode::new(request),
             options,
             map_response: None,
-            judge: None,
+            quorum_fn: None,
             streamed,
         }
     }
@@ -208,7 +208,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Quorum::new(self.collector(needed, possible), system)
     }
 
-    /// Waits until the function accepts a set of replies. It runs on the awaiting task after each
+    /// Waits until a quorum function accepts a set of replies. It runs on the awaiting task after each
     /// reply, sees the request and the replies so far, one for each node, and may move them out.
     /// Fails by count only when all nodes have answered or failed; to fail by content, return
     /// `Some(Err(…))`.
@@ -221,34 +221,35 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         QuorumFn::new(collector, self.requests.request, replies, f)
     }
 
-    /// Sets the quorum function of [`decide`](Self::decide): once for a method, among the defaults
+    /// Sets the quorum function of [`by_quorum_fn`](Self::by_quorum_fn): once for a method, among the defaults
     /// of a generated client (`with_…_defaults`), in place of at every call.
-    pub fn judge(
+    pub fn with_quorum_fn(
         mut self,
         f: impl Fn(&Req, &mut Replies<Resp>) -> Option<Resp> + Send + Sync + 'static,
     ) -> Self {
-        self.judge = Some(Arc::new(f));
+        self.quorum_fn = Some(Arc::new(f));
         self
     }
 
-    /// Waits until the quorum function that [`judge`](Self::judge) set accepts a set of replies, as
-    /// [`quorum_fn`](Self::quorum_fn) does. Without one the call fails with
-    /// [`NoQuorumFunction`](QuorumErrorKind::NoQuorumFunction), and nothing is sent.
-    pub fn decide(self) -> Decision<Req, Resp>
+    /// Waits until the quorum function that was set before
+    /// ([`with_quorum_fn`](Self::with_quorum_fn)) accepts a set of replies, as
+    /// [`quorum_fn`](Self::quorum_fn) does with one that it is given. Without one the call fails with
+    /// [`NoQuorumFn`](QuorumErrorKind::NoQuorumFn), and nothing is sent.
+    pub fn by_quorum_fn(self) -> QuorumFn<Req, Resp>
     where
         Req: 'static,
         Resp: 'static,
     {
-        let collector = match &self.judge {
+        let collector = match &self.quorum_fn {
             Some(_) => self.collector(None, true),
-            None => Err(self.not_sent(QuorumErrorKind::NoQuorumFunction, None)),
+            None => Err(self.not_sent(QuorumErrorKind::NoQuorumFn, None)),
         };
-        let judge = self.judge;
+        let quorum_fn = self.quorum_fn;
         QuorumFn::new(
             collector,
             self.requests.request,
             Replies::new(self.configuration),
-            Box::new(move |request, replies| judge.as_ref()?(request, replies)),
+            Box::new(move |request, replies| quorum_fn.as_ref()?(request, replies)),
         )
     }
 
@@ -271,7 +272,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Correctable::new(collector, Nodes { needed: level })
     }
 
-    /// Ever better answers, made by a function of the request and the replies so far, one for each
+    /// Ever better answers, made by a quorum function of the request and the replies so far, one for each
     /// node. It runs after each reply, on the awaiting task, and returns an answer, its level, and
     /// whether the call is done. Fails by itself only when nothing more can come.
     pub fn correctable_fn<T, F>(self, f: F) -> Correctable<T>
@@ -282,7 +283,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         F: FnMut(&Req, &mut Replies<Resp>) -> (T, usize, bool) + Send + 'static,
     {
         let collector = self.collector(None, true);
-        let rule = ByFunction {
+        let rule = ByQuorumFn {
             request: self.requests.request,
             replies: Replies::new(self.configuration),
             f,

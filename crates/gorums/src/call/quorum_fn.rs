@@ -10,9 +10,15 @@ use super::replies::Replies;
 use super::rule::{Awaiting, Rule};
 use crate::error::{QuorumError, QuorumErrorKind};
 
-/// A call whose replies are judged by a function, when that accepts them.
+/// A call that waits until a quorum function accepts its replies. The function is the caller's
+/// ([`QuorumCall::quorum_fn`](crate::QuorumCall::quorum_fn)), or was set before
+/// ([`QuorumCall::with_quorum_fn`](crate::QuorumCall::with_quorum_fn)).
 #[must_use = "dropping it gives the call up"]
-pub struct QuorumFn<Req, Resp, F>(Awaiting<Resp, Accepted<Req, Resp, F>>);
+pub struct QuorumFn<
+    Req,
+    Resp,
+    F = Box<dyn FnMut(&Req, &mut Replies<Resp>) -> Option<Resp> + Send + Sync>,
+>(Awaiting<Resp, Accepted<Req, Resp, F>>);
 
 /// Waits until a function accepts the replies.
 struct Accepted<Req, Resp, F> {
@@ -71,11 +77,6 @@ where
         self.0.poll(cx)
     }
 }
-
-/// A call whose replies are judged by the quorum function that was set before
-/// ([`QuorumCall::judge`](crate::QuorumCall::judge)), when that accepts them.
-pub type Decision<Req, Resp> =
-    QuorumFn<Req, Resp, Box<dyn FnMut(&Req, &mut Replies<Resp>) -> Option<Resp> + Send + Sync>>;
 
 /// A call that waits for equal replies, when there are enough.
 #[must_use = "dropping it gives the call up"]

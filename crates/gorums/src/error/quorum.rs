@@ -24,9 +24,9 @@ pub enum QuorumErrorKind {
     /// No set of replies could ever be a quorum: a threshold of zero or above the number of nodes,
     /// or a rule that needs a node that was left out. Nothing was sent.
     Impossible,
-    /// [`decide`](crate::QuorumCall::decide) was called without a quorum function. Nothing was
+    /// [`decide`](crate::QuorumCall::by_quorum_fn) was called without a quorum function. Nothing was
     /// sent.
-    NoQuorumFunction,
+    NoQuorumFn,
 }
 
 /// A failed call on a configuration: why, and what happened at each node.
@@ -147,9 +147,10 @@ impl fmt::Display for QuorumError {
             QuorumErrorKind::Closed => {
                 write!(f, "{method}: the configuration is closed: {so_far}")
             }
-            QuorumErrorKind::NoQuorumFunction => write!(
+            QuorumErrorKind::NoQuorumFn => write!(
                 f,
-                "{method}: no quorum function is set: pass one to `judge`, on the call or among the client's defaults"
+                "{method}: no quorum function is set: pass one to `with_quorum_fn`, on the call or \
+                 among the client's defaults"
             ),
             QuorumErrorKind::Impossible => write!(
                 f,
@@ -208,9 +209,7 @@ impl From<QuorumError> for Status {
             QuorumErrorKind::Deadline => Code::DeadlineExceeded,
             QuorumErrorKind::Cancelled => Code::Cancelled,
             QuorumErrorKind::NoQuorum => Code::Aborted,
-            QuorumErrorKind::Impossible | QuorumErrorKind::NoQuorumFunction => {
-                Code::FailedPrecondition
-            }
+            QuorumErrorKind::Impossible | QuorumErrorKind::NoQuorumFn => Code::FailedPrecondition,
             QuorumErrorKind::Incomplete
             | QuorumErrorKind::SendFailure
             | QuorumErrorKind::Closed => Code::Unavailable,

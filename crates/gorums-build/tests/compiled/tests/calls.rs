@@ -134,7 +134,7 @@ async fn a_client_sets_defaults_for_each_method_once() {
     let all = serve().await;
     let store = store_client::StoreClient::new(&all)
         .with_get_defaults(|call| {
-            call.judge(|key, replies| {
+            call.with_quorum_fn(|key, replies| {
                 let (_, version) = replies.latest()?;
                 Some(key::Version {
                     number: version.number * 10 + key.name.len() as u64,
@@ -147,8 +147,8 @@ async fn a_client_sets_defaults_for_each_method_once() {
     };
     // The client made from it has them too.
     for store in [&store, &store.on(&all[0])] {
-        let decided = store.get(key.clone()).decide().await.expect("up");
-        assert_eq!(decided.number, 44);
+        let found = store.get(key.clone()).by_quorum_fn().await.expect("up");
+        assert_eq!(found.number, 44);
     }
     let entry = Entry {
         key,
