@@ -81,12 +81,7 @@ impl<Resp: Message + Default> Collector<Resp> {
         &self.out
     }
 
-    pub(crate) fn poll_step(
-        &mut self,
-        cx: &mut Context<'_>,
-        wake_after: impl FnOnce(&Self) -> WakeAfter,
-    ) -> Poll<Step> {
-        let wake_after = wake_after(self);
+    pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>, wake_after: WakeAfter) -> Poll<Step> {
         let event = ready!(self.handle.poll_event(cx, wake_after));
         Poll::Ready(event.map_or(Step::End, |event| self.step(event)))
     }
@@ -167,13 +162,8 @@ impl<Resp: Message + Default> Collector<Resp> {
 
     /// The nodes that have answered or still can.
     pub(crate) fn can_answer(&self) -> Bits {
-        let mut possible = Bits::all(self.configuration.len());
-        for part in 0..self.configuration.len() {
-            if self.out.contains(part) && !self.answered.contains(part) {
-                possible.remove(part);
-            }
-        }
-        possible
+        let cannot = self.out.clone().without(&self.answered);
+        Bits::all(self.configuration.len()).without(&cannot)
     }
 
     /// Whether the nodes that have answered or still can would be a quorum.

@@ -2,12 +2,11 @@ use std::fmt;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use prost::Message;
 
 use super::collect::Collector;
 use super::replies::Replies;
-use super::rule::{Awaiting, Rule};
+use super::rule::{Awaiting, Reply, Rule, Verdict};
 use crate::error::{QuorumError, QuorumErrorKind};
 
 /// A call whose answer gets better as more replies come (Guerraoui, Pavlovic and Seredinschi,
@@ -184,9 +183,6 @@ impl<T> Correctable<T> {
                     self.latest = Some(Answer { value, level });
                 }
                 if done {
-                    if let State::Open(source) = &mut self.state {
-                        source.complete();
-                    }
                     self.state = State::Done;
                 }
                 better
@@ -215,9 +211,6 @@ trait Source<T>: Send {
 
     /// The next answer, or why there is none, if that is known already.
     fn try_change(&mut self) -> Option<Change<T>>;
-
-    /// The last answer has come.
-    fn complete(&mut self);
 }
 
 type Change<T> = Result<Better<T>, QuorumError>;
@@ -235,15 +228,11 @@ where
     R: Rule<Resp, Output = Better<T>> + Send,
 {
     fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change<T>> {
-        self.poll_next(cx)
+        self.poll(cx)
     }
 
     fn try_change(&mut self) -> Option<Change<T>> {
         self.try_next()
-    }
-
-    fn complete(&mut self) {
-        Awaiting::complete(self);
     }
 }
 
@@ -257,14 +246,13 @@ impl<Resp: Message + Default> Rule<Resp> for Nodes {
 
     const EXHAUSTED: QuorumErrorKind = QuorumErrorKind::Incomplete;
 
-    fn reply(
-        &mut self,
-        collector: &mut Collector<Resp>,
-        part: usize,
-        payload: &Bytes,
-    ) -> Option<Result<Better<Resp>, QuorumErrorKind>> {
-        let value = collector.take(part, payload)?;
-        let level = collector.answered().len();
+    fn is_last(better: &Self::Output) -> bool {
+        better.done
+    }
+
+    fn reply(&mut self, mut reply: Reply<'_, Resp>) -> Verdict<Better<Resp>> {
+        let value = reply.take()?;
+        let level = reply.collector.answered().len();
         let done = level >= self.needed;
         Some(Ok(Better { value, level, done }))
     }
@@ -291,14 +279,13 @@ where
 
     const EXHAUSTED: QuorumErrorKind = QuorumErrorKind::NoQuorum;
 
-    fn reply(
-        &mut self,
-        collector: &mut Collector<Resp>,
-        part: usize,
-        payload: &Bytes,
-    ) -> Option<Result<Better<T>, QuorumErrorKind>> {
-        let reply = collector.take(part, payload)?;
-        self.replies.insert(part, reply);
+    fn is_last(better: &Self::Output) -> bool {
+        better.done
+    }
+
+    fn reply(&mut self, mut reply: Reply<'_, Resp>) -> Verdict<Better<T>> {
+        let value = reply.take()?;
+        self.replies.insert(reply.part, value);
         let (value, level, done) = (self.f)(&self.request, &mut self.replies);
         Some(Ok(Better { value, level, done }))
     }

@@ -44,13 +44,12 @@ impl<Req> Requests<'_, Req> {
 
 /// Queues a call on every node. All that fails at once is found in the handle.
 pub(crate) fn start<Req: Message>(
-    callees: impl Into<Callees>,
+    callees: Callees,
     method: &'static str,
     kind: Kind,
     options: &Options,
     requests: &Requests<'_, Req>,
 ) -> Handle {
-    let callees = callees.into();
     let targets = callees.targets();
     let mut prepared = Prepared::new(&callees, &targets, method, options, requests);
     let call = register(kind, &targets, requests, &mut prepared);
@@ -72,13 +71,12 @@ pub(crate) fn start<Req: Message>(
 
 /// Queues a one-way call that nobody waits for, and tells which nodes did not take it.
 pub(crate) fn detach<Req: Message>(
-    callees: impl Into<Callees>,
+    callees: Callees,
     method: &'static str,
     options: &Options,
     requests: &Requests<'_, Req>,
 ) -> Vec<NodeId> {
     let kind = Kind::OneWay;
-    let callees = callees.into();
     let targets = callees.targets();
     let mut prepared = Prepared::new(&callees, &targets, method, options, requests);
     // With a deadline the tables keep the call, so that what is not written by then is withdrawn.
@@ -115,7 +113,7 @@ pub(crate) fn flush(configuration: &Configuration) -> Handle {
     }
     Handle::new(
         call,
-        configuration.clone().into(),
+        Callees::Configuration(configuration.clone()),
         prepared.observers,
         &options,
     )

@@ -109,18 +109,6 @@ impl Drop for Handle {
     }
 }
 
-impl From<Configuration> for Callees {
-    fn from(configuration: Configuration) -> Self {
-        Self::Configuration(configuration)
-    }
-}
-
-impl From<Node> for Callees {
-    fn from(node: Node) -> Self {
-        Self::Node(node)
-    }
-}
-
 impl Callees {
     pub(crate) fn targets(&self) -> Arc<Targets> {
         match self {

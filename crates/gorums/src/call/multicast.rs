@@ -3,6 +3,7 @@ use std::future::IntoFuture;
 use prost::Message;
 
 use super::dispatch::{Requests, detach, start};
+use super::handle::Callees;
 use super::options::{Options, options};
 use super::quorum_call::PerNode;
 use super::sent::{NotQueued, Sent};
@@ -52,7 +53,7 @@ impl<Req: Message> Multicast<Req> {
     pub fn send(self) -> Sent<QuorumError> {
         let members = self.requests.requests().members(self.configuration.len());
         let handle = start(
-            self.configuration,
+            Callees::Configuration(self.configuration),
             self.method,
             Kind::OneWay,
             &self.options,
@@ -67,7 +68,7 @@ impl<Req: Message> Multicast<Req> {
     pub fn detach(self) -> NotQueued {
         let requests: Requests<'_, Req> = self.requests.requests();
         NotQueued::new(detach(
-            self.configuration.clone(),
+            Callees::Configuration(self.configuration.clone()),
             self.method,
             &self.options,
             &requests,

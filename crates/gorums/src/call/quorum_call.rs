@@ -6,6 +6,7 @@ use prost::Message;
 use super::collect::{Collector, MapResponse};
 use super::correctable::{ByQuorumFn, Correctable, Nodes};
 use super::dispatch::{Requests, start};
+use super::handle::Callees;
 use super::options::{Options, options};
 use super::quorum_fn::{Matching, QuorumFn};
 use super::quorum_of::Quorum;
@@ -328,7 +329,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
             Kind::Unary
         };
         let handle = start(
-            self.configuration.clone(),
+            Callees::Configuration(self.configuration.clone()),
             self.method,
             kind,
             &self.options,

@@ -2,12 +2,11 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use prost::Message;
 
 use super::collect::Collector;
 use super::replies::Replies;
-use super::rule::{Awaiting, Rule};
+use super::rule::{Awaiting, Reply, Rule, Verdict};
 use crate::error::{QuorumError, QuorumErrorKind};
 
 /// A call that waits until a quorum function accepts its replies. The function is the caller's
@@ -52,14 +51,9 @@ where
 
     const EXHAUSTED: QuorumErrorKind = QuorumErrorKind::NoQuorum;
 
-    fn reply(
-        &mut self,
-        collector: &mut Collector<Resp>,
-        part: usize,
-        payload: &Bytes,
-    ) -> Option<Result<T, QuorumErrorKind>> {
-        let reply = collector.take(part, payload)?;
-        self.replies.insert(part, reply);
+    fn reply(&mut self, mut reply: Reply<'_, Resp>) -> Verdict<T> {
+        let value = reply.take()?;
+        self.replies.insert(reply.part, value);
         (self.f)(&self.request, &mut self.replies).map(Ok)
     }
 }
@@ -115,27 +109,22 @@ where
 
     const EXHAUSTED: QuorumErrorKind = QuorumErrorKind::NoQuorum;
 
-    fn reply(
-        &mut self,
-        collector: &mut Collector<Resp>,
-        part: usize,
-        payload: &Bytes,
-    ) -> Option<Result<Resp, QuorumErrorKind>> {
+    fn reply(&mut self, mut reply: Reply<'_, Resp>) -> Verdict<Resp> {
         // A node's later replies to a streamed call have no second vote.
-        if collector.answered().contains(part) {
+        if reply.collector.answered().contains(reply.part) {
             return None;
         }
-        let reply = collector.take(part, payload)?;
+        let value = reply.take()?;
         let Self {
             needed,
             key,
             groups,
         } = self;
-        let key = key(&reply);
+        let key = key(&value);
         let group = match groups.iter().position(|(k, ..)| *k == key) {
             Some(group) => group,
             None => {
-                groups.push((key, reply, 0));
+                groups.push((key, value, 0));
                 groups.len() - 1
             }
         };
@@ -144,7 +133,7 @@ where
             return Some(Ok(groups.swap_remove(group).1));
         }
         // A reply that differs from the others can put the number out of reach.
-        self.hopeless(collector).map(Err)
+        self.hopeless(reply.collector).map(Err)
     }
 
     fn hopeless(&self, collector: &Collector<Resp>) -> Option<QuorumErrorKind> {
@@ -180,7 +169,7 @@ where
 impl<Req: fmt::Debug, Resp, F> fmt::Debug for QuorumFn<Req, Resp, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QuorumFn")
-            .field("request", &self.0.rule().request)
+            .field("request", &self.0.rule.request)
             .finish_non_exhaustive()
     }
 }
@@ -188,7 +177,7 @@ impl<Req: fmt::Debug, Resp, F> fmt::Debug for QuorumFn<Req, Resp, F> {
 impl<Resp, K, F> fmt::Debug for Matching<Resp, K, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Matching")
-            .field("needed", &self.0.rule().needed)
+            .field("needed", &self.0.rule.needed)
             .finish_non_exhaustive()
     }
 }

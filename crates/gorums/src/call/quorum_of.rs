@@ -2,12 +2,11 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use prost::Message;
 
 use super::collect::Collector;
 use super::replies::Replies;
-use super::rule::{Awaiting, Rule};
+use super::rule::{Awaiting, Reply, Rule, Verdict};
 use crate::channel::WakeAfter;
 use crate::error::{QuorumError, QuorumErrorKind};
 use crate::quorum::{QuorumSystem, Threshold};
@@ -35,15 +34,16 @@ impl<Resp: Message + Default, Q: QuorumSystem> Quorum<Resp, Q> {
 
     /// All replies of the quorum, in place of the first.
     pub fn replies(self) -> QuorumReplies<Resp, Q> {
-        let awaiting = self.0;
-        QuorumReplies(awaiting.with_rule(|enough| Enough::new(enough.system, Every)))
+        QuorumReplies(self.0.with_rule(|enough| Enough::new(enough.system, Every)))
     }
 
     /// The reply with the greatest key among those of the quorum, in place of the first; of several
     /// the one that came first.
     pub fn max_by_key<K: Ord, F: FnMut(&Resp) -> K>(self, key: F) -> MaxByKey<Resp, Q, F> {
-        let awaiting = self.0;
-        MaxByKey(awaiting.with_rule(|enough| Enough::new(enough.system, Greatest { key })))
+        MaxByKey(
+            self.0
+                .with_rule(|enough| Enough::new(enough.system, Greatest { key })),
+        )
     }
 }
 
@@ -78,14 +78,10 @@ where
     }
 
     #[inline]
-    fn reply(
-        &mut self,
-        collector: &mut Collector<Resp>,
-        part: usize,
-        payload: &Bytes,
-    ) -> Option<Result<P::Picked, QuorumErrorKind>> {
-        self.pick.pick(&mut self.picked, collector, part, payload);
-        collector
+    fn reply(&mut self, mut reply: Reply<'_, Resp>) -> Verdict<P::Picked> {
+        self.pick.pick(&mut self.picked, &mut reply);
+        reply
+            .collector
             .is_quorum(&self.system)
             .then(|| Ok(self.picked.take().expect("a quorum is not empty")))
     }
@@ -99,13 +95,7 @@ where
 trait Pick<Resp> {
     type Picked;
 
-    fn pick(
-        &mut self,
-        picked: &mut Option<Self::Picked>,
-        collector: &mut Collector<Resp>,
-        part: usize,
-        payload: &Bytes,
-    );
+    fn pick(&mut self, picked: &mut Option<Self::Picked>, reply: &mut Reply<'_, Resp>);
 }
 
 struct First;
@@ -113,17 +103,11 @@ struct First;
 impl<Resp: Message + Default> Pick<Resp> for First {
     type Picked = Resp;
 
-    fn pick(
-        &mut self,
-        picked: &mut Option<Resp>,
-        collector: &mut Collector<Resp>,
-        part: usize,
-        payload: &Bytes,
-    ) {
+    fn pick(&mut self, picked: &mut Option<Resp>, reply: &mut Reply<'_, Resp>) {
         if picked.is_none() {
-            *picked = collector.take(part, payload);
+            *picked = reply.take();
         } else {
-            collector.count(part, payload);
+            reply.count();
         }
     }
 }
@@ -133,17 +117,11 @@ struct Every;
 impl<Resp: Message + Default> Pick<Resp> for Every {
     type Picked = Replies<Resp>;
 
-    fn pick(
-        &mut self,
-        picked: &mut Option<Replies<Resp>>,
-        collector: &mut Collector<Resp>,
-        part: usize,
-        payload: &Bytes,
-    ) {
-        if let Some(reply) = collector.take(part, payload) {
+    fn pick(&mut self, picked: &mut Option<Replies<Resp>>, reply: &mut Reply<'_, Resp>) {
+        if let Some(value) = reply.take() {
             picked
-                .get_or_insert_with(|| Replies::new(collector.configuration().clone()))
-                .insert(part, reply);
+                .get_or_insert_with(|| Replies::new(reply.collector.configuration().clone()))
+                .insert(reply.part, value);
         }
     }
 }
@@ -160,18 +138,12 @@ where
 {
     type Picked = Resp;
 
-    fn pick(
-        &mut self,
-        picked: &mut Option<Resp>,
-        collector: &mut Collector<Resp>,
-        part: usize,
-        payload: &Bytes,
-    ) {
+    fn pick(&mut self, picked: &mut Option<Resp>, reply: &mut Reply<'_, Resp>) {
         let Self { key } = self;
-        if let Some(reply) = collector.take(part, payload)
-            && picked.as_ref().is_none_or(|best| key(&reply) > key(best))
+        if let Some(value) = reply.take()
+            && picked.as_ref().is_none_or(|best| key(&value) > key(best))
         {
-            *picked = Some(reply);
+            *picked = Some(value);
         }
     }
 }

@@ -66,6 +66,7 @@ pub struct Filter<S, F> {
 
 /// The first `n` items. The rest is given up at once.
 #[must_use = "dropping it gives the call up"]
+#[derive(Debug)]
 pub struct Take<S> {
     source: Option<S>,
     left: usize,
@@ -168,7 +169,7 @@ impl<Resp: Message + Default> Responses<Resp> {
             return Poll::Ready(None);
         };
         loop {
-            let step = ready!(collector.poll_step(cx, |_| WakeAfter::ANY));
+            let step = ready!(collector.poll_step(cx, WakeAfter::ANY));
             if let Step::Reply(part, payload) = &step
                 && let Some(reply) = collector.take(*part, payload)
             {
@@ -255,8 +256,6 @@ impl<S: Stream + Unpin> Stream for Take<S> {
     }
 }
 
-impl<Resp> Unpin for Responses<Resp> {}
-impl<Resp> Unpin for Successes<Resp> {}
 // The function is never pinned, and the source is `Unpin`.
 impl<S: Unpin, F> Unpin for Filter<S, F> {}
 
@@ -277,14 +276,5 @@ impl<S: fmt::Debug, F> fmt::Debug for Filter<S, F> {
         f.debug_struct("Filter")
             .field("source", &self.source)
             .finish_non_exhaustive()
-    }
-}
-
-impl<S: fmt::Debug> fmt::Debug for Take<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Take")
-            .field("source", &self.source)
-            .field("left", &self.left)
-            .finish()
     }
 }

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::collect::decode_reply;
 use super::dispatch::{Requests, start};
-use super::handle::Handle;
+use super::handle::{Callees, Handle};
 use super::options::{Options, options};
 use crate::channel::{EventKind, Kind, WakeAfter};
 use crate::configuration::Node;
@@ -42,7 +42,7 @@ impl<Req: Message, Resp: Message + Default> Rpc<Req, Resp> {
     /// other start in this order at the node, whatever is awaited when.
     pub fn send(self) -> Unary<Resp> {
         let handle = start(
-            self.node.clone(),
+            Callees::Node(self.node.clone()),
             self.method,
             Kind::Unary,
             &self.options,

@@ -22,12 +22,12 @@ pub(crate) trait Rule<Resp> {
     }
 
     /// Takes a reply. Returns a result, or why there can be none, as soon as either is known.
-    fn reply(
-        &mut self,
-        collector: &mut Collector<Resp>,
-        part: usize,
-        payload: &Bytes,
-    ) -> Option<Result<Self::Output, QuorumErrorKind>>;
+    fn reply(&mut self, reply: Reply<'_, Resp>) -> Verdict<Self::Output>;
+
+    /// Whether the call needs no more replies after this result.
+    fn is_last(_: &Self::Output) -> bool {
+        true
+    }
 
     /// Why there can be no result, if so. Asked whenever a node has failed or ended.
     fn hopeless(&self, _: &Collector<Resp>) -> Option<QuorumErrorKind> {
@@ -35,11 +35,33 @@ pub(crate) trait Rule<Resp> {
     }
 }
 
+pub(crate) type Verdict<T> = Option<Result<T, QuorumErrorKind>>;
+
+/// A reply that has come, and the call that it is for.
+pub(crate) struct Reply<'a, Resp> {
+    pub(crate) collector: &'a mut Collector<Resp>,
+    pub(crate) part: usize,
+    payload: &'a Bytes,
+}
+
+impl<Resp: Message + Default> Reply<'_, Resp> {
+    /// Decodes and maps it; where either fails, so does the node.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<Resp> {
+        self.collector.take(self.part, self.payload)
+    }
+
+    /// Counts it without a look.
+    pub(crate) fn count(&mut self) {
+        self.collector.count(self.part, self.payload);
+    }
+}
+
 /// A call that a task waits for.
 pub(crate) struct Awaiting<Resp, R> {
     /// Why the call was not made, until that is told.
     collector: Result<Collector<Resp>, Option<QuorumError>>,
-    rule: R,
+    pub(crate) rule: R,
 }
 
 impl<Resp, R> Awaiting<Resp, R> {
@@ -48,10 +70,6 @@ impl<Resp, R> Awaiting<Resp, R> {
             collector: collector.map_err(Some),
             rule,
         }
-    }
-
-    pub(crate) fn rule(&self) -> &R {
-        &self.rule
     }
 
     /// The same call with another rule.
@@ -64,27 +82,12 @@ impl<Resp, R> Awaiting<Resp, R> {
 }
 
 impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
-    /// Waits for the result, with which the call is complete.
-    ///
-    /// # Panics
-    /// When polled again after it was ready with an error.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<R::Output, QuorumError>> {
-        let result = ready!(self.poll_next(cx));
-        if result.is_ok() {
-            self.complete();
-        }
-        Poll::Ready(result)
-    }
-
-    /// Waits for a result after which the call may go on.
+    /// Waits for the next result. With the last one the call is complete.
     ///
     /// # Panics
     /// When polled again after it was ready with the error of a call that was not made.
     #[inline]
-    pub(crate) fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<R::Output, QuorumError>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<R::Output, QuorumError>> {
         let collector = match &mut self.collector {
             Ok(collector) => collector,
             Err(error) => {
@@ -94,7 +97,7 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
             }
         };
         loop {
-            let step = ready!(collector.poll_step(cx, R::wake_after));
+            let step = ready!(collector.poll_step(cx, R::wake_after(collector)));
             if let Some(result) = apply(&mut self.rule, collector, step) {
                 return Poll::Ready(result);
             }
@@ -111,12 +114,6 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
         }
         None
     }
-
-    pub(crate) fn complete(&mut self) {
-        if let Ok(collector) = &mut self.collector {
-            collector.complete();
-        }
-    }
 }
 
 /// What a step of the call means by the rule.
@@ -127,13 +124,25 @@ fn apply<Resp: Message + Default, R: Rule<Resp>>(
     step: Step,
 ) -> Option<Result<R::Output, QuorumError>> {
     let failed = match step {
-        Step::Reply(part, payload) => match rule.reply(collector, part, &payload) {
-            Some(Ok(output)) => return Some(Ok(output)),
-            Some(Err(kind)) => Some(kind),
-            None if collector.answered().contains(part) => None,
-            // A reply that could not be used is a failure.
-            None => rule.hopeless(collector),
-        },
+        Step::Reply(part, payload) => {
+            let payload = &payload;
+            match rule.reply(Reply {
+                collector,
+                part,
+                payload,
+            }) {
+                Some(Ok(output)) => {
+                    if R::is_last(&output) {
+                        collector.complete();
+                    }
+                    return Some(Ok(output));
+                }
+                Some(Err(kind)) => Some(kind),
+                None if collector.answered().contains(part) => None,
+                // A reply that could not be used is a failure.
+                None => rule.hopeless(collector),
+            }
+        }
         Step::Out => rule.hopeless(collector),
         Step::End => Some(R::EXHAUSTED),
     };

@@ -3,6 +3,7 @@ use std::future::IntoFuture;
 use prost::Message;
 
 use super::dispatch::{Requests, detach, start};
+use super::handle::Callees;
 use super::options::{Options, options};
 use super::sent::{NotQueued, Sent};
 use crate::channel::Kind;
@@ -37,7 +38,7 @@ impl<Req: Message> Unicast<Req> {
     /// nothing about the handler.
     pub fn send(self) -> Sent<NodeError> {
         let handle = start(
-            self.node,
+            Callees::Node(self.node),
             self.method,
             Kind::OneWay,
             &self.options,
@@ -50,7 +51,7 @@ impl<Req: Message> Unicast<Req> {
     /// node's [`last_error`](Node::last_error).
     pub fn detach(self) -> NotQueued {
         NotQueued::new(detach(
-            self.node,
+            Callees::Node(self.node),
             self.method,
             &self.options,
             &Requests::Same(&self.request),

@@ -128,28 +128,20 @@ impl fmt::Display for ConfigurationError {
                 write!(f, "there are {most} nodes, and there may not be more")
             }
             Self::Discovery { reason } => write!(f, "membership changes: {reason}"),
-            Self::ZeroId { address } => {
-                write!(f, "node 0 ({address}): ids start at 1")
-            }
+            Self::ZeroId { address } => write!(f, "node 0 ({address}): ids start at 1"),
             Self::BadId { id } => write!(f, "{id:?} is not an id, which is a number from 1"),
             Self::DuplicateId {
                 id,
                 addresses: [a, b],
-            } if a == b => {
-                write!(f, "node {id} ({a}) is named twice")
-            }
+            } if a == b => write!(f, "node {id} ({a}) is named twice"),
             Self::DuplicateId {
                 id,
                 addresses: [a, b],
-            } => {
-                write!(f, "two nodes have the id {id}: node {id} is {a} and {b}")
-            }
+            } => write!(f, "two nodes have the id {id}: node {id} is {a} and {b}"),
             Self::DuplicateAddress {
                 address,
                 ids: [a, b],
-            } => {
-                write!(f, "nodes {a} and {b} have the same address {address}")
-            }
+            } => write!(f, "nodes {a} and {b} have the same address {address}"),
             Self::BadAddress { address, reason } => {
                 write!(f, "address {address:?}: {reason}; expected host:port")
             }

@@ -23,6 +23,7 @@ pub use error::ConfigurationError;
 pub use interceptor::{ClientInterceptor, Outgoing};
 pub(crate) use interceptor::{Interceptors, Observers, intercept};
 pub(crate) use members::Members;
+use members::Wanted;
 pub use membership::{Change, Membership};
 #[cfg(test)]
 pub(crate) use membership::{MOST, REMEMBERED};
@@ -277,12 +278,8 @@ impl Configuration {
         &self,
         addresses: impl IntoIterator<Item = A>,
     ) -> Result<Self, ConfigurationError> {
-        self.join(
-            addresses
-                .into_iter()
-                .map(|address| (None, address.into()))
-                .collect(),
-        )
+        let addresses = addresses.into_iter();
+        self.join(addresses.map(|address| (None, address.into())))
     }
 
     /// This configuration and nodes with these ids, 1 or more, and addresses: as
@@ -296,15 +293,12 @@ impl Configuration {
         &self,
         nodes: impl IntoIterator<Item = (I, A)>,
     ) -> Result<Self, ConfigurationError> {
-        self.join(
-            nodes
-                .into_iter()
-                .map(|(id, address)| (Some(id.into()), address.into()))
-                .collect(),
-        )
+        let nodes = nodes.into_iter();
+        self.join(nodes.map(|(id, address)| (Some(id.into()), address.into())))
     }
 
-    fn join(&self, wanted: Vec<members::Wanted>) -> Result<Self, ConfigurationError> {
+    fn join(&self, wanted: impl Iterator<Item = Wanted>) -> Result<Self, ConfigurationError> {
+        let wanted: Vec<_> = wanted.collect();
         if wanted.is_empty() {
             return Ok(self.clone());
         }

@@ -191,6 +191,11 @@ mod tests {
         }
     }
 
+    fn millis(node: &Node, quantile: f64) -> Option<u128> {
+        let latency = node.latency_quantile(quantile);
+        latency.map(|latency| latency.as_millis())
+    }
+
     fn sorted(
         configuration: &Configuration,
         compare: impl FnMut(&Node, &Node) -> Ordering,
@@ -257,11 +262,7 @@ mod tests {
     #[test]
     fn a_latency_quantile_is_a_sample_of_that_rank() {
         let all = Configuration::unconnected(1);
-        let quantile = |q: f64| {
-            all[0]
-                .latency_quantile(q)
-                .map(|latency| latency.as_millis())
-        };
+        let quantile = |q| millis(&all[0], q);
         for q in [0.0, 0.5, 1.0, f64::NAN] {
             assert_eq!(quantile(q), None, "{q}");
         }
@@ -292,11 +293,7 @@ mod tests {
     #[test]
     fn latency_quantiles_are_of_the_last_256_samples() {
         let all = Configuration::unconnected(1);
-        let quantile = |q: f64| {
-            all[0]
-                .latency_quantile(q)
-                .map(|latency| latency.as_millis())
-        };
+        let quantile = |q| millis(&all[0], q);
         measure(&all[0], std::iter::repeat_n(10_000, 100));
         measure(&all[0], 1..=200);
         // 56 of the first hundred are left.

@@ -139,14 +139,10 @@ impl fmt::Display for QuorumError {
             QuorumErrorKind::NoQuorum => {
                 write!(f, "{method}: no quorum among the replies: {so_far}")
             }
-            QuorumErrorKind::Deadline => {
-                write!(f, "{method}: deadline exceeded: {so_far}")
-            }
+            QuorumErrorKind::Deadline => write!(f, "{method}: deadline exceeded: {so_far}"),
             QuorumErrorKind::Cancelled => write!(f, "{method}: cancelled: {so_far}"),
             QuorumErrorKind::SendFailure => write!(f, "{method}: {so_far}"),
-            QuorumErrorKind::Closed => {
-                write!(f, "{method}: the configuration is closed: {so_far}")
-            }
+            QuorumErrorKind::Closed => write!(f, "{method}: the configuration is closed: {so_far}"),
             QuorumErrorKind::NoQuorumFn => write!(
                 f,
                 "{method}: no quorum function is set: pass one to `with_quorum_fn`, on the call or \
@@ -175,19 +171,9 @@ const WIDTH: usize = 156;
 
 /// A node's message may have lines of its own, and any length.
 fn one_line(text: &str) -> String {
-    let mut words = text.split_whitespace();
-    let mut line = words.next().unwrap_or_default().to_owned();
-    for word in words {
-        line.push(' ');
-        line.push_str(word);
-    }
-    if let Some((cut, _)) = line.char_indices().nth(WIDTH) {
-        let end = line
-            .char_indices()
-            .nth(WIDTH - 1)
-            .map_or(cut, |(end, _)| end);
-        line.truncate(end);
-        line.push('…');
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() > WIDTH {
+        line = line.chars().take(WIDTH - 1).chain(['…']).collect();
     }
     line
 }

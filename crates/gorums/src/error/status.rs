@@ -5,100 +5,87 @@ use std::sync::Arc;
 
 use prost_types::Any;
 
-/// The gRPC status codes, with their numbers on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Code {
-    /// Success. A [`Status`] with this code is not an error.
-    Ok = 0,
-    /// The operation was cancelled, usually by the caller.
-    Cancelled = 1,
-    /// An error without a better code.
-    Unknown = 2,
-    /// The request is wrong, whatever the state of the system.
-    InvalidArgument = 3,
-    /// The deadline passed before the operation ended.
-    DeadlineExceeded = 4,
-    /// What was asked for does not exist.
-    NotFound = 5,
-    /// What was to be created exists already.
-    AlreadyExists = 6,
-    /// The caller may not do this.
-    PermissionDenied = 7,
-    /// A bound was reached: a full queue, a quota, a size limit.
-    ResourceExhausted = 8,
-    /// The system is not in the state that the operation needs.
-    FailedPrecondition = 9,
-    /// The operation was aborted, typically by a conflict.
-    Aborted = 10,
-    /// Past the valid range.
-    OutOfRange = 11,
-    /// The method is not known here.
-    Unimplemented = 12,
-    /// An invariant is broken: a defect.
-    Internal = 13,
-    /// The service cannot be reached now; trying again may help.
-    Unavailable = 14,
-    /// Data is lost or damaged for good.
-    DataLoss = 15,
-    /// The caller did not say who it is.
-    Unauthenticated = 16,
-}
-
-impl Code {
-    /// The code with this number; [`Code::Unknown`] for numbers that gRPC does not define.
-    #[must_use]
-    pub fn from_number(number: i32) -> Self {
-        match number {
-            0 => Self::Ok,
-            1 => Self::Cancelled,
-            3 => Self::InvalidArgument,
-            4 => Self::DeadlineExceeded,
-            5 => Self::NotFound,
-            6 => Self::AlreadyExists,
-            7 => Self::PermissionDenied,
-            8 => Self::ResourceExhausted,
-            9 => Self::FailedPrecondition,
-            10 => Self::Aborted,
-            11 => Self::OutOfRange,
-            12 => Self::Unimplemented,
-            13 => Self::Internal,
-            14 => Self::Unavailable,
-            15 => Self::DataLoss,
-            16 => Self::Unauthenticated,
-            _ => Self::Unknown,
+macro_rules! codes {
+    ($($(#[$doc:meta])* $code:ident = $number:literal, $text:literal $(, $constructor:ident)?;)*) => {
+        /// The gRPC status codes, with their numbers on the wire.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Code {
+            $($(#[$doc])* $code = $number,)*
         }
-    }
 
-    /// The number on the wire.
-    #[must_use]
-    pub fn number(self) -> i32 {
-        self as i32
-    }
+        impl Code {
+            /// The code with this number; [`Code::Unknown`] for numbers that gRPC does not define.
+            #[must_use]
+            pub fn from_number(number: i32) -> Self {
+                match number {
+                    $($number => Self::$code,)*
+                    _ => Self::Unknown,
+                }
+            }
+
+            /// The number on the wire.
+            #[must_use]
+            pub fn number(self) -> i32 {
+                self as i32
+            }
+        }
+
+        impl fmt::Display for Code {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self {
+                    $(Self::$code => $text,)*
+                })
+            }
+        }
+
+        impl Status {
+            $($(
+                #[doc = concat!("A status with [`Code::", stringify!($code), "`].")]
+                #[must_use]
+                pub fn $constructor(message: impl Into<String>) -> Self {
+                    Self::new(Code::$code, message)
+                }
+            )?)*
+        }
+    };
 }
 
-impl fmt::Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ok => "ok",
-            Self::Cancelled => "cancelled",
-            Self::Unknown => "unknown",
-            Self::InvalidArgument => "invalid argument",
-            Self::DeadlineExceeded => "deadline exceeded",
-            Self::NotFound => "not found",
-            Self::AlreadyExists => "already exists",
-            Self::PermissionDenied => "permission denied",
-            Self::ResourceExhausted => "resource exhausted",
-            Self::FailedPrecondition => "failed precondition",
-            Self::Aborted => "aborted",
-            Self::OutOfRange => "out of range",
-            Self::Unimplemented => "unimplemented",
-            Self::Internal => "internal",
-            Self::Unavailable => "unavailable",
-            Self::DataLoss => "data loss",
-            Self::Unauthenticated => "unauthenticated",
-        })
-    }
+codes! {
+    /// Success. A [`Status`] with this code is not an error.
+    Ok = 0, "ok";
+    /// The operation was cancelled, usually by the caller.
+    Cancelled = 1, "cancelled", cancelled;
+    /// An error without a better code.
+    Unknown = 2, "unknown", unknown;
+    /// The request is wrong, whatever the state of the system.
+    InvalidArgument = 3, "invalid argument", invalid_argument;
+    /// The deadline passed before the operation ended.
+    DeadlineExceeded = 4, "deadline exceeded", deadline_exceeded;
+    /// What was asked for does not exist.
+    NotFound = 5, "not found", not_found;
+    /// What was to be created exists already.
+    AlreadyExists = 6, "already exists", already_exists;
+    /// The caller may not do this.
+    PermissionDenied = 7, "permission denied", permission_denied;
+    /// A bound was reached: a full queue, a quota, a size limit.
+    ResourceExhausted = 8, "resource exhausted", resource_exhausted;
+    /// The system is not in the state that the operation needs.
+    FailedPrecondition = 9, "failed precondition", failed_precondition;
+    /// The operation was aborted, typically by a conflict.
+    Aborted = 10, "aborted", aborted;
+    /// Past the valid range.
+    OutOfRange = 11, "out of range", out_of_range;
+    /// The method is not known here.
+    Unimplemented = 12, "unimplemented", unimplemented;
+    /// An invariant is broken: a defect.
+    Internal = 13, "internal", internal;
+    /// The service cannot be reached now; trying again may help.
+    Unavailable = 14, "unavailable", unavailable;
+    /// Data is lost or damaged for good.
+    DataLoss = 15, "data loss", data_loss;
+    /// The caller did not say who it is.
+    Unauthenticated = 16, "unauthenticated", unauthenticated;
 }
 
 /// What a handler answers with where it cannot answer with a reply: a gRPC code, a message for
@@ -118,16 +105,6 @@ struct Inner {
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-macro_rules! constructors {
-    ($($(#[$doc:meta])* $name:ident => $code:ident),* $(,)?) => {
-        $($(#[$doc])*
-        #[must_use]
-        pub fn $name(message: impl Into<String>) -> Self {
-            Self::new(Code::$code, message)
-        })*
-    };
-}
-
 impl Status {
     /// A status with this code and message.
     #[must_use]
@@ -138,41 +115,6 @@ impl Status {
             details: Vec::new(),
             source: None,
         }))
-    }
-
-    constructors! {
-        /// A status with [`Code::Cancelled`].
-        cancelled => Cancelled,
-        /// A status with [`Code::Unknown`].
-        unknown => Unknown,
-        /// A status with [`Code::InvalidArgument`].
-        invalid_argument => InvalidArgument,
-        /// A status with [`Code::DeadlineExceeded`].
-        deadline_exceeded => DeadlineExceeded,
-        /// A status with [`Code::NotFound`].
-        not_found => NotFound,
-        /// A status with [`Code::AlreadyExists`].
-        already_exists => AlreadyExists,
-        /// A status with [`Code::PermissionDenied`].
-        permission_denied => PermissionDenied,
-        /// A status with [`Code::ResourceExhausted`].
-        resource_exhausted => ResourceExhausted,
-        /// A status with [`Code::FailedPrecondition`].
-        failed_precondition => FailedPrecondition,
-        /// A status with [`Code::Aborted`].
-        aborted => Aborted,
-        /// A status with [`Code::OutOfRange`].
-        out_of_range => OutOfRange,
-        /// A status with [`Code::Unimplemented`].
-        unimplemented => Unimplemented,
-        /// A status with [`Code::Internal`].
-        internal => Internal,
-        /// A status with [`Code::Unavailable`].
-        unavailable => Unavailable,
-        /// A status with [`Code::DataLoss`].
-        data_loss => DataLoss,
-        /// A status with [`Code::Unauthenticated`].
-        unauthenticated => Unauthenticated,
     }
 
     /// The same status with these details, which replace the ones it had.

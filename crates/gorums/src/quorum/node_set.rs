@@ -104,11 +104,6 @@ impl Bits {
         new
     }
 
-    pub(crate) fn remove(&mut self, index: usize) {
-        let (word, mask) = self.word(index);
-        *word &= !mask;
-    }
-
     pub(crate) fn contains(&self, index: usize) -> bool {
         let word = match (index / 64).checked_sub(1) {
             None => self.first,
@@ -150,8 +145,10 @@ mod tests {
         }
         assert!(!bits.contains(1) && !bits.contains(1000));
         assert_eq!(bits.len(), 4);
-        bits.remove(64);
-        assert!(!bits.contains(64));
+        let mut only = Bits::default();
+        only.insert(64);
+        let bits = bits.without(&only);
+        assert!(bits.contains(200) && !bits.contains(64));
         for len in [0, 1, 63, 64, 65, 127, 128, 129, 130] {
             let all = Bits::all(len);
             assert_eq!(all.len(), len);
