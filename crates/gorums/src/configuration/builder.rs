@@ -146,11 +146,11 @@ impl ConfigurationBuilder {
     /// The least time between the starts of two attempts to connect to a node, however many calls
     /// ask for one. Default: 50 ms.
     ///
-    /// Calls may ask sooner for the first few attempts after a lost connection on which the node had
-    /// answered, or which was the first or lasted longer than the longest pause of
+    /// Calls may ask sooner for the first few attempts after a lost connection on which the node
+    /// had answered, or which was the first or lasted longer than the longest pause of
     /// [`backoff`](Self::backoff), since a node that restarts is often back at once. The second
-    /// attempt then comes after a sixteenth of this at the earliest, and the least time doubles with
-    /// each that fails.
+    /// attempt then comes after a sixteenth of this at the earliest, and the least time doubles
+    /// with each that fails.
     ///
     /// After the second of several connections that are none of these, and each further one, calls
     /// wait for the pause to end, though not for more than 1 s: the node may have too many clients.

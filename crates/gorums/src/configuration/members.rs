@@ -83,10 +83,8 @@ impl Members {
             let known = identified.iter().map(Identified::id).collect();
             return Err(ConfigurationError::NotOfAPair { me, known });
         }
-        let has_new = identified
-            .iter()
-            .any(|node| matches!(node, Identified::New(..)));
-        if !has_new {
+        let is_new = |node: &Identified| matches!(node, Identified::New(..));
+        if !identified.iter().any(is_new) {
             return Ok(identified
                 .into_iter()
                 .filter_map(Identified::known)

@@ -196,7 +196,8 @@ impl Membership {
     /// `tracing` event (warn, target `gorums::membership`) and by [`last_error`](Self::last_error).
     ///
     /// ```no_run
-    ///     /// use gorums::{Configuration, Resolve};
+    /// use std::time::Duration;
+    /// use gorums::{Configuration, Resolve};
     ///
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// // All that a name stands for, looked up every ten seconds.

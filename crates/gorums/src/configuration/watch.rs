@@ -123,9 +123,9 @@ impl fmt::Debug for Watch {
 
 impl Configuration {
     /// Derives a configuration from this one, again and again: `derive` may filter by
-    /// [state](Node::state), sort by [latency](Node::by_latency), or do whatever else. The
-    /// [`Watch`] yields what it gives at first, and then whatever differs from what was last
-    /// yielded, in its nodes or in their order.
+    /// [state](super::Node::state), sort by [latency](super::Node::by_latency), or do whatever
+    /// else. The [`Watch`] yields what it gives at first, and then whatever differs from what was
+    /// last yielded, in its nodes or in their order.
     ///
     /// It looks again when `interval` (a millisecond at least) is over, and when the state of some
     /// node of the pool changes. `derive` runs only while somebody asks, in the task that does.

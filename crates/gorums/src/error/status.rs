@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost_types::Any;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $code:ident = $number:literal, $text:literal $(, $constructor:ident)?;)*) => {
+    ($($(#[$doc:meta])* $code:ident = $number:literal, $text:literal $(, $make:ident)?;)*) => {
         /// The gRPC status codes, with their numbers on the wire.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -43,7 +43,7 @@ macro_rules! codes {
             $($(
                 #[doc = concat!("A status with [`Code::", stringify!($code), "`].")]
                 #[must_use]
-                pub fn $constructor(message: impl Into<String>) -> Self {
+                pub fn $make(message: impl Into<String>) -> Self {
                     Self::new(Code::$code, message)
                 }
             )?)*
