@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use super::outbox::StreamId;
 use super::{Channel, NodeState};
-use crate::error::Status;
+use crate::error::{Outcome, Status};
 use crate::wire::Features;
 
 /// A stream that carries a node's calls, until this is dropped or the node has opened another one.
@@ -28,7 +28,10 @@ impl Attachment {
             // Done before this stream takes anything out, so that only requests of the other are
             // lost.
             channel.set_features(None);
-            channel.fail_written(&Status::unavailable("the node has opened another stream"));
+            channel.fail_written(
+                Outcome::Unknown,
+                &Status::unavailable("the node has opened another stream"),
+            );
         }
         channel.set_features(Some(features));
         channel.set_last_error(None);
@@ -80,8 +83,8 @@ impl Drop for Attachment {
         channel.set_features(None);
         channel.set_last_error(Some(status.clone()));
         channel.set_state(NodeState::Disconnected);
-        Channel::fail_unwritten(unwritten, &status);
-        channel.fail_written(&status);
+        Channel::fail_unwritten(unwritten, Outcome::NotSent, &status);
+        channel.fail_written(Outcome::Unknown, &status);
         channel.detached().notify_one();
     }
 }

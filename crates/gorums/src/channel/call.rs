@@ -12,7 +12,7 @@ use super::parts::{PartState, Parts};
 use super::progress::{Progress, WakeAfter};
 use super::{Channel, OutMessage, Targets, Ticket, Unread};
 use crate::error::{Outcome, Status};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 
 /// What kind of answer a call expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,48 +97,34 @@ impl Call {
         &self.targets.channels()[part]
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock()
-    }
-
     // ---- the caller's side
 
     /// Queues a part's frame; a part that is refused at once fails.
     pub(crate) fn queue(self: &Arc<Self>, part: usize, frame: Bytes) -> bool {
-        let channel = self.channel(part);
-        self.begin(part);
-        let ticket = Ticket {
-            call: Arc::clone(self),
-            part,
-        };
-        let queued = channel.queue(OutMessage::new(frame, Some(ticket)));
+        let message = self.begin(part, frame);
+        let queued = self.channel(part).queue(message);
         if let Err(status) = &queued {
-            self.not_sent(part, status);
+            self.not_written(part, Outcome::NotSent, status);
         }
         queued.is_ok()
     }
 
     /// Queues a marker without bytes, which is handed over when all before it is.
     pub(crate) fn queue_marker(self: &Arc<Self>, part: usize) {
-        self.begin(part);
-        let ticket = Ticket {
-            call: Arc::clone(self),
-            part,
-        };
-        let queued = self
-            .channel(part)
-            .queue_marker(OutMessage::new(Bytes::new(), Some(ticket)));
-        if let Err(status) = queued {
-            self.not_sent(part, &status);
+        let marker = self.begin(part, Bytes::new());
+        if let Err(status) = self.channel(part).queue_marker(marker) {
+            self.not_written(part, Outcome::NotSent, &status);
         }
     }
 
-    fn begin(&self, part: usize) {
+    fn begin(self: &Arc<Self>, part: usize, frame: Bytes) -> OutMessage {
         // Counted before it is queued: the deadline may end a queued part, and counts it off.
         if self.kind != Kind::OneWay {
             self.channel(part).add_pending();
         }
         self.parts.begin(part);
+        let call = Arc::clone(self);
+        OutMessage::new(frame, Some(Ticket { call, part }))
     }
 
     /// Fails a part before anything is queued.
@@ -150,12 +136,12 @@ impl Call {
 
     /// The next event, if there is one already.
     pub(crate) fn try_event(&self) -> Option<Event> {
-        self.progress().pop()
+        self.progress.lock().pop()
     }
 
     /// Whether no event is left and none can come.
     pub(crate) fn is_over(&self) -> bool {
-        let progress = self.progress();
+        let progress = self.progress.lock();
         progress.has_ended() && progress.is_drained()
     }
 
@@ -165,7 +151,7 @@ impl Call {
         cx: &mut Context<'_>,
         wake_after: WakeAfter,
     ) -> Poll<Option<Event>> {
-        let mut progress = self.progress();
+        let mut progress = self.progress.lock();
         if let Some(event) = progress.pop() {
             return Poll::Ready(Some(event));
         }
@@ -178,13 +164,13 @@ impl Call {
 
     /// The call had ended before anything was queued.
     pub(crate) fn end_at_once(&self, part: usize, early: Early) {
-        self.progress().early = Some(early);
+        self.progress.lock().early = Some(early);
         self.fail_at_once(part, &early.status_at_once());
     }
 
     /// What ended the call early.
     pub(crate) fn early(&self) -> Option<Early> {
-        self.progress().early
+        self.progress.lock().early
     }
 
     /// The call has what it wanted. What is queued is still written; replies are ignored.
@@ -214,7 +200,7 @@ impl Call {
     pub(crate) fn end_early(&self, early: Early) {
         self.unregister();
         // Set before the parts are looked at: see `settle_deadline`.
-        self.progress().early.get_or_insert(early);
+        self.progress.lock().early.get_or_insert(early);
         let mut failures = Vec::new();
         for part in 0..self.parts.len() {
             if let Some(outcome) = self.abandon(part) {
@@ -227,7 +213,7 @@ impl Call {
             }
         }
         let at = self.time();
-        let mut progress = self.progress();
+        let mut progress = self.progress.lock();
         // A part that has just been moved by its reply is counted off by whoever moved it.
         progress.close(failures.len());
         for (part, error) in failures {
@@ -284,12 +270,7 @@ impl Call {
         }
     }
 
-    /// The request will not be written.
-    pub(crate) fn not_sent(&self, part: usize, status: &Status) {
-        self.not_written(part, Outcome::NotSent, status);
-    }
-
-    /// Like [`not_sent`](Self::not_sent), where the node may have said why.
+    /// The request will not be written; the outcome is refused where the node has said why.
     pub(crate) fn not_written(&self, part: usize, outcome: Outcome, status: &Status) {
         if self.parts.refuse(part) {
             self.release_pending(part);
@@ -334,7 +315,7 @@ impl Call {
     /// A streamed reply ended.
     pub(crate) fn ended(&self, part: usize, status: Option<Status>) {
         match status {
-            Some(status) => self.refused(part, status),
+            Some(status) => self.failed(part, Outcome::Refused, status),
             None if self.is_streamed() && self.parts.finish(part) => {
                 self.release_pending(part);
                 self.record(part, EventKind::Ended, true);
@@ -343,17 +324,10 @@ impl Call {
         }
     }
 
-    /// The node answered with an error.
-    pub(crate) fn refused(&self, part: usize, status: Status) {
+    /// The node answered with an error, or with something that cannot be used.
+    pub(crate) fn failed(&self, part: usize, outcome: Outcome, status: Status) {
         if self.kind != Kind::OneWay {
-            self.fail_sent(part, Outcome::Refused, status);
-        }
-    }
-
-    /// The node answered with something that cannot be used.
-    pub(crate) fn unreadable(&self, part: usize, status: Status) {
-        if self.kind != Kind::OneWay {
-            self.fail_sent(part, Outcome::Unknown, status);
+            self.fail_sent(part, outcome, status);
         }
     }
 
@@ -373,7 +347,7 @@ impl Call {
 
     fn record(&self, part: usize, kind: EventKind, last: bool) {
         let at = self.time();
-        let mut progress = self.progress();
+        let mut progress = self.progress.lock();
         if self.is_streamed() && matches!(kind, EventKind::Reply(_)) {
             // Whoever ends the part records that under this lock. A reply that finds the part ended
             // is dropped, so that nothing of a node comes behind its end.

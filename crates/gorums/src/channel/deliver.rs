@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Channel;
-use crate::error::{Status, excerpt};
+use crate::error::{Outcome, Status, excerpt};
 use crate::wire::{Control, Envelope};
 
 /// Gives a reply to the call with this id, if somebody still waits for it. Returns the call's
@@ -24,7 +24,7 @@ pub(crate) fn deliver(
     let method = call.method();
     if let Some(excess) = &envelope.excess {
         let status = Status::resource_exhausted(format!("the reply has {excess}"));
-        call.unreadable(part, status);
+        call.failed(part, Outcome::Unknown, status);
         return Some(method);
     }
     match envelope.control {
@@ -35,10 +35,10 @@ pub(crate) fn deliver(
                 "the node answered a call of {method} with a reply of {:?}",
                 excerpt(envelope.method)
             ));
-            call.unreadable(part, status);
+            call.failed(part, Outcome::Unknown, status);
         }
         Control::Message => match &envelope.status {
-            Some(status) => call.refused(part, status.clone()),
+            Some(status) => call.failed(part, Outcome::Refused, status.clone()),
             None => {
                 call.replied(part, frame.slice_ref(envelope.payload), now);
             }
@@ -52,7 +52,7 @@ pub(crate) fn skipped(channel: &Arc<Channel>, id: u64, status: Status) {
     if let Some(call) = channel.pool().calls.get(id)
         && let Some(part) = call.targets().position_of(channel)
     {
-        call.unreadable(part, status);
+        call.failed(part, Outcome::Unknown, status);
     }
 }
 

@@ -147,7 +147,7 @@ impl Channel {
 
     /// Tells the peer that nobody waits for this reply any more, if it would understand.
     pub(crate) fn send_cancel(&self, id: u64) {
-        let mut peer = self.peer();
+        let mut peer = self.peer.lock();
         // A peer that has not said what it understands may still do so.
         if peer.features.is_none_or(|features| features.cancel) && peer.cancels.len() < CANCELS {
             peer.cancels.push(id);
@@ -156,16 +156,14 @@ impl Channel {
         }
     }
 
-    /// Whether the peer is known to be of this library.
-    pub(crate) fn understands_us(&self) -> bool {
-        self.peer()
-            .features
-            .is_some_and(|features| features != Features::default())
+    /// What the peer is known to understand.
+    pub(crate) fn features(&self) -> Features {
+        self.peer.lock().features.unwrap_or_default()
     }
 
     /// The ids of requests that were given up, if the peer understands cancellations.
     pub(crate) fn take_cancels(&self) -> Vec<u64> {
-        let mut peer = self.peer();
+        let mut peer = self.peer.lock();
         if peer.features.is_some_and(|features| features.cancel) {
             std::mem::take(&mut peer.cancels)
         } else {
@@ -175,15 +173,11 @@ impl Channel {
 
     /// Notes what the peer understands; none when there is no connection any more.
     pub(crate) fn set_features(&self, features: Option<Features>) {
-        let mut peer = self.peer();
+        let mut peer = self.peer.lock();
         peer.features = features;
         if !features.is_some_and(|features| features.cancel) {
             peer.cancels = Vec::new();
         }
-    }
-
-    fn peer(&self) -> MutexGuard<'_, Peer> {
-        self.peer.lock()
     }
 
     pub(crate) fn io(&self) -> &AtomicWaker {
@@ -203,12 +197,12 @@ impl Channel {
     /// The node is this process' own server from now on: the present connection ends, and the next
     /// one goes through this pipe.
     pub(crate) fn set_in_process(&self, in_process: InProcess) {
-        *self.lock_in_process() = Some(in_process);
+        *self.in_process.lock() = Some(in_process);
         self.connect_anew();
     }
 
     pub(crate) fn in_process(&self) -> Option<InProcess> {
-        self.lock_in_process().clone()
+        self.in_process.lock().clone()
     }
 
     /// Ends the present connection. The next one tells the node what has changed in this process.
@@ -220,10 +214,6 @@ impl Channel {
     /// A connection that was dialled at another epoch is to be replaced.
     pub(crate) fn dial_epoch(&self) -> usize {
         self.dial_epoch.load(Ordering::SeqCst)
-    }
-
-    fn lock_in_process(&self) -> MutexGuard<'_, Option<InProcess>> {
-        self.in_process.lock()
     }
 
     /// The last handle is gone: queued messages are written for a while, and then the connection
@@ -273,32 +263,24 @@ impl Channel {
     }
 
     pub(crate) fn last_error(&self) -> Option<Status> {
-        self.lock_error().clone()
+        self.last_error.lock().clone()
     }
 
     pub(crate) fn has_error(&self) -> bool {
-        self.lock_error().is_some()
+        self.last_error.lock().is_some()
     }
 
     pub(crate) fn set_last_error(&self, error: Option<Status>) {
-        *self.lock_error() = error;
-    }
-
-    fn lock_error(&self) -> MutexGuard<'_, Option<Status>> {
-        self.last_error.lock()
+        *self.last_error.lock() = error;
     }
 
     pub(crate) fn error(&self, outcome: Outcome, status: Status) -> NodeError {
         NodeError::new(self.id, Arc::clone(&self.address), outcome, status)
     }
 
-    /// The connection broke: requests that were written on it will have no answer.
-    pub(crate) fn fail_written(self: &Arc<Self>, status: &Status) {
-        self.fail_written_as(Outcome::Unknown, status);
-    }
-
-    /// Like [`fail_written`](Self::fail_written), where the outcome is known.
-    pub(crate) fn fail_written_as(self: &Arc<Self>, outcome: Outcome, status: &Status) {
+    /// The connection broke: requests that were written on it will have no answer. The outcome is
+    /// what is known of them.
+    pub(crate) fn fail_written(self: &Arc<Self>, outcome: Outcome, status: &Status) {
         for call in self.pool.calls.all() {
             if let Some(part) = call.targets().position_of(self) {
                 call.lost(part, outcome, status);
@@ -306,13 +288,8 @@ impl Channel {
         }
     }
 
-    /// Fails requests that will not be written.
-    pub(crate) fn fail_unwritten(messages: Vec<OutMessage>, status: &Status) {
-        Self::fail_unwritten_as(messages, Outcome::NotSent, status);
-    }
-
-    /// Like [`fail_unwritten`](Self::fail_unwritten), where the node may have said why.
-    pub(crate) fn fail_unwritten_as(messages: Vec<OutMessage>, outcome: Outcome, status: &Status) {
+    /// Fails requests that will not be written. The outcome is refused where the node has said why.
+    pub(crate) fn fail_unwritten(messages: Vec<OutMessage>, outcome: Outcome, status: &Status) {
         for message in messages {
             if let Some(ticket) = message.ticket {
                 ticket.call.not_written(ticket.part, outcome, status);
@@ -328,11 +305,11 @@ impl Channel {
     /// The channel is closed for good: nothing more is written, and nothing more will be answered.
     /// Where an error is known already, it tells more than this one, and stays the last.
     pub(crate) fn end(self: &Arc<Self>, status: &Status) {
-        self.lock_error().get_or_insert_with(|| status.clone());
+        self.last_error.lock().get_or_insert_with(|| status.clone());
         self.set_state(NodeState::Closed);
         let unwritten = self.outbox().close();
-        Self::fail_unwritten(unwritten, status);
-        self.fail_written(status);
+        Self::fail_unwritten(unwritten, Outcome::NotSent, status);
+        self.fail_written(Outcome::Unknown, status);
     }
 
     /// Ends the channel when what is returned is dropped. It belongs to the channel's task, which

@@ -11,7 +11,7 @@ use super::{Call, Early, Settings};
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, Notify};
+use crate::sync::{Mutex, Notify};
 
 /// Shared by all pools of the process: one call may go to nodes of several pools.
 static PROCESS_IDS: MessageIds = MessageIds::new();
@@ -82,7 +82,7 @@ impl Pool {
     /// Nodes of the pool live in this runtime. Calls end at their deadlines as long as it runs.
     pub(crate) fn run_on(self: &Arc<Self>, runtime: &Handle) {
         {
-            let mut runtimes = self.runtimes();
+            let mut runtimes = self.runtimes.lock();
             if runtimes.present.is_some() {
                 runtimes.next = Some(runtime.clone());
                 return;
@@ -94,11 +94,7 @@ impl Pool {
 
     /// A runtime that the pool's tasks run on, if one is left.
     pub(crate) fn runtime(&self) -> Option<Handle> {
-        self.runtimes().present.clone()
-    }
-
-    fn runtimes(&self) -> MutexGuard<'_, Runtimes> {
-        self.runtimes.lock()
+        self.runtimes.lock().present.clone()
     }
 
     /// Ends calls at their deadlines, until the pool is dropped.
@@ -142,7 +138,7 @@ impl Drop for MoveOn {
             return;
         };
         let next = {
-            let mut runtimes = pool.runtimes();
+            let mut runtimes = pool.runtimes.lock();
             runtimes.present = runtimes.next.take();
             runtimes.present.clone()
         };

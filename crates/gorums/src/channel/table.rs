@@ -135,7 +135,7 @@ impl<T> Table<T> {
         let mut expired = Vec::new();
         let mut next: Option<Instant> = None;
         for shard in &self.shards {
-            let mut slots = lock(shard);
+            let mut slots = shard.0.lock();
             let before = expired.len();
             for slot in &mut slots.slots {
                 let Some(deadline) = slot.as_ref().and_then(|entry| entry.deadline) else {
@@ -158,7 +158,7 @@ impl<T> Table<T> {
     pub(crate) fn all(&self) -> Vec<Arc<T>> {
         let mut all = Vec::new();
         for shard in &self.shards {
-            let slots = lock(shard);
+            let slots = shard.0.lock();
             let entries = slots.slots.iter().flatten();
             all.extend(entries.map(|entry| (entry.id, Arc::clone(&entry.value))));
         }
@@ -166,7 +166,7 @@ impl<T> Table<T> {
     }
 
     fn shard(&self, id: u64) -> MutexGuard<'_, Slots<T>> {
-        lock(&self.shards[(id % SHARDS as u64) as usize])
+        self.shards[(id % SHARDS as u64) as usize].0.lock()
     }
 }
 
@@ -175,10 +175,6 @@ impl<T> Table<T> {
 fn in_order<T>(mut calls: Vec<(u64, Arc<T>)>) -> Vec<Arc<T>> {
     calls.sort_unstable_by_key(|(id, _)| *id);
     calls.into_iter().map(|(_, call)| call).collect()
-}
-
-fn lock<T>(shard: &Shard<T>) -> MutexGuard<'_, Slots<T>> {
-    shard.0.lock()
 }
 
 impl<T> Slots<T> {

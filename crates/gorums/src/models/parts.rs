@@ -49,7 +49,7 @@ fn a_loss_a_reply_and_the_deadline_end_a_part_once() {
         let node = Arc::clone(&nodes[0]);
         let reader = spawn(move || reply(&node, 1));
         let node = Arc::clone(&nodes[0]);
-        let breaking = spawn(move || node.fail_written(&lost()));
+        let breaking = spawn(move || node.fail_written(Outcome::Unknown, &lost()));
         let pool = Arc::clone(nodes[0].pool());
         let sweeper = spawn(move || expire(&pool));
         let events = events(&call);
@@ -194,7 +194,7 @@ fn a_failure_that_decides_the_call_wakes_whoever_waits_for_replies() {
         let node = Arc::clone(&nodes[0]);
         let reader = spawn(move || assert!(reply(&node, 1)));
         let node = Arc::clone(&nodes[1]);
-        let breaking = spawn(move || node.fail_written(&lost()));
+        let breaking = spawn(move || node.fail_written(Outcome::Unknown, &lost()));
         // All three have to answer; the third never does.
         let all = WakeAfter {
             replies: 3,

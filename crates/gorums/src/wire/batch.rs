@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 
 /// Messages up to this size are copied.
 const COPY: usize = 2048;
@@ -44,17 +44,13 @@ pub(crate) struct BatchSlot(Arc<Mutex<Slot>>);
 impl BatchSlot {
     /// Whether the next batch can be sent.
     pub(crate) fn is_free(&self) -> bool {
-        !lock(&self.0).out
+        !self.0.lock().out
     }
 
     /// The number of bytes of the last batch that were handed to the socket.
     pub(crate) fn written(&self) -> usize {
-        lock(&self.0).written
+        self.0.lock().written
     }
-}
-
-fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
-    slot.lock()
 }
 
 /// Puts a batch together. Reused from batch to batch.
@@ -98,7 +94,7 @@ impl BatchBuilder {
     pub(crate) fn finish(&mut self, slot: &BatchSlot) -> Batch {
         self.seal();
         let len = std::mem::take(&mut self.len);
-        let mut state = lock(&slot.0);
+        let mut state = slot.0.lock();
         debug_assert!(!state.out, "one batch is out at a time");
         state.out = true;
         let spare = std::mem::take(&mut state.spare);
@@ -153,7 +149,7 @@ impl Buf for Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         self.chunks.clear();
-        let mut slot = lock(&self.slot);
+        let mut slot = self.slot.lock();
         slot.out = false;
         slot.written = self.len - self.remaining;
         slot.spare = std::mem::take(&mut self.chunks);
