@@ -30,7 +30,7 @@ pub(crate) struct Call {
     method: &'static str,
     kind: Kind,
     targets: Arc<Targets>,
-    parts: Parts,
+    pub(crate) parts: Parts,
     started: Instant,
     unread: Unread,
     /// Whether events say when they happened.
@@ -142,7 +142,7 @@ impl Call {
     /// Whether no event is left and none can come.
     pub(crate) fn is_over(&self) -> bool {
         let progress = self.progress.lock();
-        progress.has_ended() && progress.is_drained()
+        progress.open == 0 && progress.events.is_empty()
     }
 
     /// The next event; none when no more can come.
@@ -155,7 +155,7 @@ impl Call {
         if let Some(event) = progress.pop() {
             return Poll::Ready(Some(event));
         }
-        if progress.has_ended() {
+        if progress.open == 0 {
             return Poll::Ready(None);
         }
         progress.register(cx, wake_after);
@@ -248,20 +248,6 @@ impl Call {
     }
 
     // ---- the writer's side
-
-    pub(crate) fn is_queued(&self, part: usize) -> bool {
-        self.parts.is_queued(part)
-    }
-
-    /// The part is about to be written; false if it was withdrawn.
-    pub(crate) fn take_for_writing(&self, part: usize) -> bool {
-        self.parts.take_for_writing(part)
-    }
-
-    /// The part was not written after all; false if nobody wants it any more.
-    pub(crate) fn take_back(&self, part: usize) -> bool {
-        self.parts.take_back(part)
-    }
 
     /// The request was written whole: a one-way part is done.
     pub(crate) fn handed_over(&self, part: usize) {
@@ -361,7 +347,7 @@ impl Call {
         }
         progress.push(Event { part, kind, at });
         progress.close(usize::from(last));
-        let ended = progress.has_ended();
+        let ended = progress.open == 0;
         Progress::wake(progress);
         if ended {
             self.unregister();

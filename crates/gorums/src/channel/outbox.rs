@@ -36,7 +36,7 @@ impl OutMessage {
     fn is_wanted(&self) -> bool {
         self.ticket
             .as_ref()
-            .is_none_or(|ticket| ticket.call.is_queued(ticket.part))
+            .is_none_or(|ticket| ticket.call.parts.is_queued(ticket.part))
     }
 }
 
@@ -177,7 +177,7 @@ impl Outbox {
             let wanted = message
                 .ticket
                 .as_ref()
-                .is_none_or(|ticket| ticket.call.take_for_writing(ticket.part));
+                .is_none_or(|ticket| ticket.call.parts.take_for_writing(ticket.part));
             if wanted {
                 return Some(message);
             }

@@ -49,7 +49,7 @@ impl PartState {
 }
 
 /// The states by position. Those of a few nodes lie in the call itself.
-pub(super) enum Parts {
+pub(crate) enum Parts {
     Few([AtomicU8; FEW], usize),
     Many(Box<[AtomicU8]>),
 }
@@ -121,7 +121,7 @@ impl Parts {
 
     /// Whether the request is still to be written.
     #[inline]
-    pub(super) fn is_queued(&self, part: usize) -> bool {
+    pub(crate) fn is_queued(&self, part: usize) -> bool {
         matches!(self.load(part), Some(Queued | Orphan))
     }
 
@@ -138,13 +138,13 @@ impl Parts {
 
     /// The request is about to be written. False if it was withdrawn.
     #[inline]
-    pub(super) fn take_for_writing(&self, part: usize) -> bool {
+    pub(crate) fn take_for_writing(&self, part: usize) -> bool {
         self.shift(part, Queued, Sent) || self.shift(part, Orphan, SentOrphan)
     }
 
     /// The request was not written after all. False if nobody wants it any more.
     #[inline]
-    pub(super) fn take_back(&self, part: usize) -> bool {
+    pub(crate) fn take_back(&self, part: usize) -> bool {
         self.shift(part, Sent, Queued) || self.shift(part, SentOrphan, Orphan)
     }
 

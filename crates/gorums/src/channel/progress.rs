@@ -26,9 +26,9 @@ impl WakeAfter {
 
 /// What a call's lock guards.
 pub(super) struct Progress {
-    events: Events,
+    pub(super) events: Events,
     /// Parts that more events may come from.
-    open: usize,
+    pub(super) open: usize,
     /// Replies among the events.
     unread: usize,
     failures: usize,
@@ -48,18 +48,6 @@ impl Progress {
             waker: None,
             early: None,
         }
-    }
-
-    /// Whether all that can happen has happened.
-    #[inline]
-    pub(super) fn has_ended(&self) -> bool {
-        self.open == 0
-    }
-
-    /// Whether the caller has taken everything that has happened.
-    #[inline]
-    pub(super) fn is_drained(&self) -> bool {
-        self.events.is_empty()
     }
 
     #[inline]

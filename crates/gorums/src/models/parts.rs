@@ -4,26 +4,46 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use loom::thread::JoinHandle;
+
 use super::{
     Gate, Written, call, events, expire, frame, join, lost, nodes, outcome, reply, spawn, take,
 };
-use crate::channel::{Channel, Early, EventKind, Kind, WakeAfter};
+use crate::channel::{Call, Channel, Early, EventKind, Kind, WakeAfter};
 use crate::error::Outcome;
 use crate::sync::block_on;
+
+/// A node, and a call to it whose request is queued.
+fn queued(kind: Kind) -> (Vec<Arc<Channel>>, Arc<Call>) {
+    let nodes = nodes(1, 4);
+    let call = call(1, kind, &nodes);
+    call.queue(0, frame(b'a'));
+    (nodes, call)
+}
+
+/// A node, and a call to it whose request was written.
+fn sent(kind: Kind) -> (Vec<Arc<Channel>>, Arc<Call>) {
+    let (nodes, call) = queued(kind);
+    assert!(take(&nodes[0]));
+    (nodes, call)
+}
+
+/// The deadline of every call to the node passes.
+fn sweeper(node: &Channel) -> JoinHandle<()> {
+    let pool = Arc::clone(node.pool());
+    spawn(move || expire(&pool))
+}
 
 #[test]
 fn a_reply_and_the_deadline_end_a_part_once() {
     super::explore(|| {
-        let nodes = nodes(1, 4);
+        let (nodes, call) = queued(Kind::Unary);
         let node = Arc::clone(&nodes[0]);
-        let call = call(1, Kind::Unary, &nodes);
-        call.queue(0, frame(b'a'));
         let io = spawn(move || {
             let written = take(&node);
             (written, written && reply(&node, 1))
         });
-        let pool = Arc::clone(nodes[0].pool());
-        let sweeper = spawn(move || expire(&pool));
+        let sweeper = sweeper(&nodes[0]);
         let events = events(&call);
         let (written, counted) = join(io);
         join(sweeper);
@@ -42,16 +62,12 @@ fn a_reply_and_the_deadline_end_a_part_once() {
 #[test]
 fn a_loss_a_reply_and_the_deadline_end_a_part_once() {
     super::explore(|| {
-        let nodes = nodes(1, 4);
-        let call = call(1, Kind::Unary, &nodes);
-        call.queue(0, frame(b'a'));
-        assert!(take(&nodes[0]));
+        let (nodes, call) = sent(Kind::Unary);
         let node = Arc::clone(&nodes[0]);
         let reader = spawn(move || reply(&node, 1));
         let node = Arc::clone(&nodes[0]);
         let breaking = spawn(move || node.fail_written(Outcome::Unknown, &lost()));
-        let pool = Arc::clone(nodes[0].pool());
-        let sweeper = spawn(move || expire(&pool));
+        let sweeper = sweeper(&nodes[0]);
         let events = events(&call);
         let counted = join(reader);
         join(breaking);
@@ -65,9 +81,7 @@ fn a_loss_a_reply_and_the_deadline_end_a_part_once() {
 #[test]
 fn nothing_withdrawn_is_written_and_what_was_written_is_cancelled() {
     super::explore(|| {
-        let nodes = nodes(1, 4);
-        let call = call(1, Kind::Unary, &nodes);
-        call.queue(0, frame(b'a'));
+        let (nodes, call) = queued(Kind::Unary);
         let withdrawn = Gate::default();
         let io = {
             let (node, withdrawn) = (Arc::clone(&nodes[0]), withdrawn.clone());
@@ -90,9 +104,7 @@ fn nothing_withdrawn_is_written_and_what_was_written_is_cancelled() {
 #[test]
 fn a_completed_call_is_still_written_once_on_whatever_connection() {
     super::explore(|| {
-        let nodes = nodes(1, 4);
-        let call = call(1, Kind::Unary, &nodes);
-        call.queue(0, frame(b'a'));
+        let (nodes, call) = queued(Kind::Unary);
         let node = Arc::clone(&nodes[0]);
         let io = spawn(move || {
             let mut sent = Written::default();
@@ -111,9 +123,7 @@ fn a_completed_call_is_still_written_once_on_whatever_connection() {
 #[test]
 fn a_forgotten_call_is_not_written_on_the_next_connection() {
     super::explore(|| {
-        let nodes = nodes(1, 4);
-        let call = call(1, Kind::Unary, &nodes);
-        call.queue(0, frame(b'a'));
+        let (nodes, call) = queued(Kind::Unary);
         let node = Arc::clone(&nodes[0]);
         let io = spawn(move || Written::default().break_off(&node));
         call.forget();
@@ -126,13 +136,10 @@ fn a_forgotten_call_is_not_written_on_the_next_connection() {
 #[test]
 fn a_deadline_ends_a_part_while_a_stream_gives_it_back() {
     super::explore(|| {
-        let nodes = nodes(1, 4);
-        let call = call(1, Kind::Unary, &nodes);
-        call.queue(0, frame(b'a'));
+        let (nodes, call) = queued(Kind::Unary);
         let node = Arc::clone(&nodes[0]);
         let io = spawn(move || Written::default().break_off(&node));
-        let pool = Arc::clone(nodes[0].pool());
-        let sweeper = spawn(move || expire(&pool));
+        let sweeper = sweeper(&nodes[0]);
         let events = events(&call);
         join(io);
         join(sweeper);
@@ -253,8 +260,7 @@ fn a_cancelled_call_and_its_deadline_end_its_parts_once() {
             call.queue(part, frame(b'a'));
         }
         assert!(take(&nodes[0]));
-        let pool = Arc::clone(nodes[0].pool());
-        let sweeper = spawn(move || expire(&pool));
+        let sweeper = sweeper(&nodes[0]);
         let node = Arc::clone(&nodes[0]);
         let reader = spawn(move || reply(&node, 1));
         call.end_early(Early::Cancelled);
@@ -271,17 +277,14 @@ fn a_cancelled_call_and_its_deadline_end_its_parts_once() {
 #[test]
 fn a_one_way_part_is_handed_over_or_fails() {
     super::explore(|| {
-        let nodes = nodes(1, 4);
-        let call = call(1, Kind::OneWay, &nodes);
-        call.queue(0, frame(b'a'));
+        let (nodes, call) = queued(Kind::OneWay);
         let node = Arc::clone(&nodes[0]);
         let io = spawn(move || {
             let mut sent = Written::default();
             sent.write(&node);
             sent.requests.len()
         });
-        let pool = Arc::clone(nodes[0].pool());
-        let sweeper = spawn(move || expire(&pool));
+        let sweeper = sweeper(&nodes[0]);
         let events = events(&call);
         let written = join(io);
         join(sweeper);
@@ -296,18 +299,14 @@ fn a_one_way_part_is_handed_over_or_fails() {
 #[test]
 fn no_reply_of_a_stream_comes_after_its_end() {
     super::explore(|| {
-        let nodes = nodes(1, 4);
-        let call = call(1, Kind::Streamed, &nodes);
-        call.queue(0, frame(b'a'));
-        assert!(take(&nodes[0]));
+        let (nodes, call) = sent(Kind::Streamed);
         let (node, streamed) = (Arc::clone(&nodes[0]), Arc::clone(&call));
         let io = spawn(move || {
             reply(&node, 1);
             reply(&node, 1);
             streamed.ended(0, None);
         });
-        let pool = Arc::clone(nodes[0].pool());
-        let sweeper = spawn(move || expire(&pool));
+        let sweeper = sweeper(&nodes[0]);
         let mut events = events(&call);
         join(io);
         join(sweeper);
@@ -325,10 +324,7 @@ fn no_reply_of_a_stream_comes_after_its_end() {
 #[test]
 fn the_node_of_a_completed_stream_is_told_unless_it_has_ended() {
     super::explore(|| {
-        let nodes = nodes(1, 4);
-        let call = call(1, Kind::Streamed, &nodes);
-        call.queue(0, frame(b'a'));
-        assert!(take(&nodes[0]));
+        let (nodes, call) = sent(Kind::Streamed);
         let streamed = Arc::clone(&call);
         let io = spawn(move || streamed.ended(0, None));
         call.complete();
