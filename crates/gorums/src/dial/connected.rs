@@ -78,7 +78,8 @@ impl Connected {
             self.stream.settle(&mut self.link);
             self.link.poll_pong();
             // A Go server ends a connection that is pinged often while it has nothing to say.
-            let may_ask = channel.understands_us() || self.link.pings.unheard() == 0;
+            let may_ask =
+                channel.features() != Features::default() || self.link.pings.unheard() == 0;
             self.link.flush(cx, may_ask);
             if channel.is_closing() && self.close(cx, channel).is_ready() {
                 return Poll::Ready(End::Closed);

@@ -52,7 +52,7 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
                         reconnect.lost(now, now - since, clock.random());
                         channel.set_last_error(Some(status.clone()));
                         channel.set_state(NodeState::Disconnected);
-                        channel.fail_written_as(written, &status);
+                        channel.fail_written(written, &status);
                         // What this connection was made for has had its attempt; the rest waits for
                         // the next.
                         let failed = channel.outbox().fail_attempt();
@@ -61,7 +61,7 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
                             Outcome::Refused => Outcome::Refused,
                             Outcome::NotSent | Outcome::Unknown => Outcome::NotSent,
                         };
-                        Channel::fail_unwritten_as(failed, unwritten, &status);
+                        Channel::fail_unwritten(failed, unwritten, &status);
                     }
                 }
             }
@@ -85,7 +85,7 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
                 } else {
                     channel.outbox().fail_attempt()
                 };
-                Channel::fail_unwritten(failed, &status);
+                Channel::fail_unwritten(failed, Outcome::NotSent, &status);
             }
         }
         if pause(&channel, &reconnect).await.is_break() {
