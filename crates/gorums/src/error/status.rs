@@ -6,10 +6,13 @@ use std::sync::Arc;
 use prost_types::Any;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $code:ident = $number:literal, $text:literal $(, $make:ident)?;)*) => {
-        /// The gRPC status codes, with their numbers on the wire.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
+    (
+        $(#[$about:meta])*
+        pub enum Code {
+            $($(#[$doc:meta])* $code:ident = $number:literal, $text:literal $(, $make:ident)?;)*
+        }
+    ) => {
+        $(#[$about])*
         pub enum Code {
             $($(#[$doc])* $code = $number,)*
         }
@@ -52,40 +55,45 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Success. A [`Status`] with this code is not an error.
-    Ok = 0, "ok";
-    /// The operation was cancelled, usually by the caller.
-    Cancelled = 1, "cancelled", cancelled;
-    /// An error without a better code.
-    Unknown = 2, "unknown", unknown;
-    /// The request is wrong, whatever the state of the system.
-    InvalidArgument = 3, "invalid argument", invalid_argument;
-    /// The deadline passed before the operation ended.
-    DeadlineExceeded = 4, "deadline exceeded", deadline_exceeded;
-    /// What was asked for does not exist.
-    NotFound = 5, "not found", not_found;
-    /// What was to be created exists already.
-    AlreadyExists = 6, "already exists", already_exists;
-    /// The caller may not do this.
-    PermissionDenied = 7, "permission denied", permission_denied;
-    /// A bound was reached: a full queue, a quota, a size limit.
-    ResourceExhausted = 8, "resource exhausted", resource_exhausted;
-    /// The system is not in the state that the operation needs.
-    FailedPrecondition = 9, "failed precondition", failed_precondition;
-    /// The operation was aborted, typically by a conflict.
-    Aborted = 10, "aborted", aborted;
-    /// Past the valid range.
-    OutOfRange = 11, "out of range", out_of_range;
-    /// The method is not known here.
-    Unimplemented = 12, "unimplemented", unimplemented;
-    /// An invariant is broken: a defect.
-    Internal = 13, "internal", internal;
-    /// The service cannot be reached now; trying again may help.
-    Unavailable = 14, "unavailable", unavailable;
-    /// Data is lost or damaged for good.
-    DataLoss = 15, "data loss", data_loss;
-    /// The caller did not say who it is.
-    Unauthenticated = 16, "unauthenticated", unauthenticated;
+    /// The gRPC status codes, with their numbers on the wire.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum Code {
+        /// Success. A [`Status`] with this code is not an error.
+        Ok = 0, "ok";
+        /// The operation was cancelled, usually by the caller.
+        Cancelled = 1, "cancelled", cancelled;
+        /// An error without a better code.
+        Unknown = 2, "unknown", unknown;
+        /// The request is wrong, whatever the state of the system.
+        InvalidArgument = 3, "invalid argument", invalid_argument;
+        /// The deadline passed before the operation ended.
+        DeadlineExceeded = 4, "deadline exceeded", deadline_exceeded;
+        /// What was asked for does not exist.
+        NotFound = 5, "not found", not_found;
+        /// What was to be created exists already.
+        AlreadyExists = 6, "already exists", already_exists;
+        /// The caller may not do this.
+        PermissionDenied = 7, "permission denied", permission_denied;
+        /// A bound was reached: a full queue, a quota, a size limit.
+        ResourceExhausted = 8, "resource exhausted", resource_exhausted;
+        /// The system is not in the state that the operation needs.
+        FailedPrecondition = 9, "failed precondition", failed_precondition;
+        /// The operation was aborted, typically by a conflict.
+        Aborted = 10, "aborted", aborted;
+        /// Past the valid range.
+        OutOfRange = 11, "out of range", out_of_range;
+        /// The method is not known here.
+        Unimplemented = 12, "unimplemented", unimplemented;
+        /// An invariant is broken: a defect.
+        Internal = 13, "internal", internal;
+        /// The service cannot be reached now; trying again may help.
+        Unavailable = 14, "unavailable", unavailable;
+        /// Data is lost or damaged for good.
+        DataLoss = 15, "data loss", data_loss;
+        /// The caller did not say who it is.
+        Unauthenticated = 16, "unauthenticated", unauthenticated;
+    }
 }
 
 /// What a handler answers with where it cannot answer with a reply: a gRPC code, a message for
