@@ -127,6 +127,7 @@ impl ServedStream {
             let attachment = callee.attachment();
             (&**attachment.channel(), attachment.stream_id())
         });
+        self.stream.settle(link);
         match self.stream.write(carried, link) {
             Ok(Wrote::Batch | Wrote::Markers) => return true,
             Ok(Wrote::Nothing) => {}

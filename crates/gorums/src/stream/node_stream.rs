@@ -182,8 +182,9 @@ impl NodeStream {
         self.outbound.settle(link.pings.flushing());
     }
 
-    /// Hands the next batch to `h2`, if there is anything to write and the last one is written: answers,
-    /// and the messages of the channel whose calls the stream carries.
+    /// Hands the next batch to `h2`, if there is anything to write and the last one is written and
+    /// [settled](Self::settle): answers, and the messages of the channel whose calls the stream
+    /// carries.
     #[inline]
     pub(crate) fn write(
         &mut self,
@@ -193,7 +194,6 @@ impl NodeStream {
         if !self.outbound.is_free() {
             return Ok(Wrote::Nothing);
         }
-        self.settle(link);
         if let Some(replies) = self.inbound.replies() {
             self.outbound.push_replies(replies);
         }
@@ -201,13 +201,11 @@ impl NodeStream {
             self.outbound.push_messages(channel, stream_id);
         }
         let Some(batch) = self.outbound.next() else {
-            let markers = self.outbound.has_messages();
+            if !self.outbound.has_messages() {
+                return Ok(Wrote::Nothing);
+            }
             self.settle(link);
-            return Ok(if markers {
-                Wrote::Markers
-            } else {
-                Wrote::Nothing
-            });
+            return Ok(Wrote::Markers);
         };
         // Followed by a poll of the connection, which flushes it.
         link.flag.set();
