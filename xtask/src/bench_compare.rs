@@ -11,12 +11,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-
-use crate::command::Cmd;
-use crate::workspace;
 use case::{Case, Place, Threads};
 use figures::{Compared, Figures, Sides};
 use goals::Goals;
+
+use crate::command::Cmd;
+use crate::workspace;
 
 /// Measures this library and the Go library side by side, and writes docs/benchmarks.md with a picture beside it.
 ///

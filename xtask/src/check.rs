@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail};
 use clap::ValueEnum;
+pub(crate) use totals::Totals;
 
 use crate::command::Cmd;
 use crate::{bench_compare, interop, loom, sim, tools};
-pub(crate) use totals::Totals;
 
 /// Runs everything that CI runs. The tree is never edited.
 ///

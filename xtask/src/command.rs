@@ -1,10 +1,9 @@
 //! Child processes, shown as a person would type them.
 
-use std::env;
 use std::ffi::OsString;
-use std::fmt;
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::{env, fmt};
 
 use anyhow::{Context, Result, bail};
 

@@ -1,11 +1,10 @@
 //! `cargo xtask coverage`: which lines the tests run.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;

@@ -1,11 +1,10 @@
 //! `cargo xtask loom`: every order of steps of the threads that share the library's core.
 
-use std::env;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;

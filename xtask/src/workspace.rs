@@ -1,10 +1,9 @@
 //! What `cargo metadata` says about the workspace and its dependencies.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::{env, fmt};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;

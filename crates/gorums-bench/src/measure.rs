@@ -6,7 +6,6 @@ use anyhow::{Context, Result, bail};
 use gorums::Configuration;
 
 use crate::args::{Calls, Plan};
-use crate::cores;
 use crate::floor::Floor;
 use crate::latency::Latencies;
 use crate::library::{self, Library};
@@ -15,10 +14,10 @@ use crate::machine::{Activity, busy};
 use crate::progress::Progress;
 use crate::proto::{StartRequest, StopRequest};
 use crate::report::{Allocations, Measured, OneWay, Run, Series};
-use crate::runtime;
 use crate::servers::{Place, Role, Servers};
 use crate::service::SLOW;
 use crate::usage::Usage;
+use crate::{cores, runtime};
 
 /// For so long allocations are counted at most.
 const COUNTING: Duration = Duration::from_secs(1);

@@ -13,12 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::args::{self, Axis, Calls, Plan};
 use crate::library::{self, Library, LibraryCaller};
 use crate::load::{CallError, Caller, Load, Work};
-use crate::measure;
 use crate::progress::Progress;
 use crate::report::{self, Measured, Series, grouped};
-use crate::runtime;
 use crate::servers::{Place, Program, Servers};
 use crate::usage::Usage;
+use crate::{measure, runtime};
 
 /// How long connections are looked at while nobody calls.
 const IDLE: Duration = Duration::from_secs(2);

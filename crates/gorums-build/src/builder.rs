@@ -5,13 +5,12 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::codegen::{Attributes, Generator, Settings, parse_attribute};
-use crate::comments;
 use crate::descriptor::{DescriptorSet, Targets};
 use crate::error::{Diagnostic, Error};
-use crate::front_end;
 use crate::model::Services;
 use crate::output::{IncludeFrom, Output, write_if_changed};
 use crate::patterns::Pattern;
+use crate::{comments, front_end};
 
 /// Starts to configure the code generator.
 ///

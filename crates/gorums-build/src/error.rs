@@ -1,8 +1,7 @@
 //! What can go wrong, and how it is told.
 
-use std::fmt;
-use std::io;
 use std::path::Path;
+use std::{fmt, io};
 
 /// Why no code was generated.
 ///

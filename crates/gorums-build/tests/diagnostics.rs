@@ -3,9 +3,8 @@
 //! `tests/diagnostics` has one file for each mistake, and beside it the whole message. After a change of the messages,
 //! `BLESS=1 cargo test -p gorums-build --test diagnostics` writes them anew, to be reviewed in the diff.
 
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use prost::Message;
 

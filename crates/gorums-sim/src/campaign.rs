@@ -1,11 +1,10 @@
 //! Many seeds.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, thread};
 
 use crate::cluster::{Failure, Fault, FaultKind, Run, Scenario};
 

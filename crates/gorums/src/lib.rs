@@ -33,6 +33,26 @@
 //! # }
 //! ```
 //!
+//! # What do you want to do?
+//!
+//! | you want to | look at |
+//! |---|---|
+//! | call all nodes and wait for a majority, or another quorum | [`QuorumCall`](call::QuorumCall), [`quorum`] |
+//! | have a function decide over the replies | [`QuorumCall::quorum_fn`](call::QuorumCall::quorum_fn) |
+//! | take the replies one by one | [`responses`] |
+//! | get an answer soon, and better ones later | [`Correctable`](call::Correctable) |
+//! | call one node, or send what has no reply | [`Rpc`](call::Rpc), [`Unicast`](call::Unicast), [`Multicast`](call::Multicast) |
+//! | know what failed, and whether to try again | [`QuorumError`], [`NodeError`], [`Outcome`] |
+//! | serve requests in order, and let the next one start early | [`Server`], [`ServerCtx::release`] |
+//! | call peers and clients from handlers | [`ServerCtx::config`], [`ServerCtx::client_config`], [`server::Clients`] |
+//! | let nodes come and go, and follow them | [`membership`] |
+//! | see, refuse or label every call | [`ClientInterceptor`](call::ClientInterceptor), [`server::Interceptor`] |
+//! | test a service, or put another network or clock below it | [`testing`], [`runtime`] |
+//!
+//! The guide has pages on [calls](https://github.com/gorums/gorums-rs/blob/main/docs/calls.md), [order and release](https://github.com/gorums/gorums-rs/blob/main/docs/ordering.md),
+//! [membership](https://github.com/gorums/gorums-rs/blob/main/docs/membership.md), [limits](https://github.com/gorums/gorums-rs/blob/main/docs/limits.md), [simulation](https://github.com/gorums/gorums-rs/blob/main/docs/simulation.md) and
+//! [the wire](https://github.com/gorums/gorums-rs/blob/main/docs/wire.md). `examples/quorum_call.rs` of this crate is a whole program of sixty lines.
+//!
 //! # What it promises
 //!
 //! * **Order.** The handlers of one client's requests start in the order in which the client queued
@@ -53,31 +73,37 @@
 //!
 //! # Bounds
 //!
-//! | what | default | at the bound |
-//! |---|---|---|
-//! | requests waiting to be written to a node ([`outbox`](ConfigurationBuilder::outbox)) | 16,384 and 16 MiB | that node's part fails at once, as not sent |
-//! | calls that wait for replies ([`max_calls`](ConfigurationBuilder::max_calls)) | 1,048,576 | the call fails at once, as not sent |
-//! | replies of a node to a streamed call that nobody has taken | 64 | the oldest makes room for the newest |
-//! | a reply ([`max_decoding_message_size`](ConfigurationBuilder::max_decoding_message_size)) | 4 MiB | that node's part fails |
-//! | a request ([`max_decoding_message_size`](ServerBuilder::max_decoding_message_size)) | 4 MiB | it is answered with `ResourceExhausted` |
-//! | requests read and not started, per connection ([`max_waiting_bytes`](ServerBuilder::max_waiting_bytes)) | 4 MiB | reading pauses |
-//! | handlers that released and still run, per connection ([`concurrency_limit_per_connection`](ServerBuilder::concurrency_limit_per_connection)) | 1,024 | the next waits for one to end |
-//! | replies waiting to be written, per connection ([`max_reply_bytes`](ServerBuilder::max_reply_bytes)) | 4 MiB, and one from each handler that runs already | nothing more starts; handlers wait with theirs, and keep their turn |
-//! | connections of a server ([`max_connections`](ServerBuilder::max_connections)) | 16,384 | no more are accepted until one ends |
+//! Every queue, table and buffer has a bound, and says what happens at it: a node whose outbox is full
+//! fails its own part of a call, a client whose requests wait for their handlers is read no further,
+//! and so on. [The page on limits](https://github.com/gorums/gorums-rs/blob/main/docs/limits.md) has them all, with their defaults and their settings.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod call;
 pub mod codegen;
+pub mod membership {
+    //! Which nodes there are: nodes that come and go, where they come from, and how they are
+    //! followed.
+    //!
+    //! The way in is [`ConfigurationBuilder::membership`](crate::ConfigurationBuilder::membership)
+    //! for a set that changes, and [`Configuration::watch`](crate::Configuration::watch) for what
+    //! the nodes of a fixed one do.
+
+    pub use crate::channel::WhileDisconnected;
+    pub use crate::configuration::{Change, Membership, NodeAddress, Resolve, Watch};
+}
 pub mod quorum;
 pub mod responses {
-    //! What [`Responses`](crate::Responses) can be narrowed down to.
+    //! The replies and failures of a call one by one, and what they can be narrowed down to.
+    //!
+    //! The way in is [`QuorumCall::responses`](crate::call::QuorumCall::responses).
 
-    pub use crate::call::responses::{Filter, Successes, Take};
+    pub use crate::call::responses::{Filter, NodeResponse, Responses, Successes, Take};
 }
 pub mod runtime;
+pub mod server;
 pub mod testing;
 
-mod call;
 mod channel;
 mod configuration;
 mod dial;
@@ -89,31 +115,21 @@ mod metadata;
 #[cfg(all(test, gorums_loom))]
 mod models;
 mod node_id;
-mod server;
 mod stream;
 mod sync;
 mod wire;
 
-pub use call::{
-    Client, Correctable, Correction, Matching, MaxByKey, Multicast, NodeResponse, NotQueued,
-    Quorum, QuorumCall, QuorumFn, QuorumReplies, Replies, Responses, Rpc, Sent, Unary, Unicast,
-};
-pub use channel::{NodeState, Overflow, WhileDisconnected};
-pub use configuration::{
-    Change, ClientInterceptor, Configuration, ConfigurationBuilder, ConfigurationError, Membership,
-    Node, NodeAddress, Outgoing, Resolve, Watch,
-};
+// A name stands here or in a module, and nowhere twice. Here is what the first program needs.
+pub use call::client::Client;
+pub use call::replies::Replies;
+pub use channel::NodeState;
+pub use configuration::{Configuration, ConfigurationBuilder, ConfigurationError, Node};
 pub use error::{Code, NodeError, Outcome, QuorumError, QuorumErrorKind, Status};
-pub use handler::{
-    Gone, Incoming, Interceptor, Next, Registry, Released, Reply, ReplySender, ServerCtx, Service,
-    TrySendError, interceptor_fn,
-};
+pub use handler::{ReplySender, ServerCtx};
 pub use metadata::Metadata;
 pub use node_id::NodeId;
-pub use server::{
-    Clients, ConnectRequest, ConnectedPeers, HandlerOrder, Server, ServerBuilder, ServerError,
-    ServerStopped, WaitError,
-};
+pub use server::accept::Server;
+pub use server::builder::{ServerBuilder, ServerError};
 #[doc(no_inline)]
 pub use tokio_util::sync::CancellationToken;
 

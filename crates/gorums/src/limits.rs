@@ -2,7 +2,7 @@
 
 use crate::channel::Settings;
 use crate::configuration::{MOST, REMEMBERED};
-use crate::server::Server;
+use crate::server::accept::Server;
 use crate::wire::{BATCH_BYTES, H2Settings, MAX_DETAILS, MAX_ENTRIES};
 
 /// What the page states for a bound.

@@ -10,7 +10,9 @@ use crate::handler::{ConnectionInfo, ServerCtx};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::runtime::TcpAcceptor;
-use crate::server::{Peers, Server, ServerBuilder, ServerError};
+use crate::server::Peers;
+use crate::server::accept::Server;
+use crate::server::builder::{ServerBuilder, ServerError};
 
 /// A context as a handler would get it, of no connection.
 #[must_use]
@@ -88,7 +90,7 @@ pub async fn peers(
 ///
 /// ```
 /// # async fn test() -> Result<(), Box<dyn std::error::Error>> {
-/// use gorums::{Server, WhileDisconnected, testing};
+/// use gorums::{Server, membership::WhileDisconnected, testing};
 ///
 /// let system = testing::peers_with(
 ///     3,

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Counter, Number, TestServer, echo, number, within};
+use gorums::server::Clients;
 use gorums::{
-    Client, Clients, Code, Configuration, ConfigurationBuilder, NodeId, Outcome, QuorumErrorKind,
-    Server, ServerBuilder, ServerCtx, Status,
+    Client, Code, Configuration, ConfigurationBuilder, NodeId, Outcome, QuorumErrorKind, Server,
+    ServerBuilder, ServerCtx, Status,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -53,7 +54,7 @@ impl Called {
     }
 }
 
-fn call(clients: &Configuration, value: u64) -> gorums::QuorumCall<Number, Number> {
+fn call(clients: &Configuration, value: u64) -> gorums::call::QuorumCall<Number, Number> {
     Client::new(clients).quorum_call(ECHO, number(value))
 }
 

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Counter, Number, TestServer, cluster, connect, echo, number, within};
+use gorums::call::QuorumCall;
 use gorums::quorum::{Both, Majority, ReadWrite, Weighted};
 use gorums::{
-    Client, Code, Configuration, Node, NodeId, Outcome, QuorumCall, QuorumError, QuorumErrorKind,
-    ReplySender, Server, ServerBuilder, Status,
+    Client, Code, Configuration, Node, NodeId, Outcome, QuorumError, QuorumErrorKind, ReplySender,
+    Server, ServerBuilder, Status,
 };
 
 const VALUE: &str = "test.Test.Value";

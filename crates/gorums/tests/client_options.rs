@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Counter, Number, TestServer, echo, number, within};
+use gorums::call::{ClientInterceptor, Outgoing};
 use gorums::{
-    CancellationToken, Client, ClientInterceptor, Code, Configuration, ConfigurationBuilder, Node,
-    NodeError, Outcome, Outgoing, QuorumErrorKind, Server, ServerBuilder, ServerCtx, Status,
+    CancellationToken, Client, Code, Configuration, ConfigurationBuilder, Node, NodeError, Outcome,
+    QuorumErrorKind, Server, ServerBuilder, ServerCtx, Status,
 };
 
 const ECHO: &str = "test.Test.Echo";

@@ -5,9 +5,11 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{Counter, Number, TestServer, cluster, number, within};
+use gorums::call::{Correctable, Overflow, QuorumCall};
+use gorums::responses::NodeResponse;
 use gorums::{
-    CancellationToken, Client, Code, Configuration, Correctable, NodeResponse, Outcome, Overflow,
-    QuorumCall, QuorumErrorKind, ReplySender, Server, ServerBuilder, ServerCtx, Status,
+    CancellationToken, Client, Code, Configuration, Outcome, QuorumErrorKind, ReplySender, Server,
+    ServerBuilder, ServerCtx, Status,
 };
 use tokio::sync::watch;
 
@@ -389,7 +391,7 @@ async fn untaken(
     nodes: &Nodes,
     replies: u64,
     call: QuorumCall<Number, Number>,
-) -> gorums::Responses<Number> {
+) -> gorums::responses::Responses<Number> {
     let responses = call.responses();
     assert_eq!(responses.outstanding(), 1);
     // Replies come in the order in which they were queued, so those before are here when this is.

@@ -5,8 +5,9 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{Counter, Number, TestServer, cluster, echo, number, within};
+use gorums::call::{Quorum, QuorumCall};
 use gorums::quorum::Threshold;
-use gorums::{Client, Configuration, Outcome, Quorum, QuorumCall, QuorumErrorKind, Server, Status};
+use gorums::{Client, Configuration, Outcome, QuorumErrorKind, Server, Status};
 
 const ECHO: &str = "test.Test.Echo";
 const PUT: &str = "test.Test.Put";

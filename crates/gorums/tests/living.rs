@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use common::{Counter, Number, TestServer, cluster, echo, number, within};
 use futures_core::Stream;
+use gorums::membership::Watch;
 use gorums::{
     Client, Code, Configuration, ConfigurationBuilder, ConfigurationError, Node, NodeId, NodeState,
-    ReplySender, ServerBuilder, ServerCtx, Status, Watch,
+    ReplySender, ServerBuilder, ServerCtx, Status,
 };
 use memory::{Network, settle};
 use tokio::sync::Barrier;

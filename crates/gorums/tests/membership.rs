@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use common::{Number, TestServer, echo, number, within};
 use futures_core::Stream;
+use gorums::membership::{Change, Membership, NodeAddress, Resolve, Watch, WhileDisconnected};
+use gorums::server::WaitError;
 use gorums::{
-    Change, Client, Code, Configuration, ConfigurationBuilder, Membership, NodeAddress, NodeId,
-    NodeState, Resolve, Server, ServerBuilder, ServerCtx, Status, WaitError, Watch,
-    WhileDisconnected,
+    Client, Code, Configuration, ConfigurationBuilder, NodeId, NodeState, Server, ServerBuilder,
+    ServerCtx, Status,
 };
 use memory::{Manner, Network, settle};
 use tokio::sync::mpsc;

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Counter, Number, TestServer, cluster, connect, number, within};
-use gorums::{Client, HandlerOrder, Server, ServerBuilder, ServerCtx, Status};
+use gorums::server::HandlerOrder;
+use gorums::{Client, Server, ServerBuilder, ServerCtx, Status};
 use tokio::sync::{Notify, oneshot};
 
 const RPC: &str = "test.Order.Rpc";
@@ -145,12 +146,12 @@ async fn numbered_calls(order: HandlerOrder) {
 }
 
 trait ThresholdOfAll {
-    fn threshold_of_all(self) -> gorums::Quorum<Number>;
+    fn threshold_of_all(self) -> gorums::call::Quorum<Number>;
 }
 
-impl ThresholdOfAll for gorums::QuorumCall<Number, Number> {
+impl ThresholdOfAll for gorums::call::QuorumCall<Number, Number> {
     /// A call whose frame differs from node to node keeps the order, too.
-    fn threshold_of_all(self) -> gorums::Quorum<Number> {
+    fn threshold_of_all(self) -> gorums::call::Quorum<Number> {
         self.map_request(|_, request| Some(request.clone())).all()
     }
 }

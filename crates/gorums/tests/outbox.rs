@@ -132,7 +132,11 @@ impl World {
         settle().await;
     }
 
-    fn quorum_call(&self, method: &'static str, value: u64) -> gorums::QuorumCall<Number, Number> {
+    fn quorum_call(
+        &self,
+        method: &'static str,
+        value: u64,
+    ) -> gorums::call::QuorumCall<Number, Number> {
         self.client.quorum_call(method, large(value))
     }
 

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Counter, Number, echo, number, within};
+use gorums::membership::WhileDisconnected;
 use gorums::{
     Client, Code, Configuration, ConfigurationBuilder, Node, NodeId, NodeState, Outcome, Server,
-    ServerBuilder, ServerCtx, Status, WhileDisconnected, testing,
+    ServerBuilder, ServerCtx, Status, testing,
 };
 use memory::{Manner, Network, settle};
 use tokio::sync::Semaphore;
@@ -73,7 +74,7 @@ impl Process {
         self.peers.node(id).expect("a peer")
     }
 
-    fn echo(&self, id: u32, value: u64) -> gorums::Rpc<Number, Number> {
+    fn echo(&self, id: u32, value: u64) -> gorums::call::Rpc<Number, Number> {
         Client::new(&self.peers).rpc(self.node(id), ECHO, number(value))
     }
 

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Counter, Number, TestServer, cluster, connect, echo, number, within};
+use gorums::call::Unary;
 use gorums::{
     Client, Code, Configuration, ConfigurationBuilder, NodeError, NodeState, Outcome,
-    QuorumErrorKind, Server, ServerBuilder, Status, Unary,
+    QuorumErrorKind, Server, ServerBuilder, Status,
 };
 use memory::{Manner, Network, settle};
 use tokio::time::Instant;

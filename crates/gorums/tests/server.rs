@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use common::{Counter, Number, TestServer, connect, echo, number, within};
 use gorums::runtime::{BoxFuture, BoxIo, Listener, Transport};
+use gorums::server::{Incoming, Next, Reply, interceptor_fn};
 use gorums::{
-    Client, Code, Configuration, Incoming, Next, Outcome, Reply, ReplySender, Server, ServerCtx,
-    ServerError, Status, interceptor_fn,
+    Client, Code, Configuration, Outcome, ReplySender, Server, ServerCtx, ServerError, Status,
 };
 use memory::Network;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

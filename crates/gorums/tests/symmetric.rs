@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Counter, Number, TestServer, number, within};
+use gorums::server::HandlerOrder;
 use gorums::testing::{self, Peer};
 use gorums::{
-    Client, Code, Configuration, HandlerOrder, NodeId, Outcome, Server, ServerBuilder, ServerCtx,
-    ServerError, Status,
+    Client, Code, Configuration, NodeId, Outcome, Server, ServerBuilder, ServerCtx, ServerError,
+    Status,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;

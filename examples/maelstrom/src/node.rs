@@ -1,9 +1,8 @@
 //! A node: what it is sent, and what it answers.
 
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fmt, io};
 
 use gorums::{Configuration, ConfigurationError, NodeId, Server, ServerError};
 use serde_json::{Map, Value, json};

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
-use cluster_shell::Delay;
-use cluster_shell::Program;
 use cluster_shell::args::{Client, Mode, STYLES};
 use cluster_shell::command::{
     Arg, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec, Words, Write,
 };
 use cluster_shell::screen::{Key, REMARK, Screen};
 use cluster_shell::session::{Failure, node};
+use cluster_shell::{Delay, Program};
 use gorums::Configuration;
 use storage::store::Store;
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cluster_shell::{Delay, ReplicaStore};
-use gorums::{Configuration, Incoming, Next, NodeId, Outcome, Server, Status};
+use gorums::server::{Incoming, Next};
+use gorums::{Configuration, NodeId, Outcome, Server, Status};
 use register::client::{Effect, Register};
 use register::proto::register_client::RegisterClient;
 use register::proto::register_server::RegisterServer;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anstyle::AnsiColor;
 use clap::builder::Styles;
 use clap::{Args, Subcommand};
-use gorums::NodeAddress;
+use gorums::membership::NodeAddress;
 
 /// How help looks.
 pub const STYLES: Styles = Styles::styled()

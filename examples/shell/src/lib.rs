@@ -63,7 +63,7 @@ pub trait Program: Sized + 'static {
     /// What a replica keeps.
     type Store: ReplicaStore;
     /// What its replicas serve.
-    type Service: gorums::Service;
+    type Service: gorums::server::Service;
 
     /// Reads the words behind the name of one of its own commands.
     ///

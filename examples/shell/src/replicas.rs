@@ -4,11 +4,10 @@ mod local;
 mod process;
 
 use std::error::Error;
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::time::Duration;
+use std::{fmt, io};
 
 use tokio::net::TcpSocket;
 

@@ -10,9 +10,8 @@ use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
 use tokio::sync::oneshot;
 
 use crate::args::Serve;
-use crate::replicas;
 use crate::screen::Screen;
-use crate::{Delay, Program, ReplicaStore};
+use crate::{Delay, Program, ReplicaStore, replicas};
 
 /// How long requests that are being handled may take to end when the replica is told to end.
 const GRACE: Duration = Duration::from_secs(2);

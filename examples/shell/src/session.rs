@@ -1,9 +1,8 @@
 //! Carries out the common commands, hands the program its own, and shows what came of them.
 
 use std::error::Error;
-use std::fmt;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use gorums::{Configuration, ConfigurationError, Node, NodeError, NodeState, QuorumError};
 use tokio::time::{sleep, timeout};

@@ -3,7 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use gorums::{Clients, Configuration, NodeError, QuorumCall, ServerCtx, Status};
+use gorums::call::QuorumCall;
+use gorums::server::Clients;
+use gorums::{Configuration, NodeError, ServerCtx, Status};
 use prost::Message;
 use tokio::time::timeout;
 

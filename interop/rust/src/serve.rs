@@ -1,7 +1,8 @@
 //! The server that other implementations call.
 
 use anyhow::Result;
-use gorums::{Configuration, NodeAddress, Server};
+use gorums::membership::NodeAddress;
+use gorums::{Configuration, Server};
 use tokio::io::AsyncReadExt;
 
 use crate::calling::Calling;

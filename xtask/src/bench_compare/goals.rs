@@ -424,7 +424,8 @@ impl fmt::Display for GoFigure {
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::case::Case;
-    use super::super::figures::{Comparison, Sides, tests::figures};
+    use super::super::figures::tests::figures;
+    use super::super::figures::{Comparison, Sides};
     use super::super::{FULL, Mixed};
     use super::*;
 

@@ -18,9 +18,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use graph::Graph;
 
 use crate::workspace;
-use graph::Graph;
 
 const CRATE: &str = "crates/gorums";
 const PAGE: &str = "docs/architecture.md";

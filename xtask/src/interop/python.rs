@@ -1,8 +1,7 @@
 //! Python with what the other side needs, in an environment of its own.
 
-use std::env;
-use std::fs;
 use std::path::PathBuf;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 

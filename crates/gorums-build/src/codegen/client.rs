@@ -91,7 +91,7 @@ pub(super) fn module(service: &Service) -> TokenStream {
                 #[must_use]
                 pub fn with_interceptor(
                     mut self,
-                    interceptor: impl ::gorums::ClientInterceptor,
+                    interceptor: impl ::gorums::call::ClientInterceptor,
                 ) -> Self {
                     self.client = self.client.with_interceptor(interceptor);
                     self
@@ -171,11 +171,11 @@ fn builder(method: &Method) -> TokenStream {
         request, response, ..
     } = method;
     match method.call_type {
-        CallType::Rpc => quote!(::gorums::Rpc<#request, #response>),
-        CallType::Unicast => quote!(::gorums::Unicast<#request>),
-        CallType::Multicast => quote!(::gorums::Multicast<#request>),
+        CallType::Rpc => quote!(::gorums::call::Rpc<#request, #response>),
+        CallType::Unicast => quote!(::gorums::call::Unicast<#request>),
+        CallType::Multicast => quote!(::gorums::call::Multicast<#request>),
         CallType::QuorumCall | CallType::StreamedQuorumCall => {
-            quote!(::gorums::QuorumCall<#request, #response>)
+            quote!(::gorums::call::QuorumCall<#request, #response>)
         }
     }
 }

@@ -193,12 +193,12 @@ fn server(service: &Service) -> TokenStream {
             }
         }
 
-        impl<T: #handlers> ::gorums::Service for #server<T> {
+        impl<T: #handlers> ::gorums::server::Service for #server<T> {
             fn name(&self) -> &'static str {
                 SERVICE_NAME
             }
 
-            fn register(self, registry: &mut ::gorums::Registry) {
+            fn register(self, registry: &mut ::gorums::server::Registry) {
                 registry.limits(self.max_decoding, self.max_encoding);
                 #(#registrations)*
             }

@@ -1,11 +1,10 @@
 //! The command.
 
-use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use clap::{Parser, ValueEnum};
 use gorums_sim::{Campaign, Failed, Least, Progress, Report, Run, Scenario};

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use gorums::Status;
 use gorums::runtime::BoxFuture;
-use gorums::{Incoming, Interceptor, Next, Reply, Status};
+use gorums::server::{Incoming, Interceptor, Next, Reply};
 use tokio::time::Sleep;
 
 use super::Random;

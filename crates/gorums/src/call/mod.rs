@@ -1,11 +1,15 @@
-//! Calls: what is queued where, what came back, and when enough is enough.
+//! Calls: the builders that describe them, what waits for their replies, and what sees them pass.
 //!
-//! * [`options`] has what the four builders share. [`dispatch`] queues a call, and [`handle`] is a
-//!   call that somebody waits for.
-//! * [`collect`] takes replies and failures, and a [`rule`] says when they are enough.
-//! * The rest is a module for each call type, as users see it.
+//! A generated client, or a [`Client`](crate::Client), makes an [`Rpc`] or a [`Unicast`] to one node,
+//! and a [`Multicast`] or a [`QuorumCall`] to all nodes of a configuration. The builder takes what
+//! goes with the call. Its last function queues the call and gives what waits for it: a [`Quorum`], a
+//! [`QuorumFn`], a [`Correctable`], or a [`Sent`] where there is no reply.
 
-mod client;
+// `options` has what the four builders share. `dispatch` queues a call, and `handle` is a call that
+// somebody waits for. `collect` takes replies and failures, and a `rule` says when they are enough.
+// The rest is a module for each call type, as users see it.
+
+pub(crate) mod client;
 mod collect;
 mod correctable;
 mod dispatch;
@@ -16,21 +20,21 @@ mod options;
 mod quorum_call;
 mod quorum_fn;
 mod quorum_of;
-mod replies;
+pub(crate) mod replies;
 pub(crate) mod responses;
 mod rpc;
 mod rule;
 mod sent;
 mod unicast;
 
-pub use client::Client;
 pub use correctable::{Correctable, Correction};
 pub use multicast::Multicast;
 pub use quorum_call::QuorumCall;
 pub use quorum_fn::{Matching, QuorumFn};
 pub use quorum_of::{MaxByKey, Quorum, QuorumReplies};
-pub use replies::Replies;
-pub use responses::{NodeResponse, Responses};
 pub use rpc::{Rpc, Unary};
 pub use sent::{NotQueued, Sent};
 pub use unicast::Unicast;
+
+pub use crate::channel::Overflow;
+pub use crate::configuration::{ClientInterceptor, Outgoing};

@@ -10,8 +10,8 @@ use super::rule::{Awaiting, Reply, Rule, Verdict};
 use crate::error::{QuorumError, QuorumErrorKind};
 
 /// A call that waits until a quorum function accepts its replies. The function is the caller's
-/// ([`QuorumCall::quorum_fn`](crate::QuorumCall::quorum_fn)), or was set before
-/// ([`QuorumCall::with_quorum_fn`](crate::QuorumCall::with_quorum_fn)).
+/// ([`QuorumCall::quorum_fn`](crate::call::QuorumCall::quorum_fn)), or was set before
+/// ([`QuorumCall::with_quorum_fn`](crate::call::QuorumCall::with_quorum_fn)).
 #[must_use = "dropping it gives the call up"]
 pub struct QuorumFn<
     Req,

@@ -28,14 +28,14 @@ pub struct NodeResponse<Resp> {
 /// stream) or failed. At the deadline the nodes that are still out come as failures. Dropping it
 /// gives the rest up. Where a streamed call's replies are not taken, each node's oldest beyond 64
 /// make room for its newest, unless
-/// [`unread_replies`](crate::QuorumCall::unread_replies) says otherwise.
+/// [`unread_replies`](crate::call::QuorumCall::unread_replies) says otherwise.
 ///
 /// [`successes`](Self::successes), [`filter`](Self::filter) and [`take`](Self::take) narrow it
 /// down, in any order; [`by_node`](Self::by_node) collects. All of them are streams, so the methods
 /// of `futures::StreamExt` and `tokio_stream::StreamExt` work too.
 ///
 /// ```no_run
-/// # async fn f(call: gorums::QuorumCall<String, String>) {
+/// # async fn f(call: gorums::call::QuorumCall<String, String>) {
 /// // The first two nodes that answered with something, by node. The others are given up.
 /// let answers = call
 ///     .responses()

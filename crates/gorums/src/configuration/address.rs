@@ -9,7 +9,7 @@ use crate::node_id::NodeId;
 /// What an option of a program or a setting holds; [`ConfigurationBuilder::addresses`] takes many.
 ///
 /// ```
-/// use gorums::{NodeAddress, NodeId};
+/// use gorums::{NodeId, membership::NodeAddress};
 ///
 /// let peers = "1=10.0.0.1:8080, 2=10.0.0.2:8080";
 /// let peers: Vec<NodeAddress> = peers.split(',').map(str::parse).collect::<Result<_, _>>()?;

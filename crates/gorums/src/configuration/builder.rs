@@ -212,7 +212,7 @@ impl ConfigurationBuilder {
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    /// use gorums::{Configuration, Server, WhileDisconnected};
+    /// use gorums::{Configuration, Server, membership::WhileDisconnected};
     ///
     /// let me = 2;
     /// let peers = Configuration::builder()

@@ -15,8 +15,8 @@ use crate::node_id::NodeId;
 /// type: to log, to count, to add metadata, to leave out nodes, to reject.
 ///
 /// It knows nothing of the messages, so nothing in it can fail on a type; for work on requests and
-/// replies there are [`map_request`](crate::QuorumCall::map_request) and
-/// [`map_response`](crate::QuorumCall::map_response).
+/// replies there are [`map_request`](crate::call::QuorumCall::map_request) and
+/// [`map_response`](crate::call::QuorumCall::map_response).
 ///
 /// The client's interceptors come first, in the order in which they were added, then those of the
 /// connections; replies pass them in reverse. Both functions run on the caller's tasks, and keep

@@ -71,7 +71,7 @@ struct State {
 /// Like `tower::discover::Change` with an id as its key and an address as its service:
 ///
 /// ```
-/// use gorums::{Change, NodeAddress, NodeId};
+/// use gorums::{NodeId, membership::{Change, NodeAddress}};
 /// # mod tower { pub mod discover { pub enum Change<K, V> { Insert(K, V), Remove(K) } } }
 ///
 /// fn change(change: tower::discover::Change<u32, String>) -> Change {
@@ -197,7 +197,7 @@ impl Membership {
     ///
     /// ```no_run
     /// use std::time::Duration;
-    /// use gorums::{Configuration, Resolve};
+    /// use gorums::{Configuration, membership::Resolve};
     ///
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// // All that a name stands for, looked up every ten seconds.

@@ -20,8 +20,8 @@ type Derive = Box<dyn FnMut(&Configuration) -> Configuration + Send>;
 
 /// A set of nodes that is followed: what a function derives from a configuration
 /// ([`Configuration::watch`]) or a membership ([`Membership::watch`]), the clients of a server
-/// ([`Clients::watch`](crate::Clients::watch)), or its connected peers
-/// ([`ConnectedPeers::watch`](crate::ConnectedPeers::watch)).
+/// ([`Clients::watch`](crate::server::Clients::watch)), or its connected peers
+/// ([`ConnectedPeers::watch`](crate::server::ConnectedPeers::watch)).
 ///
 /// It is a [`Stream`], which ends when the server has stopped whose clients or peers it follows. What
 /// it yields is compared with what it yielded before, so however seldom it is asked, the last change

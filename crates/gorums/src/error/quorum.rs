@@ -15,7 +15,7 @@ pub enum QuorumErrorKind {
     NoQuorum,
     /// The call's timeout or deadline passed first.
     Deadline,
-    /// The call was [cancelled](crate::QuorumCall::cancelled_by) first.
+    /// The call was [cancelled](crate::call::QuorumCall::cancelled_by) first.
     Cancelled,
     /// A one-way call could not be handed to every node.
     SendFailure,
@@ -24,7 +24,7 @@ pub enum QuorumErrorKind {
     /// No set of replies could ever be a quorum: a threshold of zero or above the number of nodes,
     /// or a rule that needs a node that was left out. Nothing was sent.
     Impossible,
-    /// [`decide`](crate::QuorumCall::by_quorum_fn) was called without a quorum function. Nothing was
+    /// [`by_quorum_fn`](crate::call::QuorumCall::by_quorum_fn) was called without a quorum function. Nothing was
     /// sent.
     NoQuorumFn,
 }

@@ -20,7 +20,7 @@ use crate::wire::{Features, Side};
 /// The first id of those that a server gives to clients that have none.
 pub(crate) const DYNAMIC_IDS: u32 = 1 << 20;
 
-/// The clients of a server that can be called back, as [`Server::clients`](super::Server::clients)
+/// The clients of a server that can be called back, as [`Server::clients`](crate::Server::clients)
 /// has them. Clones are about the same server.
 ///
 /// A client can be called back if it was told to serve calls

@@ -44,13 +44,13 @@ impl ServerCtx {
     /// The server's peers, its own node among them: the configuration that
     /// [`ServerBuilder::peers`](crate::ServerBuilder::peers) was given, all of it, connected or not, so
     /// that a majority of it is a majority of the system. Where that was a
-    /// [`Membership`](crate::Membership): what it is at the moment. Empty where it was given none, and
+    /// [`Membership`](crate::membership::Membership): what it is at the moment. Empty where it was given none, and
     /// calls on it fail at once.
     ///
     /// A handler may make any call on it. Replies never wait for a handler, so that other nodes answer
     /// whether or not it holds its turn. Its own node is called like the others, and its requests there
     /// have a turn of their own. So only a handler whose request came through the process' own node
-    /// (or any handler, under [`HandlerOrder::PerServer`](crate::HandlerOrder::PerServer)) could wait
+    /// (or any handler, under [`HandlerOrder::PerServer`](crate::server::HandlerOrder::PerServer)) could wait
     /// for itself: while it holds the turn, its calls to its own node that have a reply fail there at
     /// once, with [`FailedPrecondition`](crate::Code::FailedPrecondition). It calls
     /// [`release`](Self::release) first. This is known of calls that the handler's own future makes,
@@ -58,7 +58,7 @@ impl ServerCtx {
     ///
     /// What is not noticed is a circle of calls among several nodes whose handlers each hold a turn
     /// that the next one's request waits for: release the turn, or set a
-    /// [timeout](crate::QuorumCall::timeout), where handlers call handlers that call.
+    /// [timeout](crate::call::QuorumCall::timeout), where handlers call handlers that call.
     ///
     /// Nothing of the request goes on to such a call by itself, neither its metadata nor its deadline.
     #[must_use]

@@ -1,10 +1,12 @@
-//! The server: it listens, accepts connections, knows its clients and its peers.
+//! Servers: services and interceptors, who is connected, and what handlers are given.
 //!
-//! * [`builder`] and [`accept`] make a server and run it; [`connection`] is one that was accepted.
-//! * [`clients`] are those that can be called back, [`peers`] those that the server calls.
+//! The way in is [`Server::builder`](crate::Server::builder).
 
-mod accept;
-mod builder;
+// `builder` and `accept` make a server and run it; `connection` is one that was accepted. `clients`
+// are those that can be called back, `peers` those that the server calls.
+
+pub(crate) mod accept;
+pub(crate) mod builder;
 mod clients;
 mod connect_request;
 mod connection;
@@ -15,9 +17,13 @@ mod serve_client;
 mod served_stream;
 mod settings;
 
-pub use accept::Server;
-pub use builder::{HandlerOrder, ServerBuilder, ServerError};
+pub use builder::HandlerOrder;
 pub use clients::{Clients, ServerStopped, WaitError};
 pub use connect_request::ConnectRequest;
 pub(crate) use context::Peers;
 pub use peers::ConnectedPeers;
+
+pub use crate::handler::{
+    Gone, Incoming, Interceptor, Next, Registry, Released, Reply, Service, TrySendError,
+    interceptor_fn,
+};

@@ -8,7 +8,7 @@ use crate::channel::NodeState;
 use crate::configuration::{Configuration, Membership, Watch, Watched};
 use crate::runtime::BoxFuture;
 
-/// The connected peers of a server, as [`Server::peers`](super::Server::peers) has them. Clones are about
+/// The connected peers of a server, as [`Server::peers`](crate::Server::peers) has them. Clones are about
 /// the same server.
 ///
 /// Its own node is one of them while the server runs.

@@ -125,8 +125,9 @@ impl Outbound {
 mod tests {
     use super::*;
     use crate::channel::Attachment;
+    use crate::membership::WhileDisconnected;
     use crate::wire::Features;
-    use crate::{Client, Configuration, WhileDisconnected};
+    use crate::{Client, Configuration};
 
     /// A node that opens its streams itself, and what holds it.
     fn node_that_connects() -> Configuration {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, ready};
 
 use bytes::Bytes;
-use gorums::{Client, Code, Configuration, ConfigurationBuilder, Node, NodeError, Outcome, Unary};
+use gorums::call::Unary;
+use gorums::{Client, Code, Configuration, ConfigurationBuilder, Node, NodeError, Outcome};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::request::Parts;

@@ -35,7 +35,7 @@ impl Nodes {
     }
 
     /// Queues a call to one of the two.
-    fn call(&self, node: usize, value: u64) -> gorums::Unary<Number> {
+    fn call(&self, node: usize, value: u64) -> gorums::call::Unary<Number> {
         let node = &self.client.configuration()[node];
         self.client.rpc(node, ECHO, number(value)).send()
     }
@@ -46,7 +46,7 @@ impl Nodes {
     }
 
     /// A call that has arrived on a connection of its own.
-    async fn called(&self) -> (gorums::Unary<Number>, TcpStream, Envelope) {
+    async fn called(&self) -> (gorums::call::Unary<Number>, TcpStream, Envelope) {
         loop {
             let mut call = self.call(0, 1);
             tokio::select! {

@@ -1,6 +1,8 @@
 //! Calls of servers to their clients, as either side has them on the wire.
 
-use gorums::{Client, Clients, Code, Configuration, Outcome, Rpc};
+use gorums::call::Rpc;
+use gorums::server::Clients;
+use gorums::{Client, Code, Configuration, Outcome};
 use tokio::task::JoinHandle;
 
 use crate::common::{Number, TestServer, echo, number, within};

@@ -58,7 +58,7 @@ mod tests {
     use std::time::Duration;
 
     use clap::CommandFactory;
-    use gorums::NodeAddress;
+    use gorums::membership::NodeAddress;
 
     use super::*;
 

@@ -2,12 +2,10 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::fmt;
-use std::fs;
-use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
+use std::{fmt, fs, io};
 
 use redb::{Database, ReadOnlyTable, StorageBackend, TableDefinition};
 

@@ -1,7 +1,6 @@
 //! The system's files.
 
-use std::fs;
-use std::io;
+use std::{fs, io};
 
 use redb::backends::FileBackend;
 use redb::{DatabaseError, StorageBackend};

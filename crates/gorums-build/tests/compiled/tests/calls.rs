@@ -1,6 +1,7 @@
 //! Generated clients call generated servers.
 
-use gorums::{Code, Configuration, NodeError, Server, ServerCtx, Service, Status};
+use gorums::server::Service;
+use gorums::{Code, Configuration, NodeError, Server, ServerCtx, Status};
 use gorums_build_compiled::all::acme::common::{Key, key};
 use gorums_build_compiled::all::acme::store::v1::{Entry, entry, store_client, store_server};
 use gorums_build_compiled::all::cluster::{
