@@ -1,5 +1,6 @@
-//! Prepares the pages for `lib.rs`: the services in their `proto` blocks are generated, and each Rust block gets hidden lines
-//! around it that bring them into scope. So a reader of the page sees neither, and what the page shows is what is compiled.
+//! Prepares the pages for `lib.rs`: the services in their `proto` blocks are generated, and each
+//! Rust block gets hidden lines around it that bring them into scope. So a reader of the page sees
+//! neither, and what the page shows is what is compiled.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -44,8 +45,8 @@ fn generate(page: &str, out: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     Ok(packages)
 }
 
-/// Adds a hidden line to each Rust block that is not a whole program already. The empty line after such a block goes, so that
-/// the compiler's line numbers are those of the page.
+/// Adds a hidden line to each Rust block that is not a whole program already. The empty line after
+/// such a block goes, so that the compiler's line numbers are those of the page.
 fn with_hidden_lines(page: &str, packages: &[String]) -> Result<String, Box<dyn Error>> {
     const START: &str = "\n```rust,no_run\n";
     const END: &str = "\n```\n";

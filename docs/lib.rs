@@ -1,4 +1,5 @@
-//! The pages for users, as documentation of modules, so that the tests compile each Rust block in them.
+//! The pages for users, as documentation of modules, so that the tests compile each Rust block in
+//! them.
 //!
 //! `build.rs` generates the services that the pages show and puts them in reach of each block.
 

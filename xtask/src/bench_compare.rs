@@ -18,16 +18,19 @@ use goals::Goals;
 use crate::command::Cmd;
 use crate::workspace;
 
-/// Measures this library and the Go library side by side, and writes docs/benchmarks.md with a picture beside it.
+/// Measures this library and the Go library side by side, and writes docs/benchmarks.md with a
+/// picture beside it.
 ///
-/// The Go library is its published module, driven by interop/go-bench; Go has to be there. This library is driven by
-/// gorums-bench. Both make the same quorum calls, to servers in the same process or in processes of their own, with the same
-/// number of calls in flight. They are measured in turn, so that what the machine does meanwhile meets both. Our side is measured
-/// on a runtime of the current thread, and where servers are in the same process also on one with two workers, and with the client and
-/// the servers on two runtimes of one thread each.
+/// The Go library is its published module, driven by interop/go-bench; Go has to be there. This
+/// library is driven by gorums-bench. Both make the same quorum calls, to servers in the same
+/// process or in processes of their own, with the same number of calls in flight. They are measured
+/// in turn, so that what the machine does meanwhile meets both. Our side is measured on a runtime
+/// of the current thread, and where servers are in the same process also on one with two workers,
+/// and with the client and the servers on two runtimes of one thread each.
 ///
-/// Others on the machine spoil the figures. Where they used the processor meanwhile, that is marked. Ratios suffer less than
-/// figures do, and time of the processor for each call less than calls per second.
+/// Others on the machine spoil the figures. Where they used the processor meanwhile, that is
+/// marked. Ratios suffer less than figures do, and time of the processor for each call less than
+/// calls per second.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask bench-compare              everything, three times each: about half an hour
@@ -86,8 +89,9 @@ struct Floor {
     figures: Figures,
 }
 
-/// Go and this library in one system: three servers, each in a process of its own, 100 calls in flight, 0 B. Go is the program of the
-/// interoperability tests here, on grpc-go, since the library's published module speaks an older protocol.
+/// Go and this library in one system: three servers, each in a process of its own, 100 calls in
+/// flight, 0 B. Go is the program of the interoperability tests here, on grpc-go, since the
+/// library's published module speaks an older protocol.
 struct Mixed {
     go_on_go: Figures,
     go_on_ours: Figures,
@@ -181,7 +185,8 @@ pub(crate) fn check_go() -> Result<()> {
     Ok(())
 }
 
-/// A command of Go's in the folder of its program. A Go that is too old for the library's module gets a newer one by itself.
+/// A command of Go's in the folder of its program. A Go that is too old for the library's module
+/// gets a newer one by itself.
 fn go(args: &[&str]) -> Cmd {
     let args = args.iter().copied();
     Cmd::new("go").args(["-C", GO_BENCH]).args(args)

@@ -21,9 +21,10 @@ use crate::{bench_compare, interop, loom, sim, tools};
 
 /// Runs everything that CI runs. The tree is never edited.
 ///
-/// Without arguments all steps run, the quick ones first and the tests last, until one fails. Each step shows the commands
-/// that it runs, so that they can be repeated by hand. The exit code is 0 only where every step that ran succeeded. Where the
-/// tests ran, the last line says how many passed and failed.
+/// Without arguments all steps run, the quick ones first and the tests last, until one fails. Each
+/// step shows the commands that it runs, so that they can be repeated by hand. The exit code is 0
+/// only where every step that ran succeeded. Where the tests ran, the last line says how many
+/// passed and failed.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask check                 all steps, up to the first failure
@@ -46,7 +47,8 @@ enum Step {
     Fmt,
     /// Spelling, in code and text; _typos.toml names what is right nevertheless (needs typos-cli)
     Typos,
-    /// crates/gorums/src is layered: each room imports only what stands below it, and circles of files are small
+    /// crates/gorums/src is layered: each room imports only what stands below it, and circles of
+    /// files are small
     Layers,
     /// Lints of all targets with all features; a warning is a failure
     Clippy,
@@ -56,23 +58,29 @@ enum Step {
     Docs,
     /// Bans, licences and sources of all dependencies, as deny.toml says (needs cargo-deny)
     Deny,
-    /// The oldest supported compiler: what the dependencies say they need, and a build with it where rustup has it
+    /// The oldest supported compiler: what the dependencies say they need, and a build with it
+    /// where rustup has it
     Msrv,
-    /// The public API against that of the last release, as the version promises it (needs cargo-semver-checks)
+    /// The public API against that of the last release, as the version promises it (needs
+    /// cargo-semver-checks)
     Semver,
     /// docs/conformance.md names every behaviour, and the tests that prove it exist
     Conformance,
-    /// Instructions and allocations per call, against their budget (needs valgrind and gungraun-runner)
+    /// Instructions and allocations per call, against their budget (needs valgrind and
+    /// gungraun-runner)
     Cost,
     /// Other implementations of the protocol, as `cargo xtask interop` runs them
     Interop,
     /// The Go library's side of the benchmarks: it builds, and its tests pass
     GoBench,
-    /// Every order of steps of the threads that share the library's core, with two preemptions: `cargo xtask loom` goes further
+    /// Every order of steps of the threads that share the library's core, with two preemptions:
+    /// `cargo xtask loom` goes further
     Loom,
-    /// A few hundred seeds of whole clusters in simulation, others for each commit, as `cargo xtask sim` runs them
+    /// A few hundred seeds of whole clusters in simulation, others for each commit, as
+    /// `cargo xtask sim` runs them
     Sim,
-    /// All tests, documentation examples among them; those that docs/conformance.md names have to run
+    /// All tests, documentation examples among them; those that docs/conformance.md names have to
+    /// run
     Test,
 }
 

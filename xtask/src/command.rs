@@ -53,8 +53,9 @@ impl Cmd {
         self.expect_success(status)
     }
 
-    /// Like [`run`](Self::run), and hands each line to `line` after it is passed on. Standard output and standard error become
-    /// one, since cargo says on the one which program it runs, and the program what it did on the other.
+    /// Like [`run`](Self::run), and hands each line to `line` after it is passed on. Standard
+    /// output and standard error become one, since cargo says on the one which program it runs, and
+    /// the program what it did on the other.
     pub(crate) fn run_reading(&self, mut line: impl FnMut(&str)) -> Result<()> {
         println!("$ {self}");
         self.read(true, |text| {
@@ -82,7 +83,8 @@ impl Cmd {
         self.read(true, line)
     }
 
-    /// Runs the command and hands each line of its standard output to `line`. Standard error is passed through.
+    /// Runs the command and hands each line of its standard output to `line`. Standard error is
+    /// passed through.
     pub(crate) fn run_lines(&self, line: impl FnMut(&str)) -> Result<()> {
         self.read(false, line)
     }

@@ -16,15 +16,17 @@ use crate::workspace;
 
 /// Tests this library against other implementations of its protocol, in both directions.
 ///
-/// There are three other sides, which share no code with this library. Python's grpcio knows nothing of Gorums and is good at what no
-/// library would send; it is installed into an environment of its own below the target folder, when its pins in
-/// interop/python/requirements.txt change; python3 has to be there, 3.9 or later, with its module venv. The program in interop/go is
-/// on grpc-go, as the Go library is, and has servers, clients, peers and a durable store. The one in interop/go-library is the Go
-/// library itself, in its last published version, v0.11.0, behind an adapter to the present form of the protocol. Go has to be there,
-/// 1.25 or later.
+/// There are three other sides, which share no code with this library. Python's grpcio knows
+/// nothing of Gorums and is good at what no library would send; it is installed into an environment
+/// of its own below the target folder, when its pins in interop/python/requirements.txt change;
+/// python3 has to be there, 3.9 or later, with its module venv. The program in interop/go is on
+/// grpc-go, as the Go library is, and has servers, clients, peers and a durable store. The one in
+/// interop/go-library is the Go library itself, in its last published version, v0.11.0, behind an
+/// adapter to the present form of the protocol. Go has to be there, 1.25 or later.
 ///
-/// Each case has a deadline and is shown with what came of it. Nothing is skipped: what cannot be started has failed. The
-/// exit code is 0 only where every case passed, and the last line says how many did.
+/// Each case has a deadline and is shown with what came of it. Nothing is skipped: what cannot be
+/// started has failed. The exit code is 0 only where every case passed, and the last line says how
+/// many did.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask interop                  all cases
@@ -217,7 +219,8 @@ impl Runner {
     }
 }
 
-/// A line that a runner prints for each case: `case NAME ok MILLIS` or `case NAME FAILED MILLIS MESSAGE`.
+/// A line that a runner prints for each case: `case NAME ok MILLIS` or
+/// `case NAME FAILED MILLIS MESSAGE`.
 #[derive(Debug, PartialEq, Eq)]
 struct Case<'a> {
     name: &'a str,

@@ -6,12 +6,13 @@ use anyhow::Result;
 
 use crate::command::Cmd;
 
-/// Runs three replicas of the register as processes under load and faults, and checks what their clients saw.
+/// Runs three replicas of the register as processes under load and faults, and checks what their
+/// clients saw.
 ///
-/// Their connections are delayed, stalled, cut and half-opened by proxies, and the processes killed, frozen and started
-/// again. The history has to be linearizable, and no acknowledged write may be lost; else the history and a picture of what
-/// is wrong are left in target/live, and the exit code is not 0. The build has debug assertions. A short run is among the
-/// tests.
+/// Their connections are delayed, stalled, cut and half-opened by proxies, and the processes
+/// killed, frozen and started again. The history has to be linearizable, and no acknowledged write
+/// may be lost; else the history and a picture of what is wrong are left in target/live, and the
+/// exit code is not 0. The build has debug assertions. A short run is among the tests.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask live                        ten minutes

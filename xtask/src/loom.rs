@@ -15,13 +15,16 @@ use crate::workspace;
 
 /// Explores the orders in which the threads of the core may take their steps.
 ///
-/// crates/gorums/src/models holds small programs of two to five threads on the library's own outbox, calls, table, turn, lane and
-/// reply queue. loom runs each of them again and again, in another order every time, with every value that a weakly ordered load
-/// may see; a lost wake-up shows as a deadlock. The number of preemptions (a thread is stopped although it could go on) bounds the
-/// orders: nearly all races need one or two. Each model is shown with the number of its orders.
+/// crates/gorums/src/models holds small programs of two to five threads on the library's own
+/// outbox, calls, table, turn, lane and reply queue. loom runs each of them again and again, in
+/// another order every time, with every value that a weakly ordered load may see; a lost wake-up
+/// shows as a deadlock. The number of preemptions (a thread is stopped although it could go on)
+/// bounds the orders: nearly all races need one or two. Each model is shown with the number of its
+/// orders.
 ///
-/// The build has a folder of its own, target/loom, and takes a minute the first time. The exit code is 0 only where every model
-/// held in every order that was run, and the last line says how many did.
+/// The build has a folder of its own, target/loom, and takes a minute the first time. The exit code
+/// is 0 only where every model held in every order that was run, and the last line says how many
+/// did.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask loom                               all models, for a minute each at most
@@ -67,8 +70,8 @@ impl Bounds {
     };
 }
 
-/// Models that are small enough to be explored further at every check. A stream that gives a request
-/// back while its call is given up needed three preemptions to be found out.
+/// Models that are small enough to be explored further at every check. A stream that gives a
+/// request back while its call is given up needed three preemptions to be found out.
 const DEEP: [&str; 4] = ["parts::", "streams::", "table::", "turn::"];
 
 /// What `cargo xtask check` explores.
@@ -240,7 +243,8 @@ struct Outcome {
     failure: Option<String>,
 }
 
-/// The line that a model ends with: `explored 17 orders`, or `explored 17 orders, and there are more`.
+/// The line that a model ends with: `explored 17 orders`, or
+/// `explored 17 orders, and there are more`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Orders {
     count: u64,

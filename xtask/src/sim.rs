@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 
 use crate::command::Cmd;
 
-/// Runs the examples as whole clusters in deterministic simulation, in release mode. See `cargo xtask sim --help`.
+/// Runs the examples as whole clusters in deterministic simulation, in release mode. See
+/// `cargo xtask sim --help`.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
@@ -34,7 +35,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 /// How many seeds of each scenario a check runs: three hundred together.
 const SEEDS: u64 = 100;
 
-/// A few seeds of each scenario, others for each commit. It is the build of the tests, which is there anyway.
+/// A few seeds of each scenario, others for each commit. It is the build of the tests, which is
+/// there anyway.
 pub(crate) fn check() -> Result<()> {
     let commit = Cmd::new("git").args(["rev-parse", "HEAD"]).output()?;
     let from = first_seed(&commit)?.to_string();

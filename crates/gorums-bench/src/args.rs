@@ -11,11 +11,12 @@ use crate::servers::{Place, Program};
 
 /// Measures calls of Gorums: how many, how fast, and at what cost.
 ///
-/// Each command starts its servers, warms up, makes calls for a while, and prints calls per second, percentiles of their
-/// latency, and what a call costs: time of the processor, allocations, memory. On a terminal a bar shows how far it is.
+/// Each command starts its servers, warms up, makes calls for a while, and prints calls per second,
+/// percentiles of their latency, and what a call costs: time of the processor, allocations, memory.
+/// On a terminal a bar shows how far it is.
 ///
-/// Figures of a busy machine say little. Whether others used the processor meanwhile is looked at (on Linux) and marked. The
-/// figures per call suffer least from it.
+/// Figures of a busy machine say little. Whether others used the processor meanwhile is looked at
+/// (on Linux) and marked. The figures per call suffer least from it.
 #[derive(Debug, Parser)]
 #[command(
     name = "gorums-bench",
@@ -42,28 +43,34 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Quorum calls: a request to all servers, done with the replies of a quorum
     QuorumCall(Measure),
-    /// One-way messages to all servers, done when they are handed to every connection; servers tell how long they took
+    /// One-way messages to all servers, done when they are handed to every connection; servers tell
+    /// how long they took
     Multicast(Measure),
-    /// Quorum calls whose handlers let the next request start and answer after 10 ms; also against a bare timer loop
+    /// Quorum calls whose handlers let the next request start and answer after 10 ms; also against
+    /// a bare timer loop
     SlowServer(Measure),
     /// Requests to one server each, in turn
     Rpc(Measure),
-    /// Correctable calls: done when as many servers as the quorum have answered, with an answer after each
+    /// Correctable calls: done when as many servers as the quorum have answered, with an answer
+    /// after each
     Correctable(Measure),
     /// Quorum calls whose handlers make a quorum call of their own, to a majority of all servers
     Nested(Measure),
     /// How long it takes from the restart of a server to its first reply
     Reconnect(Measure),
-    /// Quorum calls with one server stopped (not ended: silent), against the same calls to the others alone; --processes always
+    /// Quorum calls with one server stopped (not ended: silent), against the same calls to the
+    /// others alone; --processes always
     Isolation(Measure),
-    /// Quorum calls of the library against the same work over plain TCP with length prefixes, in the same run
+    /// Quorum calls of the library against the same work over plain TCP with length prefixes, in
+    /// the same run
     Floor(Measure),
     /// Raises the load step by step and draws latency over throughput
     Sweep(Sweep),
     /// What a call and a connection cost as one thing grows: the tables of docs/scaling.md
     ///
-    /// Prints a Markdown table with a row for each value. Servers have processes of their own, all processes one thread, and the
-    /// clients of each row a process of their own, so that no row has the memory of another. Takes about a minute.
+    /// Prints a Markdown table with a row for each value. Servers have processes of their own, all
+    /// processes one thread, and the clients of each row a process of their own, so that no row has
+    /// the memory of another. Takes about a minute.
     Scale(Scale),
     /// Draws sweeps over one another
     Plot(Plot),
@@ -111,8 +118,8 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "COUNT")]
     in_flight: Option<usize>,
 
-    /// Calls a second, whether earlier ones are done or not. Latency counts from when a call was due, so that a call that has to
-    /// wait for its turn shows it
+    /// Calls a second, whether earlier ones are done or not. Latency counts from when a call was
+    /// due, so that a call that has to wait for its turn shows it
     #[arg(short, long, value_name = "CALLS")]
     rate: Option<f64>,
 
@@ -132,7 +139,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub(crate) repeats: usize,
 
-    /// Worker threads of the client, and of servers on its runtime; 0 or 1 is a runtime of the current thread alone
+    /// Worker threads of the client, and of servers on its runtime; 0 or 1 is a runtime of the
+    /// current thread alone
     #[arg(short, long, value_name = "COUNT", default_value_t = 1)]
     pub(crate) threads: usize,
 
@@ -140,8 +148,9 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with = "remotes")]
     processes: bool,
 
-    /// The same of the servers: in this process, of a runtime that all of them have to themselves, in threads of its own
-    /// [default: none, they are on the client's runtime]; with --processes, of each one [default: 1]
+    /// The same of the servers: in this process, of a runtime that all of them have to themselves,
+    /// in threads of its own [default: none, they are on the client's runtime]; with --processes,
+    /// of each one [default: 1]
     #[arg(long, value_name = "COUNT", conflicts_with = "remotes")]
     server_threads: Option<usize>,
 
@@ -173,7 +182,8 @@ pub(crate) struct Measure {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Write the figures as CSV, a line for each run, to a file, or to standard output (-) in place of the table
+    /// Write the figures as CSV, a line for each run, to a file, or to standard output (-) in place
+    /// of the table
     #[arg(long, value_name = "FILE")]
     pub(crate) csv: Option<PathBuf>,
 }

@@ -1,8 +1,9 @@
 //! How far the cores are from each other: what threads share travels between them.
 //!
-//! On a virtual machine that changes under way. Its host moves the cores that it lends, and where two of them share a cache of
-//! the processor a line goes there and back in some 60 ns, and elsewhere in some 300. Threads that share much, as those of one
-//! runtime do, are then slower by half or more, and nothing in the machine tells why.
+//! On a virtual machine that changes under way. Its host moves the cores that it lends, and where
+//! two of them share a cache of the processor a line goes there and back in some 60 ns, and
+//! elsewhere in some 300. Threads that share much, as those of one runtime do, are then slower by
+//! half or more, and nothing in the machine tells why.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -17,15 +18,16 @@ const BATCH: u64 = 50;
 /// More nanoseconds than a line takes between cores: it waits for the scheduler.
 const SHARED_CORE: f64 = 1e3;
 
-/// After how many looks in vain the core is given away: the other thread may be on the same one, until the system moves it.
+/// After how many looks in vain the core is given away: the other thread may be on the same one,
+/// until the system moves it.
 const PATIENCE: u32 = 200;
 
 /// Alone on a line, whatever the length of one.
 #[repr(align(128))]
 struct Line(AtomicU64);
 
-/// How many nanoseconds a cache line takes to another core and back; of several tries the best, since everything else that goes on
-/// only adds to it. None on a single core.
+/// How many nanoseconds a cache line takes to another core and back; of several tries the best,
+/// since everything else that goes on only adds to it. None on a single core.
 pub(crate) fn round_trip_ns() -> Option<f64> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     (cores > 1).then(measure)

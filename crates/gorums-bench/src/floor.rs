@@ -1,8 +1,10 @@
-//! The floor: quorum calls over plain TCP, with nothing but a length before each message, and with the batching of the library.
+//! The floor: quorum calls over plain TCP, with nothing but a length before each message, and with
+//! the batching of the library.
 //!
-//! A message is its length (4 bytes), a number (8 bytes) and the payload; what comes back is the same. There is no HTTP/2, no
-//! Protocol Buffers, no order of handlers, no deadline, and no failure that is survived. What remains is what any library must
-//! do for such a call: write three messages, read three, and wake who waits.
+//! A message is its length (4 bytes), a number (8 bytes) and the payload; what comes back is the
+//! same. There is no HTTP/2, no Protocol Buffers, no order of handlers, no deadline, and no failure
+//! that is survived. What remains is what any library must do for such a call: write three
+//! messages, read three, and wake who waits.
 
 use std::future::poll_fn;
 use std::io;
@@ -85,7 +87,8 @@ async fn echo(mut wire: Wire) -> io::Result<()> {
     .await
 }
 
-/// Connections to servers, and the calls that wait for their replies. They end when this and all callers are dropped.
+/// Connections to servers, and the calls that wait for their replies. They end when this and all
+/// callers are dropped.
 pub(crate) struct Floor {
     shared: Arc<Shared>,
     quorum: usize,
@@ -237,7 +240,8 @@ impl Shared {
                 if queue.messages == 0 {
                     return Poll::Pending;
                 }
-                // More calls than these are under way: others may be about to queue theirs, so that one write takes them all.
+                // More calls than these are under way: others may be about to queue theirs, so that
+                // one write takes them all.
                 if !yielded && queue.messages < outbox.unanswered.load(Ordering::Relaxed) {
                     yielded = true;
                     cx.waker().wake_by_ref();

@@ -65,7 +65,8 @@ impl Latencies {
     }
 }
 
-/// Takes the latencies of one caller, and hands them on by the dozen. Those that it has are handed on when it is dropped.
+/// Takes the latencies of one caller, and hands them on by the dozen. Those that it has are handed
+/// on when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     all: Latencies,

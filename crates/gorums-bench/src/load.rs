@@ -54,8 +54,9 @@ impl From<NodeError> for CallError {
 pub(crate) enum Load {
     /// So many callers, each of which makes its next call when the last one is done.
     Closed { in_flight: usize },
-    /// So many calls a second, whether earlier ones are done or not; at most so many of them at a time. A call that has to wait
-    /// for one of these places is late from the time when it was due, so that its latency shows the wait.
+    /// So many calls a second, whether earlier ones are done or not; at most so many of them at a
+    /// time. A call that has to wait for one of these places is late from the time when it was due,
+    /// so that its latency shows the wait.
     Open { rate: f64, in_flight: usize },
 }
 
@@ -72,7 +73,8 @@ impl fmt::Display for Load {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) calls: u64,
-    /// Calls that were due and never made, since no place was free. Their latencies are in, as what they had waited at the end.
+    /// Calls that were due and never made, since no place was free. Their latencies are in, as what
+    /// they had waited at the end.
     pub(crate) never_made: u64,
     /// From the first call to the end of the last one.
     pub(crate) elapsed: Duration,
@@ -86,7 +88,8 @@ impl Load {
         }
     }
 
-    /// Makes calls for so long. Those that have begun then are waited for, and count. Ends with the first call that fails.
+    /// Makes calls for so long. Those that have begun then are waited for, and count. Ends with the
+    /// first call that fails.
     pub(crate) async fn run<W: Work>(
         self,
         work: &W,
@@ -220,12 +223,13 @@ impl Schedule {
     /// How many calls are due until then.
     fn due_until(&self, now: Instant) -> u64 {
         let time = now.min(self.end) - self.start;
-        // Truncated on purpose: the first is due at once, and the next when a whole period has passed.
+        // Truncated on purpose: the first is due at once, and the next when a whole period has
+        // passed.
         (time.as_secs_f64() * self.rate) as u64 + 1
     }
 
-    /// Releases each call when it is due, and closes the semaphore at the end. This is a thread of its own, since timers of the
-    /// runtime are too coarse. Returns how many were due.
+    /// Releases each call when it is due, and closes the semaphore at the end. This is a thread of
+    /// its own, since timers of the runtime are too coarse. Returns how many were due.
     fn pace(&self, due: &Semaphore) -> u64 {
         precise_sleep();
         let mut released = 0;
@@ -349,7 +353,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_late_call_waited_is_in_its_latency() {
-        // Ten are due in the time that one takes: without the correction all would seem to take 20 ms.
+        // Ten are due in the time that one takes: without the correction all would seem to take 20
+        // ms.
         let work = Sleep(Duration::from_millis(20));
         let load = Load::Open {
             rate: 500.0,

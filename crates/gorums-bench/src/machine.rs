@@ -90,7 +90,8 @@ impl Activity {
         on_linux::activity()
     }
 
-    /// Which part of the whole machine others took since `before`, of which this program and its servers took `own_cpu_ns`.
+    /// Which part of the whole machine others took since `before`, of which this program and its
+    /// servers took `own_cpu_ns`.
     pub(crate) fn others(&self, before: &Self, own_cpu_ns: u64) -> f64 {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let whole = (self.at - before.at).as_secs_f64() * 1e3 * cores as f64;

@@ -1,4 +1,5 @@
-//! Measures calls of Gorums. `gorums-bench --help` tells what can be measured, and BENCHMARKING.md how to measure it well.
+//! Measures calls of Gorums. `gorums-bench --help` tells what can be measured, and BENCHMARKING.md
+//! how to measure it well.
 
 mod args;
 mod cores;

@@ -97,7 +97,8 @@ pub(crate) fn floor_time(plan: &Plan) -> Duration {
     (plan.warm_up + plan.duration * repeats(plan)) * 2
 }
 
-/// Measures quorum calls to all servers of which the last is stopped, and the same calls to the others alone.
+/// Measures quorum calls to all servers of which the last is stopped, and the same calls to the
+/// others alone.
 pub(crate) fn isolation(plan: &Plan, progress: &Progress) -> Result<Vec<Measured>> {
     let runtime = runtime(plan.threads)?;
     let (series, others) = runtime.block_on(async {
@@ -134,7 +135,8 @@ pub(crate) fn isolation_time(plan: &Plan) -> Duration {
     (plan.warm_up + plan.duration * repeats(plan)) * 2
 }
 
-/// Measures how long it takes from the restart of a server to its first reply, with a client that asks all the time.
+/// Measures how long it takes from the restart of a server to its first reply, with a client that
+/// asks all the time.
 pub(crate) fn reconnect(plan: &Plan, progress: &Progress) -> Result<Measured> {
     let runtime = runtime(plan.threads)?;
     let series = runtime.block_on(async {
@@ -153,7 +155,8 @@ pub(crate) fn reconnect(plan: &Plan, progress: &Progress) -> Result<Measured> {
     series.finish("reconnect", plan, None)
 }
 
-/// Kills one server after the other and starts it again, for as long as a run takes, and at least once.
+/// Kills one server after the other and starts it again, for as long as a run takes, and at least
+/// once.
 async fn reconnects(
     configuration: &Configuration,
     plan: &Plan,
@@ -245,7 +248,8 @@ async fn run_beside_a_stopped<W: Work>(
     push(series, &outcome, &before, Some(&after))
 }
 
-/// The same for one-way messages: the run ends when all of them have arrived, and servers tell how long they took.
+/// The same for one-way messages: the run ends when all of them have arrived, and servers tell how
+/// long they took.
 async fn multicast(
     series: &mut Series,
     library: &Library,
@@ -386,9 +390,10 @@ fn push(
     Ok(())
 }
 
-/// Counts what is allocated for each call: in a pass of its own, so that counting slows nothing else, and on one thread, whose
-/// allocations are counted without disturbing others. Servers in this process allocate on that thread as well, for this pass also
-/// those with threads of their own.
+/// Counts what is allocated for each call: in a pass of its own, so that counting slows nothing
+/// else, and on one thread, whose allocations are counted without disturbing others. Servers in
+/// this process allocate on that thread as well, for this pass also those with threads of their
+/// own.
 fn count_allocations(
     plan: &Plan,
     role: Role,

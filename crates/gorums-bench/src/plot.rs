@@ -36,8 +36,8 @@ const COLORS: [RGBColor; 7] = [
 /// More runs in one picture cannot be told apart.
 pub(crate) const MOST_RUNS: usize = COLORS.len();
 
-/// Draws sweeps into `out.svg` and `out.png`. One sweep has its 50th, 99th and 99.9th percentile; several have the 50th and the
-/// 99th each.
+/// Draws sweeps into `out.svg` and `out.png`. One sweep has its 50th, 99th and 99.9th percentile;
+/// several have the 50th and the 99th each.
 pub(crate) fn draw(reports: &[Report], out: &Path) -> Result<()> {
     let picture = Picture::of(reports)?;
     register_fonts()?;

@@ -11,8 +11,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// How often the bar moves.
 const STEP: Duration = Duration::from_millis(100);
 
-/// A bar on standard error where that is a terminal, and nothing elsewhere. It is moved by a thread of its own, so that what is
-/// measured is not disturbed by more than a few microseconds.
+/// A bar on standard error where that is a terminal, and nothing elsewhere. It is moved by a thread
+/// of its own, so that what is measured is not disturbed by more than a few microseconds.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,

@@ -46,8 +46,8 @@ pub(crate) struct Measured {
     /// Calls a second that were asked for, in an open loop.
     pub(crate) rate: Option<f64>,
     pub(crate) threads: usize,
-    /// Of each server's process, or in one process those that servers have to themselves; `None` where they have none, or where it
-    /// is not known.
+    /// Of each server's process, or in one process those that servers have to themselves; `None`
+    /// where they have none, or where it is not known.
     pub(crate) server_threads: Option<usize>,
     pub(crate) warm_up_seconds: f64,
     pub(crate) duration_seconds: f64,
@@ -57,7 +57,8 @@ pub(crate) struct Measured {
     pub(crate) calls_per_second: f64,
     /// Of all runs.
     pub(crate) latency_us: Summary,
-    /// Microseconds of the processor: of everything, and where servers have processes of their own, of either side.
+    /// Microseconds of the processor: of everything, and where servers have processes of their own,
+    /// of either side.
     pub(crate) cpu_us_per_call: Option<f64>,
     pub(crate) client_cpu_us_per_call: Option<f64>,
     pub(crate) server_cpu_us_per_call: Option<f64>,
@@ -90,7 +91,8 @@ pub(crate) struct Run {
     pub(crate) server_cpu_us_per_call: Option<f64>,
     /// Which part of the machine others used meanwhile.
     pub(crate) others_cpu: Option<f64>,
-    /// How long a cache line took to another core and back, before the run or after it, whichever took longer.
+    /// How long a cache line took to another core and back, before the run or after it, whichever
+    /// took longer.
     #[serde(default)]
     pub(crate) core_round_trip_ns: Option<f64>,
     pub(crate) busy: bool,

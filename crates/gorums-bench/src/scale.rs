@@ -1,7 +1,8 @@
 //! `gorums-bench scale`: what a call and a connection cost as one thing grows.
 //!
-//! Each row is measured by a process of its own, which this one starts with the same command and `--row`: neither the peak of the
-//! memory nor what an earlier row has left to the allocator is then in the figures of a later one.
+//! Each row is measured by a process of its own, which this one starts with the same command and
+//! `--row`: neither the peak of the memory nor what an earlier row has left to the allocator is
+//! then in the figures of a later one.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,7 +23,8 @@ use crate::{measure, runtime};
 /// How long connections are looked at while nobody calls.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// Files that a process has open beside those that grow: standard streams, what the runtime has, and some to spare.
+/// Files that a process has open beside those that grow: standard streams, what the runtime has,
+/// and some to spare.
 const OTHER_FILES: u64 = 64;
 
 /// An axis and rows that make sense.
@@ -91,7 +93,8 @@ impl Job {
         self.args.row
     }
 
-    /// Measures each row, and prints them. Those that were measured are told even where a later one fails.
+    /// Measures each row, and prints them. Those that were measured are told even where a later one
+    /// fails.
     pub(crate) fn run(self) -> Result<()> {
         let axis = self.args.axis;
         if self.args.row {

@@ -30,8 +30,8 @@ pub(crate) fn builder(payload: usize) -> ServerBuilder {
         .add_service(NestedServer::from_arc(replica))
 }
 
-/// Starts to serve what comes to the listener, in a task. With peers the server is one of them: the one with this id, which
-/// counts from 1 on.
+/// Starts to serve what comes to the listener, in a task. With peers the server is one of them: the
+/// one with this id, which counts from 1 on.
 pub(crate) fn start(
     listener: TcpAcceptor,
     payload: usize,
@@ -118,7 +118,8 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
     })
 }
 
-/// Does what the parent says, a line at a time, until there are no more lines. What is printed is for the parent, too.
+/// Does what the parent says, a line at a time, until there are no more lines. What is printed is
+/// for the parent, too.
 fn child(runtime: &tokio::runtime::Runtime, listen: &str) -> Result<()> {
     #[cfg(target_os = "linux")]
     // The end of standard input says the same, but not to a process that is stopped.

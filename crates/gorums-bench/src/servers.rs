@@ -72,8 +72,8 @@ enum Running {
 }
 
 impl Servers {
-    /// Starts so many servers, for payloads up to so many bytes. Must be called inside the runtime that is to serve, where
-    /// they are here.
+    /// Starts so many servers, for payloads up to so many bytes. Must be called inside the runtime
+    /// that is to serve, where they are here.
     pub(crate) async fn start(
         place: &Place,
         role: Role,
@@ -101,7 +101,8 @@ impl Servers {
     }
 
     async fn here(apart: Option<Apart>, role: Role, nodes: usize, payload: usize) -> Result<Self> {
-        // Listeners, servers and the connections of peers belong to the runtime in which they are made.
+        // Listeners, servers and the connections of peers belong to the runtime in which they are
+        // made.
         let starting = async move {
             let mut listeners = Vec::new();
             let mut addresses = Vec::new();
@@ -175,8 +176,8 @@ impl Servers {
         &self.addresses
     }
 
-    /// What the first so many servers with processes of their own have used so far; `None` where there are none, or where it is
-    /// not known.
+    /// What the first so many servers with processes of their own have used so far; `None` where
+    /// there are none, or where it is not known.
     pub(crate) fn usage(&mut self, count: usize) -> Result<Option<Usage>> {
         let Running::Processes { children, .. } = &mut self.running else {
             return Ok(None);
@@ -310,7 +311,8 @@ impl Apart {
         })
     }
 
-    /// Runs something on the runtime of servers, which is the present one where they have none of their own.
+    /// Runs something on the runtime of servers, which is the present one where they have none of
+    /// their own.
     async fn run<T: Send + 'static>(
         apart: Option<&Self>,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -329,13 +331,15 @@ impl Drop for Apart {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // Servers wait for nothing but the network, so that their runtime ends at once. Were there a panic, it has been printed.
+            // Servers wait for nothing but the network, so that their runtime ends at once. Were
+            // there a panic, it has been printed.
             let _ = thread.join();
         }
     }
 }
 
-/// A server in a process of its own. It answers a line on its standard input with a line on its standard output.
+/// A server in a process of its own. It answers a line on its standard input with a line on its
+/// standard output.
 #[derive(Debug)]
 struct Process {
     child: Child,

@@ -41,7 +41,8 @@ impl Job {
         })
     }
 
-    /// Measures each step, and draws. The figures of the steps that were made are written even where a later one fails.
+    /// Measures each step, and draws. The figures of the steps that were made are written even
+    /// where a later one fails.
     pub(crate) fn run(self) -> Result<()> {
         let plans: Vec<Plan> = self
             .loads

@@ -64,8 +64,9 @@ pub fn compile_protos(proto: impl AsRef<Path>) -> Result<(), Error> {
 
 /// Settings of the code generator, made by [`configure`].
 ///
-/// Where a setting takes a *path*, it chooses proto items: with a leading dot by the start of their full name (`.proto.Storage`;
-/// `.` alone is everything), without one by its end (`Storage`, `proto.Storage`). Settings with a path can be given several times.
+/// Where a setting takes a *path*, it chooses proto items: with a leading dot by the start of their
+/// full name (`.proto.Storage`; `.` alone is everything), without one by its end (`Storage`,
+/// `proto.Storage`). Settings with a path can be given several times.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is generated until the files are compiled"]
 pub struct Builder {
@@ -97,16 +98,18 @@ pub struct Builder {
 impl Builder {
     /// Compiles `.proto` files, and writes one Rust file for each package into the output folder.
     ///
-    /// Both the files and their imports are looked up in the include folders, in order; the current folder is used if there are none.
-    /// `gorums.proto` and the well-known types of protobuf need no folder. A `gorums.proto` in an include folder comes before the
-    /// built-in one, except for the Go library's, which is written in a protobuf edition.
+    /// Both the files and their imports are looked up in the include folders, in order; the current
+    /// folder is used if there are none. `gorums.proto` and the well-known types of protobuf need
+    /// no folder. A `gorums.proto` in an include folder comes before the built-in one, except for
+    /// the Go library's, which is written in a protobuf edition.
     ///
-    /// Imported files give their messages; their services are generated only if the file is among `protos`.
+    /// Imported files give their messages; their services are generated only if the file is among
+    /// `protos`.
     ///
     /// # Errors
     ///
-    /// All mistakes in the files, see [`Error::diagnostics`]; a setting that makes no sense; a failure to read or write.
-    /// Nothing is written unless all code could be generated.
+    /// All mistakes in the files, see [`Error::diagnostics`]; a setting that makes no sense; a
+    /// failure to read or write. Nothing is written unless all code could be generated.
     pub fn compile_protos(
         self,
         protos: &[impl AsRef<Path>],
@@ -115,11 +118,13 @@ impl Builder {
         self.compile_protos_with_config(prost_build::Config::new(), protos, includes)
     }
 
-    /// Like [`compile_protos`](Self::compile_protos), with settings of prost that have no method here.
+    /// Like [`compile_protos`](Self::compile_protos), with settings of prost that have no method
+    /// here.
     ///
-    /// Settings of the builder are added to those of `config`. What concerns files and formatting (`out_dir`, `include_file`, `format`
-    /// and the like) is only taken from the builder. Types given to [`prost_build::Config::extern_path`] have to be absolute
-    /// Rust paths that begin with `::` or `crate::`.
+    /// Settings of the builder are added to those of `config`. What concerns files and formatting
+    /// (`out_dir`, `include_file`, `format` and the like) is only taken from the builder. Types
+    /// given to [`prost_build::Config::extern_path`] have to be absolute Rust paths that begin with
+    /// `::` or `crate::`.
     ///
     /// # Errors
     ///
@@ -145,9 +150,11 @@ impl Builder {
 
     /// Generates code from descriptors that `protoc` or another compiler made.
     ///
-    /// It takes an *encoded* `google.protobuf.FileDescriptorSet`, and not `prost_types::FileDescriptorSet`, because the latter has
-    /// lost the options that say how a method is called. It has to contain all imports, and should have source positions, as from
-    /// `protoc --include_imports --include_source_info --descriptor_set_out=FILE`. The services of all files in it are generated.
+    /// It takes an *encoded* `google.protobuf.FileDescriptorSet`, and not
+    /// `prost_types::FileDescriptorSet`, because the latter has lost the options that say how a
+    /// method is called. It has to contain all imports, and should have source positions, as from
+    /// `protoc --include_imports --include_source_info --descriptor_set_out=FILE`. The services of
+    /// all files in it are generated.
     ///
     /// # Errors
     ///
@@ -187,41 +194,47 @@ impl Builder {
         self
     }
 
-    /// Whether handlers have a body by default: it answers that the method is unimplemented, or ignores a request that has no
-    /// reply. They have none by default, so that the compiler tells which handler is missing.
+    /// Whether handlers have a body by default: it answers that the method is unimplemented, or
+    /// ignores a request that has no reply. They have none by default, so that the compiler tells
+    /// which handler is missing.
     pub fn generate_default_stubs(mut self, enable: bool) -> Self {
         self.default_stubs = enable;
         self
     }
 
-    /// The folder for the generated files, instead of the one that cargo gives to the build script (`OUT_DIR`).
+    /// The folder for the generated files, instead of the one that cargo gives to the build script
+    /// (`OUT_DIR`).
     pub fn out_dir(mut self, path: impl AsRef<Path>) -> Self {
         self.out_dir = Some(path.as_ref().to_owned());
         self
     }
 
-    /// Also writes a file with this name that includes all generated files, each in the modules of its package.
+    /// Also writes a file with this name that includes all generated files, each in the modules of
+    /// its package.
     pub fn include_file(mut self, path: impl AsRef<Path>) -> Self {
         self.include_file = Some(path.as_ref().to_owned());
         self
     }
 
-    /// Also writes the encoded descriptors of all compiled files, for reflection or another generator.
+    /// Also writes the encoded descriptors of all compiled files, for reflection or another
+    /// generator.
     pub fn file_descriptor_set_path(mut self, path: impl AsRef<Path>) -> Self {
         self.file_descriptor_set_path = Some(path.as_ref().to_owned());
         self
     }
 
-    /// Uses an existing Rust type or module for a proto message, enum or package, and does not generate it.
+    /// Uses an existing Rust type or module for a proto message, enum or package, and does not
+    /// generate it.
     ///
-    /// The proto path begins with a dot; the Rust path begins with `::`, `crate::` or the name of a crate.
+    /// The proto path begins with a dot; the Rust path begins with `::`, `crate::` or the name of a
+    /// crate.
     pub fn extern_path(mut self, proto_path: impl AsRef<str>, rust_path: impl AsRef<str>) -> Self {
         self.extern_paths.push(pair(proto_path, rust_path));
         self
     }
 
-    /// Whether to generate the well-known types of protobuf too, in a package `google.protobuf`. By default they are those of the
-    /// crate `prost-types`, and `google.protobuf.Empty` is `()`.
+    /// Whether to generate the well-known types of protobuf too, in a package `google.protobuf`. By
+    /// default they are those of the crate `prost-types`, and `google.protobuf.Empty` is `()`.
     pub fn compile_well_known_types(mut self, enable: bool) -> Self {
         self.compile_well_known_types = enable;
         self
@@ -319,8 +332,8 @@ impl Builder {
         self
     }
 
-    /// Whether to tell cargo which files were read, so that it runs the build script again if one of them changes. On by default
-    /// under cargo.
+    /// Whether to tell cargo which files were read, so that it runs the build script again if one
+    /// of them changes. On by default under cargo.
     pub fn emit_rerun_if_changed(mut self, enable: bool) -> Self {
         self.emit_rerun_if_changed = enable;
         self
@@ -460,7 +473,8 @@ fn pair(path: impl AsRef<str>, value: impl AsRef<str>) -> (String, String) {
     (path.as_ref().to_owned(), value.as_ref().to_owned())
 }
 
-/// Names every file that was read, and no other: cargo runs a build script every time if a file that it names does not exist.
+/// Names every file that was read, and no other: cargo runs a build script every time if a file
+/// that it names does not exist.
 fn print_rerun_if_changed(descriptors: &DescriptorSet) {
     for path in descriptors.paths.values() {
         println!("cargo:rerun-if-changed={}", path.display());

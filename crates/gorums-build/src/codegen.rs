@@ -1,6 +1,7 @@
 //! From checked services to Rust code.
 //!
-//! prost writes the messages of a package, and calls [`Generator`] for each service, so that both end up in one file.
+//! prost writes the messages of a package, and calls [`Generator`] for each service, so that both
+//! end up in one file.
 
 use std::str::FromStr;
 
@@ -16,7 +17,8 @@ use crate::patterns::{Pattern, starts_with_parts};
 mod client;
 mod server;
 
-/// The version of the contract between generated code and the runtime. Both sides change it together.
+/// The version of the contract between generated code and the runtime. Both sides change it
+/// together.
 const CONTRACT_VERSION: u32 = 1;
 
 /// What of the generated code the user chooses.

@@ -1,8 +1,9 @@
 //! Proto comments that are about to become Rust documentation.
 //!
-//! rustdoc compiles and runs what Markdown takes for Rust code: fenced blocks without a language, and any text indented by
-//! four columns. In a `.proto` file such text is a drawing, a shell command or another language, and would break the user's
-//! `cargo test`. So code blocks are marked as text before prost sees the comments.
+//! rustdoc compiles and runs what Markdown takes for Rust code: fenced blocks without a language,
+//! and any text indented by four columns. In a `.proto` file such text is a drawing, a shell
+//! command or another language, and would break the user's `cargo test`. So code blocks are marked
+//! as text before prost sees the comments.
 
 use prost_types::FileDescriptorProto;
 
@@ -41,8 +42,8 @@ fn without_margin(line: &str) -> String {
 
 /// The line as prost has to get it, to indent it as it is.
 ///
-/// prost adds a space to lines that have none, and to lines that have more than one. Left alone, the latter would turn text that is
-/// indented by three columns into code.
+/// prost adds a space to lines that have none, and to lines that have more than one. Left alone,
+/// the latter would turn text that is indented by three columns into code.
 fn with_margin_for_prost(line: &str) -> String {
     if line.is_empty() || line.starts_with("  ") {
         format!("{line}\n")
@@ -58,7 +59,8 @@ enum Block {
     Fenced {
         fence: String,
     },
-    /// In text indented by four columns more than the content around it, which we have put between fences.
+    /// In text indented by four columns more than the content around it, which we have put between
+    /// fences.
     Indented {
         content: usize,
     },

@@ -1,8 +1,9 @@
-//! Descriptor sets as the generator sees them: prost's messages, with the call options that prost drops put back.
+//! Descriptor sets as the generator sees them: prost's messages, with the call options that prost
+//! drops put back.
 //!
-//! `prost_types::MethodOptions` knows no extension, so decoding with it loses every Gorums option. The bytes are therefore
-//! decoded twice: once by `prost_types`, for everything that it keeps, and once by a mirror of the same messages that only
-//! goes down to the encoded options of each method.
+//! `prost_types::MethodOptions` knows no extension, so decoding with it loses every Gorums option.
+//! The bytes are therefore decoded twice: once by `prost_types`, for everything that it keeps, and
+//! once by a mirror of the same messages that only goes down to the encoded options of each method.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,7 +21,8 @@ pub(crate) struct DescriptorSet {
     pub(crate) encoded: Vec<u8>,
     /// The files whose services are generated. An imported file gives its messages only.
     pub(crate) targets: Targets,
-    /// Where a file was read from, by its name in the descriptors. Messages show the path, which an editor can open.
+    /// Where a file was read from, by its name in the descriptors. Messages show the path, which an
+    /// editor can open.
     pub(crate) paths: BTreeMap<String, PathBuf>,
 }
 
@@ -123,11 +125,13 @@ pub(crate) mod path {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CallOption {
     pub(crate) kind: OptionKind,
-    /// `None` where the option is not a bool, as only an extension declared elsewhere under this number can be.
+    /// `None` where the option is not a bool, as only an extension declared elsewhere under this
+    /// number can be.
     pub(crate) value: Option<bool>,
 }
 
-/// The extension numbers of `google.protobuf.MethodOptions` that belong to Gorums, now or in the past.
+/// The extension numbers of `google.protobuf.MethodOptions` that belong to Gorums, now or in the
+/// past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum OptionKind {
     Rpc,
@@ -208,8 +212,8 @@ struct MirrorService {
 
 #[derive(Clone, PartialEq, Message)]
 struct MirrorMethod {
-    // Kept encoded: a foreign extension may use one of our numbers with another type, which a derived message could only
-    // answer with a decoding error that names neither file nor method.
+    // Kept encoded: a foreign extension may use one of our numbers with another type, which a
+    // derived message could only answer with a decoding error that names neither file nor method.
     #[prost(bytes = "vec", optional, tag = "4")]
     options: Option<Vec<u8>>,
 }
@@ -227,7 +231,8 @@ impl MirrorFile {
     }
 }
 
-/// Reads the Gorums options out of an encoded `google.protobuf.MethodOptions`, in the order of their numbers.
+/// Reads the Gorums options out of an encoded `google.protobuf.MethodOptions`, in the order of
+/// their numbers.
 fn read_call_options(mut encoded: &[u8]) -> Result<Vec<CallOption>, Error> {
     let mut options = BTreeMap::new();
     while !encoded.is_empty() {

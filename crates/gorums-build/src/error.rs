@@ -5,11 +5,12 @@ use std::{fmt, io};
 
 /// Why no code was generated.
 ///
-/// Mistakes in `.proto` files are collected over all files, so that one run shows all of them; [`diagnostics`](Self::diagnostics)
-/// gives them one by one. `Debug` prints the same text as `Display`, because that is what cargo shows of an error that a build
-/// script returns from `main`.
+/// Mistakes in `.proto` files are collected over all files, so that one run shows all of them;
+/// [`diagnostics`](Self::diagnostics) gives them one by one. `Debug` prints the same text as
+/// `Display`, because that is what cargo shows of an error that a build script returns from `main`.
 ///
-/// An [`io::Error`] can be made of it, so a `build.rs` with `fn main() -> std::io::Result<()>` can use `?`.
+/// An [`io::Error`] can be made of it, so a `build.rs` with `fn main() -> std::io::Result<()>` can
+/// use `?`.
 pub struct Error {
     kind: Kind,
 }

@@ -26,7 +26,8 @@ pub(crate) struct Compiled {
 
 /// Compiles `.proto` files and what they import.
 ///
-/// A file that cannot be compiled does not stop the others, so that one run finds the mistakes of all.
+/// A file that cannot be compiled does not stop the others, so that one run finds the mistakes of
+/// all.
 pub(crate) fn compile(protos: &[PathBuf], includes: &[PathBuf]) -> Compiled {
     let opened = Rc::new(RefCell::new(Opened::default()));
     let mut compiler = protox::Compiler::with_file_resolver(Sources::new(includes, &opened));
@@ -189,7 +190,8 @@ fn front_end_mistake(error: &protox::Error, paths: &BTreeMap<String, PathBuf>) -
     }
 }
 
-/// The line and column of a protox error, which gives them in its `Debug` text only: `FILE:LINE:COLUMN: MESSAGE`.
+/// The line and column of a protox error, which gives them in its `Debug` text only:
+/// `FILE:LINE:COLUMN: MESSAGE`.
 fn reported_start(file: &str, error: &protox::Error) -> Option<(u32, u32)> {
     let text = format!("{error:?}");
     // An import that is not found has one more colon after the file.

@@ -1,4 +1,5 @@
-//! Code generator of [Gorums](https://docs.rs/gorums): from `.proto` services to typed quorum calls and ordered servers.
+//! Code generator of [Gorums](https://docs.rs/gorums): from `.proto` services to typed quorum calls
+//! and ordered servers.
 //!
 //! It runs in a build script, needs no installed `protoc`, and is used like `tonic-prost-build`.
 //!
@@ -30,7 +31,8 @@
 //! }
 //! ```
 //!
-//! `Cargo.toml`; `prost-types` only if the messages use well-known types like `google.protobuf.Timestamp`:
+//! `Cargo.toml`; `prost-types` only if the messages use well-known types like
+//! `google.protobuf.Timestamp`:
 //!
 //! ```toml
 //! [dependencies]
@@ -62,17 +64,19 @@
 //! | `(gorums.quorumcall) = true` | all nodes of a configuration | one from each | returns `Result<Response, Status>` |
 //! | the same, with `returns (stream Response)` | all nodes of a configuration | any number from each | sends replies, returns `Result<(), Status>` |
 //!
-//! One-way methods ignore their response type, which is usually `google.protobuf.Empty`. Options are read by their number, so
-//! they may also come from a copy of `gorums.proto`.
+//! One-way methods ignore their response type, which is usually `google.protobuf.Empty`. Options
+//! are read by their number, so they may also come from a copy of `gorums.proto`.
 //!
 //! # Names
 //!
-//! A service `Storage` becomes `storage_client::StorageClient` and `storage_server::{Storage, StorageServer}`; a method `ReadQC`
-//! becomes `read_qc`. Methods called `New`, `Configuration`, `On`, `Clone`, `CloneFrom` or `With…` get an underscore at the end (`new_`),
-//! in client and server, because the client has methods of those names. The names in messages between nodes stay as they are in
-//! the `.proto` file.
+//! A service `Storage` becomes `storage_client::StorageClient` and
+//! `storage_server::{Storage, StorageServer}`; a method `ReadQC` becomes `read_qc`. Methods called
+//! `New`, `Configuration`, `On`, `Clone`, `CloneFrom` or `With…` get an underscore at the end
+//! (`new_`), in client and server, because the client has methods of those names. The names in
+//! messages between nodes stay as they are in the `.proto` file.
 //!
-//! Comments become documentation. Code blocks in them are marked as text, so that rustdoc does not run them.
+//! Comments become documentation. Code blocks in them are marked as text, so that rustdoc does not
+//! run them.
 //!
 //! # Mistakes
 //!

@@ -12,7 +12,8 @@ pub(crate) struct MethodName {
 
 /// Names that every generated client has, or that a user calls on it.
 ///
-/// Names that begin with `with_` belong to the client too: its settings do, and there may be more of them later.
+/// Names that begin with `with_` belong to the client too: its settings do, and there may be more
+/// of them later.
 const CLIENT_NAMES: &[&str] = &["new", "configuration", "on", "clone", "clone_from"];
 
 /// The Rust name of a method, or `None` for a name without a letter or digit.
@@ -22,8 +23,8 @@ pub(crate) fn method(proto_name: &str) -> Option<MethodName> {
         return None;
     }
     if CLIENT_NAMES.contains(&name.as_str()) || name.starts_with("with_") {
-        // No other method can have this name: snake case never ends in an underscore, except for keywords, which are not
-        // among the client's names.
+        // No other method can have this name: snake case never ends in an underscore, except for
+        // keywords, which are not among the client's names.
         return Some(MethodName {
             rust: format!("{name}_"),
             renamed_from: Some(name),

@@ -97,7 +97,8 @@ impl Output {
     }
 }
 
-/// Leaves a file alone that has the right contents already, so that cargo does not compile what depends on it again.
+/// Leaves a file alone that has the right contents already, so that cargo does not compile what
+/// depends on it again.
 pub(crate) fn write_if_changed(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), Error> {
     let contents = contents.as_ref();
     if fs::read(path).is_ok_and(|present| present == contents) {
@@ -120,7 +121,8 @@ fn finish(code: &str) -> syn::Result<String> {
     Ok(format!("{HEADER}{}", prettyplease::unparse(&file)))
 }
 
-/// Lints that would speak of the `.proto` files or of this generator, neither of which the user of the code can mend.
+/// Lints that would speak of the `.proto` files or of this generator, neither of which the user of
+/// the code can mend.
 fn allowed_lints() -> Attribute {
     parse_quote! {
         #[allow(

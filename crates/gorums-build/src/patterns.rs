@@ -2,8 +2,9 @@
 
 /// Chooses packages, services and methods by their proto names.
 ///
-/// With a leading dot it is the start of a full name (`.proto.Storage` chooses the service and its methods, `.` everything),
-/// without one the end of it (`Storage`, `proto.Storage`). Whole name parts only.
+/// With a leading dot it is the start of a full name (`.proto.Storage` chooses the service and its
+/// methods, `.` everything), without one the end of it (`Storage`, `proto.Storage`). Whole name
+/// parts only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern(String);
 

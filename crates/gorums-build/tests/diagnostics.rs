@@ -1,7 +1,8 @@
 //! What the generator says about mistakes in `.proto` files.
 //!
-//! `tests/diagnostics` has one file for each mistake, and beside it the whole message. After a change of the messages,
-//! `BLESS=1 cargo test -p gorums-build --test diagnostics` writes them anew, to be reviewed in the diff.
+//! `tests/diagnostics` has one file for each mistake, and beside it the whole message. After a
+//! change of the messages, `BLESS=1 cargo test -p gorums-build --test diagnostics` writes them
+//! anew, to be reviewed in the diff.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -66,7 +67,8 @@ fn mistakes_of_all_files_are_reported_at_once() {
         .iter()
         .filter_map(|mistake| mistake.file())
         .collect();
-    // The files declare the same service, so all but the first that compiles are refused for that by the front end.
+    // The files declare the same service, so all but the first that compiles are refused for that
+    // by the front end.
     for file in &files {
         let imports_another = file.ends_with("15_import_of_an_edition.proto");
         assert!(

@@ -1,4 +1,5 @@
-//! How long the check of 100,000 operations of 20 clients on one register takes: less than a second, or the exit code is 1.
+//! How long the check of 100,000 operations of 20 clients on one register takes: less than a
+//! second, or the exit code is 1.
 //!
 //! ```console
 //! $ cargo run --release -p gorums-sim --example checker_speed
@@ -47,8 +48,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Of a register that works: each operation takes effect at some moment between its call and its return. About half of
-/// them write, each another value.
+/// Of a register that works: each operation takes effect at some moment between its call and its
+/// return. About half of them write, each another value.
 fn operations() -> Vec<Operation> {
     let mut random = 1_u64;
     let mut below = |bound: u64| {

@@ -102,8 +102,8 @@ impl<'a> Campaign<'a> {
         self
     }
 
-    /// Runs the seeds in their order until one fails, and shrinks that one. `progress` is called after each seed, by
-    /// whichever thread has run it; the campaign stops early where it returns.
+    /// Runs the seeds in their order until one fails, and shrinks that one. `progress` is called
+    /// after each seed, by whichever thread has run it; the campaign stops early where it returns.
     pub fn run(self, progress: impl Fn(Progress) + Sync) -> Report {
         let begin = Instant::now();
         let next = AtomicUsize::new(0);
@@ -166,7 +166,8 @@ impl<'a> Campaign<'a> {
         report
     }
 
-    /// Runs a seed, some of them twice. Which ones follows from the seed, so that a replay does the same.
+    /// Runs a seed, some of them twice. Which ones follows from the seed, so that a replay does the
+    /// same.
     fn one(&self, seed: u64) -> (Run, bool) {
         let mut run = self.scenario.run(seed);
         let twice = seed.is_multiple_of(TWICE);

@@ -1,9 +1,10 @@
 //! Whole Gorums clusters in deterministic simulation, and histories of their operations checked.
 //!
-//! A [`Scenario`] says what runs on each replica, what each client does, and how their [`history`] is judged. One seed
-//! then fixes everything else: how many there are, the network (on [turmoil](https://docs.rs/turmoil), in virtual time),
-//! the clocks, all randomness, and which [faults](FaultKind) happen to whom and when. The services and clients are those
-//! of production, unchanged: they are given a transport, a clock and a disk of the simulation.
+//! A [`Scenario`] says what runs on each replica, what each client does, and how their [`history`]
+//! is judged. One seed then fixes everything else: how many there are, the network (on
+//! [turmoil](https://docs.rs/turmoil), in virtual time), the clocks, all randomness, and which
+//! [faults](FaultKind) happen to whom and when. The services and clients are those of production,
+//! unchanged: they are given a transport, a clock and a disk of the simulation.
 //!
 //! ```
 //! # use std::sync::{Arc, Mutex};
@@ -56,14 +57,15 @@
 //! assert!(run.operations() >= 100 && run.faults_fired() >= 3);
 //! ```
 //!
-//! [`Campaign`] runs many seeds on all cores, one in twenty of them twice to see that the seed fixes everything, and
-//! shrinks what fails to few faults.
+//! [`Campaign`] runs many seeds on all cores, one in twenty of them twice to see that the seed
+//! fixes everything, and shrinks what fails to few faults.
 //!
 //! # What the seed does not reach
 //!
-//! The order of a `HashMap` with the standard library's random keys, the branch that `tokio::select!` takes without
-//! `biased`, threads of one's own, and the time and randomness of the operating system. Code that lets any of them decide
-//! something that others can see is found by the second run, as a trace that differs.
+//! The order of a `HashMap` with the standard library's random keys, the branch that
+//! `tokio::select!` takes without `biased`, threads of one's own, and the time and randomness of
+//! the operating system. Code that lets any of them decide something that others can see is found
+//! by the second run, as a trace that differs.
 
 /// The page for users, so that the tests compile what it shows.
 #[cfg(doctest)]

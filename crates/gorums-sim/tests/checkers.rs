@@ -1,4 +1,5 @@
-//! The checkers against brute force on small histories, against histories known to be broken, and at their size.
+//! The checkers against brute force on small histories, against histories known to be broken, and
+//! at their size.
 
 use gorums_sim::history::{Action, History, Limits, Operation, Outcome, Recorder, Verdict};
 
@@ -516,7 +517,8 @@ fn a_history_is_the_same_after_it_was_written_and_read() {
     }
 }
 
-/// As of a register that works: each operation takes effect at some moment between its call and its return.
+/// As of a register that works: each operation takes effect at some moment between its call and its
+/// return.
 fn large(clients: u64, count: u64, values: Option<u64>) -> Vec<Operation> {
     let mut random = Random(3);
     let mut free = vec![0; clients as usize];

@@ -1,5 +1,5 @@
-//! Instructions per call, counted by Callgrind: `cargo xtask check cost` compares them with the budget
-//! in `budget.toml`.
+//! Instructions per call, counted by Callgrind: `cargo xtask check cost` compares them with the
+//! budget in `budget.toml`.
 #![allow(missing_docs)]
 
 mod workload;

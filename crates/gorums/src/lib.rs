@@ -49,9 +49,13 @@
 //! | see, refuse or label every call | [`ClientInterceptor`](call::ClientInterceptor), [`server::Interceptor`] |
 //! | test a service, or put another network or clock below it | [`testing`], [`runtime`] |
 //!
-//! The guide has pages on [calls](https://github.com/gorums/gorums-rs/blob/main/docs/calls.md), [order and release](https://github.com/gorums/gorums-rs/blob/main/docs/ordering.md),
-//! [membership](https://github.com/gorums/gorums-rs/blob/main/docs/membership.md), [limits](https://github.com/gorums/gorums-rs/blob/main/docs/limits.md), [simulation](https://github.com/gorums/gorums-rs/blob/main/docs/simulation.md) and
-//! [the wire](https://github.com/gorums/gorums-rs/blob/main/docs/wire.md). `examples/quorum_call.rs` of this crate is a whole program of sixty lines.
+//! The guide has pages on [calls](https://github.com/gorums/gorums-rs/blob/main/docs/calls.md),
+//! [order and release](https://github.com/gorums/gorums-rs/blob/main/docs/ordering.md),
+//! [membership](https://github.com/gorums/gorums-rs/blob/main/docs/membership.md),
+//! [limits](https://github.com/gorums/gorums-rs/blob/main/docs/limits.md),
+//! [simulation](https://github.com/gorums/gorums-rs/blob/main/docs/simulation.md) and
+//! [the wire](https://github.com/gorums/gorums-rs/blob/main/docs/wire.md).
+//! `examples/quorum_call.rs` of this crate is a whole program of sixty lines.
 //!
 //! # What it promises
 //!
@@ -59,23 +63,25 @@
 //!   the calls, whatever their types; a call is queued on every node when its terminal is called
 //!   (`majority()`, `responses()`, `send()`, `detach()`, `.await`), before anything is polled. At
 //!   most one handler of a connection holds the turn; [`ServerCtx::release`] gives it up early.
-//! * **No node can block a caller.** Every queue is bounded, and a node that is down, full or silent
-//!   fails or delays its own part only.
+//! * **No node can block a caller.** Every queue is bounded, and a node that is down, full or
+//!   silent fails or delays its own part only.
 //! * **Calls fail early, and say why.** A [`QuorumError`] names every node that failed with its
 //!   [cause](NodeError::status) and with what is known of the request ([`Outcome`]).
 //!
 //! # Cancellation
 //!
 //! All calls are futures that can be dropped at any time. Dropped before it has what it wanted, a
-//! call withdraws what is not written yet, and tells the nodes that got it, if they understand, that
-//! nobody waits. The connections are not touched. A call that has its quorum leaves its other
+//! call withdraws what is not written yet, and tells the nodes that got it, if they understand,
+//! that nobody waits. The connections are not touched. A call that has its quorum leaves its other
 //! requests alone: they are sent, and the replies are ignored.
 //!
 //! # Bounds
 //!
-//! Every queue, table and buffer has a bound, and says what happens at it: a node whose outbox is full
-//! fails its own part of a call, a client whose requests wait for their handlers is read no further,
-//! and so on. [The page on limits](https://github.com/gorums/gorums-rs/blob/main/docs/limits.md) has them all, with their defaults and their settings.
+//! Every queue, table and buffer has a bound, and says what happens at it: a node whose outbox is
+//! full fails its own part of a call, a client whose requests wait for their handlers is read no
+//! further, and so on.
+//! [The page on limits](https://github.com/gorums/gorums-rs/blob/main/docs/limits.md) has them all,
+//! with their defaults and their settings.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

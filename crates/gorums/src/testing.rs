@@ -86,7 +86,8 @@ pub async fn peers(
     peers_with(count, |_, configuration| configuration, describe).await
 }
 
-/// As [`peers`], with more to say of the configuration of each: the first function gets it with its nodes.
+/// As [`peers`], with more to say of the configuration of each: the first function gets it with its
+/// nodes.
 ///
 /// ```
 /// # async fn test() -> Result<(), Box<dyn std::error::Error>> {
@@ -107,7 +108,8 @@ pub async fn peers(
 /// As for [`peers`].
 ///
 /// # Panics
-/// There is no tokio runtime here, or [`connect`](ConfigurationBuilder::connect) refuses a configuration.
+/// There is no tokio runtime here, or [`connect`](ConfigurationBuilder::connect) refuses a
+/// configuration.
 pub async fn peers_with(
     count: u32,
     mut configure: impl FnMut(NodeId, ConfigurationBuilder) -> ConfigurationBuilder,

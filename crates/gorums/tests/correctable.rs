@@ -24,7 +24,8 @@ struct Script {
     end: Option<Result<(), Status>>,
 }
 
-/// A node that does what its script says, and goes on when that changes. Reply k of node i is 10·i + k.
+/// A node that does what its script says, and goes on when that changes. Reply k of node i is 10·i
+/// + k.
 struct Nodes {
     scripts: Vec<watch::Sender<Script>>,
     _servers: Vec<TestServer>,
@@ -231,7 +232,8 @@ async fn a_stream_may_end_with_an_error() {
 #[tokio::test]
 async fn a_function_says_how_good_an_answer_is_and_when_it_is_done() {
     let nodes = Nodes::start(3).await;
-    // The sum of the nodes' latest replies; done at 36 = 11 + 25 or more. The level is the sum's tens.
+    // The sum of the nodes' latest replies; done at 36 = 11 + 25 or more. The level is the sum's
+    // tens.
     let mut answer = nodes.call().correctable_fn(|_, replies| {
         let sum: u64 = replies.values().map(|reply| reply.value).sum();
         (sum, sum as usize / 10, sum >= 36)

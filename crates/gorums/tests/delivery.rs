@@ -1,4 +1,5 @@
-//! What becomes of a call when a part of it goes wrong: it ends, with the truth, and holds up nobody.
+//! What becomes of a call when a part of it goes wrong: it ends, with the truth, and holds up
+//! nobody.
 
 mod common;
 #[path = "common/memory.rs"]

@@ -1,5 +1,5 @@
-//! Systems whose nodes come and go: by hand, by a stream of changes, and by a name; and waiting for those
-//! that are connected.
+//! Systems whose nodes come and go: by hand, by a stream of changes, and by a name; and waiting for
+//! those that are connected.
 
 mod common;
 #[path = "common/memory.rs"]

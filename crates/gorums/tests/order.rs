@@ -623,8 +623,8 @@ async fn a_request_that_comes_while_a_released_handler_blocks_is_handled() {
     }
 }
 
-/// A handler that holds the turn and its thread delays no reply that its connection is owed: neither
-/// one that was queued before, nor one of a released handler that gets ready meanwhile.
+/// A handler that holds the turn and its thread delays no reply that its connection is owed:
+/// neither one that was queued before, nor one of a released handler that gets ready meanwhile.
 #[test]
 fn a_handler_that_blocks_its_thread_delays_no_reply_of_its_connection() {
     // The server has a runtime of its own, with two workers; the test must not lend it a third.

@@ -317,8 +317,8 @@ async fn a_broken_connection_is_made_anew_without_a_call() {
     assert_eq!(first.all_echo(1).await, 2);
 }
 
-/// A peer that opens another stream does so because the last one is of no use, whatever it looks like
-/// from here.
+/// A peer that opens another stream does so because the last one is of no use, whatever it looks
+/// like from here.
 #[tokio::test]
 async fn a_second_stream_of_a_peer_takes_the_place_of_the_first_whose_end_changes_nothing() {
     let network = Network::new();
@@ -445,7 +445,8 @@ async fn calls_over_a_stream_that_was_accepted_are_as_others() {
     assert!(node.latency().is_some());
 }
 
-/// The peer with the lower id is as a server of another kind: it connects to all, and knows of no pairs.
+/// The peer with the lower id is as a server of another kind: it connects to all, and knows of no
+/// pairs.
 #[tokio::test]
 async fn peers_of_which_one_shares_no_streams_call_each_other_both_ways() {
     for sharing in [1, 2] {
@@ -663,8 +664,8 @@ async fn a_flush_waits_until_the_peer_has_what_was_written() {
     flush.await;
 }
 
-/// Both have more one-way messages for the other than fit, both handlers are held, and so neither reads
-/// nor writes. A reply that somebody begins to wait for may be behind what is not read.
+/// Both have more one-way messages for the other than fit, both handlers are held, and so neither
+/// reads nor writes. A reply that somebody begins to wait for may be behind what is not read.
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_reply_has_reading_go_on_where_nothing_can_be_written() {
     const HOLD: &str = "test.Test.Hold";
@@ -687,7 +688,8 @@ async fn who_waits_for_a_reply_has_reading_go_on_where_nothing_can_be_written() 
         within(first.peers.connected(2)).await;
         let mut large = number(1);
         large.payload = vec![0; 64 * 1024].into();
-        // Some 14 MiB: four wait for their handlers, four are on their way, and the rest is not written.
+        // Some 14 MiB: four wait for their handlers, four are on their way, and the rest is not
+        // written.
         let flood = |from: &Process, to: u32| {
             let client = Client::new(&from.peers);
             let _ = client.unicast(from.node(to), HOLD, number(1)).detach();

@@ -1,5 +1,5 @@
-//! Handlers that released their turn and suspended: one task polls them, and each goes on as on a task
-//! of its own.
+//! Handlers that released their turn and suspended: one task polls them, and each goes on as on a
+//! task of its own.
 
 mod common;
 #[path = "common/memory.rs"]
@@ -304,9 +304,9 @@ const REPLY_BYTES: usize = 4 * 1024 * 1024;
 /// How many handlers of a connection may run by default after they released.
 const MOST_RUNNING: usize = 1024;
 
-/// Has a node's client send many calls with large replies, of which it takes none at first. The most
-/// bytes that were live meanwhile, and how many replies had been made by the time when nothing went
-/// on any more. In the end all replies come.
+/// Has a node's client send many calls with large replies, of which it takes none at first. The
+/// most bytes that were live meanwhile, and how many replies had been made by the time when nothing
+/// went on any more. In the end all replies come.
 fn live_bytes_of_replies_that_nobody_takes(suspends: bool) -> (usize, usize) {
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -370,8 +370,8 @@ fn live_bytes_of_replies_that_nobody_takes(suspends: bool) -> (usize, usize) {
     (live, made)
 }
 
-/// Beside the replies: the batches that HTTP/2 has, requests and calls, and the reply that was being
-/// encoded, which is there twice meanwhile.
+/// Beside the replies: the batches that HTTP/2 has, requests and calls, and the reply that was
+/// being encoded, which is there twice meanwhile.
 const BESIDE: usize = 8 * 1024 * 1024;
 
 #[test]

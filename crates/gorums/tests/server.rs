@@ -276,7 +276,8 @@ async fn a_graceful_shutdown_finishes_what_was_read_and_ignores_idle_clients() {
         async move {
             let _ = asked.await;
         },
-        // Longer than the test waits, or a server that idle clients hold up would end in time as well.
+        // Longer than the test waits, or a server that idle clients hold up would end in time as
+        // well.
         Duration::from_secs(600),
     ));
     let all = Configuration::builder()

@@ -1,8 +1,8 @@
 //! The state of a replica on a disk, so that it outlives the process.
 //!
-//! One task has the disk, and carries out the requests in their order. Those that wait are one batch,
-//! which is on disk before any of them is answered; so no reader sees what could still be lost, and
-//! one `fsync` serves many writers.
+//! One task has the disk, and carries out the requests in their order. Those that wait are one
+//! batch, which is on disk before any of them is answered; so no reader sees what could still be
+//! lost, and one `fsync` serves many writers.
 //!
 //! The disk is a [`Volume`]: a [file](Disk::open) with a thread of its own, or whatever a test
 //! [puts there](Disk::on), slow or failing.
@@ -17,19 +17,19 @@
 //! | bytes of records found and not taken | 16 MiB | the batch ends; the disk waits for readers |
 //!
 //! What a read finds is not known before, and its caller holds it afterwards. So a read counts more
-//! than it has, and no more than 32 of them are past the queue before the first is answered. A record
-//! that is larger than a bound is let through alone; so the most that is held here is 24 MiB and one
-//! record more, beside the cache of the file.
+//! than it has, and no more than 32 of them are past the queue before the first is answered. A
+//! record that is larger than a bound is let through alone; so the most that is held here is 24 MiB
+//! and one record more, beside the cache of the file.
 //!
 //! Whoever has asked for a record and does not [take](Coming::result) it keeps others waiting. The
 //! record is given back where the [`Coming`] is dropped.
 //!
 //! # A full disk
 //!
-//! Where the disk has no room for a batch, its writes fail with `ResourceExhausted` and its reads are
-//! carried out again, before anything else. The replica goes on: it has what it acknowledged, and
-//! takes what still fits. Each such batch costs the time that it takes to open the file again, with a
-//! look at all of it. After any other error the replica ends.
+//! Where the disk has no room for a batch, its writes fail with `ResourceExhausted` and its reads
+//! are carried out again, before anything else. The replica goes on: it has what it acknowledged,
+//! and takes what still fits. Each such batch costs the time that it takes to open the file again,
+//! with a look at all of it. After any other error the replica ends.
 //!
 //! Why redb: it is Rust without build tools of other languages, its pages have checksums, a commit
 //! is either there or not after a crash, and it has an error of its own for a file that is open

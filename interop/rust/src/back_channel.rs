@@ -1,4 +1,5 @@
-//! The cases of our client against Go servers: calls of theirs to this client, and what they bear and what not.
+//! The cases of our client against Go servers: calls of theirs to this client, and what they bear
+//! and what not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -389,7 +390,8 @@ async fn pings_are_fewer_than_the_server_bears(start: Start) -> Result<()> {
         data: Some(data(0)),
         release: true,
     };
-    // The server owes an answer, says nothing, and is asked whether it is there. grpc-go bears two such pings in five minutes.
+    // The server owes an answer, says nothing, and is asked whether it is there. grpc-go bears two
+    // such pings in five minutes.
     let waits = InteropClient::new(&all).hold(&all[0], hold).send();
     sleep(interval * 15).await;
     let other = connect(std::slice::from_ref(&server))?;

@@ -39,8 +39,8 @@ pub(crate) const CASES: &[Case] = cases![
     calls_that_are_given_up,
 ];
 
-/// Those that a server of the Go library v0.11.0 can do behind an adapter: it ends the stream at a method that it does not know, and
-/// has nothing that no library would send.
+/// Those that a server of the Go library v0.11.0 can do behind an adapter: it ends the stream at a
+/// method that it does not know, and has nothing that no library would send.
 pub(crate) const LIBRARY: &[Case] = cases![
     rpc_and_one_way_messages,
     quorum_calls,
@@ -615,7 +615,8 @@ async fn replies_that_do_not_fit(start: Start) -> Result<()> {
             release: true,
         };
         let waits = client.hold(&all[0], hold).send();
-        // Ids count upwards, and nothing else is called meanwhile. The second reply finds nobody who asks.
+        // Ids count upwards, and nothing else is called meanwhile. The second reply finds nobody
+        // who asks.
         let forged = reply(last + 1, method, payload);
         let frames = Frames {
             frames: vec![forged.clone(), forged],

@@ -47,8 +47,9 @@ impl Operation {
     }
 }
 
-/// Whether every value that was read was written before the read ended, and no read returned an older value than one that was
-/// acknowledged before it began. Each key has one writer, whose later writes have greater numbers.
+/// Whether every value that was read was written before the read ended, and no read returned an
+/// older value than one that was acknowledged before it began. Each key has one writer, whose later
+/// writes have greater numbers.
 pub(crate) fn check(history: &[Operation]) -> Result<()> {
     let mut writes: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in history

@@ -1,5 +1,5 @@
-//! This library's side of the interoperability tests: a server for other implementations to call, and the cases of a client
-//! that calls servers of theirs. `cargo xtask interop` runs both.
+//! This library's side of the interoperability tests: a server for other implementations to call,
+//! and the cases of a client that calls servers of theirs. `cargo xtask interop` runs both.
 
 mod back_channel;
 mod calling;
@@ -42,9 +42,11 @@ struct Cli {
 enum Job {
     /// Serves, prints `listening HOST:PORT`, and ends when its standard input does
     Serve(serve::Args),
-    /// Runs the cases of a client against servers of another implementation, which it starts and ends
+    /// Runs the cases of a client against servers of another implementation, which it starts and
+    /// ends
     Client(ClientArgs),
-    /// Runs the cases of servers that call their clients, and of clusters of which one part is of another implementation
+    /// Runs the cases of servers that call their clients, and of clusters of which one part is of
+    /// another implementation
     Mixed(MixedArgs),
     /// Calls a server until this is killed
     Flood(flood::Args),

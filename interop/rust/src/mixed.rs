@@ -1,4 +1,5 @@
-//! The cases of clusters in which some servers are of this library and some of another implementation.
+//! The cases of clusters in which some servers are of this library and some of another
+//! implementation.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;

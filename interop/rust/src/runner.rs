@@ -41,8 +41,8 @@ pub(crate) struct Chosen {
     parts: Vec<String>,
 }
 
-/// Runs the cases of the groups; a case is called by the names of its group and its own. A group says how many servers of a
-/// cluster are of the other implementation.
+/// Runs the cases of the groups; a case is called by the names of its group and its own. A group
+/// says how many servers of a cluster are of the other implementation.
 pub(crate) async fn run(
     groups: &[(&str, &[Case], usize)],
     chosen: &Chosen,

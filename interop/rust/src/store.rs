@@ -1,4 +1,5 @@
-//! The case of a store that keeps what it acknowledged, on replicas of this library and of another one.
+//! The case of a store that keeps what it acknowledged, on replicas of this library and of another
+//! one.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -284,7 +285,8 @@ fn ours(clients: &mut JoinSet<Result<()>>, all: &Configuration, history: &Histor
     }
 }
 
-/// That of write n: every second one has a key of its own, which is written once, and the others share some.
+/// That of write n: every second one has a key of its own, which is written once, and the others
+/// share some.
 fn key(name: &str, n: u64) -> String {
     format!("{name}/{}", if n.is_multiple_of(2) { n % 8 } else { n })
 }

@@ -227,8 +227,8 @@ impl fmt::Display for Compared {
     }
 }
 
-/// The run in the middle, by calls per second, with the least time of the processor that a run took for each call: what others
-/// do adds to it, and nothing takes from it.
+/// The run in the middle, by calls per second, with the least time of the processor that a run took
+/// for each call: what others do adds to it, and nothing takes from it.
 pub(super) fn median(mut runs: Vec<Figures>) -> Result<Figures> {
     ensure!(!runs.is_empty(), "nothing was measured");
     let least =

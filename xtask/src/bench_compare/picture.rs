@@ -10,7 +10,8 @@ use super::Effort;
 use crate::command::Cmd;
 use crate::workspace;
 
-/// Raises the load on both sides, from one call in flight to 1,024, and draws both into a file. Each server is a process.
+/// Raises the load on both sides, from one call in flight to 1,024, and draws both into a file.
+/// Each server is a process.
 pub(super) fn draw(file: &Path, effort: Effort, ours: &Cmd, go: &Cmd) -> Result<()> {
     println!("\nlatency over throughput, for the picture");
     let folder = workspace::target().join("bench-compare");
@@ -40,7 +41,8 @@ pub(super) fn draw(file: &Path, effort: Effort, ours: &Cmd, go: &Cmd) -> Result<
         .map(drop)
 }
 
-/// What a sweep of ours wrote, with Go's figures in place of ours: those of so many calls in flight.
+/// What a sweep of ours wrote, with Go's figures in place of ours: those of so many calls in
+/// flight.
 fn as_gos(mut report: Value, mut measure: impl FnMut(u64) -> Result<Value>) -> Result<Value> {
     report["label"] = json!("the Go library");
     // Go has as many threads as there are cores, on either side.

@@ -70,7 +70,8 @@ impl Tests {
     }
 }
 
-/// The name of a test program without cargo's hash: `calls` of `target/debug/deps/calls-0123456789abcdef`.
+/// The name of a test program without cargo's hash: `calls` of
+/// `target/debug/deps/calls-0123456789abcdef`.
 fn program(path: &str) -> String {
     let name = Path::new(path)
         .file_stem()
@@ -82,7 +83,8 @@ fn program(path: &str) -> String {
     }
 }
 
-/// The step of this name: the page is complete, and the tests that it names exist. Whether they ran, the tests' step says.
+/// The step of this name: the page is complete, and the tests that it names exist. Whether they
+/// ran, the tests' step says.
 pub(super) fn run() -> Result<()> {
     let mut tests = Tests::default();
     Cmd::cargo()

@@ -1,6 +1,8 @@
-//! What a call costs, in instructions and allocations: compared with `crates/gorums/benches/budget.toml`.
+//! What a call costs, in instructions and allocations: compared with
+//! `crates/gorums/benches/budget.toml`.
 //!
-//! Both are counted and not timed, in a program whose calls are the same in every run, so they tell the same on a busy machine.
+//! Both are counted and not timed, in a program whose calls are the same in every run, so they tell
+//! the same on a busy machine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -105,7 +107,8 @@ impl Verdict {
     }
 
     fn is_over(&self) -> bool {
-        // A budget of 0 makes it infinite, or not a number where nothing was measured: both are over.
+        // A budget of 0 makes it infinite, or not a number where nothing was measured: both are
+        // over.
         self.excess.is_nan() || self.excess > TOLERANCE
     }
 

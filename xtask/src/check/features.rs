@@ -1,7 +1,7 @@
 //! Each package by itself, with none of its features and with each one alone.
 //!
-//! A build of the whole workspace hides two mistakes: code that needs a feature which only another member turns on, and
-//! code behind one feature that needs a second one.
+//! A build of the whole workspace hides two mistakes: code that needs a feature which only another
+//! member turns on, and code behind one feature that needs a second one.
 
 use anyhow::{Result, bail};
 
@@ -12,7 +12,8 @@ pub(super) fn run(keep_going: bool) -> Result<()> {
     let mut failed = Vec::new();
     for package in workspace::members()? {
         for choice in choices(&package) {
-            // Clippy instead of a plain check, because only it can deny warnings without building every dependency again.
+            // Clippy instead of a plain check, because only it can deny warnings without building
+            // every dependency again.
             let result = Cmd::cargo()
                 .args(["clippy", "--locked", "--package", &package.name])
                 .args(choice.iter().map(String::as_str))

@@ -3,9 +3,10 @@
 //! Three things can break it, and not all of them can be seen without that compiler:
 //!
 //! - a dependency that needs a newer one: its own `rust-version` is compared here;
-//! - a newer function of the standard library: clippy's `incompatible_msrv`, part of the `clippy` step;
-//! - newer syntax or language features: only the compiler itself knows them, so the workspace is checked with it where
-//!   rustup has it. Nothing is downloaded for this.
+//! - a newer function of the standard library: clippy's `incompatible_msrv`, part of the `clippy`
+//!   step;
+//! - newer syntax or language features: only the compiler itself knows them, so the workspace is
+//!   checked with it where rustup has it. Nothing is downloaded for this.
 
 use std::collections::BTreeSet;
 

@@ -69,7 +69,8 @@ pub(super) fn module(service: &Service) -> TokenStream {
                     }
                 }
 
-                /// Ends every call of this client after a time, unless the call has a deadline of its own.
+                /// Ends every call of this client after a time, unless the call has a deadline of
+                /// its own.
                 #[must_use]
                 pub fn with_timeout(mut self, timeout: ::core::time::Duration) -> Self {
                     self.client = self.client.with_timeout(timeout);
@@ -87,7 +88,8 @@ pub(super) fn module(service: &Service) -> TokenStream {
                     self
                 }
 
-                /// Adds an interceptor, which sees every call of this client, after those that were added before.
+                /// Adds an interceptor, which sees every call of this client, after those that were
+                /// added before.
                 #[must_use]
                 pub fn with_interceptor(
                     mut self,

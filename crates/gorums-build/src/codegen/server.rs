@@ -1,4 +1,5 @@
-//! The server half: a trait with one handler for each method of the service, and a type that registers them.
+//! The server half: a trait with one handler for each method of the service, and a type that
+//! registers them.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -243,7 +244,8 @@ fn registration(service: &Service, method: &Method) -> TokenStream {
             Some(quote!(, replies)),
         ),
     };
-    // The handler is named through its trait: a method called `Into` or `Borrow` is also one of `Arc`.
+    // The handler is named through its trait: a method called `Into` or `Borrow` is also one of
+    // `Arc`.
     quote! {
         let service = ::std::sync::Arc::clone(&self.service);
         registry.#register(

@@ -12,12 +12,14 @@ use gorums_sim::{Campaign, Failed, Least, Progress, Report, Run, Scenario};
 use crate::Name;
 use crate::bug::Bug;
 
-/// Runs the examples as whole clusters in deterministic simulation, and checks what their clients saw.
+/// Runs the examples as whole clusters in deterministic simulation, and checks what their clients
+/// saw.
 ///
-/// Each seed is a cluster of three to five replicas and three to five clients with a hundred operations or more in ten
-/// seconds of virtual time, during which three to six faults happen. One seed in twenty is run twice, and both runs have to be the
-/// same. The first seed that fails ends the run with exit code 1; its command, its faults, as few as it takes, and a
-/// picture of the operations that cannot be are printed.
+/// Each seed is a cluster of three to five replicas and three to five clients with a hundred
+/// operations or more in ten seconds of virtual time, during which three to six faults happen. One
+/// seed in twenty is run twice, and both runs have to be the same. The first seed that fails ends
+/// the run with exit code 1; its command, its faults, as few as it takes, and a picture of the
+/// operations that cannot be are printed.
 #[derive(Debug, Parser)]
 #[command(
     bin_name = "cargo xtask sim",
@@ -275,7 +277,8 @@ fn fail(option: &str, name: &str, failed: &Failed) -> io::Result<()> {
     writeln!(io::stdout(), "  again: {command}\n")
 }
 
-/// The picture and the history of a run that failed. Mistakes have names of their own, for many are found with one seed.
+/// The picture and the history of a run that failed. Mistakes have names of their own, for many are
+/// found with one seed.
 fn files(name: &str, run: &Run) -> io::Result<()> {
     let Some(svg) = run.svg() else {
         return Ok(());

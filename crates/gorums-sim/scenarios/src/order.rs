@@ -1,11 +1,14 @@
-//! The library itself: what a client sends to a replica is handled in the order in which it was queued.
+//! The library itself: what a client sends to a replica is handled in the order in which it was
+//! queued.
 //!
-//! Each client numbers its messages to each replica, of both kinds, and does not wait for answers. A replica may miss some
-//! where a connection breaks, and the last ones of a broken connection may be handled beside the first ones of the next.
-//! But the numbers of one connection ascend, and those of each connection are greater than those of all before.
+//! Each client numbers its messages to each replica, of both kinds, and does not wait for answers.
+//! A replica may miss some where a connection breaks, and the last ones of a broken connection may
+//! be handled beside the first ones of the next. But the numbers of one connection ascend, and
+//! those of each connection are greater than those of all before.
 //!
-//! Only here may a replica come back from a crash without what it had: the order is the library's to keep, whatever a
-//! service forgets. The store and the register promise what they acknowledge to whoever keeps their disks.
+//! Only here may a replica come back from a crash without what it had: the order is the library's
+//! to keep, whatever a service forgets. The store and the register promise what they acknowledge to
+//! whoever keeps their disks.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -59,7 +62,8 @@ struct Connection {
 }
 
 impl Log {
-    /// Notes that a message is handled. The message that should not have been handled before it, and why not.
+    /// Notes that a message is handled. The message that should not have been handled before it,
+    /// and why not.
     fn handle(&self, peer: SocketAddr, entry: &Entry) -> Result<(), (Entry, &'static str)> {
         let mut log = self.lock();
         let connections = log.entry(entry.client).or_default();
@@ -176,8 +180,8 @@ async fn client(node: Client, bug: Option<Bug>) -> gorums_sim::Result {
                         write.ok();
                     }
                     Err(error) if retries && error.outcome() == Outcome::Unknown => {
-                        // A layer that means well: it sends again what was lost with a connection, behind what was queued
-                        // in the meantime.
+                        // A layer that means well: it sends again what was lost with a connection,
+                        // behind what was queued in the meantime.
                         let call = again.rpc::<Entry, Entry>(&replica, APPEND, entry);
                         match call.send().await {
                             Ok(_) => write.ok(),

@@ -84,8 +84,8 @@ async fn client(node: Client, bug: Option<Bug>) -> gorums_sim::Result {
     Ok(())
 }
 
-/// A write and a read of one replica, queued one after the other before either is answered: they are handled in this
-/// order, so the read finds what was written.
+/// A write and a read of one replica, queued one after the other before either is answered: they
+/// are handled in this order, so the read finds what was written.
 async fn probe(node: &Client, register: &Register, writer: Writer, number: u64) {
     let calls = register.replicas();
     let replicas = calls.configuration();

@@ -11,7 +11,8 @@ pub(crate) const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 
 /// The clock of a node of a simulation, and randomness that follows from the seed.
 ///
-/// It goes as virtual time does, faster or slower while a [`ClockSkew`](super::FaultKind::ClockSkew) lasts.
+/// It goes as virtual time does, faster or slower while a
+/// [`ClockSkew`](super::FaultKind::ClockSkew) lasts.
 #[derive(Debug, Clone)]
 pub struct Clock(Arc<Shared>);
 
@@ -19,7 +20,8 @@ pub struct Clock(Arc<Shared>);
 struct Shared {
     world: Arc<World>,
     node: usize,
-    /// Where the clock last changed its rate. Instants of a node mean nothing once it has been restarted.
+    /// Where the clock last changed its rate. Instants of a node mean nothing once it has been
+    /// restarted.
     anchor: Mutex<Option<Anchor>>,
 }
 

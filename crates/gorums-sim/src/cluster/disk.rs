@@ -6,8 +6,9 @@ use super::world::{Access, World};
 
 /// What a replica keeps across crashes. A replica has one disk for each type of state.
 ///
-/// Each access takes some milliseconds of virtual time, more on a [slow disk](super::FaultKind::SlowDisk). A commit is all
-/// or nothing. A crash in its middle, or an error, leaves open which of both.
+/// Each access takes some milliseconds of virtual time, more on a
+/// [slow disk](super::FaultKind::SlowDisk). A commit is all or nothing. A crash in its middle, or
+/// an error, leaves open which of both.
 pub struct Disk<T> {
     state: Arc<Mutex<T>>,
     world: Arc<World>,

@@ -13,7 +13,8 @@ pub enum FaultKind {
     Stall,
     /// The streams of a node break, at both ends.
     Reset,
-    /// What a node sends or is sent is lost, and nothing is sent again: a stream that has lost something stays silent.
+    /// What a node sends or is sent is lost, and nothing is sent again: a stream that has lost
+    /// something stays silent.
     Partition,
     /// The same in one direction.
     OneWayPartition,
@@ -23,13 +24,15 @@ pub enum FaultKind {
     PowerFailure,
     /// A replica is killed, and starts again later with an empty disk. Few protocols bear it.
     CrashAndLose,
-    /// A node stands still, as after SIGSTOP: it neither reads, writes nor wakes up, while its streams stay open.
+    /// A node stands still, as after SIGSTOP: it neither reads, writes nor wakes up, while its
+    /// streams stay open.
     Pause,
     /// A node's clock runs at half to twice its speed, and its time of day jumps by up to 5 s.
     ClockSkew,
     /// Each access of a replica to its disk takes 50 to 500 ms.
     SlowDisk,
-    /// A replica's disk answers with errors; a write may be on it nevertheless. A replica that ends for it starts again.
+    /// A replica's disk answers with errors; a write may be on it nevertheless. A replica that ends
+    /// for it starts again.
     FailingDisk,
 }
 
@@ -129,7 +132,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Three to six faults of these kinds within the first two thirds of the time, in the order of their starts.
+/// Three to six faults of these kinds within the first two thirds of the time, in the order of
+/// their starts.
 pub(crate) fn plan(
     kinds: &[FaultKind],
     random: &mut Random,

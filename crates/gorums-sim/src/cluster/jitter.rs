@@ -1,7 +1,8 @@
 //! Handlers that are held up now and then, as by threads that have other work.
 //!
-//! One thread runs its tasks in the order in which they were woken, which hides that a handler that has released its turn
-//! runs beside others. A handler that holds its turn loses time and nothing else.
+//! One thread runs its tasks in the order in which they were woken, which hides that a handler that
+//! has released its turn runs beside others. A handler that holds its turn loses time and nothing
+//! else.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -62,8 +62,9 @@ impl Replica {
         addresses(self.replicas)
     }
 
-    /// `Server::builder()` on the simulated network, with the node's clock and keep-alive in proportion to the length of a
-    /// run. Handlers are held up for some milliseconds now and then, as by a scheduler with more threads than cores.
+    /// `Server::builder()` on the simulated network, with the node's clock and keep-alive in
+    /// proportion to the length of a run. Handlers are held up for some milliseconds now and then,
+    /// as by a scheduler with more threads than cores.
     pub fn server(&self) -> ServerBuilder {
         Server::builder()
             .transport(self.transport())
@@ -75,7 +76,8 @@ impl Replica {
             })
     }
 
-    /// `Configuration::builder()` on the simulated network, with no nodes yet: for a replica that calls others.
+    /// `Configuration::builder()` on the simulated network, with no nodes yet: for a replica that
+    /// calls others.
     pub fn configuration(&self) -> ConfigurationBuilder {
         builder(self.transport(), self.clock())
     }
@@ -139,8 +141,9 @@ impl Client {
         addresses(self.replicas)
     }
 
-    /// `Configuration::builder()` with all replicas, whose ids are 1, 2, 3 and so on, on the simulated network, with the
-    /// node's clock, and with timeouts in proportion to the length of a run.
+    /// `Configuration::builder()` with all replicas, whose ids are 1, 2, 3 and so on, on the
+    /// simulated network, with the node's clock, and with timeouts in proportion to the length of a
+    /// run.
     pub fn configuration(&self) -> ConfigurationBuilder {
         let addresses = self.addresses().into_iter();
         addresses.zip(1..).fold(
@@ -149,8 +152,8 @@ impl Client {
         )
     }
 
-    /// Pauses a while, and says whether there is one more operation to be called: until the run has lasted as long as it
-    /// shall, has as many operations as it shall, and its faults are over.
+    /// Pauses a while, and says whether there is one more operation to be called: until the run has
+    /// lasted as long as it shall, has as many operations as it shall, and its faults are over.
     pub async fn next_operation(&self) -> bool {
         let pause = match self.random_below(4) {
             0 => 0,

@@ -12,7 +12,8 @@ impl Random {
         Self(seed)
     }
 
-    /// A stream of its own for each purpose, so that a draw more in one changes nothing in the others.
+    /// A stream of its own for each purpose, so that a draw more in one changes nothing in the
+    /// others.
     pub(crate) fn of(seed: u64, purpose: u64) -> Self {
         let mut random = Self(seed);
         let first = random.next();

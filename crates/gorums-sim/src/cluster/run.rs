@@ -13,7 +13,8 @@ use super::world::{Skew, World};
 use super::{Clock, Random, Scenario};
 use crate::history::{History, Recorder, Verdict, Violation};
 
-/// One step of the simulation. What is sent in one arrives in a later one, so that no effect is before its cause.
+/// One step of the simulation. What is sent in one arrives in a later one, so that no effect is
+/// before its cause.
 const TICK: Duration = Duration::from_millis(5);
 const MIN_LATENCY: Duration = Duration::from_millis(5);
 const MAX_LATENCY: Duration = Duration::from_millis(50);
@@ -52,8 +53,8 @@ pub enum Failure {
     Ended(String),
     /// These faults were to happen and had no effect, by their places in the plan.
     NotFired(Vec<usize>),
-    /// It tested less than the scenario asks for: clients ended before they had begun all operations, or before its time
-    /// was over.
+    /// It tested less than the scenario asks for: clients ended before they had begun all
+    /// operations, or before its time was over.
     TooLittle(String),
     /// A second run of the same seed was another one, and this is where two of them differ.
     NotTheSame(String),
@@ -173,9 +174,9 @@ fn too_little(scenario: &Scenario, operations: usize, time: Duration) -> Option<
     })
 }
 
-/// Ids of messages are counted through the life of the process, and take more bytes the larger they are. So that a run
-/// does not depend on what the process did before, they start where they have the size that they keep for the next two
-/// hundred and sixty million.
+/// Ids of messages are counted through the life of the process, and take more bytes the larger they
+/// are. So that a run does not depend on what the process did before, they start where they have
+/// the size that they keep for the next two hundred and sixty million.
 fn same_size_of_ids() {
     const FOUR_BYTES: usize = 1 << 21;
     static ONCE: Once = Once::new();
@@ -595,7 +596,8 @@ impl Run {
         self.clients
     }
 
-    /// The faults that were to happen, each with its place in the [plan](Scenario::plan), and whether it had an effect.
+    /// The faults that were to happen, each with its place in the [plan](Scenario::plan), and
+    /// whether it had an effect.
     pub fn faults(&self) -> impl Iterator<Item = (usize, &Fault, bool)> {
         self.faults
             .iter()

@@ -28,8 +28,9 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Three to five replicas, three to five clients, at least a hundred operations and ten seconds, with all faults but
-    /// [`CrashAndLose`](FaultKind::CrashAndLose) and those of disks, and a check for linearizability.
+    /// Three to five replicas, three to five clients, at least a hundred operations and ten
+    /// seconds, with all faults but [`CrashAndLose`](FaultKind::CrashAndLose) and those of disks,
+    /// and a check for linearizability.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -55,8 +56,9 @@ impl Scenario {
         }
     }
 
-    /// What a replica does, until it is killed. It is called again when the replica starts again; what is to be there then
-    /// has to be on its [disk](Replica::disk). If it ends by itself, the run fails, unless its disk did.
+    /// What a replica does, until it is killed. It is called again when the replica starts again;
+    /// what is to be there then has to be on its [disk](Replica::disk). If it ends by itself, the
+    /// run fails, unless its disk did.
     #[must_use]
     pub fn replica<F, Fut>(mut self, program: F) -> Self
     where
@@ -67,7 +69,8 @@ impl Scenario {
         self
     }
 
-    /// What a client does, mostly while [`next_operation`](Client::next_operation) says so. Its error fails the run.
+    /// What a client does, mostly while [`next_operation`](Client::next_operation) says so. Its
+    /// error fails the run.
     #[must_use]
     pub fn client<F, Fut>(mut self, program: F) -> Self
     where

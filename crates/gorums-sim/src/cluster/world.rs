@@ -197,8 +197,9 @@ impl World {
         (id, io)
     }
 
-    /// Closes an end of a connection. Where its node is being killed, all of the node's are closed in the order in which
-    /// they were opened: the one in which their tasks are dropped depends on what the process did before.
+    /// Closes an end of a connection. Where its node is being killed, all of the node's are closed
+    /// in the order in which they were opened: the one in which their tasks are dropped depends on
+    /// what the process did before.
     pub(crate) fn close_stream(&self, id: u64) {
         let mut state = self.lock();
         let node = state.streams.get(&id).map(|stream| stream.node);

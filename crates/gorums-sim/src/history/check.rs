@@ -147,8 +147,8 @@ fn reads_have_writes(history: &History, ops: &[Op]) -> Result<(), Violation> {
     Ok(())
 }
 
-/// No read that began after an acknowledged write returns what the same client wrote before it, or nothing. Values are
-/// unique.
+/// No read that began after an acknowledged write returns what the same client wrote before it, or
+/// nothing. Values are unique.
 fn no_older_read(history: &History, ops: &[Op]) -> Result<(), Violation> {
     // The writes of each client, and the place of each value's write among those.
     let mut writers: BTreeMap<u32, Vec<&Op>> = BTreeMap::new();
@@ -163,7 +163,8 @@ fn no_older_read(history: &History, ops: &[Op]) -> Result<(), Violation> {
             place.insert(op.value, (*client, op.start));
         }
     }
-    // For each client, its acknowledged writes by their ends, each with the latest write that had ended by then.
+    // For each client, its acknowledged writes by their ends, each with the latest write that had
+    // ended by then.
     let mut newest: BTreeMap<u32, Vec<(u64, &Op)>> = BTreeMap::new();
     for (client, writes) in &writers {
         let mut ended: Vec<&Op> = writes.iter().copied().filter(|op| !op.optional).collect();

@@ -1,23 +1,26 @@
 //! What the clients of a register or a key-value store did and saw, and whether it may be so.
 //!
-//! A [`Recorder`] notes when each operation was called and what came of it, in a simulation or in a program that talks to
-//! a live cluster. Its [`History`] is then judged:
+//! A [`Recorder`] notes when each operation was called and what came of it, in a simulation or in a
+//! program that talks to a live cluster. Its [`History`] is then judged:
 //!
-//! - [`History::linearizable`]: each operation takes effect at one moment between its call and its return, as if there
-//!   were one copy of each key (Herlihy and Wing).
-//! - [`History::regular`], which is weaker: for one writer, a read that begins after a write has been acknowledged returns
-//!   that write or a later one (Lamport).
+//! - [`History::linearizable`]: each operation takes effect at one moment between its call and its
+//!   return, as if there were one copy of each key (Herlihy and Wing).
+//! - [`History::regular`], which is weaker: for one writer, a read that begins after a write has
+//!   been acknowledged returns that write or a later one (Lamport).
 //!
-//! Each key is judged by itself, which loses nothing: a history is linearizable where those of all keys are. Where no
-//! value is written twice, the check is that of Gibbons and Korach by zones, which takes `n log n` steps; elsewhere it is
-//! the search of Wing and Gong with Lowe's memory of states, which can take exponentially many, so that it has
-//! [`Limits`] and an honest [`Verdict::Unknown`].
+//! Each key is judged by itself, which loses nothing: a history is linearizable where those of all
+//! keys are. Where no value is written twice, the check is that of Gibbons and Korach by zones,
+//! which takes `n log n` steps; elsewhere it is the search of Wing and Gong with Lowe's memory of
+//! states, which can take exponentially many, so that it has [`Limits`] and an honest
+//! [`Verdict::Unknown`].
 //!
 //! What counts as what:
 //!
-//! - Operations precede each other where one's end is *less* than the other's start. With equal times they overlap. This
-//!   holds for the operations of one client, too, which may overlap anyway.
-//! - A write that failed, or whose outcome is unknown, takes effect at any time after its call, or never.
+//! - Operations precede each other where one's end is *less* than the other's start. With equal
+//!   times they overlap. This holds for the operations of one client, too, which may overlap
+//!   anyway.
+//! - A write that failed, or whose outcome is unknown, takes effect at any time after its call, or
+//!   never.
 //! - A read that failed, or whose outcome is unknown, says nothing.
 //! - Before the first write, a key has no value: reads return `None`.
 //!
@@ -79,7 +82,8 @@ pub struct Operation {
 pub enum Action {
     /// Writes this value.
     Write(String),
-    /// Reads, and has found this value, or none. Without meaning where the read is not [`Outcome::Ok`].
+    /// Reads, and has found this value, or none. Without meaning where the read is not
+    /// [`Outcome::Ok`].
     Read(Option<String>),
 }
 
@@ -171,22 +175,25 @@ impl History {
         self.linearizable_within(Limits::default())
     }
 
-    /// Whether each key is a linearizable register. The limits are for each key where a value was written twice.
+    /// Whether each key is a linearizable register. The limits are for each key where a value was
+    /// written twice.
     pub fn linearizable_within(&self, limits: Limits) -> Verdict {
         check::linearizable(self, limits)
     }
 
-    /// Whether each key is regular for each of its writers: every value read was written by a call that began before the
-    /// read ended, and a read that began after an acknowledged write does not return what the same client wrote before, or
-    /// nothing. Reads may go back behind each other where no acknowledged write is between them.
+    /// Whether each key is regular for each of its writers: every value read was written by a call
+    /// that began before the read ended, and a read that began after an acknowledged write does not
+    /// return what the same client wrote before, or nothing. Reads may go back behind each other
+    /// where no acknowledged write is between them.
     ///
-    /// The writes of one client to a key are ordered by their starts. A value that a key was given twice makes the verdict
-    /// [`Unknown`](Verdict::Unknown).
+    /// The writes of one client to a key are ordered by their starts. A value that a key was given
+    /// twice makes the verdict [`Unknown`](Verdict::Unknown).
     pub fn regular(&self) -> Verdict {
         check::regular(self)
     }
 
-    /// A timeline of the operations of a violation, and of those of the same key around them, as an SVG picture.
+    /// A timeline of the operations of a violation, and of those of the same key around them, as an
+    /// SVG picture.
     #[must_use]
     pub fn svg(&self, violation: &Violation) -> String {
         picture::draw(self, violation)
@@ -207,11 +214,13 @@ impl History {
         to.flush()
     }
 
-    /// Reads what [`write_json_lines`](Self::write_json_lines) has written. Empty lines are passed over.
+    /// Reads what [`write_json_lines`](Self::write_json_lines) has written. Empty lines are passed
+    /// over.
     ///
     /// # Errors
     ///
-    /// Those of the reader, and `InvalidData` with the number of the line where it is not an operation.
+    /// Those of the reader, and `InvalidData` with the number of the line where it is not an
+    /// operation.
     pub fn read_json_lines(from: impl BufRead) -> io::Result<Self> {
         let mut operations = Vec::new();
         for (at, line) in from.lines().enumerate() {
@@ -296,7 +305,8 @@ impl Verdict {
 }
 
 impl Violation {
-    /// A violation that somebody else has found: why, and the places of the operations that show it.
+    /// A violation that somebody else has found: why, and the places of the operations that show
+    /// it.
     #[must_use]
     pub fn new(reason: impl Into<String>, operations: impl IntoIterator<Item = usize>) -> Self {
         let mut operations: Vec<_> = operations.into_iter().collect();
@@ -314,8 +324,9 @@ impl Violation {
         &self.reason
     }
 
-    /// The places of the operations in [`History::operations`], in ascending order. Leaving any one out makes the rest
-    /// possible, where the check is that by zones; the search leaves out what it can within its limits.
+    /// The places of the operations in [`History::operations`], in ascending order. Leaving any one
+    /// out makes the rest possible, where the check is that by zones; the search leaves out what it
+    /// can within its limits.
     #[must_use]
     pub fn operations(&self) -> &[usize] {
         &self.operations

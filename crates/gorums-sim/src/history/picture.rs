@@ -363,7 +363,8 @@ impl<'a> Picture<'a> {
         )
     }
 
-    /// Where times are counted from: the beginning of a simulation, or the first operation of a real cluster.
+    /// Where times are counted from: the beginning of a simulation, or the first operation of a
+    /// real cluster.
     fn origin(&self) -> u64 {
         /// Eleven days. Simulations are shorter.
         const REAL: u64 = 1_000_000_000_000_000;

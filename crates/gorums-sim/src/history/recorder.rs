@@ -9,10 +9,11 @@ const LIMIT: usize = 10_000_000;
 
 /// Notes operations as they begin and end. Clones write to one history, from any thread.
 ///
-/// Its times are those of a clock, moved on where it stands still: no two calls and returns have the same time, and their
-/// times are in the order in which they were noted.
+/// Its times are those of a clock, moved on where it stands still: no two calls and returns have
+/// the same time, and their times are in the order in which they were noted.
 ///
-/// It takes ten million operations. A history that would have more is [unknown](super::Verdict::Unknown) to every check.
+/// It takes ten million operations. A history that would have more is
+/// [unknown](super::Verdict::Unknown) to every check.
 #[derive(Clone)]
 pub struct Recorder {
     recorded: Arc<Mutex<Recorded>>,
@@ -43,8 +44,9 @@ struct Pending {
 }
 
 impl Recorder {
-    /// A recorder by the time of day as it was now, from here on by the monotonic clock. Histories of several processes of
-    /// one machine can be [merged](History::merge) if nobody sets its clock between their starts.
+    /// A recorder by the time of day as it was now, from here on by the monotonic clock. Histories
+    /// of several processes of one machine can be [merged](History::merge) if nobody sets its clock
+    /// between their starts.
     #[must_use]
     pub fn new() -> Self {
         let epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -168,7 +170,8 @@ impl PendingWrite {
         self.0.end(Outcome::Failed, None)
     }
 
-    /// It failed, and has certainly had no effect, nor will it have one: it is as if it had not been called.
+    /// It failed, and has certainly had no effect, nor will it have one: it is as if it had not
+    /// been called.
     pub fn not_done(self) {
         let mut recorded = self.0.recorder.lock();
         if let Some(at) = self.0.at {
@@ -187,7 +190,8 @@ impl PendingRead {
         self.0.at
     }
 
-    /// It has found this value, or none. Returns when the operation has ended, in the recorder's time.
+    /// It has found this value, or none. Returns when the operation has ended, in the recorder's
+    /// time.
     pub fn ok(self, value: Option<impl Into<String>>) -> u64 {
         self.0
             .end(Outcome::Ok, Some(Action::Read(value.map(Into::into))))

@@ -1,5 +1,6 @@
-//! Any writes: the search of Wing and Gong ("Testing and Verifying Concurrent Objects", 1993), which does not try a set
-//! of operations and a value again, as Lowe improved it ("Testing for Linearizability", 2017).
+//! Any writes: the search of Wing and Gong ("Testing and Verifying Concurrent Objects", 1993),
+//! which does not try a set of operations and a value again, as Lowe improved it ("Testing for
+//! Linearizability", 2017).
 
 use std::collections::HashSet;
 
@@ -34,10 +35,11 @@ pub(super) enum Found {
 /// No call or return.
 const END: usize = usize::MAX;
 
-/// Calls and returns in the order of their times, as a list from which the operations that have taken effect are taken
-/// out, and into which they are put back.
+/// Calls and returns in the order of their times, as a list from which the operations that have
+/// taken effect are taken out, and into which they are put back.
 struct Events {
-    /// Event `2 * n` is the call of operation `n`, `2 * n + 1` its return. The last one is the head.
+    /// Event `2 * n` is the call of operation `n`, `2 * n + 1` its return. The last one is the
+    /// head.
     next: Vec<usize>,
     previous: Vec<usize>,
 }
@@ -105,7 +107,8 @@ pub(super) fn check(ops: &[Op], limits: Limits) -> Found {
     Found::Linearization
 }
 
-/// Few of these operations, for which there is no order either: their places in the history. There is none for all.
+/// Few of these operations, for which there is no order either: their places in the history. There
+/// is none for all.
 pub(super) fn core(ops: &[Op], limits: Limits) -> Vec<usize> {
     // A part of the whole effort for each of the many searches that follow.
     let mut budget = limits.steps;

@@ -1,14 +1,17 @@
-//! Unique writes: Gibbons and Korach, "Testing Shared Memories", SIAM Journal on Computing 26 (1997).
+//! Unique writes: Gibbons and Korach, "Testing Shared Memories", SIAM Journal on Computing 26
+//! (1997).
 //!
-//! In any linearization the write of a value and the reads of it are one block, a *cluster*. So all that counts of a
-//! cluster is when its first operation ends (`end`) and when its last one starts (`start`): it has to be before another
-//! cluster where its `end` is less than the other's `start`. The history is linearizable where no two clusters have to be
-//! before each other. Longer circles always contain such a pair.
+//! In any linearization the write of a value and the reads of it are one block, a *cluster*. So all
+//! that counts of a cluster is when its first operation ends (`end`) and when its last one starts
+//! (`start`): it has to be before another cluster where its `end` is less than the other's `start`.
+//! The history is linearizable where no two clusters have to be before each other. Longer circles
+//! always contain such a pair.
 //!
-//! A cluster whose `end` is less than its `start` is a *forward zone*, the interval in which its value is surely there;
-//! the others are *backward zones*. Two forward zones conflict where they overlap, a forward and a backward zone where the
-//! forward one contains the other, and two backward zones never. Forward zones without conflict are in a row, so each
-//! backward zone is compared with one of them.
+//! A cluster whose `end` is less than its `start` is a *forward zone*, the interval in which its
+//! value is surely there; the others are *backward zones*. Two forward zones conflict where they
+//! overlap, a forward and a backward zone where the forward one contains the other, and two
+//! backward zones never. Forward zones without conflict are in a row, so each backward zone is
+//! compared with one of them.
 
 use super::check::{NOTHING, Op};
 use super::{History, Violation};
@@ -35,8 +38,8 @@ pub(super) fn applies(ops: &[Op], values: usize) -> bool {
         .all(|op| !std::mem::replace(&mut written[op.value as usize], true))
 }
 
-/// Looks for two values that would have to be before each other. Every value read has a write that starts before the read
-/// ends.
+/// Looks for two values that would have to be before each other. Every value read has a write that
+/// starts before the read ends.
 pub(super) fn check(ops: &[Op], values: usize) -> Result<(), Conflict<'_>> {
     let clusters = clusters(ops, values);
     let mut forward: Vec<&Cluster<'_>> = clusters.iter().filter(|c| c.is_forward()).collect();
@@ -98,7 +101,8 @@ impl<'a> Cluster<'a> {
         self.end() < self.start()
     }
 
-    /// The operations of this cluster of which one may end before one of the other starts; none is the beginning.
+    /// The operations of this cluster of which one may end before one of the other starts; none is
+    /// the beginning.
     fn firsts(&self) -> [Option<&'a Op>; 3] {
         match self.first {
             None => [None; 3],

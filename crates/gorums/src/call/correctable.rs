@@ -13,17 +13,18 @@ use crate::error::{QuorumError, QuorumErrorKind};
 /// "Incremental Consistency Guarantees for Replicated Objects", OSDI 2016).
 ///
 /// Each answer has a *level*, and a later answer never has a lower one: an answer that would is
-/// passed over. With [`correctable`](crate::call::QuorumCall::correctable) the level is the number of
-/// distinct nodes that have answered and the value is the reply that came last; with
-/// [`correctable_fn`](crate::call::QuorumCall::correctable_fn) a quorum function makes both of the replies. The
-/// call is done when its level is reached or its function says so, and fails when nothing more can
-/// come before that: every node has failed or, where the peer announces the end of a streamed
-/// reply, has ended. A server of the Go library never announces that, so give calls to one a
-/// deadline.
+/// passed over. With [`correctable`](crate::call::QuorumCall::correctable) the level is the number
+/// of distinct nodes that have answered and the value is the reply that came last; with
+/// [`correctable_fn`](crate::call::QuorumCall::correctable_fn) a quorum function makes both of the
+/// replies. The call is done when its level is reached or its function says so, and fails when
+/// nothing more can come before that: every node has failed or, where the peer announces the end of
+/// a streamed reply, has ended. A server of the Go library never announces that, so give calls to
+/// one a deadline.
 ///
-/// The replies are taken, and the quorum function runs, on the task that awaits one of its functions; in between they
-/// wait, as [`unread_replies`](crate::call::QuorumCall::unread_replies) says. All futures of its
-/// functions may be dropped without losing an answer. Dropping the correctable gives the call up.
+/// The replies are taken, and the quorum function runs, on the task that awaits one of its
+/// functions; in between they wait, as [`unread_replies`](crate::call::QuorumCall::unread_replies)
+/// says. All futures of its functions may be dropped without losing an answer. Dropping the
+/// correctable gives the call up.
 #[must_use = "dropping it gives the call up"]
 pub struct Correctable<T> {
     state: State<T>,

@@ -1,9 +1,9 @@
 //! Calls: the builders that describe them, what waits for their replies, and what sees them pass.
 //!
-//! A generated client, or a [`Client`](crate::Client), makes an [`Rpc`] or a [`Unicast`] to one node,
-//! and a [`Multicast`] or a [`QuorumCall`] to all nodes of a configuration. The builder takes what
-//! goes with the call. Its last function queues the call and gives what waits for it: a [`Quorum`], a
-//! [`QuorumFn`], a [`Correctable`], or a [`Sent`] where there is no reply.
+//! A generated client, or a [`Client`](crate::Client), makes an [`Rpc`] or a [`Unicast`] to one
+//! node, and a [`Multicast`] or a [`QuorumCall`] to all nodes of a configuration. The builder takes
+//! what goes with the call. Its last function queues the call and gives what waits for it: a
+//! [`Quorum`], a [`QuorumFn`], a [`Correctable`], or a [`Sent`] where there is no reply.
 
 // `options` has what the four builders share. `dispatch` queues a call, and `handle` is a call that
 // somebody waits for. `collect` takes replies and failures, and a `rule` says when they are enough.

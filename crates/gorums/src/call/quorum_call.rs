@@ -209,9 +209,9 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Quorum::new(self.collector(needed, possible), system)
     }
 
-    /// Waits until a quorum function accepts a set of replies. It runs on the awaiting task after each
-    /// reply, sees the request and the replies so far, one for each node, and may move them out.
-    /// Fails by count only when all nodes have answered or failed; to fail by content, return
+    /// Waits until a quorum function accepts a set of replies. It runs on the awaiting task after
+    /// each reply, sees the request and the replies so far, one for each node, and may move them
+    /// out. Fails by count only when all nodes have answered or failed; to fail by content, return
     /// `Some(Err(…))`.
     pub fn quorum_fn<T, F>(self, f: F) -> QuorumFn<Req, Resp, F>
     where
@@ -222,8 +222,8 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         QuorumFn::new(collector, self.requests.request, replies, f)
     }
 
-    /// Sets the quorum function of [`by_quorum_fn`](Self::by_quorum_fn): once for a method, among the defaults
-    /// of a generated client (`with_…_defaults`), in place of at every call.
+    /// Sets the quorum function of [`by_quorum_fn`](Self::by_quorum_fn): once for a method, among
+    /// the defaults of a generated client (`with_…_defaults`), in place of at every call.
     pub fn with_quorum_fn(
         mut self,
         f: impl Fn(&Req, &mut Replies<Resp>) -> Option<Resp> + Send + Sync + 'static,
@@ -234,8 +234,8 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
 
     /// Waits until the quorum function that was set before
     /// ([`with_quorum_fn`](Self::with_quorum_fn)) accepts a set of replies, as
-    /// [`quorum_fn`](Self::quorum_fn) does with one that it is given. Without one the call fails with
-    /// [`NoQuorumFn`](QuorumErrorKind::NoQuorumFn), and nothing is sent.
+    /// [`quorum_fn`](Self::quorum_fn) does with one that it is given. Without one the call fails
+    /// with [`NoQuorumFn`](QuorumErrorKind::NoQuorumFn), and nothing is sent.
     pub fn by_quorum_fn(self) -> QuorumFn<Req, Resp>
     where
         Req: 'static,
@@ -273,9 +273,9 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Correctable::new(collector, Nodes { needed: level })
     }
 
-    /// Ever better answers, made by a quorum function of the request and the replies so far, one for each
-    /// node. It runs after each reply, on the awaiting task, and returns an answer, its level, and
-    /// whether the call is done. Fails by itself only when nothing more can come.
+    /// Ever better answers, made by a quorum function of the request and the replies so far, one
+    /// for each node. It runs after each reply, on the awaiting task, and returns an answer, its
+    /// level, and whether the call is done. Fails by itself only when nothing more can come.
     pub fn correctable_fn<T, F>(self, f: F) -> Correctable<T>
     where
         T: 'static,

@@ -18,7 +18,8 @@ impl Default for Unread {
 }
 
 /// What happens when a node replies to a streamed call while as many of its replies as are kept
-/// have not been taken: see [`QuorumCall::unread_replies`](crate::call::QuorumCall::unread_replies).
+/// have not been taken: see
+/// [`QuorumCall::unread_replies`](crate::call::QuorumCall::unread_replies).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {

@@ -56,7 +56,8 @@ pub enum ConfigurationError {
         /// What is wrong.
         reason: String,
     },
-    /// A file cannot be read or is not what is expected. Only with the feature `toml` are files read.
+    /// A file cannot be read or is not what is expected. Only with the feature `toml` are files
+    /// read.
     File {
         /// The file.
         path: PathBuf,

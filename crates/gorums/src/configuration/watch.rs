@@ -23,10 +23,10 @@ type Derive = Box<dyn FnMut(&Configuration) -> Configuration + Send>;
 /// ([`Clients::watch`](crate::server::Clients::watch)), or its connected peers
 /// ([`ConnectedPeers::watch`](crate::server::ConnectedPeers::watch)).
 ///
-/// It is a [`Stream`], which ends when the server has stopped whose clients or peers it follows. What
-/// it yields is compared with what it yielded before, so however seldom it is asked, the last change
-/// is never lost, and what came and went in between is passed over. It holds the nodes of the
-/// configuration that is watched, and those that it last yielded.
+/// It is a [`Stream`], which ends when the server has stopped whose clients or peers it follows.
+/// What it yields is compared with what it yielded before, so however seldom it is asked, the last
+/// change is never lost, and what came and went in between is passed over. It holds the nodes of
+/// the configuration that is watched, and those that it last yielded.
 #[must_use = "it looks only when it is asked"]
 pub struct Watch {
     source: Box<dyn Watched>,
@@ -37,7 +37,8 @@ pub struct Watch {
 
 /// What a watch looks at.
 pub(crate) trait Watched: Send + 'static {
-    /// Hears of changes from now on, even before it is polled. It may ring when nothing has changed.
+    /// Hears of changes from now on, even before it is polled. It may ring when nothing has
+    /// changed.
     fn listen(&self) -> BoxFuture<'static, ()>;
 
     /// The set of the moment; none once there will be no other.
@@ -62,9 +63,9 @@ impl Watch {
         })
     }
 
-    /// The first time at once the set of the moment; later the set as soon as it differs, in its nodes
-    /// or in their order, from what was last returned. None once the server has stopped whose clients
-    /// or peers are watched; a watch of a configuration or a membership never ends.
+    /// The first time at once the set of the moment; later the set as soon as it differs, in its
+    /// nodes or in their order, from what was last returned. None once the server has stopped whose
+    /// clients or peers are watched; a watch of a configuration or a membership never ends.
     ///
     /// Cancel safe: what a future that was dropped did not return is returned by the next one.
     pub async fn next(&mut self) -> Option<Configuration> {

@@ -19,8 +19,8 @@ use crate::wire::{
 /// How many batches are written in one turn of the task before others get theirs.
 const BATCHES_PER_TURN: usize = 16;
 
-/// With more bytes than this to write it pays to look at all sockets for replies first: whoever gets
-/// them may have more to write.
+/// With more bytes than this to write it pays to look at all sockets for replies first: whoever
+/// gets them may have more to write.
 const WORTH_A_LOOK: usize = 1024;
 
 /// Why a connection ended.
@@ -152,9 +152,10 @@ impl Connected {
         self.stream.write(carried, &mut self.link)
     }
 
-    /// Whether others run before the next batch is put together. Where more calls are in flight than
-    /// are queued, their callers may be about to make the next ones: these come into the same batch,
-    /// which spares both sides most of what a batch costs. With one call in flight nobody waits.
+    /// Whether others run before the next batch is put together. Where more calls are in flight
+    /// than are queued, their callers may be about to make the next ones: these come into the same
+    /// batch, which spares both sides most of what a batch costs. With one call in flight nobody
+    /// waits.
     fn gives_way(&mut self, cx: &mut Context<'_>, channel: &Channel) -> bool {
         let (queued, bytes) = {
             let outbox = channel.outbox();
@@ -173,9 +174,9 @@ impl Connected {
         true
     }
 
-    /// The last handle is gone: once all is written, this end's side of the stream ends. Closing the
-    /// socket at once could destroy what the node has not read yet; the node answers by ending its own
-    /// side. Ready where the stream cannot be ended so.
+    /// The last handle is gone: once all is written, this end's side of the stream ends. Closing
+    /// the socket at once could destroy what the node has not read yet; the node answers by ending
+    /// its own side. Ready where the stream cannot be ended so.
     fn close(&mut self, cx: &mut Context<'_>, channel: &Channel) -> Poll<()> {
         if !self.link.timers.is_set(Timer::Linger) {
             let until = self.link.now() + channel.pool().settings.linger;

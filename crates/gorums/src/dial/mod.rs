@@ -1,7 +1,7 @@
 //! The client's side of a connection: it connects, and connects again.
 //!
-//! * [`keep_connected`] is the task of a node, and says what becomes of calls when the connection is
-//!   lost.
+//! * [`keep_connected`] is the task of a node, and says what becomes of calls when the connection
+//!   is lost.
 //! * [`connect`] is one attempt, [`connected`] is what came of one that succeeded.
 //! * [`reconnect`] decides when the next attempt is made.
 //! * [`serving`] has who serves what the nodes ask of this process.

@@ -16,8 +16,8 @@ const FARTHEST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Reconnect {
     attempt_interval: Duration,
-    /// The least distance at present: shorter after a good connection was lost, since a replica that
-    /// restarts is often back at once, and twice as long after each attempt that failed.
+    /// The least distance at present: shorter after a good connection was lost, since a replica
+    /// that restarts is often back at once, and twice as long after each attempt that failed.
     distance: Duration,
     /// When the last attempt started.
     started: Instant,
@@ -200,8 +200,8 @@ mod tests {
         }
     }
 
-    /// The distances of attempts, in milliseconds, of which each makes a connection that ends at once
-    /// while calls wait.
+    /// The distances of attempts, in milliseconds, of which each makes a connection that ends at
+    /// once while calls wait.
     fn distances_of_closed(reconnect: &mut Reconnect) -> Vec<u128> {
         let mut now = Instant::now();
         let mut distances = Vec::new();

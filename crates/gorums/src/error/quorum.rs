@@ -24,8 +24,8 @@ pub enum QuorumErrorKind {
     /// No set of replies could ever be a quorum: a threshold of zero or above the number of nodes,
     /// or a rule that needs a node that was left out. Nothing was sent.
     Impossible,
-    /// [`by_quorum_fn`](crate::call::QuorumCall::by_quorum_fn) was called without a quorum function. Nothing was
-    /// sent.
+    /// [`by_quorum_fn`](crate::call::QuorumCall::by_quorum_fn) was called without a quorum
+    /// function. Nothing was sent.
     NoQuorumFn,
 }
 

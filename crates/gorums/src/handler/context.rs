@@ -69,7 +69,8 @@ impl ServerCtx {
         Self(Arc::new(Inner::new(method, metadata, connection, permit)))
     }
 
-    /// The context of another request, in the place of this one where nobody holds this one any more.
+    /// The context of another request, in the place of this one where nobody holds this one any
+    /// more.
     pub(crate) fn renew(
         mut self,
         method: Arc<str>,
@@ -88,8 +89,8 @@ impl ServerCtx {
     /// Gives up the turn: the next request may start.
     ///
     /// It starts at the latest when this handler next suspends or ends. Awaiting what is returned
-    /// also moves the rest of this handler to a task of its own, so that heavy work after it runs in
-    /// parallel with later handlers:
+    /// also moves the rest of this handler to a task of its own, so that heavy work after it runs
+    /// in parallel with later handlers:
     ///
     /// ```
     /// # use gorums::{ServerCtx, Status};
@@ -140,8 +141,8 @@ impl ServerCtx {
     /// [`client_config`](Self::client_config), or a peer one of [`config`](Self::config). Where the
     /// request is the call of a server to this client, that server's node.
     ///
-    /// None for a client that cannot be called back, and for one that claims to be somebody while the
-    /// server was not told to believe it
+    /// None for a client that cannot be called back, and for one that claims to be somebody while
+    /// the server was not told to believe it
     /// ([`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids)).
     #[must_use]
     pub fn peer_id(&self) -> Option<NodeId> {
@@ -170,8 +171,8 @@ impl ServerCtx {
         self.0.values.lock()
     }
 
-    /// Whether the caller gave up, or its connection ended: nobody reads the reply. The handler goes
-    /// on all the same, and keeps its turn if it has it.
+    /// Whether the caller gave up, or its connection ended: nobody reads the reply. The handler
+    /// goes on all the same, and keeps its turn if it has it.
     ///
     /// That a caller gave up (its deadline passed, or it dropped the call) is heard from clients of
     /// this library; from others only the end of the connection is.

@@ -1,4 +1,5 @@
-//! Which handler runs on this thread, so that a call that waits for the handler's own turn is refused.
+//! Which handler runs on this thread, so that a call that waits for the handler's own turn is
+//! refused.
 
 use std::cell::RefCell;
 
@@ -39,7 +40,8 @@ impl Handling {
 }
 
 /// Why a two-way call to a node must not be made here, if so: it would wait for the turn that the
-/// handler making it holds. `way` tells how this process reaches the node within itself, if it does.
+/// handler making it holds. `way` tells how this process reaches the node within itself, if it
+/// does.
 pub(crate) fn refusal(way: impl FnOnce() -> Option<InProcess>) -> Option<Status> {
     HANDLING.with_borrow(|handling| {
         let Handling { ctx, in_process } = handling.as_ref()?;

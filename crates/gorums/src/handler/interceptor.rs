@@ -15,8 +15,8 @@ use crate::runtime::BoxFuture;
 ///
 /// Interceptors run within the turn of their request, the one that was added first outermost. They
 /// may change the request or the reply, reject with a status, delay, release the turn, or answer
-/// without the handler. Requests of unknown methods and requests that cannot be decoded pass through
-/// them too. Every function from [`Incoming`] and [`Next`] to a future is one.
+/// without the handler. Requests of unknown methods and requests that cannot be decoded pass
+/// through them too. Every function from [`Incoming`] and [`Next`] to a future is one.
 pub trait Interceptor: Send + Sync + 'static {
     /// Handles a request, usually by [`next.run(incoming)`](Next::run) and something around it.
     fn call(&self, incoming: Incoming, next: Next) -> BoxFuture<'static, Result<Reply, Status>>;

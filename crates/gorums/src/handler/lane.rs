@@ -3,20 +3,21 @@
 //! The lane is a task of its own, beside the task that reads and writes. It polls the handler that
 //! holds the turn itself: a handler that never suspends costs no task. One that suspends while it
 //! holds the turn keeps the lane waiting, which has nothing else to do. One that suspends after it
-//! released is moved to the [set](super::released) of those that go on beside the lane, and the lane
-//! goes on to the next; one that awaits its release is moved to a task of its own. So each handler
-//! behaves as a task of its own, and pays for one only where somebody could see the difference.
+//! released is moved to the [set](super::released) of those that go on beside the lane, and the
+//! lane goes on to the next; one that awaits its release is moved to a task of its own. So each
+//! handler behaves as a task of its own, and pays for one only where somebody could see the
+//! difference.
 //!
 //! Two more rules keep a handler that blocks its thread from delaying the replies of others:
 //!
 //! * Replies are queued without waking the I/O task; it is woken when the lane is done for now. A
-//!   worker of tokio keeps the task that it woke last to itself, so an I/O task that was woken right
-//!   before a handler blocks could not run anywhere else. The [monitor](super::Monitor)
-//!   wakes it from outside where a handler takes its time.
-//! * Handlers that are moved are handed over when the lane is done for now, too, all of them at once:
-//!   a task that is woken before the next handler blocks could not run anywhere else either, and to
-//!   end the lane's turn for each of them would let every message go out alone. Where a handler takes
-//!   its time, the monitor hands them over from outside.
+//!   worker of tokio keeps the task that it woke last to itself, so an I/O task that was woken
+//!   right before a handler blocks could not run anywhere else. The [monitor](super::Monitor) wakes
+//!   it from outside where a handler takes its time.
+//! * Handlers that are moved are handed over when the lane is done for now, too, all of them at
+//!   once: a task that is woken before the next handler blocks could not run anywhere else either,
+//!   and to end the lane's turn for each of them would let every message go out alone. Where a
+//!   handler takes its time, the monitor hands them over from outside.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -41,8 +42,8 @@ use crate::runtime::{BoxFuture, InProcess};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, spawn};
 
-/// How many handlers are polled in one turn of the lane on its worker. Replies leave together at the
-/// end of a turn: fewer handlers make more and smaller writes.
+/// How many handlers are polled in one turn of the lane on its worker. Replies leave together at
+/// the end of a turn: fewer handlers make more and smaller writes.
 const HANDLERS_PER_TURN: usize = 128;
 
 /// What all connections of a server have in common.
@@ -294,9 +295,9 @@ impl Lane {
         state.waiting.is_empty() && state.current.is_none() && state.running == 0
     }
 
-    /// The current request is done, if there was one. Makes the next one the current, if there is one
-    /// and it may start. Under one lock: in between a request would be nowhere, and its cancellation
-    /// lost.
+    /// The current request is done, if there was one. Makes the next one the current, if there is
+    /// one and it may start. Under one lock: in between a request would be nowhere, and its
+    /// cancellation lost.
     fn next(
         &self,
         may_start: bool,
@@ -474,8 +475,8 @@ fn poll_catching(
     stage: Stage,
     cx: &mut Context<'_>,
 ) -> (Poll<Result<Reply, Status>>, Option<HandlerFuture>) {
-    // The future is never polled again after a panic, and what it shares with others is theirs to keep
-    // consistent, as with any thread that panics.
+    // The future is never polled again after a panic, and what it shares with others is theirs to
+    // keep consistent, as with any thread that panics.
     let polled = catch_unwind(AssertUnwindSafe(|| {
         let mut handling = match stage {
             Stage::Start(next, incoming) => next.start(incoming),
@@ -521,8 +522,8 @@ impl Worker {
             Some((monitor, polling)) => polling.watched(monitor, || self.poll_handlers(cx)),
             None => self.poll_handlers(cx),
         };
-        // In this order: what is woken or spawned later pushes the earlier out of the slot that only
-        // this worker takes from.
+        // In this order: what is woken or spawned later pushes the earlier out of the slot that
+        // only this worker takes from.
         self.lane.replies.wake_io();
         if std::mem::take(&mut self.has_moved) {
             self.released.hand_over();
@@ -543,8 +544,9 @@ impl Worker {
                 Some(run) => run,
                 None => {
                     // With its replies at their bound a client that takes none could have as many
-                    // more made as there may be handlers. Nothing that has to happen for room to come
-                    // waits for a handler that is not started here: docs/ordering.md has the argument.
+                    // more made as there may be handlers. Nothing that has to happen for room to
+                    // come waits for a handler that is not started here: docs/ordering.md has the
+                    // argument.
                     let may_start = self.lane.replies.poll_below_bound(cx).is_ready();
                     if !may_start {
                         // The server's turn is for those who can use it, and may come meanwhile.

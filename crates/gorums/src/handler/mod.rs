@@ -8,8 +8,8 @@
 //! ```
 //!
 //! * [`lane`] starts handlers one after the other, [`turn`] is what they hand on, [`context`] is
-//!   what they see of it, [`handling`] knows which of them is running; [`released`] polls those that go
-//!   on without the turn; [`reply_queue`] is where their replies wait to be written.
+//!   what they see of it, [`handling`] knows which of them is running; [`released`] polls those
+//!   that go on without the turn; [`reply_queue`] is where their replies wait to be written.
 //! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
 //!   [`reply_sender`] is how a handler streams.
 //! * [`monitor`] notices a handler that blocks its thread, and has the others go on elsewhere.

@@ -1,15 +1,15 @@
 //! One thread per process that notices handlers which block their thread.
 //!
-//! A worker of tokio that is stuck in a handler holds on to two things: tasks that it woke last
-//! (no other worker may take them from its slot), and, where the other workers sleep, the duty to
-//! poll sockets and timers. Replies would wait for the handler to end. So every stretch of polling
+//! A worker of tokio that is stuck in a handler holds on to two things: tasks that it woke last (no
+//! other worker may take them from its slot), and, where the other workers sleep, the duty to poll
+//! sockets and timers. Replies would wait for the handler to end. So every stretch of polling
 //! handlers is announced to this monitor; where one lasts longer than a tick, the monitor wakes the
-//! connection's I/O task and another worker from outside, and has the handlers that released go on in
-//! another task. The cost for a handler that does not block is two atomic additions.
+//! connection's I/O task and another worker from outside, and has the handlers that released go on
+//! in another task. The cost for a handler that does not block is two atomic additions.
 //!
-//! The monitor looks only at lanes that poll. A lane lists itself when a stretch begins, and is taken
-//! off the list by the first tick that finds it quiet. So a connection without requests costs nothing,
-//! and the thread of an idle server waits without a timer.
+//! The monitor looks only at lanes that poll. A lane lists itself when a stretch begins, and is
+//! taken off the list by the first tick that finds it quiet. So a connection without requests costs
+//! nothing, and the thread of an idle server waits without a timer.
 //!
 //! On a runtime with one worker nothing could take over, and the monitor is not used: a simulation
 //! never starts the thread.
@@ -41,7 +41,8 @@ pub(crate) struct Polling {
 }
 
 impl Polling {
-    /// Of a lane that runs on this runtime. The monitor calls `wake` where a stretch lasts too long.
+    /// Of a lane that runs on this runtime. The monitor calls `wake` where a stretch lasts too
+    /// long.
     pub(crate) fn new(runtime: Handle, wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             entered: AtomicU64::new(0),
@@ -67,9 +68,9 @@ impl Polling {
 
     /// A stretch of polling begins.
     pub(crate) fn enter(self: &Arc<Self>, monitor: &Monitor) {
-        // The addition comes before the look at `listed`. In `unlist` the monitor does both the other
-        // way round, and of two read-modify-writes one sees the other: either the monitor sees this
-        // stretch, or this stretch sees that it has to list itself.
+        // The addition comes before the look at `listed`. In `unlist` the monitor does both the
+        // other way round, and of two read-modify-writes one sees the other: either the monitor
+        // sees this stretch, or this stretch sees that it has to list itself.
         self.entered.fetch_add(1, Ordering::AcqRel);
         if !self.listed.load(Ordering::Relaxed) {
             monitor.list(self);
@@ -81,8 +82,8 @@ impl Polling {
         self.left.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The monitor is about to take it off its list, having seen so many stretches begin. False where
-    /// another one has begun that relies on the list.
+    /// The monitor is about to take it off its list, having seen so many stretches begin. False
+    /// where another one has begun that relies on the list.
     fn unlist(&self, entered: u64) -> bool {
         // Read-modify-writes only: each sees the one before, whoever lists or takes off.
         self.listed.swap(false, Ordering::AcqRel);
@@ -179,8 +180,8 @@ impl Monitor {
         }
     }
 
-    /// Looks once at the lanes that poll, and wakes others where one does so for too long. Where nobody
-    /// has polled for long, it waits until somebody does.
+    /// Looks once at the lanes that poll, and wakes others where one does so for too long. Where
+    /// nobody has polled for long, it waits until somebody does.
     pub(crate) fn tick(&self, watchlist: &mut Watchlist) {
         self.take_new(watchlist);
         let mut stuck = Vec::new();

@@ -1,25 +1,25 @@
 //! Polls the handlers of a connection that released their turn and suspended.
 //!
-//! They run beside the lane, in one task for all of them: the runner. A task for each would cost more
-//! than most of them do, and would let each reply go out alone. Where somebody could see the
+//! They run beside the lane, in one task for all of them: the runner. A task for each would cost
+//! more than most of them do, and would let each reply go out alone. Where somebody could see the
 //! difference, it is made up for:
 //!
-//! * The waker of a handler puts it in a queue, once, and wakes the runner; the runner polls what is in
-//!   the queue, so many handlers in one turn on its worker.
+//! * The waker of a handler puts it in a queue, once, and wakes the runner; the runner polls what
+//!   is in the queue, so many handlers in one turn on its worker.
 //! * Where a handler takes its time in a poll, the [monitor](super::Monitor) starts another
 //!   runner, which takes over the queue. The earlier one ends when that poll does. So there is one
 //!   runner more for each handler that blocks its thread.
-//! * What ends in a turn is told to the lane and to the I/O task together, at the end of the turn: a
-//!   task that is woken before the next handler blocks could not run anywhere else. The monitor does
-//!   it where a handler takes its time.
+//! * What ends in a turn is told to the lane and to the I/O task together, at the end of the turn:
+//!   a task that is woken before the next handler blocks could not run anywhere else. The monitor
+//!   does it where a handler takes its time.
 //! * A handler that awaits its release gets a task of its own. So do all handlers where there are
 //!   several threads and no monitor.
 //!
-//! What is left is as in the lane: the one task that a handler woke last, such as the I/O task of a node
-//! that it calls, waits where the next handler of the same turn blocks its thread.
+//! What is left is as in the lane: the one task that a handler woke last, such as the I/O task of a
+//! node that it calls, waits where the next handler of the same turn blocks its thread.
 //!
-//! The runner ends when no handler is left. A runtime that shuts down drops it, and all handlers with
-//! it.
+//! The runner ends when no handler is left. A runtime that shuts down drops it, and all handlers
+//! with it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,10 +36,10 @@ use super::{Monitor, Polling};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard, spawn};
 
-/// How many handlers are polled in one turn of the runner on its worker. Replies leave together at the
-/// end of a turn. Fewer than in the lane: handlers that wait for the same event, such as a tick of the
-/// clock, wake in waves, and small turns let the calls that follow spread instead of coming as the next
-/// wave.
+/// How many handlers are polled in one turn of the runner on its worker. Replies leave together at
+/// the end of a turn. Fewer than in the lane: handlers that wait for the same event, such as a tick
+/// of the clock, wake in waves, and small turns let the calls that follow spread instead of coming
+/// as the next wave.
 const HANDLERS_PER_TURN: usize = 16;
 
 /// The released handlers of a connection.
@@ -50,8 +50,8 @@ pub(crate) struct ReleasedSet {
     monitor: Option<&'static Monitor>,
     /// From the first handler on: most connections have none.
     polling: OnceLock<Arc<Polling>>,
-    /// Handlers that the lane has moved in this turn and that do not go on yet. The lane's task and the
-    /// monitor share them.
+    /// Handlers that the lane has moved in this turn and that do not go on yet. The lane's task and
+    /// the monitor share them.
     handed: Mutex<Vec<Moved>>,
     state: Mutex<State>,
 }
@@ -124,7 +124,8 @@ impl ReleasedSet {
         self.handed.lock()
     }
 
-    /// A handler that released and suspended. It goes on at the next [`hand_over`](Self::hand_over).
+    /// A handler that released and suspended. It goes on at the next
+    /// [`hand_over`](Self::hand_over).
     pub(crate) fn push(&self, handler: Moved) {
         self.handed().push(handler);
     }

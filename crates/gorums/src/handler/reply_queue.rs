@@ -39,8 +39,9 @@ impl Answer<'_> {
 
 pub(crate) struct ReplyQueue {
     state: Mutex<State>,
-    /// What is queued and what ended handlers hold together have reached the bound. It changes under
-    /// the lock of the state; the lane looks at it without, before every handler that it starts.
+    /// What is queued and what ended handlers hold together have reached the bound. It changes
+    /// under the lock of the state; the lane looks at it without, before every handler that it
+    /// starts.
     at_bound: AtomicBool,
     io: AtomicWaker,
     /// The lane, where it starts no handler because of the bound.
@@ -105,8 +106,8 @@ impl ReplyQueue {
     }
 
     /// Queues the answer of a handler that has ended. While it waits for room it counts as what is
-    /// queued does. Only ended handlers count: they do nothing but wait for room, so nothing that they
-    /// hold waits for a handler that is not started on their account.
+    /// queued does. Only ended handlers count: they do nothing but wait for room, so nothing that
+    /// they hold waits for a handler that is not started on their account.
     pub(crate) async fn push_last(&self, id: u64, method: &str, answer: &Answer<'_>, limit: usize) {
         let _held = self.hold(answer.len());
         self.push(id, method, answer, limit).await;
@@ -119,8 +120,8 @@ impl ReplyQueue {
         Held { queue: self, bytes }
     }
 
-    /// To be called with every change of what counts. True where the lane has to be woken, without the
-    /// lock: the bound was left.
+    /// To be called with every change of what counts. True where the lane has to be woken, without
+    /// the lock: the bound was left.
     #[inline]
     fn note_bound(&self, state: &State) -> bool {
         let is_at_bound = self.is_at_bound(state);
@@ -140,11 +141,11 @@ impl ReplyQueue {
         state.bytes.saturating_add(state.held) >= self.max_bytes && !state.closed
     }
 
-    /// Ready when a handler may start, as far as replies are concerned. Else the lane is woken when it
-    /// may.
+    /// Ready when a handler may start, as far as replies are concerned. Else the lane is woken when
+    /// it may.
     ///
-    /// A reply that another thread queues may reach the bound at the same time, and is not seen then:
-    /// one more handler starts.
+    /// A reply that another thread queues may reach the bound at the same time, and is not seen
+    /// then: one more handler starts.
     #[inline]
     pub(crate) fn poll_below_bound(&self, cx: &Context<'_>) -> Poll<()> {
         if self.at_bound.load(Ordering::Relaxed) {
@@ -212,8 +213,8 @@ impl ReplyQueue {
         self.lock().bytes >= self.max_bytes
     }
 
-    /// Queues an answer whatever the bound, for the I/O task, which reads no further while the queue
-    /// is full.
+    /// Queues an answer whatever the bound, for the I/O task, which reads no further while the
+    /// queue is full.
     pub(crate) fn push_unbounded(&self, id: u64, method: &str, answer: &Answer<'_>) {
         let mut state = self.lock();
         if !state.closed {

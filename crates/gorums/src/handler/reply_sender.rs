@@ -36,8 +36,8 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    /// Encodes a reply straight into the queue. False where it does not belong there, or does not fit
-    /// now.
+    /// Encodes a reply straight into the queue. False where it does not belong there, or does not
+    /// fit now.
     pub(crate) fn send(&self, reply: &impl Message) -> bool {
         let method = self.ctx.method();
         self.replies

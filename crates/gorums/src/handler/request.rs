@@ -28,7 +28,8 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Takes the request out of its message. The method of the last one is likely to be this one's, too.
+    /// Takes the request out of its message. The method of the last one is likely to be this one's,
+    /// too.
     ///
     /// # Errors
     /// The message has more than a request may have.

@@ -7,8 +7,8 @@ use super::lane::LaneSettings;
 use super::registry::Registry;
 use crate::error::Status;
 
-/// How many bytes of requests may wait beyond the bound where a reply is expected that may be behind
-/// them. A window full of the smallest messages is about that.
+/// How many bytes of requests may wait beyond the bound where a reply is expected that may be
+/// behind them. A window full of the smallest messages is about that.
 const BEYOND: usize = 64 * 1024 * 1024;
 
 /// The handlers of one server, or of one client that serves, and the bounds that they run within.
@@ -25,8 +25,8 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Why no further request is taken where reading goes on beyond the bound, because a reply may be
-    /// behind it.
+    /// Why no further request is taken where reading goes on beyond the bound, because a reply may
+    /// be behind it.
     pub(crate) fn too_many_wait(&self, bytes: usize) -> Option<Status> {
         (bytes >= self.max_waiting_bytes.saturating_add(BEYOND)).then(|| {
             Status::resource_exhausted(format!("{bytes} bytes of requests wait for their handlers"))

@@ -7,7 +7,8 @@
 //!   one after the other.
 //! * [`poll_flag`]: whether a connection has to be polled.
 //! * [`table`]: the calls that wait for replies; [`sweeper`] ends them at their deadlines.
-//! * [`turn`], [`lane`], [`reply_queue`]: the server's side; [`monitor`] watches over lanes that block.
+//! * [`turn`], [`lane`], [`reply_queue`]: the server's side; [`monitor`] watches over lanes that
+//!   block.
 //!
 //! A lost wake-up is a deadlock here: a task is polled only when it was woken, and loom reports
 //! threads that all wait. Every model must do the same in each run except for the order (fixed ids,

@@ -1,4 +1,5 @@
-//! The monitor: a stretch of polling that lasts is noticed, whatever the monitor does when it begins.
+//! The monitor: a stretch of polling that lasts is noticed, whatever the monitor does when it
+//! begins.
 
 use std::sync::Arc;
 

@@ -88,9 +88,9 @@ impl Server {
     }
 
     /// Serves until the signal, then shuts down: it stops to listen and to take requests, lets the
-    /// handlers of all requests that were read finish, and writes their replies, all within the grace
-    /// period; what is left then is cut off. Idle clients do not hold it up. What clients and peers
-    /// reply to handlers that call them is read meanwhile.
+    /// handlers of all requests that were read finish, and writes their replies, all within the
+    /// grace period; what is left then is cut off. Idle clients do not hold it up. What clients and
+    /// peers reply to handlers that call them is read meanwhile.
     pub async fn serve_with_shutdown(self, signal: impl Future<Output = ()>, grace: Duration) {
         let Self {
             mut listener,

@@ -179,15 +179,15 @@ impl ServerBuilder {
         self
     }
 
-    /// Makes the server a peer: it is the node `me` of this configuration, and its handlers find the
-    /// configuration in [`ServerCtx::config`].
+    /// Makes the server a peer: it is the node `me` of this configuration, and its handlers find
+    /// the configuration in [`ServerCtx::config`].
     ///
-    /// From [`bind`](Self::bind) on, calls to the node `me` of this configuration and of all that share
-    /// its connections stay in this process. They go over a pair of pipes, and nothing else is
-    /// different from calls to other nodes: the same bytes, bounds and order, a connection and a turn
-    /// of its own. Its address is not used, and need not be the one that the server listens on. Where
-    /// the server has stopped, calls to it fail as those to any node that is down; a new server in its
-    /// place is given the same configuration.
+    /// From [`bind`](Self::bind) on, calls to the node `me` of this configuration and of all that
+    /// share its connections stay in this process. They go over a pair of pipes, and nothing else
+    /// is different from calls to other nodes: the same bytes, bounds and order, a connection and a
+    /// turn of its own. Its address is not used, and need not be the one that the server listens
+    /// on. Where the server has stopped, calls to it fail as those to any node that is down; a new
+    /// server in its place is given the same configuration.
     ///
     /// Peers that come and go are a [`Membership`], which can be given in place of a configuration:
     /// handlers then find the one of the moment, and its own node cannot leave it.
@@ -223,8 +223,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Whether a client that says which node it is is believed. Default: no, and who claims to be a node
-    /// is anonymous: it has no [`peer_id`](ServerCtx::peer_id) and cannot be called back.
+    /// Whether a client that says which node it is is believed. Default: no, and who claims to be a
+    /// node is anonymous: it has no [`peer_id`](ServerCtx::peer_id) and cannot be called back.
     ///
     /// Anybody who can connect can claim any id. Believe it where only peers can connect. Even then
     /// nobody is this server itself, or has an id from 2^20 on: those are given by the server.
@@ -233,8 +233,8 @@ impl ServerBuilder {
         self
     }
 
-    /// How many connections there may be. At the bound no more are accepted until one ends. Default:
-    /// 16,384.
+    /// How many connections there may be. At the bound no more are accepted until one ends.
+    /// Default: 16,384.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
         self
@@ -243,10 +243,11 @@ impl ServerBuilder {
     /// How many handlers of one connection may run at once after they released their turn. At the
     /// bound no further request of that connection starts until one ends. Default: 1,024.
     ///
-    /// A client that takes no replies can have this server make one reply from each of these handlers
-    /// beyond [`max_reply_bytes`](Self::max_reply_bytes): lower it where replies are large and clients
-    /// are not trusted. A connection gets no more than this many replies in the time that a handler
-    /// takes: raise it where handlers wait long, such as for nodes that are far away.
+    /// A client that takes no replies can have this server make one reply from each of these
+    /// handlers beyond [`max_reply_bytes`](Self::max_reply_bytes): lower it where replies are large
+    /// and clients are not trusted. A connection gets no more than this many replies in the time
+    /// that a handler takes: raise it where handlers wait long, such as for nodes that are far
+    /// away.
     pub fn concurrency_limit_per_connection(mut self, handlers: usize) -> Self {
         self.max_running = handlers.max(1);
         self
@@ -262,8 +263,8 @@ impl ServerBuilder {
     }
 
     /// The largest reply that is sent, envelope included, of services that do not say otherwise. In
-    /// place of a larger one the caller gets
-    /// [`ResourceExhausted`](crate::Code::ResourceExhausted). Default: no limit but the wire's 4 GiB.
+    /// place of a larger one the caller gets [`ResourceExhausted`](crate::Code::ResourceExhausted).
+    /// Default: no limit but the wire's 4 GiB.
     pub fn max_encoding_message_size(mut self, bytes: usize) -> Self {
         self.max_encoding = bytes;
         self
@@ -277,12 +278,13 @@ impl ServerBuilder {
         self
     }
 
-    /// How many bytes of replies may wait to be written to a connection, those among them that handlers
-    /// have returned and that wait for room. At the bound no further request of that connection starts;
-    /// handlers that run already wait with their reply, and keep their turn if they have it. So what
-    /// waits is more than this by one reply from each handler that ran when the bound was reached, of
-    /// which there are [`concurrency_limit_per_connection`](Self::concurrency_limit_per_connection) at
-    /// most. Default: 4 MiB.
+    /// How many bytes of replies may wait to be written to a connection, those among them that
+    /// handlers have returned and that wait for room. At the bound no further request of that
+    /// connection starts; handlers that run already wait with their reply, and keep their turn if
+    /// they have it. So what waits is more than this by one reply from each handler that ran when
+    /// the bound was reached, of which there are
+    /// [`concurrency_limit_per_connection`](Self::concurrency_limit_per_connection) at most.
+    /// Default: 4 MiB.
     pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
         self.max_reply_bytes = bytes.max(1);
         self
@@ -329,9 +331,9 @@ impl ServerBuilder {
         self.with_listener(listener)
     }
 
-    /// Listens on an address and serves for ever: [`bind`](Self::bind) and [`Server::serve`] in one.
-    /// Dropping the future stops the server at once: connections end, and requests that have not
-    /// started never do.
+    /// Listens on an address and serves for ever: [`bind`](Self::bind) and [`Server::serve`] in
+    /// one. Dropping the future stops the server at once: connections end, and requests that have
+    /// not started never do.
     ///
     /// # Errors
     /// The address cannot be listened on, a method was added twice, the server is not one of its
@@ -345,8 +347,8 @@ impl ServerBuilder {
     /// connect and wait.
     ///
     /// # Errors
-    /// A method was added twice, the server is not one of its [`peers`](Self::peers), or the listener
-    /// does not know its address.
+    /// A method was added twice, the server is not one of its [`peers`](Self::peers), or the
+    /// listener does not know its address.
     pub fn with_incoming(self, listener: impl Listener) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
         self.with_listener(Box::new(listener))
@@ -522,8 +524,8 @@ pub enum ServerError {
         known: Vec<NodeId>,
     },
     /// The server's peers share streams
-    /// ([`one_stream_per_pair`](crate::ConfigurationBuilder::one_stream_per_pair)) with another node
-    /// than the one that the server is.
+    /// ([`one_stream_per_pair`](crate::ConfigurationBuilder::one_stream_per_pair)) with another
+    /// node than the one that the server is.
     PairsOfAnother {
         /// The server's own id.
         me: NodeId,

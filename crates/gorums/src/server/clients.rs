@@ -24,10 +24,10 @@ pub(crate) const DYNAMIC_IDS: u32 = 1 << 20;
 /// has them. Clones are about the same server.
 ///
 /// A client can be called back if it was told to serve calls
-/// ([`ConfigurationBuilder::serve`](crate::ConfigurationBuilder::serve)). As long as it is connected
-/// it is a node of [`config`](Self::config), and its address is the one that it connected from. Once
-/// it has left, calls to it fail at once, on configurations that were taken before too; when it comes
-/// back it is another node.
+/// ([`ConfigurationBuilder::serve`](crate::ConfigurationBuilder::serve)). As long as it is
+/// connected it is a node of [`config`](Self::config), and its address is the one that it connected
+/// from. Once it has left, calls to it fail at once, on configurations that were taken before too;
+/// when it comes back it is another node.
 #[derive(Clone)]
 pub struct Clients(Arc<Inner>);
 
@@ -73,8 +73,8 @@ impl Clients {
     }
 
     /// Waits until the clients are as the predicate wants them, and returns them. It is asked at
-    /// once, and again after every change; of changes that come close together perhaps only after the
-    /// last. Bound it with [`wait_for_within`](Self::wait_for_within).
+    /// once, and again after every change; of changes that come close together perhaps only after
+    /// the last. Bound it with [`wait_for_within`](Self::wait_for_within).
     ///
     /// # Errors
     /// The server has stopped.

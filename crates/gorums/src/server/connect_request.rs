@@ -4,7 +4,8 @@ use crate::handler::ConnectionInfo;
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 
-/// What a client asks for when it connects, as the [connect callback](crate::ServerBuilder::on_connect) sees it.
+/// What a client asks for when it connects, as the
+/// [connect callback](crate::ServerBuilder::on_connect) sees it.
 #[derive(Debug)]
 pub struct ConnectRequest {
     pub(crate) info: ConnectionInfo,
@@ -24,14 +25,15 @@ impl ConnectRequest {
     }
 
     /// Who the client is, where it says so and is believed: see
-    /// [`ServerCtx::peer_id`](crate::ServerCtx::peer_id). A client that can be called back and has no
-    /// id gets one after this.
+    /// [`ServerCtx::peer_id`](crate::ServerCtx::peer_id). A client that can be called back and has
+    /// no id gets one after this.
     #[must_use]
     pub fn peer_id(&self) -> Option<NodeId> {
         self.info.peer_id
     }
 
-    /// Sets a value that handlers of this connection find with [`ServerCtx::value`](crate::ServerCtx::value).
+    /// Sets a value that handlers of this connection find with
+    /// [`ServerCtx::value`](crate::ServerCtx::value).
     pub fn set_value<T: Clone + Send + Sync + 'static>(&mut self, value: T) {
         self.info.values.insert(value);
     }

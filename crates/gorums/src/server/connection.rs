@@ -320,8 +320,8 @@ impl ServerConnection {
         self.stream = Some(ServedStream::new(stream, callee));
     }
 
-    /// Has the stream of this client carry calls to it, where it can be called: which of its messages
-    /// are replies then, and whom the stream carries calls to.
+    /// Has the stream of this client carry calls to it, where it can be called: which of its
+    /// messages are replies then, and whom the stream carries calls to.
     fn attach(
         &mut self,
         claim: Claim,

@@ -15,7 +15,8 @@ pub(crate) enum Peers {
         peers: Option<Membership>,
         clients: Option<Clients>,
     },
-    /// Those of this server. A connection that held them itself would never end, where it is theirs.
+    /// Those of this server. A connection that held them itself would never end, where it is
+    /// theirs.
     OfServer(Weak<Services>),
 }
 
@@ -42,25 +43,27 @@ impl Peers {
 
 impl ServerCtx {
     /// The server's peers, its own node among them: the configuration that
-    /// [`ServerBuilder::peers`](crate::ServerBuilder::peers) was given, all of it, connected or not, so
-    /// that a majority of it is a majority of the system. Where that was a
-    /// [`Membership`](crate::membership::Membership): what it is at the moment. Empty where it was given none, and
-    /// calls on it fail at once.
+    /// [`ServerBuilder::peers`](crate::ServerBuilder::peers) was given, all of it, connected or
+    /// not, so that a majority of it is a majority of the system. Where that was a
+    /// [`Membership`](crate::membership::Membership): what it is at the moment. Empty where it was
+    /// given none, and calls on it fail at once.
     ///
-    /// A handler may make any call on it. Replies never wait for a handler, so that other nodes answer
-    /// whether or not it holds its turn. Its own node is called like the others, and its requests there
-    /// have a turn of their own. So only a handler whose request came through the process' own node
-    /// (or any handler, under [`HandlerOrder::PerServer`](crate::server::HandlerOrder::PerServer)) could wait
-    /// for itself: while it holds the turn, its calls to its own node that have a reply fail there at
-    /// once, with [`FailedPrecondition`](crate::Code::FailedPrecondition). It calls
-    /// [`release`](Self::release) first. This is known of calls that the handler's own future makes,
-    /// and not of those of tasks that it spawns and waits for.
+    /// A handler may make any call on it. Replies never wait for a handler, so that other nodes
+    /// answer whether or not it holds its turn. Its own node is called like the others, and its
+    /// requests there have a turn of their own. So only a handler whose request came through the
+    /// process' own node (or any handler, under
+    /// [`HandlerOrder::PerServer`](crate::server::HandlerOrder::PerServer)) could wait for itself:
+    /// while it holds the turn, its calls to its own node that have a reply fail there at once,
+    /// with [`FailedPrecondition`](crate::Code::FailedPrecondition). It calls
+    /// [`release`](Self::release) first. This is known of calls that the handler's own future
+    /// makes, and not of those of tasks that it spawns and waits for.
     ///
     /// What is not noticed is a circle of calls among several nodes whose handlers each hold a turn
     /// that the next one's request waits for: release the turn, or set a
     /// [timeout](crate::call::QuorumCall::timeout), where handlers call handlers that call.
     ///
-    /// Nothing of the request goes on to such a call by itself, neither its metadata nor its deadline.
+    /// Nothing of the request goes on to such a call by itself, neither its metadata nor its
+    /// deadline.
     #[must_use]
     pub fn config(&self) -> Configuration {
         let peers = Peers::of(self.connection_values()).and_then(Peers::config);
@@ -69,8 +72,8 @@ impl ServerCtx {
 
     /// The clients of this server that are connected now and can be called back, by their ids. A
     /// handler may make any call on them, with or without release, as on [`config`](Self::config);
-    /// the client that sent the request is the node [`peer_id`](Self::peer_id). Empty where there are
-    /// none, and calls on it fail at once. See [`Clients`].
+    /// the client that sent the request is the node [`peer_id`](Self::peer_id). Empty where there
+    /// are none, and calls on it fail at once. See [`Clients`].
     #[must_use]
     pub fn client_config(&self) -> Configuration {
         let clients = Peers::of(self.connection_values()).and_then(Peers::client_config);

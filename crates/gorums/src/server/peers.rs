@@ -8,8 +8,8 @@ use crate::channel::NodeState;
 use crate::configuration::{Configuration, Membership, Watch, Watched};
 use crate::runtime::BoxFuture;
 
-/// The connected peers of a server, as [`Server::peers`](crate::Server::peers) has them. Clones are about
-/// the same server.
+/// The connected peers of a server, as [`Server::peers`](crate::Server::peers) has them. Clones are
+/// about the same server.
 ///
 /// Its own node is one of them while the server runs.
 #[derive(Clone)]
@@ -34,15 +34,16 @@ impl ConnectedPeers {
         self.membership.config().filter(connected)
     }
 
-    /// All peers, connected or not: what handlers find in [`ServerCtx::config`](crate::ServerCtx::config).
+    /// All peers, connected or not: what handlers find in
+    /// [`ServerCtx::config`](crate::ServerCtx::config).
     #[must_use]
     pub fn membership(&self) -> &Membership {
         &self.membership
     }
 
-    /// Waits until the connected peers are as the predicate wants them, and returns them. It is asked at
-    /// once, and again after every change; of changes that come close together perhaps only after the
-    /// last.
+    /// Waits until the connected peers are as the predicate wants them, and returns them. It is
+    /// asked at once, and again after every change; of changes that come close together perhaps
+    /// only after the last.
     ///
     /// # Errors
     /// The server has stopped.

@@ -80,7 +80,8 @@ impl ServedStream {
     }
 
     /// Reads no more; when all is answered, the trailers say this. So no reply to a call comes any
-    /// more, and the calls fail now: the handlers that wait for them would keep the stream from ending.
+    /// more, and the calls fail now: the handlers that wait for them would keep the stream from
+    /// ending.
     fn end(&mut self, code: Code, message: &str) {
         self.ending
             .get_or_insert_with(|| (code, message.to_owned()));
@@ -104,8 +105,8 @@ impl ServedStream {
         self.stream.inbound.end_calls();
     }
 
-    /// Wakes the task when there is something to write, and lets go of a node whose calls this stream
-    /// does not carry any more.
+    /// Wakes the task when there is something to write, and lets go of a node whose calls this
+    /// stream does not carry any more.
     pub(super) fn register(&mut self, cx: &Context<'_>) {
         self.stream.inbound.register(cx.waker());
         let Some(callee) = &self.callee else {

@@ -16,8 +16,8 @@ impl FirstBytes {
         kept.len() < KEPT
     }
 
-    /// What the peer seems to speak, where it cannot be HTTP/2, whose servers begin with their settings.
-    /// None where it may be HTTP/2, as far as it is known, or nothing came.
+    /// What the peer seems to speak, where it cannot be HTTP/2, whose servers begin with their
+    /// settings. None where it may be HTTP/2, as far as it is known, or nothing came.
     pub(crate) fn foreign_protocol(&self, max_frame: u32) -> Option<String> {
         let bytes = self.lock();
         if may_be_http2(&bytes, max_frame) {

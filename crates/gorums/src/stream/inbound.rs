@@ -1,5 +1,5 @@
-//! The inbound half of a stream, the same at both ends: bytes come in, replies go to their calls, and
-//! requests go to the lane.
+//! The inbound half of a stream, the same at both ends: bytes come in, replies go to their calls,
+//! and requests go to the lane.
 //!
 //! ```text
 //!  chunk ──► Reader ──► Event ──┬─ Reply ────► the call that waits for it
@@ -172,8 +172,8 @@ impl Inbound {
         self.messages.push(chunk);
     }
 
-    /// Keeps a chunk that came while reading paused. What is kept is bounded by the window: none of it
-    /// may be sent anew before it has been read.
+    /// Keeps a chunk that came while reading paused. What is kept is bounded by the window: none of
+    /// it may be sent anew before it has been read.
     pub(crate) fn keep(&mut self, chunk: &[u8]) {
         self.messages.unread.extend_from_slice(chunk);
     }
@@ -184,9 +184,9 @@ impl Inbound {
         std::mem::take(&mut self.messages.consumed)
     }
 
-    /// Reads what has been pushed and kept, as far as the lane takes it; where it does not, the waker
-    /// is called when it does. `now` is set where the clock is read. After an error the stream cannot be
-    /// read.
+    /// Reads what has been pushed and kept, as far as the lane takes it; where it does not, the
+    /// waker is called when it does. `now` is set where the clock is read. After an error the
+    /// stream cannot be read.
     #[inline]
     pub(crate) fn read(
         &mut self,
@@ -248,8 +248,8 @@ impl Inbound {
         self.messages.callee = None;
     }
 
-    /// Goes on to read what was left when the peer had gone, as far as the lane takes it. Ready when
-    /// all of it has been handled.
+    /// Goes on to read what was left when the peer had gone, as far as the lane takes it. Ready
+    /// when all of it has been handled.
     pub(crate) fn poll_work_off(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.register(cx.waker());
         if !self.messages.is_closed {
@@ -356,8 +356,8 @@ impl Messages {
                 }
                 return Ok(Progress::Paused);
             }
-            // The next batch makes room, and this task writes it. A peer that owes replies and takes
-            // none of ours would keep both ends from going on.
+            // The next batch makes room, and this task writes it. A peer that owes replies and
+            // takes none of ours would keep both ends from going on.
             if self.answers_wait {
                 if self.may_pause() {
                     return Ok(Progress::Paused);

@@ -15,8 +15,8 @@ const SLOWER: u32 = 6;
 const QUIET: Duration = Duration::from_secs(330);
 
 /// After the last message a peer is dead once the interval and the timeout have passed, and neither
-/// sooner nor later: each is counted from the moment at which the peer was heard, and not from one at
-/// which a timer fired.
+/// sooner nor later: each is counted from the moment at which the peer was heard, and not from one
+/// at which a timer fired.
 #[derive(Debug)]
 pub(crate) struct KeepAlive {
     base: Duration,
@@ -69,7 +69,8 @@ impl KeepAlive {
         self.due()
     }
 
-    /// The time of the next look. The timer has to be set to it where something was heard that says so.
+    /// The time of the next look. The timer has to be set to it where something was heard that says
+    /// so.
     pub(crate) fn due(&self) -> Instant {
         match self.pinged {
             Some(pinged) => pinged + self.timeout,
@@ -77,8 +78,8 @@ impl KeepAlive {
         }
     }
 
-    /// A message came. True where the timer is set to another time than [`due`](Self::due), and perhaps
-    /// to a later one.
+    /// A message came. True where the timer is set to another time than [`due`](Self::due), and
+    /// perhaps to a later one.
     #[must_use]
     pub(crate) fn heard_message(&mut self, now: Instant) -> bool {
         self.heard = now;

@@ -7,11 +7,11 @@
 //! ```
 //!
 //! * [`node_stream`] moves bytes between `h2` and the two halves.
-//! * [`inbound`] is what comes: [`reader`] says what each message is for, [`accountant`] counts what
-//!   waits, and [`served`] has the handlers of requests.
+//! * [`inbound`] is what comes: [`reader`] says what each message is for, [`accountant`] counts
+//!   what waits, and [`served`] has the handlers of requests.
 //! * [`outbound`] is what goes: it makes batches, and knows how far each message came.
-//! * [`link`] is what a connection has beside its stream: [`keep_alive`], [`pings`], [`timers`], and
-//!   the [`poll_flag`], which says whether the connection has to be polled.
+//! * [`link`] is what a connection has beside its stream: [`keep_alive`], [`pings`], [`timers`],
+//!   and the [`poll_flag`], which says whether the connection has to be polled.
 //! * [`fair_io`] lets other tasks run between reads; [`first_bytes`] tell what a peer speaks.
 
 mod accountant;

@@ -35,8 +35,8 @@ pub(crate) enum Wrote {
     Nothing,
 }
 
-/// One gRPC stream, at either end: it moves bytes between `h2` and the two halves, which decide what
-/// is read and what is written.
+/// One gRPC stream, at either end: it moves bytes between `h2` and the two halves, which decide
+/// what is read and what is written.
 pub(crate) struct NodeStream {
     send: SendStream<Batch>,
     /// None before the peer has answered, and once this end reads no more.
@@ -63,8 +63,8 @@ impl NodeStream {
         self.recv = Some(recv);
     }
 
-    /// Reads what there is, as far as it is taken. Tells how the peer's side ended, once it has, and
-    /// whether any bytes came. Where reading pauses, the waker is called when it may go on.
+    /// Reads what there is, as far as it is taken. Tells how the peer's side ended, once it has,
+    /// and whether any bytes came. Where reading pauses, the waker is called when it may go on.
     #[inline]
     pub(crate) fn poll_read(&mut self, waker: &Waker, link: &mut Link) -> (Option<ReadEnd>, bool) {
         let mut heard = false;
@@ -114,8 +114,8 @@ impl NodeStream {
         Ok(progress)
     }
 
-    /// Takes what has come out of `h2`'s hands, where reading pauses or the stream has ended: what came
-    /// before the end is still read. True if anything came.
+    /// Takes what has come out of `h2`'s hands, where reading pauses or the stream has ended: what
+    /// came before the end is still read. True if anything came.
     pub(crate) fn keep_unread(&mut self) -> bool {
         let mut heard = false;
         while self.ended.is_none() {

@@ -74,8 +74,8 @@ impl Outbound {
         self.builder.finish(&self.slot)
     }
 
-    /// Where the batch is written, one-way calls have been handed over. Markers that were passed are
-    /// added to these.
+    /// Where the batch is written, one-way calls have been handed over. Markers that were passed
+    /// are added to these.
     pub(crate) fn settle(&mut self, markers: &mut Vec<Ticket>) {
         if self.batch.is_empty() || !self.slot.is_free() {
             return;

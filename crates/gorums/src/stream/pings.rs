@@ -54,8 +54,8 @@ impl Pings {
         true
     }
 
-    /// Asks the peer whether it has what was written, for those who flush. Where it is not to be asked,
-    /// they are done.
+    /// Asks the peer whether it has what was written, for those who flush. Where it is not to be
+    /// asked, they are done.
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>, flag: &PollFlag, may_ask: bool) {
         if self.flushing.is_empty() || self.on_its_way {
             return;

@@ -55,7 +55,8 @@ impl PollFlag {
         self.shared.is_set.swap(true, Ordering::Release);
     }
 
-    /// Whether the connection has to be polled. The caller does so now, with [`context`](Self::context).
+    /// Whether the connection has to be polled. The caller does so now, with
+    /// [`context`](Self::context).
     pub(crate) fn take(&self) -> bool {
         // Whoever sets it from now on wakes the task. What happened before is seen by the poll.
         self.shared.is_set.swap(false, Ordering::AcqRel)

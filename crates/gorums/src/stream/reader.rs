@@ -26,8 +26,8 @@ pub(crate) enum Event<'a> {
     Nothing,
 }
 
-/// Which messages of the peer answer calls of this end. The highest bit of an id tells which end made
-/// the call.
+/// Which messages of the peer answer calls of this end. The highest bit of an id tells which end
+/// made the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replies {
     /// This end opened the stream: its calls have the bit clear.
@@ -96,8 +96,8 @@ impl Likely {
     }
 }
 
-/// Takes the messages of one peer out of the bytes of its stream, and says what each is for. It knows
-/// no socket, no clock and no queue.
+/// Takes the messages of one peer out of the bytes of its stream, and says what each is for. It
+/// knows no socket, no clock and no queue.
 #[derive(Debug)]
 pub(crate) struct Reader {
     decoder: Decoder,
@@ -108,8 +108,8 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// `limit` is the size of the largest message that is read, and `setting` what a user changes it
-    /// by.
+    /// `limit` is the size of the largest message that is read, and `setting` what a user changes
+    /// it by.
     pub(crate) fn new(replies: Replies, limit: usize, setting: &'static str) -> Self {
         Self {
             decoder: Decoder::new(limit),
@@ -141,8 +141,8 @@ impl Reader {
         self.decoder = Decoder::new(0);
     }
 
-    /// What a message is for. `waiting` is what the requests cost that wait already. After an error the
-    /// stream cannot be read.
+    /// What a message is for. `waiting` is what the requests cost that wait already. After an error
+    /// the stream cannot be read.
     #[inline]
     pub(crate) fn interpret<'a>(
         &self,

@@ -20,8 +20,8 @@ pub(crate) struct Served {
 pub(crate) enum Source {
     /// The stream holds them: they are a client's, or those of the server that accepted the stream.
     Held(Arc<Services>),
-    /// They are the process' own server's, for as long as there is one. A stream to that very server
-    /// would keep it alive if it held them.
+    /// They are the process' own server's, for as long as there is one. A stream to that very
+    /// server would keep it alive if it held them.
     OfServer(Weak<Services>),
 }
 

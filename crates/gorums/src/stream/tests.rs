@@ -1,5 +1,5 @@
-//! The inbound half from bytes: what each message is told to be, however the bytes are split, and what
-//! waits.
+//! The inbound half from bytes: what each message is told to be, however the bytes are split, and
+//! what waits.
 
 use std::sync::Arc;
 

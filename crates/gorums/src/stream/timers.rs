@@ -48,8 +48,8 @@ impl Timers {
         self.due.iter().flatten().min().copied()
     }
 
-    /// Ready with a timer that is due, which is cleared; otherwise the task is woken when the next one
-    /// is.
+    /// Ready with a timer that is due, which is cleared; otherwise the task is woken when the next
+    /// one is.
     #[inline]
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, clock: &dyn Clock) -> Poll<Timer> {
         loop {

@@ -181,8 +181,8 @@ impl Foe {
         false
     }
 
-    /// Sends frames of so many bytes of DATA together, and waits until the server has seen them. False
-    /// where it has ended the connection, or takes no more on it.
+    /// Sends frames of so many bytes of DATA together, and waits until the server has seen them.
+    /// False where it has ended the connection, or takes no more on it.
     pub async fn survives(&mut self, frames: &[u8], data: usize) -> bool {
         self.survives_on(1, frames, data).await
     }

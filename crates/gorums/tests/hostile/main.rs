@@ -1,5 +1,6 @@
 //! Peers that mean harm, and peers that are broken: written in bytes, down to the frames of HTTP/2.
-//! Whatever they do, the other clients are served, the other nodes answer, and memory stays bounded.
+//! Whatever they do, the other clients are served, the other nodes answer, and memory stays
+//! bounded.
 #![allow(unreachable_pub)]
 
 mod clients;

@@ -234,8 +234,8 @@ const ANSWER: &str = "test.Test.Answer";
 /// So many requests fit in a window.
 const REQUESTS: u64 = 16_000;
 
-/// Handlers that release their turn and make large replies. Only the first replies are large, so that
-/// a victim that keeps all of them fails the test and not the machine.
+/// Handlers that release their turn and make large replies. Only the first replies are large, so
+/// that a victim that keeps all of them fails the test and not the machine.
 fn answering(bytes: usize, suspends: bool, made: &Counter) -> ServerBuilder {
     let made = made.clone();
     let large = (64 * MIB / bytes) as u64;

@@ -16,8 +16,8 @@ const FRAMES: u64 = 1_000_000;
 /// So many clients mean harm at a time.
 const FOES: u64 = 4;
 
-/// What the server may grow by in all: what docs/limits.md states for a single connection at its worst,
-/// which frames at random come nowhere near.
+/// What the server may grow by in all: what docs/limits.md states for a single connection at its
+/// worst, which frames at random come nowhere near.
 const MEMORY: usize = 64 << 20;
 
 /// Replays a storm.
@@ -120,7 +120,8 @@ async fn connection(addr: SocketAddr, rng: &mut Rng, sent: &AtomicU64) {
         if frames == 0 {
             return;
         }
-        // Those that the server has seen. Where it ended the connection, nobody knows how many it has.
+        // Those that the server has seen. Where it ended the connection, nobody knows how many it
+        // has.
         if !foe.survives(&batch, data).await {
             return;
         }

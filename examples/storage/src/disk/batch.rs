@@ -329,8 +329,8 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 
-    /// Asks so many times for records, of one key or of many, while nobody takes what is found; then
-    /// takes all of it.
+    /// Asks so many times for records, of one key or of many, while nobody takes what is found;
+    /// then takes all of it.
     async fn read_without_taking(count: usize, key: fn(usize) -> String) {
         let (disk, gauge) = disk(MIB);
         let asked = Arc::new(Mutex::new(VecDeque::new()));

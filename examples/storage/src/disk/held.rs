@@ -18,7 +18,8 @@ pub(super) struct Held {
     file: Arc<dyn Backend>,
     /// What is to be done to the file, in this order. `None` when it is no longer held.
     changes: Arc<Mutex<Option<Vec<Change>>>>,
-    /// Where the file was changed since its last sync, when it is no longer held: offset and length.
+    /// Where the file was changed since its last sync, when it is no longer held: offset and
+    /// length.
     unsynced: Arc<Mutex<Vec<(u64, u64)>>>,
     /// The disk had no room for a change since it is no longer held.
     had_no_room: Arc<AtomicBool>,
@@ -59,8 +60,8 @@ impl Held {
         Ok(())
     }
 
-    /// Whether the disk had no room for what redb wrote, after the release. Nothing came after that,
-    /// as redb writes no more after an error.
+    /// Whether the disk had no room for what redb wrote, after the release. Nothing came after
+    /// that, as redb writes no more after an error.
     ///
     /// A sync that fails is another matter, whatever its reason: nobody knows then what is on the
     /// disk, and what the system still has in memory may look as if it were.
@@ -68,8 +69,8 @@ impl Held {
         self.had_no_room.load(Ordering::Relaxed)
     }
 
-    /// Gives back the room of what was written since the last sync, which nobody relies on. Otherwise
-    /// what did not fit would be kept in part, and leave no room for what does.
+    /// Gives back the room of what was written since the last sync, which nobody relies on.
+    /// Otherwise what did not fit would be kept in part, and leave no room for what does.
     ///
     /// redb changes nothing but its header in place. All else is written to pages that were free.
     pub(super) fn give_back(&self) {
