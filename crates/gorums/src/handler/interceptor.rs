@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::context::ServerCtx;
 use super::registry::Entry;
-use super::reply_sender::{Sink, Way};
+use super::reply_sender::{ReplySlot, Sink};
 use crate::error::{Status, excerpt};
 use crate::runtime::BoxFuture;
 
@@ -48,7 +48,7 @@ pub struct Incoming {
     /// Of a streamed method.
     sink: Option<Arc<Sink>>,
     /// Of a method with one reply, where only the handler gets to see it.
-    way: Option<Way>,
+    slot: Option<ReplySlot>,
 }
 
 impl Incoming {
@@ -56,13 +56,13 @@ impl Incoming {
         ctx: ServerCtx,
         payload: Bytes,
         sink: Option<Arc<Sink>>,
-        way: Option<Way>,
+        slot: Option<ReplySlot>,
     ) -> Self {
         Self {
             ctx,
             payload,
             sink,
-            way,
+            slot,
         }
     }
 
@@ -106,8 +106,8 @@ impl Incoming {
         self.sink.clone()
     }
 
-    pub(crate) fn take_way(&mut self) -> Option<Way> {
-        self.way.take()
+    pub(crate) fn take_slot(&mut self) -> Option<ReplySlot> {
+        self.slot.take()
     }
 
     /// Of what a handler gets, the context.
@@ -129,7 +129,7 @@ impl fmt::Debug for Incoming {
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
     payload: Bytes,
-    /// It has gone its way already.
+    /// It has been queued already.
     queued: bool,
 }
 
@@ -143,9 +143,9 @@ impl Reply {
         }
     }
 
-    /// A reply of this message, which goes this way if it can.
-    pub(crate) fn send(way: Option<&Way>, message: &impl Message) -> Self {
-        if way.is_some_and(|way| way.send(message)) {
+    /// A reply of this message, encoded straight into the slot if it can be.
+    pub(crate) fn send(slot: Option<&ReplySlot>, message: &impl Message) -> Self {
+        if slot.is_some_and(|slot| slot.send(message)) {
             Self {
                 payload: Bytes::new(),
                 queued: true,

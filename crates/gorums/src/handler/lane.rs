@@ -21,30 +21,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
 use super::context::{ConnectionInfo, ServerCtx};
-use super::handling::Handling;
-use super::interceptor::{Incoming, Interceptor, Next, Reply};
-use super::registry::MethodKind;
+use super::interceptor::Interceptor;
 use super::released::ReleasedSet;
-use super::reply_queue::{Answer, ReplyQueue};
-use super::reply_sender::{Sink, Way};
+use super::reply_queue::ReplyQueue;
 use super::request::Request;
+use super::unstarted::Unstarted;
+use super::worker::Worker;
 use super::{Monitor, Polling};
-use crate::error::Status;
 use crate::runtime::{BoxFuture, InProcess};
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, spawn};
-
-/// How many handlers are polled in one turn of the lane on its worker. Replies leave together at
-/// the end of a turn: fewer handlers make more and smaller writes.
-const HANDLERS_PER_TURN: usize = 128;
+use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 
 /// What all connections of a server have in common.
 pub(crate) struct LaneSettings {
@@ -62,85 +52,36 @@ pub(crate) struct LaneSettings {
 
 /// What the lane shares with the I/O task and with the handlers that were moved.
 pub(crate) struct Lane {
-    settings: Arc<LaneSettings>,
-    info: Arc<ConnectionInfo>,
-    replies: Arc<ReplyQueue>,
+    pub(super) settings: Arc<LaneSettings>,
+    pub(super) info: Arc<ConnectionInfo>,
+    pub(super) replies: Arc<ReplyQueue>,
     /// The peer knows the frame that ends a streamed reply.
-    stream_end: bool,
-    state: Mutex<State>,
-    task: AtomicWaker,
+    pub(super) stream_end: bool,
+    pub(super) state: Mutex<State>,
+    pub(super) task: AtomicWaker,
 }
 
 #[derive(Default)]
-struct State {
-    waiting: VecDeque<Request>,
+pub(super) struct State {
+    pub(super) waiting: VecDeque<Request>,
     /// The cost of the waiting requests.
-    bytes: usize,
+    pub(super) bytes: usize,
     /// The request whose handler the lane polls.
-    current: Option<(u64, ServerCtx)>,
+    pub(super) current: Option<(u64, ServerCtx)>,
     /// The requests whose handlers were moved, by message id: in an order that does not change from
     /// run to run.
-    moved: BTreeMap<u64, Vec<ServerCtx>>,
-    running: usize,
+    pub(super) moved: BTreeMap<u64, Vec<ServerCtx>>,
+    pub(super) running: usize,
     /// The lane is to be woken: it was at its bound of running handlers.
-    has_room: bool,
+    pub(super) has_room: bool,
     /// Whose callers may give up before they start.
-    unstarted: Unstarted,
+    pub(super) unstarted: Unstarted,
     /// The I/O task wants to be woken when the waiting requests cost no more than this.
-    wake_below: Option<usize>,
+    pub(super) wake_below: Option<usize>,
     /// No request comes any more.
-    finished: bool,
+    pub(super) finished: bool,
     /// The connection ended.
-    gone: bool,
-}
-
-/// The ids of the requests that wait, each with how many of them there are and how many of these
-/// were given up. Kept from the first cancellation on until none waits: most connections never pay
-/// for it, and looking through all that waits at each cancellation would let a client that sends
-/// nothing else take the thread.
-#[derive(Default)]
-struct Unstarted(Option<BTreeMap<u64, (usize, usize)>>);
-
-impl Unstarted {
-    fn add(&mut self, id: u64) {
-        if let Some(ids) = &mut self.0 {
-            ids.entry(id).or_default().0 += 1;
-        }
-    }
-
-    /// The caller of one more request with this id gave up, where there is one.
-    fn cancel(&mut self, id: u64, waiting: &VecDeque<Request>) {
-        if waiting.is_empty() {
-            return;
-        }
-        let ids = self.0.get_or_insert_with(|| {
-            let mut ids = BTreeMap::<_, (usize, usize)>::new();
-            for request in waiting {
-                ids.entry(request.id).or_default().0 += 1;
-            }
-            ids
-        });
-        if let Some((waiting, cancelled)) = ids.get_mut(&id) {
-            *cancelled = (*cancelled + 1).min(*waiting);
-        }
-    }
-
-    /// The first request with this id starts. True if its caller gave up.
-    fn remove(&mut self, id: u64) -> bool {
-        let Some(ids) = &mut self.0 else {
-            return false;
-        };
-        let Some((waiting, cancelled)) = ids.get_mut(&id) else {
-            return false;
-        };
-        let was_cancelled = *cancelled > 0;
-        *waiting -= 1;
-        *cancelled = cancelled.saturating_sub(1);
-        if *waiting == 0 {
-            ids.remove(&id);
-        }
-        was_cancelled
-    }
+    pub(super) gone: bool,
 }
 
 impl Lane {
@@ -201,7 +142,8 @@ impl Lane {
         (lane, released, task)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    #[inline]
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
@@ -298,7 +240,8 @@ impl Lane {
     /// The current request is done, if there was one. Makes the next one the current, if there is
     /// one and it may start. Under one lock: in between a request would be nowhere, and its
     /// cancellation lost.
-    fn next(
+    #[inline]
+    pub(super) fn next(
         &self,
         may_start: bool,
         permit: &mut Option<OwnedSemaphorePermit>,
@@ -335,12 +278,14 @@ impl Lane {
     }
 
     /// The current request is done.
-    fn end_current(&self) {
+    #[inline]
+    pub(super) fn end_current(&self) {
         self.state().current = None;
     }
 
     /// The current request's handler goes on beside the lane.
-    fn move_current(&self) {
+    #[inline]
+    pub(super) fn move_current(&self) {
         let mut state = self.state();
         if let Some((id, ctx)) = state.current.take() {
             state.moved.entry(id).or_default().push(ctx);
@@ -349,7 +294,8 @@ impl Lane {
     }
 
     /// A handler that was moved is done. To be followed by [`settle`](Self::settle).
-    fn end_moved(&self, id: u64, ctx: &ServerCtx) {
+    #[inline]
+    pub(super) fn end_moved(&self, id: u64, ctx: &ServerCtx) {
         let mut state = self.state();
         if let Some(moved) = state.moved.get_mut(&id) {
             moved.retain(|other| !other.is(ctx));
@@ -370,355 +316,4 @@ impl Lane {
             self.task.wake();
         }
     }
-}
-
-/// A request whose handler was started, until its reply is queued and its turn given up.
-struct Run {
-    id: u64,
-    ctx: ServerCtx,
-    kind: MethodKind,
-    max_encoding: usize,
-    /// Of a streamed method.
-    sink: Option<Arc<Sink>>,
-    stage: Stage,
-}
-
-type HandlerFuture = BoxFuture<'static, Result<Reply, Status>>;
-
-enum Stage {
-    /// Nothing has been polled.
-    Start(Next, Incoming),
-    Handling(HandlerFuture),
-    /// The queue of replies is full.
-    Answering(BoxFuture<'static, ()>),
-    Ended,
-}
-
-impl Run {
-    /// Ready when the handler has ended, its reply is queued, and its turn given up.
-    fn poll(&mut self, cx: &mut Context<'_>, lane: &Lane) -> Poll<()> {
-        let stage = std::mem::replace(&mut self.stage, Stage::Ended);
-        let mut answering = match stage {
-            Stage::Answering(answering) => answering,
-            // The lane does not poll what has ended.
-            Stage::Ended => return Poll::Pending,
-            Stage::Start(..) | Stage::Handling(_) => {
-                let (polled, handling) = poll_catching(stage, cx);
-                let Poll::Ready(result) = polled else {
-                    self.stage = handling.map_or(Stage::Ended, Stage::Handling);
-                    return Poll::Pending;
-                };
-                if let Some(sink) = &self.sink {
-                    sink.ended.store(true, Ordering::Release);
-                }
-                let queued = match self.answer(lane.stream_end, &result) {
-                    None => true,
-                    Some(answer) => lane
-                        .replies
-                        .try_push(self.id, self.ctx.method(), &answer, self.max_encoding)
-                        .is_some(),
-                };
-                if queued {
-                    // Only now, so that replies of handlers that hold their turn keep the order.
-                    self.ctx.turn().end();
-                    return Poll::Ready(());
-                }
-                self.wait_for_room(lane, result)
-            }
-        };
-        if answering.as_mut().poll(cx).is_pending() {
-            self.stage = Stage::Answering(answering);
-            return Poll::Pending;
-        }
-        self.ctx.turn().end();
-        Poll::Ready(())
-    }
-
-    /// What is queued when the handler has ended with this.
-    fn answer<'a>(
-        &self,
-        stream_end: bool,
-        result: &'a Result<Reply, Status>,
-    ) -> Option<Answer<'a>> {
-        let ends = self.kind == MethodKind::Streamed && stream_end;
-        match result {
-            Ok(reply) if reply.is_queued() => None,
-            Ok(reply) if self.kind == MethodKind::TwoWay => Some(Answer::Reply(reply.payload())),
-            Ok(_) if ends => Some(Answer::End(None)),
-            Ok(_) => None,
-            Err(status) if ends => Some(Answer::End(Some(status))),
-            Err(status) => Some(Answer::Error(status)),
-        }
-    }
-
-    fn wait_for_room(&self, lane: &Lane, result: Result<Reply, Status>) -> BoxFuture<'static, ()> {
-        let replies = Arc::clone(&lane.replies);
-        let stream_end = lane.stream_end;
-        let run = Self {
-            stage: Stage::Ended,
-            ctx: self.ctx.clone(),
-            sink: None,
-            ..*self
-        };
-        Box::pin(async move {
-            if let Some(answer) = run.answer(stream_end, &result) {
-                replies
-                    .push_last(run.id, run.ctx.method(), &answer, run.max_encoding)
-                    .await;
-            }
-        })
-    }
-}
-
-/// Starts or polls a handler; a panic becomes its reply. What has not ended is handed back.
-fn poll_catching(
-    stage: Stage,
-    cx: &mut Context<'_>,
-) -> (Poll<Result<Reply, Status>>, Option<HandlerFuture>) {
-    // The future is never polled again after a panic, and what it shares with others is theirs to
-    // keep consistent, as with any thread that panics.
-    let polled = catch_unwind(AssertUnwindSafe(|| {
-        let mut handling = match stage {
-            Stage::Start(next, incoming) => next.start(incoming),
-            Stage::Handling(handling) => handling,
-            Stage::Answering(_) | Stage::Ended => return (Poll::Pending, None),
-        };
-        // What has ended is dropped in here: that may panic as well.
-        match handling.as_mut().poll(cx) {
-            Poll::Pending => (Poll::Pending, Some(handling)),
-            ready => (ready, None),
-        }
-    }));
-    polled.unwrap_or_else(|panic| (Poll::Ready(Err(panicked(&*panic))), None))
-}
-
-/// The lane's task.
-struct Worker {
-    lane: Arc<Lane>,
-    polling: Option<(&'static Monitor, Arc<Polling>)>,
-    run: Option<Run>,
-    /// Handlers were moved in this turn of the lane: some may not have been handed over yet.
-    has_moved: bool,
-    released: Arc<ReleasedSet>,
-    /// The server's turn, acquired for the next request.
-    permit: Option<OwnedSemaphorePermit>,
-    acquiring: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
-}
-
-/// Why the lane stopped polling handlers.
-enum Stop {
-    /// Nothing can be done before something happens.
-    Waiting,
-    /// It is somebody else's turn on the worker.
-    Yield,
-    /// All requests have been started, and no more come.
-    Finished,
-}
-
-impl Worker {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.lane.task.register(cx.waker());
-        let stop = match self.polling.clone() {
-            Some((monitor, polling)) => polling.watched(monitor, || self.poll_handlers(cx)),
-            None => self.poll_handlers(cx),
-        };
-        // In this order: what is woken or spawned later pushes the earlier out of the slot that
-        // only this worker takes from.
-        self.lane.replies.wake_io();
-        if std::mem::take(&mut self.has_moved) {
-            self.released.hand_over();
-        }
-        match stop {
-            Stop::Waiting => Poll::Pending,
-            Stop::Finished => Poll::Ready(()),
-            Stop::Yield => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
-    }
-
-    fn poll_handlers(&mut self, cx: &mut Context<'_>) -> Stop {
-        for _ in 0..HANDLERS_PER_TURN {
-            let mut run = match self.run.take() {
-                Some(run) => run,
-                None => {
-                    // With its replies at their bound a client that takes none could have as many
-                    // more made as there may be handlers. Nothing that has to happen for room to
-                    // come waits for a handler that is not started here: docs/ordering.md has the
-                    // argument.
-                    let may_start = self.lane.replies.poll_below_bound(cx).is_ready();
-                    if !may_start {
-                        // The server's turn is for those who can use it, and may come meanwhile.
-                        self.acquiring = None;
-                    } else if self.poll_server_turn(cx).is_pending() {
-                        return Stop::Waiting;
-                    }
-                    let next = self.lane.next(may_start, &mut self.permit);
-                    let Some((request, ctx)) = next else {
-                        // The turn is not kept while there is nothing to do with it.
-                        self.permit = None;
-                        let state = self.lane.state();
-                        return if state.finished && state.waiting.is_empty() {
-                            Stop::Finished
-                        } else {
-                            Stop::Waiting
-                        };
-                    };
-                    self.start(request, ctx)
-                }
-            };
-            if self.poll_run(&mut run, cx).is_ready() {
-                if self.lane.settings.server_turn.is_some() {
-                    // The next one may have to wait for others.
-                    self.lane.end_current();
-                }
-                continue;
-            }
-            if run.ctx.turn().poll_released(cx).is_ready() {
-                self.lane.move_current();
-                self.has_moved = true;
-                self.released.push(Moved {
-                    run,
-                    lane: Arc::clone(&self.lane),
-                    polling: self.polling.clone(),
-                    apart: false,
-                });
-                continue;
-            }
-            self.run = Some(run);
-            return Stop::Waiting;
-        }
-        Stop::Yield
-    }
-
-    fn poll_run(&self, run: &mut Run, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(in_process) = &self.lane.settings.in_process else {
-            return run.poll(cx, &self.lane);
-        };
-        let handling = Handling {
-            ctx: run.ctx.clone(),
-            in_process: in_process.clone(),
-        };
-        handling.during(|| run.poll(cx, &self.lane))
-    }
-
-    /// Ready when the next handler may start as far as other connections are concerned.
-    fn poll_server_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(turn) = &self.lane.settings.server_turn else {
-            return Poll::Ready(());
-        };
-        if self.permit.is_some() || self.lane.state().waiting.is_empty() {
-            return Poll::Ready(());
-        }
-        let acquiring = self.acquiring.get_or_insert_with(|| {
-            let turn = Arc::clone(turn);
-            Box::pin(async move { turn.acquire_owned().await.ok() })
-        });
-        self.permit = std::task::ready!(acquiring.as_mut().poll(cx));
-        self.acquiring = None;
-        Poll::Ready(())
-    }
-
-    fn start(&mut self, request: Request, ctx: ServerCtx) -> Run {
-        let lane = &self.lane;
-        let Request {
-            id, entry, payload, ..
-        } = request;
-        let (kind, max_encoding) = match &entry {
-            Some(entry) => (entry.kind, entry.max_encoding),
-            None => (MethodKind::TwoWay, None),
-        };
-        let max_encoding = max_encoding.unwrap_or(lane.settings.max_encoding);
-        let sink = (kind == MethodKind::Streamed).then(|| {
-            Arc::new(Sink {
-                id,
-                method: Arc::clone(ctx.method_name()),
-                replies: Arc::clone(&lane.replies),
-                max_encoding,
-                ended: AtomicBool::new(false),
-            })
-        });
-        let next = Next::new(
-            Arc::clone(&lane.settings.interceptors),
-            entry,
-            lane.settings.max_decoding,
-        );
-        // Interceptors get to see the reply before it is queued.
-        let seen_by_none = kind == MethodKind::TwoWay && lane.settings.interceptors.is_empty();
-        let way = seen_by_none.then(|| Way {
-            ctx: ctx.clone(),
-            replies: Arc::clone(&lane.replies),
-            id,
-            max_encoding,
-        });
-        let incoming = Incoming::new(ctx.clone(), payload, sink.clone(), way);
-        Run {
-            id,
-            ctx,
-            kind,
-            max_encoding,
-            sink,
-            stage: Stage::Start(next, incoming),
-        }
-    }
-}
-
-/// A handler that goes on beside the lane, in the set or on a task of its own.
-pub(crate) struct Moved {
-    run: Run,
-    lane: Arc<Lane>,
-    /// Of the lane, for a task of its own.
-    polling: Option<(&'static Monitor, Arc<Polling>)>,
-    /// It has a task of its own.
-    apart: bool,
-}
-
-impl Moved {
-    /// Whether it is to get a task of its own.
-    pub(crate) fn wants_task(&self) -> bool {
-        self.run.ctx.turn().is_apart()
-    }
-
-    /// Gives it a task of its own.
-    pub(crate) fn spawn(mut self) {
-        self.apart = true;
-        spawn(self);
-    }
-}
-
-impl Future for Moved {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self {
-            run,
-            lane,
-            polling,
-            apart,
-        } = &mut *self;
-        match polling {
-            Some((monitor, polling)) if *apart => polling.watched(monitor, || run.poll(cx, lane)),
-            _ => run.poll(cx, lane),
-        }
-    }
-}
-
-impl Drop for Moved {
-    fn drop(&mut self) {
-        self.lane.end_moved(self.run.id, &self.run.ctx);
-        if self.apart {
-            self.lane.settle();
-        }
-    }
-}
-
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Status {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    tracing::error!(panic = text, "a handler panicked");
-    Status::internal(format!("the handler panicked: {text}"))
 }

@@ -7,7 +7,8 @@
 //!  replies ◄─── reply queue (bounded in bytes) ◄───────────────────────────────┘
 //! ```
 //!
-//! * [`lane`] starts handlers one after the other, [`turn`] is what they hand on, [`context`] is
+//! * [`lane`] has the requests that wait, and [`worker`] starts their handlers one after the other;
+//!   [`run`] is one that was started, [`turn`] is what they hand on, [`context`] is
 //!   what they see of it, [`handling`] knows which of them is running; [`released`] polls those
 //!   that go on without the turn; [`reply_queue`] is where their replies wait to be written.
 //! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
@@ -24,8 +25,11 @@ pub(crate) mod released;
 mod reply_queue;
 mod reply_sender;
 mod request;
+mod run;
 mod services;
 pub(crate) mod turn;
+mod unstarted;
+mod worker;
 
 pub(crate) use context::ConnectionInfo;
 pub use context::ServerCtx;

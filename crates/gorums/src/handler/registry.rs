@@ -67,11 +67,11 @@ impl Registry {
         Fut: Future<Output = Result<Resp, Status>> + Send + 'static,
     {
         self.insert(method.into(), MethodKind::TwoWay, move |mut incoming| {
-            let way = incoming.take_way();
+            let slot = incoming.take_slot();
             let call = incoming
                 .decode::<Req>()
                 .map(|request| handler(incoming.into_ctx(), request));
-            Box::pin(async move { Ok(Reply::send(way.as_ref(), &call?.await?)) })
+            Box::pin(async move { Ok(Reply::send(slot.as_ref(), &call?.await?)) })
         });
     }
 

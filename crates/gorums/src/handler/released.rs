@@ -31,7 +31,8 @@ use slab::Slab;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::coop;
 
-use super::lane::{Lane, Moved};
+use super::lane::Lane;
+use super::run::Background;
 use super::{Monitor, Polling};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard, spawn};
@@ -46,43 +47,43 @@ const HANDLERS_PER_TURN: usize = 16;
 pub(crate) struct ReleasedSet {
     lane: Arc<Lane>,
     /// The runtime has several threads that poll tasks, and no monitor.
-    alone: bool,
+    own_tasks: bool,
     monitor: Option<&'static Monitor>,
     /// From the first handler on: most connections have none.
     polling: OnceLock<Arc<Polling>>,
     /// Handlers that the lane has moved in this turn and that do not go on yet. The lane's task and
     /// the monitor share them.
-    handed: Mutex<Vec<Moved>>,
+    handed: Mutex<Vec<Background>>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     /// All of them. One that nobody can wake stays, too.
-    nodes: Slab<Arc<Node>>,
+    slots: Slab<Arc<HandlerSlot>>,
     /// Those that were woken, in this order.
-    ready: VecDeque<Arc<Node>>,
+    ready: VecDeque<Arc<HandlerSlot>>,
     /// There is a runner.
     runs: bool,
-    /// Of the runner that polls what is ready; those before it end.
+    /// Generation of the active runner. Older runners stop.
     generation: u64,
     /// The runner is polling handlers, which was announced to the monitor.
     in_turn: bool,
     /// The runner, while nothing is ready.
-    asleep: Option<Waker>,
+    sleeping: Option<Waker>,
 }
 
 /// A handler in the set: its own waker.
-struct Node {
+struct HandlerSlot {
     set: Weak<ReleasedSet>,
     key: usize,
     /// It is in the queue.
     queued: AtomicBool,
-    slot: Mutex<Slot>,
+    state: Mutex<HandlerState>,
 }
 
-enum Slot {
-    Suspended(Moved),
+enum HandlerState {
+    Suspended(Background),
     Polled {
         /// It was taken out of the queue by another runner meanwhile.
         woken: bool,
@@ -109,7 +110,8 @@ impl ReleasedSet {
         Arc::new(Self {
             lane,
             monitor,
-            alone: monitor.is_none() && runtime.runtime_flavor() != RuntimeFlavor::CurrentThread,
+            own_tasks: monitor.is_none()
+                && runtime.runtime_flavor() != RuntimeFlavor::CurrentThread,
             polling: OnceLock::new(),
             handed: Mutex::default(),
             state: Mutex::default(),
@@ -120,13 +122,13 @@ impl ReleasedSet {
         self.state.lock()
     }
 
-    fn handed(&self) -> MutexGuard<'_, Vec<Moved>> {
+    fn handed(&self) -> MutexGuard<'_, Vec<Background>> {
         self.handed.lock()
     }
 
     /// A handler that released and suspended. It goes on at the next
     /// [`hand_over`](Self::hand_over).
-    pub(crate) fn push(&self, handler: Moved) {
+    pub(crate) fn push(&self, handler: Background) {
         self.handed().push(handler);
     }
 
@@ -147,67 +149,67 @@ impl ReleasedSet {
             });
         }
         // Not under the lock: a runtime that shuts down drops here what is spawned.
-        let mut apart = Vec::new();
+        let mut with_tasks = Vec::new();
         let mut state = self.state();
         for handler in handlers {
-            if self.alone || handler.wants_task() {
-                apart.push(handler);
+            if self.own_tasks || handler.wants_task() {
+                with_tasks.push(handler);
                 continue;
             }
-            let vacant = state.nodes.vacant_entry();
-            let node = Arc::new(Node {
+            let vacant = state.slots.vacant_entry();
+            let slot = Arc::new(HandlerSlot {
                 set: Arc::downgrade(self),
                 key: vacant.key(),
                 queued: AtomicBool::new(true),
-                slot: Mutex::new(Slot::Suspended(handler)),
+                state: Mutex::new(HandlerState::Suspended(handler)),
             });
-            vacant.insert(Arc::clone(&node));
-            state.ready.push_back(node);
+            vacant.insert(Arc::clone(&slot));
+            state.ready.push_back(slot);
         }
         let first = !state.ready.is_empty() && !state.runs;
         state.runs |= first;
         let generation = state.generation;
-        let asleep = if state.ready.is_empty() {
+        let sleeping = if state.ready.is_empty() {
             None
         } else {
-            state.asleep.take()
+            state.sleeping.take()
         };
         drop(state);
         if first {
             spawn(Runner::new(Arc::clone(self), generation));
         }
-        if let Some(runner) = asleep {
+        if let Some(runner) = sleeping {
             runner.wake();
         }
-        apart.into_iter().for_each(Moved::spawn);
+        with_tasks.into_iter().for_each(Background::spawn);
     }
 
-    fn wake(&self, node: Arc<Node>) {
+    fn wake(&self, slot: Arc<HandlerSlot>) {
         let mut state = self.state();
-        state.ready.push_back(node);
-        let asleep = state.asleep.take();
+        state.ready.push_back(slot);
+        let sleeping = state.sleeping.take();
         drop(state);
-        if let Some(runner) = asleep {
+        if let Some(runner) = sleeping {
             runner.wake();
         }
     }
 
     /// A handler has ended, or leaves.
-    fn remove(&self, node: &Arc<Node>) {
+    fn remove(&self, slot: &Arc<HandlerSlot>) {
         let mut state = self.state();
         // Not where all were dropped meanwhile, and others came.
-        let known = state.nodes.get(node.key);
-        if known.is_some_and(|known| Arc::ptr_eq(known, node)) {
-            state.nodes.remove(node.key);
+        let known = state.slots.get(slot.key);
+        if known.is_some_and(|known| Arc::ptr_eq(known, slot)) {
+            state.slots.remove(slot.key);
         }
         // The runner ends with the last one, which an earlier runner may have polled.
-        let asleep = state
-            .nodes
+        let sleeping = state
+            .slots
             .is_empty()
-            .then(|| state.asleep.take())
+            .then(|| state.sleeping.take())
             .flatten();
         drop(state);
-        if let Some(runner) = asleep {
+        if let Some(runner) = sleeping {
             runner.wake();
         }
     }
@@ -216,7 +218,7 @@ impl ReleasedSet {
     /// that takes its time, or was woken on a thread that is blocked.
     pub(crate) fn take_over(self: &Arc<Self>) {
         let mut state = self.state();
-        if !state.runs || state.asleep.is_some() {
+        if !state.runs || state.sleeping.is_some() {
             return;
         }
         self.end_turn(&mut state);
@@ -248,13 +250,13 @@ impl ReleasedSet {
         let mut state = self.state();
         self.end_turn(&mut state);
         state.runs = false;
-        state.asleep = None;
-        let nodes = std::mem::take(&mut state.nodes);
+        state.sleeping = None;
+        let slots = std::mem::take(&mut state.slots);
         let ready = std::mem::take(&mut state.ready);
         drop(state);
         drop(ready);
-        for (_, node) in nodes {
-            let slot = std::mem::replace(&mut *node.slot(), Slot::Gone);
+        for (_, slot) in slots {
+            let slot = std::mem::replace(&mut *slot.state(), HandlerState::Gone);
             // What panics here must not keep the others from being dropped.
             let dropped = catch_unwind(AssertUnwindSafe(|| drop(slot)));
             if dropped.is_err() {
@@ -265,9 +267,9 @@ impl ReleasedSet {
     }
 }
 
-impl Node {
-    fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock()
+impl HandlerSlot {
+    fn state(&self) -> MutexGuard<'_, HandlerState> {
+        self.state.lock()
     }
 
     /// It was taken out of the queue.
@@ -275,15 +277,15 @@ impl Node {
         // From here on whoever wakes it queues it again.
         self.queued.swap(false, Ordering::AcqRel);
         let mut handler = {
-            let mut slot = self.slot();
-            match std::mem::replace(&mut *slot, Slot::Polled { woken: false }) {
-                Slot::Suspended(handler) => handler,
-                Slot::Polled { .. } => {
-                    *slot = Slot::Polled { woken: true };
+            let mut state = self.state();
+            match std::mem::replace(&mut *state, HandlerState::Polled { woken: false }) {
+                HandlerState::Suspended(handler) => handler,
+                HandlerState::Polled { .. } => {
+                    *state = HandlerState::Polled { woken: true };
                     return After::Other;
                 }
-                Slot::Gone => {
-                    *slot = Slot::Gone;
+                HandlerState::Gone => {
+                    *state = HandlerState::Gone;
                     return After::Other;
                 }
             }
@@ -294,7 +296,7 @@ impl Node {
             .is_pending();
         let leaves = pending && handler.wants_task();
         if !pending || leaves {
-            *self.slot() = Slot::Gone;
+            *self.state() = HandlerState::Gone;
             set.remove(&self);
             if !leaves {
                 drop(handler);
@@ -304,19 +306,19 @@ impl Node {
             handler.spawn();
             return After::Spawned;
         }
-        let mut slot = self.slot();
-        match &*slot {
-            Slot::Polled { woken } => {
+        let mut state = self.state();
+        match &*state {
+            HandlerState::Polled { woken } => {
                 let woken = *woken;
-                *slot = Slot::Suspended(handler);
-                drop(slot);
+                *state = HandlerState::Suspended(handler);
+                drop(state);
                 if woken {
                     self.wake();
                 }
             }
             // All were dropped while this one was polled.
-            Slot::Suspended(_) | Slot::Gone => {
-                drop(slot);
+            HandlerState::Suspended(_) | HandlerState::Gone => {
+                drop(state);
                 drop(handler);
             }
         }
@@ -324,7 +326,7 @@ impl Node {
     }
 }
 
-impl Wake for Node {
+impl Wake for HandlerSlot {
     fn wake(self: Arc<Self>) {
         if !self.queued.swap(true, Ordering::AcqRel)
             && let Some(set) = self.set.upgrade()
@@ -347,7 +349,7 @@ struct Runner {
 
 /// What the runner does next.
 enum Step {
-    Poll(Arc<Node>),
+    Poll(Arc<HandlerSlot>),
     /// Nothing is ready.
     Sleep,
     /// No handler is left, or another runner has taken over.
@@ -368,24 +370,24 @@ impl Runner {
         if state.generation != self.generation {
             return Step::End;
         }
-        if let Some(node) = state.ready.pop_front() {
+        if let Some(slot) = state.ready.pop_front() {
             self.set.begin_turn(&mut state);
-            return Step::Poll(node);
+            return Step::Poll(slot);
         }
         self.set.end_turn(&mut state);
-        if state.nodes.is_empty() {
+        if state.slots.is_empty() {
             state.runs = false;
             return Step::End;
         }
-        state.asleep = Some(cx.waker().clone());
+        state.sleeping = Some(cx.waker().clone());
         Step::Sleep
     }
 
     fn poll_handlers(&mut self, cx: &Context<'_>) -> Poll<()> {
         for _ in 0..HANDLERS_PER_TURN {
             match self.next(cx) {
-                Step::Poll(node) => {
-                    let after = node.poll(&self.set);
+                Step::Poll(slot) => {
+                    let after = slot.poll(&self.set);
                     // What is polled after the task's budget is spent has to be polled again.
                     if after == After::Spawned || !coop::has_budget_remaining() {
                         break;

@@ -28,14 +28,14 @@ pub(crate) struct Sink {
 }
 
 /// Where the one reply of a request goes that nobody else gets to see.
-pub(crate) struct Way {
+pub(crate) struct ReplySlot {
     pub(crate) ctx: ServerCtx,
     pub(crate) replies: Arc<ReplyQueue>,
     pub(crate) id: u64,
     pub(crate) max_encoding: usize,
 }
 
-impl Way {
+impl ReplySlot {
     /// Encodes a reply straight into the queue. False where it does not belong there, or does not
     /// fit now.
     pub(crate) fn send(&self, reply: &impl Message) -> bool {

@@ -12,7 +12,7 @@ use crate::sync::{AtomicWaker, Mutex, OwnedSemaphorePermit};
 pub(crate) struct Turn {
     released: AtomicBool,
     /// Its handler awaited the release.
-    apart: AtomicBool,
+    own_task: AtomicBool,
     /// The lane, while it waits for the handler that holds the turn.
     lane: AtomicWaker,
     /// The server's only permit, where one turn is for all connections.
@@ -60,8 +60,8 @@ impl Turn {
     }
 
     /// Whether the rest of the handler is to run on a task of its own.
-    pub(crate) fn is_apart(&self) -> bool {
-        self.apart.load(Ordering::Relaxed)
+    pub(crate) fn wants_own_task(&self) -> bool {
+        self.own_task.load(Ordering::Relaxed)
     }
 
     /// Ready when the turn was released.
@@ -93,7 +93,7 @@ impl Future for Released {
             Poll::Ready(())
         } else {
             // A handler that suspends without the turn is moved by whoever polls it.
-            self.ctx.turn().apart.store(true, Ordering::Relaxed);
+            self.ctx.turn().own_task.store(true, Ordering::Relaxed);
             cx.waker().wake_by_ref();
             Poll::Pending
         }

@@ -1,0 +1,204 @@
+//! A request whose handler was started, until its reply is queued.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::context::ServerCtx;
+use super::interceptor::{Incoming, Next, Reply};
+use super::lane::Lane;
+use super::registry::MethodKind;
+use super::reply_queue::Answer;
+use super::reply_sender::Sink;
+use super::{Monitor, Polling};
+use crate::error::Status;
+use crate::runtime::BoxFuture;
+use crate::sync::atomic::Ordering;
+use crate::sync::spawn;
+
+/// A request whose handler was started, until its reply is queued and its turn given up.
+pub(super) struct Run {
+    pub(super) id: u64,
+    pub(super) ctx: ServerCtx,
+    pub(super) kind: MethodKind,
+    pub(super) max_encoding: usize,
+    /// Of a streamed method.
+    pub(super) sink: Option<Arc<Sink>>,
+    pub(super) stage: Stage,
+}
+
+type HandlerFuture = BoxFuture<'static, Result<Reply, Status>>;
+
+pub(super) enum Stage {
+    /// Nothing has been polled.
+    Start(Next, Incoming),
+    Handling(HandlerFuture),
+    /// The queue of replies is full.
+    Answering(BoxFuture<'static, ()>),
+    Ended,
+}
+
+impl Run {
+    /// Ready when the handler has ended, its reply is queued, and its turn given up.
+    #[inline]
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, lane: &Lane) -> Poll<()> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Ended);
+        let mut answering = match stage {
+            Stage::Answering(answering) => answering,
+            // The lane does not poll what has ended.
+            Stage::Ended => return Poll::Pending,
+            Stage::Start(..) | Stage::Handling(_) => {
+                let (polled, handling) = poll_catching(stage, cx);
+                let Poll::Ready(result) = polled else {
+                    self.stage = handling.map_or(Stage::Ended, Stage::Handling);
+                    return Poll::Pending;
+                };
+                if let Some(sink) = &self.sink {
+                    sink.ended.store(true, Ordering::Release);
+                }
+                let queued = match self.answer(lane.stream_end, &result) {
+                    None => true,
+                    Some(answer) => lane
+                        .replies
+                        .try_push(self.id, self.ctx.method(), &answer, self.max_encoding)
+                        .is_some(),
+                };
+                if queued {
+                    // Only now, so that replies of handlers that hold their turn keep the order.
+                    self.ctx.turn().end();
+                    return Poll::Ready(());
+                }
+                self.wait_for_room(lane, result)
+            }
+        };
+        if answering.as_mut().poll(cx).is_pending() {
+            self.stage = Stage::Answering(answering);
+            return Poll::Pending;
+        }
+        self.ctx.turn().end();
+        Poll::Ready(())
+    }
+
+    /// What is queued when the handler has ended with this.
+    pub(super) fn answer<'a>(
+        &self,
+        stream_end: bool,
+        result: &'a Result<Reply, Status>,
+    ) -> Option<Answer<'a>> {
+        let ends = self.kind == MethodKind::Streamed && stream_end;
+        match result {
+            Ok(reply) if reply.is_queued() => None,
+            Ok(reply) if self.kind == MethodKind::TwoWay => Some(Answer::Reply(reply.payload())),
+            Ok(_) if ends => Some(Answer::End(None)),
+            Ok(_) => None,
+            Err(status) if ends => Some(Answer::End(Some(status))),
+            Err(status) => Some(Answer::Error(status)),
+        }
+    }
+
+    pub(super) fn wait_for_room(
+        &self,
+        lane: &Lane,
+        result: Result<Reply, Status>,
+    ) -> BoxFuture<'static, ()> {
+        let replies = Arc::clone(&lane.replies);
+        let stream_end = lane.stream_end;
+        let run = Self {
+            stage: Stage::Ended,
+            ctx: self.ctx.clone(),
+            sink: None,
+            ..*self
+        };
+        Box::pin(async move {
+            if let Some(answer) = run.answer(stream_end, &result) {
+                replies
+                    .push_last(run.id, run.ctx.method(), &answer, run.max_encoding)
+                    .await;
+            }
+        })
+    }
+}
+
+/// A handler that goes on beside the lane, in the set or on a task of its own.
+pub(crate) struct Background {
+    pub(super) run: Run,
+    pub(super) lane: Arc<Lane>,
+    /// Of the lane, for a task of its own.
+    pub(super) polling: Option<(&'static Monitor, Arc<Polling>)>,
+    /// It has a task of its own.
+    pub(super) own_task: bool,
+}
+
+impl Background {
+    /// Whether it is to get a task of its own.
+    pub(crate) fn wants_task(&self) -> bool {
+        self.run.ctx.turn().wants_own_task()
+    }
+
+    /// Gives it a task of its own.
+    pub(crate) fn spawn(mut self) {
+        self.own_task = true;
+        spawn(self);
+    }
+}
+
+impl Future for Background {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self {
+            run,
+            lane,
+            polling,
+            own_task,
+        } = &mut *self;
+        match polling {
+            Some((monitor, polling)) if *own_task => {
+                polling.watched(monitor, || run.poll(cx, lane))
+            }
+            _ => run.poll(cx, lane),
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.lane.end_moved(self.run.id, &self.run.ctx);
+        if self.own_task {
+            self.lane.settle();
+        }
+    }
+}
+
+/// Starts or polls a handler; a panic becomes its reply. What has not ended is handed back.
+fn poll_catching(
+    stage: Stage,
+    cx: &mut Context<'_>,
+) -> (Poll<Result<Reply, Status>>, Option<HandlerFuture>) {
+    // The future is never polled again after a panic, and what it shares with others is theirs to
+    // keep consistent, as with any thread that panics.
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let mut handling = match stage {
+            Stage::Start(next, incoming) => next.start(incoming),
+            Stage::Handling(handling) => handling,
+            Stage::Answering(_) | Stage::Ended => return (Poll::Pending, None),
+        };
+        // What has ended is dropped in here: that may panic as well.
+        match handling.as_mut().poll(cx) {
+            Poll::Pending => (Poll::Pending, Some(handling)),
+            ready => (ready, None),
+        }
+    }));
+    polled.unwrap_or_else(|panic| (Poll::Ready(Err(panicked(&*panic))), None))
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Status {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    tracing::error!(panic = text, "a handler panicked");
+    Status::internal(format!("the handler panicked: {text}"))
+}
