@@ -34,7 +34,8 @@ pub(crate) const REMEMBERED: usize = 65_536;
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-/// use gorums::{Change, Configuration};
+/// use gorums::Configuration;
+/// use gorums::membership::Change;
 ///
 /// let members = Configuration::builder()
 ///     .addresses(["1=10.0.0.1:8080".parse()?, "2=10.0.0.2:8080".parse()?])
