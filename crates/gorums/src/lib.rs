@@ -4,6 +4,32 @@
 //! [`Configuration`], a set of nodes, and into a server trait whose handlers are plain async
 //! functions that return a reply.
 //!
+//! # What do you want to do?
+//!
+//! | you want to | look at |
+//! |---|---|
+//! | call all nodes and wait for a majority, or another quorum | [`QuorumCall`](call::QuorumCall), [`quorum`] |
+//! | have a function decide over the replies | [`QuorumCall::quorum_fn`](call::QuorumCall::quorum_fn) |
+//! | take the replies one by one | [`responses`] |
+//! | get an answer soon, and better ones later | [`Correctable`](call::Correctable) |
+//! | call one node, or send what has no reply | [`Rpc`](call::Rpc), [`Unicast`](call::Unicast), [`Multicast`](call::Multicast) |
+//! | know what failed, and whether to try again | [`QuorumError`], [`NodeError`], [`Outcome`] |
+//! | serve requests in order, and let the next one start early | [`Server`], [`ServerCtx::release`] |
+//! | call peers and clients from handlers | [`ServerCtx::config`], [`ServerCtx::client_config`], [`server::Clients`] |
+//! | let nodes come and go, and follow them | [`membership`] |
+//! | see, refuse or label every call | [`ClientInterceptor`](call::ClientInterceptor), [`server::Interceptor`] |
+//! | test a service, or put another network or clock below it | [`testing`], [`runtime`] |
+//!
+//! The guide has pages on [calls](https://github.com/gorums/gorums-rs/blob/main/docs/calls.md),
+//! [order and release](https://github.com/gorums/gorums-rs/blob/main/docs/ordering.md),
+//! [membership](https://github.com/gorums/gorums-rs/blob/main/docs/membership.md),
+//! [limits](https://github.com/gorums/gorums-rs/blob/main/docs/limits.md),
+//! [simulation](https://github.com/gorums/gorums-rs/blob/main/docs/simulation.md) and
+//! [the wire](https://github.com/gorums/gorums-rs/blob/main/docs/wire.md).
+//! `examples/quorum_call.rs` of this crate is a whole program of sixty lines.
+//!
+//! # A first program
+//!
 //! ```
 //! use gorums::{Client, Configuration, Server, ServerCtx, Status};
 //!
@@ -32,30 +58,6 @@
 //! # Ok(())
 //! # }
 //! ```
-//!
-//! # What do you want to do?
-//!
-//! | you want to | look at |
-//! |---|---|
-//! | call all nodes and wait for a majority, or another quorum | [`QuorumCall`](call::QuorumCall), [`quorum`] |
-//! | have a function decide over the replies | [`QuorumCall::quorum_fn`](call::QuorumCall::quorum_fn) |
-//! | take the replies one by one | [`responses`] |
-//! | get an answer soon, and better ones later | [`Correctable`](call::Correctable) |
-//! | call one node, or send what has no reply | [`Rpc`](call::Rpc), [`Unicast`](call::Unicast), [`Multicast`](call::Multicast) |
-//! | know what failed, and whether to try again | [`QuorumError`], [`NodeError`], [`Outcome`] |
-//! | serve requests in order, and let the next one start early | [`Server`], [`ServerCtx::release`] |
-//! | call peers and clients from handlers | [`ServerCtx::config`], [`ServerCtx::client_config`], [`server::Clients`] |
-//! | let nodes come and go, and follow them | [`membership`] |
-//! | see, refuse or label every call | [`ClientInterceptor`](call::ClientInterceptor), [`server::Interceptor`] |
-//! | test a service, or put another network or clock below it | [`testing`], [`runtime`] |
-//!
-//! The guide has pages on [calls](https://github.com/gorums/gorums-rs/blob/main/docs/calls.md),
-//! [order and release](https://github.com/gorums/gorums-rs/blob/main/docs/ordering.md),
-//! [membership](https://github.com/gorums/gorums-rs/blob/main/docs/membership.md),
-//! [limits](https://github.com/gorums/gorums-rs/blob/main/docs/limits.md),
-//! [simulation](https://github.com/gorums/gorums-rs/blob/main/docs/simulation.md) and
-//! [the wire](https://github.com/gorums/gorums-rs/blob/main/docs/wire.md).
-//! `examples/quorum_call.rs` of this crate is a whole program of sixty lines.
 //!
 //! # What it promises
 //!

@@ -45,9 +45,9 @@ where
 pub struct Incoming {
     ctx: ServerCtx,
     payload: Bytes,
-    /// Of a streamed method.
+    /// Where a streamed method sends its replies.
     sink: Option<Arc<Sink>>,
-    /// Of a method with one reply, where only the handler gets to see it.
+    /// Where the reply of a method with one reply goes, if only the handler gets to see it.
     slot: Option<ReplySlot>,
 }
 
@@ -110,7 +110,7 @@ impl Incoming {
         self.slot.take()
     }
 
-    /// Of what a handler gets, the context.
+    /// Takes the context, drops the rest.
     pub(crate) fn into_ctx(self) -> ServerCtx {
         self.ctx
     }

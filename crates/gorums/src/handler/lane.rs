@@ -74,7 +74,7 @@ pub(super) struct State {
     pub(super) running: usize,
     /// The lane is to be woken: it was at its bound of running handlers.
     pub(super) has_room: bool,
-    /// Whose callers may give up before they start.
+    /// Cancellations of requests that have not started.
     pub(super) unstarted: Unstarted,
     /// The I/O task wants to be woken when the waiting requests cost no more than this.
     pub(super) wake_below: Option<usize>,

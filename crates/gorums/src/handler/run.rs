@@ -23,7 +23,7 @@ pub(super) struct Run {
     pub(super) ctx: ServerCtx,
     pub(super) kind: MethodKind,
     pub(super) max_encoding: usize,
-    /// Of a streamed method.
+    /// Where a streamed method sends its replies.
     pub(super) sink: Option<Arc<Sink>>,
     pub(super) stage: Stage,
 }
