@@ -13,11 +13,11 @@
 //! |---|---|---|
 //! | requests that wait | 1,024 | callers wait with their request |
 //! | requests in a batch | 1,024 | the batch ends, and the next one begins with what is left |
-//! | bytes of requests, waiting and in the batch | 8 MiB; a read counts 256 KiB | callers wait |
+//! | bytes of requests, waiting and in the batch | 8 MiB; a read counts 512 KiB | callers wait |
 //! | bytes of records found and not taken | 16 MiB | the batch ends; the disk waits for readers |
 //!
 //! What a read finds is not known before, and its caller holds it afterwards. So a read counts more
-//! than it has, and no more than 32 of them are past the queue before the first is answered. A
+//! than it has, and no more than 16 of them are past the queue before the first is answered. A
 //! record that is larger than a bound is let through alone; so the most that is held here is 24 MiB
 //! and one record more, beside the cache of the file.
 //!
@@ -81,7 +81,7 @@ const REQUESTS: usize = 1024;
 const REQUEST_BYTES: usize = 8 << 20;
 
 /// How many bytes a read counts as among them. What it finds is not known yet.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 512 << 10;
 
 /// How many bytes of records may have been read from the disk without having been taken.
 const FOUND_BYTES: usize = 16 << 20;

@@ -2,14 +2,15 @@
 //! queued.
 //!
 //! Each client numbers its messages to each replica, of both kinds, and does not wait for answers.
-//! A replica may miss some where a connection breaks, and the last ones of a broken connection may
-//! be handled beside the first ones of the next. But the numbers of one connection ascend, and
-//! those of each connection are greater than those of all before.
+//! A replica may miss some where a connection breaks, and those of a broken connection may be
+//! handled beside the first ones of the next, or after them. But the numbers of one connection
+//! ascend, and those of each connection are greater than those of all that were opened before.
 //!
 //! Only here may a replica come back from a crash without what it had: the order is the library's
 //! to keep, whatever a service forgets. The store and the register promise what they acknowledge to
 //! whoever keeps their disks.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,50 +51,52 @@ pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
         .check(|_| Verdict::Valid)
 }
 
-/// What a replica has handled, for each client: connections in the order in which they were opened.
+/// What a replica has handled.
 #[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<BTreeMap<u32, Vec<Connection>>>>);
+struct Log(Arc<Mutex<Handled>>);
 
-#[derive(Debug)]
-struct Connection {
-    peer: SocketAddr,
-    last: Entry,
-    first: Entry,
+#[derive(Debug, Default)]
+struct Handled {
+    /// In the order in which they were opened, which is not that in which their first messages are
+    /// handled.
+    connections: Vec<SocketAddr>,
+    /// For each client and connection, by its place in that order: the first and the last message.
+    messages: BTreeMap<u32, BTreeMap<usize, (Entry, Entry)>>,
 }
 
 impl Log {
+    fn opened(&self, peer: SocketAddr) {
+        self.lock().connections.push(peer);
+    }
+
     /// Notes that a message is handled. The message that should not have been handled before it,
     /// and why not.
     fn handle(&self, peer: SocketAddr, entry: &Entry) -> Result<(), (Entry, &'static str)> {
-        let mut log = self.lock();
-        let connections = log.entry(entry.client).or_default();
-        let Some(at) = connections.iter().position(|known| known.peer == peer) else {
-            let newer = connections
-                .iter()
-                .find(|known| known.last.number >= entry.number);
-            let result = newer.map_or(Ok(()), |newer| {
-                Err((newer.last.clone(), "on an earlier connection"))
-            });
-            connections.push(Connection {
-                peer,
-                first: entry.clone(),
-                last: entry.clone(),
-            });
-            return result;
-        };
-        if connections[at].last.number >= entry.number {
-            return Err((connections[at].last.clone(), "on the same connection"));
-        }
-        if let Some(next) = connections.get(at + 1)
-            && next.first.number <= entry.number
-        {
-            return Err((next.first.clone(), "on a later connection"));
-        }
-        connections[at].last = entry.clone();
-        Ok(())
+        let mut handled = self.lock();
+        let Handled {
+            connections,
+            messages,
+        } = &mut *handled;
+        let place = connections.iter().rposition(|known| *known == peer);
+        let place = place.expect("every connection is announced");
+        let messages = messages.entry(entry.client).or_default();
+        let wrong = messages.iter().find_map(|(other, (first, last))| {
+            let (wrong, which) = match other.cmp(&place) {
+                Ordering::Less => (last, "on an earlier connection"),
+                Ordering::Equal => (last, "on the same connection"),
+                Ordering::Greater if first.number > entry.number => return None,
+                Ordering::Greater => return Some((first.clone(), "on a later connection")),
+            };
+            (wrong.number >= entry.number).then(|| (wrong.clone(), which))
+        });
+        let (_, last) = messages
+            .entry(place)
+            .or_insert_with(|| (entry.clone(), entry.clone()));
+        *last = entry.clone();
+        wrong.map_or(Ok(()), Err)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Vec<Connection>>> {
+    fn lock(&self) -> MutexGuard<'_, Handled> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -118,10 +121,16 @@ async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
         }
     };
     let note = handle.clone();
+    let opened = log.clone();
     let early = bug == Some(Bug::ReleaseBeforeOrder);
     let random = node.clone();
     let server = node
         .server()
+        .on_connect(move |request| {
+            let peer = request.peer_addr();
+            opened.opened(peer.expect("the simulated network tells it"));
+            Ok(())
+        })
         .unary(APPEND, move |ctx: ServerCtx, entry: Entry| {
             let handle = handle.clone();
             let pause = random.random_below(20);
