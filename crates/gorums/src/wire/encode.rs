@@ -315,6 +315,63 @@ mod tests {
         }
     }
 
+    #[derive(Clone, PartialEq, Message)]
+    struct ReadRequest {
+        #[prost(string, tag = "1")]
+        key: String,
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len())
+            .step_by(2)
+            .map(|i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex"))
+            .collect()
+    }
+
+    #[test]
+    fn a_request_has_the_bytes_of_the_go_library() {
+        let request = ReadRequest {
+            key: "nosuchkey".into(),
+        };
+        let frame = encode_message(
+            1,
+            "proto.Storage.ReadRPC",
+            &Metadata::new(),
+            &request,
+            1 << 20,
+        )
+        .expect("small");
+        let expected =
+            unhex("0801121570726f746f2e53746f726167652e526561645250432a0b0a096e6f737563686b6579");
+        assert_eq!(frame[..PREFIX], [0, 0, 0, 0, expected.len() as u8]);
+        assert_eq!(frame[PREFIX..], expected);
+        let envelope = Envelope::decode(&frame[PREFIX..]).expect("our own bytes");
+        assert_eq!((envelope.id, envelope.method), (1, "proto.Storage.ReadRPC"));
+        assert_eq!(
+            ReadRequest::decode(envelope.payload).expect("ours"),
+            request
+        );
+    }
+
+    #[test]
+    fn an_error_reply_has_the_bytes_of_the_go_library() {
+        let mut buf = BytesMut::new();
+        let status = Status::not_found("abc");
+        encode_status(
+            9,
+            "proto.Storage.ReadRPC",
+            Some(&status),
+            Control::Message,
+            &mut buf,
+        );
+        let expected =
+            unhex("0809121570726f746f2e53746f726167652e526561645250431a0708051203616263");
+        assert_eq!(buf[PREFIX..], expected);
+        let envelope = Envelope::decode(&buf[PREFIX..]).expect("our own bytes");
+        let status = envelope.status.expect("an error");
+        assert_eq!((status.code(), status.message()), (Code::NotFound, "abc"));
+    }
+
     #[test]
     fn metadata_and_details_survive() {
         let mut metadata = Metadata::new();
