@@ -4,10 +4,11 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use super::Serving;
 use super::connected::{Connected, foreign_protocol, naming_protocol};
 use crate::channel::Channel;
 use crate::error::Status;
-use crate::stream::{FairIo, Inbound, KeepAlive, Link, NodeStream, Opening, Served, h2_status};
+use crate::stream::{FairIo, Inbound, KeepAlive, Link, NodeStream, Opening, h2_status};
 use crate::wire::{Batch, H2Settings, request_head};
 
 /// An attempt that failed.
@@ -30,7 +31,7 @@ impl From<Status> for Failed {
 
 pub(super) async fn connect(
     channel: &Arc<Channel>,
-    served: Option<Served>,
+    serving: &Serving,
 ) -> Result<Connected, Failed> {
     let pool = channel.pool();
     let limit = pool.settings.connect_timeout;
@@ -45,7 +46,7 @@ pub(super) async fn connect(
     });
     tokio::select! {
         biased;
-        result = open(channel, served) => result,
+        result = open(channel, serving) => result,
         () = closing => Err(Status::unavailable("the connection is closed").into()),
         () = timeout => Err(Failed {
             status: Status::unavailable(format!("no connection within {limit:?}")),
@@ -55,10 +56,13 @@ pub(super) async fn connect(
     }
 }
 
-async fn open(channel: &Arc<Channel>, served: Option<Served>) -> Result<Connected, Failed> {
+async fn open(channel: &Arc<Channel>, serving: &Serving) -> Result<Connected, Failed> {
     let pool = channel.pool();
     let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
     let dial_epoch = channel.dial_epoch();
+    // Behind the epoch: who serves from now on is set first, and the epoch changed then. The other
+    // way round a connection could say that nobody serves, and never be replaced.
+    let served = serving.get();
     let node_id = served.as_ref().map(|served| served.node_id);
     let request = request_head(channel.address(), &pool.metadata, node_id)?;
     let io = match channel.in_process() {

@@ -33,7 +33,7 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
         channel.set_state(NodeState::Connecting);
         reconnect.started(clock.now());
         channel.outbox().begin_attempt();
-        match connect(&channel, serving.get()).await {
+        match connect(&channel, serving).await {
             Ok(mut connected) => {
                 let since = clock.now();
                 channel.set_state(NodeState::Connected);

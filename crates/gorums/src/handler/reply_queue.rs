@@ -213,6 +213,11 @@ impl ReplyQueue {
         self.lock().bytes >= self.max_bytes
     }
 
+    /// Whether what is queued is more than this beyond the bound.
+    pub(crate) fn exceeds(&self, beyond: usize) -> bool {
+        self.lock().bytes > self.max_bytes.saturating_add(beyond)
+    }
+
     /// Queues an answer whatever the bound, for the I/O task, which reads no further while the
     /// queue is full.
     pub(crate) fn push_unbounded(&self, id: u64, method: &str, answer: &Answer<'_>) {

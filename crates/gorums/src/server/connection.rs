@@ -194,6 +194,7 @@ impl ServerConnection {
                         && stream.poll_reset().is_ready()
                     {
                         self.leave_stream();
+                        self.expect_stream();
                     }
                     self.accept(request, respond);
                 }

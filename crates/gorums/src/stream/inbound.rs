@@ -24,7 +24,8 @@ use crate::error::Status;
 use crate::handler::{Answer, ConnectionInfo, Lane, ReplyQueue, Request, Services};
 use crate::wire::Frame;
 
-/// The bound of the answers to a peer whose requests nobody serves.
+/// The bound of the answers to a peer whose requests nobody serves, and how far the answers to
+/// others may go beyond theirs while the peer owes replies.
 const REFUSALS: usize = 64 * 1024;
 
 /// How far reading came.
@@ -356,15 +357,22 @@ impl Messages {
                 }
                 return Ok(Progress::Paused);
             }
-            // The next batch makes room, and this task writes it. A peer that owes replies and
+            // The next batch makes room, and this task writes it. While a reply is owed, reading
+            // goes on beyond the bound of answers, too, but not far: a peer that owes replies and
             // takes none of ours would keep both ends from going on.
             if self.answers_wait {
                 if self.may_pause() {
                     return Ok(Progress::Paused);
                 }
-                return Err(Status::resource_exhausted(
-                    "the peer does not read the answers to its requests",
-                ));
+                if self
+                    .replies
+                    .as_ref()
+                    .is_some_and(|replies| replies.exceeds(REFUSALS))
+                {
+                    return Err(Status::resource_exhausted(
+                        "the peer does not read the answers to its requests",
+                    ));
+                }
             }
             let Some(frame) = self.reader.next()? else {
                 return Ok(Progress::All);
