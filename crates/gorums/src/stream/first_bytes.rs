@@ -1,4 +1,6 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use crate::sync::Mutex;
 
 /// So many bytes tell a protocol; the first nine are the head of HTTP/2's first frame.
 const KEPT: usize = 24;
@@ -10,7 +12,7 @@ pub(crate) struct FirstBytes(Arc<Mutex<Vec<u8>>>);
 impl FirstBytes {
     /// Adds what was read. False once there are enough.
     pub(super) fn add(&self, bytes: &[u8]) -> bool {
-        let mut kept = self.lock();
+        let mut kept = self.0.lock();
         let room = KEPT - kept.len();
         kept.extend(bytes.iter().take(room));
         kept.len() < KEPT
@@ -19,7 +21,7 @@ impl FirstBytes {
     /// What the peer seems to speak, where it cannot be HTTP/2, whose servers begin with their
     /// settings. None where it may be HTTP/2, as far as it is known, or nothing came.
     pub(crate) fn foreign_protocol(&self, max_frame: u32) -> Option<String> {
-        let bytes = self.lock();
+        let bytes = self.0.lock();
         if may_be_http2(&bytes, max_frame) {
             return None;
         }
@@ -30,10 +32,6 @@ impl FirstBytes {
             [b'S', b'S', b'H', b'-', ..] => "SSH".to_owned(),
             other => format!("something that begins with \"{}\"", other.escape_ascii()),
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,6 +107,6 @@ mod tests {
         }
         assert!(!first.add(b"more"));
         assert_eq!(first.foreign_protocol(MAX).as_deref(), Some("SSH"));
-        assert_eq!(first.lock().len(), KEPT);
+        assert_eq!(first.0.lock().len(), KEPT);
     }
 }

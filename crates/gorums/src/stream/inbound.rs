@@ -204,8 +204,7 @@ impl Inbound {
             (None, Some(_)) => Handlers::Stopped,
             (None, None) => Handlers::Nobody,
         };
-        self.messages
-            .read(handlers, services.as_deref(), waker, now)
+        self.messages.read(handlers, waker, now)
     }
 
     /// The handlers of the peer's requests begin to run.
@@ -311,7 +310,6 @@ impl Messages {
     fn read(
         &mut self,
         handlers: Handlers<'_>,
-        services: Option<&Services>,
         waker: &Waker,
         now: &mut Option<Instant>,
     ) -> Result<Progress, Status> {
@@ -323,7 +321,7 @@ impl Messages {
                 .as_ref()
                 .is_some_and(|replies| replies.is_full());
         let progress = loop {
-            match self.read_chunk(handlers, services, waker, now) {
+            match self.read_chunk(handlers, waker, now) {
                 Ok(Progress::All) => {}
                 paused_or_broken => break paused_or_broken,
             }
@@ -341,7 +339,6 @@ impl Messages {
     fn read_chunk(
         &mut self,
         handlers: Handlers<'_>,
-        services: Option<&Services>,
         waker: &Waker,
         now: &mut Option<Instant>,
     ) -> Result<Progress, Status> {
@@ -377,7 +374,7 @@ impl Messages {
             let Some(frame) = self.reader.next()? else {
                 return Ok(Progress::All);
             };
-            self.take(&frame, handlers, services, now)?;
+            self.take(&frame, handlers, now)?;
         }
     }
 
@@ -385,7 +382,6 @@ impl Messages {
         &mut self,
         frame: &Frame,
         handlers: Handlers<'_>,
-        services: Option<&Services>,
         now: &mut Option<Instant>,
     ) -> Result<(), Status> {
         let waiting = self.accountant.waiting();
@@ -396,7 +392,7 @@ impl Messages {
             Event::Request(mut request) => {
                 self.accountant.count(&mut request);
                 self.requests.push(request);
-                if let (None, Some(services)) = (&self.lane, services) {
+                if let (None, Some(services)) = (&self.lane, handlers.services()) {
                     self.start_lane(services);
                 }
                 if let Some(request) = self.requests.last() {
@@ -427,6 +423,7 @@ impl Messages {
                 }
             }
             Event::Refuse { id, method, status } => {
+                let services = handlers.services();
                 // A one-way message cannot be answered, and is not lost in silence.
                 if services.is_some_and(|services| services.registry.is_one_way(method)) {
                     return Err(status);

@@ -50,6 +50,16 @@ pub(crate) enum Handlers<'a> {
     Closed,
 }
 
+impl<'a> Handlers<'a> {
+    #[inline]
+    pub(crate) fn services(self) -> Option<&'a Services> {
+        match self {
+            Self::These(services) => Some(services),
+            Self::Nobody | Self::Stopped | Self::Closed => None,
+        }
+    }
+}
+
 /// The method that the next message is likely to have: text that is known need not be checked.
 #[derive(Default)]
 pub(crate) enum Likely {
