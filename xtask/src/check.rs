@@ -5,6 +5,7 @@ mod cost;
 mod features;
 pub(crate) mod layers;
 mod msrv;
+mod outside;
 mod semver;
 mod totals;
 
@@ -64,6 +65,9 @@ enum Step {
     /// The public API against that of the last release, as the version promises it (needs
     /// cargo-semver-checks)
     Semver,
+    /// What others begin with, outside of this workspace: a crate that `cargo xtask new` makes passes
+    /// its tests and lints, the README's crate builds, and the packages can be published
+    Outside,
     /// docs/conformance.md names every behaviour, and the tests that prove it exist
     Conformance,
     /// Instructions and allocations per call, against their budget (needs valgrind and
@@ -115,6 +119,10 @@ impl Step {
             Self::Deny => deny(),
             Self::Msrv => msrv::run(),
             Self::Semver => semver::run(),
+            Self::Outside => {
+                let totals = report.totals.get_or_insert_default();
+                outside::run(totals)
+            }
             Self::Conformance => conformance::run(),
             Self::Cost => cost::run(),
             Self::Interop => {

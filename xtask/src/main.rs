@@ -7,6 +7,7 @@ mod coverage;
 mod interop;
 mod live;
 mod loom;
+mod new;
 mod sim;
 mod tools;
 mod workspace;
@@ -27,6 +28,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Job {
+    New(new::Args),
     Check(check::Args),
     Layers(check::layers::Args),
     Interop(interop::Args),
@@ -39,6 +41,7 @@ enum Job {
 
 fn main() -> ExitCode {
     match Cli::parse().job {
+        Job::New(args) => new::run(&args),
         Job::Check(args) => check::run(&args),
         Job::Layers(args) => check::layers::command(&args),
         Job::Interop(args) => interop::run(&args),
