@@ -177,7 +177,7 @@ fn open_whole<E: Record>(file: Arc<dyn Backend>) -> Result<Open<E>, Cause> {
         // redb would begin a new one here.
         return Err(damaged("it is empty"));
     }
-    check_layout(&held)?;
+    extend_to_layout(&held)?;
     let mut database = builder().create_with_backend(held.clone())?;
     // Every page has a checksum, and all of them are looked at. Since each commit has two phases,
     // the last one is never given up for the one before. What is set right is which pages are free.
@@ -201,7 +201,11 @@ const LAYOUT_AT: u64 = 12;
 
 /// Looks at the part of the header that no checksum covers, and by which redb goes: with some other
 /// values there it neither opens the file nor refuses it.
-fn check_layout(file: &Held) -> Result<(), Cause> {
+///
+/// A file may be shorter than its header says, where the power was lost while it grew: a disk may
+/// keep the header and lose the length, and with it nothing that was committed. Then it gets the
+/// length, in memory as yet, and its checksums say whether it is whole.
+fn extend_to_layout(file: &Held) -> Result<(), Cause> {
     let bytes = file.read(LAYOUT_AT, 20)?;
     let mut fields = bytes.chunks_exact(4).map(|field| {
         let number = field.iter().rev();
@@ -213,11 +217,19 @@ fn check_layout(file: &Held) -> Result<(), Cause> {
     }
     let [page, header, data] = LAYOUT.map(u64::from);
     let (full, last) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0));
-    let last = if last == 0 { 0 } else { header + last };
+    let last_region = if last == 0 { 0 } else { header + last };
     // The file's own first page, and the regions. After a crash there may be more of it.
-    let pages = 1 + full * (header + data) + last;
-    if pages.saturating_mul(page) > file.len()? {
-        return Err(damaged("it is shorter than its header says"));
+    let pages = 1 + full * (header + data) + last_region;
+    let (needed, has) = (pages.saturating_mul(page), file.len()?);
+    // redb makes a file twice as large when it grows, or larger by a region.
+    let most = has
+        .saturating_mul(2)
+        .max(has.saturating_add((header + data) * page));
+    if last > data || needed > most {
+        return Err(damaged("it is much shorter than its header says"));
+    }
+    if needed > has {
+        file.set_len(needed)?;
     }
     Ok(())
 }
@@ -345,17 +357,78 @@ mod tests {
     use super::*;
     use crate::store::{Entry, Time};
 
-    /// A file of which a loss of power leaves what was synced.
+    /// A file on a disk that keeps no promise but one: what was synced is there. Of what was changed
+    /// since, a loss of power leaves any part.
     #[derive(Debug, Clone)]
     struct Powered(Arc<Mutex<Contents>>);
 
     #[derive(Debug)]
     struct Contents {
         now: Vec<u8>,
+        lasting: Lasting,
+        /// What there was before each sync.
+        before_syncs: Vec<Lasting>,
+    }
+
+    #[derive(Debug, Clone)]
+    struct Lasting {
         synced: Vec<u8>,
+        /// What was changed since, in parts of which each may survive without the others.
+        unsynced: Vec<Unsynced>,
+    }
+
+    #[derive(Debug, Clone)]
+    enum Unsynced {
+        /// A disk writes sectors whole, and no more than that.
+        Sector {
+            offset: usize,
+            bytes: Vec<u8>,
+        },
+        Length(usize),
+    }
+
+    const SECTOR: usize = 512;
+
+    impl Lasting {
+        fn synced(now: &[u8]) -> Self {
+            Self {
+                synced: now.to_owned(),
+                unsynced: Vec::new(),
+            }
+        }
+
+        /// What a loss of power may leave: `survives` says of each part whether it does. The length
+        /// is a part of its own, and what lies behind it is lost.
+        fn left(&self, mut survives: impl FnMut(&Unsynced) -> bool) -> Vec<u8> {
+            let mut left = self.synced.clone();
+            let mut length = left.len();
+            for part in self.unsynced.iter().filter(|part| survives(part)) {
+                match part {
+                    Unsynced::Length(new) => {
+                        left.truncate(*new);
+                        length = *new;
+                    }
+                    Unsynced::Sector { offset, bytes } => {
+                        let end = offset + bytes.len();
+                        left.resize(left.len().max(end), 0);
+                        left[*offset..end].copy_from_slice(bytes);
+                    }
+                }
+            }
+            left.resize(length, 0);
+            left
+        }
     }
 
     impl Powered {
+        fn new(now: Vec<u8>) -> Self {
+            Self(Arc::new(Mutex::new(Contents {
+                lasting: Lasting::synced(&now),
+                now,
+                before_syncs: Vec::new(),
+            })))
+        }
+
         fn with<T>(&self, work: impl FnOnce(&mut Contents) -> T) -> T {
             work(&mut self.0.lock().expect("no test panics with it"))
         }
@@ -371,51 +444,131 @@ mod tests {
         }
 
         fn set_len(&self, len: u64) -> io::Result<()> {
-            self.with(|contents| contents.now.resize(len as usize, 0));
+            self.with(|contents| {
+                contents.now.resize(len as usize, 0);
+                let length = Unsynced::Length(len as usize);
+                contents.lasting.unsynced.push(length);
+            });
             Ok(())
         }
 
         fn sync_data(&self, eventual: bool) -> io::Result<()> {
             // What is synced at some time is not yet.
             if !eventual {
-                self.with(|contents| contents.synced = contents.now.clone());
+                self.with(|contents| {
+                    let synced = Lasting::synced(&contents.now);
+                    let before = std::mem::replace(&mut contents.lasting, synced);
+                    contents.before_syncs.push(before);
+                });
             }
             Ok(())
         }
 
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
             self.with(|contents| {
-                contents.now[offset as usize..][..data.len()].copy_from_slice(data)
+                let (mut at, end) = (offset as usize, offset as usize + data.len());
+                contents.now[at..end].copy_from_slice(data);
+                while at < end {
+                    let next = ((at / SECTOR + 1) * SECTOR).min(end);
+                    let bytes = contents.now[at..next].to_owned();
+                    let sector = Unsynced::Sector { offset: at, bytes };
+                    contents.lasting.unsynced.push(sector);
+                    at = next;
+                }
             });
             Ok(())
         }
     }
 
-    #[tokio::test]
-    async fn what_was_committed_is_there_after_a_loss_of_power() {
+    /// A new file of a replica, and the folder that it was made in.
+    fn new_file() -> (Vec<u8>, tempfile::TempDir) {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("replica-1.redb");
         drop(File::<Entry>::open(directory.path(), 1).expect("it can be opened"));
-        let now = fs::read(&path).expect("a file");
-        let synced = now.clone();
-        let powered = Powered(Arc::new(Mutex::new(Contents { now, synced })));
+        let now = fs::read(directory.path().join("replica-1.redb")).expect("a file");
+        (now, directory)
+    }
+
+    /// The file as a loss of power left it.
+    fn after(left: Vec<u8>) -> Result<File<Entry>, Cause> {
+        File::on(Arc::new(Powered::new(left)))
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_is_there_whatever_a_loss_of_power_leaves_of_the_rest() {
+        let (now, _directory) = new_file();
+        let powered = Powered::new(now);
         let mut file = File::<Entry>::on(Arc::new(powered.clone())).expect("it is whole");
-        for seconds in 1..=20 {
-            let entry = Entry {
-                // More of the file is used with each, and what was is free again.
-                value: "v".repeat(1000 * seconds as usize),
-                time: Time::from_parts(seconds, 0),
-            };
-            let entries = [("a", &entry), ("b", &entry)];
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut old = None;
+        let mut grown = 0;
+        for seconds in 1..=12 {
+            let length = powered.with(|contents| {
+                contents.before_syncs.clear();
+                contents.now.len()
+            });
+            // The file grows with some of these, and what was replaced is used again.
+            let new = of_size(120_000 + 1000 * seconds as usize, seconds);
+            let kept = format!("key-{seconds}");
+            let entries = [("a", &new), ("b", &new), (&*kept, &new)];
             let committed = file.commit(&entries).await.expect("the disk works");
             assert_eq!(committed, Commit::Done);
-            fs::write(&path, powered.with(|contents| contents.synced.clone())).expect("written");
-            let mut left = File::<Entry>::open(directory.path(), 1).expect("it is whole");
-            for key in ["a", "b"] {
-                let found = left.read(key).await.expect("it is whole");
-                assert!(found.as_ref() == Some(&entry), "{seconds}");
+            let (moments, end, has_grown) = powered.with(|contents| {
+                let has_grown = contents.now.len() > length;
+                let moments = std::mem::take(&mut contents.before_syncs);
+                (moments, contents.lasting.clone(), has_grown)
+            });
+            grown += usize::from(has_grown);
+            if !has_grown && seconds % 4 != 0 {
+                // As any other.
+                old = Some(new);
+                continue;
             }
+            let moments = moments.into_iter().map(|moment| (moment, false));
+            for (moment, acknowledged) in moments.chain([(end, true)]) {
+                for (case, left) in lefts(&moment, &mut random).into_iter().enumerate() {
+                    let case = format!("commit {seconds}, case {case}");
+                    let left = after(left);
+                    let mut left = left.unwrap_or_else(|error| panic!("{case}: {error}"));
+                    let a = left.read("a").await.expect("it is whole");
+                    let b = left.read("b").await.expect("it is whole");
+                    assert!(a == b, "{case}: half of it");
+                    let is_new = a.as_ref() == Some(&new);
+                    assert!(is_new || !acknowledged && a == old, "{case}");
+                    for before in 1..seconds {
+                        let found = left.read(&format!("key-{before}")).await;
+                        let found = found.expect("it is whole").map(|entry| entry.time);
+                        assert_eq!(found, Some(Time::from_parts(before, 0)), "{case}");
+                    }
+                }
+            }
+            old = Some(new);
         }
+        assert!(grown > 0, "no commit has made the file grow");
+    }
+
+    /// Nothing of what was not synced, all of it, the header or the length with or without the
+    /// rest, and any part.
+    fn lefts(moment: &Lasting, random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
+        let is_header = |part: &Unsynced| {
+            matches!(
+                part,
+                Unsynced::Sector {
+                    offset: 0..4096,
+                    ..
+                }
+            )
+        };
+        let is_length = |part: &Unsynced| matches!(part, Unsynced::Length(_));
+        let mut lefts = vec![
+            moment.left(|_| false),
+            moment.left(|_| true),
+            moment.left(is_header),
+            moment.left(is_length),
+            moment.left(|part| !is_header(part)),
+            moment.left(|part| !is_length(part)),
+        ];
+        lefts.extend((1..=3).map(|quarters| moment.left(|_| random.u8(0..4) < quarters)));
+        lefts
     }
 
     /// A file on a disk with so many pages, which says what has no room, and whether in a sync.
@@ -485,17 +638,14 @@ mod tests {
 
     /// A new file of a replica, on a disk that has room for so many more pages.
     fn small(more: usize) -> (Arc<Small>, tempfile::TempDir) {
-        let directory = tempfile::tempdir().expect("a directory");
-        drop(File::<Entry>::open(directory.path(), 1).expect("it can be opened"));
-        let now = fs::read(directory.path().join("replica-1.redb")).expect("a file");
+        let (now, directory) = new_file();
         let used: BTreeSet<_> = (0..)
             .zip(now.chunks(PAGE as usize))
             .filter(|(_, page)| page.iter().any(|byte| *byte != 0))
             .map(|(page, _)| page)
             .collect();
         let pages = AtomicUsize::new(used.len() + more);
-        let synced = now.clone();
-        let file = Powered(Arc::new(Mutex::new(Contents { now, synced })));
+        let file = Powered::new(now);
         let small = Small {
             file,
             used: Mutex::new(used),
@@ -514,7 +664,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_takes_what_fits_and_keeps_what_it_had() {
-        let (small, directory) = small(100);
+        let (small, _directory) = small(100);
         let mut file = File::<Entry>::on(Arc::<Small>::clone(&small)).expect("it is whole");
         let mut kept = of_size(10, 0);
         let large = of_size(900_000, 100);
@@ -533,10 +683,8 @@ mod tests {
             assert!(file.read("k").await.expect("it goes on").as_ref() == Some(&kept));
             assert!(file.read("l").await.expect("it goes on").is_none());
             // The same after a loss of power.
-            let synced = small.file.with(|contents| contents.synced.clone());
-            let path = directory.path().join("replica-1.redb");
-            fs::write(&path, synced).expect("written");
-            let mut left = File::<Entry>::open(directory.path(), 1).expect("it is whole");
+            let synced = small.file.with(|contents| contents.lasting.left(|_| false));
+            let mut left = after(synced).expect("it is whole");
             assert!(left.read("k").await.expect("it is whole").as_ref() == Some(&kept));
             assert!(left.read("l").await.expect("it is whole").is_none());
         }

@@ -52,11 +52,22 @@ impl Held {
         for change in changes.iter().flatten() {
             match change {
                 Change::Write { offset, bytes } => self.file.write(*offset, bytes)?,
-                Change::Length(length) => self.file.set_len(*length)?,
+                Change::Length(length) => self.change_length(*length)?,
                 Change::Sync { eventual } => self.file.sync_data(*eventual)?,
             }
         }
         *changes = None;
+        Ok(())
+    }
+
+    /// Changes the length of the file. Where it grows, redb writes next that the file is so long, and
+    /// a disk may keep that and lose the length, so the length has to be there first.
+    fn change_length(&self, length: u64) -> io::Result<()> {
+        let grows = length > self.file.len()?;
+        self.noted(self.file.set_len(length))?;
+        if grows {
+            self.file.sync_data(false)?;
+        }
         Ok(())
     }
 
@@ -151,7 +162,7 @@ impl StorageBackend for Held {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         match &mut *self.lock() {
-            None => self.noted(self.file.set_len(len)),
+            None => self.change_length(len),
             Some(changes) => {
                 changes.push(Change::Length(len));
                 Ok(())
