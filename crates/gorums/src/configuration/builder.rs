@@ -159,9 +159,15 @@ impl ConfigurationBuilder {
         self
     }
 
-    /// When a node that owes an answer has been silent for the interval, it is pinged; when it does
-    /// not answer that within the timeout, the connection is dead. Default: 10 s and 20 s. A node
-    /// that answers pings and nothing else is pinged ever more seldom.
+    /// When a node that owes an answer has answered nothing for the interval, it is pinged; when it
+    /// does not answer that within the timeout, the connection is dead, whatever else comes from
+    /// the node. It owes an answer until it has answered something, also where the call that wanted
+    /// it has given up. So a dead connection is noticed at most the sum of both after the first
+    /// call that it fails. Default: 10 s and 20 s. The timeout has to be longer than what is under
+    /// way takes to be sent: on a slow network, messages of some MiB take a while.
+    ///
+    /// A Go server that answers pings and nothing else is pinged ever more seldom, at last after
+    /// 330 s, since it closes connections that are pinged more often.
     pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.settings.keep_alive_interval = bounded(interval);
         self.settings.keep_alive_timeout = bounded(timeout);

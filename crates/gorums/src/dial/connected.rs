@@ -118,6 +118,9 @@ impl Connected {
                     self.head = None;
                     let features = Features::announced(response.headers());
                     channel.set_features(Some(features));
+                    if features != Features::default() {
+                        self.link.ping_steadily();
+                    }
                     channel.set_last_error(None);
                     self.stream.inbound.set_stream_end(features.stream_end);
                     self.stream.opened(response.into_body());

@@ -296,8 +296,9 @@ impl ServerBuilder {
         self
     }
 
-    /// A client that has been silent for the interval is pinged; if it does not answer within the
-    /// timeout, its connection ends. Default: 60 s and 20 s.
+    /// A client that has answered nothing for the interval is pinged; if it does not answer within
+    /// the timeout, its connection ends, also where it still sends requests: it gets no answers
+    /// then. Default: 60 s and 20 s.
     pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.keep_alive = (bounded(interval), bounded(timeout));
         self

@@ -1,7 +1,11 @@
-//! When a connection that says nothing is dead.
+//! When a connection whose peer does not answer is dead.
 //!
-//! Pings are sent only while something is owed by the peer, and ever more seldom while it answers
-//! pings and nothing else: Go's servers close connections that are pinged more than twice between
+//! What a peer sends by itself shows that its messages come, and not that it gets ours: one
+//! direction of a connection can be lost alone. Only a reply or the answer to a ping shows both.
+//!
+//! A peer is pinged while it owes something, and owes it until it has answered, also where whoever
+//! asked has given up. A peer of another library is pinged ever more seldom while it answers pings
+//! and sends nothing else: Go's servers close connections that are pinged more than twice between
 //! two of their own messages at less than five minutes' distance.
 
 use std::time::Duration;
@@ -14,9 +18,10 @@ const SLOWER: u32 = 6;
 /// Above what a Go server allows on any connection.
 const QUIET: Duration = Duration::from_secs(330);
 
-/// After the last message a peer is dead once the interval and the timeout have passed, and neither
-/// sooner nor later: each is counted from the moment at which the peer was heard, and not from one
-/// at which a timer fired.
+/// A peer is dead once it has owed something and answered nothing for the interval and the timeout,
+/// and neither sooner nor later: each is counted from a moment at which something happened, and not
+/// from one at which a timer fired. A ping that is not answered within the timeout is the end,
+/// whatever else comes.
 #[derive(Debug)]
 pub(crate) struct KeepAlive {
     base: Duration,
@@ -24,9 +29,11 @@ pub(crate) struct KeepAlive {
     timeout: Duration,
     /// The factor by which the distance of pings grows.
     slower: u32,
-    /// When the peer was last heard, or began to owe something.
-    heard: Instant,
-    /// When it was pinged, until it is heard.
+    /// When the peer last answered, or began to owe something.
+    answered: Instant,
+    /// It owes something, or did when somebody still waited for it, and has not answered since.
+    owes: bool,
+    /// When it was pinged, until it answers that.
     pinged: Option<Instant>,
 }
 
@@ -44,18 +51,20 @@ pub(crate) enum Action {
 }
 
 impl KeepAlive {
+    /// For a peer that may be a Go server.
     pub(crate) fn new(interval: Duration, timeout: Duration, now: Instant) -> Self {
         Self {
             base: interval,
             interval,
             timeout,
             slower: SLOWER,
-            heard: now,
+            answered: now,
+            owes: false,
             pinged: None,
         }
     }
 
-    /// For a server, whose pings no client objects to: at the same distance for ever.
+    /// For a peer that does not object to pings: at the same distance for ever.
     pub(crate) fn steady(interval: Duration, timeout: Duration, now: Instant) -> Self {
         Self {
             slower: 1,
@@ -63,46 +72,61 @@ impl KeepAlive {
         }
     }
 
-    /// Something became owed. The time of the first look.
+    /// The peer turns out not to object to pings.
+    pub(crate) fn become_steady(&mut self) {
+        self.slower = 1;
+    }
+
+    /// Something became owed, and no timer is set. The time of the first look.
     pub(crate) fn first(&mut self, now: Instant) -> Instant {
-        self.heard = now;
+        self.answered = now;
         self.due()
     }
 
-    /// The time of the next look. The timer has to be set to it where something was heard that says
-    /// so.
+    /// Something is owed.
+    #[inline]
+    pub(crate) fn owe(&mut self) {
+        self.owes = true;
+    }
+
+    /// The time of the next look. The timer has to be set to it where something came that says so.
     pub(crate) fn due(&self) -> Instant {
         match self.pinged {
             Some(pinged) => pinged + self.timeout,
-            None => self.heard + self.interval,
+            None => self.answered + self.interval,
         }
     }
 
-    /// A message came. True where the timer is set to another time than [`due`](Self::due), and
-    /// perhaps to a later one.
+    /// Something came that the peer may have sent by itself. True where the timer is set to a later
+    /// time than [`due`](Self::due).
     #[must_use]
-    pub(crate) fn heard_message(&mut self, now: Instant) -> bool {
-        self.heard = now;
-        let was_slower = self.interval > self.base;
-        self.interval = self.base;
-        self.pinged.take().is_some() || was_slower
+    pub(crate) fn heard(&mut self) -> bool {
+        std::mem::replace(&mut self.interval, self.base) > self.base && self.pinged.is_none()
     }
 
-    /// A pong came. True as for a message.
+    /// A reply came.
+    #[inline]
+    pub(crate) fn heard_reply(&mut self, now: Instant) {
+        self.answered = now;
+        self.owes = false;
+    }
+
+    /// The answer to a ping came. True where the timer is set to another time than
+    /// [`due`](Self::due).
     #[must_use]
     pub(crate) fn heard_pong(&mut self, now: Instant) -> bool {
-        self.heard = now;
+        self.heard_reply(now);
         self.interval = (self.interval * self.slower).min(QUIET.max(self.base));
         self.pinged.take().is_some()
     }
 
     /// The timer fired.
-    pub(crate) fn fired(&mut self, now: Instant, owed: bool) -> Action {
+    pub(crate) fn fired(&mut self, now: Instant) -> Action {
         let is_due = self.due() <= now;
         if self.pinged.is_some() && is_due {
             return Action::Dead;
         }
-        if self.pinged.is_none() && !owed {
+        if self.pinged.is_none() && !self.owes {
             return Action::Idle;
         }
         if !is_due {
@@ -153,7 +177,8 @@ mod tests {
             let until = self.at(seconds);
             while self.at <= until && self.dead.is_none() {
                 let now = (self.at - self.begin).as_secs_f64();
-                match self.keep_alive.fired(self.at, true) {
+                self.keep_alive.owe();
+                match self.keep_alive.fired(self.at) {
                     Action::Wait(at) => {
                         assert!(at > self.at, "it would fire for ever");
                         self.at = at;
@@ -170,9 +195,14 @@ mod tests {
 
         fn message(&mut self, seconds: f64) {
             self.run_until(seconds);
-            if self.keep_alive.heard_message(self.at(seconds)) {
+            if self.keep_alive.heard() {
                 self.at = self.keep_alive.due();
             }
+        }
+
+        fn reply(&mut self, seconds: f64) {
+            self.message(seconds);
+            self.keep_alive.heard_reply(self.at(seconds));
         }
 
         fn pong(&mut self, seconds: f64) {
@@ -191,14 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_dead_interval_and_timeout_after_its_last_message_whenever_that_came() {
+    fn a_peer_is_dead_interval_and_timeout_after_its_last_answer_whenever_that_came() {
         for make in [KeepAlive::new, KeepAlive::steady] {
-            // Within the first interval, at its end, while a ping is on its way, and long after.
-            for last in [0.5, 9.5, 10.0, 10.5, 20.5, 29.5] {
+            for last in [0.5, 5.0, 9.9] {
                 let mut timer = Timer::start(make);
-                timer.message(last);
+                timer.reply(last);
                 timer.run_until(100.0);
-                assert_eq!(timer.pings.last(), Some(&(last + 10.0)));
                 assert_eq!(timer.dead, Some(last + 30.0));
             }
             // One that has answered nothing but pings for a while.
@@ -208,10 +236,43 @@ mod tests {
                 timer.pong(answered + 0.5);
             }
             let last = (timer.at - timer.begin).as_secs_f64() - 5.5;
-            timer.message(last);
+            timer.reply(last);
             timer.run_until(last + 100.0);
             assert_eq!(timer.dead, Some(last + 30.0));
         }
+    }
+
+    #[test]
+    fn a_ping_that_is_not_answered_is_the_end_whatever_else_comes() {
+        for make in [KeepAlive::new, KeepAlive::steady] {
+            let mut timer = Timer::start(make);
+            for half_seconds in 1..100 {
+                timer.message(f64::from(half_seconds) / 2.0);
+            }
+            assert_eq!((timer.pings, timer.dead), (vec![10.0], Some(30.0)));
+            // A reply that was under way when the direction to the peer was lost.
+            let mut timer = Timer::start(make);
+            timer.reply(10.5);
+            timer.reply(29.5);
+            timer.run_until(100.0);
+            assert_eq!((timer.pings, timer.dead), (vec![10.0], Some(30.0)));
+        }
+    }
+
+    #[test]
+    fn what_is_owed_stays_owed_when_nobody_waits_for_it_any_more() {
+        let begin = Instant::now();
+        let mut keep_alive = KeepAlive::new(INTERVAL, TIMEOUT, begin);
+        // Calls that give up after a second, one every eight seconds.
+        let mut at = keep_alive.first(begin);
+        keep_alive.owe();
+        assert_eq!(at, begin + INTERVAL);
+        let Action::Ping(next) = keep_alive.fired(at) else {
+            panic!("nothing has been heard of it");
+        };
+        at = next;
+        assert_eq!(keep_alive.fired(at), Action::Dead);
+        assert_eq!(at, begin + INTERVAL + TIMEOUT);
     }
 
     #[test]
@@ -232,6 +293,9 @@ mod tests {
         // A server's are not.
         let mut timer = Timer::start(KeepAlive::steady);
         assert_eq!(distances(&mut timer), [10.0; 5]);
+        let mut timer = Timer::start(KeepAlive::new);
+        timer.keep_alive.become_steady();
+        assert_eq!(distances(&mut timer), [10.0; 5]);
     }
 
     #[test]
@@ -239,7 +303,9 @@ mod tests {
         let now = Instant::now();
         let mut keep_alive = KeepAlive::new(INTERVAL, TIMEOUT, now);
         let first = keep_alive.first(now);
-        assert_eq!(keep_alive.fired(first, false), Action::Idle);
+        keep_alive.owe();
+        keep_alive.heard_reply(now + INTERVAL / 2);
+        assert_eq!(keep_alive.fired(first), Action::Idle);
         // The time begins anew with the next call.
         let later = now + 100 * INTERVAL;
         assert_eq!(keep_alive.first(later), later + INTERVAL);

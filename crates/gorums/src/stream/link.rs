@@ -60,12 +60,19 @@ impl Link {
         self.timers.set(Timer::KeepAlive, self.keep_alive.due());
     }
 
-    /// The peer has sent something, just now or when the clock was last read.
+    /// The peer does not object to pings.
+    pub(crate) fn ping_steadily(&mut self) {
+        self.keep_alive.become_steady();
+    }
+
+    /// The peer has sent something, and at this time a reply.
     #[inline]
-    pub(crate) fn heard_message(&mut self, now: Option<Instant>) {
+    pub(crate) fn heard(&mut self, reply: Option<Instant>) {
         self.pings.heard_message();
-        let now = now.unwrap_or_else(|| self.clock.now());
-        if self.keep_alive.heard_message(now) && self.timers.is_set(Timer::KeepAlive) {
+        if let Some(now) = reply {
+            self.keep_alive.heard_reply(now);
+        }
+        if self.keep_alive.heard() && self.timers.is_set(Timer::KeepAlive) {
             self.timers.set(Timer::KeepAlive, self.keep_alive.due());
         }
     }
@@ -90,16 +97,19 @@ impl Link {
     /// Ready when the peer is dead or another timer is due. Pings the peer while it owes something.
     #[inline]
     pub(crate) fn poll_timers(&mut self, cx: &mut Context<'_>, owed: bool) -> Poll<Fired> {
-        if owed && !self.timers.is_set(Timer::KeepAlive) {
-            let first = self.keep_alive.first(self.clock.now());
-            self.timers.set(Timer::KeepAlive, first);
+        if owed {
+            self.keep_alive.owe();
+            if !self.timers.is_set(Timer::KeepAlive) {
+                let first = self.keep_alive.first(self.clock.now());
+                self.timers.set(Timer::KeepAlive, first);
+            }
         }
         loop {
             let timer = std::task::ready!(self.timers.poll(cx, &*self.clock));
             if timer != Timer::KeepAlive {
                 return Poll::Ready(Fired::Timer(timer));
             }
-            match self.keep_alive.fired(self.clock.now(), owed) {
+            match self.keep_alive.fired(self.clock.now()) {
                 Action::Wait(at) => self.timers.set(Timer::KeepAlive, at),
                 Action::Ping(at) => {
                     self.pings.send(cx, &self.flag);

@@ -92,7 +92,8 @@ impl NodeStream {
             }
         };
         if heard || end.is_some() {
-            link.heard_message(now);
+            // The clock was read for the replies.
+            link.heard(now);
         }
         (end, heard)
     }

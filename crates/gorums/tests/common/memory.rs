@@ -28,6 +28,13 @@ pub enum Manner {
     Flapping,
 }
 
+/// A direction of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    ToNode,
+    ToClient,
+}
+
 #[derive(Clone)]
 pub struct Network {
     hosts: Arc<Mutex<HashMap<String, Host>>>,
@@ -124,6 +131,16 @@ impl Network {
         });
     }
 
+    /// From now on what the client writes, or what the node writes, is taken and lost.
+    pub fn lose(&self, address: &str, direction: Direction) {
+        self.change(address, |host| {
+            for link in &host.links {
+                lock(&link.0).lost = Some(direction);
+                link.wake();
+            }
+        });
+    }
+
     /// Breaks the connections that there are.
     pub fn cut(&self, address: &str) {
         self.change(address, |host| {
@@ -202,6 +219,7 @@ struct Link(Mutex<Conditions>);
 struct Conditions {
     allowed: Option<usize>,
     takes_nothing: bool,
+    lost: Option<Direction>,
     cut: bool,
     /// The other end, of a connection that ended at once.
     flapped: Option<DuplexStream>,
@@ -238,7 +256,7 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        {
+        let lost = {
             let mut conditions = lock(&self.link.0);
             if conditions.cut {
                 return Poll::Ready(Err(reset()));
@@ -250,8 +268,16 @@ impl AsyncRead for Wire {
             if conditions.takes_nothing {
                 return Poll::Pending;
             }
+            conditions.lost == Some(Direction::ToClient)
+        };
+        loop {
+            let before = buf.filled().len();
+            std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+            if !lost || buf.filled().len() == before {
+                return Poll::Ready(Ok(()));
+            }
+            buf.set_filled(before);
         }
-        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
@@ -270,6 +296,9 @@ impl AsyncWrite for Wire {
         if len == 0 && !buf.is_empty() {
             conditions.writer = Some(cx.waker().clone());
             return Poll::Pending;
+        }
+        if conditions.lost == Some(Direction::ToNode) {
+            return Poll::Ready(Ok(len));
         }
         let written = Pin::new(io).poll_write(cx, &buf[..len]);
         if let (Poll::Ready(Ok(written)), Some(allowed)) = (&written, &mut conditions.allowed) {

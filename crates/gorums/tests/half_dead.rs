@@ -1,0 +1,149 @@
+//! Connections of which one direction is lost: whoever gets no answers finds out in the time that its
+//! keep-alive says, whatever else comes in and however short its calls are.
+
+mod common;
+#[path = "common/memory.rs"]
+mod memory;
+
+use std::time::Duration;
+
+use common::{Number, echo, number, within};
+use gorums::membership::WhileDisconnected;
+use gorums::{Client, Code, Configuration, ConfigurationBuilder, Outcome, Server};
+use memory::{Direction, Network};
+use tokio::time::{Instant, sleep};
+
+const ECHO: &str = "test.Test.Echo";
+const NOTE: &str = "test.Test.Note";
+const NODE: &str = "node:1";
+
+const INTERVAL: Duration = Duration::from_millis(700);
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+fn nodes(network: &Network) -> ConfigurationBuilder {
+    let builder = Configuration::builder().node(1, NODE);
+    builder
+        .transport(network.clone())
+        .keep_alive(INTERVAL, TIMEOUT)
+}
+
+async fn serve(network: &Network, server: gorums::ServerBuilder) -> Server {
+    let server = server.transport(network.clone()).bind(NODE).await;
+    server.expect("the network is there")
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_give_up_early_do_not_hide_a_dead_node() {
+    let network = Network::new();
+    tokio::spawn(serve(&network, echo()).await.serve());
+    let nodes = nodes(&network).connect().expect("legal");
+    within(nodes.connected(1)).await;
+    let client = Client::new(&nodes);
+    let call = async || {
+        let call = client.rpc::<Number, Number>(&nodes[0], ECHO, number(1));
+        call.timeout(Duration::from_millis(100)).await
+    };
+    call().await.expect("it answers");
+    network.lose(NODE, Direction::ToNode);
+    let begun = Instant::now();
+    // Longer apart than the interval: at no look is a call under way.
+    while network.attempts(NODE).len() == 1 {
+        call().await.expect_err("nothing gets there");
+        assert!(begun.elapsed() < INTERVAL + TIMEOUT + Duration::from_secs(1));
+        sleep(Duration::from_millis(900)).await;
+    }
+    let reconnected = network.attempts(NODE)[1] - begun;
+    assert!(
+        reconnected <= INTERVAL + TIMEOUT + Duration::from_millis(200),
+        "{reconnected:?}"
+    );
+    within(nodes.connected(1)).await;
+    call().await.expect("the new connection is good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_a_node_do_not_hide_that_it_gets_none() {
+    let network = Network::new();
+    let server = serve(&network, echo()).await;
+    let clients = server.clients();
+    tokio::spawn(server.serve());
+    let nodes = nodes(&network).serve(echo()).connect().expect("legal");
+    within(clients.wait_for(|clients| clients.len() == 1))
+        .await
+        .expect("it comes");
+    network.lose(NODE, Direction::ToNode);
+    let begun = Instant::now();
+    let call = Client::new(&nodes)
+        .rpc::<Number, Number>(&nodes[0], ECHO, number(1))
+        .send();
+    let notes = async {
+        let client = Client::new(&clients.config());
+        loop {
+            client.multicast(NOTE, number(1)).detach();
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let error = tokio::select! {
+        answer = call => answer.expect_err("it never got there"),
+        () = notes => unreachable!("it has no end"),
+    };
+    assert_eq!(
+        (error.outcome(), error.code()),
+        (Outcome::Unknown, Code::Unavailable)
+    );
+    assert_eq!(begun.elapsed(), INTERVAL + TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_a_peer_do_not_hide_that_it_gets_none_on_the_stream_of_the_pair() {
+    let network = Network::new();
+    let mut peers = Vec::new();
+    for id in 1..=2u32 {
+        let address = |id: u32| format!("node-{id}:1");
+        let both = (1..=2).fold(Configuration::builder(), |builder, id| {
+            builder.node(id, address(id))
+        });
+        let both = both
+            .transport(network.clone())
+            .keep_alive(INTERVAL, TIMEOUT);
+        let both = both.one_stream_per_pair(id, WhileDisconnected::Wait);
+        let both = both.connect().expect("legal");
+        let server = echo().peers(id, &both).trust_claimed_ids(true);
+        let server = server.transport(network.clone()).bind(&address(id)).await;
+        tokio::spawn(server.expect("the network is there").serve());
+        peers.push(both);
+    }
+    let [first, second] = [&peers[0], &peers[1]];
+    within(first.connected(2)).await;
+    within(second.connected(2)).await;
+    // The first has opened the stream to the second.
+    network.lose("node-2:1", Direction::ToClient);
+    let begun = Instant::now();
+    let node = second.node(1).expect("a peer");
+    let call = Client::new(second)
+        .rpc::<Number, Number>(node, ECHO, number(1))
+        .send();
+    let notes = async {
+        let client = Client::new(first);
+        let node = first.node(2).expect("a peer");
+        loop {
+            client.unicast(node, NOTE, number(1)).detach();
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let error = tokio::select! {
+        answer = call => answer.expect_err("it never got there"),
+        () = notes => unreachable!("it has no end"),
+    };
+    assert_eq!(
+        (error.outcome(), error.code()),
+        (Outcome::Unknown, Code::Unavailable)
+    );
+    assert!(
+        begun.elapsed() <= INTERVAL + TIMEOUT,
+        "{:?}",
+        begun.elapsed()
+    );
+    // A new connection takes its place.
+    within(network.attempted("node-2:1", 2)).await;
+}
