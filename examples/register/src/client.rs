@@ -252,12 +252,10 @@ enum Cause {
 impl Effect {
     /// What is known when no majority has acknowledged a value.
     fn of_write(error: &QuorumError) -> Self {
-        let not_sent = error.failures().iter();
-        let not_sent = not_sent.filter(|failure| failure.outcome() == Outcome::NotSent);
-        match not_sent.count() == error.nodes() {
-            true => Self::NotDone,
+        match error.outcome() {
+            Outcome::NotSent => Self::NotDone,
             // A replica that refuses may have the value on its disk: it says that it does not know.
-            false => Self::Unknown,
+            Outcome::Refused | Outcome::Unknown => Self::Unknown,
         }
     }
 }

@@ -9,7 +9,9 @@ use prost::Message;
 use super::handle::Handle;
 use crate::channel::{Event, EventKind, NodeState, WakeAfter};
 use crate::configuration::{Configuration, Node};
-use crate::error::{NodeError, Outcome, QuorumError, QuorumErrorKind, QuorumFailure, Status};
+use crate::error::{
+    Counted, NodeError, Outcome, QuorumError, QuorumErrorKind, QuorumFailure, Status,
+};
 use crate::quorum::{Bits, NodeSet, QuorumSystem};
 
 pub(crate) type MapResponse<Resp> = Arc<dyn Fn(&Node, Resp) -> Result<Resp, Status> + Send + Sync>;
@@ -21,6 +23,8 @@ pub(crate) struct Collector<Resp> {
     needed: Option<usize>,
     max_decoding: Option<usize>,
     map_response: Option<MapResponse<Resp>>,
+    /// The nodes that the request is for: those that are not left out.
+    asked: Bits,
     /// The nodes that count as having answered.
     answered: Bits,
     /// The nodes from which no (first) answer can come any more: failed, ended, left out.
@@ -48,6 +52,7 @@ impl<Resp: Message + Default> Collector<Resp> {
         max_decoding: Option<usize>,
         map_response: Option<MapResponse<Resp>>,
     ) -> Self {
+        let asked = Bits::all(configuration.len()).without(&left_out);
         Self {
             handle,
             configuration,
@@ -55,6 +60,7 @@ impl<Resp: Message + Default> Collector<Resp> {
             max_decoding,
             map_response,
             answered: Bits::default(),
+            asked,
             out: left_out,
             failures: Vec::new(),
             reported: 0,
@@ -71,6 +77,10 @@ impl<Resp: Message + Default> Collector<Resp> {
 
     pub(crate) fn failures(&self) -> &[NodeError] {
         &self.failures
+    }
+
+    pub(crate) fn asked(&self) -> &Bits {
+        &self.asked
     }
 
     pub(crate) fn answered(&self) -> &Bits {
@@ -122,8 +132,27 @@ impl<Resp: Message + Default> Collector<Resp> {
         }
     }
 
-    /// Decodes a reply and maps it; where either fails, so does the node.
+    /// Decodes a reply and maps it, and counts it. Where either fails, so does the node.
     pub(crate) fn take(&mut self, part: usize, payload: &Bytes) -> Option<Resp> {
+        let reply = self.look(part, payload)?;
+        self.accept(part);
+        Some(reply)
+    }
+
+    /// Counts a reply that was looked at.
+    pub(crate) fn accept(&mut self, part: usize) {
+        self.answered.insert(part);
+    }
+
+    /// Has a reply that was looked at be its node's failure.
+    pub(crate) fn refuse(&mut self, part: usize, status: Status) {
+        let channel = self.configuration[part].channel();
+        let error = channel.error(Outcome::Refused, status);
+        self.fail(part, error);
+    }
+
+    /// Decodes a reply and maps it, and does not count it. Where either fails, so does the node.
+    pub(crate) fn look(&mut self, part: usize, payload: &Bytes) -> Option<Resp> {
         let node = &self.configuration[part];
         let reply = decode_reply(payload, self.max_decoding)
             .map_err(|status| (Outcome::Unknown, status))
@@ -132,10 +161,7 @@ impl<Resp: Message + Default> Collector<Resp> {
                 Some(map) => map(node, reply).map_err(|status| (Outcome::Refused, status)),
             });
         match reply {
-            Ok(reply) => {
-                self.answered.insert(part);
-                Some(reply)
-            }
+            Ok(reply) => Some(reply),
             Err((outcome, status)) => {
                 let error = node.channel().error(outcome, status);
                 self.fail(part, error);
@@ -156,7 +182,7 @@ impl<Resp: Message + Default> Collector<Resp> {
     pub(crate) fn is_quorum(&self, system: &impl QuorumSystem) -> bool {
         match self.needed {
             Some(needed) => self.answered.len() >= needed,
-            None => system.is_quorum(&NodeSet::new(&self.configuration, &self.answered)),
+            None => self.would_be_quorum(system, &self.answered),
         }
     }
 
@@ -168,7 +194,12 @@ impl<Resp: Message + Default> Collector<Resp> {
 
     /// Whether the nodes that have answered or still can would be a quorum.
     pub(crate) fn is_possible(&self, system: &impl QuorumSystem) -> bool {
-        system.is_quorum(&NodeSet::new(&self.configuration, &self.can_answer()))
+        self.would_be_quorum(system, &self.can_answer())
+    }
+
+    /// Whether these nodes would be a quorum.
+    pub(crate) fn would_be_quorum(&self, system: &impl QuorumSystem, nodes: &Bits) -> bool {
+        system.is_quorum(&NodeSet::new(&self.configuration, nodes))
     }
 
     /// What has to happen before a count of replies can be decided either way.
@@ -190,12 +221,20 @@ impl<Resp: Message + Default> Collector<Resp> {
         self.handle.complete();
     }
 
-    /// The call failed. The error also says what is known of the other nodes by now.
-    pub(crate) fn error(&mut self, kind: QuorumErrorKind) -> QuorumError {
+    /// The call failed. The error also says what is known of the other nodes by now: `late` takes
+    /// the replies that have come.
+    pub(crate) fn error(
+        &mut self,
+        kind: QuorumErrorKind,
+        counted: Counted,
+        mut late: impl FnMut(&mut Self, usize, &Bytes),
+    ) -> QuorumError {
         let early = self.handle.call.early();
+        // Before the rest is looked at: what is withdrawn will not be sent any more.
+        let withdrawn = self.handle.give_up();
         while let Some(step) = self.try_step() {
             match step {
-                Step::Reply(part, payload) => self.count(part, &payload),
+                Step::Reply(part, payload) => late(self, part, &payload),
                 Step::Out => {}
                 Step::End => break,
             }
@@ -213,10 +252,11 @@ impl<Resp: Message + Default> Collector<Resp> {
             },
             method: self.handle.call.method(),
             nodes: self.configuration.len(),
+            asked: self.asked.len() - withdrawn,
             needed: self.needed,
             replies: self.answered.len(),
             failures: std::mem::take(&mut self.failures),
-            one_way: false,
+            counted,
         }
         .into()
     }

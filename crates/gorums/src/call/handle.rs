@@ -17,7 +17,8 @@ pub(crate) struct Handle {
     callees: Callees,
     observers: Observers,
     cancelled: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    complete: bool,
+    /// The call is complete, or was given up.
+    over: bool,
 }
 
 /// The nodes that are called.
@@ -40,7 +41,7 @@ impl Handle {
             callees,
             observers,
             cancelled: cancellation.map(|token| Box::pin(token.clone().cancelled_owned())),
-            complete: false,
+            over: false,
         }
     }
 
@@ -95,17 +96,23 @@ impl Handle {
 
     /// The call succeeded: when it is dropped, nothing is withdrawn.
     pub(crate) fn complete(&mut self) {
-        if !std::mem::replace(&mut self.complete, true) {
+        if !std::mem::replace(&mut self.over, true) {
             self.call.complete();
+        }
+    }
+
+    /// Nobody waits for the call any more: what is queued is withdrawn, of so many nodes.
+    pub(crate) fn give_up(&mut self) -> usize {
+        match std::mem::replace(&mut self.over, true) {
+            false => self.call.forget(),
+            true => 0,
         }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if !self.complete {
-            self.call.forget();
-        }
+        self.give_up();
     }
 }
 

@@ -3,7 +3,7 @@
 //! A generated client, or a [`Client`](crate::Client), makes an [`Rpc`] or a [`Unicast`] to one
 //! node, and a [`Multicast`] or a [`QuorumCall`] to all nodes of a configuration. The builder takes
 //! what goes with the call. Its last function queues the call and gives what waits for it: a
-//! [`Quorum`], a [`QuorumFn`], a [`Correctable`], or a [`Sent`] where there is no reply.
+//! [`Quorum`] or its [`Votes`], a [`QuorumFn`], a [`Correctable`], or a [`Sent`] where there is no reply.
 
 // `options` has what the four builders share. `dispatch` queues a call, and `handle` is a call that
 // somebody waits for. `collect` takes replies and failures, and a `rule` says when they are enough.
@@ -26,6 +26,7 @@ mod rpc;
 mod rule;
 mod sent;
 mod unicast;
+mod votes;
 
 pub use correctable::{Correctable, Correction};
 pub use multicast::Multicast;
@@ -35,6 +36,7 @@ pub use quorum_of::{MaxByKey, Quorum, QuorumReplies};
 pub use rpc::{Rpc, Unary};
 pub use sent::{NotQueued, Sent};
 pub use unicast::Unicast;
+pub use votes::{VoteError, Votes};
 
 pub use crate::channel::Overflow;
 pub use crate::configuration::{ClientInterceptor, Outgoing};

@@ -14,12 +14,15 @@ use super::replies::Replies;
 use super::responses::Responses;
 use crate::channel::{Kind, Overflow, Unread};
 use crate::configuration::{Configuration, Node};
-use crate::error::{QuorumError, QuorumErrorKind, QuorumFailure, Status};
+use crate::error::{Counted, QuorumError, QuorumErrorKind, QuorumFailure, Status};
 use crate::quorum::{Bits, NodeSet, QuorumSystem, Threshold};
 
 /// A request to all nodes of a configuration. Queued, on every node, by the terminal that says what
 /// is made of the replies: [`majority`](Self::majority), [`responses`](Self::responses) and the
 /// others.
+///
+/// A terminal counts *answers, not votes*: a reply that says no is a success like any other. Where
+/// replies can say no, count those that say yes: `majority().votes(|reply| reply.granted)`.
 ///
 /// A majority (all, a threshold) is one of the configuration that is called, also where that is a
 /// part of a larger one: for the quorums of the larger one pass a rule to [`quorum`](Self::quorum).
@@ -181,25 +184,32 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
     /// Waits for more than half of the nodes, and returns the *first* reply: neither the newest nor
     /// the agreed one. For the newest add [`max_by_key`](Quorum::max_by_key), for all of them
     /// [`replies`](Quorum::replies).
+    ///
+    /// **Every success counts, whatever it says.** A lock that two of three nodes answered with
+    /// `granted: false` has its majority. To count the replies that say yes, add
+    /// [`votes`](Quorum::votes); to count equal ones, use [`matching`](Self::matching).
     pub fn majority(self) -> Quorum<Resp> {
         let majority = self.configuration.len() / 2 + 1;
         self.threshold(majority)
     }
 
-    /// Waits for every node, and returns the first reply.
+    /// Waits for every node, and returns the first reply. Every success counts, whatever it says:
+    /// where replies can say no, add [`votes`](Quorum::votes).
     pub fn all(self) -> Quorum<Resp> {
         let all = self.configuration.len();
         self.threshold(all)
     }
 
     /// Waits for `k` nodes, and returns the first reply. Impossible, and nothing is sent, for a `k`
-    /// of zero or above the number of nodes.
+    /// of zero or above the number of nodes. Every success counts, whatever it says: where replies
+    /// can say no, add [`votes`](Quorum::votes).
     pub fn threshold(self, k: usize) -> Quorum<Resp, Threshold> {
         self.quorum(Threshold(k))
     }
 
     /// Waits for a quorum of this system, given by value, by `Arc` or by reference, and returns the
-    /// first reply.
+    /// first reply. Every success counts, whatever it says: where replies can say no, add
+    /// [`votes`](Quorum::votes).
     pub fn quorum<Q: QuorumSystem>(self, system: Q) -> Quorum<Resp, Q> {
         let total = self.configuration.len();
         let needed = system.count(total);
@@ -306,10 +316,11 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
             kind,
             method: self.method,
             nodes: self.configuration.len(),
+            asked: 0,
             needed,
             replies: 0,
             failures: Vec::new(),
-            one_way: false,
+            counted: Counted::Replies,
         }
         .into()
     }

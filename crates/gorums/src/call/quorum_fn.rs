@@ -141,12 +141,12 @@ where
         let total = collector.configuration().len();
         let (out, answered) = (collector.out(), collector.answered());
         let open = (0..total).filter(|part| !out.contains(*part) && !answered.contains(*part));
-        (most.unwrap_or(0) + open.count() < self.needed).then(|| {
-            if collector.failures().is_empty() {
-                QuorumErrorKind::NoQuorum
-            } else {
-                QuorumErrorKind::Incomplete
-            }
+        let most = most.unwrap_or(0);
+        // It is the replies' doing where even the nodes that failed could not have changed it.
+        let others = collector.asked().clone().without(answered).len();
+        (most + open.count() < self.needed).then(|| match most + others < self.needed {
+            true => QuorumErrorKind::NoQuorum,
+            false => QuorumErrorKind::Incomplete,
         })
     }
 }

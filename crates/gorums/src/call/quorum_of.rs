@@ -7,11 +7,14 @@ use prost::Message;
 use super::collect::Collector;
 use super::replies::Replies;
 use super::rule::{Awaiting, Reply, Rule, Verdict};
+use super::votes::Votes;
 use crate::channel::WakeAfter;
 use crate::error::{QuorumError, QuorumErrorKind};
 use crate::quorum::{QuorumSystem, Threshold};
 
 /// A quorum call that was queued. Awaited, it is the *first* reply of the quorum.
+///
+/// Every success counts, whatever it says; [`votes`](Self::votes) counts the replies that say yes.
 ///
 /// Only that reply is decoded. When the quorum is there, the other nodes' requests are still sent
 /// and their replies ignored; a call that is dropped before withdraws what is not written, and
@@ -30,6 +33,35 @@ pub struct MaxByKey<Resp, Q, F>(Awaiting<Resp, Enough<Q, Greatest<F>, Resp>>);
 impl<Resp: Message + Default, Q: QuorumSystem> Quorum<Resp, Q> {
     pub(crate) fn new(collector: Result<Collector<Resp>, QuorumError>, system: Q) -> Self {
         Self(Awaiting::new(collector, Enough::new(system, First)))
+    }
+
+    /// Waits for a quorum of *yes* votes: of nodes with a reply for which the function is true. It
+    /// goes with every terminal that counts nodes. Returns the replies that said yes, by node.
+    ///
+    /// Fails as soon as so many have said no, or have failed, that a quorum of yes votes is out of
+    /// reach; the error has the replies that said no, and those that said yes. The first reply of a
+    /// node to a streamed call is its vote. The function runs on the awaiting task, once for each
+    /// node.
+    ///
+    /// ```no_run
+    /// # use gorums::call::QuorumCall;
+    /// # #[derive(Clone, PartialEq, prost::Message)]
+    /// # struct Grant { #[prost(bool, tag = "1")] granted: bool, #[prost(string, tag = "2")] holder: String }
+    /// # async fn f(acquire: QuorumCall<String, Grant>) {
+    /// match acquire.majority().votes(|reply| reply.granted).await {
+    ///     Ok(grants) => println!("the lock is ours at {} nodes", grants.len()),
+    ///     Err(error) => {
+    ///         for (node, reply) in error.no() {
+    ///             println!("node {node} has granted it to {}", reply.holder);
+    ///         }
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    #[doc(alias = "majority_of")]
+    #[doc(alias = "accepting")]
+    pub fn votes<F: FnMut(&Resp) -> bool>(self, is_yes: F) -> Votes<Resp, Q, F> {
+        Votes::new(self.0, |enough| enough.system, is_yes)
     }
 
     /// All replies of the quorum, in place of the first.

@@ -7,14 +7,17 @@ use prost::Message;
 
 use super::collect::{Collector, Step};
 use crate::channel::WakeAfter;
-use crate::error::{QuorumError, QuorumErrorKind};
+use crate::error::{Counted, QuorumError, QuorumErrorKind};
 
 /// Makes a result of the replies to a call.
-pub(crate) trait Rule<Resp> {
+pub(crate) trait Rule<Resp: Message + Default> {
     type Output;
 
     /// Why the call fails when nothing more can come.
     const EXHAUSTED: QuorumErrorKind;
+
+    /// What the nodes are counted by.
+    const COUNTED: Counted = Counted::Replies;
 
     /// What the waiting task has to be woken for.
     fn wake_after(_: &Collector<Resp>) -> WakeAfter {
@@ -23,6 +26,11 @@ pub(crate) trait Rule<Resp> {
 
     /// Takes a reply. Returns a result, or why there can be none, as soon as either is known.
     fn reply(&mut self, reply: Reply<'_, Resp>) -> Verdict<Self::Output>;
+
+    /// Takes a reply to a call that has failed, for its error.
+    fn late(&mut self, mut reply: Reply<'_, Resp>) {
+        reply.count();
+    }
 
     /// Whether the call needs no more replies after this result.
     fn is_last(_: &Self::Output) -> bool {
@@ -49,6 +57,11 @@ impl<Resp: Message + Default> Reply<'_, Resp> {
     #[inline]
     pub(crate) fn take(&mut self) -> Option<Resp> {
         self.collector.take(self.part, self.payload)
+    }
+
+    /// Decodes and maps it, and does not count it yet; where either fails, so does the node.
+    pub(crate) fn look(&mut self) -> Option<Resp> {
+        self.collector.look(self.part, self.payload)
     }
 
     /// Counts it without a look.
@@ -146,7 +159,17 @@ fn apply<Resp: Message + Default, R: Rule<Resp>>(
         Step::Out => rule.hopeless(collector),
         Step::End => Some(R::EXHAUSTED),
     };
-    failed.map(|kind| Err(collector.error(kind)))
+    failed.map(|kind| {
+        Err(
+            collector.error(kind, R::COUNTED, |collector, part, payload| {
+                rule.late(Reply {
+                    collector,
+                    part,
+                    payload,
+                });
+            }),
+        )
+    })
 }
 
 // Neither the replies nor the rule are pinned, so it can be moved while it is polled.

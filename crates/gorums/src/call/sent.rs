@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use super::handle::Handle;
 use crate::channel::{EventKind, WakeAfter};
-use crate::error::{NodeError, QuorumError, QuorumErrorKind, QuorumFailure};
+use crate::error::{Counted, NodeError, QuorumError, QuorumErrorKind, QuorumFailure};
 use crate::node_id::NodeId;
 
 /// A one-way call that was queued: ready when every node's connection has taken the message.
@@ -88,10 +88,11 @@ impl Future for Sent<QuorumError> {
             },
             method: self.method,
             nodes: self.nodes,
+            asked: self.nodes,
             needed: None,
             replies: self.handed_over,
             failures,
-            one_way: true,
+            counted: Counted::Sent,
         }
         .into()))
     }

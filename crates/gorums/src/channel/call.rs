@@ -188,12 +188,12 @@ impl Call {
         }
     }
 
-    /// Nobody wants the call any more. What is queued is withdrawn.
-    pub(crate) fn forget(&self) {
+    /// Nobody wants the call any more. What is queued is withdrawn: of so many nodes.
+    pub(crate) fn forget(&self) -> usize {
         self.unregister();
-        for part in 0..self.parts.len() {
-            self.abandon(part);
-        }
+        (0..self.parts.len())
+            .filter(|part| self.abandon(*part) == Some(Outcome::NotSent))
+            .count()
     }
 
     /// The deadline passed, or the call was cancelled: every part that is not done fails.

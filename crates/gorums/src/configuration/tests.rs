@@ -1,5 +1,5 @@
 use super::*;
-use crate::error::{Code, Outcome, QuorumErrorKind, QuorumFailure, Status};
+use crate::error::{Code, Counted, Outcome, QuorumErrorKind, QuorumFailure, Status};
 use crate::wire::Side;
 
 impl Configuration {
@@ -147,10 +147,11 @@ fn failed<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> QuorumError {
         kind: QuorumErrorKind::Incomplete,
         method: "test.Test.Call",
         nodes: 3,
+        asked: 3,
         needed: None,
         replies: 0,
         failures,
-        one_way: false,
+        counted: Counted::Replies,
     })
 }
 

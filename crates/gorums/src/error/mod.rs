@@ -8,6 +8,6 @@ mod status;
 
 pub(crate) use excerpt::excerpt;
 pub use node::{NodeError, Outcome};
-pub(crate) use quorum::QuorumFailure;
+pub(crate) use quorum::{Counted, QuorumFailure};
 pub use quorum::{QuorumError, QuorumErrorKind};
 pub use status::{Code, Status};

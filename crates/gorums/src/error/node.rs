@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{Code, Status};
 use crate::node_id::NodeId;
 
-/// What is known of a request that failed at a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What is known of a request that failed at a node, or at all nodes of a call
+/// ([`QuorumError::outcome`](crate::QuorumError::outcome)). In the order of what may have happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// The node has not acted on the request and never will, so trying again is safe. It was not
     /// written at all, or to a peer that does not speak HTTP/2, or on a stream that the peer, by

@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::{Code, NodeError, Status};
+use super::{Code, NodeError, Outcome, Status};
 use crate::node_id::NodeId;
 
 /// Why a call on a configuration failed.
@@ -11,7 +11,8 @@ pub enum QuorumErrorKind {
     /// So many nodes failed that the rest cannot make a quorum.
     Incomplete,
     /// All nodes that can answer have answered, and the quorum function or the matching rule
-    /// accepted no set of their replies.
+    /// accepted no set of their replies; or so many voted no that the others cannot be a quorum,
+    /// whatever they say ([`votes`](crate::call::Quorum::votes)).
     NoQuorum,
     /// The call's timeout or deadline passed first.
     Deadline,
@@ -43,12 +44,25 @@ pub(crate) struct QuorumFailure {
     pub(crate) kind: QuorumErrorKind,
     pub(crate) method: &'static str,
     pub(crate) nodes: usize,
+    /// How many of them may have got the request, or have failed: they were not left out, and their
+    /// request was not withdrawn when the call failed.
+    pub(crate) asked: usize,
     /// How many replies were needed, for rules that count.
     pub(crate) needed: Option<usize>,
     pub(crate) replies: usize,
     pub(crate) failures: Vec<NodeError>,
-    /// Nobody answers: what counts as a reply is that a node's connection took the message.
-    pub(crate) one_way: bool,
+    pub(crate) counted: Counted,
+}
+
+/// What a call counts the nodes by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Counted {
+    /// They answered.
+    Replies,
+    /// They answered, and said yes.
+    Votes,
+    /// Nobody answers: their connections took the message.
+    Sent,
 }
 
 impl QuorumError {
@@ -76,14 +90,41 @@ impl QuorumError {
         self.0.needed
     }
 
-    /// The number of nodes that had answered with success when the call failed; for a one-way call,
-    /// the number of nodes that it was handed to.
+    /// The number of nodes that had answered with success when the call failed; where
+    /// [votes](crate::call::Quorum::votes) are counted, of those that said yes; for a one-way call,
+    /// of those that it was handed to.
     #[must_use]
     pub fn replies(&self) -> usize {
         self.0.replies
     }
 
-    /// What happened at each node that failed, in the order in which they did.
+    /// What is known of the request at all nodes together: at the node at which the most may have
+    /// happened.
+    ///
+    /// * [`NotSent`](Outcome::NotSent): no node has acted on it, and none will. To try again is
+    ///   safe, whatever the method does.
+    /// * [`Refused`](Outcome::Refused): some nodes answered, each with an error, a no
+    ///   ([`votes`](crate::call::Quorum::votes)), or a reply that `map_response` rejected; no other
+    ///   has acted on it, and none will. Whether a node that refuses has changed something first is
+    ///   for the method to say.
+    /// * [`Unknown`](Outcome::Unknown): at least one node has handled it, or may have, or may do so
+    ///   yet. Try again only what may happen twice.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let QuorumFailure {
+            asked,
+            replies,
+            failures,
+            ..
+        } = &*self.0;
+        if *replies > 0 || failures.len() < *asked {
+            return Outcome::Unknown;
+        }
+        let outcomes = failures.iter().map(NodeError::outcome);
+        outcomes.max().unwrap_or(Outcome::NotSent)
+    }
+
+    /// What happened at each node that failed, by id.
     #[must_use]
     pub fn failures(&self) -> &[NodeError] {
         &self.0.failures
@@ -97,7 +138,9 @@ impl QuorumError {
 }
 
 impl From<QuorumFailure> for QuorumError {
-    fn from(failure: QuorumFailure) -> Self {
+    fn from(mut failure: QuorumFailure) -> Self {
+        // In the order in which they failed, two texts of one fault would differ.
+        failure.failures.sort_by_key(NodeError::node);
         Self(Box::new(failure))
     }
 }
@@ -124,13 +167,14 @@ impl fmt::Display for QuorumError {
             needed,
             replies,
             failures,
-            one_way,
+            counted,
+            ..
         } = &*self.0;
         let needed = needed.map_or(String::new(), |needed| format!(", {needed} needed"));
-        let so_far = if *one_way {
-            format!("sent to {replies} of {nodes} nodes")
-        } else {
-            format!("{replies} of {nodes} nodes answered{needed}")
+        let so_far = match counted {
+            Counted::Replies => format!("{replies} of {nodes} nodes answered{needed}"),
+            Counted::Votes => format!("{replies} of {nodes} nodes said yes{needed}"),
+            Counted::Sent => format!("sent to {replies} of {nodes} nodes"),
         };
         match kind {
             QuorumErrorKind::Incomplete => {
@@ -179,7 +223,7 @@ fn one_line(text: &str) -> String {
 }
 
 impl Error for QuorumError {
-    /// The first node's failure.
+    /// The failure of the node with the lowest id.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0
             .failures
@@ -207,7 +251,6 @@ impl From<QuorumError> for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Outcome;
 
     fn failed(nodes: u32, message: &str) -> QuorumError {
         let failure = |id: u32| {
@@ -222,11 +265,61 @@ mod tests {
             kind: QuorumErrorKind::Incomplete,
             method: "proto.Storage.ReadQC",
             nodes: nodes as usize,
+            asked: nodes as usize,
             needed: Some(nodes as usize / 2 + 1),
             replies: 0,
-            failures: (1..=nodes).map(failure).collect(),
-            one_way: false,
+            failures: (1..=nodes).rev().map(failure).collect(),
+            counted: Counted::Replies,
         })
+    }
+
+    #[test]
+    fn nodes_are_named_by_id_and_not_in_the_order_in_which_they_failed() {
+        let error = failed(3, "gone");
+        let ids: Vec<_> = error.failures().iter().map(|e| e.node().get()).collect();
+        assert_eq!(ids, [1, 2, 3]);
+        let text = error.to_string();
+        let lines = text.lines().skip(1).map(|line| &line[..8]);
+        assert_eq!(
+            lines.collect::<Vec<_>>(),
+            ["  node 1", "  node 2", "  node 3"]
+        );
+    }
+
+    #[test]
+    fn the_outcome_is_that_of_the_node_at_which_the_most_may_have_happened() {
+        use Outcome::{NotSent, Refused, Unknown};
+        let outcome = |asked: usize, replies: usize, outcomes: &[Outcome]| {
+            let failure = |(id, outcome): (u32, &Outcome)| {
+                let status = Status::unavailable("gone");
+                NodeError::new(NodeId::from(id), "a:1".into(), *outcome, status)
+            };
+            let error = QuorumError::from(QuorumFailure {
+                kind: QuorumErrorKind::Incomplete,
+                method: "proto.Storage.WriteQC",
+                nodes: 3,
+                asked,
+                needed: Some(2),
+                replies,
+                failures: (1..).zip(outcomes).map(failure).collect(),
+                counted: Counted::Replies,
+            });
+            error.outcome()
+        };
+        for (asked, replies, outcomes, expected) in [
+            // Nothing was sent at all.
+            (0, 0, &[][..], NotSent),
+            (3, 0, &[NotSent, NotSent, NotSent], NotSent),
+            // The third node was left out.
+            (2, 0, &[NotSent, NotSent], NotSent),
+            // The third node has not said anything yet.
+            (3, 0, &[NotSent, NotSent], Unknown),
+            (3, 0, &[NotSent, Refused, NotSent], Refused),
+            (3, 0, &[Refused, NotSent, Unknown], Unknown),
+            (3, 1, &[Refused, NotSent], Unknown),
+        ] {
+            assert_eq!(outcome(asked, replies, outcomes), expected, "{outcomes:?}");
+        }
     }
 
     #[test]
