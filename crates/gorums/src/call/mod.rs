@@ -16,6 +16,7 @@ mod dispatch;
 mod flush;
 mod handle;
 mod multicast;
+mod not_awaited;
 mod options;
 mod quorum_call;
 mod quorum_fn;

@@ -80,10 +80,13 @@ macro_rules! options {
 
         /// Ends the call when the token is cancelled, as its deadline would: what is not written is
         /// withdrawn, and the others' outcome is unknown. Takes effect where the call is awaited;
-        /// detached messages look at the token once, before they are queued. Dropping a call
-        /// cancels it too, and tells nobody.
-        pub fn cancelled_by(mut self, token: &tokio_util::sync::CancellationToken) -> Self {
-            self.options.cancellation = Some(token.clone());
+        /// detached messages look at the token once, before they are queued. The token is given by
+        /// value or by reference. Dropping a call cancels it too, and tells nobody.
+        pub fn cancelled_by(
+            mut self,
+            token: impl std::borrow::Borrow<tokio_util::sync::CancellationToken>,
+        ) -> Self {
+            self.options.cancellation = Some(token.borrow().clone());
             self
         }
     };

@@ -13,6 +13,14 @@ use crate::error::Status;
 use crate::runtime::BoxFuture;
 
 /// A set of methods with their handlers: what a generated `…Server` is.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no service: wrap the handlers in the type that was generated for them, \
+               as in `LockServer::new(handlers)`",
+    label = "these may be the handlers of a service",
+    note = "for a service `Lock` of a `.proto` file, `gorums-build` generates the trait \
+            `lock_server::Lock`, which the handlers implement, and the type \
+            `lock_server::LockServer`, which is passed here"
+)]
 pub trait Service {
     /// The full name, `package.Service`.
     fn name(&self) -> &'static str;

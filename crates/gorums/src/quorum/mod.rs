@@ -20,6 +20,13 @@ pub use systems::{
 ///
 /// A set is always a subset of the configuration that was called; [`NodeSet::total`] is the size of
 /// that configuration, nodes left out by `map_request` included.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no quorum system: pass a type of `gorums::quorum`, as in \
+               `quorum(Weighted::majority(votes)?)`",
+    label = "no rule that says which nodes are a quorum",
+    note = "for a number of nodes there is `threshold(k)`, for a function of the replies \
+            `quorum_fn(f)`"
+)]
 pub trait QuorumSystem: Send + Sync {
     /// Whether these nodes are a quorum.
     fn is_quorum(&self, set: &NodeSet<'_>) -> bool;
