@@ -66,20 +66,21 @@ mod tests {
     use crate::channel::{Call, Kind, StreamId, Targets, WakeAfter};
     use crate::{Configuration, Node};
 
-    /// Notes the latency that a node has when the caller is woken.
+    /// Notes the latency that a node has, and its calls in flight, when the caller is woken.
     struct Woken {
         node: Node,
-        latency: Mutex<Option<Duration>>,
+        seen: Mutex<Option<(Option<Duration>, usize)>>,
     }
 
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
-            *self.latency.lock().expect("no panic") = self.node.latency();
+            let seen = (self.node.latency(), self.node.pending());
+            *self.seen.lock().expect("no panic") = Some(seen);
         }
     }
 
     #[tokio::test]
-    async fn the_latency_is_there_when_the_caller_is_woken() {
+    async fn what_a_node_tells_of_itself_is_so_when_the_caller_is_woken() {
         let nodes = Configuration::builder().node(1, "127.0.0.1:1").connect();
         let node = nodes.expect("legal")[0].clone();
         let channel = node.channel();
@@ -91,7 +92,7 @@ mod tests {
         assert!(channel.outbox().pop(StreamId::DIALLED).is_some());
         let woken = Arc::new(Woken {
             node: node.clone(),
-            latency: Mutex::default(),
+            seen: Mutex::default(),
         });
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
@@ -102,11 +103,13 @@ mod tests {
         // Field 2 is the method.
         let frame = Bytes::from_static(&[0x12, 1, b'm']);
         let envelope = Envelope::decode_like(&frame, "m").expect("well formed");
+        assert_eq!(node.pending(), 1);
         let second = Duration::from_secs(1);
         assert_eq!(
             deliver(channel, id, &envelope, &frame, started + second),
             Some("m")
         );
-        assert_eq!(*woken.latency.lock().expect("no panic"), Some(second));
+        let seen = *woken.seen.lock().expect("no panic");
+        assert_eq!(seen, Some((Some(second), 0)));
     }
 }
