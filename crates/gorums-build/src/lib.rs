@@ -1,5 +1,5 @@
-//! Code generator of [Gorums](https://docs.rs/gorums): from `.proto` services to typed quorum calls
-//! and ordered servers.
+//! Code generator of [Gorums](https://github.com/gorums/gorums-rs): from `.proto` services to typed
+//! quorum calls and ordered servers.
 //!
 //! It runs in a build script, needs no installed `protoc`, and is used like `tonic-prost-build`.
 //!

@@ -4,16 +4,24 @@
 //! [`Configuration`], a set of nodes, and into a server trait whose handlers are plain async
 //! functions that return a reply.
 //!
+//! # Start here
+//!
+//! [The README](https://github.com/gorums/gorums-rs#readme) builds a replicated register from its
+//! `.proto` file to a client, and has larger programs to run. [Below](#a-first-program) is a first
+//! program without generated code, and then [what code generation adds](#with-generated-code).
+//! After that, [the page on calls](https://github.com/gorums/gorums-rs/blob/main/docs/calls.md).
+//!
 //! # What do you want to do?
 //!
 //! | you want to | look at |
 //! |---|---|
 //! | call all nodes and wait for a majority, or another quorum | [`QuorumCall`](call::QuorumCall), [`quorum`] |
+//! | count the replies that say yes | [`votes`](call::Quorum::votes) |
 //! | have a function decide over the replies | [`QuorumCall::quorum_fn`](call::QuorumCall::quorum_fn) |
 //! | take the replies one by one | [`responses`] |
 //! | get an answer soon, and better ones later | [`Correctable`](call::Correctable) |
 //! | call one node, or send what has no reply | [`Rpc`](call::Rpc), [`Unicast`](call::Unicast), [`Multicast`](call::Multicast) |
-//! | know what failed, and whether to try again | [`QuorumError`], [`NodeError`], [`Outcome`] |
+//! | know what failed, and whether to try again | [`QuorumError::outcome`], [`NodeError`], [`Outcome`] |
 //! | serve requests in order, and let the next one start early | [`Server`], [`ServerCtx::release`] |
 //! | call peers and clients from handlers | [`ServerCtx::config`], [`ServerCtx::client_config`], [`server::Clients`] |
 //! | let nodes come and go, and follow them | [`membership`] |
@@ -57,6 +65,34 @@
 //! assert_eq!(replies.len(), 2);
 //! # Ok(())
 //! # }
+//! ```
+//!
+//! # With generated code
+//!
+//! Methods, messages and handlers get names and types from a `.proto` file. `gorums-build` compiles
+//! it in the build script, and needs no `protoc`:
+//!
+//! ```text
+//! // build.rs; `greeter.proto` says `package greeter;` and `service Greeter { … }`
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     gorums_build::compile_protos("proto/greeter.proto")?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! ```text
+//! mod greeter {
+//!     gorums::include_proto!("greeter");
+//! }
+//! use greeter::greeter_client::GreeterClient;
+//! use greeter::greeter_server::{Greeter, GreeterServer};
+//!
+//! impl Greeter for Replica {
+//!     async fn greet(&self, ctx: ServerCtx, name: Name) -> Result<Greeting, Status> { … }
+//! }
+//!
+//! let server = Server::builder().add_service(GreeterServer::new(Replica));
+//! let greeting = GreeterClient::new(&configuration).greet(name).majority().await?;
 //! ```
 //!
 //! # What it promises

@@ -7,6 +7,15 @@ use super::case::{Place, size};
 use super::figures::{Figures, grouped};
 use super::goals::{Goals, Reached};
 
+/// What a goal is, for readers who find that one is not reached.
+const WHY: &str = "\
+A goal says where this library is to get, by the figures that the Go library had when it was set ([The Go side](#the-go-side)).
+\"**not reached**\" means that it is not there yet, and not that something is wrong: what was found stands beside it, and 1 × Go is as
+good as the Go library. In one process the client and three servers share the threads, so that what a call costs at each of them adds
+up. On Go's servers most of the processor's time is theirs, whoever calls them. The floor is the same calls over plain TCP, without
+HTTP/2, order, deadlines, bounds and failures; the distance to it is what these cost.
+";
+
 /// The page, as Markdown, with the picture that lies beside it.
 pub(super) fn write(results: &Results, goals: &Goals, picture: Option<&str>) -> String {
     let mut text = String::new();
@@ -54,6 +63,7 @@ Quorum calls of this library and of the Go library, side by side. Written by `ca
         text,
         "## Goals
 
+{WHY}
 In one process a figure is that of the threads on which it is best, which are named beside it. The floor and slow
 servers are those of the threads on which this library makes more calls per second; what it is compared with ran on the same ones.
 
@@ -234,7 +244,9 @@ mod tests {
         assert_eq!(page.matches("| 2 threads | 5,500 | 5.5 |").count(), 18);
         assert_eq!(page.matches("| 1 + 1 threads | 8,800 | 8.8 |").count(), 18);
         assert!(page.contains("| 11.00 (1 thread) | reached |"), "{page}");
-        assert_eq!(page.matches("**not reached**").count(), 3);
+        assert_eq!(page.matches("| **not reached** |").count(), 3);
+        let published = include_str!("../../../docs/benchmarks.md");
+        assert!(page.contains(WHY) && published.contains(WHY));
         assert!(!page.contains("busy"), "{page}");
     }
 
