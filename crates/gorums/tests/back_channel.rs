@@ -412,7 +412,7 @@ async fn streamed_replies_come_back_and_end() {
     let mut responses = call.responses();
     let mut values = Vec::new();
     while let Some(response) = within(responses.next()).await {
-        values.push(response.result.expect("it counts").value);
+        values.push(response.into_result().expect("it counts").value);
     }
     assert_eq!(values, [0, 1, 2, 3, 4]);
 }

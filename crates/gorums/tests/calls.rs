@@ -158,8 +158,8 @@ async fn responses_come_one_by_one_with_their_nodes() {
     let mut nodes = Vec::new();
     assert_eq!(responses.outstanding(), 3);
     while let Some(response) = within(responses.next()).await {
-        assert_eq!(response.result.is_err(), response.node.get() == 1);
-        nodes.push(response.node.get());
+        assert_eq!(response.result().is_err(), response.node().get() == 1);
+        nodes.push(response.node().get());
         assert_eq!(responses.outstanding(), 3 - nodes.len());
     }
     nodes.sort_unstable();
@@ -177,7 +177,7 @@ async fn a_streamed_call_delivers_every_reply_and_how_each_stream_ended() {
     let mut replies = Vec::new();
     let mut errors = Vec::new();
     while let Some(response) = within(responses.next()).await {
-        match response.result {
+        match response.into_result() {
             Ok(reply) => replies.push(reply.value),
             Err(error) => errors.push((error.node().get(), error.outcome(), error.code())),
         }
@@ -234,8 +234,8 @@ async fn a_streamed_call_that_is_not_read_keeps_the_newest_and_blocks_nobody() {
     let (mut count, mut last) = (0, [0; 3]);
     while let Some(response) = within(unread.next()).await {
         count += 1;
-        let value = response.result.expect("both end well").value;
-        let node = response.node.get() as usize;
+        let node = response.node().get() as usize;
+        let value = response.into_result().expect("both end well").value;
         assert!(value > last[node], "in order");
         last[node] = value;
     }

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 
 use common::{Counter, Number, TestServer, cluster, number, within};
 use gorums::call::{Correctable, Overflow, QuorumCall};
-use gorums::responses::NodeResponse;
 use gorums::{
     CancellationToken, Client, Code, Configuration, Outcome, QuorumErrorKind, ReplySender, Server,
     ServerBuilder, ServerCtx, Status,
@@ -419,8 +418,8 @@ async fn unread_replies_make_room_for_newer_ones_and_block_nothing() {
     ] {
         let mut responses = untaken(&nodes, 10_000, call).await;
         let mut values = Vec::new();
-        while let Some(NodeResponse { result, .. }) = within(responses.next()).await {
-            values.push(result.expect("a reply").value);
+        while let Some(response) = within(responses.next()).await {
+            values.push(response.into_result().expect("a reply").value);
         }
         let newest: Vec<u64> = (10_001 - kept..=10_000).collect();
         assert_eq!(values, newest);
@@ -438,10 +437,12 @@ async fn a_caller_that_must_not_miss_a_reply_is_told_when_it_would() {
     let mut responses = untaken(&nodes, 11, burst(11)).await;
     for value in 1..=10 {
         let response = within(responses.next()).await.expect("not the end");
-        assert_eq!(response.result.expect("a reply").value, value);
+        assert_eq!(response.into_result().expect("a reply").value, value);
     }
     let response = within(responses.next()).await.expect("not the end");
-    let error = response.result.expect_err("the eleventh was too much");
+    let error = response
+        .into_result()
+        .expect_err("the eleventh was too much");
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert!(error.status().message().contains("10"), "{error}");
     assert!(within(responses.next()).await.is_none());

@@ -286,7 +286,7 @@ async fn handlers_that_hold_their_turn_call_all_replicas_their_own_among_them() 
                     let mut sum = first + second;
                     let mut responses = call().responses();
                     while let Some(response) = responses.next().await {
-                        sum += response.result?.value;
+                        sum += response.into_result()?.value;
                     }
                     Ok::<_, Status>(number(sum))
                 }

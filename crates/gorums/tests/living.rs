@@ -153,7 +153,7 @@ async fn the_latency_is_that_of_replies_and_of_nothing_else() {
     let mut replies = streamed.responses();
     for _ in 0..2 {
         let reply = within(replies.next()).await.expect("two replies");
-        reply.result.expect("up");
+        reply.into_result().expect("up");
     }
     let dropped = client.rpc::<_, Number>(node, SLOW, number(1000)).send();
     settle().await;

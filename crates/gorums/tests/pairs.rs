@@ -428,7 +428,7 @@ async fn calls_over_a_stream_that_was_accepted_are_as_others() {
         let reply = within(replies.next())
             .await
             .expect("50")
-            .result
+            .into_result()
             .expect("counted");
         assert_eq!(reply.value, value);
     }

@@ -611,7 +611,7 @@ async fn a_broken_stream_fails_the_parts_of_its_own_node_only() {
     settle().await;
     network.cut("b:1");
     let response = within(responses.next()).await.expect("one failed");
-    let error = response.result.expect_err("it was cut");
+    let error = response.into_result().expect_err("it was cut");
     assert_eq!(
         (error.address(), error.outcome()),
         ("b:1", Outcome::Unknown)

@@ -122,7 +122,12 @@ async fn a_filter_keeps_what_its_function_accepts() {
             .quorum_call::<_, Number>(VALUE, number(0))
             .responses()
     };
-    let some = within(call().filter(|response| response.node.get() != 2).by_node()).await;
+    let some = within(
+        call()
+            .filter(|response| response.node().get() != 2)
+            .by_node(),
+    )
+    .await;
     assert_eq!(ids(some.keys()), [1, 3, 4, 5]);
     let some = call()
         .successes()

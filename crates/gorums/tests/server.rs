@@ -549,7 +549,10 @@ async fn an_error_with_the_code_of_success_reaches_the_caller_as_an_error() {
         .streamed_quorum_call::<_, Number>(ODD_STREAM, number(1))
         .responses();
     let streamed = within(replies.next()).await.expect("one node");
-    for error in [error, streamed.result.expect_err("the handler failed")] {
+    for error in [
+        error,
+        streamed.into_result().expect_err("the handler failed"),
+    ] {
         assert_eq!(error.outcome(), Outcome::Refused);
         assert_eq!(error.code(), Code::Internal);
         assert!(error.status().message().contains("fine, really"), "{error}");

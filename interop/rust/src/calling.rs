@@ -206,11 +206,11 @@ where
         let Some(response) = responses.next().await else {
             break;
         };
-        let id = response.node.get();
+        let id = response.node().get();
         let Some(answer) = answers.iter_mut().find(|answer| answer.node == id) else {
             continue;
         };
-        match response.result {
+        match response.into_result() {
             Ok(reply) => put(answer, reply),
             Err(error) => answer.failure = Some(failure(NodeError::status(&error))),
         }

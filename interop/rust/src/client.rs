@@ -140,12 +140,12 @@ async fn a_majority_while_a_server_holds_its_answer(start: Start) -> Result<()> 
     let mut responses = held.responses();
     for _ in 0..2 {
         let response = responses.next().await.context("a reply is missing")?;
-        ensure!(response.node.get() != 3 && response.result? == data(1));
+        ensure!(response.node().get() != 3 && response.into_result()? == data(1));
     }
     ensure!(responses.outstanding() == 1);
     client.open(&all[2], data(1)).await?;
     let last = responses.next().await.context("the last is missing")?;
-    ensure!(last.node.get() == 3 && last.result? == data(1));
+    ensure!(last.node().get() == 3 && last.into_result()? == data(1));
     inspect(&all, 2, 2).await?;
     Ok(())
 }
@@ -224,11 +224,11 @@ async fn streamed_replies_have_no_end(start: Start) -> Result<()> {
     let mut responses = call.responses();
     for expected in 1..=3 {
         let response = responses.next().await.context("a reply is missing")?;
-        ensure!(response.result?.number == expected);
+        ensure!(response.into_result()?.number == expected);
     }
     let last = responses.next().await.context("the deadline is missing")?;
     ensure!(
-        last.result
+        last.into_result()
             .is_err_and(|error| error.code() == Code::DeadlineExceeded)
     );
     ensure!(responses.next().await.is_none());
@@ -244,11 +244,11 @@ async fn streamed_replies_have_no_end(start: Start) -> Result<()> {
             .next()
             .await
             .context("a reply is missing")?
-            .result?;
+            .into_result()?;
     }
     let last = responses.next().await.context("the error is missing")?;
     ensure!(
-        last.result
+        last.into_result()
             .is_err_and(|error| error.code() == Code::FailedPrecondition)
     );
     ensure!(responses.next().await.is_none());

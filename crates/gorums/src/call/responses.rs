@@ -13,12 +13,28 @@ use crate::error::{NodeError, QuorumError};
 use crate::node_id::NodeId;
 
 /// What one node answered, or why it did not.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct NodeResponse<Resp> {
+    node: NodeId,
+    result: Result<Resp, NodeError>,
+}
+
+impl<Resp> NodeResponse<Resp> {
     /// The node.
-    pub node: NodeId,
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Its reply, or what happened instead.
-    pub result: Result<Resp, NodeError>,
+    pub fn result(&self) -> Result<&Resp, &NodeError> {
+        self.result.as_ref()
+    }
+
+    /// Its reply, or what happened instead, by value.
+    pub fn into_result(self) -> Result<Resp, NodeError> {
+        self.result
+    }
 }
 
 /// Every reply and every failure of a call, in the order of arrival: a `Stream`, and

@@ -88,7 +88,7 @@ async fn a_streamed_call_to_a_server_that_marks_no_end_has_its_replies_and_goes_
     for value in [1, 0, 3] {
         peer.send(&envelope(request.id, ECHO, value));
         let response = within(responses.next()).await.expect("it goes on");
-        assert_eq!(response.result.expect("a reply").value, value);
+        assert_eq!(response.into_result().expect("a reply").value, value);
     }
     assert_eq!(responses.outstanding(), 1);
     drop(responses);

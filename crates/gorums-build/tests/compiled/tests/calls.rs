@@ -125,7 +125,10 @@ async fn well_known_types_work_and_default_stubs_answer() {
     assert_eq!(error.code(), Code::Unimplemented);
     let mut ticks = clock.ticks(()).responses();
     let tick = ticks.next().await.expect("an answer");
-    assert_eq!(tick.result.expect_err("a stub").code(), Code::Unimplemented);
+    assert_eq!(
+        tick.into_result().expect_err("a stub").code(),
+        Code::Unimplemented
+    );
     assert!(ticks.next().await.is_none());
     clock.reset(()).await.expect("handed over");
 }
