@@ -5,13 +5,14 @@ mod common;
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use common::{Counter, Number, TestServer, echo, number, within};
+use gorums::runtime::{BoxFuture, Clock, SystemClock};
 use gorums::server::Clients;
 use gorums::{
     Client, Code, Configuration, ConfigurationBuilder, NodeId, Outcome, QuorumErrorKind, Server,
-    ServerBuilder, ServerCtx, Status,
+    ServerBuilder, ServerCtx, Status, testing,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -694,4 +695,52 @@ async fn clients_are_found_again_when_a_server_restarts() {
         5
     );
     drop(client);
+}
+
+/// The clock of the system, but for its numbers, by which it can be told from others.
+#[derive(Debug)]
+struct Known(u64);
+
+impl Clock for Known {
+    fn now(&self) -> tokio::time::Instant {
+        SystemClock.now()
+    }
+
+    fn sleep_until(&self, at: tokio::time::Instant) -> BoxFuture<'static, ()> {
+        SystemClock.sleep_until(at)
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        SystemClock.wall_clock()
+    }
+
+    fn random(&self) -> u64 {
+        self.0
+    }
+}
+
+#[tokio::test]
+async fn handlers_have_the_clock_of_their_server_or_of_the_client_that_serves() {
+    let draws = |clock: u64| {
+        Server::builder()
+            .clock(Known(clock))
+            .unary(ECHO, |ctx: ServerCtx, _: Number| async move {
+                Ok::<_, Status>(number(ctx.clock().random()))
+            })
+    };
+    let server = Called::start(draws(1)).await;
+    let client = server.client().serve(draws(2)).connect().expect("legal");
+    let clients = server.has(1).await;
+    let asked = within(call(&client, 0).all()).await.expect("it serves");
+    let asked_back = within(call(&clients, 0).all()).await.expect("it serves");
+    assert_eq!((asked.value, asked_back.value), (1, 2));
+    // The node of the process itself is served without a connection of its own.
+    let mut peers = testing::peers(1, |_, _| draws(3)).await.expect("a port");
+    let peer = peers.remove(0);
+    tokio::spawn(peer.server.serve());
+    let own = within(call(&peer.configuration, 0).all()).await;
+    assert_eq!(own.expect("it serves").value, 3);
+    // Without a server it is the system's.
+    let before = SystemTime::now();
+    assert!(testing::server_ctx().clock().wall_clock() >= before);
 }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::accept::Server;
 use super::clients::Clients;
 use super::connect_request::ConnectRequest;
-use super::context::Peers;
+use super::context::{HandlerClock, Peers};
 use super::settings::{ConnectionSettings, OnConnect};
 use crate::channel::{Pool, Settings};
 use crate::configuration::{Interceptors, Members, Membership};
@@ -310,7 +310,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Where time comes from. Default: [`SystemClock`].
+    /// Where time comes from, for handlers too ([`ServerCtx::clock`]). Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -405,6 +405,7 @@ impl ServerBuilder {
         let services = Arc::downgrade(&connection.services);
         let mut values = Extensions::new();
         values.insert(Peers::OfServer(services.clone()));
+        values.insert(HandlerClock(Arc::clone(&connection.clock)));
         for members in membership.members() {
             members.serving().set(Served {
                 node_id: me.get(),
@@ -471,6 +472,7 @@ impl ServerBuilder {
         };
         let mut values = Extensions::new();
         values.insert(Peers::Known { peers, clients });
+        values.insert(HandlerClock(self.clock));
         Services {
             // A service's limit is on the payload, and the envelope takes some.
             max_decoding: self

@@ -1,12 +1,13 @@
-//! Whom the handlers of a server can call.
+//! Whom the handlers of a server can call, and by which clock they go.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use http::Extensions;
 
 use super::clients::Clients;
 use crate::configuration::{Configuration, Membership};
 use crate::handler::{ServerCtx, Services};
+use crate::runtime::{Clock, SystemClock};
 
 /// Whom handlers can call.
 #[derive(Debug, Clone)]
@@ -19,6 +20,10 @@ pub(crate) enum Peers {
     /// theirs.
     OfServer(Weak<Services>),
 }
+
+/// By which clock handlers go.
+#[derive(Clone)]
+pub(crate) struct HandlerClock(pub(crate) Arc<dyn Clock>);
 
 impl Peers {
     fn config(&self) -> Option<Configuration> {
@@ -78,5 +83,14 @@ impl ServerCtx {
     pub fn client_config(&self) -> Configuration {
         let clients = Peers::of(self.connection_values()).and_then(Peers::client_config);
         clients.unwrap_or_else(Configuration::empty)
+    }
+
+    /// The clock of the server, or of the client that serves: the one that
+    /// [`ServerBuilder::clock`](crate::ServerBuilder::clock) was given, or else [`SystemClock`].
+    /// Time and random numbers that a handler takes from here are virtual in a simulation.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        let clock = self.connection_values().get::<HandlerClock>();
+        clock.map_or_else(|| Arc::new(SystemClock) as _, |clock| Arc::clone(&clock.0))
     }
 }

@@ -7,7 +7,8 @@ impl ConfigurationBuilder {
     /// Answers calls that the nodes make back to this client, with these handlers: over the
     /// connections to them, and with nothing to listen on. Each node's calls start in the order in
     /// which it made them, and hold a turn and release it, as at a server. Of the builder's options
-    /// those count that concern handlers, interceptors, limits and order.
+    /// those count that concern handlers, interceptors, limits, order, and the clock that handlers
+    /// are given.
     ///
     /// Nodes find this client in [`ServerCtx::client_config`](crate::ServerCtx::client_config) and
     /// [`Server::clients`](crate::Server::clients). Without handlers they cannot call it. A process
