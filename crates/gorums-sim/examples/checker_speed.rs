@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let end = end.unwrap_or_default();
     let first = valid.iter().find_map(|operation| match &operation.action {
         Action::Write(value) => Some(value.clone()),
-        Action::Read(_) => None,
+        _ => None,
     });
     broken.push(operation(0, Action::Read(first), end + 1, end + 2));
 

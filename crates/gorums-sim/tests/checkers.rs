@@ -102,6 +102,7 @@ fn brute_force(operations: &[Operation]) -> bool {
                     }
                     value
                 }
+                Action::Call { .. } => unreachable!("these are registers"),
             };
             left.remove(index);
             let found = go(operations, left, after);

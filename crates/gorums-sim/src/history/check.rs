@@ -1,8 +1,10 @@
-//! What both rules share: the operations of a key as numbers, and the choice of the check.
+//! Registers: the operations of a key as numbers, which both rules share, and the choice of the
+//! check.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Action, History, Limits, Outcome, Verdict, Violation, search, zones};
+use super::search::{Found, Span};
+use super::{Action, History, Limits, Outcome, Verdict, Violation, register, zones};
 
 /// The value of a key before the first write.
 pub(super) const NOTHING: u32 = 0;
@@ -21,13 +23,31 @@ pub(super) struct Op {
     pub(super) optional: bool,
 }
 
+impl Op {
+    /// When it may take effect.
+    pub(super) fn span(&self) -> Span {
+        Span {
+            start: self.start,
+            end: self.end,
+            optional: self.optional,
+            twin: None,
+        }
+    }
+}
+
 pub(super) fn linearizable(history: &History, limits: Limits) -> Verdict {
     if let Some(unknown) = truncated(history) {
         return unknown;
     }
     let mut unknown = None;
     for (key, places) in history.keys() {
-        let (ops, values) = ops(history, &places);
+        let (ops, values) = match ops(history, &places) {
+            Ok(known) => known,
+            Err(why) => {
+                unknown = Some(why);
+                continue;
+            }
+        };
         if let Err(violation) = reads_have_writes(history, &ops) {
             return Verdict::Violation(violation);
         }
@@ -37,16 +57,16 @@ pub(super) fn linearizable(history: &History, limits: Limits) -> Verdict {
             }
             continue;
         }
-        match search::check(&ops, limits) {
-            search::Found::Linearization => {}
-            search::Found::None => {
-                let core = search::core(&ops, limits);
+        match register::check(&ops, limits) {
+            Found::Order(..) => {}
+            Found::None { .. } => {
+                let core = register::core(&ops, limits);
                 let reason = format!(
                     "no order of these operations on {key:?} agrees with when they began and ended and with what was read"
                 );
                 return Verdict::Violation(Violation::new(reason, core));
             }
-            search::Found::Unknown(why) => {
+            Found::Unknown(why) => {
                 unknown = Some(format!("key {key:?}: {why}"));
             }
         }
@@ -60,7 +80,13 @@ pub(super) fn regular(history: &History) -> Verdict {
     }
     let mut unknown = None;
     for (key, places) in history.keys() {
-        let (ops, values) = ops(history, &places);
+        let (ops, values) = match ops(history, &places) {
+            Ok(known) => known,
+            Err(why) => {
+                unknown = Some(why);
+                continue;
+            }
+        };
         if let Err(violation) = reads_have_writes(history, &ops) {
             return Verdict::Violation(violation);
         }
@@ -75,14 +101,15 @@ pub(super) fn regular(history: &History) -> Verdict {
     unknown.map_or(Verdict::Valid, Verdict::Unknown)
 }
 
-fn truncated(history: &History) -> Option<Verdict> {
+pub(super) fn truncated(history: &History) -> Option<Verdict> {
     history
         .truncated
         .then(|| Verdict::Unknown("the recorder was full, and operations are missing".to_owned()))
 }
 
 /// The operations of a key that say something, and how many values there are, [`NOTHING`] included.
-fn ops(history: &History, places: &[usize]) -> (Vec<Op>, usize) {
+/// An error where it is no register.
+fn ops(history: &History, places: &[usize]) -> Result<(Vec<Op>, usize), String> {
     let mut numbers: HashMap<&str, u32> = HashMap::new();
     let mut number = |value| {
         let next = u32::try_from(numbers.len() + 1).expect("a recorder takes fewer operations");
@@ -93,24 +120,33 @@ fn ops(history: &History, places: &[usize]) -> (Vec<Op>, usize) {
         let operation = &history.operations[at];
         let done = operation.outcome == Outcome::Ok;
         let (write, value) = match &operation.action {
+            Action::Call { .. } => {
+                return Err(format!(
+                    "{operation}: that is neither a read nor a write of a register, and judged by History::linearizable_as"
+                ));
+            }
+            _ if operation.outcome == Outcome::NotDone => continue,
             Action::Write(value) => (true, number(value)),
             Action::Read(_) if !done => continue,
             Action::Read(None) => (false, NOTHING),
             Action::Read(Some(value)) => (false, number(value)),
         };
-        // Moved by one, so that 0 is before everything.
-        let moved = |time: u64| time.saturating_add(1);
-        let end = if done { operation.end } else { None };
+        let Span {
+            start,
+            end,
+            optional,
+            ..
+        } = Span::of(operation);
         ops.push(Op {
             at,
-            start: moved(operation.start),
-            end: end.map_or(u64::MAX, moved),
+            start,
+            end,
             write,
             value,
-            optional: !done,
+            optional,
         });
     }
-    (ops, numbers.len() + 1)
+    Ok((ops, numbers.len() + 1))
 }
 
 /// Every value read was written by a call that began before the read ended.

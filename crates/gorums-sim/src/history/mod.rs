@@ -1,4 +1,5 @@
-//! What the clients of a register or a key-value store did and saw, and whether it may be so.
+//! What the clients of a register, a key-value store or any other object did and saw, and whether
+//! it may be so.
 //!
 //! A [`Recorder`] notes when each operation was called and what came of it, in a simulation or in a
 //! program that talks to a live cluster. Its [`History`] is then judged:
@@ -7,20 +8,22 @@
 //!   return, as if there were one copy of each key (Herlihy and Wing).
 //! - [`History::regular`], which is weaker: for one writer, a read that begins after a write has
 //!   been acknowledged returns that write or a later one (Lamport).
+//! - [`History::linearizable_as`]: as the first one, for [operations](Recorder::operation) of any
+//!   object, by a [`Model`] of it: a lock, a queue, a log, compare-and-set.
 //!
 //! Each key is judged by itself, which loses nothing: a history is linearizable where those of all
-//! keys are. Where no value is written twice, the check is that of Gibbons and Korach by zones,
-//! which takes `n log n` steps; elsewhere it is the search of Wing and Gong with Lowe's memory of
-//! states, which can take exponentially many, so that it has [`Limits`] and an honest
-//! [`Verdict::Unknown`].
+//! keys are. For registers of which no value is written twice, the check is that of Gibbons and
+//! Korach by zones, which takes `n log n` steps; elsewhere it is the search of Wing and Gong with
+//! Lowe's memory of states, which can take exponentially many, so that it has [`Limits`] and an
+//! honest [`Verdict::Unknown`].
 //!
 //! What counts as what:
 //!
 //! - Operations precede each other where one's end is *less* than the other's start. With equal
 //!   times they overlap. This holds for the operations of one client, too, which may overlap
 //!   anyway.
-//! - A write that failed, or whose outcome is unknown, takes effect at any time after its call, or
-//!   never.
+//! - A write or an operation that failed, or whose outcome is unknown, takes effect at any time
+//!   after its call, or never. One that was certainly not done is as if it had not been called.
 //! - A read that failed, or whose outcome is unknown, says nothing.
 //! - Before the first write, a key has no value: reads return `None`.
 //!
@@ -44,8 +47,11 @@
 //! ```
 
 mod check;
+mod json;
+mod model;
 mod picture;
 mod recorder;
+mod register;
 mod search;
 mod zones;
 
@@ -54,8 +60,11 @@ use std::fmt;
 use std::io::{self, BufRead, Write};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-pub use self::recorder::{PendingRead, PendingWrite, Recorder};
+use self::json::Shown;
+pub use self::model::Model;
+pub use self::recorder::{PendingOperation, PendingRead, PendingWrite, Recorder};
 pub use self::search::Limits;
 
 /// An operation of a client, with its call and its return.
@@ -63,9 +72,9 @@ pub use self::search::Limits;
 pub struct Operation {
     /// Who called it.
     pub client: u32,
-    /// The key, or the register's name.
+    /// The key, or the name of the register or object.
     pub key: String,
-    /// What was to be done, and for a read that returned, what was found.
+    /// What was to be done, and what was found or returned.
     #[serde(flatten)]
     pub action: Action,
     /// When it was called. Times are nanoseconds of any clock; only their order counts.
@@ -85,17 +94,26 @@ pub enum Action {
     /// Reads, and has found this value, or none. Without meaning where the read is not
     /// [`Outcome::Ok`].
     Read(Option<String>),
+    /// Does what a [`Model`] knows.
+    Call {
+        /// What is to be done.
+        input: Value,
+        /// What it has returned. Without meaning where the call is not [`Outcome::Ok`].
+        output: Value,
+    },
 }
 
 /// What came of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It was acknowledged.
+    /// It was acknowledged, or has returned.
     Ok,
-    /// It ended with an error. A write may have taken effect, or may do so later.
+    /// It ended with an error. A write or a call may have taken effect, or may do so later.
     Failed,
-    /// Nobody saw it end. A write may have taken effect, or may do so later.
+    /// It ended with an error, has had no effect, and will have none.
+    NotDone,
+    /// Nobody saw it end. A write or a call may have taken effect, or may do so later.
     Unknown,
 }
 
@@ -179,6 +197,17 @@ impl History {
     /// written twice.
     pub fn linearizable_within(&self, limits: Limits) -> Verdict {
         check::linearizable(self, limits)
+    }
+
+    /// Whether each key is a linearizable object of this model, with the default [`Limits`]. A
+    /// violation names the operation that no order lets return, with as few others as it takes.
+    pub fn linearizable_as<M: Model>(&self, model: &M) -> Verdict {
+        self.linearizable_as_within(model, Limits::default())
+    }
+
+    /// Whether each key is a linearizable object of this model. The limits are for each key.
+    pub fn linearizable_as_within<M: Model>(&self, model: &M, limits: Limits) -> Verdict {
+        model::linearizable(self, model, limits)
     }
 
     /// Whether each key is regular for each of its writers: every value read was written by a call
@@ -278,10 +307,17 @@ impl fmt::Display for Operation {
             }
             (Action::Read(None), Outcome::Ok) => write!(f, "client {client} reads {key}: nothing")?,
             (Action::Read(_), _) => write!(f, "client {client} reads {key}")?,
+            (Action::Call { input, output }, outcome) => {
+                write!(f, "client {client}: {} on {key}", Shown(input))?;
+                if outcome == Outcome::Ok {
+                    write!(f, " returns {}", Shown(output))?;
+                }
+            }
         }
         match self.outcome {
             Outcome::Ok => Ok(()),
             Outcome::Failed => f.write_str(" (failed)"),
+            Outcome::NotDone => f.write_str(" (not done)"),
             Outcome::Unknown => f.write_str(" (outcome unknown)"),
         }
     }
@@ -326,7 +362,7 @@ impl Violation {
 
     /// The places of the operations in [`History::operations`], in ascending order. Leaving any one
     /// out makes the rest possible, where the check is that by zones; the search leaves out what it
-    /// can within its limits.
+    /// can within its limits, and by a [`Model`] names a dozen at most.
     #[must_use]
     pub fn operations(&self) -> &[usize] {
         &self.operations

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
+use super::json::{self, Shown};
 use super::{Action, History, Operation, Outcome, Violation};
 
 const WIDTH: f64 = 1200.0;
@@ -133,10 +134,19 @@ impl<'a> Picture<'a> {
             Action::Read(_) if operation.outcome != Outcome::Ok => "read".to_owned(),
             Action::Read(Some(value)) => format!("read {}", shortened(value)),
             Action::Read(None) => "read nothing".to_owned(),
+            Action::Call { input, output } => {
+                let mut label = shortened(&Shown(input).to_string());
+                if operation.outcome == Outcome::Ok {
+                    label.push_str(" → ");
+                    label.push_str(&shortened(&Shown(output).to_string()));
+                }
+                label
+            }
         };
         match operation.outcome {
             Outcome::Ok => {}
             Outcome::Failed => label.push_str(" failed"),
+            Outcome::NotDone => label.push_str(" not done"),
             Outcome::Unknown => label.push_str(" ?"),
         }
         Bar {
@@ -160,7 +170,7 @@ impl<'a> Picture<'a> {
         LEFT + part * (WIDTH - LEFT - RIGHT)
     }
 
-    /// The colour of an operation: by its value, if that matters.
+    /// The colour of an operation: by its value, or what it does, if that matters.
     fn colour(&self, operation: &Operation) -> &'static str {
         let mut values: Vec<Option<&str>> = Vec::new();
         for (_, op) in self.offending() {
@@ -274,12 +284,12 @@ impl<'a> Picture<'a> {
     fn write_bar(&self, svg: &mut String, bar: &Bar<'_>, y: f64) -> fmt::Result {
         let operation = bar.operation;
         let colour = self.colour(operation);
-        let writes = matches!(operation.action, Action::Write(_));
+        let reads = matches!(operation.action, Action::Read(_));
         let known = colour != GREY;
-        let fill = if writes { colour } else { "#ffffff" };
+        let fill = if reads { "#ffffff" } else { colour };
         let dashes = match operation.outcome {
             Outcome::Ok => "",
-            Outcome::Failed | Outcome::Unknown => " stroke-dasharray=\"5 3\"",
+            Outcome::Failed | Outcome::NotDone | Outcome::Unknown => " stroke-dasharray=\"5 3\"",
         };
         let faint = if operation.outcome == Outcome::Ok {
             1.0
@@ -349,7 +359,16 @@ impl<'a> Picture<'a> {
     }
 
     fn write_legend(&self, svg: &mut String, y: f64) -> fmt::Result {
-        let mut text = "filled: write · outlined: read · dashed: failed, or outcome unknown · red: these cannot all be · colours: values".to_owned();
+        let calls = self
+            .offending()
+            .any(|(_, op)| matches!(op.action, Action::Call { .. }));
+        let (bars, colours) = match calls {
+            true => ("input → output", "what is done"),
+            false => ("filled: write · outlined: read", "values"),
+        };
+        let mut text = format!(
+            "{bars} · dashed: failed, or outcome unknown · red: these cannot all be · colours: {colours}"
+        );
         if self.left_out > 0 {
             write!(
                 text,
@@ -422,12 +441,17 @@ fn value(operation: &Operation) -> Option<&str> {
     match &operation.action {
         Action::Write(value) => Some(value),
         Action::Read(found) => found.as_deref(),
+        Action::Call { input, .. } => Some(json::kind(input)),
     }
 }
 
-/// Whether it is a read that has found nothing out.
+/// Whether it says nothing: a read that has found nothing out, or what was not done.
 fn is_silent(operation: &Operation) -> bool {
-    matches!(operation.action, Action::Read(_)) && operation.outcome != Outcome::Ok
+    match operation.outcome {
+        Outcome::Ok => false,
+        Outcome::NotDone => true,
+        Outcome::Failed | Outcome::Unknown => matches!(operation.action, Action::Read(_)),
+    }
 }
 
 /// A round number of nanoseconds, of which some eight are in the whole.

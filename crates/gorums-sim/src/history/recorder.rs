@@ -2,6 +2,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use serde::Serialize;
+use serde_json::Value;
+
 use super::{Action, History, Operation, Outcome};
 
 /// How many operations a recorder takes. Some 150 bytes each.
@@ -36,6 +39,12 @@ pub struct PendingWrite(Pending);
 #[derive(Debug)]
 #[must_use = "the operation ends when its outcome is told"]
 pub struct PendingRead(Pending);
+
+/// An operation of any object that has been called and has not ended. Where it is dropped, its
+/// outcome is unknown.
+#[derive(Debug)]
+#[must_use = "the operation ends when its outcome is told"]
+pub struct PendingOperation(Pending);
 
 struct Pending {
     recorder: Recorder,
@@ -78,6 +87,23 @@ impl Recorder {
     /// A client begins to read. Call it before the request is sent.
     pub fn read(&self, client: u32, key: impl Into<String>) -> PendingRead {
         PendingRead(self.begin(client, key.into(), Action::Read(None)))
+    }
+
+    /// A client begins an operation of any object, of which each key names one: what it is to do,
+    /// for a [`Model`](super::Model). Call it before the request is sent. The input, and what the
+    /// operation returns, are kept as JSON; what cannot be JSON makes the verdict
+    /// [`Unknown`](super::Verdict::Unknown).
+    pub fn operation(
+        &self,
+        client: u32,
+        key: impl Into<String>,
+        input: impl Serialize,
+    ) -> PendingOperation {
+        let action = Action::Call {
+            input: json(input),
+            output: Value::Null,
+        };
+        PendingOperation(self.begin(client, key.into(), action))
     }
 
     /// What was recorded up to now. What has not ended has an unknown outcome.
@@ -162,24 +188,18 @@ impl PendingWrite {
 
     /// It was acknowledged. Returns when the operation has ended, in the recorder's time.
     pub fn ok(self) -> u64 {
-        self.0.end(Outcome::Ok, None)
+        self.0.end(Outcome::Ok, |_| {})
     }
 
     /// It failed, and may have taken effect, or may do so later.
     pub fn failed(self) -> u64 {
-        self.0.end(Outcome::Failed, None)
+        self.0.end(Outcome::Failed, |_| {})
     }
 
     /// It failed, and has certainly had no effect, nor will it have one: it is as if it had not
     /// been called.
     pub fn not_done(self) {
-        let mut recorded = self.0.recorder.lock();
-        if let Some(at) = self.0.at {
-            // Others know their places, so it stays as an operation that says nothing.
-            recorded.operations[at].action = Action::Read(None);
-            recorded.operations[at].outcome = Outcome::Failed;
-            recorded.operations[at].end = Some(recorded.last);
-        }
+        self.0.end(Outcome::NotDone, |_| {});
     }
 }
 
@@ -193,18 +213,47 @@ impl PendingRead {
     /// It has found this value, or none. Returns when the operation has ended, in the recorder's
     /// time.
     pub fn ok(self, value: Option<impl Into<String>>) -> u64 {
-        self.0
-            .end(Outcome::Ok, Some(Action::Read(value.map(Into::into))))
+        let found = Action::Read(value.map(Into::into));
+        self.0.end(Outcome::Ok, |action| *action = found)
     }
 
     /// It failed.
     pub fn failed(self) -> u64 {
-        self.0.end(Outcome::Failed, None)
+        self.0.end(Outcome::Failed, |_| {})
+    }
+}
+
+impl PendingOperation {
+    /// Its place in [`History::operations`], unless the history is full.
+    #[must_use]
+    pub fn place(&self) -> Option<usize> {
+        self.0.at
+    }
+
+    /// It has returned this. Returns when the operation has ended, in the recorder's time.
+    pub fn returned(self, output: impl Serialize) -> u64 {
+        let returned = json(output);
+        self.0.end(Outcome::Ok, |action| {
+            if let Action::Call { output, .. } = action {
+                *output = returned;
+            }
+        })
+    }
+
+    /// It failed, and may have taken effect, or may do so later. Returns when it has ended.
+    pub fn failed(self) -> u64 {
+        self.0.end(Outcome::Failed, |_| {})
+    }
+
+    /// It failed, and has certainly had no effect, nor will it have one: it is as if it had not
+    /// been called.
+    pub fn not_done(self) {
+        self.0.end(Outcome::NotDone, |_| {});
     }
 }
 
 impl Pending {
-    fn end(self, outcome: Outcome, found: Option<Action>) -> u64 {
+    fn end(self, outcome: Outcome, note: impl FnOnce(&mut Action)) -> u64 {
         let now = (self.recorder.clock)();
         let mut recorded = self.recorder.lock();
         let end = recorded.next(now);
@@ -212,12 +261,15 @@ impl Pending {
             let operation = &mut recorded.operations[at];
             operation.end = Some(end);
             operation.outcome = outcome;
-            if let Some(found) = found {
-                operation.action = found;
-            }
+            note(&mut operation.action);
         }
         end
     }
+}
+
+/// What cannot be JSON becomes a text that says so, which is none of the model's.
+fn json(value: impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_else(|error| Value::String(format!("no JSON: {error}")))
 }
 
 impl fmt::Debug for Pending {

@@ -1,10 +1,12 @@
-//! Any writes: the search of Wing and Gong ("Testing and Verifying Concurrent Objects", 1993),
-//! which does not try a set of operations and a value again, as Lowe improved it ("Testing for
+//! Any object: the search of Wing and Gong ("Testing and Verifying Concurrent Objects", 1993), which
+//! does not try a set of operations and a state again, as Lowe improved it ("Testing for
 //! Linearizability", 2017).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 
-use super::check::{NOTHING, Op};
+use super::{Operation, Outcome};
 
 /// How far a search goes before it gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,208 +27,240 @@ impl Default for Limits {
     }
 }
 
+/// When an operation may take effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: u64,
+    /// `u64::MAX` where it may take effect at any time.
+    pub(super) end: u64,
+    /// Whether it may also never take effect.
+    pub(super) optional: bool,
+    /// One that does the same, began before, and may take effect at any time or never, too: it is
+    /// the first one of them to do so.
+    pub(super) twin: Option<usize>,
+}
+
+impl Span {
+    pub(super) fn of(operation: &Operation) -> Self {
+        // Moved by one, so that 0 is before everything.
+        let moved = |time: u64| time.saturating_add(1);
+        let start = moved(operation.start);
+        match (operation.outcome, operation.end) {
+            (Outcome::Ok, Some(end)) => Self {
+                start,
+                end: moved(end),
+                optional: false,
+                twin: None,
+            },
+            _ => Self::open(start),
+        }
+    }
+
+    /// May take effect at any time after its start, or never.
+    pub(super) fn open(start: u64) -> Self {
+        Self {
+            start,
+            end: u64::MAX,
+            optional: true,
+            twin: None,
+        }
+    }
+}
+
+/// Finds the twins of those that are optional, by what they do; none for one that has none.
+pub(super) fn find_twins<K: Eq + Hash>(spans: &mut [Span], what: impl Fn(usize) -> Option<K>) {
+    let mut latest = HashMap::new();
+    for (at, span) in spans.iter_mut().enumerate() {
+        if span.optional
+            && let Some(what) = what(at)
+        {
+            span.twin = latest.insert(what, at);
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    Linearization,
-    None,
+pub(super) enum Found<S> {
+    /// An order in which all that are not optional may have taken effect, and the state after it.
+    Order(Vec<usize>, S),
+    /// There is none: none of what began before this operation ended lets it end.
+    None {
+        stops_at: usize,
+    },
     Unknown(String),
 }
 
 /// No call or return.
 const END: usize = usize::MAX;
 
-/// Calls and returns in the order of their times, as a list from which the operations that have
-/// taken effect are taken out, and into which they are put back.
+/// Calls and returns in the order of their times, as lists from which the operations that have
+/// taken effect are taken out, and into which they are put back: one of those that are required,
+/// and one of the calls of those that are not.
 struct Events {
-    /// Event `2 * n` is the call of operation `n`, `2 * n + 1` its return. The last one is the
-    /// head.
+    /// Event `2 * n` is the call of operation `n`, `2 * n + 1` its return. The last two are the
+    /// heads of the lists.
     next: Vec<usize>,
     previous: Vec<usize>,
+    /// When each event is, among all.
+    position: Vec<usize>,
 }
 
-/// The operations that have taken effect, and the value after them.
+/// The required operations that have taken effect, and the state after them and some of those that
+/// are optional.
 #[derive(PartialEq, Eq, Hash)]
-struct State(Box<[u64]>);
+struct Tried<S> {
+    required: Key,
+    state: S,
+}
 
-/// Looks for an order in which these operations may have taken effect.
-pub(super) fn check(ops: &[Op], limits: Limits) -> Found {
-    let ops = that_matter(ops);
-    let mut events = Events::new(&ops);
-    let head = events.head();
-    let mut required = ops.iter().filter(|op| !op.optional).count();
-    let mut done = Done::new(ops.len());
-    let mut value = NOTHING;
-    let mut tried = HashSet::new();
+/// Looks for an order in which operations may have taken effect. They are given in the order of
+/// their starts. `step` is the state after one of them, or none where it cannot be next; `bytes`
+/// what a state takes in memory. Adds to `steps` how many were made.
+pub(super) fn search<S: Clone + Eq + Hash>(
+    spans: &[Span],
+    initial: S,
+    mut step: impl FnMut(&S, usize) -> Option<S>,
+    bytes: impl Fn(&S) -> usize,
+    limits: Limits,
+    steps: &mut u64,
+) -> Found<S> {
+    let last_step = steps.saturating_add(limits.steps);
+    let mut events = Events::new(spans);
+    let mut required = spans.iter().filter(|span| !span.optional).count();
+    let mut done = Done::new(spans.len());
+    let mut open = Done::new(spans.len());
+    let mut state = initial;
+    // What is optional only adds to what is still possible while it has not taken effect. So of
+    // the sets of those that had, before the same state, only the least are tried.
+    let mut tried: HashMap<Tried<S>, Vec<Key>> = HashMap::new();
     let mut memory = 0;
-    let mut steps = 0_u64;
-    // The operations that have taken effect, each with the value before it.
-    let mut way: Vec<(usize, u32)> = Vec::new();
-    let mut event = events.next[head];
+    // The operations that have taken effect, each with the state before it.
+    let mut way: Vec<(usize, S)> = Vec::new();
+    let mut furthest: Option<usize> = None;
+    let mut event = events.first_required();
     while required > 0 {
-        if event != END && event.is_multiple_of(2) {
-            let op = &ops[event / 2];
-            steps += 1;
-            if steps > limits.steps {
-                return Found::Unknown(format!("nothing was found in {} steps", limits.steps));
+        if event != END && !event.is_multiple_of(2) {
+            // An operation returns. What may never take effect is tried last: mostly it need not.
+            event = events.first_optional();
+            continue;
+        }
+        if event == END || events.is_late(event) {
+            // All that might come before that operation returns was tried.
+            let stop = events.first_return() / 2;
+            if furthest.is_none_or(|known| spans[known].end < spans[stop].end) {
+                furthest = Some(stop);
             }
-            if op.write || op.value == value {
-                let after = if op.write { op.value } else { value };
-                done.set(event / 2, true);
-                let state = done.state(after);
-                let bytes = state.bytes();
-                if tried.insert(state) {
-                    memory += bytes;
-                    if memory > limits.memory {
-                        return Found::Unknown(format!(
-                            "nothing was found with {} bytes of memory",
-                            limits.memory
-                        ));
-                    }
-                    way.push((event / 2, value));
-                    value = after;
-                    required -= usize::from(!op.optional);
-                    events.lift(event / 2, op.optional);
-                    event = events.next[head];
-                    continue;
-                }
-                done.set(event / 2, false);
-            }
-            event = events.next[event];
-        } else {
-            // An operation has returned, and all that might come before it was tried.
             let Some((last, before)) = way.pop() else {
-                return Found::None;
+                let stops_at = furthest.unwrap_or(stop);
+                return Found::None { stops_at };
             };
-            value = before;
-            done.set(last, false);
-            required += usize::from(!ops[last].optional);
-            events.unlift(last, ops[last].optional);
+            state = before;
+            let optional = spans[last].optional;
+            if optional { &mut open } else { &mut done }.set(last, false);
+            required += usize::from(!optional);
+            events.unlift(last, optional);
             event = events.next[2 * last];
+            continue;
         }
-    }
-    Found::Linearization
-}
-
-/// Few of these operations, for which there is no order either: their places in the history. There
-/// is none for all.
-pub(super) fn core(ops: &[Op], limits: Limits) -> Vec<usize> {
-    // A part of the whole effort for each of the many searches that follow.
-    let mut budget = limits.steps;
-    let limits = Limits {
-        steps: limits.steps / 100,
-        ..limits
-    };
-    let fails = |ops: &[Op]| check(ops, limits) == Found::None;
-    // What is wrong at some time stays wrong: look for the first return at which it is.
-    let mut ends: Vec<u64> = ops.iter().map(|op| op.end).collect();
-    ends.sort_unstable();
-    let (mut low, mut high) = (0, ends.len() - 1);
-    while low < high {
-        let middle = usize::midpoint(low, high);
-        if fails(&until(ops, ends[middle])) {
-            high = middle;
-        } else {
-            low = middle + 1;
+        let op = event / 2;
+        *steps += 1;
+        if *steps > last_step {
+            return Found::Unknown(format!("not decided within {} steps", limits.steps));
         }
-    }
-    let mut core = until(ops, ends[high]);
-    if !fails(&core) {
-        return places(ops);
-    }
-    // Then leave out values with all their operations, reads, and writes of what is not read.
-    let mut leave_out = |core: &mut Vec<Op>, kept: &dyn Fn(&Op) -> bool| {
-        let rest: Vec<Op> = core.iter().filter(|op| kept(op)).copied().collect();
-        budget = budget.saturating_sub(core.len() as u64);
-        if budget > 0 && rest.len() < core.len() && fails(&rest) {
-            *core = rest;
+        let Span { optional, twin, .. } = spans[op];
+        let after = match twin {
+            Some(twin) if !open.has(twin) => None,
+            // What may never take effect need not where it changes nothing.
+            _ => step(&state, op).filter(|after| !(optional && *after == state)),
+        };
+        if let Some(after) = after {
+            if optional { &mut open } else { &mut done }.set(op, true);
+            let new = Tried {
+                required: done.key(),
+                state: after.clone(),
+            };
+            let opened = open.key();
+            let mut takes = size_of::<Key>() + opened.bytes();
+            let known = match tried.entry(new) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    takes += size_of::<(Tried<S>, Vec<Key>)>() + new.key().required.bytes();
+                    takes += bytes(&after);
+                    new.insert(Vec::new())
+                }
+            };
+            if !known.iter().any(|known| known.is_part_of(&opened)) {
+                known.push(opened);
+                memory += takes;
+                if memory > limits.memory {
+                    return Found::Unknown(format!(
+                        "not decided within {} bytes of memory",
+                        limits.memory
+                    ));
+                }
+                way.push((op, std::mem::replace(&mut state, after)));
+                required -= usize::from(!optional);
+                events.lift(op, optional);
+                event = events.first_required();
+                continue;
+            }
+            if optional { &mut open } else { &mut done }.set(op, false);
         }
-    };
-    let mut values: Vec<u32> = core.iter().map(|op| op.value).collect();
-    values.sort_unstable();
-    values.dedup();
-    for value in values {
-        leave_out(&mut core, &|op| op.value != value);
+        event = events.next[event];
     }
-    for read in core.clone().iter().filter(|op| !op.write) {
-        leave_out(&mut core, &|op| op.at != read.at);
-    }
-    let read: HashSet<u32> = values_read(&core);
-    for write in core.clone().iter().filter(|op| op.write) {
-        if !read.contains(&write.value) {
-            leave_out(&mut core, &|op| op.at != write.at);
-        }
-    }
-    places(&that_matter(&core))
-}
-
-/// What was known at this time: what had not returned is open.
-fn until(ops: &[Op], time: u64) -> Vec<Op> {
-    let known = ops.iter().filter(|op| op.start <= time);
-    known
-        .filter_map(|&op| match op.end <= time {
-            true => Some(op),
-            false if op.write => Some(Op {
-                end: u64::MAX,
-                optional: true,
-                ..op
-            }),
-            false => None,
-        })
-        .collect()
-}
-
-fn places(ops: &[Op]) -> Vec<usize> {
-    ops.iter().map(|op| op.at).collect()
-}
-
-/// Leaves out writes that may never have taken effect and that nobody has read.
-fn that_matter(ops: &[Op]) -> Vec<Op> {
-    let read: HashSet<u32> = ops
-        .iter()
-        .filter(|op| !op.write)
-        .map(|op| op.value)
-        .collect();
-    let mut kept: Vec<Op> = ops
-        .iter()
-        .filter(|op| !op.optional || read.contains(&op.value))
-        .copied()
-        .collect();
-    // So that what has taken effect is mostly a prefix.
-    kept.sort_by_key(|op| op.start);
-    kept
-}
-
-fn values_read(ops: &[Op]) -> HashSet<u32> {
-    let reads = ops.iter().filter(|op| !op.write);
-    reads.map(|op| op.value).collect()
+    Found::Order(way.into_iter().map(|(op, _)| op).collect(), state)
 }
 
 impl Events {
-    fn new(ops: &[Op]) -> Self {
-        let calls = ops.iter().enumerate().map(|(n, op)| (op.start, 2 * n));
-        let returns = ops.iter().enumerate().filter(|(_, op)| !op.optional);
-        let mut order: Vec<(u64, bool, usize)> = calls
-            .map(|(time, event)| (time, false, event))
-            .chain(returns.map(|(n, op)| (op.end, true, 2 * n + 1)))
-            .collect();
+    fn new(spans: &[Span]) -> Self {
+        let mut order: Vec<(u64, bool, usize)> = Vec::with_capacity(2 * spans.len());
+        for (op, span) in spans.iter().enumerate() {
+            order.push((span.start, false, 2 * op));
+            if !span.optional {
+                order.push((span.end, true, 2 * op + 1));
+            }
+        }
         // Where times are equal, calls come first: operations that touch overlap.
         order.sort_unstable();
-        let head = 2 * ops.len();
+        let heads = 2 * spans.len();
         let mut events = Self {
-            next: vec![END; head + 1],
-            previous: vec![END; head + 1],
+            next: vec![END; heads + 2],
+            previous: vec![END; heads + 2],
+            position: vec![END; heads],
         };
-        let mut last = head;
-        for (_, _, event) in order {
-            events.next[last] = event;
-            events.previous[event] = last;
-            last = event;
+        let mut last = [heads, heads + 1];
+        for (position, (_, _, event)) in order.into_iter().enumerate() {
+            let last = &mut last[usize::from(spans[event / 2].optional)];
+            events.next[*last] = event;
+            events.previous[event] = *last;
+            events.position[event] = position;
+            *last = event;
         }
         events
     }
 
-    fn head(&self) -> usize {
-        self.next.len() - 1
+    fn first_required(&self) -> usize {
+        self.next[self.next.len() - 2]
+    }
+
+    fn first_optional(&self) -> usize {
+        self.next[self.next.len() - 1]
+    }
+
+    /// Of what is required and has not taken effect, the operation that returns first. There is
+    /// such a one.
+    fn first_return(&self) -> usize {
+        let mut event = self.first_required();
+        while event.is_multiple_of(2) {
+            event = self.next[event];
+        }
+        event
+    }
+
+    /// Whether the call, which is not required, comes after that return.
+    fn is_late(&self, call: usize) -> bool {
+        let is_optional = self.position[call + 1] == END;
+        is_optional && self.position[call] > self.position[self.first_return()]
     }
 
     fn lift(&mut self, op: usize, optional: bool) {
@@ -269,6 +303,14 @@ struct Done {
     used: usize,
 }
 
+/// What is kept of a set of operations.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    /// How many words at the beginning are full.
+    full: u32,
+    words: Box<[u64]>,
+}
+
 impl Done {
     fn new(ops: usize) -> Self {
         Self {
@@ -295,19 +337,32 @@ impl Done {
         }
     }
 
+    fn has(&self, op: usize) -> bool {
+        self.words[op / 64] & (1 << (op % 64)) != 0
+    }
+
     /// Only the words that are neither full nor behind the last operation are kept.
-    fn state(&self, value: u32) -> State {
-        let middle = &self.words[self.full..self.used.max(self.full)];
-        let mut state = Vec::with_capacity(middle.len() + 1);
-        state.push((self.full as u64) << 32 | u64::from(value));
-        state.extend_from_slice(middle);
-        State(state.into_boxed_slice())
+    fn key(&self) -> Key {
+        Key {
+            full: u32::try_from(self.full).expect("a recorder takes fewer operations"),
+            words: self.words[self.full..self.used.max(self.full)].into(),
+        }
     }
 }
 
-impl State {
-    /// What it takes in the set, its place there included.
+impl Key {
+    /// Whether all that is in this set is in the other, too.
+    fn is_part_of(&self, other: &Self) -> bool {
+        let word = |key: &Self, at: usize| match at.checked_sub(key.full as usize) {
+            None => u64::MAX,
+            Some(at) => key.words.get(at).copied().unwrap_or_default(),
+        };
+        let words = self.full as usize + self.words.len();
+        (0..words).all(|at| word(self, at) & !word(other, at) == 0)
+    }
+
+    /// What it takes elsewhere.
     fn bytes(&self) -> usize {
-        8 * self.0.len() + 40
+        8 * self.words.len()
     }
 }
