@@ -1,13 +1,15 @@
 //! What a build script configures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
 
+use prost_types::ServiceDescriptorProto;
+
 use crate::codegen::{Attributes, Generator, Settings, parse_attribute};
-use crate::descriptor::{DescriptorSet, Targets};
+use crate::descriptor::{DescriptorSet, File, Targets, path};
 use crate::error::{Diagnostic, Error};
-use crate::model::Services;
+use crate::model::{Choice, Services, full_name};
 use crate::output::{IncludeFrom, Output, write_if_changed};
 use crate::patterns::Pattern;
 use crate::{comments, front_end};
@@ -30,6 +32,9 @@ pub fn configure() -> Builder {
         default_stubs: false,
         compile_well_known_types: false,
         emit_rerun_if_changed: env::var_os("CARGO").is_some(),
+        services: Vec::new(),
+        skipped_services: Vec::new(),
+        fds_targets: Vec::new(),
         out_dir: None,
         include_file: None,
         file_descriptor_set_path: None,
@@ -75,6 +80,9 @@ pub struct Builder {
     default_stubs: bool,
     compile_well_known_types: bool,
     emit_rerun_if_changed: bool,
+    services: Vec<String>,
+    skipped_services: Vec<String>,
+    fds_targets: Vec<String>,
     out_dir: Option<PathBuf>,
     include_file: Option<PathBuf>,
     file_descriptor_set_path: Option<PathBuf>,
@@ -93,6 +101,12 @@ pub struct Builder {
     bytes: Vec<String>,
     skip_debug: Vec<String>,
     disable_comments: Vec<String>,
+}
+
+/// What came of some descriptors.
+pub(crate) struct Generated {
+    pub(crate) output: Output,
+    pub(crate) warnings: Vec<Diagnostic>,
 }
 
 impl Builder {
@@ -144,8 +158,8 @@ impl Builder {
         if self.emit_rerun_if_changed {
             print_rerun_if_changed(&compiled.descriptors);
         }
-        let output = self.generate(config, &compiled.descriptors, compiled.mistakes)?;
-        self.write(&output, &compiled.descriptors)
+        let generated = self.generate(config, &compiled.descriptors, compiled.mistakes)?;
+        self.write(&generated, &compiled.descriptors)
     }
 
     /// Generates code from descriptors that `protoc` or another compiler made.
@@ -154,7 +168,8 @@ impl Builder {
     /// `prost_types::FileDescriptorSet`, because the latter has lost the options that say how a
     /// method is called. It has to contain all imports, and should have source positions, as from
     /// `protoc --include_imports --include_source_info --descriptor_set_out=FILE`. The services of
-    /// all files in it are generated.
+    /// those files are generated that no other file in it imports, or that
+    /// [`fds_targets`](Self::fds_targets) names.
     ///
     /// # Errors
     ///
@@ -175,11 +190,15 @@ impl Builder {
     ) -> Result<(), Error> {
         let descriptors = DescriptorSet {
             encoded: encoded.into(),
-            targets: Targets::All,
+            targets: if self.fds_targets.is_empty() {
+                Targets::NotImported
+            } else {
+                Targets::Named(BTreeSet::from_iter(self.fds_targets.iter().cloned()))
+            },
             paths: BTreeMap::new(),
         };
-        let output = self.generate(config, &descriptors, Vec::new())?;
-        self.write(&output, &descriptors)
+        let generated = self.generate(config, &descriptors, Vec::new())?;
+        self.write(&generated, &descriptors)
     }
 
     /// Whether to generate clients. They are by default.
@@ -199,6 +218,35 @@ impl Builder {
     /// which handler is missing.
     pub fn generate_default_stubs(mut self, enable: bool) -> Self {
         self.default_stubs = enable;
+        self
+    }
+
+    /// Generates only the services that one of the paths chooses. The messages of the files are
+    /// generated in any case.
+    ///
+    /// Without this setting these are all services of the compiled files, except one that has a
+    /// `stream` and no option of Gorums on any method: it is one of gRPC, which another generator
+    /// takes from the same file, and is left to it with a warning. A path that chooses no service
+    /// is an error.
+    pub fn services(mut self, paths: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        self.services.extend(to_strings(paths));
+        self
+    }
+
+    /// Does not generate the services that one of the paths chooses, also where
+    /// [`services`](Self::services) does.
+    pub fn skip_services(mut self, paths: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        self.skipped_services.extend(to_strings(paths));
+        self
+    }
+
+    /// For [`compile_fds`](Self::compile_fds): the files whose services are generated, by their
+    /// names in the descriptor set.
+    ///
+    /// Without it these are the files that no other file in the set imports. A name that is not in
+    /// the set is an error.
+    pub fn fds_targets(mut self, files: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        self.fds_targets.extend(to_strings(files));
         self
     }
 
@@ -340,37 +388,55 @@ impl Builder {
     }
 
     /// From descriptors to code, unless there is any mistake.
-    fn generate(
+    pub(crate) fn generate(
         &self,
         mut config: prost_build::Config,
         descriptors: &DescriptorSet,
         mut mistakes: Vec<Diagnostic>,
-    ) -> Result<Output, Error> {
+    ) -> Result<Generated, Error> {
         let files = descriptors.files()?;
-        let services = Services::check(&files).unwrap_or_else(|more| {
+        let choice = Choice {
+            only: self.services.clone(),
+            skipped: self.skipped_services.clone(),
+        };
+        let services = Services::check(&files, &choice).unwrap_or_else(|more| {
             mistakes.extend(more);
             Services::default()
         });
         if !mistakes.is_empty() {
             return Err(Error::proto(mistakes));
         }
+        choice.check(&files)?;
 
-        self.configure_prost(&mut config)?;
-        config.service_generator(Box::new(Generator::new(services, self.settings()?)));
+        let mut warnings = services.left.clone();
+        if descriptors.targets == Targets::NotImported {
+            warnings.extend(files.iter().filter_map(imported_service));
+        }
         let protos = files
             .into_iter()
             .map(|mut file| {
-                if !file.is_target {
-                    file.proto.service.clear();
-                }
+                let package = file.proto.package().to_owned();
+                let is_generated = |service: &ServiceDescriptorProto| {
+                    file.is_target && services.get(&full_name(&package, service.name())).is_some()
+                };
+                file.proto.service.retain(is_generated);
                 comments::neutralise(&mut file.proto);
                 file.proto
             })
             .collect();
-        Output::generate(&mut config, protos)
+        self.configure_prost(&mut config)?;
+        config.service_generator(Box::new(Generator::new(services, self.settings()?)));
+        Ok(Generated {
+            output: Output::generate(&mut config, protos)?,
+            warnings,
+        })
     }
 
-    fn write(&self, output: &Output, descriptors: &DescriptorSet) -> Result<(), Error> {
+    fn write(&self, generated: &Generated, descriptors: &DescriptorSet) -> Result<(), Error> {
+        for warning in &generated.warnings {
+            warn(warning);
+        }
+        let output = &generated.output;
         let (folder, include_from) = match &self.out_dir {
             Some(folder) => (folder.clone(), IncludeFrom::SameFolder),
             None => (cargo_out_dir()?, IncludeFrom::OutDir),
@@ -463,6 +529,33 @@ fn cargo_out_dir() -> Result<PathBuf, Error> {
                 .to_owned(),
         )
     })
+}
+
+/// A service that a set may have been made for, but whose file another one imports.
+fn imported_service(file: &File) -> Option<Diagnostic> {
+    let with_options = |index: &usize| !file.is_target && file.has_options(*index);
+    let index = (0..file.proto.service.len()).find(with_options)?;
+    let position = file.position(&[path::SERVICE, path::index(index)]);
+    let service = full_name(file.proto.package(), file.proto.service[index].name());
+    let message =
+        "it is not generated, because another file of the descriptor set imports its file";
+    let warning = Diagnostic::new(Some(position), message).in_service(service);
+    Some(warning.with_help("name the files whose services are wanted with `fds_targets`"))
+}
+
+/// Tells what is not wrong, but perhaps not meant either. cargo shows it where it runs the program
+/// as a build script of a package of the workspace.
+fn warn(warning: &Diagnostic) {
+    if env::var_os("CARGO").is_some() {
+        let text = warning.to_string().replace("\n    ", "; ");
+        println!("cargo:warning={text}");
+    } else {
+        eprintln!("warning: {warning}");
+    }
+}
+
+fn to_strings(texts: impl IntoIterator<Item = impl AsRef<str>>) -> impl Iterator<Item = String> {
+    texts.into_iter().map(|text| text.as_ref().to_owned())
 }
 
 fn to_paths(paths: &[impl AsRef<Path>]) -> Vec<PathBuf> {

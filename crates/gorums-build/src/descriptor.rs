@@ -12,7 +12,7 @@ use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost_types::source_code_info::Location;
 
-use crate::error::{Error, Position};
+use crate::error::{Diagnostic, Error, Position};
 
 /// Encoded descriptors, and what the generator has to know beside them.
 #[derive(Debug)]
@@ -27,19 +27,11 @@ pub(crate) struct DescriptorSet {
 }
 
 /// The files of a descriptor set whose services are generated.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Targets {
-    All,
+    /// The files that no other file of the set imports.
+    NotImported,
     Named(BTreeSet<String>),
-}
-
-impl Targets {
-    pub(crate) fn contains(&self, file: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Named(names) => names.contains(file),
-        }
-    }
 }
 
 /// One file of the set.
@@ -50,17 +42,19 @@ pub(crate) struct File {
     pub(crate) shown_as: String,
     /// Whether the services of this file are generated.
     pub(crate) is_target: bool,
-    /// The call options by service and method, in the order of `proto`.
-    options: Vec<Vec<Vec<CallOption>>>,
+    /// The options of Gorums by service and method, in the order of `proto`.
+    options: Vec<Vec<MethodOptions>>,
 }
 
 impl DescriptorSet {
-    /// Decodes all files.
+    /// Decodes all files, and tells where an import of one is not in the set.
     pub(crate) fn files(&self) -> Result<Vec<File>, Error> {
         let known = prost_types::FileDescriptorSet::decode(self.encoded.as_slice())
             .map_err(Error::descriptor)?;
         let mirror = MirrorFileSet::decode(self.encoded.as_slice()).map_err(Error::descriptor)?;
-        known
+        let targets = self.target_names(&known.file)?;
+        let declared = DeclaredOptions::of(&known.file);
+        let files = known
             .file
             .into_iter()
             .zip(mirror.file)
@@ -70,20 +64,84 @@ impl DescriptorSet {
                     None => proto.name().to_owned(),
                 };
                 Ok(File {
-                    is_target: self.targets.contains(proto.name()),
+                    is_target: targets.contains(proto.name()),
                     shown_as,
                     proto,
-                    options: mirror.call_options()?,
+                    options: mirror.method_options(&declared)?,
                 })
             })
-            .collect()
+            .collect::<Result<Vec<_>, Error>>()?;
+        match missing_imports(&files) {
+            missing if missing.is_empty() => Ok(files),
+            missing => Err(Error::proto(missing)),
+        }
     }
+
+    fn target_names(
+        &self,
+        files: &[prost_types::FileDescriptorProto],
+    ) -> Result<BTreeSet<String>, Error> {
+        let names = || files.iter().map(|file| file.name().to_owned());
+        match &self.targets {
+            Targets::Named(targets) => {
+                let present: BTreeSet<String> = names().collect();
+                match targets.difference(&present).next() {
+                    None => Ok(targets.clone()),
+                    Some(missing) => Err(Error::setting(format!(
+                        "the file `{missing}` is not in the descriptor set, which has {}",
+                        listed(&present)
+                    ))),
+                }
+            }
+            Targets::NotImported => {
+                let imported: BTreeSet<&String> =
+                    files.iter().flat_map(|file| &file.dependency).collect();
+                Ok(names().filter(|name| !imported.contains(name)).collect())
+            }
+        }
+    }
+}
+
+/// Names in quotes, one after the other.
+pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    let quoted: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    if quoted.is_empty() {
+        "none".to_owned()
+    } else {
+        quoted.join(", ")
+    }
+}
+
+/// prost-build needs the messages of all imports.
+fn missing_imports(files: &[File]) -> Vec<Diagnostic> {
+    let present: BTreeSet<&str> = files.iter().map(|file| file.proto.name()).collect();
+    let mut missing = Vec::new();
+    for file in files {
+        for (index, import) in file.proto.dependency.iter().enumerate() {
+            if !present.contains(import.as_str()) {
+                let position = file.position(&[path::DEPENDENCY, path::index(index)]);
+                let message = format!("its import `{import}` is not in the descriptor set");
+                let mistake = Diagnostic::new(Some(position), message);
+                missing.push(mistake.with_help(
+                    "make the set with `--include_imports`, as in `protoc --include_imports --include_source_info --descriptor_set_out=FILE`",
+                ));
+            }
+        }
+    }
+    missing
 }
 
 impl File {
     /// The options of one method that concern Gorums.
-    pub(crate) fn call_options(&self, service: usize, method: usize) -> &[CallOption] {
+    pub(crate) fn options(&self, service: usize, method: usize) -> &MethodOptions {
         &self.options[service][method]
+    }
+
+    /// Whether any method of a service has an option of Gorums.
+    pub(crate) fn has_options(&self, service: usize) -> bool {
+        self.options[service]
+            .iter()
+            .any(|method| !method.calls.is_empty() || !method.outdated.is_empty())
     }
 
     /// The start of the element at a descriptor path, or of the nearest element around it.
@@ -114,11 +172,33 @@ fn find(locations: &[Location], path: &[i32]) -> Option<(u32, u32)> {
 /// Field numbers on the way to a method's options, for positions.
 pub(crate) mod path {
     pub(crate) const SYNTAX: i32 = 12;
+    pub(crate) const DEPENDENCY: i32 = 3;
     pub(crate) const SERVICE: i32 = 6;
     pub(crate) const METHOD: i32 = 2;
     pub(crate) const OPTIONS: i32 = 4;
     pub(crate) const CLIENT_STREAMING: i32 = 5;
     pub(crate) const SERVER_STREAMING: i32 = 6;
+
+    /// An index in a path.
+    pub(crate) fn index(index: usize) -> i32 {
+        i32::try_from(index).expect("protobuf limits a file to 2 GiB, so indexes in it fit")
+    }
+}
+
+/// The options of `gorums.proto` that one method has.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct MethodOptions {
+    /// Those that mean what their numbers say, in the order of these.
+    pub(crate) calls: Vec<CallOption>,
+    /// Those of a `gorums.proto` whose names and numbers are not ours.
+    pub(crate) outdated: Vec<OutdatedOption>,
+}
+
+/// An option whose name or number in the user's `gorums.proto` is that of another version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutdatedOption {
+    pub(crate) name: String,
+    pub(crate) number: i32,
 }
 
 /// One of the options of `gorums.proto`, set on a method.
@@ -151,6 +231,14 @@ pub(crate) enum RemovedOption {
 }
 
 impl OptionKind {
+    /// The call types and the removed options, by their names in `gorums.proto`.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        let all = [50001, 50002, 50003, 50004, 50005, 50010, 50020, 50030];
+        all.into_iter()
+            .filter_map(Self::from_number)
+            .find(|kind| kind.name() == name)
+    }
+
     fn from_number(number: u32) -> Option<Self> {
         Some(match number {
             50001 => Self::Rpc,
@@ -219,40 +307,75 @@ struct MirrorMethod {
 }
 
 impl MirrorFile {
-    fn call_options(&self) -> Result<Vec<Vec<Vec<CallOption>>>, Error> {
+    fn method_options(&self, declared: &DeclaredOptions) -> Result<Vec<Vec<MethodOptions>>, Error> {
         let of_service = |service: &MirrorService| {
             service
                 .method
                 .iter()
-                .map(|method| read_call_options(method.options.as_deref().unwrap_or_default()))
+                .map(|method| declared.read(method.options.as_deref().unwrap_or_default()))
                 .collect()
         };
         self.service.iter().map(of_service).collect()
     }
 }
 
-/// Reads the Gorums options out of an encoded `google.protobuf.MethodOptions`, in the order of
-/// their numbers.
-fn read_call_options(mut encoded: &[u8]) -> Result<Vec<CallOption>, Error> {
-    let mut options = BTreeMap::new();
-    while !encoded.is_empty() {
-        let (number, wire_type) = decode_key(&mut encoded).map_err(Error::descriptor)?;
-        let kind = OptionKind::from_number(number);
-        let value = if kind.is_some() && wire_type == WireType::Varint {
-            Some(decode_varint(&mut encoded).map_err(Error::descriptor)? != 0)
-        } else {
-            skip_field(wire_type, number, &mut encoded, DecodeContext::default())
-                .map_err(Error::descriptor)?;
-            None
-        };
-        if let Some(kind) = kind {
-            options.insert(kind, value);
-        }
+/// The names that the package `gorums` of a descriptor set gives to options of methods, by number.
+///
+/// Options are read by number, so a `gorums.proto` with other numbers would silently change what
+/// they mean: `quorumcall` was 50000 once.
+#[derive(Debug, Default)]
+struct DeclaredOptions(BTreeMap<u32, String>);
+
+impl DeclaredOptions {
+    fn of(files: &[prost_types::FileDescriptorProto]) -> Self {
+        let declared = files
+            .iter()
+            .filter(|file| file.package() == "gorums")
+            .flat_map(|file| &file.extension)
+            .filter(|extension| extension.extendee() == ".google.protobuf.MethodOptions")
+            .filter_map(|extension| {
+                let number = u32::try_from(extension.number()).ok()?;
+                Some((number, extension.name().to_owned()))
+            });
+        Self(declared.collect())
     }
-    Ok(options
-        .into_iter()
-        .map(|(kind, value)| CallOption { kind, value })
-        .collect())
+
+    /// Reads the Gorums options out of an encoded `google.protobuf.MethodOptions`.
+    fn read(&self, mut encoded: &[u8]) -> Result<MethodOptions, Error> {
+        let mut calls = BTreeMap::new();
+        let mut outdated = BTreeMap::new();
+        while !encoded.is_empty() {
+            let (number, wire_type) = decode_key(&mut encoded).map_err(Error::descriptor)?;
+            let kind = OptionKind::from_number(number);
+            let value = if kind.is_some() && wire_type == WireType::Varint {
+                Some(decode_varint(&mut encoded).map_err(Error::descriptor)? != 0)
+            } else {
+                skip_field(wire_type, number, &mut encoded, DecodeContext::default())
+                    .map_err(Error::descriptor)?;
+                None
+            };
+            match (self.0.get(&number), kind) {
+                (Some(name), kind) if kind.is_none_or(|kind| kind.name() != name) => {
+                    outdated.insert(number, name);
+                }
+                (_, Some(kind)) => {
+                    calls.insert(kind, value);
+                }
+                (_, None) => {}
+            }
+        }
+        let outdated = outdated.into_iter().map(|(number, name)| OutdatedOption {
+            name: name.clone(),
+            number: i32::try_from(number).expect("numbers of fields have 29 bits"),
+        });
+        Ok(MethodOptions {
+            calls: calls
+                .into_iter()
+                .map(|(kind, value)| CallOption { kind, value })
+                .collect(),
+            outdated: outdated.collect(),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -269,7 +392,10 @@ mod tests {
         string::encode(70000, &"foreign".to_owned(), &mut encoded);
         bool::encode(50002, &false, &mut encoded);
         assert_eq!(
-            read_call_options(&encoded).expect("well-formed"),
+            DeclaredOptions::default()
+                .read(&encoded)
+                .expect("well-formed")
+                .calls,
             [
                 CallOption {
                     kind: OptionKind::Unicast,
@@ -287,9 +413,11 @@ mod tests {
     fn an_option_of_another_type_has_no_value() {
         let mut encoded = Vec::new();
         string::encode(50003, &"not a bool".to_owned(), &mut encoded);
-        let options = read_call_options(&encoded).expect("well-formed");
+        let options = DeclaredOptions::default()
+            .read(&encoded)
+            .expect("well-formed");
         assert_eq!(
-            options,
+            options.calls,
             [CallOption {
                 kind: OptionKind::Multicast,
                 value: None
@@ -299,6 +427,6 @@ mod tests {
 
     #[test]
     fn truncated_options_are_an_error() {
-        assert!(read_call_options(&[0xff]).is_err());
+        assert!(DeclaredOptions::default().read(&[0xff]).is_err());
     }
 }

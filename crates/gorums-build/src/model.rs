@@ -7,15 +7,28 @@ use std::collections::{BTreeMap, HashMap};
 use prost_build::Module;
 use prost_types::{MethodDescriptorProto, ServiceDescriptorProto};
 
-use crate::descriptor::{CallOption, File, OptionKind, RemovedOption, path};
-use crate::error::Diagnostic;
+use crate::descriptor::{
+    CallOption, File, OptionKind, OutdatedOption, RemovedOption, listed, path,
+};
+use crate::error::{Diagnostic, Error};
 use crate::front_end::edition_mistake;
 use crate::naming::{self, MethodName, ServiceNames};
+use crate::patterns::Pattern;
 
 /// The services of a descriptor set by their full proto names.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     by_name: HashMap<String, Service>,
+    /// Those that were left to other generators without being asked to, and why.
+    pub(crate) left: Vec<Diagnostic>,
+}
+
+/// Which services of the target files are generated.
+#[derive(Debug, Default)]
+pub(crate) struct Choice {
+    /// If there is any, only services that one of them chooses.
+    pub(crate) only: Vec<String>,
+    pub(crate) skipped: Vec<String>,
 }
 
 /// A service that can be generated.
@@ -54,10 +67,10 @@ pub(crate) enum CallType {
 
 impl Services {
     /// Checks the target files, and returns their services or every mistake in them.
-    pub(crate) fn check(files: &[File]) -> Result<Self, Vec<Diagnostic>> {
+    pub(crate) fn check(files: &[File], choice: &Choice) -> Result<Self, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
         let mut modules = RustModules::default();
-        let mut by_name = HashMap::new();
+        let mut services = Self::default();
         for file in files {
             if file.proto.syntax() == "editions" {
                 mistakes.push(edition_mistake(file.position(&[path::SYNTAX]), None));
@@ -66,14 +79,20 @@ impl Services {
         }
         for file in files.iter().filter(|file| file.is_target) {
             for index in 0..file.proto.service.len() {
-                let checked = CheckedService::new(file, index).check(&mut modules, &mut mistakes);
-                if let Some(service) = checked {
-                    by_name.insert(service.full_name.clone(), service);
+                let service = CheckedService::new(file, index);
+                match service.taken(choice) {
+                    Taken::Yes => {
+                        if let Some(service) = service.check(&mut modules, &mut mistakes) {
+                            services.by_name.insert(service.full_name.clone(), service);
+                        }
+                    }
+                    Taken::No => {}
+                    Taken::LeftForIts(stream) => services.left.push(stream),
                 }
             }
         }
         if mistakes.is_empty() {
-            Ok(Self { by_name })
+            Ok(services)
         } else {
             Err(mistakes)
         }
@@ -84,6 +103,27 @@ impl Services {
     }
 }
 
+impl Choice {
+    /// Each pattern that asks for services has to choose one at least: else it is misspelt, and
+    /// nothing would be generated in silence.
+    pub(crate) fn check(&self, files: &[File]) -> Result<(), Error> {
+        let mut names: Vec<String> = Vec::new();
+        for file in files.iter().filter(|file| file.is_target) {
+            let services = file.proto.service.iter();
+            names.extend(services.map(|service| full_name(file.proto.package(), service.name())));
+        }
+        for pattern in &self.only {
+            if !names.iter().any(|name| Pattern::new(pattern).matches(name)) {
+                return Err(Error::setting(format!(
+                    "`{pattern}` chooses no service of the compiled files, which have {}",
+                    listed(&names)
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Joins a proto package, which may be empty, and a name in it.
 pub(crate) fn full_name(package: &str, name: &str) -> String {
     if package.is_empty() {
@@ -91,6 +131,15 @@ pub(crate) fn full_name(package: &str, name: &str) -> String {
     } else {
         format!("{package}.{name}")
     }
+}
+
+/// Whether a service is generated.
+enum Taken {
+    Yes,
+    /// The user's choice.
+    No,
+    /// It is one of gRPC, as the message says.
+    LeftForIts(Diagnostic),
 }
 
 /// A service while it is being checked.
@@ -109,6 +158,38 @@ impl<'a> CheckedService<'a> {
             index,
             proto,
             full_name: full_name(file.proto.package(), proto.name()),
+        }
+    }
+
+    /// A service with a stream and without any option of Gorums is one of gRPC, which other
+    /// generators take from the same file, unless it was asked for.
+    fn taken(&self, choice: &Choice) -> Taken {
+        let chosen_by = |patterns: &[String]| {
+            patterns
+                .iter()
+                .any(|pattern| Pattern::new(pattern).matches(&self.full_name))
+        };
+        if chosen_by(&choice.skipped) {
+            return Taken::No;
+        }
+        if !choice.only.is_empty() {
+            return match chosen_by(&choice.only) {
+                true => Taken::Yes,
+                false => Taken::No,
+            };
+        }
+        let streaming = |method: &&MethodDescriptorProto| {
+            method.client_streaming() || method.server_streaming()
+        };
+        match self.proto.method.iter().find(streaming) {
+            Some(method) if !self.file.has_options(self.index) => Taken::LeftForIts(
+                self.mistake(format!(
+                    "it is left to other generators, because `{}` has a `stream` and no method an option of Gorums",
+                    method.name()
+                ))
+                .with_help("`skip_services` leaves it without this warning"),
+            ),
+            _ => Taken::Yes,
         }
     }
 
@@ -208,12 +289,16 @@ impl<'a> CheckedService<'a> {
         mistakes: &mut Vec<Diagnostic>,
     ) -> Option<CallType> {
         let before = mistakes.len();
-        let options = self.file.call_options(self.index, index);
-        for option in options {
+        let options = self.file.options(self.index, index);
+        for option in &options.outdated {
+            mistakes.push(self.outdated_option(index, option));
+        }
+        for option in &options.calls {
             mistakes.extend(self.option_mistake(index, *option));
         }
         // An option set to `false` is a mistake by itself, and none more beside another.
         let call_options: Vec<OptionKind> = options
+            .calls
             .iter()
             .filter(|option| option.value == Some(true))
             .map(|option| option.kind)
@@ -222,7 +307,12 @@ impl<'a> CheckedService<'a> {
         if let [first, second, more @ ..] = call_options.as_slice() {
             mistakes.push(self.two_call_types(index, *first, *second, more));
         }
-        if proto.client_streaming() {
+        // As in Go, `stream` means nothing on a request that has no reply.
+        let one_way = matches!(
+            call_options.as_slice(),
+            [OptionKind::Unicast | OptionKind::Multicast]
+        );
+        if proto.client_streaming() && !one_way {
             mistakes.push(
                 self.method_mistake(
                     index,
@@ -289,6 +379,29 @@ impl<'a> CheckedService<'a> {
         }
     }
 
+    /// An option of a `gorums.proto` whose numbers are not ours.
+    fn outdated_option(&self, method: usize, option: &OutdatedOption) -> Diagnostic {
+        let OutdatedOption { name, number } = option;
+        let (message, help) = match OptionKind::from_name(name) {
+            Some(kind) => (
+                format!(
+                    "the option `{name}` has the number {number} in this gorums.proto, but it is {}",
+                    kind.number()
+                ),
+                "the file is of another version: remove it from the include folders, since gorums-build brings its own".to_owned(),
+            ),
+            None => (
+                format!("there is no option `{name}` ({number}) of Gorums"),
+                match replacement_of_old(name) {
+                    Some(help) => help.to_owned(),
+                    None => "the options are `rpc`, `unicast`, `multicast` and `quorumcall`".to_owned(),
+                },
+            ),
+        };
+        self.method_mistake(method, &[path::OPTIONS, *number], message)
+            .with_help(help)
+    }
+
     fn two_call_types(
         &self,
         method: usize,
@@ -334,7 +447,7 @@ impl<'a> CheckedService<'a> {
     fn mistake(&self, message: impl Into<String>) -> Diagnostic {
         let position = self
             .file
-            .position(&[path::SERVICE, index(self.index), NAME]);
+            .position(&[path::SERVICE, path::index(self.index), NAME]);
         Diagnostic::new(Some(position), message).in_service(&self.full_name)
     }
 
@@ -346,9 +459,9 @@ impl<'a> CheckedService<'a> {
     ) -> Diagnostic {
         let mut place = vec![
             path::SERVICE,
-            index(self.index),
+            path::index(self.index),
             path::METHOD,
-            index(method),
+            path::index(method),
         ];
         place.extend_from_slice(within);
         Diagnostic::new(Some(self.file.position(&place)), message)
@@ -359,10 +472,6 @@ impl<'a> CheckedService<'a> {
 
 /// The field number of a service's name.
 const NAME: i32 = 1;
-
-fn index(index: usize) -> i32 {
-    i32::try_from(index).expect("protobuf limits a file to 2 GiB, so indexes in it fit")
-}
 
 /// What to write in place of an option that no longer exists.
 fn replacement(option: RemovedOption) -> &'static str {
@@ -378,6 +487,22 @@ fn replacement(option: RemovedOption) -> &'static str {
             "remove it, and call `.quorum_fn(|request, replies| …)`, which may return any type, on the call in Rust"
         }
     }
+}
+
+/// What to write in place of an option that only old versions of `gorums.proto` declare.
+fn replacement_of_old(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "qc" | "qf_with_req" => "write `option (gorums.quorumcall) = true;`",
+        "qc_future" | "quorumcall_future" | "ordered" | "strict_ordering" => {
+            "write `option (gorums.quorumcall) = true;`: calls keep their order, are sent at once and can be awaited later"
+        }
+        "correctable_stream" | "correctable_pr" => replacement(RemovedOption::Correctable),
+        "concurrent" | "async_handler" => {
+            "remove it: a handler that is to run beside others calls `ctx.release()`"
+        }
+        "broadcast" => "write `option (gorums.multicast) = true;`",
+        _ => return None,
+    })
 }
 
 /// The modules that the generated code declares, so that no two of one package have the same name.
