@@ -13,6 +13,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use prost_types::source_code_info::Location;
 
 use crate::error::{Diagnostic, Error, Position};
+use crate::{editions, source};
 
 /// Encoded descriptors, and what the generator has to know beside them.
 #[derive(Debug)]
@@ -47,33 +48,42 @@ pub(crate) struct File {
 }
 
 impl DescriptorSet {
-    /// Decodes all files, and tells where an import of one is not in the set.
+    /// Decodes all files, and gives those of an edition the form of proto3.
     pub(crate) fn files(&self) -> Result<Vec<File>, Error> {
         let known = prost_types::FileDescriptorSet::decode(self.encoded.as_slice())
             .map_err(Error::descriptor)?;
         let mirror = MirrorFileSet::decode(self.encoded.as_slice()).map_err(Error::descriptor)?;
+        let encoded = EncodedFiles::decode(self.encoded.as_slice()).map_err(Error::descriptor)?;
         let targets = self.target_names(&known.file)?;
         let declared = DeclaredOptions::of(&known.file);
-        let files = known
-            .file
-            .into_iter()
-            .zip(mirror.file)
-            .map(|(proto, mirror)| {
-                let shown_as = match self.paths.get(proto.name()) {
-                    Some(path) => path.display().to_string(),
-                    None => proto.name().to_owned(),
-                };
-                Ok(File {
-                    is_target: targets.contains(proto.name()),
-                    shown_as,
-                    proto,
-                    options: mirror.method_options(&declared)?,
-                })
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        match missing_imports(&files) {
-            missing if missing.is_empty() => Ok(files),
-            missing => Err(Error::proto(missing)),
+        let mut files = Vec::new();
+        let mut mistakes = Vec::new();
+        for ((proto, mirror), encoded) in known.file.into_iter().zip(mirror.file).zip(encoded.file)
+        {
+            // They would give a module of their own.
+            if source::declares_features(proto.name()) {
+                continue;
+            }
+            let shown_as = match self.paths.get(proto.name()) {
+                Some(path) => path.display().to_string(),
+                None => proto.name().to_owned(),
+            };
+            let mut file = File {
+                is_target: targets.contains(proto.name()),
+                shown_as,
+                proto,
+                options: mirror.method_options(&declared)?,
+            };
+            if file.proto.syntax() == "editions" {
+                mistakes.extend(file.lower(mirror.edition(), &encoded)?);
+            }
+            files.push(file);
+        }
+        mistakes.extend(missing_imports(&files));
+        if mistakes.is_empty() {
+            Ok(files)
+        } else {
+            Err(Error::proto(mistakes))
         }
     }
 
@@ -118,7 +128,7 @@ fn missing_imports(files: &[File]) -> Vec<Diagnostic> {
     let mut missing = Vec::new();
     for file in files {
         for (index, import) in file.proto.dependency.iter().enumerate() {
-            if !present.contains(import.as_str()) {
+            if !present.contains(import.as_str()) && !source::declares_features(import) {
                 let position = file.position(&[path::DEPENDENCY, path::index(index)]);
                 let message = format!("its import `{import}` is not in the descriptor set");
                 let mistake = Diagnostic::new(Some(position), message);
@@ -144,20 +154,48 @@ impl File {
             .any(|method| !method.calls.is_empty() || !method.outdated.is_empty())
     }
 
+    /// Gives a file of an edition the form of proto3, or returns the mistakes that prevent it.
+    fn lower(&mut self, edition: i32, encoded: &[u8]) -> Result<Vec<Diagnostic>, Error> {
+        if !editions::EDITIONS
+            .iter()
+            .any(|(_, number)| *number == edition)
+        {
+            let position = self.position(&[path::SYNTAX]);
+            let what = format!("the edition with the number {edition}");
+            return Ok(vec![editions::refused(position, &what)]);
+        }
+        let lowered = editions::Stated::decode(encoded)?.lower(&mut self.proto);
+        Ok(match lowered {
+            Ok(()) => Vec::new(),
+            Err(unable) => unable
+                .into_iter()
+                .map(|unable| unable.at(self.position(&unable.path)))
+                .collect(),
+        })
+    }
+
     /// The start of the element at a descriptor path, or of the nearest element around it.
     pub(crate) fn position(&self, path: &[i32]) -> Position {
-        let locations = self
-            .proto
-            .source_code_info
-            .as_ref()
-            .map_or(&[][..], |info| info.location.as_slice());
-        let start = (1..=path.len())
-            .rev()
-            .find_map(|length| find(locations, &path[..length]));
-        Position {
-            file: self.shown_as.clone(),
-            start,
-        }
+        position(&self.proto, &self.shown_as, path)
+    }
+}
+
+/// The start of the element at a descriptor path of a file, or of the nearest element around it.
+pub(crate) fn position(
+    file: &prost_types::FileDescriptorProto,
+    shown_as: &str,
+    path: &[i32],
+) -> Position {
+    let locations = file
+        .source_code_info
+        .as_ref()
+        .map_or(&[][..], |info| info.location.as_slice());
+    let start = (1..=path.len())
+        .rev()
+        .find_map(|length| find(locations, &path[..length]));
+    Position {
+        file: shown_as.to_owned(),
+        start,
     }
 }
 
@@ -169,15 +207,45 @@ fn find(locations: &[Location], path: &[i32]) -> Option<(u32, u32)> {
     Some((line + 1, column + 1))
 }
 
-/// Field numbers on the way to a method's options, for positions.
+/// The field numbers of which descriptor paths consist.
 pub(crate) mod path {
-    pub(crate) const SYNTAX: i32 = 12;
     pub(crate) const DEPENDENCY: i32 = 3;
+    pub(crate) const MESSAGE: i32 = 4;
+    pub(crate) const ENUM: i32 = 5;
     pub(crate) const SERVICE: i32 = 6;
+    pub(crate) const EXTENSION: i32 = 7;
+    pub(crate) const FILE_OPTIONS: i32 = 8;
+    pub(crate) const SYNTAX: i32 = 12;
+
+    // In a message.
+    pub(crate) const FIELD: i32 = 2;
+    pub(crate) const NESTED_MESSAGE: i32 = 3;
+    pub(crate) const NESTED_ENUM: i32 = 4;
+    pub(crate) const EXTENSION_RANGE: i32 = 5;
+    pub(crate) const NESTED_EXTENSION: i32 = 6;
+    pub(crate) const MESSAGE_OPTIONS: i32 = 7;
+    pub(crate) const ONEOF: i32 = 8;
+    pub(crate) const EXTENSION_RANGE_OPTIONS: i32 = 3;
+    pub(crate) const ONEOF_OPTIONS: i32 = 2;
+
+    // In a field.
+    pub(crate) const LABEL: i32 = 4;
+    pub(crate) const FIELD_OPTIONS: i32 = 8;
+
+    // In an enum.
+    pub(crate) const ENUM_VALUE: i32 = 2;
+    pub(crate) const ENUM_OPTIONS: i32 = 3;
+    pub(crate) const ENUM_VALUE_OPTIONS: i32 = 3;
+
+    // In a service and in its methods.
     pub(crate) const METHOD: i32 = 2;
+    pub(crate) const SERVICE_OPTIONS: i32 = 3;
     pub(crate) const OPTIONS: i32 = 4;
     pub(crate) const CLIENT_STREAMING: i32 = 5;
     pub(crate) const SERVER_STREAMING: i32 = 6;
+
+    /// In any options: those that nobody has interpreted.
+    pub(crate) const UNINTERPRETED_OPTION: i32 = 999;
 
     /// An index in a path.
     pub(crate) fn index(index: usize) -> i32 {
@@ -286,10 +354,19 @@ struct MirrorFileSet {
     file: Vec<MirrorFile>,
 }
 
+/// The same set, whose files are not decoded.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct EncodedFiles {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub(crate) file: Vec<Vec<u8>>,
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct MirrorFile {
     #[prost(message, repeated, tag = "6")]
     service: Vec<MirrorService>,
+    #[prost(int32, optional, tag = "14")]
+    edition: Option<i32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

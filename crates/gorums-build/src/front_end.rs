@@ -1,20 +1,33 @@
 //! From `.proto` files to descriptors, without an installed `protoc`.
+//!
+//! protox parses the files, and its library for reflection checks the descriptors. What lies
+//! between is done here: finding and reading files, and what these two do not do as `protoc` does.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
+use prost::Message;
+use prost_types::FileDescriptorProto;
 use protox::file::{File, FileResolver, GoogleFileResolver, IncludeFileResolver};
+use protox::prost_reflect::{DescriptorError, DescriptorPool};
 
-use crate::descriptor::{DescriptorSet, Targets};
+use crate::descriptor::{DescriptorSet, EncodedFiles, Targets, path, position};
+use crate::editions::{self, Stated};
 use crate::error::{Diagnostic, Position};
+use crate::scopes::{self, Declarations};
+use crate::source::Source;
 
 /// The options of Gorums, as `import "gorums.proto"` finds them.
-pub(crate) const GORUMS_PROTO: &str = include_str!("../proto/gorums.proto");
+const GORUMS_PROTO: &str = include_str!("../proto/gorums.proto");
 
 const GORUMS_PROTO_NAME: &str = "gorums.proto";
+
+const DESCRIPTOR_PROTO_NAME: &str = "google/protobuf/descriptor.proto";
+
+/// What newer versions of `descriptor.proto` have, so that options of theirs are known.
+const DESCRIPTOR_ADDITIONS: &str = include_str!("../proto/descriptor_additions.proto");
 
 /// What came of compiling some files.
 pub(crate) struct Compiled {
@@ -29,172 +42,428 @@ pub(crate) struct Compiled {
 /// A file that cannot be compiled does not stop the others, so that one run finds the mistakes of
 /// all.
 pub(crate) fn compile(protos: &[PathBuf], includes: &[PathBuf]) -> Compiled {
-    let opened = Rc::new(RefCell::new(Opened::default()));
-    let mut compiler = protox::Compiler::with_file_resolver(Sources::new(includes, &opened));
-    compiler.include_imports(true).include_source_info(true);
-
-    let mut mistakes = Vec::new();
-    for proto in protos {
-        if let Err(error) = compiler.open_file(proto) {
-            // Editions are told in our own words, from `Opened`.
-            if error.to_string() != EDITION_REFUSED {
-                mistakes.push(front_end_mistake(&error, &opened.borrow().paths));
-            }
-        }
-    }
-
-    let targets: BTreeSet<String> = compiler
-        .files()
-        .filter(|file| !file.is_import())
-        .map(|file| file.name().to_owned())
+    let mut front_end = FrontEnd::new(includes);
+    let targets = protos
+        .iter()
+        .filter_map(|proto| front_end.compile_target(proto))
         .collect();
-    let encoded = compiler.encode_file_descriptor_set();
-    let opened = opened.take();
-    mistakes.extend(opened.editions);
+    let encoded = front_end.encode();
     Compiled {
         descriptors: DescriptorSet {
             encoded,
             targets: Targets::Named(targets),
-            paths: opened.paths,
+            paths: front_end.paths,
         },
-        mistakes,
+        mistakes: front_end.mistakes,
     }
 }
 
-/// The mistake of a file that is written in a protobuf edition.
-pub(crate) fn edition_mistake(position: Position, edition: Option<&str>) -> Diagnostic {
-    let what = match edition {
-        Some(edition) => format!("`edition = \"{edition}\"` is not supported yet"),
-        None => "protobuf editions are not supported yet".to_owned(),
-    };
-    Diagnostic::new(Some(position), what)
-        .with_help("begin the file with `syntax = \"proto3\";` or `syntax = \"proto2\";` instead")
+/// A file by its name in imports.
+enum State {
+    /// Its imports are being compiled.
+    Opened,
+    Compiled(Rc<Declarations>),
+    /// What is wrong with it was noted.
+    Refused,
 }
 
-/// Passed through protox to recognise an error that is already noted.
-const EDITION_REFUSED: &str = "protobuf editions are not supported";
-
-/// What the resolver learnt on the way.
-#[derive(Default)]
-struct Opened {
-    /// Files read from disk, by the name that imports give them.
+struct FrontEnd<'a> {
+    includes: &'a [PathBuf],
+    states: BTreeMap<String, State>,
+    /// The names of the files that are being compiled, each imported by the one before it.
+    open: Vec<String>,
+    /// What was compiled, dependencies first.
+    compiled: Vec<FileDescriptorProto>,
+    /// All of that, to check what comes next against.
+    pool: DescriptorPool,
+    /// Files read from disk, by their names in imports.
     paths: BTreeMap<String, PathBuf>,
-    /// Files refused because of their edition.
-    editions: Vec<Diagnostic>,
+    mistakes: Vec<Diagnostic>,
 }
 
-/// Finds files in the include folders, then `gorums.proto` and the well-known types in this crate.
-struct Sources {
-    includes: Vec<IncludeFolder>,
-    well_known: GoogleFileResolver,
-    opened: Rc<RefCell<Opened>>,
+/// Why a file cannot be imported.
+enum NoFile {
+    NotFound,
+    /// The files on the way from it to itself.
+    Cycle(String),
+    /// What is wrong with it was noted.
+    Refused,
 }
 
-struct IncludeFolder {
-    path: PathBuf,
-    resolver: IncludeFileResolver,
+/// A file as it was found.
+enum Found {
+    OnDisk(PathBuf),
+    BuiltIn(File),
 }
 
-impl Sources {
-    fn new(includes: &[PathBuf], opened: &Rc<RefCell<Opened>>) -> Self {
-        let folder = |path: &PathBuf| IncludeFolder {
-            path: path.clone(),
-            resolver: IncludeFileResolver::new(path.clone()),
-        };
+impl<'a> FrontEnd<'a> {
+    fn new(includes: &'a [PathBuf]) -> Self {
         Self {
-            includes: includes.iter().map(folder).collect(),
-            well_known: GoogleFileResolver::new(),
-            opened: Rc::clone(opened),
+            includes,
+            states: BTreeMap::new(),
+            open: Vec::new(),
+            compiled: Vec::new(),
+            pool: new_pool(),
+            paths: BTreeMap::new(),
+            mistakes: Vec::new(),
         }
     }
 
-    fn open_from_disk(&self, name: &str) -> Result<Option<File>, protox::Error> {
-        for include in &self.includes {
-            let path = include.path.join(name);
-            if !path.is_file() {
+    /// Compiles one of the files that are asked for, and returns its name in imports.
+    fn compile_target(&mut self, proto: &Path) -> Option<String> {
+        let resolved = self
+            .includes
+            .iter()
+            .find_map(|include| IncludeFileResolver::new(include.clone()).resolve_path(proto));
+        let is_path = resolved.is_some();
+        let Some(name) = resolved.or_else(|| name_of(proto)) else {
+            self.mistakes.push(not_included(proto));
+            return None;
+        };
+        if is_path
+            && let Some(Found::OnDisk(found)) = self.find(&name)
+            && is_other_file(&found, proto)
+        {
+            let mistake = format!(
+                "file '{}' is hidden by '{}', which is in an include folder before",
+                proto.display(),
+                found.display()
+            );
+            self.mistakes.push(
+                Diagnostic::new(None, mistake).with_help(
+                    "compile the other one, or give the include folders in another order",
+                ),
+            );
+            return None;
+        }
+        match self.compile(&name) {
+            Ok(_) => Some(name),
+            Err(NoFile::NotFound) => {
+                self.mistakes.push(not_included(proto));
+                None
+            }
+            Err(NoFile::Cycle(_) | NoFile::Refused) => None,
+        }
+    }
+
+    fn compile(&mut self, name: &str) -> Result<Rc<Declarations>, NoFile> {
+        match self.states.get(name) {
+            Some(State::Compiled(declarations)) => return Ok(Rc::clone(declarations)),
+            Some(State::Refused) => return Err(NoFile::Refused),
+            Some(State::Opened) => {
+                let from = self.open.iter().position(|open| open == name);
+                let mut way = self.open[from.unwrap_or_default()..].join(" -> ");
+                way.push_str(" -> ");
+                way.push_str(name);
+                return Err(NoFile::Cycle(way));
+            }
+            None => {}
+        }
+        let found = self.find(name).ok_or(NoFile::NotFound)?;
+        self.states.insert(name.to_owned(), State::Opened);
+        self.open.push(name.to_owned());
+        let compiled = self.compile_found(name, found);
+        self.open.pop();
+        let (state, result) = match compiled {
+            Ok(declarations) => {
+                let declarations = Rc::new(declarations);
+                (State::Compiled(Rc::clone(&declarations)), Ok(declarations))
+            }
+            Err(mistakes) => {
+                self.mistakes.extend(mistakes);
+                (State::Refused, Err(NoFile::Refused))
+            }
+        };
+        self.states.insert(name.to_owned(), state);
+        result
+    }
+
+    fn compile_found(&mut self, name: &str, found: Found) -> Result<Declarations, Vec<Diagnostic>> {
+        let (mut file, is_of_edition) = match found {
+            Found::OnDisk(path) => self.read(name, path).map_err(|mistake| vec![mistake])?,
+            Found::BuiltIn(file) => (FileDescriptorProto::from(file), false),
+        };
+        let shown_as = self.shown_as(name);
+        let told = |unable: Vec<editions::Unable>, file: &FileDescriptorProto| -> Vec<Diagnostic> {
+            unable
+                .iter()
+                .map(|unable| unable.at(position(file, &shown_as, &unable.path)))
+                .collect()
+        };
+        let stated = match is_of_edition {
+            true => Some(Stated::take_from(&mut file).map_err(|unable| told(unable, &file))?),
+            false => None,
+        };
+        let imports = self.compile_imports(&file)?;
+        let declarations = Declarations::of(&file, &imports);
+        scopes::resolve(&mut file, &declarations, &imports);
+        if let Some(stated) = stated {
+            let lowered = stated.lower(&mut file);
+            lowered.map_err(|unable| told(unable, &file))?;
+        }
+        if name == DESCRIPTOR_PROTO_NAME {
+            // The pool was made with it.
+            self.compiled.insert(0, file);
+            return Ok(declarations);
+        }
+        match self.pool.add_file_descriptor_proto(file.clone()) {
+            Ok(()) => {
+                self.compiled.push(file);
+                Ok(declarations)
+            }
+            Err(error) => {
+                // A pool that has refused a file has lost some of what others extend.
+                self.pool = new_pool();
+                for file in &self.compiled {
+                    if file.name() != DESCRIPTOR_PROTO_NAME {
+                        self.pool
+                            .add_file_descriptor_proto(file.clone())
+                            .expect("it was added to such a pool before, after the same files");
+                    }
+                }
+                Err(vec![self.check_mistake(&error)])
+            }
+        }
+    }
+
+    /// What all imports of a file declare, or every mistake with them.
+    fn compile_imports(
+        &mut self,
+        file: &FileDescriptorProto,
+    ) -> Result<Vec<Rc<Declarations>>, Vec<Diagnostic>> {
+        let shown_as = self.shown_as(file.name());
+        let mut mistakes = Vec::new();
+        let mut imports = Vec::new();
+        let mut complete = true;
+        for (index, import) in file.dependency.iter().enumerate() {
+            let mut refuse = |message: String, help: &str| {
+                let path = [path::DEPENDENCY, path::index(index)];
+                let position = position(file, &shown_as, &path);
+                mistakes.push(Diagnostic::new(Some(position), message).with_help(help));
+            };
+            if file.dependency[..index].contains(import) {
+                refuse(
+                    format!("import '{import}' was listed twice"),
+                    "remove one of the two",
+                );
                 continue;
             }
-            let edition = fs::read_to_string(&path)
-                .ok()
-                .and_then(|source| Edition::of(&source));
-            if let Some(edition) = edition {
-                if name == GORUMS_PROTO_NAME {
-                    // The Go library's own copy: an edition file that declares what ours declares.
-                    continue;
-                }
-                let position = Position {
-                    file: path.display().to_string(),
-                    start: Some((edition.line, edition.column)),
-                };
-                let mistake = edition_mistake(position, Some(&edition.name));
-                self.opened.borrow_mut().editions.push(mistake);
-                return Err(protox::Error::new(EDITION_REFUSED));
+            match self.compile(import) {
+                Ok(declarations) => imports.push(declarations),
+                Err(NoFile::NotFound) => refuse(
+                    format!("import '{import}' not found"),
+                    "one of the include folders has to contain the file; is its path right?",
+                ),
+                Err(NoFile::Cycle(way)) => refuse(
+                    format!("import cycle detected: {way}"),
+                    "move what both files need into a third one",
+                ),
+                Err(NoFile::Refused) => complete = false,
             }
-            self.opened
-                .borrow_mut()
-                .paths
-                .insert(name.to_owned(), path.clone());
-            return File::open(name, &path).map(Some);
         }
-        Ok(None)
-    }
-}
-
-impl FileResolver for Sources {
-    fn resolve_path(&self, path: &Path) -> Option<String> {
-        self.includes
-            .iter()
-            .find_map(|include| include.resolver.resolve_path(path))
-    }
-
-    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-        if let Some(file) = self.open_from_disk(name)? {
-            return Ok(file);
-        }
-        if name == GORUMS_PROTO_NAME {
-            return File::from_source(name, GORUMS_PROTO);
-        }
-        self.well_known.open_file(name)
-    }
-}
-
-/// Turns an error of protox into one of ours, with the path on disk in place of the import name.
-fn front_end_mistake(error: &protox::Error, paths: &BTreeMap<String, PathBuf>) -> Diagnostic {
-    let Some(name) = error.file() else {
-        let mistake = Diagnostic::new(None, error.to_string());
-        return if error.is_file_not_found() {
-            mistake
-                .with_help("one of the include folders has to contain the file; is its path right?")
+        if mistakes.is_empty() && complete {
+            Ok(imports)
         } else {
-            mistake
+            Err(mistakes)
+        }
+    }
+
+    /// Finds a file: the well-known types of protobuf among those that are built in, since protox
+    /// does not know what newer versions of them have; others in the include folders.
+    fn find(&self, name: &str) -> Option<Found> {
+        if let Ok(file) = GoogleFileResolver::new().open_file(name) {
+            return Some(Found::BuiltIn(match name {
+                DESCRIPTOR_PROTO_NAME => File::from(descriptor_proto()),
+                _ => file,
+            }));
+        }
+        let mut candidates = self.includes.iter().map(|include| include.join(name));
+        if let Some(path) = candidates.find(|path| path.is_file()) {
+            return Some(Found::OnDisk(path));
+        }
+        (name == GORUMS_PROTO_NAME).then(|| {
+            let file = File::from_source(name, GORUMS_PROTO);
+            Found::BuiltIn(file.expect("the file of this crate is tested"))
+        })
+    }
+
+    /// Reads and parses a file, and says whether it is one of an edition.
+    fn read(
+        &mut self,
+        name: &str,
+        path: PathBuf,
+    ) -> Result<(FileDescriptorProto, bool), Diagnostic> {
+        let shown_as = path.display().to_string();
+        let at = |start| Position {
+            file: shown_as.clone(),
+            start,
         };
-    };
-    let shown_as = match paths.get(name) {
-        Some(path) => path.display().to_string(),
-        None => name.to_owned(),
-    };
-    let mut message = error.to_string();
-    if let Some(source) = std::error::Error::source(error) {
-        message = format!("{message}: {source}");
+        let bytes = fs::read(&path);
+        self.paths.insert(name.to_owned(), path);
+        let bytes = bytes.map_err(|error| {
+            Diagnostic::new(Some(at(None)), format!("the file cannot be read: {error}"))
+        })?;
+        let source = Source::new(&bytes).map_err(|refused| {
+            Diagnostic::new(Some(at(Some(refused.start))), refused.message).with_help(refused.help)
+        })?;
+        if let Some(edition) = &source.edition
+            && !editions::EDITIONS
+                .iter()
+                .any(|(name, _)| *name == edition.name)
+        {
+            let what = format!("`edition = \"{}\"`", edition.name);
+            return Err(editions::refused(at(Some(edition.start)), &what));
+        }
+        match File::from_source(name, &source.text) {
+            Ok(file) => {
+                let mut file = FileDescriptorProto::from(file);
+                source.restore_columns(&mut file);
+                Ok((file, source.edition.is_some()))
+            }
+            Err(error) => {
+                let start = match reported_start(name, &error) {
+                    Some((line, column)) => (line, column_on_disk(&source, line, column)),
+                    // Something is missing at the end.
+                    None => source.end(),
+                };
+                Err(Diagnostic::new(Some(at(Some(start))), error.to_string()))
+            }
+        }
     }
-    let names_our_package = message.contains("'gorums.");
-    let position = Position {
-        file: shown_as,
-        start: reported_start(name, error),
-    };
-    let mistake = Diagnostic::new(Some(position), message);
-    if names_our_package {
-        mistake.with_help("`import \"gorums.proto\";` gives the options `rpc`, `unicast`, `multicast` and `quorumcall` of the package `gorums`")
-    } else {
-        mistake
+
+    /// What messages call a file.
+    fn shown_as(&self, name: &str) -> String {
+        match self.paths.get(name) {
+            Some(path) => path.display().to_string(),
+            None => name.to_owned(),
+        }
     }
+
+    /// Turns what is wrong with the descriptors of a file into one of our mistakes.
+    fn check_mistake(&self, error: &DescriptorError) -> Diagnostic {
+        let position = error.file().map(|name| {
+            let count = |number: usize| u32::try_from(number + 1).unwrap_or(u32::MAX);
+            Position {
+                file: self.shown_as(name),
+                start: error.line().map(count).zip(error.column().map(count)),
+            }
+        });
+        let mut message = error.to_string();
+        if let Some(source) = std::error::Error::source(error) {
+            message = format!("{message}: {source}");
+        }
+        // "'a.b' resolves to 'a.b', which is not defined".
+        if let Some((name, rest)) = message.split_once(" resolves to ")
+            && rest.strip_prefix(name) == Some(", which is not defined")
+        {
+            message = format!("{name} is not defined");
+        }
+        let help = help_for(&message);
+        let mistake = Diagnostic::new(position, message);
+        match help {
+            Some(help) => mistake.with_help(help),
+            None => mistake,
+        }
+    }
+
+    /// The descriptors of all that was compiled, with the options in them.
+    fn encode(&self) -> Vec<u8> {
+        let encoded = self
+            .compiled
+            .iter()
+            .filter_map(|file| Some(self.pool.get_file_by_name(file.name())?.encode_to_vec()));
+        EncodedFiles {
+            file: encoded.collect(),
+        }
+        .encode_to_vec()
+    }
+}
+
+/// A pool that knows the options of newer versions of protobuf.
+fn new_pool() -> DescriptorPool {
+    let mut pool = DescriptorPool::new();
+    pool.add_file_descriptor_proto(descriptor_proto())
+        .expect("the file of this crate is tested");
+    pool
+}
+
+/// protox's `descriptor.proto`, with what newer versions have beside it.
+fn descriptor_proto() -> FileDescriptorProto {
+    let built_in = |result: Result<File, protox::Error>| {
+        FileDescriptorProto::from(result.expect("the file is built in"))
+    };
+    let mut file = built_in(GoogleFileResolver::new().open_file(DESCRIPTOR_PROTO_NAME));
+    let additions = File::from_source(DESCRIPTOR_PROTO_NAME, DESCRIPTOR_ADDITIONS);
+    let additions = built_in(additions);
+    for more in additions.message_type {
+        let present = file.message_type.iter_mut();
+        for message in present.filter(|message| message.name == more.name) {
+            message.field.extend(more.field.iter().cloned());
+            message.nested_type.extend(more.nested_type.iter().cloned());
+            if !more.extension_range.is_empty() {
+                message.extension_range.clone_from(&more.extension_range);
+            }
+        }
+    }
+    for more in additions.enum_type {
+        let present = file.enum_type.iter_mut();
+        for of in present.filter(|of| of.name == more.name) {
+            of.value.extend(more.value.iter().cloned());
+        }
+    }
+    file
+}
+
+/// The name that imports give a file, if it is one without `..` and the like.
+fn name_of(proto: &Path) -> Option<String> {
+    let parts = proto.components().map(|part| match part {
+        Component::Normal(name) => name.to_str(),
+        _ => None,
+    });
+    let parts = parts.collect::<Option<Vec<_>>>()?;
+    (!parts.is_empty()).then(|| parts.join("/"))
+}
+
+fn not_included(proto: &Path) -> Diagnostic {
+    let message = format!("file '{}' is not in any include path", proto.display());
+    Diagnostic::new(None, message)
+        .with_help("one of the include folders has to contain the file; is its path right?")
+}
+
+/// Whether two paths lead to different files, as far as that is known.
+fn is_other_file(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one != other,
+        _ => false,
+    }
+}
+
+/// What mends a mistake with an option of Gorums, whose names the library cannot know.
+fn help_for(message: &str) -> Option<String> {
+    const IMPORT: &str = "`import \"gorums.proto\";` gives the options `rpc`, `unicast`, `multicast` and `quorumcall` of the package `gorums`";
+    for name in ["rpc", "unicast", "multicast", "quorumcall"] {
+        if message.contains(&format!("'{name}'")) || message.contains(&format!("'{name}.")) {
+            return Some(format!("write `option (gorums.{name}) = true;`; {IMPORT}"));
+        }
+    }
+    if message.contains("'gorums'") {
+        return Some(format!(
+            "options of other files stand in parentheses, as in `option (gorums.quorumcall) = true;`; {IMPORT}"
+        ));
+    }
+    message.contains("'gorums.").then(|| IMPORT.to_owned())
+}
+
+fn column_on_disk(source: &Source, line: u32, column: u32) -> u32 {
+    let number = |number: u32| usize::try_from(number - 1).unwrap_or(usize::MAX);
+    let on_disk = source.column_on_disk(number(line), number(column));
+    u32::try_from(on_disk + 1).unwrap_or(u32::MAX)
 }
 
 /// The line and column of a protox error, which gives them in its `Debug` text only:
 /// `FILE:LINE:COLUMN: MESSAGE`.
 fn reported_start(file: &str, error: &protox::Error) -> Option<(u32, u32)> {
     let text = format!("{error:?}");
-    // An import that is not found has one more colon after the file.
     let position = text.strip_prefix(file)?.trim_start_matches(':');
     let mut numbers = position.splitn(3, ':');
     let line = numbers.next()?.parse().ok()?;
@@ -202,75 +471,9 @@ fn reported_start(file: &str, error: &protox::Error) -> Option<(u32, u32)> {
     Some((line, column))
 }
 
-/// The `edition = "…"` statement that opens a file in the place of `syntax`.
-struct Edition {
-    name: String,
-    line: u32,
-    column: u32,
-}
-
-impl Edition {
-    /// Looks at the first statement of a file. protox would stop there with a plain parse error.
-    fn of(source: &str) -> Option<Self> {
-        let statement = skip_blanks(source.trim_start_matches('\u{feff}'));
-        let value = skip_blanks(statement.strip_prefix("edition")?).strip_prefix('=')?;
-        let value = skip_blanks(value);
-        let name = value
-            .trim_start_matches(['"', '\''])
-            .split(['"', '\'', ';', '\n'])
-            .next()
-            .unwrap_or_default();
-        let before = &source[..source.len() - statement.len()];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Some(Self {
-            name: name.to_owned(),
-            line: count(before.matches('\n').count() + 1),
-            column: count(before[line_start..].chars().count() + 1),
-        })
-    }
-}
-
-/// Drops white space and comments from the start of a source text.
-fn skip_blanks(mut source: &str) -> &str {
-    loop {
-        source = source.trim_start();
-        if let Some(comment) = source.strip_prefix("//") {
-            source = comment.find('\n').map_or("", |end| &comment[end..]);
-        } else if let Some(comment) = source.strip_prefix("/*") {
-            source = comment.find("*/").map_or("", |end| &comment[end + 2..]);
-        } else {
-            return source;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_edition_is_found_behind_comments() {
-        let edition = Edition::of("/* a\n b */ // c\n  edition /* d */ = '2024';\n")
-            .expect("the file begins with an edition");
-        assert_eq!(
-            (edition.name.as_str(), edition.line, edition.column),
-            ("2024", 3, 3)
-        );
-    }
-
-    #[test]
-    fn a_file_with_a_syntax_or_neither_has_no_edition() {
-        for source in [
-            "syntax = \"proto3\";",
-            "message edition { }",
-            "edition_of_a_book",
-            "// edition = \"2023\"",
-            "",
-        ] {
-            assert!(Edition::of(source).is_none(), "{source}");
-        }
-    }
 
     #[test]
     fn the_files_read_from_disk_are_known_by_their_paths() {

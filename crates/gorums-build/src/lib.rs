@@ -93,12 +93,16 @@ mod builder;
 mod codegen;
 mod comments;
 mod descriptor;
+mod editions;
+mod elements;
 mod error;
 mod front_end;
 mod model;
 mod naming;
 mod output;
 mod patterns;
+mod scopes;
+mod source;
 
 pub use builder::{Builder, compile_protos, configure};
 pub use error::{Diagnostic, Error};

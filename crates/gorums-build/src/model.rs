@@ -11,7 +11,6 @@ use crate::descriptor::{
     CallOption, File, OptionKind, OutdatedOption, RemovedOption, listed, path,
 };
 use crate::error::{Diagnostic, Error};
-use crate::front_end::edition_mistake;
 use crate::naming::{self, MethodName, ServiceNames};
 use crate::patterns::Pattern;
 
@@ -72,9 +71,6 @@ impl Services {
         let mut modules = RustModules::default();
         let mut services = Self::default();
         for file in files {
-            if file.proto.syntax() == "editions" {
-                mistakes.push(edition_mistake(file.position(&[path::SYNTAX]), None));
-            }
             modules.add_messages(file);
         }
         for file in files.iter().filter(|file| file.is_target) {

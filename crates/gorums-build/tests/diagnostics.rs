@@ -167,7 +167,7 @@ fn bytes_that_are_no_descriptor_set_are_refused() {
 }
 
 #[test]
-fn an_edition_in_a_descriptor_set_is_refused() {
+fn an_unknown_edition_in_a_descriptor_set_is_refused() {
     let file = prost_types::FileDescriptorProto {
         name: Some("storage.proto".to_owned()),
         syntax: Some("editions".to_owned()),
@@ -180,6 +180,6 @@ fn an_edition_in_a_descriptor_set_is_refused() {
     assert!(
         error
             .to_string()
-            .contains("storage.proto: protobuf editions are not supported yet")
+            .contains("storage.proto: the edition with the number 0 is not supported")
     );
 }

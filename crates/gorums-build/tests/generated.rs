@@ -189,8 +189,9 @@ fn options_may_come_from_a_copy_of_gorums_proto() {
         extend google.protobuf.MethodOptions {
             bool unicast = 50002; bool multicast = 50003; bool quorumcall = 50004;
         }";
-    // The Go library's copy is written in an edition, and the built-in one stands in for it.
-    for copy in [own, "edition = \"2023\"; package gorums;"] {
+    // The Go library's copy is written in an edition.
+    let edition = own.replace("syntax = 'proto3'", "edition = '2023'");
+    for copy in [own, &edition] {
         fs::write(folder.path().join("gorums.proto"), copy).expect("the folder is writable");
         assert_eq!(
             generate_from(configure(), &["storage.proto"], &include),
