@@ -9,7 +9,7 @@ use prost_types::ServiceDescriptorProto;
 use crate::codegen::{Attributes, Generator, Settings, parse_attribute};
 use crate::descriptor::{DescriptorSet, File, Targets, path};
 use crate::error::{Diagnostic, Error};
-use crate::model::{Choice, Services, full_name};
+use crate::model::{Choice, Services, equal_variants, full_name};
 use crate::output::{IncludeFrom, Output, write_if_changed};
 use crate::patterns::Pattern;
 use crate::{comments, front_end};
@@ -426,10 +426,16 @@ impl Builder {
             .collect();
         self.configure_prost(&mut config)?;
         config.service_generator(Box::new(Generator::new(services, self.settings()?)));
-        Ok(Generated {
-            output: Output::generate(&mut config, protos)?,
-            warnings,
-        })
+        let output = Output::generate(&mut config, protos).map_err(|error| {
+            // What it is known to panic for has a place in the files.
+            match descriptors.files().map(|files| equal_variants(&files)) {
+                Ok(mistakes) if error.is_panicked() && !mistakes.is_empty() => {
+                    Error::proto(mistakes)
+                }
+                _ => error,
+            }
+        })?;
+        Ok(Generated { output, warnings })
     }
 
     fn write(&self, generated: &Generated, descriptors: &DescriptorSet) -> Result<(), Error> {

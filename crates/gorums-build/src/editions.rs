@@ -498,7 +498,10 @@ impl Lowering<'_> {
             }
             return;
         }
-        self.encoding(field, features);
+        if field.r#type() == Type::String {
+            self.check_strings(features);
+        }
+        encoding(field, features);
         if field.label() == Label::Repeated || field.oneof_index.is_some() {
             return;
         }
@@ -521,25 +524,8 @@ impl Lowering<'_> {
     fn extension(&mut self, extension: &mut FieldDescriptorProto, around: FeatureSet) {
         self.no_label(extension);
         self.take_default(extension);
-        let features = self.features(around);
-        self.encoding(extension, features);
-    }
-
-    /// How a field is written, whatever its presence.
-    fn encoding(&mut self, field: &mut FieldDescriptorProto, features: FeatureSet) {
-        match field.r#type() {
-            Type::Message if features.message_encoding == Some(DELIMITED) => {
-                field.set_type(Type::Group);
-            }
-            Type::String => self.check_strings(features),
-            Type::Message | Type::Group | Type::Bytes => {}
-            _ if field.label() == Label::Repeated
-                && features.repeated_field_encoding == Some(EXPANDED) =>
-            {
-                field.options.get_or_insert_default().packed = Some(false);
-            }
-            _ => {}
-        }
+        // prost has no extensions, so it does not matter how their strings are checked.
+        encoding(extension, self.features(around));
     }
 
     fn check_strings(&mut self, features: FeatureSet) {
@@ -589,6 +575,22 @@ impl Lowering<'_> {
                 "write a number, a string, `true`, `false`, or the name of an enum's value",
             );
         }
+    }
+}
+
+/// How a field is written, whatever its presence.
+fn encoding(field: &mut FieldDescriptorProto, features: FeatureSet) {
+    match field.r#type() {
+        Type::Message if features.message_encoding == Some(DELIMITED) => {
+            field.set_type(Type::Group);
+        }
+        Type::Message | Type::Group | Type::Bytes | Type::String => {}
+        _ if field.label() == Label::Repeated
+            && features.repeated_field_encoding == Some(EXPANDED) =>
+        {
+            field.options.get_or_insert_default().packed = Some(false);
+        }
+        _ => {}
     }
 }
 

@@ -16,41 +16,51 @@ pub(crate) enum Element<'a> {
     Extension(&'a FieldDescriptorProto),
 }
 
-/// Visits all declarations with the full names of what they stand in, the outer ones first.
+/// Visits all declarations with the full names of what they stand in and their own descriptor
+/// paths, the outer ones first.
 pub(crate) fn for_each_element<'a>(
     file: &'a FileDescriptorProto,
-    visit: &mut impl FnMut(&str, Element<'a>),
+    visit: &mut impl FnMut(&str, &[i32], Element<'a>),
 ) {
     let package = file.package();
-    for message in &file.message_type {
-        in_message(message, package, visit);
+    for (index, message) in file.message_type.iter().enumerate() {
+        let at = [path::MESSAGE, path::index(index)];
+        in_message(message, package, &at, visit);
     }
-    for of in &file.enum_type {
-        visit(package, Element::Enum(of));
+    for (index, of) in file.enum_type.iter().enumerate() {
+        visit(
+            package,
+            &[path::ENUM, path::index(index)],
+            Element::Enum(of),
+        );
     }
-    for extension in &file.extension {
-        visit(package, Element::Extension(extension));
+    for (index, extension) in file.extension.iter().enumerate() {
+        let at = [path::EXTENSION, path::index(index)];
+        visit(package, &at, Element::Extension(extension));
     }
 }
 
 fn in_message<'a>(
     message: &'a DescriptorProto,
     scope: &str,
-    visit: &mut impl FnMut(&str, Element<'a>),
+    at: &[i32],
+    visit: &mut impl FnMut(&str, &[i32], Element<'a>),
 ) {
-    visit(scope, Element::Message(message));
+    visit(scope, at, Element::Message(message));
     let scope = full_name(scope, message.name());
-    for field in &message.field {
-        visit(&scope, Element::Field(field));
+    let below = |field: i32, index: usize| [at, &[field, path::index(index)]].concat();
+    for (index, field) in message.field.iter().enumerate() {
+        visit(&scope, &below(path::FIELD, index), Element::Field(field));
     }
-    for of in &message.enum_type {
-        visit(&scope, Element::Enum(of));
+    for (index, of) in message.enum_type.iter().enumerate() {
+        visit(&scope, &below(path::NESTED_ENUM, index), Element::Enum(of));
     }
-    for extension in &message.extension {
-        visit(&scope, Element::Extension(extension));
+    for (index, extension) in message.extension.iter().enumerate() {
+        let at = below(path::NESTED_EXTENSION, index);
+        visit(&scope, &at, Element::Extension(extension));
     }
-    for nested in &message.nested_type {
-        in_message(nested, &scope, visit);
+    for (index, nested) in message.nested_type.iter().enumerate() {
+        in_message(nested, &scope, &below(path::NESTED_MESSAGE, index), visit);
     }
 }
 

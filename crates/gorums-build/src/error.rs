@@ -1,5 +1,6 @@
 //! What can go wrong, and how it is told.
 
+use std::any::Any;
 use std::path::Path;
 use std::{fmt, io};
 
@@ -19,6 +20,7 @@ enum Kind {
     Proto(Vec<Diagnostic>),
     Descriptor(prost::DecodeError),
     Setting(String),
+    Panicked(String),
     Io { what: String, source: io::Error },
 }
 
@@ -28,7 +30,7 @@ impl Error {
     pub fn diagnostics(&self) -> &[Diagnostic] {
         match &self.kind {
             Kind::Proto(diagnostics) => diagnostics,
-            Kind::Descriptor(_) | Kind::Setting(_) | Kind::Io { .. } => &[],
+            Kind::Descriptor(_) | Kind::Setting(_) | Kind::Panicked(_) | Kind::Io { .. } => &[],
         }
     }
 
@@ -51,6 +53,23 @@ impl Error {
         Self {
             kind: Kind::Setting(message),
         }
+    }
+
+    /// prost-build panicked with this.
+    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("it did not say why");
+        Self {
+            kind: Kind::Panicked(text.to_owned()),
+        }
+    }
+
+    /// Whether prost-build panicked.
+    pub(crate) fn is_panicked(&self) -> bool {
+        matches!(self.kind, Kind::Panicked(_))
     }
 
     pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
@@ -82,6 +101,10 @@ impl fmt::Display for Error {
                 )
             }
             Kind::Setting(message) => f.write_str(message),
+            Kind::Panicked(text) => write!(
+                f,
+                "prost-build, which generates the messages, gave up on these files without saying where: {text}"
+            ),
             Kind::Io { what, source } => write!(f, "{what}: {source}"),
         }
     }
@@ -96,7 +119,7 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.kind {
-            Kind::Proto(_) | Kind::Setting(_) => None,
+            Kind::Proto(_) | Kind::Setting(_) | Kind::Panicked(_) => None,
             Kind::Descriptor(error) => Some(error),
             Kind::Io { source, .. } => Some(source),
         }
@@ -106,7 +129,7 @@ impl std::error::Error for Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error.kind {
-            Kind::Proto(_) | Kind::Descriptor(_) => io::ErrorKind::InvalidData,
+            Kind::Proto(_) | Kind::Descriptor(_) | Kind::Panicked(_) => io::ErrorKind::InvalidData,
             Kind::Setting(_) => io::ErrorKind::InvalidInput,
             Kind::Io { source, .. } => source.kind(),
         };

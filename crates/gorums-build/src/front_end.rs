@@ -3,13 +3,14 @@
 //! protox parses the files, and its library for reflection checks the descriptors. What lies
 //! between is done here: finding and reading files, and what these two do not do as `protoc` does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use prost::Message;
-use prost_types::FileDescriptorProto;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
+use prost_types::{DescriptorProto, FileDescriptorProto};
 use protox::file::{File, FileResolver, GoogleFileResolver, IncludeFileResolver};
 use protox::prost_reflect::{DescriptorError, DescriptorPool};
 
@@ -27,7 +28,7 @@ const GORUMS_PROTO_NAME: &str = "gorums.proto";
 const DESCRIPTOR_PROTO_NAME: &str = "google/protobuf/descriptor.proto";
 
 /// What newer versions of `descriptor.proto` have, so that options of theirs are known.
-const DESCRIPTOR_ADDITIONS: &str = include_str!("../proto/descriptor_additions.proto");
+const DESCRIPTOR_ADDITIONS: &str = include_str!("descriptor_additions.proto");
 
 /// What came of compiling some files.
 pub(crate) struct Compiled {
@@ -73,12 +74,19 @@ struct FrontEnd<'a> {
     /// The names of the files that are being compiled, each imported by the one before it.
     open: Vec<String>,
     /// What was compiled, dependencies first.
-    compiled: Vec<FileDescriptorProto>,
+    compiled: Vec<Checked>,
     /// All of that, to check what comes next against.
     pool: DescriptorPool,
     /// Files read from disk, by their names in imports.
     paths: BTreeMap<String, PathBuf>,
     mistakes: Vec<Diagnostic>,
+}
+
+/// A file in the form in which the pool takes it.
+struct Checked {
+    file: FileDescriptorProto,
+    /// How many of its imports are those of the source.
+    imports: usize,
 }
 
 /// Why a file cannot be imported.
@@ -93,7 +101,7 @@ enum NoFile {
 /// A file as it was found.
 enum Found {
     OnDisk(PathBuf),
-    BuiltIn(File),
+    BuiltIn(Box<FileDescriptorProto>),
 }
 
 impl<'a> FrontEnd<'a> {
@@ -180,8 +188,8 @@ impl<'a> FrontEnd<'a> {
 
     fn compile_found(&mut self, name: &str, found: Found) -> Result<Declarations, Vec<Diagnostic>> {
         let (mut file, is_of_edition) = match found {
-            Found::OnDisk(path) => self.read(name, path).map_err(|mistake| vec![mistake])?,
-            Found::BuiltIn(file) => (FileDescriptorProto::from(file), false),
+            Found::OnDisk(path) => self.read(name, path).map_err(|mistake| vec![*mistake])?,
+            Found::BuiltIn(file) => (*file, false),
         };
         let shown_as = self.shown_as(name);
         let told = |unable: Vec<editions::Unable>, file: &FileDescriptorProto| -> Vec<Diagnostic> {
@@ -201,29 +209,26 @@ impl<'a> FrontEnd<'a> {
             let lowered = stated.lower(&mut file);
             lowered.map_err(|unable| told(unable, &file))?;
         }
-        if name == DESCRIPTOR_PROTO_NAME {
+        let checked = Checked::new(file, &imports);
+        let added = match name {
             // The pool was made with it.
-            self.compiled.insert(0, file);
-            return Ok(declarations);
-        }
-        match self.pool.add_file_descriptor_proto(file.clone()) {
-            Ok(()) => {
-                self.compiled.push(file);
-                Ok(declarations)
-            }
-            Err(error) => {
-                // A pool that has refused a file has lost some of what others extend.
-                self.pool = new_pool();
-                for file in &self.compiled {
-                    if file.name() != DESCRIPTOR_PROTO_NAME {
-                        self.pool
-                            .add_file_descriptor_proto(file.clone())
-                            .expect("it was added to such a pool before, after the same files");
-                    }
+            DESCRIPTOR_PROTO_NAME => Ok(()),
+            _ => self.pool.add_file_descriptor_proto(checked.file.clone()),
+        };
+        if let Err(error) = added {
+            // A pool that has refused a file has lost some of what others extend.
+            self.pool = new_pool();
+            for checked in &self.compiled {
+                if checked.file.name() != DESCRIPTOR_PROTO_NAME {
+                    self.pool
+                        .add_file_descriptor_proto(checked.file.clone())
+                        .expect("it was added to such a pool before, after the same files");
                 }
-                Err(vec![self.check_mistake(&error)])
             }
+            return Err(vec![self.check_mistake(&error)]);
         }
+        self.compiled.push(checked);
+        Ok(declarations)
     }
 
     /// What all imports of a file declare, or every mistake with them.
@@ -272,10 +277,10 @@ impl<'a> FrontEnd<'a> {
     /// does not know what newer versions of them have; others in the include folders.
     fn find(&self, name: &str) -> Option<Found> {
         if let Ok(file) = GoogleFileResolver::new().open_file(name) {
-            return Some(Found::BuiltIn(match name {
-                DESCRIPTOR_PROTO_NAME => File::from(descriptor_proto()),
-                _ => file,
-            }));
+            return Some(Found::BuiltIn(Box::new(match name {
+                DESCRIPTOR_PROTO_NAME => descriptor_proto(),
+                _ => file.into(),
+            })));
         }
         let mut candidates = self.includes.iter().map(|include| include.join(name));
         if let Some(path) = candidates.find(|path| path.is_file()) {
@@ -283,7 +288,9 @@ impl<'a> FrontEnd<'a> {
         }
         (name == GORUMS_PROTO_NAME).then(|| {
             let file = File::from_source(name, GORUMS_PROTO);
-            Found::BuiltIn(file.expect("the file of this crate is tested"))
+            Found::BuiltIn(Box::new(
+                file.expect("the file of this crate is tested").into(),
+            ))
         })
     }
 
@@ -292,7 +299,7 @@ impl<'a> FrontEnd<'a> {
         &mut self,
         name: &str,
         path: PathBuf,
-    ) -> Result<(FileDescriptorProto, bool), Diagnostic> {
+    ) -> Result<(FileDescriptorProto, bool), Box<Diagnostic>> {
         let shown_as = path.display().to_string();
         let at = |start| Position {
             file: shown_as.clone(),
@@ -301,10 +308,14 @@ impl<'a> FrontEnd<'a> {
         let bytes = fs::read(&path);
         self.paths.insert(name.to_owned(), path);
         let bytes = bytes.map_err(|error| {
-            Diagnostic::new(Some(at(None)), format!("the file cannot be read: {error}"))
+            Box::new(Diagnostic::new(
+                Some(at(None)),
+                format!("the file cannot be read: {error}"),
+            ))
         })?;
         let source = Source::new(&bytes).map_err(|refused| {
-            Diagnostic::new(Some(at(Some(refused.start))), refused.message).with_help(refused.help)
+            let mistake = Diagnostic::new(Some(at(Some(refused.start))), refused.message);
+            Box::new(mistake.with_help(refused.help))
         })?;
         if let Some(edition) = &source.edition
             && !editions::EDITIONS
@@ -312,7 +323,7 @@ impl<'a> FrontEnd<'a> {
                 .any(|(name, _)| *name == edition.name)
         {
             let what = format!("`edition = \"{}\"`", edition.name);
-            return Err(editions::refused(at(Some(edition.start)), &what));
+            return Err(Box::new(editions::refused(at(Some(edition.start)), &what)));
         }
         match File::from_source(name, &source.text) {
             Ok(file) => {
@@ -326,7 +337,16 @@ impl<'a> FrontEnd<'a> {
                     // Something is missing at the end.
                     None => source.end(),
                 };
-                Err(Diagnostic::new(Some(at(Some(start))), error.to_string()))
+                let mut message = error.to_string();
+                if source.edition.is_some() {
+                    message = message.replace("proto3 syntax", "editions");
+                }
+                let help = help_for(&message);
+                let mistake = Diagnostic::new(Some(at(Some(start))), message);
+                Err(Box::new(match help {
+                    Some(help) => mistake.with_help(help),
+                    None => mistake,
+                }))
             }
         }
     }
@@ -368,15 +388,86 @@ impl<'a> FrontEnd<'a> {
 
     /// The descriptors of all that was compiled, with the options in them.
     fn encode(&self) -> Vec<u8> {
-        let encoded = self
-            .compiled
-            .iter()
-            .filter_map(|file| Some(self.pool.get_file_by_name(file.name())?.encode_to_vec()));
+        let encoded = self.compiled.iter().filter_map(|checked| {
+            let in_pool = self.pool.get_file_by_name(checked.file.name())?;
+            Some(first_imports(&in_pool.encode_to_vec(), checked.imports))
+        });
         EncodedFiles {
             file: encoded.collect(),
         }
         .encode_to_vec()
     }
+}
+
+impl Checked {
+    /// Gets around what the checking library does not do as `protoc` does.
+    fn new(mut file: FileDescriptorProto, imports: &[Rc<Declarations>]) -> Self {
+        let count = file.dependency.len();
+        // It does not follow public imports of public imports.
+        for visible in scopes::visible_files(imports) {
+            if !file.dependency.iter().any(|import| import == visible) {
+                file.dependency.push(visible.to_owned());
+            }
+        }
+        // It refuses JSON names that meet, which are no mistake in proto2.
+        if matches!(file.syntax(), "" | "proto2") {
+            file.message_type.iter_mut().for_each(part_json_names);
+        }
+        Self {
+            file,
+            imports: count,
+        }
+    }
+}
+
+/// Gives a field whose JSON name another one has its own name in the place of it.
+fn part_json_names(message: &mut DescriptorProto) {
+    let mut taken = BTreeSet::new();
+    for field in &mut message.field {
+        let json_name = match &field.json_name {
+            Some(name) => name.clone(),
+            None => json_name(field.name()),
+        };
+        if !taken.insert(json_name) && field.json_name.is_none() {
+            // A name with `[` and `]` is never that of another.
+            let own = format!("[{}]", field.name());
+            taken.insert(own.clone());
+            field.json_name = Some(own);
+        }
+    }
+    message.nested_type.iter_mut().for_each(part_json_names);
+}
+
+/// The JSON name that protobuf makes of the name of a field.
+fn json_name(name: &str) -> String {
+    let mut json = String::new();
+    for (index, part) in name.split('_').enumerate() {
+        let mut rest = part.chars();
+        if index > 0 {
+            json.extend(rest.next().map(|first| first.to_ascii_uppercase()));
+        }
+        json.extend(rest);
+    }
+    json
+}
+
+/// An encoded file without its imports beyond the first ones.
+fn first_imports(file: &[u8], count: usize) -> Vec<u8> {
+    const DECODES: &str = "what was just encoded can be decoded";
+    let mut rest = file;
+    let mut kept = Vec::with_capacity(file.len());
+    let mut imports = 0;
+    while !rest.is_empty() {
+        let start = rest;
+        let (number, wire_type) = decode_key(&mut rest).expect(DECODES);
+        skip_field(wire_type, number, &mut rest, DecodeContext::default()).expect(DECODES);
+        let is_import = i32::try_from(number) == Ok(path::DEPENDENCY);
+        imports += usize::from(is_import);
+        if !is_import || imports <= count {
+            kept.extend_from_slice(&start[..start.len() - rest.len()]);
+        }
+    }
+    kept
 }
 
 /// A pool that knows the options of newer versions of protobuf.
@@ -450,6 +541,12 @@ fn help_for(message: &str) -> Option<String> {
         return Some(format!(
             "options of other files stand in parentheses, as in `option (gorums.quorumcall) = true;`; {IMPORT}"
         ));
+    }
+    if message.starts_with("message numbers must be") {
+        return Some(
+            "only extensions of a message set have larger numbers, and prost has no extensions"
+                .to_owned(),
+        );
     }
     message.contains("'gorums.").then(|| IMPORT.to_owned())
 }

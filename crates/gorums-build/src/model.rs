@@ -4,12 +4,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use heck::ToUpperCamelCase;
 use prost_build::Module;
 use prost_types::{MethodDescriptorProto, ServiceDescriptorProto};
 
 use crate::descriptor::{
     CallOption, File, OptionKind, OutdatedOption, RemovedOption, listed, path,
 };
+use crate::elements::{Element, for_each_element};
 use crate::error::{Diagnostic, Error};
 use crate::naming::{self, MethodName, ServiceNames};
 use crate::patterns::Pattern;
@@ -499,6 +501,36 @@ fn replacement_of_old(name: &str) -> Option<&'static str> {
         "broadcast" => "write `option (gorums.multicast) = true;`",
         _ => return None,
     })
+}
+
+/// Enum values that are one variant in Rust, because prost takes the name of the enum off the
+/// beginning of theirs. `protoc` refuses them too.
+pub(crate) fn equal_variants(files: &[File]) -> Vec<Diagnostic> {
+    let mut mistakes = Vec::new();
+    for file in files {
+        for_each_element(&file.proto, &mut |_, at, element| {
+            let Element::Enum(of) = element else { return };
+            let prefix = of.name().to_upper_camel_case();
+            let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+            for (index, value) in of.value.iter().enumerate() {
+                let name = value.name().to_upper_camel_case();
+                let variant = match name.strip_prefix(&prefix) {
+                    Some(rest) if rest.starts_with(char::is_uppercase) => rest.to_owned(),
+                    _ => name,
+                };
+                if let Some(other) = taken.insert(variant.clone(), value.name()) {
+                    let at = [at, &[path::ENUM_VALUE, path::index(index)]].concat();
+                    let message = format!(
+                        "the enum value `{}` is the variant `{variant}` in Rust, as is `{other}`",
+                        value.name()
+                    );
+                    let mistake = Diagnostic::new(Some(file.position(&at)), message);
+                    mistakes.push(mistake.with_help("rename one of the two"));
+                }
+            }
+        });
+    }
+    mistakes
 }
 
 /// The modules that the generated code declares, so that no two of one package have the same name.

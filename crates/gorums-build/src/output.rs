@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use prost_build::Module;
@@ -38,8 +39,9 @@ impl Output {
             .into_iter()
             .map(|file| (Module::from_protobuf_package_name(file.package()), file))
             .collect();
-        let modules = config
-            .generate(requests)
+        // It panics where it cannot go on. Nothing of it is used afterwards.
+        let modules = catch_unwind(AssertUnwindSafe(|| config.generate(requests)))
+            .map_err(|panic| Error::panicked(panic.as_ref()))?
             .map_err(|error| Error::setting(error.to_string()))?;
         let by_package = modules
             .into_iter()

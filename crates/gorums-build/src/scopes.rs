@@ -16,6 +16,7 @@ use crate::model::full_name;
 /// What a file declares, and the files that it passes on.
 #[derive(Debug, Default)]
 pub(crate) struct Declarations {
+    file: String,
     by_name: BTreeMap<String, Declared>,
     /// Its public imports.
     public: Vec<Rc<Declarations>>,
@@ -57,7 +58,7 @@ impl Declarations {
         let mut add = |scope: &str, name: &str, declared| {
             by_name.insert(full_name(scope, name), declared);
         };
-        for_each_element(file, &mut |scope, element| match element {
+        for_each_element(file, &mut |scope, _, element| match element {
             Element::Message(message) => add(scope, message.name(), Declared::Message),
             Element::Enum(of) => {
                 add(scope, of.name(), Declared::Enum);
@@ -81,17 +82,30 @@ impl Declarations {
             imports.get(index).cloned()
         });
         Self {
+            file: file.name().to_owned(),
             by_name,
             public: public.collect(),
         }
     }
 
     fn with_public<'a>(&'a self, all: &mut Vec<&'a Self>) {
+        if all.iter().any(|other| other.file == self.file) {
+            return;
+        }
         all.push(self);
         for public in &self.public {
             public.with_public(all);
         }
     }
+}
+
+/// The names of the files that imports make visible: their own, and those that they pass on.
+pub(crate) fn visible_files(imports: &[Rc<Declarations>]) -> Vec<&str> {
+    let mut visible = Vec::new();
+    for import in imports {
+        import.with_public(&mut visible);
+    }
+    visible.iter().map(|file| file.file.as_str()).collect()
 }
 
 /// Makes every name in a file a full one that its declarations and those of its imports resolve.
