@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use gorums::call::VoteError;
 use gorums::{Configuration, QuorumError};
 
 use crate::proto::claims_client::ClaimsClient;
@@ -26,22 +27,17 @@ impl Claims {
     ///
     /// # Errors
     ///
-    /// No majority has voted for the candidate: others have the votes, or too few replicas
-    /// answered. In the latter case the votes that it did get stay, so trying again is right.
-    pub async fn claim(&self, name: &str, candidate: &str) -> Result<(), QuorumError> {
+    /// No majority has voted for the candidate: others have the votes, which the error names, or too
+    /// few replicas answered. In the latter case the votes that it did get stay, so trying again is
+    /// right.
+    pub async fn claim(&self, name: &str, candidate: &str) -> Result<(), VoteError<Ballot>> {
         let request = VoteRequest {
             name: name.to_owned(),
             candidate: candidate.to_owned(),
         };
-        let (total, candidate) = (self.replicas.configuration().len(), candidate.to_owned());
-        // Not `majority()`, which counts every answer, also of those who voted for others.
-        let vote = self.replicas.vote(request);
-        vote.quorum_fn(move |_, ballots| {
-            let ours = |ballot: &&Ballot| ballot.candidate == candidate;
-            let votes = ballots.values().filter(ours).count();
-            (votes > total / 2).then_some(())
-        })
-        .await?;
+        // Not `majority()` alone, which counts every answer, also of those who voted for others.
+        let vote = self.replicas.vote(request).majority();
+        vote.votes(|ballot| ballot.candidate == candidate).await?;
         Ok(())
     }
 

@@ -102,7 +102,12 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             name,
             candidate,
         } => {
-            replicas.claims()?.claim(&name, &candidate).await?;
+            let claimed = replicas.claims()?.claim(&name, &candidate).await;
+            claimed.inspect_err(|error| {
+                for (replica, ballot) in error.no() {
+                    eprintln!("replica {replica} has voted for {}", ballot.candidate);
+                }
+            })?;
             println!("{candidate} owns {name}");
         }
         Command::Owner { replicas, name } => match replicas.claims()?.owner(&name).await? {

@@ -1,12 +1,11 @@
 //! The same replicas and clients in simulated clusters, whose replicas lose their power, pause, are
 //! cut off, and have disks that fail.
 
-use std::collections::HashMap;
-
 use gorums::Status;
-use gorums_sim::history::{Action, Outcome};
-use gorums_sim::{Campaign, Client, FaultKind, History, Replica, Scenario, Verdict, Violation};
+use gorums_sim::history::Model;
+use gorums_sim::{Campaign, Client, FaultKind, Replica, Scenario};
 use prost::Message;
+use serde::{Deserialize, Serialize};
 
 use service_crate::client::Claims;
 use service_crate::disk::Disk;
@@ -29,7 +28,7 @@ fn a_name_never_has_two_owners() {
         ])
         .replica(replica)
         .client(client)
-        .check(one_owner);
+        .check(|history| history.linearizable_as(&Name));
     let report = Campaign::new(&scenario).seeds(1..=20).run(|_| {});
     assert!(report.failed().is_none(), "{report}");
 }
@@ -46,16 +45,17 @@ async fn client(node: Client) -> gorums_sim::Result {
     let me = node.id().to_string();
     while node.next_operation().await {
         let name = format!("name-{}", node.random_below(50));
+        let history = node.history();
         if node.random_below(2) == 0 {
-            let claim = node.history().write(node.id(), &name, &me);
+            let claim = history.operation(node.id(), &name, Input::Claim(me.clone()));
             match claims.claim(&name, &me).await {
-                Ok(()) => claim.ok(),
+                Ok(()) => claim.returned(Some(me.clone())),
                 Err(_) => claim.failed(),
             };
         } else {
-            let look = node.history().read(node.id(), &name);
+            let look = history.operation(node.id(), &name, Input::Look);
             match claims.owner(&name).await {
-                Ok(owner) => look.ok(owner),
+                Ok(owner) => look.returned(owner),
                 Err(_) => look.failed(),
             };
         }
@@ -63,24 +63,41 @@ async fn client(node: Client) -> gorums_sim::Result {
     Ok(())
 }
 
-/// Whoever was told of a name's owner was told of the same one.
-fn one_owner(history: &History) -> Verdict {
-    let mut owners = HashMap::new();
-    for (at, operation) in history.operations().iter().enumerate() {
-        let owner = match &operation.action {
-            Action::Write(candidate) => Some(candidate),
-            Action::Read(owner) => owner.as_ref(),
-        };
-        let Some(owner) = owner.filter(|_| operation.outcome == Outcome::Ok) else {
-            continue;
-        };
-        let (first, known) = *owners.entry(&operation.key).or_insert((at, owner));
-        if known != owner {
-            let reason = format!("{} is owned by {known} and by {owner}", operation.key);
-            return Verdict::Violation(Violation::new(reason, [first, at]));
-        }
+/// What a name is, if its operations came one after the other.
+struct Name;
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Input {
+    Claim(String),
+    Look,
+}
+
+impl Model for Name {
+    /// Its owner.
+    type State = Option<String>;
+    type Input = Input;
+    /// The owner that it turned out to have.
+    type Output = Option<String>;
+
+    fn initial(&self) -> Self::State {
+        None
     }
-    Verdict::Valid
+
+    fn step(
+        &self,
+        owner: &Self::State,
+        input: &Input,
+        output: Option<&Self::Output>,
+    ) -> Option<Self::State> {
+        let after = match (owner, input) {
+            (None, Input::Claim(candidate)) => Some(candidate.clone()),
+            (owner, _) => owner.clone(),
+        };
+        // What a claim that failed has found is not known.
+        output
+            .is_none_or(|output| *output == after)
+            .then_some(after)
+    }
 }
 
 /// The disk of a simulated replica: as in `src/disk.rs`, all votes are replaced at once.
