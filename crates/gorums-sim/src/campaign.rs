@@ -1,12 +1,14 @@
 //! Many seeds.
 
 use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use crate::cluster::{Failure, Fault, FaultKind, Run, Scenario};
+use crate::replay::{self, FaultSet, Files};
 
 /// One seed in so many is run twice.
 const TWICE: u64 = 20;
@@ -21,12 +23,24 @@ const TWICE: u64 = 20;
 /// let report = Campaign::new(&scenario).seeds(1..=4).jobs(2).run(|_| {});
 /// assert!(report.failed().is_none(), "{report}");
 /// ```
-#[derive(Debug)]
+///
+/// What is printed ends with what failed: the seed, its faults, the operations that cannot be, where
+/// a picture of them was written, and the command that runs that seed again. On a terminal, how far
+/// a campaign is shows on standard error while it takes longer than two seconds.
+///
+/// Where the environment variable `GORUMS_SIM_SEED` is a seed, each campaign of the program runs
+/// that one in the place of its own; with `GORUMS_SIM_FAULTS`, numbers with commas between them or
+/// `none`, it has only these of its faults.
 pub struct Campaign<'a> {
     scenario: &'a Scenario,
     seeds: Vec<u64>,
     jobs: usize,
+    /// Of the seeds' faults only these.
+    faults: Option<FaultSet>,
+    command: Option<Box<Command<'a>>>,
 }
+
+type Command<'a> = dyn Fn(u64, Option<&FaultSet>) -> String + 'a;
 
 /// How far a campaign is.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +88,10 @@ pub struct Least {
 pub struct Failed {
     run: Run,
     planned: usize,
-    shrunk: Option<Vec<usize>>,
+    shrunk: Option<FaultSet>,
+    files: Option<Files>,
+    /// The command that runs it again.
+    again: String,
 }
 
 impl<'a> Campaign<'a> {
@@ -85,6 +102,8 @@ impl<'a> Campaign<'a> {
             scenario,
             seeds: Vec::new(),
             jobs: thread::available_parallelism().map_or(1, Into::into),
+            faults: None,
+            command: None,
         }
     }
 
@@ -102,10 +121,64 @@ impl<'a> Campaign<'a> {
         self
     }
 
+    /// How the report says that a seed is run again, with some of its faults or all of them, where
+    /// it is not by the environment variables and `cargo test`.
+    #[must_use]
+    pub fn command(mut self, command: impl Fn(u64, Option<&FaultSet>) -> String + 'a) -> Self {
+        self.command = Some(Box::new(command));
+        self
+    }
+
     /// Runs the seeds in their order until one fails, and shrinks that one. `progress` is called
-    /// after each seed, by whichever thread has run it; the campaign stops early where it returns.
-    pub fn run(self, progress: impl Fn(Progress) + Sync) -> Report {
+    /// after each seed, by whichever thread has run it.
+    ///
+    /// # Panics
+    ///
+    /// Where `GORUMS_SIM_SEED` is no seed, or `GORUMS_SIM_FAULTS` no faults of it. As for
+    /// [`Scenario::run`].
+    pub fn run(mut self, progress: impl Fn(Progress) + Sync) -> Report {
+        match replay::asked_for() {
+            Ok(None) => {}
+            Ok(Some((seed, faults))) => (self.seeds, self.faults) = (vec![seed], faults),
+            Err(why) => panic!("{why}"),
+        }
+        if let Some(faults) = &self.faults {
+            for seed in &self.seeds {
+                self.scenario
+                    .has_faults(*seed, faults)
+                    .unwrap_or_else(|why| panic!("{why}"));
+            }
+        }
+        let mut report = Runs {
+            scenario: self.scenario,
+            seeds: &self.seeds,
+            faults: self.faults.as_ref(),
+        }
+        .all(self.jobs, progress);
+        if let Some(failed) = &mut report.failed {
+            let faults = failed.shrunk.as_ref().or(self.faults.as_ref());
+            let seed = failed.run.seed();
+            failed.again = match &self.command {
+                Some(command) => command(seed, faults),
+                None => replay::command(seed, faults),
+            };
+            failed.files = Files::write(self.scenario.name(), &failed.run);
+        }
+        report
+    }
+}
+
+/// The runs of a campaign.
+struct Runs<'a> {
+    scenario: &'a Scenario,
+    seeds: &'a [u64],
+    faults: Option<&'a FaultSet>,
+}
+
+impl Runs<'_> {
+    fn all(&self, jobs: usize, progress: impl Fn(Progress) + Sync) -> Report {
         let begin = Instant::now();
+        let line = ProgressLine::new(self.scenario.name());
         let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(false);
         let report = Mutex::new(Report {
@@ -128,11 +201,13 @@ impl<'a> Campaign<'a> {
                 let (run, twice) = self.one(seed);
                 let mut report = report.lock().expect("no thread panics with the lock");
                 report.add(&run, twice);
-                progress(Progress {
+                let now = Progress {
                     done: report.seeds,
                     seeds: self.seeds.len(),
                     elapsed: begin.elapsed(),
-                });
+                };
+                line.show(now);
+                progress(now);
                 if run.failure().is_some() {
                     stop.store(true, Ordering::Relaxed);
                     // Seeds that were begun later may have ended earlier.
@@ -148,20 +223,23 @@ impl<'a> Campaign<'a> {
                             run,
                             planned,
                             shrunk: None,
+                            files: None,
+                            again: String::new(),
                         });
                     }
                 }
             }
         };
         thread::scope(|scope| {
-            for _ in 0..self.jobs {
+            for _ in 0..jobs {
                 scope.spawn(work);
             }
         });
         let mut report = report.into_inner().expect("no thread panics with the lock");
         report.elapsed = begin.elapsed();
-        if let Some(failed) = report.failed.take() {
-            report.failed = Some(self.shrink(failed));
+        line.clear();
+        if let Some(failed) = &mut report.failed {
+            self.shrink(failed);
         }
         report
     }
@@ -169,12 +247,13 @@ impl<'a> Campaign<'a> {
     /// Runs a seed, some of them twice. Which ones follows from the seed, so that a replay does the
     /// same.
     fn one(&self, seed: u64) -> (Run, bool) {
-        let mut run = self.scenario.run(seed);
+        let once = || match self.faults {
+            None => self.scenario.run(seed),
+            Some(faults) => self.scenario.run_with_faults(seed, faults.places()),
+        };
+        let mut run = once();
         let twice = seed.is_multiple_of(TWICE);
-        if twice
-            && run.failure.is_none()
-            && self.scenario.run(seed).trace_hash() != run.trace_hash()
-        {
+        if twice && run.failure.is_none() && once().trace_hash() != run.trace_hash() {
             run.failure = Some(Failure::NotTheSame(self.difference(seed)));
         }
         (run, twice)
@@ -182,7 +261,10 @@ impl<'a> Campaign<'a> {
 
     /// The first line in which two traces of a seed differ.
     fn difference(&self, seed: u64) -> String {
-        let [one, other] = [(); 2].map(|()| self.scenario.run_traced(seed, None));
+        let [one, other] = [(); 2].map(|()| {
+            let faults = self.faults.map(FaultSet::places);
+            self.scenario.run_traced(seed, faults)
+        });
         let (one, other) = (one.trace(), other.trace());
         let at = one.iter().zip(other).position(|(one, other)| one != other);
         let at = at.unwrap_or(one.len().min(other.len()));
@@ -197,42 +279,74 @@ impl<'a> Campaign<'a> {
     }
 
     /// Leaves out faults one by one while the run still fails in the same way.
-    fn shrink(&self, failed: Failed) -> Failed {
-        let Failed { run, planned, .. } = failed;
-        let same = |one: &Run, other: &Run| {
-            let kind = |run: &Run| run.failure().map(std::mem::discriminant);
-            kind(one) == kind(other)
-        };
+    fn shrink(&self, failed: &mut Failed) {
+        let kind = |run: &Run| run.failure().map(std::mem::discriminant);
         if matches!(
-            run.failure(),
+            failed.run.failure(),
             Some(Failure::NotTheSame(_) | Failure::NotFired(_) | Failure::TooLittle(_))
         ) {
-            return Failed {
-                run,
-                planned,
-                shrunk: None,
-            };
+            return;
         }
-        let seed = run.seed();
-        let mut best = run;
-        let mut kept: Vec<usize> = best.faults().map(|(at, ..)| at).collect();
+        let mut kept: Vec<usize> = failed.run.faults().map(|(at, ..)| at).collect();
         let mut at = 0;
         while at < kept.len() {
             let mut fewer = kept.clone();
             fewer.remove(at);
-            let run = self.scenario.run_with_faults(seed, &fewer);
-            if same(&run, &best) {
-                best = run;
+            let run = self.scenario.run_with_faults(failed.run.seed(), &fewer);
+            if kind(&run) == kind(&failed.run) {
+                failed.run = run;
                 kept = fewer;
             } else {
                 at += 1;
             }
         }
-        let shrunk = (kept.len() < planned).then_some(kept);
-        Failed {
-            run: best,
-            planned,
-            shrunk,
+        failed.shrunk = (kept.len() < failed.planned).then(|| kept.into());
+    }
+}
+
+/// How far a campaign is, on a terminal.
+struct ProgressLine<'a> {
+    name: &'a str,
+    /// When it was last shown, since the beginning; none without a terminal.
+    last: Option<Mutex<Duration>>,
+}
+
+impl<'a> ProgressLine<'a> {
+    /// How long a campaign is without it.
+    const SILENT: Duration = Duration::from_secs(2);
+    const EVERY: Duration = Duration::from_millis(500);
+
+    fn new(name: &'a str) -> Self {
+        let terminal = io::stderr().is_terminal();
+        Self {
+            name,
+            last: terminal.then(Mutex::default),
+        }
+    }
+
+    fn show(&self, now: Progress) {
+        let Some(last) = &self.last else { return };
+        let mut last = last.lock().expect("no thread panics with the lock");
+        if now.elapsed < Self::SILENT || now.elapsed < *last + Self::EVERY {
+            return;
+        }
+        *last = now.elapsed;
+        // Not by a macro, whose output the test harness would keep. Where nobody reads it, nobody
+        // misses it.
+        let rate = now.done as f64 / now.elapsed.as_secs_f64();
+        let _ = write!(
+            io::stderr(),
+            "\r\x1b[K{}: {} of {} seeds, {rate:.1} per second",
+            self.name,
+            now.done,
+            now.seeds
+        );
+    }
+
+    fn clear(self) {
+        let shown = self.last.and_then(|last| last.into_inner().ok());
+        if shown.is_some_and(|last| !last.is_zero()) {
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }
@@ -345,7 +459,19 @@ impl Failed {
     /// The faults that it takes, by their places in the plan, if those are not all.
     #[must_use]
     pub fn shrunk(&self) -> Option<&[usize]> {
-        self.shrunk.as_deref()
+        self.shrunk.as_ref().map(FaultSet::places)
+    }
+
+    /// The picture and the history that were written; none where there is no violation.
+    #[must_use]
+    pub fn files(&self) -> Option<&Files> {
+        self.files.as_ref()
+    }
+
+    /// The command that runs it again.
+    #[must_use]
+    pub fn command(&self) -> &str {
+        &self.again
     }
 }
 
@@ -378,18 +504,34 @@ impl fmt::Display for Report {
         if self.fired.is_empty() {
             write!(f, " none")?;
         }
-        writeln!(f)
+        writeln!(f)?;
+        self.failed.iter().try_for_each(|failed| failed.fmt(f))
     }
 }
 
-impl Failed {
-    /// How many faults it takes, in words.
-    #[must_use]
-    pub fn shrunk_to(&self) -> String {
+/// The seed, its faults, why it failed, the operations that show it, and how to see it again.
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.run.fmt(f)?;
         match &self.shrunk {
-            None => format!("it takes all {} faults", self.planned),
-            Some(faults) => format!("shrunk from {} faults to {}", self.planned, faults.len()),
+            None => writeln!(f, "  it takes all {} faults", self.planned)?,
+            Some(faults) => {
+                let kept = faults.places().len();
+                writeln!(f, "  shrunk from {} faults to {kept}", self.planned)?;
+            }
         }
+        self.files.iter().try_for_each(|files| files.fmt(f))?;
+        writeln!(f, "  again: {}", self.again)
+    }
+}
+
+impl fmt::Debug for Campaign<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Campaign")
+            .field("scenario", &self.scenario)
+            .field("seeds", &self.seeds)
+            .field("jobs", &self.jobs)
+            .finish_non_exhaustive()
     }
 }
 

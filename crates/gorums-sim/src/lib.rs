@@ -75,12 +75,14 @@ pub struct Guide;
 mod campaign;
 mod cluster;
 pub mod history;
+mod replay;
 
 pub use self::campaign::{Campaign, Failed, Least, Progress, Report};
 pub use self::cluster::{
     Client, Clock, Disk, DiskError, Failure, Fault, FaultKind, Replica, Run, Scenario, Transport,
 };
 pub use self::history::{History, Recorder, Verdict, Violation};
+pub use self::replay::{FaultSet, Files};
 
 /// What a replica or a client of a scenario ends with.
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -36,6 +36,11 @@ impl Bug {
         value.get_name().to_owned()
     }
 
+    /// The name of a scenario with a mistake in it, or without one.
+    pub(crate) fn name_of(bug: Option<Self>, scenario: &str) -> String {
+        bug.map_or_else(|| scenario.to_owned(), Self::name)
+    }
+
     /// The scenario in which it is, and which has to fail for it.
     pub(crate) fn scenario(self) -> Scenario {
         match self {

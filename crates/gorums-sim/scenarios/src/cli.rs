@@ -1,13 +1,13 @@
 //! The command.
 
-use std::io::{self, IsTerminal, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use std::{fs, thread};
 
 use clap::{Parser, ValueEnum};
-use gorums_sim::{Campaign, Failed, Least, Progress, Report, Run, Scenario};
+use gorums_sim::{Campaign, FaultSet, Least, Report, Scenario};
 
 use crate::Name;
 use crate::bug::Bug;
@@ -51,8 +51,8 @@ pub(crate) struct Args {
     seed: Option<u64>,
 
     /// Of that seed's faults only these, by their numbers; `none` for none
-    #[arg(long, value_name = "N,N,…", requires = "seed", value_parser = faults)]
-    faults: Option<Faults>,
+    #[arg(long, value_name = "N,N,…", requires = "seed")]
+    faults: Option<FaultSet>,
 
     /// Write the trace of that seed to a file: what is sent, when and by whom
     #[arg(long, value_name = "FILE", requires = "seed")]
@@ -65,22 +65,6 @@ pub(crate) struct Args {
     /// Plant a mistake, or each in turn where none is named, and look for a seed that finds it
     #[arg(long, value_enum, value_name = "BUG", num_args = 0..=1, conflicts_with = "scenario")]
     planted: Option<Option<Bug>>,
-}
-
-#[derive(Debug, Clone)]
-struct Faults(Vec<usize>);
-
-fn faults(text: &str) -> Result<Faults, String> {
-    if text == "none" {
-        return Ok(Faults(Vec::new()));
-    }
-    let numbers = text.split(',').map(|number| {
-        let number = number.trim();
-        number
-            .parse()
-            .map_err(|_| format!("{number:?} is not the number of a fault"))
-    });
-    numbers.collect::<Result<_, _>>().map(Faults)
 }
 
 pub(crate) fn run(args: Args) -> ExitCode {
@@ -103,11 +87,11 @@ fn try_run(args: &Args) -> io::Result<ExitCode> {
             let mut passed = true;
             for name in names(args) {
                 let scenario = name.scenario();
-                passed &= replay(args, scenario.name(), &scenario, seed)?;
+                passed &= replay(args, &scenario, seed)?;
             }
             passed
         }
-        (Some(Some(bug)), Some(seed)) => replay(args, &bug.name(), &bug.scenario(), seed)?,
+        (Some(Some(bug)), Some(seed)) => replay(args, &bug.scenario(), seed)?,
         (Some(None), Some(_)) => {
             return Err(io::Error::other(
                 "--planted needs the name of a bug beside --seed",
@@ -137,10 +121,9 @@ fn campaigns(args: &Args) -> io::Result<bool> {
     let mut virtual_time = Duration::ZERO;
     for name in names(args) {
         let scenario = name.scenario();
-        let report = campaign(args, &scenario, args.seeds);
+        let report = campaign(args, "--scenario", &scenario, args.seeds);
         writeln!(io::stdout(), "{report}")?;
-        if let Some(failed) = report.failed() {
-            fail("--scenario", scenario.name(), failed)?;
+        if report.failed().is_some() {
             return Ok(false);
         }
         if !report.least().is_none_or(is_enough) {
@@ -180,7 +163,7 @@ fn planted(args: &Args, bug: Option<Bug>) -> io::Result<bool> {
     for bug in bugs {
         let scenario = bug.scenario();
         let name = bug.name();
-        let report = campaign(args, &scenario, args.seeds.max(1000));
+        let report = campaign(args, "--planted", &scenario, args.seeds.max(1000));
         match report.failed() {
             None => {
                 found = false;
@@ -197,50 +180,38 @@ fn planted(args: &Args, bug: Option<Bug>) -> io::Result<bool> {
                     failed.run().seed() - args.from + 1,
                     report.elapsed().as_secs_f64()
                 )?;
-                fail("--planted", &name, failed)?;
+                writeln!(io::stdout(), "{failed}")?;
             }
         }
     }
     Ok(found)
 }
 
-fn campaign(args: &Args, scenario: &Scenario, seeds: u64) -> Report {
-    let jobs = args
-        .jobs
-        .unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into));
-    let shown = io::stderr().is_terminal();
-    let show = |progress: Progress| {
-        if shown && (progress.done.is_multiple_of(10) || progress.done == progress.seeds) {
-            let rate = progress.done as f64 / progress.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
-            eprint!(
-                "\r\x1b[K{}: {} of {} seeds, {rate:.1} per second",
-                scenario.name(),
-                progress.done,
-                progress.seeds
-            );
+/// `option` names the scenario on the command line.
+fn campaign(args: &Args, option: &str, scenario: &Scenario, seeds: u64) -> Report {
+    let last = args.from.saturating_add(seeds);
+    let campaign = Campaign::new(scenario).seeds(args.from..last);
+    let campaign = match args.jobs {
+        Some(jobs) => campaign.jobs(jobs),
+        None => campaign,
+    };
+    let again = |seed, faults: Option<&FaultSet>| {
+        let command = format!("cargo xtask sim {option} {} --seed {seed}", scenario.name());
+        match faults {
+            Some(faults) => format!("{command} --faults {faults}"),
+            None => command,
         }
     };
-    let last = args.from.saturating_add(seeds);
-    let report = Campaign::new(scenario)
-        .seeds(args.from..last)
-        .jobs(jobs)
-        .run(show);
-    if shown {
-        eprint!("\r\x1b[K");
-    }
-    report
+    campaign.command(again).run(|_| {})
 }
 
 /// One seed, with all that can be said about it.
-fn replay(args: &Args, name: &str, scenario: &Scenario, seed: u64) -> io::Result<bool> {
-    let chosen = args.faults.as_ref().map(|faults| faults.0.as_slice());
-    let planned = scenario.plan(seed).len();
-    if let Some(unknown) = chosen.and_then(|chosen| chosen.iter().find(|at| **at >= planned)) {
-        return Err(io::Error::other(format!(
-            "seed {seed} of {} has no fault {unknown}: its {planned} faults are numbered from 0 on",
-            scenario.name()
-        )));
+fn replay(args: &Args, scenario: &Scenario, seed: u64) -> io::Result<bool> {
+    if let Some(faults) = &args.faults {
+        let known = scenario.has_faults(seed, faults);
+        known.map_err(io::Error::other)?;
     }
+    let chosen = args.faults.as_ref().map(FaultSet::places);
     let run = match &args.trace {
         None => match chosen {
             None => scenario.run(seed),
@@ -255,51 +226,10 @@ fn replay(args: &Args, name: &str, scenario: &Scenario, seed: u64) -> io::Result
         fs::write(path, text)?;
         writeln!(io::stdout(), "  trace: {}", path.display())?;
     }
-    files(name, &run)?;
-    Ok(run.failure().is_none())
-}
-
-/// What failed, and how to see it again.
-fn fail(option: &str, name: &str, failed: &Failed) -> io::Result<()> {
-    let run = failed.run();
-    write!(io::stdout(), "{run}")?;
-    writeln!(io::stdout(), "  {}", failed.shrunk_to())?;
-    files(name, run)?;
-    let mut command = format!("cargo xtask sim {option} {name} --seed {}", run.seed());
-    if let Some(faults) = failed.shrunk() {
-        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        let faults = match faults.is_empty() {
-            true => "none".to_owned(),
-            false => faults.join(","),
-        };
-        command.push_str(&format!(" --faults {faults}"));
+    if let Some(files) = run.write_files(scenario.name()) {
+        write!(io::stdout(), "{files}")?;
     }
-    writeln!(io::stdout(), "  again: {command}\n")
-}
-
-/// The picture and the history of a run that failed. Mistakes have names of their own, for many are
-/// found with one seed.
-fn files(name: &str, run: &Run) -> io::Result<()> {
-    let Some(svg) = run.svg() else {
-        return Ok(());
-    };
-    let directory = target().join("sim");
-    fs::create_dir_all(&directory)?;
-    let name = format!("{name}-{}", run.seed());
-    let picture = directory.join(format!("{name}.svg"));
-    fs::write(&picture, svg)?;
-    let history = directory.join(format!("{name}.jsonl"));
-    run.history()
-        .write_json_lines(fs::File::create(&history)?)?;
-    writeln!(io::stdout(), "  picture: {}", picture.display())?;
-    writeln!(io::stdout(), "  history: {}", history.display())
-}
-
-/// The folder of what is built: this program is in it.
-fn target() -> PathBuf {
-    let program = std::env::current_exe().unwrap_or_default();
-    let target = program.parent().and_then(|profile| profile.parent());
-    target.map_or_else(|| PathBuf::from("target"), PathBuf::from)
+    Ok(run.failure().is_none())
 }
 
 #[cfg(test)]

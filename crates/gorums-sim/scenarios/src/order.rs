@@ -43,7 +43,7 @@ struct Entry {
 }
 
 pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
-    Scenario::new("order")
+    Scenario::new(Bug::name_of(bug, "order"))
         .faults(faults().into_iter().chain([FaultKind::CrashAndLose]))
         .replica(move |node| replica(node, bug))
         .client(move |node| client(node, bug))

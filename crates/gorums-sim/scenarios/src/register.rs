@@ -17,7 +17,7 @@ use crate::{faults, volume};
 const KEYS: u64 = 3;
 
 pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
-    Scenario::new("register")
+    Scenario::new(Bug::name_of(bug, "register"))
         .faults(
             faults()
                 .into_iter()

@@ -15,7 +15,7 @@ use crate::bug::Bug;
 use crate::{faults, volume};
 
 pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
-    Scenario::new("store")
+    Scenario::new(Bug::name_of(bug, "store"))
         .faults(
             faults()
                 .into_iter()

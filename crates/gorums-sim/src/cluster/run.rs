@@ -12,6 +12,7 @@ use super::node::{Client, Pace, Replica, recorder};
 use super::world::{Skew, World};
 use super::{Clock, Random, Scenario};
 use crate::history::{History, Recorder, Verdict, Violation};
+use crate::replay::Files;
 
 /// One step of the simulation. What is sent in one arrives in a later one, so that no effect is
 /// before its cause.
@@ -660,6 +661,14 @@ impl Run {
             _ => None,
         }
     }
+
+    /// Writes the timeline and the history of a violation into files by this name, in the folder
+    /// `gorums-sim` below that of what is built, or else of temporary files. None where there is no
+    /// violation.
+    #[must_use]
+    pub fn write_files(&self, name: &str) -> Option<Files> {
+        Files::write(name, self)
+    }
 }
 
 impl fmt::Display for Run {
@@ -681,9 +690,10 @@ impl fmt::Display for Run {
             None => writeln!(f, "  passed"),
             Some(Failure::Violation(violation)) => {
                 writeln!(f, "  FAILED: {violation}")?;
-                for at in violation.operations() {
+                for (number, at) in violation.operations().iter().enumerate() {
                     let operation = &self.history.operations()[*at];
-                    write!(f, "    {:>11} to ", seconds(operation.start))?;
+                    let start = seconds(operation.start);
+                    write!(f, "    {:>2}: {start:>11} to ", number + 1)?;
                     match operation.end {
                         Some(end) => write!(f, "{:>11}", seconds(end))?,
                         None => write!(f, "{:>11}", "?")?,

@@ -10,6 +10,7 @@ use super::run::{self, Options};
 use super::{Client, FaultKind, Random, Replica, Run};
 use crate::Result;
 use crate::history::{History, Verdict};
+use crate::replay::FaultSet;
 
 pub(crate) type Program<N> = Arc<dyn Fn(N) -> Pin<Box<dyn Future<Output = Result>>> + Send + Sync>;
 
@@ -135,6 +136,22 @@ impl Scenario {
         let (replicas, clients) = self.sizes(seed);
         let mut random = Random::of(seed, 2);
         fault::plan(&self.kinds, &mut random, replicas, clients, self.duration)
+    }
+
+    /// Whether a seed has these faults.
+    ///
+    /// # Errors
+    ///
+    /// Which one it does not have.
+    pub fn has_faults(&self, seed: u64, faults: &FaultSet) -> std::result::Result<(), String> {
+        let planned = self.plan(seed).len();
+        match faults.places().iter().find(|at| **at >= planned) {
+            None => Ok(()),
+            Some(unknown) => Err(format!(
+                "seed {seed} of {} has no fault {unknown}: its {planned} faults are numbered from 0 on",
+                self.name
+            )),
+        }
     }
 
     /// One run.
