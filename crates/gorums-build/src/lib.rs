@@ -101,10 +101,32 @@ mod model;
 mod naming;
 mod output;
 mod patterns;
+pub mod plugin;
 mod scopes;
 mod source;
+
+use std::path::Path;
 
 pub use builder::{Builder, compile_protos, configure};
 pub use error::{Diagnostic, Error};
 // Part of the interface of `Builder::compile_protos_with_config`.
 pub use prost_build;
+
+/// The folder that has this crate's `gorums.proto`.
+///
+/// [`Builder::compile_protos`] finds the file without it. Other compilers of the same `.proto`
+/// files want the folder among their include folders, so that nobody has to keep a copy:
+///
+/// ```text
+/// tonic_prost_build::configure().compile_protos(
+///     &["proto/storage.proto"],
+///     &[Path::new("proto"), gorums_build::proto_include()],
+/// )?;
+/// ```
+///
+/// The folder is that of the sources which this crate was built from, so it exists where cargo
+/// builds programs, in build scripts for example, and not necessarily where they run later.
+#[must_use]
+pub fn proto_include() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/proto"))
+}

@@ -60,9 +60,15 @@ impl Output {
 
     /// Writes the files into a folder.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), Error> {
+        self.files()
+            .try_for_each(|(name, code)| write_if_changed(&folder.join(name), code))
+    }
+
+    /// The files' names and their code.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (String, &str)> {
         self.by_package
             .iter()
-            .try_for_each(|(module, code)| write_if_changed(&folder.join(file_name(module)), code))
+            .map(|(module, code)| (file_name(module), code.as_str()))
     }
 
     /// A file that includes all others, each in the modules of its package.
