@@ -1,6 +1,6 @@
 //! Whether docs/limits.md says what the code does.
 
-use crate::channel::Settings;
+use crate::channel::{NEWEST, Settings, WINDOW, WINDOWS_WITHOUT_CREDIT};
 use crate::configuration::{MOST, REMEMBERED};
 use crate::server::accept::Server;
 use crate::wire::{BATCH_BYTES, H2Settings, MAX_DETAILS, MAX_ENTRIES};
@@ -60,6 +60,22 @@ fn the_page_states_the_defaults_of_a_client() {
         (
             "size of a reply, envelope included",
             bytes(settings.max_decoding_message_size),
+        ),
+        (
+            "replies of a node to a streamed call that nobody takes",
+            bytes(WINDOW as usize),
+        ),
+        (
+            "the same, of a node that knows no credit",
+            bytes((WINDOW * WINDOWS_WITHOUT_CREDIT) as usize),
+        ),
+        (
+            "replies of a node to a correctable that nobody takes",
+            format!("{NEWEST}, and {}", bytes(WINDOW as usize)),
+        ),
+        (
+            "the same, of all streamed calls at a node",
+            bytes(settings.unread_replies as usize),
         ),
         ("entries of metadata in a reply", count(MAX_ENTRIES)),
         ("details of a status", count(MAX_DETAILS)),

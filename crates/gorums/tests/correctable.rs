@@ -5,10 +5,10 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{Counter, Number, TestServer, cluster, number, within};
-use gorums::call::{Correctable, Overflow, QuorumCall};
+use gorums::call::{Correctable, QuorumCall};
 use gorums::{
-    CancellationToken, Client, Code, Configuration, Outcome, QuorumErrorKind, ReplySender, Server,
-    ServerBuilder, ServerCtx, Status,
+    CancellationToken, Client, Code, Configuration, Outcome, QuorumErrorKind, Replies, ReplySender,
+    Server, ServerBuilder, ServerCtx, Status,
 };
 use tokio::sync::watch;
 
@@ -387,72 +387,64 @@ async fn nodes_are_told_when_nobody_waits_any_more() {
     nodes.cancelled.reached(6).await;
 }
 
-/// A call for so many replies of one node, all of which have arrived, and none was taken.
+/// What is left of so many replies of one node to a correctable that nobody has awaited, and how
+/// many were dropped.
 async fn untaken(
     nodes: &Nodes,
     replies: u64,
-    call: QuorumCall<Number, Number>,
-) -> gorums::responses::Responses<Number> {
-    let responses = call.responses();
-    assert_eq!(responses.outstanding(), 1);
-    // Replies come in the order in which they were queued, so those before are here when this is.
+    tell: impl FnOnce(QuorumCall<Number, Number>) -> QuorumCall<Number, Number>,
+) -> (Vec<u64>, u64) {
     let client = Client::new(&nodes.configuration);
+    let call = client.streamed_quorum_call(BURST, number(replies));
+    let mut answer = tell(call).correctable_fn(|_, replies: &mut Replies<Number>| {
+        let newest = replies.values().next().cloned().unwrap_or_default();
+        (newest, 1, false)
+    });
+    // Replies come in the order in which they were queued, so those before are here when this is.
     let probe = client
         .quorum_call::<_, Number>(UNARY, number(replies))
         .all();
     within(probe)
         .await
         .expect("an unread call does not block the connection");
-    responses
-}
-
-#[tokio::test]
-async fn unread_replies_make_room_for_newer_ones_and_block_nothing() {
-    let nodes = Nodes::start(1).await;
-    let burst =
-        |n| Client::new(&nodes.configuration).streamed_quorum_call::<_, Number>(BURST, number(n));
-    for (call, kept) in [
-        (burst(10_000), 64),
-        (burst(10_000).unread_replies(3, Overflow::DropOldest), 3),
-        (burst(10_000).unread_replies(0, Overflow::DropOldest), 1),
-    ] {
-        let mut responses = untaken(&nodes, 10_000, call).await;
-        let mut values = Vec::new();
-        while let Some(response) = within(responses.next()).await {
-            values.push(response.into_result().expect("a reply").value);
+    let mut values = Vec::new();
+    while let Some(change) = within(answer.changed()).await {
+        match change {
+            Ok(change) => values.push(change.value.value),
+            Err(error) => assert_eq!(error.kind(), QuorumErrorKind::NoQuorum),
         }
-        let newest: Vec<u64> = (10_001 - kept..=10_000).collect();
-        assert_eq!(values, newest);
     }
+    assert!(answer.is_done());
+    (values, answer.dropped())
 }
 
 #[tokio::test]
-async fn a_caller_that_must_not_miss_a_reply_is_told_when_it_would() {
+async fn unread_replies_make_room_for_newer_ones_are_counted_and_block_nothing() {
     let nodes = Nodes::start(1).await;
-    let burst = |n| {
-        Client::new(&nodes.configuration)
-            .streamed_quorum_call::<_, Number>(BURST, number(n))
-            .unread_replies(10, Overflow::FailNode)
-    };
-    let mut responses = untaken(&nodes, 11, burst(11)).await;
-    for value in 1..=10 {
-        let response = within(responses.next()).await.expect("not the end");
-        assert_eq!(response.into_result().expect("a reply").value, value);
+    // A number of up to 10,000 takes three bytes, and counts 256 more.
+    for (window, kept) in [(None, 64), (Some(3 * 259), 3), (Some(0), 1)] {
+        let tell = |call: QuorumCall<Number, Number>| match window {
+            Some(bytes) => call.unread_replies(bytes),
+            None => call,
+        };
+        let (values, dropped) = untaken(&nodes, 10_000, tell).await;
+        let newest: Vec<u64> = (10_001 - kept..=10_000).collect();
+        assert_eq!((values, dropped), (newest, 10_000 - kept));
     }
-    let response = within(responses.next()).await.expect("not the end");
-    let error = response
-        .into_result()
-        .expect_err("the eleventh was too much");
-    assert_eq!(error.code(), Code::ResourceExhausted);
-    assert!(error.status().message().contains("10"), "{error}");
-    assert!(within(responses.next()).await.is_none());
+    let (values, dropped) = untaken(&nodes, 64, |call| call).await;
+    assert_eq!((values, dropped), ((1..=64).collect(), 0));
+}
 
-    let all = untaken(&nodes, 10, burst(10)).await;
-    let all = within(all.by_node()).await;
-    assert!(
-        all.values()
-            .all(|last| last.as_ref().is_ok_and(|last| last.value == 10)),
-        "{all:?}"
-    );
-    assert_eq!(nodes.configuration[0].pending(), 0);
+#[tokio::test]
+async fn what_was_dropped_is_known_before_and_after_the_call_is_done() {
+    let nodes = Nodes::start(1).await;
+    let client = Client::new(&nodes.configuration);
+    let call = client.streamed_quorum_call::<_, Number>(BURST, number(100));
+    let mut answer = call.correctable(1);
+    let probe = client.quorum_call::<_, Number>(UNARY, number(0)).all();
+    within(probe).await.expect("it is up");
+    assert_eq!((answer.dropped(), answer.level()), (36, None));
+    let first = within(answer.reached(1)).await.expect("a reply");
+    assert_eq!((first.value.value, first.done), (37, true));
+    assert_eq!(answer.dropped(), 36);
 }

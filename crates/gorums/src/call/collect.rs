@@ -75,6 +75,11 @@ impl<Resp: Message + Default> Collector<Resp> {
         self.handle.call.is_streamed()
     }
 
+    /// How many replies have made room for newer ones.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.handle.call.dropped()
+    }
+
     pub(crate) fn failures(&self) -> &[NodeError] {
         &self.failures
     }

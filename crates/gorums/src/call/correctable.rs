@@ -22,13 +22,16 @@ use crate::error::{QuorumError, QuorumErrorKind};
 /// one a deadline.
 ///
 /// The replies are taken, and the quorum function runs, on the task that awaits one of its
-/// functions; in between they wait, as [`unread_replies`](crate::call::QuorumCall::unread_replies)
-/// says. All futures of its functions may be dropped without losing an answer. Dropping the
+/// functions; in between they wait, the newest 64 of each node and no more bytes than
+/// [`unread_replies`](crate::call::QuorumCall::unread_replies) says. Older ones are
+/// [dropped](Self::dropped): a newer answer makes up for them. All futures of its functions may be dropped without losing an answer. Dropping the
 /// correctable gives the call up.
 #[must_use = "dropping it gives the call up"]
 pub struct Correctable<T> {
     state: State<T>,
     latest: Option<Answer<T>>,
+    /// What the source had dropped when it was let go of.
+    dropped: u64,
 }
 
 /// An answer of a [`Correctable`].
@@ -78,6 +81,7 @@ impl<T> Correctable<T> {
                 Err(error) => State::Failed { error, told: false },
             },
             latest: None,
+            dropped: 0,
         }
     }
 
@@ -97,6 +101,21 @@ impl<T> Correctable<T> {
     #[must_use]
     pub fn level(&self) -> Option<usize> {
         self.latest.as_ref().map(|answer| answer.level)
+    }
+
+    /// How many replies to a streamed call were dropped so far, because newer ones of the same node
+    /// came while nobody awaited this. None is, of what comes while one of its functions is
+    /// awaited on a task that gets to run.
+    ///
+    /// The `tracing` event `replies that nobody took made room for newer ones`, of target
+    /// `gorums::call` and level debug, names the method, the node and the node's count. It comes
+    /// with the first of a node, and whenever the count has doubled.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        match &self.state {
+            State::Open(source) => source.dropped(),
+            State::Done | State::Failed { .. } => self.dropped,
+        }
     }
 
     /// Whether the last answer was seen, or the failure of the call.
@@ -184,11 +203,13 @@ impl<T> Correctable<T> {
                     self.latest = Some(Answer { value, level });
                 }
                 if done {
+                    self.dropped = self.dropped();
                     self.state = State::Done;
                 }
                 better
             }
             Err(error) => {
+                self.dropped = self.dropped();
                 self.state = State::Failed { error, told: false };
                 false
             }
@@ -212,6 +233,9 @@ trait Source<T>: Send {
 
     /// The next answer, or why there is none, if that is known already.
     fn try_change(&mut self) -> Option<Change<T>>;
+
+    /// How many replies have made room for newer ones.
+    fn dropped(&self) -> u64;
 }
 
 type Change<T> = Result<Better<T>, QuorumError>;
@@ -234,6 +258,10 @@ where
 
     fn try_change(&mut self) -> Option<Change<T>> {
         self.try_next()
+    }
+
+    fn dropped(&self) -> u64 {
+        self.collector().map_or(0, Collector::dropped)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::handle::{Callees, Handle};
 use super::options::Options;
-use crate::channel::{Call, Early, Kind, OutMessage, Pool, Targets, Unread};
+use crate::channel::{Call, Early, Kind, OutMessage, Pool, Targets};
 use crate::configuration::{Configuration, Observers, intercept};
 use crate::error::Status;
 use crate::handler::refusal;
@@ -133,7 +133,6 @@ struct Prepared<'a> {
     /// By position: why a node gets nothing. Empty where every node gets something.
     rejected: Vec<Option<Status>>,
     observers: Observers,
-    unread: Unread,
 }
 
 impl<'a> Prepared<'a> {
@@ -177,7 +176,6 @@ impl<'a> Prepared<'a> {
             refused: options.error.clone(),
             rejected: Vec::new(),
             observers: Observers::default(),
-            unread: options.unread,
         }
     }
 
@@ -213,7 +211,7 @@ fn register<Req>(
             prepared.now,
         );
         let is_timed = !prepared.observers.is_empty();
-        let call = Arc::new(call.timed(is_timed).unread(prepared.unread));
+        let call = Arc::new(call.timed(is_timed));
         if members == 0 {
             return call;
         }

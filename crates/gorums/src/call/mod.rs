@@ -39,5 +39,4 @@ pub use sent::{NotQueued, Sent};
 pub use unicast::Unicast;
 pub use votes::{VoteError, Votes};
 
-pub use crate::channel::Overflow;
 pub use crate::configuration::{ClientInterceptor, Outgoing};

@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::channel::{Early, Unread};
+use crate::channel::Early;
 use crate::configuration::Interceptors;
 use crate::error::Status;
 use crate::metadata::Metadata;
@@ -20,7 +20,8 @@ pub(crate) struct Options {
     pub(crate) max_decoding: Option<usize>,
     pub(crate) cancellation: Option<CancellationToken>,
     pub(crate) interceptors: Interceptors,
-    pub(crate) unread: Unread,
+    /// In bytes; none for the default.
+    pub(crate) unread: Option<u64>,
 }
 
 impl Options {

@@ -12,7 +12,7 @@ use super::quorum_fn::{Matching, QuorumFn};
 use super::quorum_of::Quorum;
 use super::replies::Replies;
 use super::responses::Responses;
-use crate::channel::{Kind, Overflow, Unread};
+use crate::channel::{Keep, Kind, Unread};
 use crate::configuration::{Configuration, Node};
 use crate::error::{Counted, QuorumError, QuorumErrorKind, QuorumFailure, Status};
 use crate::quorum::{Bits, NodeSet, QuorumSystem, Threshold};
@@ -135,14 +135,22 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
 
     options!();
 
-    /// How many replies of each node to a streamed call wait while nobody takes them, at least 1,
-    /// and what happens beyond. Default: 64, of which the oldest goes. An unread call never blocks
-    /// its connection.
-    pub fn unread_replies(mut self, limit: usize, overflow: Overflow) -> Self {
-        self.options.unread = Unread {
-            limit: limit.max(1),
-            overflow,
-        };
+    /// How many bytes of each node's replies to a streamed call may wait while nobody takes them.
+    /// A reply counts 256 bytes beside its own, and one more than this may wait of a node. Default:
+    /// 1 MiB. Of no account for calls with one reply from each node.
+    ///
+    /// No reply is lost: a node whose replies are not taken is held back, and its
+    /// [`ReplySender::send`](crate::ReplySender::send) waits. Neither the connection nor any other
+    /// call waits for that. A node that cannot be held back, such as one of the Go library, may
+    /// send 16 times as much; then its part of the call fails with
+    /// [`ResourceExhausted`](crate::Code::ResourceExhausted). A
+    /// [`correctable`](Self::correctable) holds nobody back: of each node it keeps the newest 64
+    /// replies within these bytes, and [counts](Correctable::dropped) those that it drops.
+    ///
+    /// All streamed calls at one node together have a bound, too:
+    /// [`ConfigurationBuilder::unread_replies`](crate::ConfigurationBuilder::unread_replies).
+    pub fn unread_replies(mut self, bytes: usize) -> Self {
+        self.options.unread = Some(bytes as u64);
         self
     }
 
@@ -216,7 +224,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         let members = self.members();
         let possible = system.is_quorum(&NodeSet::new(&self.configuration, &members))
             && !system.is_quorum(&NodeSet::new(&self.configuration, &Bits::default()));
-        Quorum::new(self.collector(needed, possible), system)
+        Quorum::new(self.collector(needed, possible, Keep::All), system)
     }
 
     /// Waits until a quorum function accepts a set of replies. It runs on the awaiting task after
@@ -227,7 +235,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
     where
         F: FnMut(&Req, &mut Replies<Resp>) -> Option<T>,
     {
-        let collector = self.collector(None, true);
+        let collector = self.collector(None, true, Keep::All);
         let replies = Replies::new(self.configuration);
         QuorumFn::new(collector, self.requests.request, replies, f)
     }
@@ -252,7 +260,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Resp: 'static,
     {
         let collector = match &self.quorum_fn {
-            Some(_) => self.collector(None, true),
+            Some(_) => self.collector(None, true, Keep::All),
             None => Err(self.not_sent(QuorumErrorKind::NoQuorumFn, None)),
         };
         let quorum_fn = self.quorum_fn;
@@ -268,7 +276,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
     /// equal replies outvote `f` lying nodes.
     pub fn matching<K: Eq, F: FnMut(&Resp) -> K>(self, k: usize, key: F) -> Matching<Resp, K, F> {
         let possible = k > 0 && k <= self.members().len();
-        Matching::new(self.collector(Some(k), possible), k, key)
+        Matching::new(self.collector(Some(k), possible, Keep::All), k, key)
     }
 
     /// Ever better answers: of level 1 with the first node that answers, up to `level` distinct
@@ -279,7 +287,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Resp: 'static,
     {
         let possible = level > 0 && level <= self.members().len();
-        let collector = self.collector(Some(level), possible);
+        let collector = self.collector(Some(level), possible, Keep::Newest);
         Correctable::new(collector, Nodes { needed: level })
     }
 
@@ -293,7 +301,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Resp: 'static,
         F: FnMut(&Req, &mut Replies<Resp>) -> (T, usize, bool) + Send + 'static,
     {
-        let collector = self.collector(None, true);
+        let collector = self.collector(None, true, Keep::Newest);
         let rule = ByQuorumFn {
             request: self.requests.request,
             replies: Replies::new(self.configuration),
@@ -304,7 +312,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
 
     /// Every reply and every failure as it comes.
     pub fn responses(self) -> Responses<Resp> {
-        Responses::new(self.collector(None, true))
+        Responses::new(self.collector(None, true, Keep::All))
     }
 
     fn members(&self) -> Bits {
@@ -330,12 +338,17 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         &self,
         needed: Option<usize>,
         possible: bool,
+        keep: Keep,
     ) -> Result<Collector<Resp>, QuorumError> {
         if !possible {
             return Err(self.not_sent(QuorumErrorKind::Impossible, needed));
         }
         let kind = if self.streamed {
-            Kind::Streamed
+            let default = Unread::default();
+            Kind::Streamed(Unread {
+                window: self.options.unread.unwrap_or(default.window),
+                keep,
+            })
         } else {
             Kind::Unary
         };

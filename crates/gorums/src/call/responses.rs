@@ -42,9 +42,12 @@ impl<Resp> NodeResponse<Resp> {
 ///
 /// It ends when nothing more can come: every node has answered (for a streamed call: ended its
 /// stream) or failed. At the deadline the nodes that are still out come as failures. Dropping it
-/// gives the rest up. Where a streamed call's replies are not taken, each node's oldest beyond 64
-/// make room for its newest, unless
-/// [`unread_replies`](crate::call::QuorumCall::unread_replies) says otherwise.
+/// gives the rest up.
+///
+/// Of a streamed call every reply comes, and those of a node in the order in which it sent them. A
+/// node whose replies are not taken is held back, within
+/// [`unread_replies`](crate::call::QuorumCall::unread_replies); neither its connection nor any other
+/// call waits for that. One that cannot be held back, since it does not know how, fails openly.
 ///
 /// [`successes`](Self::successes), [`filter`](Self::filter) and [`take`](Self::take) narrow it
 /// down, in any order; [`by_node`](Self::by_node) collects. All of them are streams, so the methods

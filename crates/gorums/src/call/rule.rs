@@ -85,6 +85,11 @@ impl<Resp, R> Awaiting<Resp, R> {
         }
     }
 
+    /// The call, if it was made.
+    pub(crate) fn collector(&self) -> Option<&Collector<Resp>> {
+        self.collector.as_ref().ok()
+    }
+
     /// The same call with another rule.
     pub(crate) fn with_rule<S>(self, change: impl FnOnce(R) -> S) -> Awaiting<Resp, S> {
         Awaiting {

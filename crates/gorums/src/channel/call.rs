@@ -10,17 +10,19 @@ use super::early::Early;
 use super::events::{Event, EventKind};
 use super::parts::{PartState, Parts};
 use super::progress::{Progress, WakeAfter};
+use super::unread::{Account, TooMuch};
 use super::{Channel, OutMessage, Targets, Ticket, Unread};
 use crate::error::{Outcome, Status};
 use crate::sync::Mutex;
+use crate::wire::{H2Settings, reply_cost};
 
 /// What kind of answer a call expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// One reply from each node.
     Unary,
-    /// Any number of replies from each node.
-    Streamed,
+    /// Any number of replies from each node, of which so many wait to be taken.
+    Streamed(Unread),
     /// None: a part is done when it is handed to the connection.
     OneWay,
 }
@@ -32,7 +34,6 @@ pub(crate) struct Call {
     targets: Arc<Targets>,
     pub(crate) parts: Parts,
     started: Instant,
-    unread: Unread,
     /// Whether events say when they happened.
     timed: bool,
     progress: Mutex<Progress>,
@@ -48,28 +49,25 @@ impl Call {
         members: usize,
         started: Instant,
     ) -> Self {
+        let accounts = match kind {
+            Kind::Streamed(unread) => (0..targets.len()).map(|_| Account::new(unread)).collect(),
+            Kind::Unary | Kind::OneWay => Box::default(),
+        };
         Self {
             id,
             method,
             kind,
             parts: Parts::new(targets.len()),
+            timed: false,
+            progress: Mutex::new(Progress::new(members, accounts)),
             targets,
             started,
-            unread: Unread::default(),
-            timed: false,
-            progress: Mutex::new(Progress::new(members)),
         }
     }
 
     /// Whether events are to say when they happened.
     pub(crate) fn timed(mut self, timed: bool) -> Self {
         self.timed = timed;
-        self
-    }
-
-    /// How many replies are kept that nobody takes.
-    pub(crate) fn unread(mut self, unread: Unread) -> Self {
-        self.unread = unread;
         self
     }
 
@@ -82,7 +80,7 @@ impl Call {
     }
 
     pub(crate) fn is_streamed(&self) -> bool {
-        self.kind == Kind::Streamed
+        matches!(self.kind, Kind::Streamed(_))
     }
 
     pub(crate) fn targets(&self) -> &Arc<Targets> {
@@ -122,6 +120,10 @@ impl Call {
         if self.kind != Kind::OneWay {
             self.channel(part).add_pending();
         }
+        if self.is_streamed() {
+            let reserve = |bytes| self.channel(part).reserve_unread(bytes);
+            self.progress.lock().accounts[part].open(reserve);
+        }
         self.parts.begin(part);
         let call = Arc::clone(self);
         OutMessage::new(frame, Some(Ticket { call, part }))
@@ -136,7 +138,14 @@ impl Call {
 
     /// The next event, if there is one already.
     pub(crate) fn try_event(&self) -> Option<Event> {
-        self.progress.lock().pop()
+        let mut progress = self.progress.lock();
+        let event = progress.pop()?;
+        let is_charged = !progress.accounts.is_empty();
+        drop(progress);
+        if is_charged {
+            self.charge(&event);
+        }
+        Some(event)
     }
 
     /// Whether no event is left and none can come.
@@ -153,6 +162,11 @@ impl Call {
     ) -> Poll<Option<Event>> {
         let mut progress = self.progress.lock();
         if let Some(event) = progress.pop() {
+            let is_charged = !progress.accounts.is_empty();
+            drop(progress);
+            if is_charged {
+                self.charge(&event);
+            }
             return Poll::Ready(Some(event));
         }
         if progress.open == 0 {
@@ -160,6 +174,33 @@ impl Call {
         }
         progress.register(cx, wake_after);
         Poll::Pending
+    }
+
+    /// An event of a streamed call was taken: the node may send more.
+    fn charge(&self, event: &Event) {
+        let EventKind::Reply(payload) = &event.kind else {
+            return;
+        };
+        let (part, cost) = (event.part, reply_cost(payload.len()));
+        let channel = self.channel(part);
+        let reserve = |bytes| match self.parts.is_sent(part) {
+            true => channel.reserve_unread(bytes),
+            false => 0,
+        };
+        let credit = self.progress.lock().accounts[part].taken(cost, reserve);
+        if let Some(credit) = credit {
+            channel.send_credit(self.id, credit, || self.parts.is_sent(part));
+        }
+    }
+
+    /// How many replies have made room for newer ones.
+    pub(crate) fn dropped(&self) -> u64 {
+        let progress = self.progress.lock();
+        progress
+            .accounts
+            .iter()
+            .map(|account| account.dropped)
+            .sum()
     }
 
     /// The call had ended before anything was queued.
@@ -182,7 +223,7 @@ impl Call {
             };
             // The peer goes on streaming until it is told.
             if was == PartState::Sent && self.is_streamed() {
-                self.channel(part).send_cancel(self.id);
+                self.channel(part).send_cancel(self.id, true);
             }
             self.release_pending(part);
         }
@@ -239,7 +280,7 @@ impl Call {
             Outcome::NotSent
         } else {
             if self.kind != Kind::OneWay {
-                self.channel(part).send_cancel(self.id);
+                self.channel(part).send_cancel(self.id, self.is_streamed());
             }
             Outcome::Unknown
         };
@@ -248,6 +289,19 @@ impl Call {
     }
 
     // ---- the writer's side
+
+    /// The request of a streamed call is about to be written: what the node is told behind it.
+    pub(crate) fn announce(&self, part: usize) {
+        let channel = self.channel(part);
+        if self.parts.is_sent(part) {
+            let credit = self.progress.lock().accounts[part].first_credit();
+            // The task that is told is this one, which looks once it has taken the requests.
+            channel.note_credit(self.id, credit, || self.parts.is_sent(part));
+        } else {
+            // An orphan, or given up since it was taken out: nobody will ever give it credit.
+            channel.note_cancel(self.id, true);
+        }
+    }
 
     /// The request was written whole: a one-way part is done.
     pub(crate) fn handed_over(&self, part: usize) {
@@ -288,10 +342,10 @@ impl Call {
                 current
             }
             // No latency: it would tell how long the handler went on, and not how near the node is.
-            Kind::Streamed => {
+            Kind::Streamed(_) => {
                 let current = self.parts.is_sent(part);
                 if current {
-                    self.record(part, EventKind::Reply(payload), false);
+                    self.record_streamed(part, kept(payload));
                 }
                 current
             }
@@ -329,22 +383,15 @@ impl Call {
         if self.kind != Kind::OneWay {
             self.channel(part).remove_pending();
         }
+        if self.is_streamed() {
+            let reserved = self.progress.lock().accounts[part].close();
+            self.channel(part).end_streamed(self.id, reserved);
+        }
     }
 
     fn record(&self, part: usize, kind: EventKind, last: bool) {
         let at = self.time();
         let mut progress = self.progress.lock();
-        if self.is_streamed() && matches!(kind, EventKind::Reply(_)) {
-            // Whoever ends the part records that under this lock. A reply that finds the part ended
-            // is dropped, so that nothing of a node comes behind its end.
-            if !self.parts.is_sent(part) {
-                return;
-            }
-            if !progress.make_room(part, self.unread) {
-                drop(progress);
-                return self.overflow(part);
-            }
-        }
         progress.push(Event { part, kind, at });
         progress.close(usize::from(last));
         let ended = progress.open == 0;
@@ -354,14 +401,59 @@ impl Call {
         }
     }
 
-    /// Fails a node that sent more replies than are kept, for a caller that must not miss one.
-    fn overflow(&self, part: usize) {
+    /// Records a reply of a streamed call, unless there is too much of the node's already.
+    fn record_streamed(&self, part: usize, payload: Bytes) {
+        let (at, cost) = (self.time(), reply_cost(payload.len()));
+        let channel = self.channel(part);
+        let is_held = channel.features().credit;
+        let mut progress = self.progress.lock();
+        // Whoever ends the part records that under this lock. A reply that finds the part ended is
+        // dropped, so that nothing of a node comes behind its end.
+        if !self.parts.is_sent(part) {
+            return;
+        }
+        let made_room = progress.make_room(part, cost);
+        let reserve = |bytes| channel.reserve_unread(bytes);
+        if let Err(too_much) = progress.accounts[part].received(cost, is_held, reserve) {
+            drop(progress);
+            return self.overflow(part, too_much);
+        }
+        let dropped = progress.accounts[part].dropped;
+        let kind = EventKind::Reply(payload);
+        progress.push(Event { part, kind, at });
+        Progress::wake(progress);
+        // The first, and then ever more seldom.
+        if made_room && dropped.is_power_of_two() {
+            tracing::debug!(
+                target: "gorums::call",
+                method = self.method,
+                node = channel.id().get(),
+                dropped,
+                "replies that nobody took made room for newer ones",
+            );
+        }
+    }
+
+    /// Fails a node that sent more replies than may wait, for a caller that must not miss one.
+    fn overflow(&self, part: usize, too_much: TooMuch) {
+        let TooMuch {
+            window,
+            against_credit,
+        } = too_much;
+        let text = if against_credit {
+            format!(
+                "the node has sent more of a streamed reply than the {window} bytes of its credit"
+            )
+        } else {
+            format!(
+                "{window} bytes of the node's replies were not taken, and it knows no credit by which \
+                 it could be held back (see QuorumCall::unread_replies)"
+            )
+        };
         if let Some(outcome) = self.abandon(part) {
-            let status = Status::resource_exhausted(format!(
-                "more than {} replies of the node were not taken (see QuorumCall::unread_replies)",
-                self.unread.limit
-            ));
-            let error = self.channel(part).error(outcome, status);
+            let error = self
+                .channel(part)
+                .error(outcome, Status::resource_exhausted(text));
             self.record(part, EventKind::Failed(error), true);
         }
     }
@@ -377,5 +469,19 @@ impl Call {
         for pool in self.targets.pools() {
             pool.calls.remove(self.id);
         }
+    }
+}
+
+/// Payloads up to this size are copied out of the chunk that they came in, which they would keep:
+/// a caller that takes nothing would otherwise have chunks waiting, of which its window counts only
+/// a small part. A larger payload is half of the largest chunk, at least.
+const COPY: usize = H2Settings::FRAME as usize / 2;
+
+/// A payload that may wait long.
+fn kept(payload: Bytes) -> Bytes {
+    if payload.len() <= COPY {
+        Bytes::copy_from_slice(&payload)
+    } else {
+        payload
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn deliver(
         return Some(method);
     }
     match envelope.control {
-        Control::Unknown | Control::Cancel => {}
+        Control::Unknown | Control::Cancel | Control::Credit => {}
         Control::End => call.ended(part, envelope.status.clone()),
         Control::Message if envelope.method != method => {
             let status = Status::internal(format!(

@@ -28,6 +28,13 @@ impl Event {
         matches!(self.kind, EventKind::Reply(_))
     }
 
+    fn into_payload(self) -> Option<Bytes> {
+        match self.kind {
+            EventKind::Reply(payload) => Some(payload),
+            EventKind::Ended | EventKind::Failed(_) => None,
+        }
+    }
+
     fn is_reply_of(&self, part: usize) -> bool {
         self.part == part && self.is_reply()
     }
@@ -84,22 +91,19 @@ impl Events {
         self.iter().filter(|event| event.is_reply_of(part)).count()
     }
 
-    /// Takes out the first reply of this part. False where there is none.
-    pub(super) fn remove_first_reply_of(&mut self, part: usize) -> bool {
-        let Some(at) = self.iter().position(|event| event.is_reply_of(part)) else {
-            return false;
-        };
+    /// Takes out the first reply of this part; none where there is none.
+    pub(super) fn remove_first_reply_of(&mut self, part: usize) -> Option<Bytes> {
+        let at = self.iter().position(|event| event.is_reply_of(part))?;
         if let Some(at) = at.checked_sub(self.count) {
-            self.rest.remove(at);
-            return true;
+            return self.rest.remove(at)?.into_payload();
         }
-        self.few[(self.first + at) % FEW] = None;
+        let removed = self.few[(self.first + at) % FEW].take()?;
         for hole in at..self.count - 1 {
             let hole = self.first + hole;
             self.few.swap(hole % FEW, (hole + 1) % FEW);
         }
         self.count -= 1;
-        true
+        removed.into_payload()
     }
 }
 
@@ -125,7 +129,10 @@ mod tests {
             }
             let at = expected.iter().position(|part| *part == removed);
             assert_eq!(events.replies_of(removed), usize::from(at.is_some()));
-            assert_eq!(events.remove_first_reply_of(removed), at.is_some());
+            assert_eq!(
+                events.remove_first_reply_of(removed).is_some(),
+                at.is_some()
+            );
             at.map(|at| expected.remove(at));
             let parts: Vec<usize> = events.iter().map(|event| event.part).collect();
             assert_eq!(parts, Vec::from(expected.clone()));

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -7,7 +8,7 @@ use super::{NodeState, OutMessage, Outbox, Pool, Rejected, WhileDisconnected};
 use crate::error::{NodeError, Outcome, Status};
 use crate::node_id::NodeId;
 use crate::runtime::InProcess;
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard};
 use crate::wire::{Features, Side};
 
@@ -36,6 +37,8 @@ pub(crate) struct Channel {
     in_process: Mutex<Option<InProcess>>,
     /// Changes when a connection that was dialled before is to be replaced.
     dial_epoch: AtomicUsize,
+    /// How much of the bound of unread replies streamed calls have reserved.
+    reserved: AtomicU64,
     /// Held while a stream that the node opened begins or ceases to carry its calls, so that
     /// streams do so one after the other.
     attach_lock: Mutex<()>,
@@ -50,10 +53,21 @@ struct Peer {
     features: Option<Features>,
     /// Ids of requests that were written and then given up, which the peer was not told yet.
     cancels: Vec<u64>,
+    /// Credit for streamed replies that the peer was not told of yet, by the id of the call.
+    credits: BTreeMap<u64, u64>,
 }
 
 /// How many cancellations may wait to be written. The peer is not told of further ones.
 const CANCELS: usize = 4096;
+
+/// What is to be told of calls whose requests were written.
+#[derive(Default)]
+pub(crate) struct Notices {
+    /// The ids of those that were given up.
+    pub(crate) cancels: Vec<u64>,
+    /// The ids of streamed calls, and what more the caller takes of the replies.
+    pub(crate) credits: BTreeMap<u64, u64>,
+}
 
 impl Channel {
     pub(crate) fn new(id: NodeId, address: Arc<str>, pool: Arc<Pool>, side: Side) -> Self {
@@ -85,6 +99,7 @@ impl Channel {
             peer: Mutex::default(),
             in_process: Mutex::default(),
             dial_epoch: AtomicUsize::new(0),
+            reserved: AtomicU64::new(0),
             attach_lock: Mutex::default(),
             detached: Notify::new(),
         }
@@ -146,14 +161,73 @@ impl Channel {
     }
 
     /// Tells the peer that nobody waits for this reply any more, if it would understand.
-    pub(crate) fn send_cancel(&self, id: u64) {
-        let mut peer = self.peer.lock();
-        // A peer that has not said what it understands may still do so.
-        if peer.features.is_none_or(|features| features.cancel) && peer.cancels.len() < CANCELS {
-            peer.cancels.push(id);
-            drop(peer);
+    ///
+    /// A handler that is not told goes on for nothing, but one that waits for credit would go on
+    /// for ever. So of streamed calls as many cancellations may wait as there may be calls.
+    pub(crate) fn send_cancel(&self, id: u64, is_streamed: bool) {
+        if self.note_cancel(id, is_streamed) {
             self.io.wake();
         }
+    }
+
+    /// The same, without waking the I/O task: true where it has to be.
+    pub(super) fn note_cancel(&self, id: u64, is_streamed: bool) -> bool {
+        let limit = if is_streamed {
+            self.pool.settings.max_calls.max(CANCELS)
+        } else {
+            CANCELS
+        };
+        let mut peer = self.peer.lock();
+        peer.credits.remove(&id);
+        // A peer that has not said what it understands may still do so.
+        let is_told =
+            peer.features.is_none_or(|features| features.cancel) && peer.cancels.len() < limit;
+        if is_told {
+            peer.cancels.push(id);
+        }
+        is_told
+    }
+
+    /// Tells the peer how much more the caller takes of a streamed reply, if it would understand
+    /// and the call is `open`.
+    ///
+    /// Credit is never lost: there is an entry for each open call at most, which adds up what is
+    /// not written yet.
+    pub(super) fn send_credit(&self, id: u64, credit: u64, open: impl FnOnce() -> bool) {
+        if self.note_credit(id, credit, open) {
+            self.io.wake();
+        }
+    }
+
+    /// The same, without waking the I/O task: true where it has to be.
+    pub(super) fn note_credit(&self, id: u64, credit: u64, open: impl FnOnce() -> bool) -> bool {
+        let mut peer = self.peer.lock();
+        // Looked at under the lock, as the end of a call takes it to remove the entry.
+        let is_told = credit > 0 && peer.features.is_none_or(|features| features.credit) && open();
+        if is_told {
+            let entry = peer.credits.entry(id).or_default();
+            *entry = entry.saturating_add(credit);
+        }
+        is_told
+    }
+
+    /// A streamed call is over, and gives back what it had reserved.
+    pub(crate) fn end_streamed(&self, id: u64, reserved: u64) {
+        self.peer.lock().credits.remove(&id);
+        self.reserved.fetch_sub(reserved, Ordering::Relaxed);
+    }
+
+    /// Takes up to so many bytes, and no more than a quarter of what is left, from the bound of
+    /// unread replies: calls that are many get less each, and the first do not leave the later ones
+    /// with nothing.
+    pub(crate) fn reserve_unread(&self, bytes: u64) -> u64 {
+        let limit = self.pool.settings.unread_replies;
+        let take = |reserved: u64| bytes.min(limit.saturating_sub(reserved) / 4);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let before = self
+            .reserved
+            .fetch_update(set, fetch, |reserved| Some(reserved + take(reserved)));
+        before.map_or(0, take)
     }
 
     /// What the peer is known to understand.
@@ -161,13 +235,16 @@ impl Channel {
         self.peer.lock().features.unwrap_or_default()
     }
 
-    /// The ids of requests that were given up, if the peer understands cancellations.
-    pub(crate) fn take_cancels(&self) -> Vec<u64> {
+    /// What is to be told of requests that were written, once it is known what the peer
+    /// understands.
+    pub(crate) fn take_notices(&self) -> Notices {
         let mut peer = self.peer.lock();
-        if peer.features.is_some_and(|features| features.cancel) {
-            std::mem::take(&mut peer.cancels)
-        } else {
-            Vec::new()
+        if peer.features.is_none() {
+            return Notices::default();
+        }
+        Notices {
+            cancels: std::mem::take(&mut peer.cancels),
+            credits: std::mem::take(&mut peer.credits),
         }
     }
 
@@ -177,6 +254,9 @@ impl Channel {
         peer.features = features;
         if !features.is_some_and(|features| features.cancel) {
             peer.cancels = Vec::new();
+        }
+        if !features.is_some_and(|features| features.credit) {
+            peer.credits = BTreeMap::new();
         }
     }
 

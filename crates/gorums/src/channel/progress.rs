@@ -4,8 +4,9 @@ use std::task::{Context, Waker};
 
 use super::early::Early;
 use super::events::{Event, EventKind, Events};
-use super::overflow::{Overflow, Unread};
+use super::unread::Account;
 use crate::sync::MutexGuard;
+use crate::wire::reply_cost;
 
 /// What the waiting task wants to be woken for, beside the end of the call.
 #[derive(Debug, Clone, Copy)]
@@ -35,10 +36,12 @@ pub(super) struct Progress {
     wake_after: WakeAfter,
     waker: Option<Waker>,
     pub(super) early: Option<Early>,
+    /// Of the nodes of a streamed call, by position; none in other calls.
+    pub(super) accounts: Box<[Account]>,
 }
 
 impl Progress {
-    pub(super) fn new(open: usize) -> Self {
+    pub(super) fn new(open: usize, accounts: Box<[Account]>) -> Self {
         Self {
             events: Events::default(),
             open,
@@ -47,6 +50,7 @@ impl Progress {
             wake_after: WakeAfter::ANY,
             waker: None,
             early: None,
+            accounts,
         }
     }
 
@@ -73,20 +77,19 @@ impl Progress {
         self.open = self.open.saturating_sub(parts);
     }
 
-    /// Makes room for one more reply of a part: a call whose replies nobody takes must not grow.
-    /// False where there is no room and none may be made.
-    pub(super) fn make_room(&mut self, part: usize, unread: Unread) -> bool {
-        let is_full = self.unread >= unread.limit && self.events.replies_of(part) >= unread.limit;
-        if !is_full {
-            return true;
+    /// Makes room for one more reply of a part, where older ones make room for newer. True where
+    /// any did.
+    pub(super) fn make_room(&mut self, part: usize, cost: u64) -> bool {
+        let mut made = false;
+        while self.accounts[part].is_crowded(cost, self.events.replies_of(part)) {
+            let Some(payload) = self.events.remove_first_reply_of(part) else {
+                break;
+            };
+            self.unread -= 1;
+            self.accounts[part].dropped(reply_cost(payload.len()));
+            made = true;
         }
-        match unread.overflow {
-            Overflow::DropOldest => {
-                self.unread -= usize::from(self.events.remove_first_reply_of(part));
-                true
-            }
-            Overflow::FailNode => false,
-        }
+        made
     }
 
     #[inline]

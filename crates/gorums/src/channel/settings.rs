@@ -18,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) outbox_bytes: usize,
     pub(crate) max_calls: usize,
     pub(crate) max_decoding_message_size: usize,
+    /// The bound of the replies to streamed calls that a node has sent and that nobody has taken.
+    pub(crate) unread_replies: u64,
     /// How long a connection whose last handle was dropped goes on writing what is queued.
     pub(crate) linger: Duration,
     pub(crate) pairs: Option<Pairs>,
@@ -55,6 +57,7 @@ impl Default for Settings {
             outbox_bytes: 16 * 1024 * 1024,
             max_calls: 1024 * 1024,
             max_decoding_message_size: 4 * 1024 * 1024,
+            unread_replies: 64 * 1024 * 1024,
             linger: Duration::from_secs(1),
             pairs: None,
         }

@@ -127,6 +127,18 @@ impl ConfigurationBuilder {
         self
     }
 
+    /// How many bytes of the replies to streamed calls may wait at a node's channel while nobody
+    /// takes them, of all calls together. Default: 64 MiB.
+    ///
+    /// Each call takes its [window](crate::call::QuorumCall::unread_replies) from this when it is
+    /// queued, and never more than a quarter of what is left; a call that began with less gets the
+    /// rest when others have ended. A call that finds nothing left goes on with one reply at a
+    /// time, which is not counted here. So no call waits for the reader of another one.
+    pub fn unread_replies(mut self, bytes: usize) -> Self {
+        self.settings.unread_replies = bytes as u64;
+        self
+    }
+
     /// How long an attempt to connect may take. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = bounded(timeout);

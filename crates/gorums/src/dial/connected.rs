@@ -122,7 +122,7 @@ impl Connected {
                         self.link.ping_steadily();
                     }
                     channel.set_last_error(None);
-                    self.stream.inbound.set_stream_end(features.stream_end);
+                    self.stream.inbound.set_features(features);
                     self.stream.opened(response.into_body());
                 }
                 Err(error) => {

@@ -206,10 +206,6 @@ impl ServerCtx {
         &self.0.turn
     }
 
-    pub(crate) fn method_name(&self) -> &Arc<str> {
-        &self.0.method
-    }
-
     /// Whether it is the context of the same request.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -26,15 +26,18 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::context::{ConnectionInfo, ServerCtx};
+use super::credit::Credit;
 use super::interceptor::Interceptor;
 use super::released::ReleasedSet;
 use super::reply_queue::ReplyQueue;
+use super::reply_sender::Sink;
 use super::request::Request;
 use super::unstarted::Unstarted;
 use super::worker::Worker;
 use super::{Monitor, Polling};
 use crate::runtime::{BoxFuture, InProcess};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
+use crate::wire::{Features, NO_BOUND};
 
 /// What all connections of a server have in common.
 pub(crate) struct LaneSettings {
@@ -55,8 +58,8 @@ pub(crate) struct Lane {
     pub(super) settings: Arc<LaneSettings>,
     pub(super) info: Arc<ConnectionInfo>,
     pub(super) replies: Arc<ReplyQueue>,
-    /// The peer knows the frame that ends a streamed reply.
-    pub(super) stream_end: bool,
+    /// What the peer understands.
+    pub(super) features: Features,
     pub(super) state: Mutex<State>,
     pub(super) task: AtomicWaker,
 }
@@ -76,6 +79,11 @@ pub(super) struct State {
     pub(super) has_room: bool,
     /// Cancellations of requests that have not started.
     pub(super) unstarted: Unstarted,
+    /// Of the requests of streamed methods, from the time that they come until their handlers have
+    /// ended, where the peer gives credit.
+    pub(super) credits: BTreeMap<u64, Arc<Credit>>,
+    /// No credit comes any more, and none is needed.
+    pub(super) needs_no_credit: bool,
     /// The I/O task wants to be woken when the waiting requests cost no more than this.
     pub(super) wake_below: Option<usize>,
     /// No request comes any more.
@@ -90,9 +98,9 @@ impl Lane {
         settings: Arc<LaneSettings>,
         info: Arc<ConnectionInfo>,
         replies: Arc<ReplyQueue>,
-        stream_end: bool,
+        features: Features,
     ) -> (Arc<Self>, BoxFuture<'static, ()>) {
-        let (lane, _, task) = Self::start_with_set(settings, info, replies, stream_end);
+        let (lane, _, task) = Self::start_with_set(settings, info, replies, features);
         (lane, task)
     }
 
@@ -101,13 +109,13 @@ impl Lane {
         settings: Arc<LaneSettings>,
         info: Arc<ConnectionInfo>,
         replies: Arc<ReplyQueue>,
-        stream_end: bool,
+        features: Features,
     ) -> (Arc<Self>, Arc<ReleasedSet>, BoxFuture<'static, ()>) {
         let lane = Arc::new(Self {
             settings,
             info,
             replies,
-            stream_end,
+            features,
             state: Mutex::default(),
             task: AtomicWaker::new(),
         });
@@ -156,6 +164,9 @@ impl Lane {
         for request in requests.drain(..) {
             state.bytes += request.cost();
             state.unstarted.add(request.id);
+            if self.features.credit && request.is_streamed() && !state.needs_no_credit {
+                state.credits.insert(request.id, Arc::new(Credit::new()));
+            }
             state.waiting.push_back(request);
         }
         drop(state);
@@ -192,6 +203,49 @@ impl Lane {
                 unstarted, waiting, ..
             } = &mut *state;
             unstarted.cancel(id, waiting);
+        }
+    }
+
+    /// The caller of this request takes so many more bytes of its replies. Nothing is kept for a
+    /// request that is not here.
+    pub(crate) fn give(&self, id: u64, bytes: u64) {
+        let credit = self.state().credits.get(&id).cloned();
+        if let Some(credit) = credit {
+            credit.give(bytes);
+        }
+    }
+
+    /// What the caller of this request takes of its replies.
+    pub(super) fn credit(&self, id: u64) -> Option<Arc<Credit>> {
+        self.state().credits.get(&id).cloned()
+    }
+
+    /// The handler that these replies were of has ended.
+    pub(super) fn end_credit(&self, id: u64, sink: &Sink) {
+        let Some(ended) = &sink.credit else {
+            return;
+        };
+        let mut state = self.state();
+        // A peer may have sent another request with this id.
+        if state
+            .credits
+            .get(&id)
+            .is_some_and(|credit| Arc::ptr_eq(credit, ended))
+        {
+            state.credits.remove(&id);
+        }
+    }
+
+    /// Nothing is read any more, so no credit comes: what was asked is answered all the same, as
+    /// fast as the peer takes it.
+    pub(crate) fn end_credits(&self) {
+        let credits = {
+            let mut state = self.state();
+            state.needs_no_credit = true;
+            std::mem::take(&mut state.credits)
+        };
+        for credit in credits.into_values() {
+            credit.give(NO_BOUND);
         }
     }
 

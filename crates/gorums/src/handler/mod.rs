@@ -12,10 +12,11 @@
 //!   what they see of it, [`handling`] knows which of them is running; [`released`] polls those
 //!   that go on without the turn; [`reply_queue`] is where their replies wait to be written.
 //! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
-//!   [`reply_sender`] is how a handler streams.
+//!   [`reply_sender`] is how a handler streams, and [`credit`] how its caller holds it back.
 //! * [`monitor`] notices a handler that blocks its thread, and has the others go on elsewhere.
 
 mod context;
+mod credit;
 mod handling;
 mod interceptor;
 pub(crate) mod lane;
@@ -33,6 +34,8 @@ mod worker;
 
 pub(crate) use context::ConnectionInfo;
 pub use context::ServerCtx;
+#[cfg(all(test, gorums_loom))]
+pub(crate) use credit::Credit;
 pub(crate) use handling::refusal;
 pub use interceptor::{Incoming, Interceptor, Next, Reply, interceptor_fn};
 pub(crate) use lane::{Lane, LaneSettings};

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::context::ServerCtx;
+use super::credit::Credit;
 use super::interceptor::Reply;
 use super::reply_queue::{Answer, ReplyQueue};
 use crate::error::Status;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::wire::reply_cost;
 
 /// Sends the replies of a streamed method. Of no use once its handler has returned.
 pub struct ReplySender<Resp> {
@@ -20,11 +22,28 @@ pub struct ReplySender<Resp> {
 /// Where one request's replies go.
 pub(crate) struct Sink {
     pub(crate) id: u64,
-    pub(crate) method: Arc<str>,
+    pub(crate) ctx: ServerCtx,
     pub(crate) replies: Arc<ReplyQueue>,
     pub(crate) max_encoding: usize,
+    /// How much more the caller takes; none where the peer does not know how to say that.
+    pub(crate) credit: Option<Arc<Credit>>,
     /// The handler has returned.
     pub(crate) ended: AtomicBool,
+}
+
+impl Sink {
+    /// The handler has returned. What others still send of its replies is of no use.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        if let Some(credit) = &self.credit {
+            credit.wake();
+        }
+    }
+
+    /// Whether nobody will read a reply.
+    fn is_over(&self) -> bool {
+        self.ended.load(Ordering::Acquire) || self.ctx.is_cancelled()
+    }
 }
 
 /// Where the one reply of a request goes that nobody else gets to see.
@@ -53,29 +72,50 @@ impl<Resp: Message> ReplySender<Resp> {
         }
     }
 
-    /// Queues a reply; waits while the connection's queue of replies is full.
+    /// Queues a reply, and waits until there is room for it: while the caller is behind with those
+    /// before, and while the connection's queue of replies is full. The future may be dropped; then
+    /// the reply is not sent.
+    ///
+    /// The caller of [`responses`](crate::call::QuorumCall::responses) is behind where it has not
+    /// taken as much as it [lets wait](crate::call::QuorumCall::unread_replies). **A handler that
+    /// has to wait for its caller gives up its turn**, as by [`release`](ServerCtx::release): the
+    /// client's other requests start meanwhile, and what the handler does from there on is beside
+    /// theirs. What has to happen in the order of the requests belongs before the first reply.
+    /// Waiting for room in the queue does not give up the turn. A client of another kind does not
+    /// say how much it takes; its handlers wait for room only.
     ///
     /// # Errors
-    /// The connection has ended, or the handler has returned: nobody will read it.
+    /// Nobody will read it: the connection has ended, the caller gave up, or the handler has
+    /// returned.
     pub async fn send(&self, reply: Resp) -> Result<(), Gone> {
-        if self.sink.ended.load(Ordering::Acquire) {
+        let sink = &*self.sink;
+        if sink.is_over() {
             return Err(Gone);
         }
         let reply = Reply::message(&reply);
-        let Sink {
-            id,
-            method,
-            replies,
-            max_encoding,
-            ..
-        } = &*self.sink;
-        if !replies
-            .push(*id, method, &Answer::Reply(reply.payload()), *max_encoding)
-            .await
-        {
+        let payload = reply.payload();
+        let taken = match &sink.credit {
+            None => None,
+            Some(credit) => {
+                let cost = reply_cost(payload.len());
+                let taken = match credit.try_take(cost) {
+                    Some(taken) => Some(taken),
+                    None => credit.take(cost, &sink.ctx, || sink.is_over()).await,
+                };
+                Some(taken.ok_or(Gone)?)
+            }
+        };
+        let (method, answer) = (sink.ctx.method(), Answer::Reply(payload));
+        let queued = sink
+            .replies
+            .push(sink.id, method, &answer, sink.max_encoding);
+        if !queued.await {
             return Err(Gone);
         }
-        replies.wake_io();
+        if let Some(taken) = taken {
+            taken.spend();
+        }
+        sink.replies.wake_io();
         // A worker runs the task that it woke last, here the one that writes, when the task that
         // woke it suspends, and no other worker may take it: a handler that goes on to block its
         // thread would hold its own reply back.
@@ -83,30 +123,35 @@ impl<Resp: Message> ReplySender<Resp> {
         Ok(())
     }
 
-    /// Queues a reply if there is room.
+    /// Queues a reply if there is room. Keeps the turn.
     ///
     /// # Errors
-    /// The queue is full, and the reply comes back; or nobody will read it.
+    /// The caller is behind, or the queue is full, and the reply comes back; or nobody will read
+    /// it.
     pub fn try_send(&self, reply: Resp) -> Result<(), TrySendError<Resp>> {
-        if self.sink.ended.load(Ordering::Acquire) {
+        let sink = &*self.sink;
+        if sink.is_over() {
             return Err(TrySendError::Gone);
         }
         let encoded = Reply::message(&reply);
-        let Sink {
-            id,
-            method,
-            replies,
-            max_encoding,
-            ..
-        } = &*self.sink;
-        match replies.try_push(
-            *id,
-            method,
-            &Answer::Reply(encoded.payload()),
-            *max_encoding,
-        ) {
+        let payload = encoded.payload();
+        let taken = match &sink.credit {
+            None => None,
+            Some(credit) => match credit.try_take(reply_cost(payload.len())) {
+                None => return Err(TrySendError::Full(reply)),
+                taken => taken,
+            },
+        };
+        let (method, answer) = (sink.ctx.method(), Answer::Reply(payload));
+        let queued = sink
+            .replies
+            .try_push(sink.id, method, &answer, sink.max_encoding);
+        match queued {
             Some(true) => {
-                replies.wake_io();
+                if let Some(taken) = taken {
+                    taken.spend();
+                }
+                sink.replies.wake_io();
                 Ok(())
             }
             Some(false) => Err(TrySendError::Gone),
@@ -127,19 +172,21 @@ impl<Resp> Clone for ReplySender<Resp> {
 impl<Resp> fmt::Debug for ReplySender<Resp> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplySender")
-            .field("method", &self.sink.method)
+            .field("method", &self.sink.ctx.method())
             .finish_non_exhaustive()
     }
 }
 
-/// Nobody will read the reply: the connection has ended, or the handler has returned.
+/// Nobody will read the reply: the connection has ended, the caller gave up, or the handler has
+/// returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gone;
 
 impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "nobody will read the reply: the connection has ended or the handler has returned",
+            "nobody will read the reply: the connection has ended, the caller gave up, or the handler \
+             has returned",
         )
     }
 }
@@ -165,7 +212,10 @@ pub enum TrySendError<Resp> {
 impl<Resp> fmt::Display for TrySendError<Resp> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full(_) => f.write_str("the connection's queue of replies is full"),
+            Self::Full(_) => f.write_str(
+                "the caller is behind with the replies before, or the connection's queue of replies is \
+                 full",
+            ),
             Self::Gone => Gone.fmt(f),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::registry::{Entry, Registry};
+use super::registry::{Entry, MethodKind, Registry};
 use crate::error::Status;
 use crate::metadata::Metadata;
 use crate::wire::Envelope;
@@ -65,6 +65,13 @@ impl Request {
             metadata: envelope.metadata(),
             payload: frame.slice_ref(envelope.payload),
         })
+    }
+
+    /// Whether its method has any number of replies.
+    pub(super) fn is_streamed(&self) -> bool {
+        self.entry
+            .as_ref()
+            .is_some_and(|entry| entry.kind == MethodKind::Streamed)
     }
 
     pub(crate) fn cost(&self) -> usize {

@@ -14,7 +14,6 @@ use super::reply_sender::Sink;
 use super::{Monitor, Polling};
 use crate::error::Status;
 use crate::runtime::BoxFuture;
-use crate::sync::atomic::Ordering;
 use crate::sync::spawn;
 
 /// A request whose handler was started, until its reply is queued and its turn given up.
@@ -55,9 +54,10 @@ impl Run {
                     return Poll::Pending;
                 };
                 if let Some(sink) = &self.sink {
-                    sink.ended.store(true, Ordering::Release);
+                    sink.end();
+                    lane.end_credit(self.id, sink);
                 }
-                let queued = match self.answer(lane.stream_end, &result) {
+                let queued = match self.answer(lane.features.stream_end, &result) {
                     None => true,
                     Some(answer) => lane
                         .replies
@@ -103,7 +103,7 @@ impl Run {
         result: Result<Reply, Status>,
     ) -> BoxFuture<'static, ()> {
         let replies = Arc::clone(&lane.replies);
-        let stream_end = lane.stream_end;
+        let stream_end = lane.features.stream_end;
         let run = Self {
             stage: Stage::Ended,
             ctx: self.ctx.clone(),

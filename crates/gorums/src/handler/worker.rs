@@ -162,9 +162,10 @@ impl Worker {
         let sink = (kind == MethodKind::Streamed).then(|| {
             Arc::new(Sink {
                 id,
-                method: Arc::clone(ctx.method_name()),
+                ctx: ctx.clone(),
                 replies: Arc::clone(&lane.replies),
                 max_encoding,
+                credit: lane.credit(id),
                 ended: AtomicBool::new(false),
             })
         });

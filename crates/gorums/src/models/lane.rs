@@ -56,8 +56,12 @@ impl Connection {
         };
         let replies = Arc::new(ReplyQueue::new(bounds.reply_bytes));
         let info = Arc::new(ConnectionInfo::default());
-        let (lane, released, task) =
-            Lane::start_with_set(Arc::new(settings), info, Arc::clone(&replies), true);
+        let (lane, released, task) = Lane::start_with_set(
+            Arc::new(settings),
+            info,
+            Arc::clone(&replies),
+            super::FEATURES,
+        );
         let mut requests = requests;
         lane.push(&mut requests);
         let task = spawn(move || block_on(task));

@@ -158,6 +158,7 @@ fn node(id: u32, pool: &Arc<Pool>) -> Arc<Channel> {
 const FEATURES: Features = Features {
     cancel: true,
     stream_end: true,
+    credit: true,
 };
 
 /// A call on these nodes that is in the table, with a deadline, and not queued yet.

@@ -9,7 +9,7 @@ use loom::thread::JoinHandle;
 use super::{
     Gate, Written, call, events, expire, frame, join, lost, nodes, outcome, reply, spawn, take,
 };
-use crate::channel::{Call, Channel, Early, EventKind, Kind, WakeAfter};
+use crate::channel::{Call, Channel, Early, EventKind, Kind, Unread, WakeAfter};
 use crate::error::Outcome;
 use crate::sync::block_on;
 
@@ -299,7 +299,7 @@ fn a_one_way_part_is_handed_over_or_fails() {
 #[test]
 fn no_reply_of_a_stream_comes_after_its_end() {
     super::explore(|| {
-        let (nodes, call) = sent(Kind::Streamed);
+        let (nodes, call) = sent(Kind::Streamed(Unread::default()));
         let (node, streamed) = (Arc::clone(&nodes[0]), Arc::clone(&call));
         let io = spawn(move || {
             reply(&node, 1);
@@ -324,7 +324,7 @@ fn no_reply_of_a_stream_comes_after_its_end() {
 #[test]
 fn the_node_of_a_completed_stream_is_told_unless_it_has_ended() {
     super::explore(|| {
-        let (nodes, call) = sent(Kind::Streamed);
+        let (nodes, call) = sent(Kind::Streamed(Unread::default()));
         let streamed = Arc::clone(&call);
         let io = spawn(move || streamed.ended(0, None));
         call.complete();

@@ -314,7 +314,7 @@ impl ServerConnection {
             info: connecting.info,
             callee: channel,
         });
-        inbound.set_stream_end(features.stream_end);
+        inbound.set_features(features);
         inbound.start_lane();
         self.link.timers.clear(Timer::NoStream);
         let stream = NodeStream::new(send, Some(recv), inbound);

@@ -22,7 +22,7 @@ use super::served::Served;
 use crate::channel::{Channel, deliver, skipped};
 use crate::error::Status;
 use crate::handler::{Answer, ConnectionInfo, Lane, ReplyQueue, Request, Services};
-use crate::wire::Frame;
+use crate::wire::{Features, Frame};
 
 /// The bound of the answers to a peer whose requests nobody serves, and how far the answers to
 /// others may go beyond theirs while the peer owes replies.
@@ -52,8 +52,8 @@ struct Messages {
     lane: Option<Arc<Lane>>,
     /// What handlers of this stream have in common, until the lane begins.
     info: ConnectionInfo,
-    /// The peer knows the frame that ends a streamed reply.
-    stream_end: bool,
+    /// What the peer understands.
+    features: Features,
     replies: Option<Arc<ReplyQueue>>,
     /// The channel whose calls the peer answers.
     callee: Option<Arc<Channel>>,
@@ -119,7 +119,7 @@ impl Inbound {
             likely: Likely::default(),
             lane: None,
             info,
-            stream_end: false,
+            features: Features::default(),
             replies: None,
             callee,
             requests: Vec::new(),
@@ -133,8 +133,8 @@ impl Inbound {
     }
 
     /// The peer has said what it understands.
-    pub(crate) fn set_stream_end(&mut self, stream_end: bool) {
-        self.messages.stream_end = stream_end;
+    pub(crate) fn set_features(&mut self, features: Features) {
+        self.messages.features = features;
     }
 
     /// Answers that wait to be written.
@@ -215,13 +215,13 @@ impl Inbound {
     }
 
     /// No further request is taken; what was handed over is still handled. Where this end calls the
-    /// peer, it reads on, for the replies. True if it does.
+    /// peer, it reads on, for the replies; where the peer gives credit, for that. True if it does.
     pub(crate) fn take_no_requests(&mut self) -> bool {
         self.messages.is_closed = true;
         if let Some(lane) = &self.messages.lane {
             lane.finish();
         }
-        self.messages.callee.is_some()
+        self.messages.callee.is_some() || self.messages.features.credit
     }
 
     /// No more is read; what was handed over is still handled.
@@ -230,6 +230,7 @@ impl Inbound {
         self.messages.unread = BytesMut::new();
         self.messages.is_closed = true;
         if let Some(lane) = &self.messages.lane {
+            lane.end_credits();
             lane.finish();
         }
     }
@@ -422,6 +423,12 @@ impl Messages {
                     lane.cancel(id);
                 }
             }
+            Event::Credit { id, bytes } => {
+                self.hand_over();
+                if let Some(lane) = &self.lane {
+                    lane.give(id, bytes);
+                }
+            }
             Event::Refuse { id, method, status } => {
                 let services = handlers.services();
                 // A one-way message cannot be answered, and is not lost in silence.
@@ -455,7 +462,7 @@ impl Messages {
             Arc::clone(&services.lane),
             Arc::new(std::mem::take(&mut self.info)),
             Arc::clone(replies),
-            self.stream_end,
+            self.features,
         );
         tokio::spawn(task);
         self.lane = Some(lane);

@@ -170,7 +170,8 @@ impl NodeStream {
         self.inbound.close();
     }
 
-    /// No further request is taken. Where this end calls the peer, it reads on, for the replies.
+    /// No further request is taken. Where this end calls the peer, it reads on, for the replies, and
+    /// where the peer gives credit, for that.
     pub(crate) fn take_no_requests(&mut self) {
         if !self.inbound.take_no_requests() {
             self.close_inbound();

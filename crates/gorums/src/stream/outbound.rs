@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
-use crate::channel::{Channel, OutMessage, StreamId, Ticket};
+use crate::channel::{Channel, Notices, OutMessage, StreamId, Ticket};
 use crate::handler::ReplyQueue;
-use crate::wire::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, encode_control};
+use crate::wire::{
+    BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, encode_control, encode_credit,
+};
 
 /// Puts batches together, of which one at a time is with `h2`: answers first, then calls.
 #[derive(Default)]
@@ -37,7 +39,7 @@ impl Outbound {
     /// that neither holds up the other.
     pub(crate) fn push_messages(&mut self, channel: &Channel, stream: StreamId) {
         self.before = self.builder.len();
-        let cancels = {
+        let notices = {
             let mut outbox = channel.outbox();
             let mut len = 0;
             while len < BATCH_BYTES {
@@ -45,21 +47,31 @@ impl Outbound {
                     break;
                 };
                 len += message.frame.len();
+                if let Some(ticket) = &message.ticket
+                    && ticket.call.is_streamed()
+                {
+                    ticket.call.announce(ticket.part);
+                }
                 self.batch.push_back(message);
             }
             // Under the lock: those of the stream that takes over are not for this one to write.
             if outbox.is_carried_by(stream) {
-                channel.take_cancels()
+                channel.take_notices()
             } else {
-                Vec::new()
+                Notices::default()
             }
         };
         for message in &self.batch {
             self.builder.push(&message.frame);
         }
         // Behind the requests: what is given up was written before.
-        for id in cancels {
-            let frame = encode_control(channel.side().id_on_the_wire(id), Control::Cancel);
+        let side = channel.side();
+        for id in notices.cancels {
+            let frame = encode_control(side.id_on_the_wire(id), Control::Cancel);
+            self.builder.push(&frame);
+        }
+        for (id, credit) in notices.credits {
+            let frame = encode_credit(side.id_on_the_wire(id), credit);
             self.builder.push(&frame);
         }
     }
@@ -123,10 +135,14 @@ impl Outbound {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bytes::{Buf, Bytes};
+
     use super::*;
-    use crate::channel::Attachment;
+    use crate::channel::{Attachment, Call, Kind, Targets, Unread};
     use crate::membership::WhileDisconnected;
-    use crate::wire::Features;
+    use crate::wire::{Decoder, Envelope, FIRST_CREDIT, Features, Frame, Side};
     use crate::{Client, Configuration};
 
     /// A node that opens its streams itself, and what holds it.
@@ -171,11 +187,57 @@ mod tests {
         };
         let first = Attachment::new(channel, features).expect("open");
         let second = Attachment::new(channel, features).expect("open");
-        channel.send_cancel(7);
+        channel.send_cancel(7, false);
         for (stream, expected) in [(&first, false), (&second, true)] {
             let mut outbound = Outbound::default();
             outbound.push_messages(channel, stream.stream_id());
             assert_eq!(outbound.next().is_some(), expected);
         }
+    }
+
+    /// What is told of a streamed call whose request is written, after this was done to the call.
+    fn told_of_streamed(then: impl FnOnce(&Call)) -> Vec<(Control, u64)> {
+        let node = node_that_connects();
+        let channel = node[0].channel();
+        let (id, now) = (7, channel.pool().clock.now());
+        let kind = Kind::Streamed(Unread::default());
+        let targets = Targets::new([Arc::clone(channel)]);
+        let call = Arc::new(Call::new(id, "m", kind, targets, 1, now));
+        assert!(call.queue(0, Bytes::from_static(b"a request")));
+        then(&call);
+        let features = Features {
+            cancel: true,
+            stream_end: true,
+            credit: true,
+        };
+        let stream = Attachment::new(channel, features).expect("open");
+        let mut outbound = Outbound::default();
+        outbound.push_messages(channel, stream.stream_id());
+        let mut batch = outbound.next().expect("the request");
+        let mut bytes = batch.copy_to_bytes(batch.remaining());
+        bytes.advance(b"a request".len());
+        let mut decoder = Decoder::new(100);
+        decoder.push(bytes);
+        let mut told = Vec::new();
+        while let Some(Frame::Message(frame)) = decoder.next().expect("ours") {
+            let envelope = Envelope::decode(&frame).expect("ours");
+            assert_eq!(envelope.id, Side::Server.id_on_the_wire(id));
+            told.push((envelope.control, envelope.credit));
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn credit_goes_behind_the_request_of_a_streamed_call() {
+        let window = Unread::default().window;
+        let told = told_of_streamed(|_| {});
+        assert_eq!(told, [(Control::Credit, window - FIRST_CREDIT)]);
+    }
+
+    /// Its handler would wait for credit for ever.
+    #[tokio::test]
+    async fn a_streamed_call_that_is_written_for_nobody_is_cancelled() {
+        let told = told_of_streamed(Call::complete);
+        assert_eq!(told, [(Control::Cancel, 0)]);
     }
 }

@@ -16,6 +16,8 @@ pub(crate) enum Event<'a> {
     Oversized { id: u64, status: Status },
     /// Tell the handler of this request that its caller gave up.
     Cancel { id: u64 },
+    /// Tell the handler of this request how much more its caller takes.
+    Credit { id: u64, bytes: u64 },
     /// Answer this request, which no handler gets.
     Refuse {
         id: u64,
@@ -175,6 +177,12 @@ impl Reader {
         match envelope.control {
             Control::Message => {}
             Control::Cancel => return Ok(Event::Cancel { id }),
+            Control::Credit => {
+                return Ok(Event::Credit {
+                    id,
+                    bytes: envelope.credit,
+                });
+            }
             Control::End | Control::Unknown => return Ok(Event::Nothing),
         }
         let refuse = |status| Event::Refuse {

@@ -13,7 +13,7 @@ use crate::error::{Code, Status};
 use crate::handler::{LaneSettings, Registry, Request, ServerCtx, Services};
 use crate::metadata::Metadata;
 use crate::wire::{
-    Control, Frame, SERVER_INITIATED, encode_control, encode_message, encode_status,
+    Control, Frame, SERVER_INITIATED, encode_control, encode_credit, encode_message, encode_status,
 };
 
 const ASK: &str = "test.Test.Ask";
@@ -110,6 +110,7 @@ fn tell(event: &Event<'_>) -> String {
         ),
         Event::Oversized { id, status } => format!("oversized {id} {:?}", status.code()),
         Event::Cancel { id } => format!("cancel {id}"),
+        Event::Credit { id, bytes } => format!("credit {id} {bytes}"),
         Event::Refuse { id, method, status } => {
             format!("refuse {id} {method} {:?}", status.code())
         }
@@ -145,6 +146,7 @@ fn what_is_no_message_is_told_apart() {
     let failed = Status::not_found("nowhere");
     let bytes = [
         encode_control(BACK | 1, Control::Cancel),
+        encode_credit(BACK | 1, u64::MAX),
         answer(BACK | 2, ASK, None, Control::End),
         answer(3, ASK, Some(&failed), Control::Message),
     ]
@@ -153,6 +155,7 @@ fn what_is_no_message_is_told_apart() {
         read(Replies::WithoutBit, Handlers::These(&services), &[&bytes]),
         [
             format!("cancel {}", BACK | 1),
+            format!("credit {} {}", BACK | 1, u64::MAX),
             "nothing".to_owned(),
             format!("reply 3 {ASK} Some(NotFound) []"),
         ]
@@ -289,7 +292,8 @@ fn any_message() -> impl Strategy<Value = Bytes> {
         2 => (id.clone(), method).prop_map(|(id, method)| {
             answer(id, method, Some(&Status::aborted("no")), Control::Message)
         }),
-        1 => id.prop_map(|id| encode_control(id, Control::Cancel)),
+        1 => id.clone().prop_map(|id| encode_control(id, Control::Cancel)),
+        1 => (id, any::<u64>()).prop_map(|(id, bytes)| encode_credit(id, bytes)),
         1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from),
     ]
 }

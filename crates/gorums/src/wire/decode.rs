@@ -5,7 +5,7 @@ use std::fmt;
 use prost::Message;
 use prost_types::Any;
 
-use super::envelope::{CONTROL, Control, ENTRY, Envelope, ID, METHOD, PAYLOAD, STATUS};
+use super::envelope::{CONTROL, CREDIT, Control, ENTRY, Envelope, ID, METHOD, PAYLOAD, STATUS};
 use crate::error::{Code, Status};
 
 /// How many entries of metadata a message may have, and how many details a status. In memory they
@@ -31,6 +31,7 @@ impl<'a> Envelope<'a> {
             metadata: Vec::new(),
             payload: &[],
             control: Control::Message,
+            credit: 0,
             excess: None,
         };
         if let Some((id, method, payload)) = plain(frame, likely) {
@@ -67,8 +68,9 @@ impl<'a> Envelope<'a> {
                     }
                 }
                 (PAYLOAD, Value::Bytes(bytes)) => self.payload = bytes,
+                (CREDIT, Value::Varint(credit)) => self.credit = credit,
                 (CONTROL, Value::Varint(number)) => self.control = Control::from_number(number),
-                (ID..=PAYLOAD | CONTROL, _) => {
+                (ID..=PAYLOAD | CREDIT | CONTROL, _) => {
                     return Err(nowhere(Malformed::OtherWireType(number)));
                 }
                 _ => {}

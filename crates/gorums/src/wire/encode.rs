@@ -6,7 +6,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use prost_types::Any;
 
 use super::PREFIX;
-use super::envelope::{CONTROL, Control, ENTRY, ID, METHOD, PAYLOAD, STATUS};
+use super::envelope::{CONTROL, CREDIT, Control, ENTRY, ID, METHOD, PAYLOAD, STATUS};
 use crate::error::Status;
 use crate::metadata::Metadata;
 
@@ -288,6 +288,22 @@ const MAX_STATUS: usize = 1 << 20;
 pub(crate) fn encode_control(id: u64, control: Control) -> Bytes {
     let mut buf = BytesMut::new();
     encode_status(id, "", None, control, &mut buf);
+    buf.freeze()
+}
+
+/// A frame by which the caller takes so many more bytes of the streamed reply to this call.
+pub(crate) fn encode_credit(id: u64, credit: u64) -> Bytes {
+    let mut buf = BytesMut::new();
+    buf.put_bytes(0, PREFIX);
+    encode_key(ID, WireType::Varint, &mut buf);
+    encode_varint(id, &mut buf);
+    encode_key(CREDIT, WireType::Varint, &mut buf);
+    encode_varint(credit, &mut buf);
+    encode_key(CONTROL, WireType::Varint, &mut buf);
+    encode_varint(Control::Credit.number(), &mut buf);
+    let len = buf.len() - PREFIX;
+    // Three numbers of ten bytes each at most.
+    buf[PREFIX - 1] = len as u8;
     buf.freeze()
 }
 

@@ -8,6 +8,7 @@
 //! | status | 3 | google.rpc.Status |
 //! | entry | 4 | repeated { key = 1, value = 2 } |
 //! | payload | 5 | bytes |
+//! | credit | 14 | uint64, ours, sent only to peers that announced it |
 //! | control | 15 | uint32, ours, sent only to peers that announced it |
 
 use crate::error::Status;
@@ -18,6 +19,7 @@ pub(super) const METHOD: u32 = 2;
 pub(super) const STATUS: u32 = 3;
 pub(super) const ENTRY: u32 = 4;
 pub(super) const PAYLOAD: u32 = 5;
+pub(super) const CREDIT: u32 = 14;
 pub(super) const CONTROL: u32 = 15;
 
 /// The bit of a message id that marks calls of a server.
@@ -32,6 +34,8 @@ pub(crate) enum Control {
     Cancel,
     /// The last frame of a streamed reply, which carries a status and no payload.
     End,
+    /// The caller takes so many more bytes of a streamed reply.
+    Credit,
     /// Something that this version does not know.
     Unknown,
 }
@@ -42,6 +46,7 @@ impl Control {
             0 => Self::Message,
             1 => Self::Cancel,
             2 => Self::End,
+            3 => Self::Credit,
             _ => Self::Unknown,
         }
     }
@@ -51,6 +56,7 @@ impl Control {
             Self::Message | Self::Unknown => 0,
             Self::Cancel => 1,
             Self::End => 2,
+            Self::Credit => 3,
         }
     }
 }
@@ -64,6 +70,8 @@ pub(crate) struct Envelope<'a> {
     pub(crate) metadata: Vec<(&'a str, &'a str)>,
     pub(crate) payload: &'a [u8],
     pub(crate) control: Control,
+    /// With [`Control::Credit`].
+    pub(crate) credit: u64,
     /// What there is too much of. Such a message is refused, and the next ones are read.
     pub(crate) excess: Option<String>,
 }

@@ -22,11 +22,13 @@ pub(crate) struct Features {
     pub(crate) cancel: bool,
     /// It knows the frame that ends a streamed reply.
     pub(crate) stream_end: bool,
+    /// It sends a streamed reply by credit, and gives credit for those to calls of its own.
+    pub(crate) credit: bool,
 }
 
 impl Features {
     /// All that this version knows.
-    const OURS: HeaderValue = HeaderValue::from_static("cancel,stream-end");
+    const OURS: HeaderValue = HeaderValue::from_static("cancel,stream-end,credit");
 
     /// What the peer announced. Names that this version does not know are ignored.
     pub(crate) fn announced(headers: &HeaderMap) -> Self {
@@ -36,6 +38,7 @@ impl Features {
                 match name.trim() {
                     "cancel" => features.cancel = true,
                     "stream-end" => features.stream_end = true,
+                    "credit" => features.credit = true,
                     _ => {}
                 }
             }

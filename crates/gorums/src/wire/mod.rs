@@ -4,6 +4,7 @@
 //! Nothing here knows calls, nodes or handlers.
 
 mod batch;
+mod credit;
 mod decode;
 mod encode;
 mod envelope;
@@ -14,10 +15,13 @@ mod page;
 mod side;
 
 pub(crate) use batch::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot};
+pub(crate) use credit::{FIRST_CREDIT, NO_BOUND, reply_cost};
 pub(crate) use decode::peek_id;
 #[cfg(test)]
 pub(crate) use decode::{MAX_DETAILS, MAX_ENTRIES};
-pub(crate) use encode::{encode_control, encode_message, encode_reply, encode_status};
+pub(crate) use encode::{
+    encode_control, encode_credit, encode_message, encode_reply, encode_status,
+};
 pub(crate) use envelope::{Control, Envelope, SERVER_INITIATED};
 pub(crate) use frames::{Decoder, Frame};
 pub(crate) use headers::{

@@ -74,6 +74,7 @@ fn what_is_added() {
     }
     is_stated("`cancel`", &encode_control(7, Control::Cancel));
     is_stated("`stream-end`", &encode_control(7, Control::End));
+    is_stated("`credit`", &encode_credit(7, 1000));
 }
 
 #[test]
@@ -84,6 +85,7 @@ fn the_bytes_are_read_as_the_page_says() {
         ("error 5, `abc`", 1, READ, Control::Message),
         ("`cancel`", 7, "", Control::Cancel),
         ("`stream-end`", 7, "", Control::End),
+        ("`credit`", 7, "", Control::Credit),
     ] {
         let mut decoder = Decoder::new(LIMIT);
         decoder.push(stated(what).into());
@@ -93,6 +95,8 @@ fn the_bytes_are_read_as_the_page_says() {
         let envelope = Envelope::decode(&frame).expect("legal");
         assert_eq!((envelope.id, envelope.method), (id, method), "{what}");
         assert_eq!(envelope.control, control, "{what}");
+        let credit = if control == Control::Credit { 1000 } else { 0 };
+        assert_eq!(envelope.credit, credit, "{what}");
         let code = envelope.status.map(|status| status.code());
         let expected = what.starts_with("error").then_some(Code::NotFound);
         assert_eq!(code, expected, "{what}");

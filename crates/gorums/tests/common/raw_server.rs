@@ -167,11 +167,17 @@ impl RawPeer {
 
     /// Sends the response head, if that has not been done. All that is sent to the client does it.
     pub fn respond(&mut self) -> &mut SendStream<Bytes> {
+        self.respond_with("")
+    }
+
+    /// The same, and announces these features.
+    pub fn respond_with(&mut self, features: &str) -> &mut SendStream<Bytes> {
         self.replies.get_or_insert_with(|| {
-            let head = Response::builder()
-                .header("content-type", "application/grpc")
-                .body(())
-                .expect("well-formed");
+            let mut head = Response::builder().header("content-type", "application/grpc");
+            if !features.is_empty() {
+                head = head.header("gorums-features", features);
+            }
+            let head = head.body(()).expect("well-formed");
             let send = self.respond.send_response(head, false);
             send.expect("the stream is up")
         })

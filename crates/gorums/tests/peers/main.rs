@@ -19,3 +19,4 @@ mod messages;
 mod opening;
 mod replies;
 mod requests;
+mod streams;

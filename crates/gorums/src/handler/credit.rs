@@ -1,0 +1,177 @@
+//! How a streamed reply is held back by its caller.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use super::context::ServerCtx;
+use crate::sync::{Mutex, Notify};
+use crate::wire::{FIRST_CREDIT, NO_BOUND};
+
+/// What the caller of one request still takes of its replies.
+///
+/// A reply is sent where any credit is left, and takes all that it costs: so one reply is always
+/// sent whole, and the next ones wait until the caller has given back more than it took.
+pub(crate) struct Credit {
+    /// In bytes; below 0 after a reply that cost more than there was.
+    left: Mutex<i64>,
+    given: Notify,
+}
+
+impl Credit {
+    /// What a call begins with before its caller has said anything.
+    pub(crate) fn new() -> Self {
+        Self {
+            left: Mutex::new(FIRST_CREDIT as i64),
+            given: Notify::new(),
+        }
+    }
+
+    /// The caller takes so much more. A peer may say any number.
+    pub(crate) fn give(&self, bytes: u64) {
+        let bytes = bytes.min(NO_BOUND) as i64;
+        {
+            let mut left = self.left.lock();
+            *left = left.saturating_add(bytes);
+        }
+        self.given.notify_waiters();
+    }
+
+    /// Whoever waits looks again whether anybody will read its reply.
+    pub(crate) fn wake(&self) {
+        self.given.notify_waiters();
+    }
+
+    /// Takes what a reply costs, if there is any credit left.
+    pub(crate) fn try_take(&self, cost: u64) -> Option<Taken<'_>> {
+        let mut left = self.left.lock();
+        if *left <= 0 {
+            return None;
+        }
+        let cost = cost.min(NO_BOUND) as i64;
+        *left = left.saturating_sub(cost);
+        Some(Taken {
+            credit: self,
+            cost,
+            is_spent: false,
+        })
+    }
+
+    /// Waits for credit, unless `is_over`. The turn is given up where there is none now: the caller
+    /// may be slow, and its other calls must not wait for that.
+    pub(crate) async fn take(
+        &self,
+        cost: u64,
+        ctx: &ServerCtx,
+        is_over: impl Fn() -> bool,
+    ) -> Option<Taken<'_>> {
+        let mut cancelled = pin!(ctx.cancelled());
+        loop {
+            let mut given = pin!(self.given.notified());
+            // Listening begins before looking, so that no change falls between.
+            given.as_mut().enable();
+            if is_over() {
+                return None;
+            }
+            if let Some(taken) = self.try_take(cost) {
+                return Some(taken);
+            }
+            drop(ctx.release());
+            poll_fn(|cx| {
+                if cancelled.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                given.as_mut().poll(cx)
+            })
+            .await;
+        }
+    }
+}
+
+/// Credit that was taken for a reply. It goes back where the reply is not sent after all.
+pub(crate) struct Taken<'a> {
+    credit: &'a Credit,
+    cost: i64,
+    is_spent: bool,
+}
+
+impl Taken<'_> {
+    /// The reply was queued.
+    pub(crate) fn spend(mut self) {
+        self.is_spent = true;
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.is_spent {
+            self.credit.give(self.cost.unsigned_abs());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::handler::ConnectionInfo;
+    use crate::metadata::Metadata;
+
+    fn ctx() -> ServerCtx {
+        let info = Arc::new(ConnectionInfo::default());
+        ServerCtx::new("m".into(), Metadata::new(), info, None)
+    }
+
+    #[test]
+    fn a_reply_goes_while_any_credit_is_left_and_takes_all_that_it_costs() {
+        let credit = Credit::new();
+        let taken = credit.try_take(1_000).expect("the first");
+        taken.spend();
+        assert!(credit.try_take(1).is_none());
+        credit.give(998);
+        assert!(credit.try_take(1).is_none(), "nothing is left yet");
+        credit.give(2);
+        assert!(credit.try_take(1).is_some());
+        // It was not sent, so it costs nothing.
+        credit.try_take(1).expect("given back").spend();
+        assert!(credit.try_take(1).is_none());
+    }
+
+    #[test]
+    fn any_number_that_a_peer_says_is_borne() {
+        let credit = Credit::new();
+        for bytes in [u64::MAX, u64::MAX, 0, NO_BOUND] {
+            credit.give(bytes);
+        }
+        for _ in 0..10 {
+            credit.try_take(u64::MAX).map(Taken::spend);
+        }
+        credit.give(u64::MAX);
+        credit.give(u64::MAX);
+        assert!(credit.try_take(1).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_credit_has_given_up_the_turn_and_goes_on_when_there_is_some() {
+        let (credit, ctx) = (Credit::new(), ctx());
+        credit.try_take(100).expect("the first").spend();
+        let mut waiting = pin!(credit.take(1, &ctx, || false));
+        let waited = tokio::time::timeout(Duration::from_secs(1), waiting.as_mut()).await;
+        assert!(waited.is_err() && ctx.turn().is_released());
+        credit.give(100);
+        assert!(waiting.await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_credit_is_told_when_nobody_reads_any_more() {
+        let (credit, ctx) = (Credit::new(), ctx());
+        credit.try_take(100).expect("the first").spend();
+        let mut waiting = pin!(credit.take(1, &ctx, || ctx.is_cancelled()));
+        let waited = tokio::time::timeout(Duration::from_secs(1), waiting.as_mut()).await;
+        assert!(waited.is_err());
+        ctx.cancel();
+        assert!(waiting.await.is_none());
+    }
+}

@@ -1,0 +1,406 @@
+//! Streamed replies: all of them arrive, and a reader that is behind holds back their sender, and
+//! nothing else.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Counter, Number, TestServer, cluster, echo, number, within};
+use gorums::call::QuorumCall;
+use gorums::responses::{NodeResponse, Responses};
+use gorums::server::TrySendError;
+use gorums::{Client, Configuration, ReplySender, ServerBuilder, ServerCtx, Status};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+const ECHO: &str = "test.Test.Echo";
+const STREAM: &str = "test.Test.Stream";
+
+/// What a reply costs beside its payload.
+const OVERHEAD: usize = 256;
+
+/// The window of a call that does not say otherwise.
+const WINDOW: usize = 1024 * 1024;
+
+/// A node with a method that streams as many chunks as it is asked for, each as large as the
+/// request's payload, and never releases by itself.
+struct Streaming {
+    server: Option<TestServer>,
+    configuration: Configuration,
+    /// Chunks that were sent.
+    sent: Counter,
+    /// Handlers that were told that nobody reads their chunks.
+    gone: Counter,
+}
+
+fn streams(builder: ServerBuilder, sent: &Counter, gone: &Counter) -> ServerBuilder {
+    let (sent, gone) = (sent.clone(), gone.clone());
+    builder.streaming(
+        STREAM,
+        move |_ctx: ServerCtx, request: Number, replies: ReplySender<Number>| {
+            let (sent, gone) = (sent.clone(), gone.clone());
+            async move {
+                for value in 0..request.value {
+                    let payload = request.payload.clone();
+                    if replies.send(Number { value, payload }).await.is_err() {
+                        gone.add();
+                        break;
+                    }
+                    sent.add();
+                }
+                Ok::<_, Status>(())
+            }
+        },
+    )
+}
+
+impl Streaming {
+    async fn start() -> Self {
+        Self::start_with(|addr| Configuration::builder().nodes([addr])).await
+    }
+
+    async fn start_with(client: impl FnOnce(String) -> gorums::ConfigurationBuilder) -> Self {
+        let (sent, gone) = (Counter::new(), Counter::new());
+        let server = TestServer::start(streams(echo(), &sent, &gone)).await;
+        // Not connected yet: the first call goes out before the node has said what it understands.
+        let configuration = client(server.addr.to_string()).connect().expect("legal");
+        Self {
+            server: Some(server),
+            configuration,
+            sent,
+            gone,
+        }
+    }
+
+    fn call(&self, chunks: u64, size: usize) -> QuorumCall<Number, Number> {
+        call(&self.configuration, chunks, size)
+    }
+
+    /// The node answers another call, and has read all that was sent to it before.
+    async fn echoes(&self, value: u64) {
+        let client = Client::new(&self.configuration);
+        let call = client.quorum_call::<_, Number>(ECHO, number(value));
+        let reply = within(call.all()).await.expect("no call waits for another");
+        assert_eq!(reply.value, value);
+    }
+
+    /// Waits until a handler has sent so many chunks, and asserts that no more follow.
+    async fn is_held_back_at(&self, chunks: u64) {
+        self.sent.reached(chunks).await;
+        for value in 0..20 {
+            self.echoes(value).await;
+        }
+        assert_eq!(self.sent.get(), chunks);
+    }
+}
+
+fn call(configuration: &Configuration, chunks: u64, size: usize) -> QuorumCall<Number, Number> {
+    let request = Number {
+        value: chunks,
+        payload: vec![7; size].into(),
+    };
+    Client::new(configuration).streamed_quorum_call(STREAM, request)
+}
+
+/// What a chunk takes of its call's window. Its value is left out where it is 0, and has one byte
+/// below 128, and else two, with one for its key.
+fn cost(value: u64, size: usize) -> usize {
+    let length = if size < 128 { 1 } else { 2 };
+    let number = [0, 2, 3][usize::from(value > 0) + usize::from(value > 127)];
+    OVERHEAD + number + 1 + length + size
+}
+
+/// How many chunks go before a sender is held back whose caller takes none.
+fn unread(window: usize, size: usize) -> u64 {
+    let mut sum = 0;
+    let mut chunks = 0;
+    while sum < window {
+        sum += cost(chunks, size);
+        chunks += 1;
+    }
+    chunks
+}
+
+/// Takes the rest of a streamed reply, which ends well behind chunk `last`.
+async fn takes_all(responses: &mut Responses<Number>, from: u64, last: u64, size: usize) {
+    let mut expected = from;
+    while let Some(NodeResponse { result, .. }) = within(responses.next()).await {
+        let chunk = result.expect("a chunk");
+        assert_eq!((chunk.value, chunk.payload.len()), (expected, size));
+        expected += 1;
+    }
+    assert_eq!(expected, last);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_chunk_reaches_a_fast_reader_in_order() {
+    let node = Streaming::start().await;
+    for size in [1_000, 10_000] {
+        takes_all(&mut node.call(1_000, size).responses(), 0, 1_000, size).await;
+    }
+    assert_eq!(node.sent.get(), 2_000);
+}
+
+#[tokio::test]
+async fn every_chunk_reaches_a_slow_reader_in_order_and_other_calls_go_on() {
+    let node = Streaming::start().await;
+    for size in [1_000, 10_000] {
+        let mut responses = node.call(1_000, size).responses();
+        for value in 0..1_000 {
+            // As slow as another call is on the same connection.
+            node.echoes(value).await;
+            let response = within(responses.next()).await.expect("not the end");
+            assert_eq!(response.result.expect("a chunk").value, value);
+        }
+        takes_all(&mut responses, 1_000, 1_000, size).await;
+    }
+}
+
+#[tokio::test]
+async fn a_paused_reader_holds_the_sender_back_and_nothing_else_and_then_gets_every_chunk() {
+    for (size, window) in [
+        (1_000, None),
+        (10_000, None),
+        (10_000, Some(50_000)),
+        (100, Some(0)),
+        (100, Some(1)),
+    ] {
+        let node = Streaming::start().await;
+        let call = node.call(1_000, size);
+        let call = match window {
+            Some(window) => call.unread_replies(window),
+            None => call,
+        };
+        let mut responses = call.responses();
+        let held_at = unread(window.unwrap_or(WINDOW).max(1), size);
+        assert!(held_at < 1_000, "{held_at}");
+        node.is_held_back_at(held_at).await;
+        takes_all(&mut responses, 0, 1_000, size).await;
+        assert_eq!(node.sent.get(), 1_000);
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_larger_than_the_window_goes_alone() {
+    let node = Streaming::start().await;
+    let (size, window) = (3 * WINDOW, 10_000);
+    let mut responses = node.call(5, size).unread_replies(window).responses();
+    node.is_held_back_at(1).await;
+    takes_all(&mut responses, 0, 5, size).await;
+}
+
+#[tokio::test]
+async fn each_node_is_held_back_by_its_own_chunks() {
+    let (sent, gone) = (Counter::new(), Counter::new());
+    let (_servers, configuration) = cluster(3, |_| streams(echo(), &sent, &gone)).await;
+    let size = 10_000;
+    let mut responses = call(&configuration, 1_000, size).responses();
+    let held_at = unread(WINDOW, size);
+    sent.reached(3 * held_at).await;
+    let mut next = [0; 3];
+    while let Some(NodeResponse { node, result }) = within(responses.next()).await {
+        let next = &mut next[node.get() as usize - 1];
+        assert_eq!(result.expect("a chunk").value, *next);
+        *next += 1;
+        let taken: u64 = 3 * held_at;
+        assert!(sent.get() <= taken + 3_000);
+    }
+    assert_eq!(next, [1_000; 3]);
+}
+
+#[tokio::test]
+async fn all_calls_at_a_node_share_a_bound_and_none_waits_for_the_reader_of_another() {
+    const BOUND: usize = 400_000;
+    const CALLS: usize = 60;
+    let node =
+        Streaming::start_with(|addr| Configuration::builder().nodes([addr]).unread_replies(BOUND))
+            .await;
+    let size = 1_000;
+    let mut paused: Vec<_> = (0..CALLS)
+        .map(|_| node.call(500, size).responses())
+        .collect();
+    // Each call takes what it wants, or a quarter of what is left.
+    let (mut left, mut chunks) = (BOUND, 0);
+    for _ in 0..CALLS {
+        let window = WINDOW.min(left / 4);
+        left -= window;
+        chunks += unread(window.max(1), size);
+    }
+    node.is_held_back_at(chunks).await;
+    let most = BOUND + CALLS * cost(500, size);
+    assert!(chunks as usize * cost(0, size) <= most);
+    // One that comes last, and is read, goes on beside them.
+    takes_all(&mut node.call(500, size).responses(), 0, 500, size).await;
+    for responses in &mut paused {
+        takes_all(responses, 0, 500, size).await;
+    }
+    // What they had is there for others.
+    node.call(1_000, size).unread_replies(BOUND / 4).responses();
+    let sent = node.sent.get();
+    let _paused = node.call(1_000, size).unread_replies(BOUND / 4).responses();
+    node.is_held_back_at(sent + unread(BOUND / 4, size)).await;
+}
+
+#[tokio::test]
+async fn a_quorum_call_that_nobody_awaits_loses_no_reply() {
+    let node = Streaming::start().await;
+    let (size, mut seen) = (10_000, Vec::new());
+    let call = node.call(1_000, size).quorum_fn(|_, replies| {
+        let value = replies.values().next().map(|reply| reply.value);
+        seen.extend(value);
+        (value == Some(999)).then_some(())
+    });
+    node.is_held_back_at(unread(WINDOW, size)).await;
+    within(call).await.expect("the last chunk");
+    assert!(seen.into_iter().eq(0..1_000));
+}
+
+#[tokio::test]
+async fn a_sender_that_waits_is_told_when_the_caller_gives_up() {
+    let node = Streaming::start().await;
+    let size = 10_000;
+    let responses = node.call(1_000, size).responses();
+    node.is_held_back_at(unread(WINDOW, size)).await;
+    drop(responses);
+    node.gone.reached(1).await;
+    // Where a quorum is enough, nobody reads on, either.
+    within(node.call(1_000, size).first())
+        .await
+        .expect("a chunk");
+    node.gone.reached(2).await;
+    node.echoes(1).await;
+}
+
+#[tokio::test]
+async fn what_came_before_the_connection_broke_is_read_and_its_sender_is_told() {
+    let mut node = Streaming::start().await;
+    let size = 10_000;
+    let mut responses = node.call(1_000, size).responses();
+    let held_at = unread(WINDOW, size);
+    node.is_held_back_at(held_at).await;
+    // Written behind the other one, and fails behind it.
+    let last = node.call(1, 0).unread_replies(0);
+    let last = last.quorum_fn(|_, _| None::<()>);
+    node.sent.reached(held_at + 1).await;
+    let server = node.server.take().expect("it is up");
+    server.stop().await;
+    within(last).await.expect_err("never accepted");
+    node.gone.reached(1).await;
+    takes_until_it_fails(&mut responses, held_at).await;
+}
+
+async fn takes_until_it_fails(responses: &mut Responses<Number>, chunks: u64) {
+    for value in 0..chunks {
+        let response = within(responses.next()).await.expect("not the end");
+        assert_eq!(response.result.expect("a chunk").value, value);
+    }
+    let response = within(responses.next()).await.expect("not the end");
+    response.result.expect_err("the connection broke");
+    assert!(within(responses.next()).await.is_none());
+}
+
+#[tokio::test]
+async fn a_sender_that_waits_elsewhere_is_told_when_its_handler_has_returned() {
+    let (told, mut tells) = mpsc::unbounded_channel();
+    let server = echo().streaming(
+        STREAM,
+        move |ctx: ServerCtx, _: Number, replies: ReplySender<Number>| {
+            let told = told.clone();
+            async move {
+                let sender = replies.clone();
+                let (filled, full) = oneshot::channel();
+                tokio::spawn(async move {
+                    let mut filled = Some(filled);
+                    loop {
+                        let chunk = number(1);
+                        match sender.try_send(chunk.clone()) {
+                            Ok(()) => continue,
+                            Err(TrySendError::Full(back)) => assert_eq!(back, chunk),
+                            Err(TrySendError::Gone) => break,
+                        }
+                        filled.take().map(|filled| filled.send(()));
+                        if sender.send(chunk).await.is_err() {
+                            break;
+                        }
+                    }
+                    told.send(sender.try_send(number(2))).expect("it listens");
+                });
+                full.await.expect("it fills the window");
+                // Until the sender waits, which gives up the turn.
+                while !format!("{ctx:?}").contains("released: true") {
+                    tokio::task::yield_now().await;
+                }
+                Ok(())
+            }
+        },
+    );
+    let server = TestServer::start(server).await;
+    let configuration = common::connect(std::slice::from_ref(&server));
+    let mut responses = call(&configuration, 0, 0).unread_replies(1_000).responses();
+    let last = within(tells.recv()).await.expect("it tells");
+    assert_eq!(last, Err(TrySendError::Gone));
+    let mut chunks = 0;
+    while let Some(response) = within(responses.next()).await {
+        response.result.expect("a chunk");
+        chunks += 1;
+    }
+    // One goes before the caller's credit has come, with which the window is full.
+    let most = 1_000_usize.div_ceil(cost(1, 0) - 2);
+    assert!((1..=most).contains(&chunks), "{chunks} of {most}");
+}
+
+#[tokio::test]
+async fn a_server_that_shuts_down_sends_what_it_has_begun_as_its_caller_takes_it() {
+    let (sent, gone) = (Counter::new(), Counter::new());
+    let server = streams(echo(), &sent, &gone)
+        .bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let configuration = Configuration::builder()
+        .nodes([server.local_addr().to_string()])
+        .connect()
+        .expect("legal");
+    let stop = Arc::new(Notify::new());
+    let asked = Arc::clone(&stop);
+    let grace = std::time::Duration::from_secs(60);
+    let serving = tokio::spawn(async move {
+        server
+            .serve_with_shutdown(async move { asked.notified().await }, grace)
+            .await;
+    });
+    let size = 10_000;
+    let mut responses = call(&configuration, 1_000, size).responses();
+    sent.reached(unread(WINDOW, size)).await;
+    stop.notify_one();
+    takes_all(&mut responses, 0, 1_000, size).await;
+    within(serving).await.expect("no panic");
+    assert_eq!(gone.get(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_streams_to_its_server_is_held_back_too() {
+    let (sent, gone) = (Counter::new(), Counter::new());
+    let server = echo().bind("127.0.0.1:0").await.expect("a free port");
+    let (addr, clients) = (server.local_addr(), server.clients());
+    let serving = tokio::spawn(server.serve());
+    let client = Configuration::builder()
+        .nodes([addr.to_string()])
+        .serve(streams(echo(), &sent, &gone))
+        .connect()
+        .expect("legal");
+    let clients = within(clients.wait_for(|clients| clients.len() == 1))
+        .await
+        .expect("it serves");
+    let size = 10_000;
+    let mut responses = call(&clients, 1_000, size).responses();
+    let held_at = unread(WINDOW, size);
+    sent.reached(held_at).await;
+    for value in 0..20 {
+        for all in [&client, &clients] {
+            let call = Client::new(all).quorum_call::<_, Number>(ECHO, number(value));
+            within(call.all()).await.expect("nothing waits");
+        }
+    }
+    assert_eq!(sent.get(), held_at);
+    takes_all(&mut responses, 0, 1_000, size).await;
+    serving.abort();
+}
