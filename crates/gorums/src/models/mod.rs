@@ -14,6 +14,7 @@
 //! threads that all wait. Every model must do the same in each run except for the order (fixed ids,
 //! a clock of its own), and must end.
 
+mod credit;
 mod lane;
 mod monitor;
 mod outbox;
