@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = cases![
     a_slow_server_beside_quick_ones,
     streamed_replies_by_level,
     streamed_replies_have_no_end,
+    streamed_replies_that_nobody_takes,
     metadata_of_message_and_connection,
     errors_travel_whole,
     an_unknown_method_is_unimplemented,
@@ -47,6 +48,7 @@ pub(crate) const LIBRARY: &[Case] = cases![
     a_majority_while_a_server_holds_its_answer,
     streamed_replies_by_level,
     streamed_replies_have_no_end,
+    streamed_replies_that_nobody_takes,
     metadata_of_both_together,
     errors_travel_whole,
     empty_and_1mb_payloads,
@@ -253,6 +255,45 @@ async fn streamed_replies_have_no_end(start: Start) -> Result<()> {
     );
     ensure!(responses.next().await.is_none());
     inspect(&all, 0, 0).await?;
+    Ok(())
+}
+
+/// A server that cannot be held back fails at the bound, and one whose replies are taken does not
+/// come near it.
+async fn streamed_replies_that_nobody_takes(start: Start) -> Result<()> {
+    const REPLIES: u64 = 20_000;
+    let (_servers, all) = start.servers(1).await?;
+    let client = InteropClient::new(&all);
+    let request = CountRequest {
+        from: 1,
+        replies: REPLIES,
+        failure: None,
+    };
+    let call = client.count(request.clone()).unread_replies(10_000);
+    let mut responses = call.responses();
+    while all[0].pending() > 0 {
+        // Other calls go on, before and after the bound.
+        ensure!(client.echo(&all[0], data(7)).await? == data(7));
+    }
+    let mut taken = 0;
+    let error = loop {
+        let response = responses.next().await.context("the failure is missing")?;
+        match response.result {
+            Ok(reply) => ensure!(reply.number == taken + 1, "{reply:?} behind {taken}"),
+            Err(error) => break error,
+        }
+        taken += 1;
+    };
+    ensure!(
+        error.code() == Code::ResourceExhausted && (100..REPLIES).contains(&taken),
+        "{taken} replies, and then {error}"
+    );
+    let call = client.count(request).timeout(Duration::from_secs(60));
+    let mut responses = call.responses().successes().take(REPLIES as usize);
+    for expected in 1..=REPLIES {
+        let (_, reply) = responses.next().await.context("a reply is missing")?;
+        ensure!(reply.number == expected, "{reply:?} in place of {expected}");
+    }
     Ok(())
 }
 

@@ -86,11 +86,6 @@ impl Events {
         few.chain(&self.rest)
     }
 
-    /// How many replies of this part there are.
-    pub(super) fn replies_of(&self, part: usize) -> usize {
-        self.iter().filter(|event| event.is_reply_of(part)).count()
-    }
-
     /// Takes out the first reply of this part; none where there is none.
     pub(super) fn remove_first_reply_of(&mut self, part: usize) -> Option<Bytes> {
         let at = self.iter().position(|event| event.is_reply_of(part))?;
@@ -128,7 +123,6 @@ mod tests {
                 }
             }
             let at = expected.iter().position(|part| *part == removed);
-            assert_eq!(events.replies_of(removed), usize::from(at.is_some()));
             assert_eq!(
                 events.remove_first_reply_of(removed).is_some(),
                 at.is_some()

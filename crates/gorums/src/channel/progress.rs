@@ -81,7 +81,7 @@ impl Progress {
     /// any did.
     pub(super) fn make_room(&mut self, part: usize, cost: u64) -> bool {
         let mut made = false;
-        while self.accounts[part].is_crowded(cost, self.events.replies_of(part)) {
+        while self.accounts[part].is_crowded(cost) {
             let Some(payload) = self.events.remove_first_reply_of(part) else {
                 break;
             };

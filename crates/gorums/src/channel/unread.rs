@@ -62,7 +62,8 @@ pub(super) struct Account {
     wanted: u64,
     /// What the call has of the bound of its node.
     reserved: u64,
-    /// What the replies that wait cost.
+    /// How many replies wait, and what they cost.
+    waiting: usize,
     unread: u64,
     /// What the replies cost that were taken since the node was last given credit.
     owed: u64,
@@ -135,19 +136,21 @@ impl Account {
                 });
             }
         }
+        self.waiting += 1;
         self.unread += cost;
         Ok(())
     }
 
-    /// Whether older replies have to go before this one is kept, of so many that wait.
-    pub(super) fn is_crowded(&self, cost: u64, waiting: usize) -> bool {
+    /// Whether an older reply has to go before one that costs so much is kept.
+    pub(super) fn is_crowded(&self, cost: u64) -> bool {
         self.keeps_newest
-            && waiting > 0
-            && (waiting >= NEWEST || self.unread.saturating_add(cost) > self.window())
+            && self.waiting > 0
+            && (self.waiting >= NEWEST || self.unread.saturating_add(cost) > self.window())
     }
 
     /// A reply that costs so much has made room for a newer one.
     pub(super) fn dropped(&mut self, cost: u64) {
+        self.waiting -= 1;
         self.unread -= cost;
         self.dropped += 1;
     }
@@ -155,6 +158,7 @@ impl Account {
     /// A reply that costs so much was taken: the credit that the node is given for it and for those
     /// before, if it is worth a message.
     pub(super) fn taken(&mut self, cost: u64, reserve: impl FnOnce(u64) -> u64) -> Option<u64> {
+        self.waiting -= 1;
         self.unread -= cost;
         if self.keeps_newest {
             return None;
@@ -239,10 +243,10 @@ mod tests {
                         prop_assert_eq!(account.received(cost, true, |_| 0), Ok(()));
                         waiting.push_back(cost);
                     }
-                } else if let Some(cost) = waiting.pop_front() {
-                    if let Some(credit) = account.taken(cost, |wanted| wanted.min(more)) {
-                        node.give(credit);
-                    }
+                } else if let Some(cost) = waiting.pop_front()
+                    && let Some(credit) = account.taken(cost, |wanted| wanted.min(more))
+                {
+                    node.give(credit);
                 }
                 let most = waiting.iter().max().copied().unwrap_or_default();
                 let waits: u64 = waiting.iter().sum();
@@ -306,16 +310,20 @@ mod tests {
     fn only_the_newest_are_kept_where_that_is_wanted() {
         let mut account = account(1_000, Keep::Newest, 1_000);
         assert_eq!(account.first_credit(), NO_BOUND);
+        assert!(!account.is_crowded(5_000), "the newest is always kept");
         for cost in [600, 300] {
-            assert!(!account.is_crowded(cost, 1));
+            assert!(!account.is_crowded(cost));
             assert_eq!(account.received(cost, true, |_| 0), Ok(()));
         }
-        assert!(account.is_crowded(101, 2) && !account.is_crowded(100, 2));
-        assert!(!account.is_crowded(5_000, 0), "the newest is always kept");
-        assert!(account.is_crowded(1, NEWEST) && !account.is_crowded(1, NEWEST - 1));
+        assert!(account.is_crowded(101) && !account.is_crowded(100));
         account.dropped(600);
         assert_eq!(account.dropped, 1);
-        assert!(!account.is_crowded(700, 1));
+        assert!(!account.is_crowded(700));
+        for _ in 1..NEWEST {
+            assert!(!account.is_crowded(1));
+            assert_eq!(account.received(1, true, |_| 0), Ok(()));
+        }
+        assert!(account.is_crowded(1));
         assert_eq!(account.taken(300, |_| 0), None, "nobody is held back");
     }
 

@@ -241,7 +241,8 @@ impl ServerBuilder {
     }
 
     /// How many handlers of one connection may run at once after they released their turn. At the
-    /// bound no further request of that connection starts until one ends. Default: 1,024.
+    /// bound no further request of that connection starts until one ends. Those that wait for the
+    /// reader of a streamed reply ([`ReplySender::send`]) are among them. Default: 1,024.
     ///
     /// A client that takes no replies can have this server make one reply from each of these
     /// handlers beyond [`max_reply_bytes`](Self::max_reply_bytes): lower it where replies are large
