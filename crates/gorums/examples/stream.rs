@@ -57,7 +57,7 @@ pub(crate) async fn read(
     }
     let mut expected: u64 = 0;
     while let Some(response) = responses.next().await {
-        let chunk = response.result?;
+        let chunk = response.into_result()?;
         if chunk[..8] != expected.to_le_bytes() {
             return Err(format!("chunk {expected} is missing").into());
         }

@@ -149,7 +149,7 @@ async fn every_chunk_reaches_a_slow_reader_in_order_and_other_calls_go_on() {
             // As slow as another call is on the same connection.
             node.echoes(value).await;
             let response = within(responses.next()).await.expect("not the end");
-            assert_eq!(response.result.expect("a chunk").value, value);
+            assert_eq!(response.into_result().expect("a chunk").value, value);
         }
         takes_all(&mut responses, 1_000, 1_000, size).await;
     }
@@ -290,10 +290,10 @@ async fn what_came_before_the_connection_broke_is_read_and_its_sender_is_told() 
 async fn takes_until_it_fails(responses: &mut Responses<Number>, chunks: u64) {
     for value in 0..chunks {
         let response = within(responses.next()).await.expect("not the end");
-        assert_eq!(response.result.expect("a chunk").value, value);
+        assert_eq!(response.into_result().expect("a chunk").value, value);
     }
     let response = within(responses.next()).await.expect("not the end");
-    response.result.expect_err("the connection broke");
+    response.into_result().expect_err("the connection broke");
     assert!(within(responses.next()).await.is_none());
 }
 
@@ -339,7 +339,7 @@ async fn a_sender_that_waits_elsewhere_is_told_when_its_handler_has_returned() {
     assert_eq!(last, Err(TrySendError::Gone));
     let mut chunks = 0;
     while let Some(response) = within(responses.next()).await {
-        response.result.expect("a chunk");
+        response.into_result().expect("a chunk");
         chunks += 1;
     }
     // One goes before the caller's credit has come, with which the window is full.

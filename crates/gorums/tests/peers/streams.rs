@@ -216,7 +216,7 @@ async fn fails_behind(mut responses: Responses<Number>, count: usize) -> NodeErr
     }
     let response = within(responses.next()).await.expect("not the end");
     assert!(within(responses.next()).await.is_none());
-    response.result.expect_err("too much")
+    response.into_result().expect_err("too much")
 }
 
 /// Waits until the client has read what was sent, by a call that it makes.
@@ -260,7 +260,7 @@ async fn a_server_that_knows_no_credit_is_read_to_the_end_below_the_bound() {
         has_read(&server, &mut peer).await;
         for _ in 0..kept / 2 {
             let response = within(responses.next()).await.expect("not the end");
-            response.result.expect("a chunk");
+            response.into_result().expect("a chunk");
         }
         peer.send_bytes(chunks(&request, kept / 2));
     }
@@ -272,7 +272,7 @@ async fn a_server_that_knows_no_credit_is_read_to_the_end_below_the_bound() {
     peer.send(&end);
     for _ in 0..kept {
         let response = within(responses.next()).await.expect("not the end");
-        response.result.expect("a chunk");
+        response.into_result().expect("a chunk");
     }
     assert!(within(responses.next()).await.is_none());
 }
@@ -303,7 +303,7 @@ async fn credit_is_given_back_as_replies_are_taken() {
     peer.send_bytes(chunks(&request, kept));
     for _ in 0..kept {
         let response = within(responses.next()).await.expect("not the end");
-        response.result.expect("a chunk");
+        response.into_result().expect("a chunk");
     }
     // Half of the window at a time, or more in one message where the client was slow to write.
     let mut given = 0;
