@@ -1,6 +1,6 @@
 //! Streamed replies between our side and peers that know no credit, or do not keep to it.
 
-use gorums::responses::{NodeResponse, Responses};
+use gorums::responses::Responses;
 use gorums::{
     Code, Configuration, NodeError, Replies, ReplySender, Server, ServerBuilder, ServerCtx, Status,
 };
@@ -211,8 +211,8 @@ const COST: usize = 1_000 + OVERHEAD;
 /// Takes so many replies, and then the failure of the node.
 async fn fails_behind(mut responses: Responses<Number>, count: usize) -> NodeError {
     for _ in 0..count {
-        let NodeResponse { result, .. } = within(responses.next()).await.expect("not the end");
-        result.expect("a chunk");
+        let response = within(responses.next()).await.expect("not the end");
+        response.into_result().expect("a chunk");
     }
     let response = within(responses.next()).await.expect("not the end");
     assert!(within(responses.next()).await.is_none());
