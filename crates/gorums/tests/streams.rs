@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{Counter, Number, TestServer, cluster, echo, number, within};
 use gorums::call::QuorumCall;
-use gorums::responses::{NodeResponse, Responses};
+use gorums::responses::Responses;
 use gorums::server::TrySendError;
 use gorums::{Client, Configuration, ReplySender, ServerBuilder, ServerCtx, Status};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -123,8 +123,8 @@ fn unread(window: usize, size: usize) -> u64 {
 /// Takes the rest of a streamed reply, which ends well behind chunk `last`.
 async fn takes_all(responses: &mut Responses<Number>, from: u64, last: u64, size: usize) {
     let mut expected = from;
-    while let Some(NodeResponse { result, .. }) = within(responses.next()).await {
-        let chunk = result.expect("a chunk");
+    while let Some(response) = within(responses.next()).await {
+        let chunk = response.into_result().expect("a chunk");
         assert_eq!((chunk.value, chunk.payload.len()), (expected, size));
         expected += 1;
     }
@@ -197,9 +197,9 @@ async fn each_node_is_held_back_by_its_own_chunks() {
     let held_at = unread(WINDOW, size);
     sent.reached(3 * held_at).await;
     let mut next = [0; 3];
-    while let Some(NodeResponse { node, result }) = within(responses.next()).await {
-        let next = &mut next[node.get() as usize - 1];
-        assert_eq!(result.expect("a chunk").value, *next);
+    while let Some(response) = within(responses.next()).await {
+        let next = &mut next[response.node().get() as usize - 1];
+        assert_eq!(response.into_result().expect("a chunk").value, *next);
         *next += 1;
         let taken: u64 = 3 * held_at;
         assert!(sent.get() <= taken + 3_000);
