@@ -87,7 +87,7 @@ fn the_page_states_the_defaults_of_a_client() {
         ("one batch with `h2`", bytes(BATCH_BYTES)),
         ("an attempt to connect", seconds(settings.connect_timeout)),
         (
-            "silence of a node that owes an answer",
+            "a node that owes an answer, and answers nothing",
             format!(
                 "{}, then {} for a ping",
                 seconds(settings.keep_alive_interval),
