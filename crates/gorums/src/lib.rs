@@ -32,6 +32,7 @@
 //! [order and release](https://github.com/gorums/gorums-rs/blob/main/docs/ordering.md),
 //! [membership](https://github.com/gorums/gorums-rs/blob/main/docs/membership.md),
 //! [limits](https://github.com/gorums/gorums-rs/blob/main/docs/limits.md),
+//! [observability](https://github.com/gorums/gorums-rs/blob/main/docs/observability.md),
 //! [simulation](https://github.com/gorums/gorums-rs/blob/main/docs/simulation.md) and
 //! [the wire](https://github.com/gorums/gorums-rs/blob/main/docs/wire.md).
 //! `examples/quorum_call.rs` of this crate is a whole program of sixty lines.
@@ -155,6 +156,7 @@ mod error;
 mod handler;
 #[cfg(test)]
 mod limits;
+mod log;
 mod metadata;
 #[cfg(all(test, gorums_loom))]
 mod models;

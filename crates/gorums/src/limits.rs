@@ -2,6 +2,7 @@
 
 use crate::channel::{NEWEST, Settings, WINDOW, WINDOWS_WITHOUT_CREDIT};
 use crate::configuration::{MOST, REMEMBERED};
+use crate::log;
 use crate::server::accept::Server;
 use crate::wire::{BATCH_BYTES, H2Settings, MAX_DETAILS, MAX_ENTRIES};
 
@@ -93,6 +94,15 @@ fn the_page_states_the_defaults_of_a_client() {
                 seconds(settings.keep_alive_interval),
                 seconds(settings.keep_alive_timeout)
             ),
+        ),
+        (
+            "lines of the log above DEBUG that a node can cause, and of each kind that the clients of \
+             a server can",
+            format!("{} in {}", log::LINES, seconds(log::WINDOW)),
+        ),
+        (
+            "text of a peer in a line of the log",
+            format!("{} characters", log::CHARS),
         ),
         (
             "writing after the last handle is dropped",

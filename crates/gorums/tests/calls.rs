@@ -524,10 +524,7 @@ async fn unknown_methods_and_bad_payloads_and_panics_are_answered() {
     );
     let error = within(rpc("test.Test.Panic", 1)).await.expect_err("panics");
     assert_eq!(error.code(), Code::Internal);
-    assert!(
-        error.status().message().contains("value 1 is too small"),
-        "{error}"
-    );
+    assert_eq!(error.status().message(), "the handler panicked");
     // The connection and the server live on.
     assert_eq!(
         within(rpc("test.Test.Panic", 2))

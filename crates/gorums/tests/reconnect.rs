@@ -467,6 +467,8 @@ async fn a_call_to_a_node_that_accepts_and_closes_fails() {
     let (_configuration, client) = alone(&network);
     let error = failure(send(&client, ECHO, number(1))).await;
     assert_eq!(error.code(), Code::Unavailable);
+    let hint = "before the peer had said anything: it may expect TLS";
+    assert!(error.to_string().contains(hint), "{error}");
     assert!(network.attempts(NODE).len() <= 3);
 }
 

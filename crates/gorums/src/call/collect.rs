@@ -249,7 +249,7 @@ impl<Resp: Message + Default> Collector<Resp> {
             .channels()
             .iter()
             .any(|channel| channel.state() == NodeState::Closed);
-        QuorumFailure {
+        let error = QuorumFailure {
             kind: match early {
                 Some(early) => early.into(),
                 None if closed => QuorumErrorKind::Closed,
@@ -263,7 +263,9 @@ impl<Resp: Message + Default> Collector<Resp> {
             failures: std::mem::take(&mut self.failures),
             counted,
         }
-        .into()
+        .into();
+        self.handle.tell_failure(&error);
+        error
     }
 }
 

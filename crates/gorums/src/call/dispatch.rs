@@ -14,6 +14,7 @@ use crate::channel::{Call, Early, Kind, OutMessage, Pool, Targets};
 use crate::configuration::{Configuration, Observers, intercept};
 use crate::error::Status;
 use crate::handler::refusal;
+use crate::log;
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::runtime::{Clock, SystemClock};
@@ -54,6 +55,13 @@ pub(crate) fn start<Req: Message>(
     let mut prepared = Prepared::new(&callees, &targets, method, options, requests);
     let call = register(kind, &targets, requests, &mut prepared);
     let observers = std::mem::take(&mut prepared.observers);
+    tracing::trace!(
+        target: log::CALL,
+        method,
+        call = call.id(),
+        nodes = requests.members(targets.len()),
+        "a call begins"
+    );
     let handle = Handle::new(Arc::clone(&call), callees, observers, options);
     let frames = Frames::new(call.id(), kind, &targets, &prepared, requests);
     frames.for_each(|part, frame| match frame {
@@ -92,6 +100,14 @@ pub(crate) fn detach<Req: Message>(
             None => channel.queue(OutMessage::new(frame, None)).is_ok(),
         });
         if !queued {
+            tracing::debug!(
+                target: log::CALL,
+                method,
+                call = id,
+                node = channel.id().get(),
+                address = %channel.address(),
+                "a message was not queued"
+            );
             not_queued.push(channel.id());
         }
     });
@@ -221,6 +237,15 @@ fn register<Req>(
                 Ok(inserted) => taken &= inserted,
                 Err(_) => {
                     call.complete();
+                    let admission = pool.refusals.admit(prepared.now);
+                    log::event!(
+                        admission.is_told => warn or debug,
+                        target: log::CALL,
+                        method = call.method(),
+                        max_calls = pool.settings.max_calls,
+                        left_out = admission.left_out,
+                        "too many calls wait for replies"
+                    );
                     prepared.refused = Some(Status::resource_exhausted(
                         "too many calls wait for replies (see ConfigurationBuilder::max_calls)",
                     ));

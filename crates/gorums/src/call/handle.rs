@@ -9,6 +9,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::options::Options;
 use crate::channel::{Call, Early, Event, EventKind, Targets, WakeAfter};
 use crate::configuration::{Configuration, Interceptors, Node, Observers};
+use crate::log;
 
 /// A call that somebody waits for. Dropping it gives the call up, unless it is complete.
 pub(crate) struct Handle {
@@ -19,6 +20,10 @@ pub(crate) struct Handle {
     cancelled: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// The call is complete, or was given up.
     over: bool,
+    /// How many nodes have failed, as far as the task that waits has heard.
+    failures: usize,
+    /// The call has failed, and the log says so.
+    is_told: bool,
 }
 
 /// The nodes that are called.
@@ -42,6 +47,8 @@ impl Handle {
             observers,
             cancelled: cancellation.map(|token| Box::pin(token.clone().cancelled_owned())),
             over: false,
+            failures: 0,
+            is_told: false,
         }
     }
 
@@ -74,7 +81,20 @@ impl Handle {
         Some(event)
     }
 
-    fn tell(&self, event: &Event) {
+    fn tell(&mut self, event: &Event) {
+        if let EventKind::Failed(error) = &event.kind {
+            self.failures += 1;
+            tracing::debug!(
+                target: log::CALL,
+                method = self.method(),
+                call = self.call.id(),
+                node = error.node().get(),
+                address = error.address(),
+                outcome = %error.outcome(),
+                error = %log::text(error.status()),
+                "a node failed"
+            );
+        }
         if self.observers.is_empty() {
             return;
         }
@@ -92,6 +112,62 @@ impl Handle {
         let node = &self.callees.nodes()[event.part];
         self.observers
             .tell(node, self.call.method(), elapsed, result);
+    }
+
+    /// The call failed.
+    pub(crate) fn tell_failure(&mut self, error: &dyn std::fmt::Display) {
+        self.is_told = true;
+        tracing::debug!(
+            target: log::CALL,
+            method = self.method(),
+            call = self.call.id(),
+            nodes = self.call.targets().len(),
+            failures = self.failures,
+            took_ms = self.took_ms(),
+            error = %log::text(error),
+            "a call failed"
+        );
+    }
+
+    /// The call is over, and has not failed.
+    fn tell_end(&self) {
+        // Where all nodes are done with it, there was nothing left to give up.
+        if self.over || self.call.is_over() {
+            tracing::debug!(
+                target: log::CALL,
+                method = self.method(),
+                call = self.call.id(),
+                nodes = self.call.targets().len(),
+                failures = self.failures,
+                took_ms = self.took_ms(),
+                "a call is complete"
+            );
+        } else {
+            tracing::debug!(
+                target: log::CALL,
+                method = self.method(),
+                call = self.call.id(),
+                nodes = self.call.targets().len(),
+                failures = self.failures,
+                took_ms = self.took_ms(),
+                "a call was given up"
+            );
+        }
+    }
+
+    fn method(&self) -> &'static str {
+        match self.call.method() {
+            "" => "flush",
+            method => method,
+        }
+    }
+
+    fn took_ms(&self) -> u64 {
+        let pools = self.call.targets().pools();
+        pools.first().map_or(0, |pool| {
+            let took = pool.clock.now();
+            log::millis(took.saturating_duration_since(self.call.started()))
+        })
     }
 
     /// The call succeeded: when it is dropped, nothing is withdrawn.
@@ -112,6 +188,9 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if !self.is_told {
+            self.tell_end();
+        }
         self.give_up();
     }
 }

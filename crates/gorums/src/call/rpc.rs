@@ -88,15 +88,12 @@ impl<Resp: Message + Default> Future for Unary<Resp> {
     /// When polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let handle = this
-            .handle
-            .as_mut()
-            .expect("a future is not polled after it was ready");
+        let handle = this.handle.as_mut();
+        let handle = handle.expect("a future is not polled after it was ready");
         let event = ready!(handle.poll_event(cx, WakeAfter::ANY));
         handle.complete();
-        this.handle = None;
         let fail = |outcome, status| this.node.channel().error(outcome, status);
-        Poll::Ready(match event.map(|event| event.kind) {
+        let result = match event.map(|event| event.kind) {
             Some(EventKind::Reply(payload)) => decode_reply(&payload, this.max_decoding)
                 .map_err(|status| fail(Outcome::Unknown, status)),
             Some(EventKind::Failed(error)) => Err(error),
@@ -104,6 +101,11 @@ impl<Resp: Message + Default> Future for Unary<Resp> {
                 Outcome::Unknown,
                 Status::internal("the call ended without a reply"),
             )),
-        })
+        };
+        if let Err(error) = &result {
+            handle.tell_failure(error);
+        }
+        this.handle = None;
+        Poll::Ready(result)
     }
 }

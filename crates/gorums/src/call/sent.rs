@@ -66,7 +66,10 @@ impl Future for Sent<NodeError> {
         ready!(self.poll_done(cx));
         Poll::Ready(match self.failures.pop() {
             None => Ok(()),
-            Some(error) => Err(error),
+            Some(error) => {
+                self.handle.tell_failure(&error);
+                Err(error)
+            }
         })
     }
 }
@@ -81,7 +84,7 @@ impl Future for Sent<QuorumError> {
         }
         let failures = std::mem::take(&mut self.failures);
 
-        Poll::Ready(Err(QuorumFailure {
+        let error = QuorumFailure {
             kind: match self.handle.call.early() {
                 Some(early) => early.into(),
                 None => QuorumErrorKind::SendFailure,
@@ -94,7 +97,9 @@ impl Future for Sent<QuorumError> {
             failures,
             counted: Counted::Sent,
         }
-        .into()))
+        .into();
+        self.handle.tell_failure(&error);
+        Poll::Ready(Err(error))
     }
 }
 

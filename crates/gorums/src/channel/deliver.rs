@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::Channel;
+use super::{Call, Channel};
 use crate::error::{Outcome, Status, excerpt};
+use crate::log;
 use crate::wire::{Control, Envelope};
 
 /// Gives a reply to the call with this id, if somebody still waits for it. Returns the call's
@@ -24,7 +25,7 @@ pub(crate) fn deliver(
     let method = call.method();
     if let Some(excess) = &envelope.excess {
         let status = Status::resource_exhausted(format!("the reply has {excess}"));
-        call.failed(part, Outcome::Unknown, status);
+        useless(channel, &call, part, status);
         return Some(method);
     }
     match envelope.control {
@@ -35,7 +36,7 @@ pub(crate) fn deliver(
                 "the node answered a call of {method} with a reply of {:?}",
                 excerpt(envelope.method)
             ));
-            call.failed(part, Outcome::Unknown, status);
+            useless(channel, &call, part, status);
         }
         Control::Message => match &envelope.status {
             Some(status) => call.failed(part, Outcome::Refused, status.clone()),
@@ -52,8 +53,25 @@ pub(crate) fn skipped(channel: &Arc<Channel>, id: u64, status: Status) {
     if let Some(call) = channel.pool().calls.get(id)
         && let Some(part) = call.targets().position_of(channel)
     {
-        call.failed(part, Outcome::Unknown, status);
+        useless(channel, &call, part, status);
     }
+}
+
+/// Fails a part of a call whose reply says nothing of what became of the request.
+fn useless(channel: &Channel, call: &Call, part: usize, status: Status) {
+    let admission = channel.admit_event();
+    log::event!(
+        admission.is_told => warn or debug,
+        target: log::CLIENT,
+        node = channel.id().get(),
+        address = %channel.address(),
+        method = call.method(),
+        call = call.id(),
+        error = %log::text(&status),
+        left_out = admission.left_out,
+        "a reply is of no use"
+    );
+    call.failed(part, Outcome::Unknown, status);
 }
 
 #[cfg(test)]
@@ -63,7 +81,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::channel::{Call, Kind, StreamId, Targets, WakeAfter};
+    use crate::channel::{Kind, StreamId, Targets, WakeAfter};
     use crate::{Configuration, Node};
 
     /// Notes the latency that a node has, and its calls in flight, when the caller is woken.

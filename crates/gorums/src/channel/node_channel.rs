@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 use super::latency::Latencies;
 use super::{NodeState, OutMessage, Outbox, Pool, Rejected, WhileDisconnected};
 use crate::error::{NodeError, Outcome, Status};
+use crate::log::{self, Admission, Throttle};
 use crate::node_id::NodeId;
 use crate::runtime::InProcess;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -42,6 +43,8 @@ pub(crate) struct Channel {
     /// Held while a stream that the node opened begins or ceases to carry its calls, so that
     /// streams do so one after the other.
     attach_lock: Mutex<()>,
+    /// Of what the node does to its connections.
+    throttle: Throttle,
     /// Notified when the last handle is dropped, and when a stream ceases to carry calls.
     detached: Notify,
 }
@@ -101,6 +104,7 @@ impl Channel {
             dial_epoch: AtomicUsize::new(0),
             reserved: AtomicU64::new(0),
             attach_lock: Mutex::default(),
+            throttle: Throttle::default(),
             detached: Notify::new(),
         }
     }
@@ -117,19 +121,22 @@ impl Channel {
         &self.pool
     }
 
+    /// Something happens at the node's will, which is told or not.
+    pub(crate) fn admit_event(&self) -> Admission {
+        self.throttle.admit(self.pool.clock.now())
+    }
+
     pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock()
     }
 
     /// Queues a message, or says at once why not. Never blocks.
     pub(crate) fn queue(&self, message: OutMessage) -> Result<(), Status> {
-        let was_empty = {
+        let (was_empty, queued) = {
             let mut outbox = self.outbox();
-            let was_empty = outbox.is_empty();
-            let queued = outbox.push(message);
-            queued.map_err(|rejected| self.rejection(rejected))?;
-            was_empty
+            (outbox.is_empty(), outbox.push(message))
         };
+        queued.map_err(|rejected| self.rejection(rejected))?;
         // Where the outbox was not empty, the I/O task was woken before, and empties it.
         let reading_paused = self.reading_paused.load(Ordering::SeqCst);
         if was_empty || reading_paused {
@@ -148,9 +155,20 @@ impl Channel {
 
     fn rejection(&self, rejected: Rejected) -> Status {
         match rejected {
-            Rejected::Full => Status::resource_exhausted(
-                "the node's outbox is full (see ConfigurationBuilder::outbox)",
-            ),
+            Rejected::Full => {
+                let admission = self.admit_event();
+                log::event!(
+                    admission.is_told => warn or debug,
+                    target: log::CLIENT,
+                    node = self.id.get(),
+                    address = %self.address,
+                    left_out = admission.left_out,
+                    "the outbox is full"
+                );
+                Status::resource_exhausted(
+                    "the node's outbox is full (see ConfigurationBuilder::outbox)",
+                )
+            }
             Rejected::Closed => Status::unavailable("the connection is closed"),
             Rejected::Away => Status::unavailable(format!(
                 "node {} is not connected, and it is the one of the pair that connects (see \

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::table::{MessageIds, Table, TooManyCalls};
 use super::{Call, Early, Settings};
+use crate::log::Throttle;
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,8 @@ pub(crate) struct Pool {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) calls: Table<Call>,
+    /// Of calls that find the table full.
+    pub(crate) refusals: Throttle,
     /// Some node's state changed.
     pub(crate) state_changed: Arc<tokio::sync::Notify>,
     sweeper: Arc<Sweeper>,
@@ -51,6 +54,7 @@ impl Pool {
         });
         Arc::new(Self {
             calls: Table::new(settings.max_calls),
+            refusals: Throttle::default(),
             settings,
             metadata,
             clock,

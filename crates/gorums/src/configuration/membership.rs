@@ -11,7 +11,9 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::{Configuration, ConfigurationError, Members, Node, NodeAddress, address};
 use crate::channel::NodeState;
+use crate::log::{self, Throttle};
 use crate::node_id::NodeId;
+use crate::runtime::{Clock, SystemClock};
 use crate::sync::{Mutex, MutexGuard};
 
 /// How many nodes a membership has at most.
@@ -146,6 +148,7 @@ impl Membership {
         let State {
             config, own, past, ..
         } = &mut *state;
+        let mut arrived = None;
         let leaving = match change {
             Change::Insert(node) => {
                 let wanted = (past.id_for(&node)?, node.address);
@@ -159,7 +162,9 @@ impl Membership {
                 if config.len() >= MOST {
                     return Err(ConfigurationError::TooManyNodes { most: MOST });
                 }
-                *config = config.union(&Configuration::from_nodes(joined))?;
+                let joined = Configuration::from_nodes(joined);
+                *config = config.union(&joined)?;
+                arrived = Some(joined);
                 None
             }
             Change::Remove(id) => match config.node(id) {
@@ -183,6 +188,22 @@ impl Membership {
             *config = config.without(node.id());
         }
         drop(state);
+        for node in arrived.iter().flatten() {
+            tracing::info!(
+                target: log::MEMBERSHIP,
+                node = node.id().get(),
+                address = node.address(),
+                "a node joined"
+            );
+        }
+        if let Some(node) = &leaving {
+            tracing::info!(
+                target: log::MEMBERSHIP,
+                node = node.id().get(),
+                address = node.address(),
+                "a node left"
+            );
+        }
         // This may end the node's connection, which need not happen under the lock.
         drop(leaving);
         self.0.changed.notify_waiters();
@@ -217,6 +238,7 @@ impl Membership {
         let membership = Arc::downgrade(&self.0);
         let changed = Arc::clone(&self.0.changed);
         async move {
+            let throttle = Throttle::default();
             let mut changes = std::pin::pin!(changes);
             while let Some(item) = next_while_held(&membership, &changed, changes.as_mut()).await {
                 let Some(membership) = membership.upgrade().map(Self) else {
@@ -225,9 +247,12 @@ impl Membership {
                 let error = membership.take(item);
                 drop(membership);
                 if let Some(error) = error {
-                    tracing::warn!(
-                        target: "gorums::membership",
-                        %error,
+                    let admission = throttle.admit(SystemClock.now());
+                    log::event!(
+                        admission.is_told => warn or debug,
+                        target: log::MEMBERSHIP,
+                        error = %log::text(error),
+                        left_out = admission.left_out,
                         "the membership stays as it was"
                     );
                     // A stream that is never pending keeps its task, but not the whole thread.

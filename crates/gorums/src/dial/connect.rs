@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::Serving;
-use super::connected::{Connected, foreign_protocol, naming_protocol};
+use super::connected::{Connected, explained};
 use crate::channel::Channel;
 use crate::error::Status;
 use crate::stream::{FairIo, Inbound, KeepAlive, Link, NodeStream, Opening, h2_status};
@@ -72,7 +72,7 @@ async fn open(channel: &Arc<Channel>, serving: &Serving) -> Result<Connected, Fa
     let io = io.map_err(|error| unavailable(&error).with_source(error))?;
     let (io, first_bytes) = FairIo::remembering(io);
     let ended = |error: h2::Error| Failed {
-        status: naming_protocol(h2_status(&error), foreign_protocol(&first_bytes)),
+        status: explained(h2_status(&error), &first_bytes),
         reached: true,
         timed_out: false,
     };

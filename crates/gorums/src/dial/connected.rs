@@ -8,6 +8,7 @@ use h2::client::{Connection, ResponseFuture};
 
 use crate::channel::{Channel, StreamId};
 use crate::error::{Outcome, Status};
+use crate::log;
 use crate::stream::{
     FairIo, Fired, FirstBytes, Link, NodeStream, ReadEnd, Timer, Wrote, h2_status, noop_context,
 };
@@ -27,6 +28,8 @@ const WORTH_A_LOOK: usize = 1024;
 pub(super) enum End {
     /// It broke, or the peer ended it.
     Lost(Status),
+    /// The peer does not answer.
+    Dead,
     /// Nobody holds the node any more.
     Closed,
 }
@@ -124,6 +127,16 @@ impl Connected {
                     channel.set_last_error(None);
                     self.stream.inbound.set_features(features);
                     self.stream.opened(response.into_body());
+                    let admission = channel.admit_event();
+                    log::event!(
+                        admission.is_told => info or debug,
+                        target: log::CLIENT,
+                        node = channel.id().get(),
+                        address = %channel.address(),
+                        features = features.names(),
+                        left_out = admission.left_out,
+                        "connected"
+                    );
                 }
                 Err(error) => {
                     self.refused = is_unprocessed(&error).then_some(Outcome::NotSent);
@@ -207,9 +220,14 @@ impl Connected {
             || self.stream.outbound.has_messages()
             || self.link.pings.is_flushing();
         match ready!(self.link.poll_timers(cx, owed)) {
-            Fired::Dead => Poll::Ready(End::Lost(Status::unavailable(Fired::DEAD))),
+            Fired::Dead => Poll::Ready(End::Dead),
             Fired::Timer(_) => Poll::Ready(End::Closed),
         }
+    }
+
+    /// Whether the peer has opened the stream.
+    pub(super) fn is_open(&self) -> bool {
+        self.head.is_none()
     }
 
     /// What is known of requests that were written when the connection has ended without an answer.
@@ -221,11 +239,20 @@ impl Connected {
     }
 
     /// What the peer seems to speak, where that cannot be HTTP/2.
-    pub(super) fn foreign_protocol(&self) -> Option<String> {
+    fn foreign_protocol(&self) -> Option<String> {
         // Whoever has answered with headers of HTTP/2 speaks it.
         self.head
             .as_ref()
             .and_then(|_| foreign_protocol(&self.first_bytes))
+    }
+
+    /// Why the connection has ended, with what its beginning tells of the peer.
+    pub(super) fn explained(&self, status: Status) -> Status {
+        if self.is_open() {
+            status
+        } else {
+            explained(status, &self.first_bytes)
+        }
     }
 
     /// Ends the connection. Messages of which not a byte was written go back to the outbox; the
@@ -246,17 +273,22 @@ impl Connected {
     }
 }
 
-pub(super) fn foreign_protocol(first_bytes: &FirstBytes) -> Option<String> {
+fn foreign_protocol(first_bytes: &FirstBytes) -> Option<String> {
     first_bytes.foreign_protocol(H2Settings::FRAME)
 }
 
-/// The end of a connection says what the peer seems to speak where that cannot be HTTP/2.
-pub(super) fn naming_protocol(status: Status, protocol: Option<String>) -> Status {
-    match protocol {
-        None => status,
+/// The end of a connection whose peer has not answered says what the peer seems to speak where that
+/// cannot be HTTP/2, and what it may be where it said nothing at all.
+pub(super) fn explained(status: Status, first_bytes: &FirstBytes) -> Status {
+    let text = status.message();
+    match foreign_protocol(first_bytes) {
         Some(protocol) => Status::unavailable(format!(
-            "the peer does not speak HTTP/2, but seems to speak {protocol} ({})",
-            status.message()
+            "the peer does not speak HTTP/2, but seems to speak {protocol} ({text})"
         )),
+        None if first_bytes.is_empty() => Status::unavailable(format!(
+            "{text}, before the peer had said anything: it may expect TLS, or have no server \
+             behind it"
+        )),
+        None => status,
     }
 }

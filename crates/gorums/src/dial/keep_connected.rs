@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use super::Serving;
 use super::connect::{Failed, connect};
-use super::connected::{End, naming_protocol};
+use super::connected::End;
 use super::reconnect::Reconnect;
 use crate::channel::{Channel, NodeState};
-use crate::error::Outcome;
+use crate::error::{Outcome, Status};
+use crate::log;
 use crate::runtime::BoxFuture;
+use crate::stream::Fired;
 use crate::wire::Side;
 
 /// Keeps a node until its last handle is dropped, and connected where it does not connect itself.
@@ -22,48 +24,78 @@ pub(crate) fn run(channel: Arc<Channel>, serving: Arc<Serving>) -> BoxFuture<'st
     let closed = channel.end_on_drop();
     Box::pin(async move {
         let _closed = closed;
-        keep_connected(channel, &serving).await;
+        keep_connected(&channel, &serving).await;
+        tracing::debug!(
+            target: log::CLIENT,
+            node = channel.id().get(),
+            address = %channel.address(),
+            "closed: nobody holds the node any more"
+        );
     })
 }
 
-async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
+async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
     let clock = Arc::clone(&channel.pool().clock);
     let mut reconnect = Reconnect::new(&channel.pool().settings, clock.now());
+    let mut is_failing = false;
     loop {
         channel.set_state(NodeState::Connecting);
+        tracing::debug!(
+            target: log::CLIENT,
+            node = channel.id().get(),
+            address = %channel.address(),
+            "connecting"
+        );
         reconnect.started(clock.now());
         channel.outbox().begin_attempt();
-        match connect(&channel, serving).await {
+        match connect(channel, serving).await {
             Ok(mut connected) => {
                 let since = clock.now();
                 channel.set_state(NodeState::Connected);
-                let end = poll_fn(|cx| connected.poll(cx, &channel)).await;
+                let end = poll_fn(|cx| connected.poll(cx, channel)).await;
                 if connected.has_answered {
                     reconnect.proven();
                 }
                 let written = connected.known_of_requests();
-                let protocol = connected.foreign_protocol();
-                connected.give_back(&channel);
-                match end {
-                    End::Closed => return,
-                    End::Lost(status) => {
-                        let status = naming_protocol(status, protocol);
-                        let now = clock.now();
-                        reconnect.lost(now, now - since, clock.random());
-                        channel.set_last_error(Some(status.clone()));
-                        channel.set_state(NodeState::Disconnected);
-                        channel.fail_written(written, &status);
-                        // What this connection was made for has had its attempt; the rest waits for
-                        // the next.
-                        let failed = channel.outbox().fail_attempt();
-                        // Where the node has refused the stream, it has refused these as well.
-                        let unwritten = match written {
-                            Outcome::Refused => Outcome::Refused,
-                            Outcome::NotSent | Outcome::Unknown => Outcome::NotSent,
-                        };
-                        Channel::fail_unwritten(failed, unwritten, &status);
+                let was_open = connected.is_open();
+                // The node answers the end of this side of the stream by ending its own.
+                let was_ended = connected.is_half_closed;
+                let (is_dead, status) = match end {
+                    End::Closed => {
+                        connected.give_back(channel);
+                        return;
                     }
+                    End::Lost(status) => (false, connected.explained(status)),
+                    End::Dead => (true, Status::unavailable(Fired::DEAD)),
+                };
+                connected.give_back(channel);
+                let now = clock.now();
+                reconnect.lost(now, now - since, clock.random());
+                let pause = reconnect.next(false).saturating_duration_since(now);
+                if was_ended {
+                    // All was written, and the end of the node's task is told.
+                } else if is_dead {
+                    tell_silence(channel, now - since, pause);
+                } else if written == Outcome::Refused {
+                    tell_refusal(channel, &status, pause);
+                } else if was_open {
+                    tell_loss(channel, &status, now - since, pause);
+                } else {
+                    tell_failure(channel, &status, is_failing, pause);
                 }
+                is_failing = !was_open;
+                channel.set_last_error(Some(status.clone()));
+                channel.set_state(NodeState::Disconnected);
+                channel.fail_written(written, &status);
+                // What this connection was made for has had its attempt; the rest waits for the
+                // next.
+                let failed = channel.outbox().fail_attempt();
+                // Where the node has refused the stream, it has refused these as well.
+                let unwritten = match written {
+                    Outcome::Refused => Outcome::Refused,
+                    Outcome::NotSent | Outcome::Unknown => Outcome::NotSent,
+                };
+                Channel::fail_unwritten(failed, unwritten, &status);
             }
             Err(Failed {
                 status,
@@ -74,6 +106,12 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
                     reconnect.lost(clock.now(), Duration::ZERO, clock.random());
                 } else {
                     reconnect.failed(clock.now(), clock.random());
+                }
+                // Else it is this end that gave it up.
+                if !channel.is_closing() {
+                    let pause = reconnect.next(false).saturating_duration_since(clock.now());
+                    tell_failure(channel, &status, is_failing, pause);
+                    is_failing = true;
                 }
                 channel.set_last_error(Some(status.clone()));
                 channel.set_state(NodeState::Disconnected);
@@ -88,10 +126,71 @@ async fn keep_connected(channel: Arc<Channel>, serving: &Serving) {
                 Channel::fail_unwritten(failed, Outcome::NotSent, &status);
             }
         }
-        if pause(&channel, &reconnect).await.is_break() {
+        if pause(channel, &reconnect).await.is_break() {
             return;
         }
     }
+}
+
+/// The connection is gone; the next attempt comes after a pause, or when a call asks for it.
+fn tell_loss(channel: &Channel, status: &Status, lasted: Duration, pause: Duration) {
+    let admission = channel.admit_event();
+    log::event!(
+        admission.is_told => info or debug,
+        target: log::CLIENT,
+        node = channel.id().get(),
+        address = %channel.address(),
+        error = %log::text(status),
+        lasted_ms = log::millis(lasted),
+        retry_ms = log::millis(pause),
+        left_out = admission.left_out,
+        "lost"
+    );
+}
+
+/// The same, where the node answers no more.
+fn tell_silence(channel: &Channel, lasted: Duration, pause: Duration) {
+    let admission = channel.admit_event();
+    log::event!(
+        admission.is_told => warn or debug,
+        target: log::CLIENT,
+        node = channel.id().get(),
+        address = %channel.address(),
+        lasted_ms = log::millis(lasted),
+        retry_ms = log::millis(pause),
+        left_out = admission.left_out,
+        "lost: the node does not answer"
+    );
+}
+
+/// The node has turned this client away.
+fn tell_refusal(channel: &Channel, status: &Status, pause: Duration) {
+    let admission = channel.admit_event();
+    log::event!(
+        admission.is_told => warn or debug,
+        target: log::CLIENT,
+        node = channel.id().get(),
+        address = %channel.address(),
+        error = %log::text(status),
+        retry_ms = log::millis(pause),
+        left_out = admission.left_out,
+        "refused by the node"
+    );
+}
+
+/// There is no connection. Of attempts that fail one after the other the first is told.
+fn tell_failure(channel: &Channel, status: &Status, is_failing: bool, pause: Duration) {
+    let admission = (!is_failing).then(|| channel.admit_event());
+    log::event!(
+        admission.is_some_and(|admission| admission.is_told) => info or debug,
+        target: log::CLIENT,
+        node = channel.id().get(),
+        address = %channel.address(),
+        error = %log::text(status),
+        retry_ms = log::millis(pause),
+        left_out = admission.and_then(|admission| admission.left_out),
+        "cannot connect"
+    );
 }
 
 /// Keeps a node that opens its streams itself, until its last handle is dropped.

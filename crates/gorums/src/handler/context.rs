@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::Extensions;
 
 use super::turn::{Released, Turn};
+use crate::log::Peer;
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +58,17 @@ pub(crate) struct ConnectionInfo {
     pub(crate) peer_id: Option<NodeId>,
     /// The connection is the one to the process' own node.
     pub(crate) own: bool,
+}
+
+impl ConnectionInfo {
+    /// The other end.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer {
+            address: self.peer_addr,
+            id: self.peer_id,
+            is_own: self.own,
+        }
+    }
 }
 
 impl ServerCtx {
@@ -200,6 +212,11 @@ impl ServerCtx {
     /// Whether a request to the process' own node would wait for this handler.
     pub(crate) fn blocks_own_node(&self) -> bool {
         !self.0.turn.is_released() && (self.0.connection.own || self.0.turn.is_of_server())
+    }
+
+    /// Who sent the request.
+    pub(crate) fn peer(&self) -> Peer {
+        self.0.connection.peer()
     }
 
     pub(crate) fn turn(&self) -> &Turn {

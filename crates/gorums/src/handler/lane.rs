@@ -49,6 +49,8 @@ pub(crate) struct LaneSettings {
     pub(crate) max_encoding: usize,
     /// How many handlers may run at once, on one connection, after they released.
     pub(crate) max_running: usize,
+    /// Whether a caller is told what a handler panicked with.
+    pub(crate) expose_panics: bool,
     /// The way to the server itself, where it is one of its peers.
     pub(crate) in_process: Option<InProcess>,
 }

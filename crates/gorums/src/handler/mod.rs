@@ -47,5 +47,6 @@ pub use registry::{Registry, Service};
 pub(crate) use reply_queue::{Answer, ReplyQueue};
 pub use reply_sender::{Gone, ReplySender, TrySendError};
 pub(crate) use request::Request;
+pub(crate) use run::panicked;
 pub(crate) use services::Services;
 pub use turn::Released;

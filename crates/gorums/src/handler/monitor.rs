@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use crate::log;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, many};
 
@@ -138,7 +139,11 @@ impl Monitor {
             match started {
                 Ok(_) => Some(monitor),
                 Err(error) => {
-                    tracing::warn!(%error, "no thread for the monitor: a handler that blocks its thread can delay others");
+                    tracing::warn!(
+                        target: log::HANDLER,
+                        %error,
+                        "no thread for the monitor: a handler that blocks its thread can delay others"
+                    );
                     None
                 }
             }

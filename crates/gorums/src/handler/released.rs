@@ -22,7 +22,6 @@
 //! with it.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
@@ -258,9 +257,8 @@ impl ReleasedSet {
         for (_, slot) in slots {
             let slot = std::mem::replace(&mut *slot.state(), HandlerState::Gone);
             // What panics here must not keep the others from being dropped.
-            let dropped = catch_unwind(AssertUnwindSafe(|| drop(slot)));
-            if dropped.is_err() {
-                tracing::error!("a handler panicked when it was dropped");
+            if let HandlerState::Suspended(handler) = slot {
+                handler.drop_catching();
             }
         }
         self.lane.settle();

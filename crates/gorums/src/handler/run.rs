@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tracing::Instrument as _;
+
 use super::context::ServerCtx;
 use super::interceptor::{Incoming, Next, Reply};
 use super::lane::Lane;
@@ -13,8 +15,10 @@ use super::reply_queue::Answer;
 use super::reply_sender::Sink;
 use super::{Monitor, Polling};
 use crate::error::Status;
+use crate::log;
 use crate::runtime::BoxFuture;
 use crate::sync::spawn;
+use crate::wire::SERVER_INITIATED;
 
 /// A request whose handler was started, until its reply is queued and its turn given up.
 pub(super) struct Run {
@@ -48,7 +52,7 @@ impl Run {
             // The lane does not poll what has ended.
             Stage::Ended => return Poll::Pending,
             Stage::Start(..) | Stage::Handling(_) => {
-                let (polled, handling) = poll_catching(stage, cx);
+                let (polled, handling) = self.poll_catching(stage, cx, lane);
                 let Poll::Ready(result) = polled else {
                     self.stage = handling.map_or(Stage::Ended, Stage::Handling);
                     return Poll::Pending;
@@ -78,6 +82,54 @@ impl Run {
         }
         self.ctx.turn().end();
         Poll::Ready(())
+    }
+
+    /// Starts or polls a handler; a panic becomes its reply. What has not ended is handed back.
+    fn poll_catching(
+        &self,
+        stage: Stage,
+        cx: &mut Context<'_>,
+        lane: &Lane,
+    ) -> (Poll<Result<Reply, Status>>, Option<HandlerFuture>) {
+        // The future is never polled again after a panic, and what it shares with others is theirs
+        // to keep consistent, as with any thread that panics.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let mut handling = match stage {
+                Stage::Start(next, incoming) => self.start(next, incoming),
+                Stage::Handling(handling) => handling,
+                Stage::Answering(_) | Stage::Ended => return (Poll::Pending, None),
+            };
+            // What has ended is dropped in here: that may panic as well.
+            match handling.as_mut().poll(cx) {
+                Poll::Pending => (Poll::Pending, Some(handling)),
+                ready => (ready, None),
+            }
+        }));
+        polled.unwrap_or_else(|panic| {
+            let text = log::panic_text(&*panic);
+            tell_panic(&self.ctx, self.id, text);
+            let status = panicked("the handler", text, lane.settings.expose_panics);
+            (Poll::Ready(Err(status)), None)
+        })
+    }
+
+    /// Starts the handler, in a span of its own where somebody wants it.
+    #[inline]
+    fn start(&self, next: Next, incoming: Incoming) -> HandlerFuture {
+        // Nothing of this is looked at where nobody wants the span.
+        let span = tracing::debug_span!(
+            target: log::HANDLER,
+            "handler",
+            method = %log::text(self.ctx.method()),
+            peer = %self.ctx.peer(),
+            node = self.ctx.peer().node(),
+            call = call_id(self.id),
+        );
+        if span.is_disabled() {
+            return next.start(incoming);
+        }
+        let handling = span.in_scope(|| next.start(incoming));
+        Box::pin(handling.instrument(span))
     }
 
     /// What is queued when the handler has ended with this.
@@ -141,6 +193,14 @@ impl Background {
         self.own_task = true;
         spawn(self);
     }
+
+    /// Drops it, where what panics in it must not go further.
+    pub(crate) fn drop_catching(self) {
+        let (id, ctx) = (self.run.id, self.run.ctx.clone());
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(self))) {
+            tell_panic(&ctx, id, log::panic_text(&*panic));
+        }
+    }
 }
 
 impl Future for Background {
@@ -171,34 +231,30 @@ impl Drop for Background {
     }
 }
 
-/// Starts or polls a handler; a panic becomes its reply. What has not ended is handed back.
-fn poll_catching(
-    stage: Stage,
-    cx: &mut Context<'_>,
-) -> (Poll<Result<Reply, Status>>, Option<HandlerFuture>) {
-    // The future is never polled again after a panic, and what it shares with others is theirs to
-    // keep consistent, as with any thread that panics.
-    let polled = catch_unwind(AssertUnwindSafe(|| {
-        let mut handling = match stage {
-            Stage::Start(next, incoming) => next.start(incoming),
-            Stage::Handling(handling) => handling,
-            Stage::Answering(_) | Stage::Ended => return (Poll::Pending, None),
-        };
-        // What has ended is dropped in here: that may panic as well.
-        match handling.as_mut().poll(cx) {
-            Poll::Pending => (Poll::Pending, Some(handling)),
-            ready => (ready, None),
-        }
-    }));
-    polled.unwrap_or_else(|panic| (Poll::Ready(Err(panicked(&*panic))), None))
+fn tell_panic(ctx: &ServerCtx, id: u64, text: &str) {
+    let peer = ctx.peer();
+    tracing::error!(
+        target: log::HANDLER,
+        method = %log::text(ctx.method()),
+        peer = %peer,
+        node = peer.node(),
+        call = call_id(id),
+        panic = %log::text(text),
+        "a handler panicked"
+    );
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Status {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    tracing::error!(panic = text, "a handler panicked");
-    Status::internal(format!("the handler panicked: {text}"))
+/// The id of a call, which its caller's log has as well.
+fn call_id(id_on_the_wire: u64) -> u64 {
+    id_on_the_wire & !SERVER_INITIATED
+}
+
+/// What the caller is told of a panic of this: what it says may be about data of others, and is for
+/// the log unless the server wants it told.
+pub(crate) fn panicked(what: &str, text: &str, expose: bool) -> Status {
+    Status::internal(if expose {
+        format!("{what} panicked: {text}")
+    } else {
+        format!("{what} panicked")
+    })
 }

@@ -6,6 +6,7 @@ use http::Extensions;
 use super::lane::LaneSettings;
 use super::registry::Registry;
 use crate::error::Status;
+use crate::log::Throttle;
 
 /// How many bytes of requests may wait beyond the bound where a reply is expected that may be
 /// behind them. A window full of the smallest messages is about that.
@@ -22,6 +23,8 @@ pub(crate) struct Services {
     pub(crate) max_reply_bytes: usize,
     /// What handlers find set on every connection.
     pub(crate) values: Extensions,
+    /// Of requests that no handler gets.
+    pub(crate) refusals: Throttle,
 }
 
 impl Services {

@@ -52,6 +52,7 @@ impl Connection {
             max_decoding: usize::MAX,
             max_encoding: usize::MAX,
             max_running: bounds.running,
+            expose_panics: false,
             in_process: None,
         };
         let replies = Arc::new(ReplyQueue::new(bounds.reply_bytes));

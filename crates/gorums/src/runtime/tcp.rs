@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 use super::{BoxFuture, BoxIo, Listener, Transport};
+use crate::log;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -78,7 +79,11 @@ impl Listener for TcpAcceptor {
                 match stream.set_nodelay(true) {
                     Ok(()) => return Ok((Box::new(stream) as BoxIo, Some(peer))),
                     // On some systems this is how one learns that the peer has gone meanwhile.
-                    Err(error) => tracing::debug!(%error, %peer, "a connection was gone at once"),
+                    Err(error) => tracing::debug!(
+                        target: log::SERVER,
+                        %error,
+                        "a connection was gone before it was accepted"
+                    ),
                 }
             }
         })

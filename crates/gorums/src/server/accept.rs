@@ -8,19 +8,16 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::builder::{Parts, ServerBuilder};
 use super::clients::Clients;
 use super::connection::{self, Origin};
 use super::peers::ConnectedPeers;
+use crate::log::{self, Admission, Throttle};
 use crate::runtime::{BoxFuture, BoxIo, Clock, Listener, bounded, concerns_one_connection};
 
 /// The pause after the system refused to accept a connection (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// The least time between two warnings of that.
-const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A server that listens and serves once it is told to.
 ///
@@ -95,7 +92,7 @@ impl Server {
         let Self {
             mut listener,
             mut parts,
-            ..
+            local_addr,
         } = self;
         let clock = Arc::clone(&parts.connection.clock);
         parts.connection.clients.start();
@@ -103,6 +100,8 @@ impl Server {
         let mut connections = JoinSet::new();
         let mut signal = std::pin::pin!(signal);
         let mut pause = Pause::default();
+        let mut is_full = false;
+        let full = Throttle::default();
         let serve = |io: BoxIo, origin| {
             let mut asked = asked.clone();
             let asked = Box::pin(async move {
@@ -112,6 +111,18 @@ impl Server {
             connection::serve(io, origin, Arc::clone(&parts.connection), asked)
         };
         loop {
+            let was_full = is_full;
+            is_full = connections.len() >= parts.max_connections;
+            if is_full && !was_full {
+                let admission = full.admit(clock.now());
+                log::event!(
+                    admission.is_told => warn or debug,
+                    target: log::SERVER,
+                    connections = connections.len(),
+                    left_out = admission.left_out,
+                    "no more connections are accepted until one ends"
+                );
+            }
             tokio::select! {
                 biased;
                 () = &mut signal => break,
@@ -122,38 +133,71 @@ impl Server {
                 }
                 () = pause.over(), if pause.lasts() => {}
                 accepted = listener.accept(),
-                    if !pause.lasts() && connections.len() < parts.max_connections =>
+                    if !pause.lasts() && !is_full =>
                 {
                     match accepted {
                         Ok((io, peer)) => {
                             connections.spawn(serve(io, Origin::Outside(peer)));
                         }
                         Err(error) if concerns_one_connection(&error) => {
-                            tracing::debug!(%error, "a connection was gone before it was accepted");
+                            tracing::debug!(
+                                target: log::SERVER,
+                                %error,
+                                "a connection was gone before it was accepted"
+                            );
                             // A listener may have no end of these, and none that it waits for.
                             tokio::task::yield_now().await;
                         }
                         Err(error) => {
-                            if pause.begin(&*clock) {
-                                tracing::warn!(%error, "cannot accept a connection");
-                            }
+                            let admission = pause.begin(&*clock);
+                            log::event!(
+                                admission.is_told => warn or debug,
+                                target: log::SERVER,
+                                %error,
+                                left_out = admission.left_out,
+                                "cannot accept a connection"
+                            );
                         }
                     }
                 }
             }
         }
         drop((listener, parts.arrivals.take()));
+        let began = clock.now();
+        tracing::info!(
+            target: log::SERVER,
+            address = %local_addr,
+            connections = connections.len(),
+            grace_ms = log::millis(grace),
+            "shutting down"
+        );
         shutdown.send_replace(true);
-        let limit = clock.sleep_until(clock.now() + bounded(grace));
+        let limit = clock.sleep_until(began + bounded(grace));
         let wind_down = async {
             while let Some(ended) = connections.join_next().await {
                 report(ended);
             }
         };
-        tokio::select! {
+        let is_drained = tokio::select! {
             biased;
-            () = wind_down => {}
-            () = limit => tracing::warn!("handlers did not finish within the grace period"),
+            () = wind_down => true,
+            () = limit => false,
+        };
+        if is_drained {
+            let took = clock.now().saturating_duration_since(began);
+            tracing::info!(
+                target: log::SERVER,
+                address = %local_addr,
+                took_ms = log::millis(took),
+                "drained"
+            );
+        } else {
+            tracing::warn!(
+                target: log::SERVER,
+                address = %local_addr,
+                connections = connections.len(),
+                "handlers did not finish within the grace period"
+            );
         }
     }
 }
@@ -162,7 +206,7 @@ impl Server {
 #[derive(Default)]
 struct Pause {
     sleep: Option<BoxFuture<'static, ()>>,
-    warned: Option<Instant>,
+    warnings: Throttle,
 }
 
 impl Pause {
@@ -170,17 +214,11 @@ impl Pause {
         self.sleep.is_some()
     }
 
-    /// Begins. True where somebody is to be warned: not at each of the refusals of a second.
-    fn begin(&mut self, clock: &dyn Clock) -> bool {
+    /// Begins, and tells whether somebody is to be warned.
+    fn begin(&mut self, clock: &dyn Clock) -> Admission {
         let now = clock.now();
         self.sleep = Some(clock.sleep_until(now + ACCEPT_PAUSE));
-        let is_due = self
-            .warned
-            .is_none_or(|warned| now.saturating_duration_since(warned) >= WARNING_INTERVAL);
-        if is_due {
-            self.warned = Some(now);
-        }
-        is_due
+        self.warnings.admit(now)
     }
 
     /// Waits for its end.
@@ -199,7 +237,11 @@ async fn arrival(arrivals: &mut Option<mpsc::Receiver<DuplexStream>>) -> Option<
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a connection's task failed");
+        tracing::error!(
+            target: log::SERVER,
+            error = %log::text(error),
+            "a connection's task failed"
+        );
     }
 }
 
@@ -219,23 +261,23 @@ impl fmt::Debug for Server {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
     use crate::runtime::SystemClock;
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_lasts_and_its_reason_is_told_once_a_second() {
+    async fn a_pause_lasts_and_its_reason_is_told_a_few_times() {
         let mut pause = Pause::default();
         let begin = Instant::now();
-        let mut told = Vec::new();
+        let mut told = 0;
         for _ in 0..41 {
-            if pause.begin(&SystemClock) {
-                told.push(begin.elapsed().as_millis());
-            }
+            told += u32::from(pause.begin(&SystemClock).is_told);
             assert!(pause.lasts());
             pause.over().await;
             assert!(!pause.lasts());
         }
-        assert_eq!(told, [0, 1_000, 2_000]);
+        assert_eq!(told, 10);
         assert_eq!(begin.elapsed(), 41 * ACCEPT_PAUSE);
     }
 }

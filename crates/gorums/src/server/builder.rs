@@ -1,4 +1,5 @@
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
@@ -12,13 +13,14 @@ use super::accept::Server;
 use super::clients::Clients;
 use super::connect_request::ConnectRequest;
 use super::context::{HandlerClock, Peers};
-use super::settings::{ConnectionSettings, OnConnect};
+use super::settings::{ConnectionSettings, OnConnect, Throttles};
 use crate::channel::{Pool, Settings};
 use crate::configuration::{Interceptors, Members, Membership};
 use crate::error::Status;
 use crate::handler::{
     Interceptor, LaneSettings, Registry, ReplySender, ServerCtx, Service, Services,
 };
+use crate::log::{self, Throttle};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::runtime::{Clock, InProcess, Listener, SystemClock, Tcp, Transport, bounded};
@@ -43,6 +45,7 @@ pub struct ServerBuilder {
     registry: Registry,
     order: HandlerOrder,
     interceptors: Vec<Arc<dyn Interceptor>>,
+    expose_panics: bool,
     on_connect: Option<Box<OnConnect>>,
     peers: Option<(NodeId, Membership)>,
     trust_claimed_ids: bool,
@@ -89,6 +92,7 @@ impl ServerBuilder {
             registry: Registry::default(),
             order: HandlerOrder::default(),
             interceptors: Vec::new(),
+            expose_panics: false,
             on_connect: None,
             peers: None,
             trust_claimed_ids: false,
@@ -164,6 +168,16 @@ impl ServerBuilder {
     /// Surrounds all handlers with an interceptor; the first that is added is outermost.
     pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
         self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Whether a caller whose handler panics, or whose interceptor or [connect
+    /// callback](Self::on_connect) does, is told what the panic says. Default: no, since that may
+    /// be about other callers' data or the inside of the server: the caller gets
+    /// [`Internal`](crate::Code::Internal) with a fixed text, and the panic is in the log, at level
+    /// error, with the method, the peer and the id of the call.
+    pub fn expose_panics(mut self, expose: bool) -> Self {
+        self.expose_panics = expose;
         self
     }
 
@@ -367,6 +381,16 @@ impl ServerBuilder {
 
     fn with_listener(self, listener: Box<dyn Listener>) -> Result<Server, ServerError> {
         let local_addr = listener.local_addr().map_err(ServerError::Listen)?;
+        let server = self.listening(listener, local_addr)?;
+        tracing::info!(target: log::SERVER, address = %local_addr, "listening");
+        Ok(server)
+    }
+
+    fn listening(
+        self,
+        listener: Box<dyn Listener>,
+        local_addr: SocketAddr,
+    ) -> Result<Server, ServerError> {
         let max_connections = self.max_connections;
         let peers = self.peers.clone();
         let Some((me, membership)) = peers else {
@@ -450,6 +474,7 @@ impl ServerBuilder {
         let all = peers.as_ref().map(|(_, peers)| peers.clone());
         ConnectionSettings {
             clock: Arc::clone(&self.clock),
+            log: Throttles::default(),
             on_connect: self.on_connect.take(),
             trust_claimed_ids: self.trust_claimed_ids,
             stream_timeout: self.stream_timeout,
@@ -483,6 +508,7 @@ impl ServerBuilder {
             registry: self.registry,
             lane: Arc::new(LaneSettings {
                 interceptors: self.interceptors.into(),
+                expose_panics: self.expose_panics,
                 server_turn,
                 max_decoding: self.max_decoding,
                 max_encoding: self.max_encoding,
@@ -492,6 +518,7 @@ impl ServerBuilder {
             max_waiting_bytes: self.max_waiting_bytes,
             max_reply_bytes: self.max_reply_bytes,
             values,
+            refusals: Throttle::default(),
         }
     }
 }

@@ -2,27 +2,32 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Extensions, Method, Request as HttpRequest, Response, StatusCode};
+use tokio::time::Instant;
 
 use super::connect_request::ConnectRequest;
 use super::identity::Claim;
-use super::served_stream::{Callee, ServedStream};
+use super::served_stream::{Callee, End, ServedStream};
 use super::settings::ConnectionSettings;
 use crate::channel::{Attachment, Settings};
 use crate::error::{Status, excerpt};
-use crate::handler::ConnectionInfo;
+use crate::handler::{ConnectionInfo, panicked};
+use crate::log::{self, Peer};
 use crate::metadata::Metadata;
 use crate::runtime::{BoxFuture, BoxIo};
 use crate::stream::{
     FairIo, Fired, Inbound, KeepAlive, Link, NodeStream, Opening, Reader, Replies, Served, Source,
     Timer,
 };
-use crate::wire::{Batch, Features, H2Settings, PATH, is_grpc, response_head, trailers_only};
+use crate::wire::{
+    Batch, Features, H2Settings, NODE_ID, PATH, is_grpc, response_head, trailers_only,
+};
 
 /// How many batches are written in one turn of the task before others get theirs.
 const BATCHES_PER_TURN: usize = 16;
@@ -37,6 +42,22 @@ pub(crate) enum Origin {
     Outside(Option<SocketAddr>),
     /// This very process.
     Inside,
+}
+
+impl Origin {
+    /// The other end, of which nothing more is known yet.
+    fn peer(self) -> Peer {
+        match self {
+            Self::Outside(address) => Peer {
+                address,
+                ..Peer::default()
+            },
+            Self::Inside => Peer {
+                is_own: true,
+                ..Peer::default()
+            },
+        }
+    }
 }
 
 /// Serves a connection until it ends, or has wound down after `shutdown`.
@@ -55,13 +76,13 @@ pub(crate) async fn serve(
         h2 = handshake => match h2 {
             Ok(h2) => h2,
             Err(error) => {
-                tracing::debug!(%error, ?origin, "no HTTP/2 from this peer");
+                tell_end_without_stream(origin.peer(), &End::of(&error));
                 return;
             }
         },
         () = &mut shutdown => return,
         () = timeout => {
-            tracing::debug!(?origin, "the peer connected and sent nothing");
+            tell_end_without_stream(origin.peer(), &End::cut("it does not speak HTTP/2 in time"));
             return;
         }
     };
@@ -76,6 +97,9 @@ pub(crate) async fn serve(
         origin,
         h2,
         stream: None,
+        client: None,
+        is_told: false,
+        is_late: false,
         draining: Draining::default(),
         shutdown: Some(shutdown),
         goodbye: false,
@@ -83,8 +107,10 @@ pub(crate) async fn serve(
     connection.expect_stream();
     let end = poll_fn(|cx| connection.poll(cx)).await;
 
-    tracing::debug!(?origin, reason = end, "connection ended");
-    connection.leave_stream();
+    connection.leave_stream(&end);
+    if !connection.is_told {
+        tell_end_without_stream(origin.peer(), &end);
+    }
     let mut draining = std::mem::take(&mut connection.draining);
     // Handlers go on, and count as long as their connection did. The socket is closed.
     drop(connection);
@@ -105,6 +131,12 @@ struct ServerConnection {
     h2: Connection<FairIo, Batch>,
     link: Link,
     stream: Option<ServedStream>,
+    /// Who has opened the stream, and when.
+    client: Option<(Peer, Instant)>,
+    /// What came of the connection was told, or will be with the end of the stream.
+    is_told: bool,
+    /// No stream was opened in time.
+    is_late: bool,
     draining: Draining,
     /// None once it was asked for.
     shutdown: Option<BoxFuture<'static, ()>>,
@@ -136,20 +168,31 @@ impl Drop for ServerConnection {
         if let Some(stream) = self.stream.take() {
             self.link.pings.end_flush();
             stream.into_inbound().abandon();
+            self.tell_departure(&End::new("the server was stopped"));
         }
     }
 }
 
+/// A connection has ended on which no client has opened a stream.
+fn tell_end_without_stream(peer: Peer, end: &End) {
+    tracing::debug!(
+        target: log::SERVER,
+        %peer,
+        reason = %log::text(&end.reason),
+        "a connection ended without a stream"
+    );
+}
+
 impl ServerConnection {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         for _ in 0..BATCHES_PER_TURN {
             self.link.flag.register(cx.waker());
             let polls = self.link.flag.take();
-            if polls && let Poll::Ready(reason) = self.poll_accept(cx) {
-                return Poll::Ready(reason);
+            if polls && let Poll::Ready(end) = self.poll_accept(cx) {
+                return Poll::Ready(end);
             }
-            if let Poll::Ready(reason) = self.poll_timers(cx) {
-                return Poll::Ready(reason);
+            if let Poll::Ready(end) = self.poll_timers(cx) {
+                return Poll::Ready(end);
             }
             let mut again = false;
             self.draining.work_off(cx);
@@ -165,7 +208,7 @@ impl ServerConnection {
                 again = stream.write(&mut self.link);
                 self.link.flush(cx, true);
                 if stream.is_over() {
-                    self.leave_stream();
+                    self.leave_stream(&End::new("the stream ended"));
                     self.expect_stream();
                     again = true;
                 }
@@ -185,7 +228,7 @@ impl ServerConnection {
     }
 
     /// Accepts what the client opens. Ready with the reason when the connection has ended.
-    fn poll_accept(&mut self, cx: &Context<'_>) -> Poll<&'static str> {
+    fn poll_accept(&mut self, cx: &Context<'_>) -> Poll<End> {
         loop {
             match ready!(self.h2.poll_accept(&mut self.link.flag.context())) {
                 Some(Ok((request, respond))) => {
@@ -193,7 +236,7 @@ impl ServerConnection {
                     if let Some(stream) = &mut self.stream
                         && stream.poll_reset().is_ready()
                     {
-                        self.leave_stream();
+                        self.leave_stream(&End::new("the client reset the stream"));
                         self.expect_stream();
                     }
                     self.accept(request, respond);
@@ -205,21 +248,20 @@ impl ServerConnection {
                         stream.keep_unread();
                     }
                     return Poll::Ready(match ended {
-                        Some(Err(error)) => {
-                            let error = error.to_string();
-                            tracing::debug!(error = %excerpt(&error), "connection failed");
-                            "failed"
-                        }
-                        _ => "closed",
+                        Some(Err(error)) => End::of(&error),
+                        _ if self.is_late => End::cut("it opened no stream in time"),
+                        _ => End::new("the connection was closed"),
                     });
                 }
             }
         }
     }
 
-    /// The stream has ended; what its handlers do has not.
-    fn leave_stream(&mut self) {
+    /// The stream has ended, for this reason where it has none of its own; what its handlers do has
+    /// not.
+    fn leave_stream(&mut self, end: &End) {
         if let Some(stream) = self.stream.take() {
+            self.tell_departure(stream.why().unwrap_or(end));
             self.link.pings.end_flush();
             let mut inbound = stream.into_inbound();
             inbound.leave();
@@ -233,7 +275,74 @@ impl ServerConnection {
         self.link.timers.set(Timer::NoStream, until);
     }
 
-    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+    fn tell_arrival(&mut self, peer: Peer, claims: Option<&str>, features: Features) {
+        let now = self.link.now();
+        self.client = Some((peer, now));
+        self.is_told = true;
+        let admission = self.settings.log.arrivals.admit(now);
+        log::event!(
+            admission.is_told => info or debug,
+            target: log::SERVER,
+            %peer,
+            node = peer.node(),
+            claims = claims.map(log::text).map(tracing::field::display),
+            features = features.names(),
+            left_out = admission.left_out,
+            "a client connected"
+        );
+    }
+
+    /// The client that has opened the stream has gone, or was cut off.
+    fn tell_departure(&mut self, end: &End) {
+        let Some((peer, since)) = self.client.take() else {
+            return;
+        };
+        let now = self.link.now();
+        let lasted = now.saturating_duration_since(since);
+        let throttles = &self.settings.log;
+        if end.is_cut {
+            let admission = throttles.refusals.admit(now);
+            log::event!(
+                admission.is_told => warn or debug,
+                target: log::SERVER,
+                %peer,
+                node = peer.node(),
+                reason = %log::text(&end.reason),
+                lasted_ms = log::millis(lasted),
+                left_out = admission.left_out,
+                "a client was cut off"
+            );
+        } else {
+            let admission = throttles.departures.admit(now);
+            log::event!(
+                admission.is_told => info or debug,
+                target: log::SERVER,
+                %peer,
+                node = peer.node(),
+                reason = %log::text(&end.reason),
+                lasted_ms = log::millis(lasted),
+                left_out = admission.left_out,
+                "a client left"
+            );
+        }
+    }
+
+    /// A client is turned away with this status.
+    fn tell_refusal(&mut self, peer: Peer, claims: Option<&str>, status: &Status) {
+        self.is_told = true;
+        let admission = self.settings.log.refusals.admit(self.link.now());
+        log::event!(
+            admission.is_told => warn or debug,
+            target: log::SERVER,
+            %peer,
+            claims = claims.map(log::text).map(tracing::field::display),
+            error = %log::text(status),
+            left_out = admission.left_out,
+            "a client was refused"
+        );
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if let Some(shutdown) = &mut self.shutdown
             && shutdown.as_mut().poll(cx).is_ready()
         {
@@ -245,8 +354,9 @@ impl ServerConnection {
         self.link.poll_pong();
         while let Poll::Ready(fired) = self.link.poll_timers(cx, true) {
             if fired == Fired::Dead {
-                return Poll::Ready(Fired::DEAD);
+                return Poll::Ready(End::cut(Fired::DEAD));
             }
+            self.is_late = true;
             self.h2.abrupt_shutdown(Reason::NO_ERROR);
             // The connection says goodbye when it is polled again.
             self.link.flag.set();
@@ -258,9 +368,19 @@ impl ServerConnection {
     /// A request on this connection: the one that opens the stream, or one that we do not serve.
     fn accept(&mut self, request: HttpRequest<RecvStream>, mut respond: SendResponse<Batch>) {
         let refusal = self.refusal(&request);
-        if let Some(refusal) = refusal {
+        if let Some(Refusal { response, reason }) = refusal {
+            self.is_told = true;
+            let admission = self.settings.log.refusals.admit(self.link.now());
+            log::event!(
+                admission.is_told => warn or debug,
+                target: log::SERVER,
+                peer = %self.origin.peer(),
+                error = %log::text(reason),
+                left_out = admission.left_out,
+                "a request was refused that opens no stream"
+            );
             // The peer may be gone already.
-            let _ = respond.send_response(refusal, true);
+            let _ = respond.send_response(response, true);
             return;
         }
         let (head, recv) = request.into_parts();
@@ -285,9 +405,9 @@ impl ServerConnection {
             Claim::Peer(id) | Claim::Client(Some(id)) => Some(id),
             Claim::Nobody | Claim::Unproven | Claim::Client(None) => None,
         };
-        if let Some(on_connect) = &self.settings.on_connect
-            && let Err(status) = on_connect(&mut connecting)
-        {
+        let claims = head.headers.get(NODE_ID).and_then(|id| id.to_str().ok());
+        if let Err(status) = self.ask_on_connect(&mut connecting) {
+            self.tell_refusal(connecting.info.peer(), claims, &status);
             let _ = respond.send_response(trailers_only(&status), true);
             return;
         }
@@ -295,10 +415,12 @@ impl ServerConnection {
         let (replies, callee) = match self.attach(claim, &mut connecting, features) {
             Ok(attached) => attached,
             Err(status) => {
+                self.tell_refusal(connecting.info.peer(), claims, &status);
                 let _ = respond.send_response(trailers_only(&status), true);
                 return;
             }
         };
+        let peer = connecting.info.peer();
         let Ok(send) = respond.send_response(response_head(), false) else {
             return;
         };
@@ -317,8 +439,30 @@ impl ServerConnection {
         inbound.set_features(features);
         inbound.start_lane();
         self.link.timers.clear(Timer::NoStream);
+        self.tell_arrival(peer, claims, features);
         let stream = NodeStream::new(send, Some(recv), inbound);
         self.stream = Some(ServedStream::new(stream, callee));
+    }
+
+    /// Whether the connect callback lets the client in. One that panics does not.
+    fn ask_on_connect(&self, connecting: &mut ConnectRequest) -> Result<(), Status> {
+        let Some(on_connect) = &self.settings.on_connect else {
+            return Ok(());
+        };
+        let peer = connecting.info.peer();
+        // What the callback shares with others is theirs to keep consistent, as with handlers.
+        let asked = catch_unwind(AssertUnwindSafe(|| on_connect(connecting)));
+        asked.unwrap_or_else(|panic| {
+            let text = log::panic_text(&*panic);
+            tracing::error!(
+                target: log::SERVER,
+                %peer,
+                panic = %log::text(text),
+                "the connect callback panicked"
+            );
+            let expose = self.settings.services.lane.expose_panics;
+            Err(panicked("the connect callback", text, expose))
+        })
     }
 
     /// Has the stream of this client carry calls to it, where it can be called: which of its
@@ -361,31 +505,30 @@ impl ServerConnection {
         ));
     }
 
-    /// What is wrong with a request, as the whole reply to it.
-    fn refusal(&self, request: &HttpRequest<RecvStream>) -> Option<Response<()>> {
-        if request.method() != Method::POST || !is_grpc(request.headers()) {
-            let mut response = Response::new(());
-            *response.status_mut() = if request.method() != Method::POST {
-                StatusCode::METHOD_NOT_ALLOWED
-            } else {
-                StatusCode::UNSUPPORTED_MEDIA_TYPE
-            };
-            return Some(response);
+    /// What is wrong with a request.
+    fn refusal(&self, request: &HttpRequest<RecvStream>) -> Option<Refusal> {
+        if request.method() != Method::POST {
+            let reason = format!("HTTP method {}", excerpt(request.method().as_str()));
+            return Some(Refusal::http(StatusCode::METHOD_NOT_ALLOWED, reason));
+        }
+        if !is_grpc(request.headers()) {
+            let reason = "the content type is not gRPC".to_owned();
+            return Some(Refusal::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
         }
         let path = request.uri().path();
         if path != PATH {
-            return Some(trailers_only(&Status::unimplemented(format!(
+            return Some(Refusal::grpc(Status::unimplemented(format!(
                 "unknown path {}: this server serves {PATH}",
                 excerpt(path)
             ))));
         }
         if self.stream.is_some() {
-            return Some(trailers_only(&Status::unimplemented(
+            return Some(Refusal::grpc(Status::unimplemented(
                 "there is a stream on this connection already: a client has one stream per node",
             )));
         }
         if self.shutdown.is_none() {
-            return Some(trailers_only(&Status::unavailable(
+            return Some(Refusal::grpc(Status::unavailable(
                 "the server is shutting down",
             )));
         }
@@ -396,16 +539,42 @@ impl ServerConnection {
             .filter(|inbound| !inbound.is_worked_off());
         let unfinished = unfinished.count();
         if unfinished >= UNFINISHED_STREAMS {
-            return Some(trailers_only(&Status::resource_exhausted(format!(
+            return Some(Refusal::grpc(Status::resource_exhausted(format!(
                 "handlers of {unfinished} earlier streams of this connection have not finished"
             ))));
         }
         let waiting: usize = self.draining.0.iter().map(Inbound::waiting_bytes).sum();
         if waiting >= self.settings.services.max_waiting_bytes {
-            return Some(trailers_only(&Status::resource_exhausted(format!(
+            return Some(Refusal::grpc(Status::resource_exhausted(format!(
                 "{waiting} bytes of requests of earlier streams of this connection wait"
             ))));
         }
         None
+    }
+}
+
+/// Why a request opens no stream.
+struct Refusal {
+    /// The whole reply to it.
+    response: Response<()>,
+    reason: Status,
+}
+
+impl Refusal {
+    fn grpc(reason: Status) -> Self {
+        Self {
+            response: trailers_only(&reason),
+            reason,
+        }
+    }
+
+    /// For a peer that does not speak gRPC.
+    fn http(code: StatusCode, reason: String) -> Self {
+        let mut response = Response::new(());
+        *response.status_mut() = code;
+        Self {
+            response,
+            reason: Status::unimplemented(reason),
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! The stream of a client, at the server's end.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::clients::Attached;
 use crate::channel::{Attachment, Channel};
 use crate::error::Code;
-use crate::stream::{Inbound, Link, NodeStream, ReadEnd, Wrote};
+use crate::stream::{Inbound, Link, NodeStream, ReadEnd, Wrote, h2_status};
 use crate::wire::trailers;
 
 /// Whom the stream carries calls to.
@@ -28,6 +29,35 @@ impl Callee {
     }
 }
 
+/// Why a stream or a connection has ended.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    pub(super) reason: Cow<'static, str>,
+    /// This end did it, because of what the peer did or failed to do.
+    pub(super) is_cut: bool,
+}
+
+impl End {
+    pub(super) fn new(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reason: reason.into(),
+            is_cut: false,
+        }
+    }
+
+    /// HTTP/2 says so.
+    pub(super) fn of(error: &h2::Error) -> Self {
+        Self::new(h2_status(error).message().to_owned())
+    }
+
+    pub(super) fn cut(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            is_cut: true,
+            ..Self::new(reason)
+        }
+    }
+}
+
 pub(super) struct ServedStream {
     stream: NodeStream,
     /// Where the client can be called back.
@@ -35,6 +65,8 @@ pub(super) struct ServedStream {
     /// Set when no more requests are taken: what the trailers will say once all is written.
     ending: Option<(Code, String)>,
     is_over: bool,
+    /// Why it ends, from when that is known.
+    why: Option<End>,
 }
 
 impl ServedStream {
@@ -44,6 +76,7 @@ impl ServedStream {
             callee,
             ending: None,
             is_over: false,
+            why: None,
         }
     }
 
@@ -52,11 +85,34 @@ impl ServedStream {
         match self.stream.poll_read(cx.waker(), link).0 {
             None => {}
             // What was asked is still answered.
-            Some(ReadEnd::HalfClosed) => self.end(Code::Ok, ""),
-            Some(ReadEnd::Cut) => self.end(Code::Internal, "the stream ended within a message"),
-            Some(ReadEnd::Gone(_)) => self.is_over = true,
-            Some(ReadEnd::Broken(status)) => self.end(status.code(), status.message()),
+            Some(ReadEnd::HalfClosed) => {
+                self.note(|| End::new("the client ended the stream"));
+                self.end(Code::Ok, "");
+            }
+            Some(ReadEnd::Cut) => {
+                let message = "the stream ended within a message";
+                self.note(|| End::cut(message));
+                self.end(Code::Internal, message);
+            }
+            Some(ReadEnd::Gone(error)) => {
+                self.note(|| End::of(&error));
+                self.is_over = true;
+            }
+            Some(ReadEnd::Broken(status)) => {
+                self.note(|| End::cut(status.message().to_owned()));
+                self.end(status.code(), status.message());
+            }
         }
+    }
+
+    /// Notes why the stream ends. The first reason is the one.
+    fn note(&mut self, why: impl FnOnce() -> End) {
+        self.why.get_or_insert_with(why);
+    }
+
+    /// Why the stream has ended, where it was the stream and not the connection.
+    pub(super) fn why(&self) -> Option<&End> {
+        self.why.as_ref()
     }
 
     /// Keeps what came before the connection ended. It is bounded by the window, so nothing is left
@@ -74,7 +130,10 @@ impl ServedStream {
     /// before is handled.
     pub(super) fn poll_reset(&mut self) -> Poll<()> {
         self.stream.poll_reset().map(|reset| {
-            tracing::debug!(?reset, "stream reset");
+            self.note(|| match reset {
+                Ok(_) => End::new("the client reset the stream"),
+                Err(error) => End::of(&error),
+            });
             self.is_over = true;
         })
     }
@@ -93,8 +152,9 @@ impl ServedStream {
     /// the replies to that are read.
     pub(super) fn wind_down(&mut self) {
         if self.ending.is_none() {
-            let message = "the server is shutting down".to_owned();
-            self.ending = Some((Code::Unavailable, message));
+            let message = "the server is shutting down";
+            self.note(|| End::new(message));
+            self.ending = Some((Code::Unavailable, message.to_owned()));
             self.stream.take_no_requests();
         }
     }
@@ -132,7 +192,8 @@ impl ServedStream {
         match self.stream.write(carried, link) {
             Ok(Wrote::Batch | Wrote::Markers) => return true,
             Ok(Wrote::Nothing) => {}
-            Err(_) => {
+            Err(error) => {
+                self.note(|| End::of(&error));
                 self.is_over = true;
                 return true;
             }

@@ -6,15 +6,28 @@ use super::connect_request::ConnectRequest;
 use crate::configuration::Membership;
 use crate::error::Status;
 use crate::handler::Services;
+use crate::log::Throttle;
 use crate::node_id::NodeId;
 use crate::runtime::Clock;
 
 /// The connect callback.
 pub(crate) type OnConnect = dyn Fn(&mut ConnectRequest) -> Result<(), Status> + Send + Sync;
 
+/// Events that clients make happen, by kind.
+#[derive(Default)]
+pub(crate) struct Throttles {
+    /// Clients come.
+    pub(crate) arrivals: Throttle,
+    /// They go.
+    pub(crate) departures: Throttle,
+    /// They are turned away, or cut off.
+    pub(crate) refusals: Throttle,
+}
+
 /// What all connections of a server have in common.
 pub(crate) struct ConnectionSettings {
     pub(crate) services: Arc<Services>,
+    pub(crate) log: Throttles,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_connect: Option<Box<OnConnect>>,
     /// Which node of its peers this server is, and the nodes that handlers call.

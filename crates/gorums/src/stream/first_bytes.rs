@@ -18,6 +18,11 @@ impl FirstBytes {
         kept.len() < KEPT
     }
 
+    /// Whether the peer has said nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     /// What the peer seems to speak, where it cannot be HTTP/2, whose servers begin with their
     /// settings. None where it may be HTTP/2, as far as it is known, or nothing came.
     pub(crate) fn foreign_protocol(&self, max_frame: u32) -> Option<String> {

@@ -22,7 +22,9 @@ use super::served::Served;
 use crate::channel::{Channel, deliver, skipped};
 use crate::error::Status;
 use crate::handler::{Answer, ConnectionInfo, Lane, ReplyQueue, Request, Services};
-use crate::wire::{Features, Frame};
+use crate::log::{self, Peer};
+use crate::runtime::{Clock, SystemClock};
+use crate::wire::{Features, Frame, SERVER_INITIATED};
 
 /// The bound of the answers to a peer whose requests nobody serves, and how far the answers to
 /// others may go beyond theirs while the peer owes replies.
@@ -52,6 +54,7 @@ struct Messages {
     lane: Option<Arc<Lane>>,
     /// What handlers of this stream have in common, until the lane begins.
     info: ConnectionInfo,
+    peer: Peer,
     /// What the peer understands.
     features: Features,
     replies: Option<Arc<ReplyQueue>>,
@@ -118,6 +121,7 @@ impl Inbound {
             accountant: Accountant::new(limit),
             likely: Likely::default(),
             lane: None,
+            peer: info.peer(),
             info,
             features: Features::default(),
             replies: None,
@@ -435,6 +439,18 @@ impl Messages {
                 if services.is_some_and(|services| services.registry.is_one_way(method)) {
                     return Err(status);
                 }
+                let admission = services.map(|services| services.refusals.admit(SystemClock.now()));
+                log::event!(
+                    admission.is_some_and(|admission| admission.is_told) => warn or debug,
+                    target: log::HANDLER,
+                    method = %log::text(method),
+                    peer = %self.peer,
+                    node = self.peer.node(),
+                    call = id & !SERVER_INITIATED,
+                    error = %log::text(&status),
+                    left_out = admission.and_then(|admission| admission.left_out),
+                    "a request was refused"
+                );
                 let bound = services.map_or(REFUSALS, |services| services.max_reply_bytes);
                 let replies = self
                     .replies

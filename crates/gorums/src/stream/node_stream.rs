@@ -141,11 +141,7 @@ impl NodeStream {
         let Some(recv) = &mut self.recv else {
             return Poll::Pending;
         };
-        let chunk = ready!(recv.poll_data(&mut noop_context())).transpose();
-        if let Err(error) = &chunk {
-            tracing::debug!(error = %excerpt(&error.to_string()), "stream ended");
-        }
-        Poll::Ready(chunk)
+        Poll::Ready(ready!(recv.poll_data(&mut noop_context())).transpose())
     }
 
     /// What the peer says behind its last message.

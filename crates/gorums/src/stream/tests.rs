@@ -11,6 +11,7 @@ use super::accountant::Accountant;
 use super::reader::{Event, Handlers, Likely, Reader, Replies};
 use crate::error::{Code, Status};
 use crate::handler::{LaneSettings, Registry, Request, ServerCtx, Services};
+use crate::log::Throttle;
 use crate::metadata::Metadata;
 use crate::wire::{
     Control, Frame, SERVER_INITIATED, encode_control, encode_credit, encode_message, encode_status,
@@ -39,12 +40,14 @@ fn services() -> Services {
             max_decoding: LIMIT,
             max_encoding: LIMIT,
             max_running: 1,
+            expose_panics: false,
             in_process: None,
         }),
         max_decoding: LIMIT,
         max_waiting_bytes: 10_000,
         max_reply_bytes: 10_000,
         values: Extensions::new(),
+        refusals: Throttle::default(),
     }
 }
 

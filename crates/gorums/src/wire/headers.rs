@@ -30,6 +30,16 @@ impl Features {
     /// All that this version knows.
     const OURS: HeaderValue = HeaderValue::from_static("cancel,stream-end,credit");
 
+    /// Their names, or `none`.
+    pub(crate) fn names(self) -> &'static str {
+        match (self.cancel, self.stream_end) {
+            (true, true) => "cancel,stream-end",
+            (true, false) => "cancel",
+            (false, true) => "stream-end",
+            (false, false) => "none",
+        }
+    }
+
     /// What the peer announced. Names that this version does not know are ignored.
     pub(crate) fn announced(headers: &HeaderMap) -> Self {
         let mut features = Self::default();
