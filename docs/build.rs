@@ -7,10 +7,11 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 6] = [
     "../README.md",
     "calls.md",
     "membership.md",
+    "observability.md",
     "ordering.md",
     "registers.md",
 ];

@@ -12,6 +12,9 @@ pub mod calls {}
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/membership.md"))]
 pub mod membership {}
 
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/observability.md"))]
+pub mod observability {}
+
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/ordering.md"))]
 pub mod ordering {}
 
