@@ -2,6 +2,7 @@
 
 mod conformance;
 mod cost;
+mod events;
 mod features;
 pub(crate) mod layers;
 mod msrv;
@@ -70,6 +71,8 @@ enum Step {
     Outside,
     /// docs/conformance.md names every behaviour, and the tests that prove it exist
     Conformance,
+    /// docs/observability.md lists every event that the library logs, and no other
+    Events,
     /// Instructions and allocations per call, against their budget (needs valgrind and
     /// gungraun-runner)
     Cost,
@@ -124,6 +127,7 @@ impl Step {
                 outside::run(totals)
             }
             Self::Conformance => conformance::run(),
+            Self::Events => events::run(),
             Self::Cost => cost::run(),
             Self::Interop => {
                 let totals = report.totals.get_or_insert_default();
