@@ -1,11 +1,10 @@
 //! `gorums-bench serve`: a server, for clients elsewhere or for the program that started it.
 
 use std::io::{BufRead, Write};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use gorums::runtime::TcpAcceptor;
+use gorums::runtime::{Address, TcpAcceptor};
 use gorums::{Configuration, Server, ServerBuilder};
 use tokio::task::JoinHandle;
 
@@ -169,7 +168,7 @@ fn tell_usage() {
     let _ = output.flush();
 }
 
-fn address(listener: &TcpAcceptor) -> Result<SocketAddr> {
+fn address(listener: &TcpAcceptor) -> Result<Address> {
     gorums::runtime::Listener::local_addr(listener).context("the own address")
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Counter, Number, TestServer, connect, echo, number, within};
-use gorums::runtime::{BoxFuture, BoxIo, Listener, Transport};
+use gorums::runtime::{Address, BoxFuture, BoxIo, Listener, Transport};
 use gorums::server::{Incoming, Next, Reply, interceptor_fn};
 use gorums::{
     Client, Code, Configuration, Outcome, ReplySender, Server, ServerCtx, ServerError, Status,
@@ -451,7 +451,7 @@ async fn a_method_name_of_any_length_is_answered() {
 #[tokio::test]
 async fn a_mute_connection_does_not_hold_up_a_shutdown() {
     let server = echo().bind("127.0.0.1:0").await.expect("a free port");
-    let addr = server.local_addr();
+    let addr = server.local_addr().socket_addr().expect("it has one");
     let (signal, asked) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve_with_shutdown(
         async move {
@@ -577,7 +577,7 @@ impl Listener for Failing {
         })
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<Address> {
         self.inner.local_addr()
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use common::{Number, number};
-use gorums::runtime::{BoxFuture, BoxIo, Clock, Listener, Transport};
+use gorums::runtime::{Address, BoxFuture, BoxIo, Clock, Listener, Transport};
 use gorums::{
     Client, Configuration, Outcome, QuorumErrorKind, Server, ServerBuilder, ServerCtx, Status,
 };
@@ -46,8 +46,8 @@ impl Listener for SimListener {
         })
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+    fn local_addr(&self) -> io::Result<Address> {
+        self.0.local_addr().map(Into::into)
     }
 }
 

@@ -19,7 +19,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use gorums::CancellationToken;
-use gorums::runtime::{BoxFuture, BoxIo, Listener, Transport};
+use gorums::runtime::{Address, BoxFuture, BoxIo, Listener, Transport};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -365,7 +365,7 @@ impl Listener for Incoming {
     }
 
     /// Nodes have names and no addresses; this one stands for the node itself.
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok((Ipv4Addr::LOCALHOST, PORT).into())
+    fn local_addr(&self) -> io::Result<Address> {
+        Ok(Address::custom("this node"))
     }
 }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use gorums::runtime::{BoxFuture, BoxIo, Listener};
+use gorums::runtime::{Address, BoxFuture, BoxIo, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
@@ -70,7 +70,7 @@ impl<L: Listener> Listener for Gated<L> {
         })
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<Address> {
         self.listener.local_addr()
     }
 }
@@ -274,7 +274,7 @@ mod tests {
             gate.open();
             accepting.await.expect("the connection that waited");
         }
-        assert_eq!(gated.local_addr().expect("an address"), address);
+        assert_eq!(gated.local_addr().expect("an address"), address.into());
     }
 
     #[tokio::test]

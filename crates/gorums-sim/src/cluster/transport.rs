@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
-use gorums::runtime::{BoxFuture, BoxIo, Listener};
+use gorums::runtime::{Address, BoxFuture, BoxIo, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -90,8 +90,8 @@ impl Listener for Accepting {
         })
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    fn local_addr(&self) -> io::Result<Address> {
+        self.listener.local_addr().map(Into::into)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use gorums::runtime::{BoxFuture, BoxIo, Clock, Listener, Transport};
+use gorums::runtime::{Address, BoxFuture, BoxIo, Clock, Listener, Transport};
 use gorums::{Client, Configuration, Node, Server, Status};
 use prost::Message;
 use tokio::io::DuplexStream;
@@ -185,8 +185,8 @@ impl Listener for Incoming {
         })
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::from(([0, 0, 0, 0], 0)))
+    fn local_addr(&self) -> io::Result<Address> {
+        Ok(SocketAddr::from(([127, 0, 0, 1], 1)).into())
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::latency::Latencies;
+use super::servers::Found;
 use super::{NodeState, OutMessage, Outbox, Pool, Rejected, WhileDisconnected};
 use crate::error::{NodeError, Outcome, Status};
 use crate::log::{self, Admission, Throttle};
@@ -33,6 +34,7 @@ pub(crate) struct Channel {
     reading_paused: AtomicBool,
     latencies: Latencies,
     last_error: Mutex<Option<Status>>,
+    found: Mutex<Found>,
     peer: Mutex<Peer>,
     /// Leads to this process' own server, where that is the node.
     in_process: Mutex<Option<InProcess>>,
@@ -99,6 +101,7 @@ impl Channel {
             reading_paused: AtomicBool::new(false),
             latencies: Latencies::default(),
             last_error: Mutex::new(None),
+            found: Mutex::default(),
             peer: Mutex::default(),
             in_process: Mutex::default(),
             dial_epoch: AtomicUsize::new(0),
@@ -170,6 +173,12 @@ impl Channel {
                 )
             }
             Rejected::Closed => Status::unavailable("the connection is closed"),
+            Rejected::SameServer => {
+                let found = self.found();
+                let refusal = found.refusal().cloned();
+                // It may be over by now.
+                refusal.unwrap_or_else(|| Status::unavailable("the node was another one"))
+            }
             Rejected::Away => Status::unavailable(format!(
                 "node {} is not connected, and it is the one of the pair that connects (see \
                  ConfigurationBuilder::one_stream_per_pair)",
@@ -270,6 +279,9 @@ impl Channel {
     pub(crate) fn set_features(&self, features: Option<Features>) {
         let mut peer = self.peer.lock();
         peer.features = features;
+        if features.is_none() {
+            self.found().connection_lost();
+        }
         if !features.is_some_and(|features| features.cancel) {
             peer.cancels = Vec::new();
         }
@@ -364,6 +376,21 @@ impl Channel {
         self.last_error.lock().clone()
     }
 
+    /// What is known of the server that the node is.
+    pub(super) fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock()
+    }
+
+    /// Whether calls are refused because the node is the same server as another one.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.found().refusal().is_some()
+    }
+
+    /// The other node that is the same server.
+    pub(crate) fn same_server_as(&self) -> Option<NodeId> {
+        self.found().twin().map(|twin| twin.id())
+    }
+
     pub(crate) fn has_error(&self) -> bool {
         self.last_error.lock().is_some()
     }
@@ -405,6 +432,7 @@ impl Channel {
     pub(crate) fn end(self: &Arc<Self>, status: &Status) {
         self.last_error.lock().get_or_insert_with(|| status.clone());
         self.set_state(NodeState::Closed);
+        self.pool.servers.release(self);
         let unwritten = self.outbox().close();
         Self::fail_unwritten(unwritten, Outcome::NotSent, status);
         self.fail_written(Outcome::Unknown, status);

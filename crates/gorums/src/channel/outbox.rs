@@ -47,6 +47,8 @@ pub(crate) enum Rejected {
     Closed,
     /// The node has opened no stream, and messages do not wait for one.
     Away,
+    /// The node is the same server as another one.
+    SameServer,
 }
 
 /// Names a stream that takes messages out. A node may open another one before the last has ended
@@ -71,6 +73,8 @@ pub(crate) struct Outbox {
     opened: u64,
     /// Messages do not wait while there is no stream.
     fails_fast: bool,
+    /// No message is taken: the node is the same server as another one.
+    refuses: bool,
     max_messages: usize,
     max_bytes: usize,
 }
@@ -86,6 +90,7 @@ impl Outbox {
             stream: Some(StreamId::DIALLED),
             opened: 0,
             fails_fast: false,
+            refuses: false,
             max_messages,
             max_bytes,
         }
@@ -104,6 +109,9 @@ impl Outbox {
     pub(crate) fn push(&mut self, message: OutMessage) -> Result<(), Rejected> {
         if self.closed {
             return Err(Rejected::Closed);
+        }
+        if self.refuses {
+            return Err(Rejected::SameServer);
         }
         if self.fails_fast && self.stream.is_none() {
             return Err(Rejected::Away);
@@ -126,6 +134,9 @@ impl Outbox {
     pub(crate) fn push_marker(&mut self, marker: OutMessage) -> Result<(), Rejected> {
         if self.stream.is_none() && self.is_empty() && !self.closed {
             return Err(Rejected::Away);
+        }
+        if self.refuses && !self.closed {
+            return Err(Rejected::SameServer);
         }
         self.push_unbounded(marker)
     }
@@ -218,6 +229,17 @@ impl Outbox {
     pub(crate) fn drain(&mut self) -> Vec<OutMessage> {
         self.begin_attempt();
         self.fail_attempt()
+    }
+
+    /// From now on messages are not taken. Returns those that were queued.
+    pub(crate) fn refuse(&mut self) -> Vec<OutMessage> {
+        self.refuses = true;
+        self.drain()
+    }
+
+    /// From now on messages are taken again.
+    pub(crate) fn accept(&mut self) {
+        self.refuses = false;
     }
 
     /// The node has opened a stream, which takes the messages from now on. Returns the stream, and

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::table::{MessageIds, Table, TooManyCalls};
-use super::{Call, Early, Settings};
+use super::{Call, Early, Servers, Settings};
 use crate::log::Throttle;
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
@@ -26,6 +26,8 @@ pub(crate) struct Pool {
     pub(crate) calls: Table<Call>,
     /// Of calls that find the table full.
     pub(crate) refusals: Throttle,
+    /// Which servers the nodes are.
+    pub(crate) servers: Servers,
     /// Some node's state changed.
     pub(crate) state_changed: Arc<tokio::sync::Notify>,
     sweeper: Arc<Sweeper>,
@@ -59,6 +61,7 @@ impl Pool {
             metadata,
             clock,
             transport,
+            servers: Servers::default(),
             state_changed: Arc::default(),
             sweeper,
             runtimes: Mutex::default(),

@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     /// How long a connection whose last handle was dropped goes on writing what is queued.
     pub(crate) linger: Duration,
     pub(crate) pairs: Option<Pairs>,
+    /// Two nodes may turn out to be one server.
+    pub(crate) allow_same_server: bool,
 }
 
 /// Two peers use one stream, which the one with the lower id opens.
@@ -60,6 +62,7 @@ impl Default for Settings {
             unread_replies: 64 * 1024 * 1024,
             linger: Duration::from_secs(1),
             pairs: None,
+            allow_same_server: false,
         }
     }
 }

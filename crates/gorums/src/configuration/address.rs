@@ -4,7 +4,8 @@ use std::str::FromStr;
 use super::ConfigurationError;
 use crate::node_id::NodeId;
 
-/// The address of a node, with its id if one was given: `host:port` or `7=host:port`.
+/// The address of a node, with its id if one was given: `host:port` or `7=host:port`, and
+/// `unix:/path` or `7=unix:/path`.
 ///
 /// What an option of a program or a setting holds; [`ConfigurationBuilder::addresses`] takes many.
 ///
@@ -23,17 +24,20 @@ use crate::node_id::NodeId;
 pub struct NodeAddress {
     /// Its id. Without one it gets the next one that is free.
     pub id: Option<NodeId>,
-    /// Where it listens, `host:port`. Whether it has this form is checked when it joins.
+    /// Where it listens. Whether it is an [`Address`](crate::runtime::Address), or one of another
+    /// [`Transport`](crate::runtime::Transport), is checked when it joins.
     pub address: String,
 }
 
 impl FromStr for NodeAddress {
     type Err = ConfigurationError;
 
-    /// Reads `host:port` or `id=host:port`. Spaces around either part do not matter.
+    /// Reads an address, or an id, `=` and an address. Spaces around either part do not matter.
     fn from_str(text: &str) -> Result<Self, ConfigurationError> {
         let (id, address) = match text.split_once('=') {
             None => (None, text),
+            // A path may have this character.
+            Some((before, _)) if before.contains(':') => (None, text),
             Some((id, address)) => {
                 let bad = || ConfigurationError::BadId {
                     id: id.trim().to_owned(),
@@ -52,6 +56,24 @@ impl FromStr for NodeAddress {
     }
 }
 
+impl NodeAddress {
+    /// Reads addresses with or without ids that have commas between them, as an option of a program
+    /// has them.
+    ///
+    /// ```
+    /// use gorums::membership::NodeAddress;
+    ///
+    /// assert_eq!(NodeAddress::list("1=10.0.0.1:8080, 2=unix:/run/replica")?.len(), 2);
+    /// # Ok::<_, gorums::ConfigurationError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What stands before a `=` is not an id.
+    pub fn list(text: &str) -> Result<Vec<Self>, ConfigurationError> {
+        text.split(',').map(str::parse).collect()
+    }
+}
+
 impl fmt::Display for NodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(id) = self.id {
@@ -59,59 +81,6 @@ impl fmt::Display for NodeAddress {
         }
         f.write_str(&self.address)
     }
-}
-
-/// The form in which addresses are compared: lower case, and 127.0.0.1 for `localhost`.
-pub(super) fn normalized(address: &str) -> String {
-    let address = address.to_ascii_lowercase();
-    match address.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => address,
-    }
-}
-
-/// Whether it is `host:port`.
-pub(super) fn check(address: &str) -> Result<(), ConfigurationError> {
-    let bad = |reason| ConfigurationError::BadAddress {
-        address: address.to_owned(),
-        reason,
-    };
-    let (host, port) = address
-        .rsplit_once(':')
-        .ok_or_else(|| bad("there is no port"))?;
-    if host.is_empty() {
-        return Err(bad("there is no host"));
-    }
-    match port.parse::<u16>() {
-        Err(_) => return Err(bad("the port is not a number from 1 to 65535")),
-        Ok(0) => return Err(bad("port 0 cannot be connected to")),
-        Ok(_) => {}
-    }
-    match host.strip_prefix('[') {
-        Some(v6) => {
-            let v6 = v6
-                .strip_suffix(']')
-                .ok_or_else(|| bad("the closing ] of an IPv6 address is missing"))?;
-            v6.split('%')
-                .next()
-                .unwrap_or(v6)
-                .parse::<std::net::Ipv6Addr>()
-                .map_err(|_| bad("the IPv6 address is malformed"))?;
-        }
-        None if host.contains(':') => {
-            return Err(bad(
-                "an IPv6 address is written in brackets, as in [::1]:8080",
-            ));
-        }
-        None if !host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) =>
-        {
-            return Err(bad("the host has a character that no host name has"));
-        }
-        None => {}
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -125,6 +94,8 @@ mod tests {
             (" a:1 ", None, "a:1"),
             ("7=a:1", Some(7), "a:1"),
             (" 4294967295 = [::1]:2", Some(u32::MAX), "[::1]:2"),
+            ("unix:/a=b", None, "unix:/a=b"),
+            ("1=unix:/a=b", Some(1), "unix:/a=b"),
         ] {
             let read: NodeAddress = text.parse().expect("legal");
             assert_eq!(read.id, id.map(NodeId::from), "{text:?}");

@@ -9,7 +9,7 @@ use super::{
 use crate::channel::{Pairs, Pool, Settings, WhileDisconnected};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
-use crate::runtime::{Clock, SystemClock, Tcp, Transport, bounded};
+use crate::runtime::{Clock, Sockets, SystemClock, Transport, bounded};
 use crate::stream::Served;
 
 /// Describes a [`Configuration`]: its nodes and how to reach them.
@@ -40,22 +40,23 @@ impl ConfigurationBuilder {
             settings: Settings::default(),
             metadata: Metadata::new(),
             interceptors: Interceptors::default(),
-            transport: Arc::new(Tcp),
+            transport: Arc::new(Sockets),
             clock: Arc::new(SystemClock),
             served: None,
             error: None,
         }
     }
 
-    /// Adds nodes by address, `host:port`. Each gets the next id: 1 for the first, or one more than
-    /// the greatest id so far. Host names are resolved at each attempt to connect.
+    /// Adds nodes by address, `host:port` or `unix:/path` (see
+    /// [`Address`](crate::runtime::Address)). Each gets the next id: 1 for the first, or one more
+    /// than the greatest id so far. Host names are resolved at each attempt to connect.
     pub fn nodes<A: Into<String>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
         self.nodes
             .extend(addresses.into_iter().map(|address| (None, address.into())));
         self
     }
 
-    /// Adds a node with this id, 1 or more, and address, `host:port`.
+    /// Adds a node with this id, 1 or more, and address.
     pub fn node(mut self, id: impl Into<NodeId>, address: impl Into<String>) -> Self {
         self.nodes.push((Some(id.into()), address.into()));
         self
@@ -259,7 +260,29 @@ impl ConfigurationBuilder {
         self
     }
 
-    /// Where connections come from. Default: [`Tcp`].
+    /// Whether two nodes may turn out to be one and the same server. Default: no.
+    ///
+    /// Two addresses may lead to one server, as two names of a machine do. Counted as two nodes,
+    /// that server alone could be a majority of three. So the node that reaches it first is that
+    /// server, and the other one is not connected: its calls fail as not sent, with
+    /// [`FailedPrecondition`](crate::Code::FailedPrecondition), and its
+    /// [`last_error`](crate::Node::last_error) names both. Of its first calls, which were written
+    /// before the server had said who it is, the outcome is unknown; their replies count for
+    /// nothing. That lasts until its address leads to another server, or the other node is no
+    /// longer held; where a server restarts, it stays the node that it was.
+    ///
+    /// Each [`Server`](crate::Server) is one of its own, also where a process has several. Servers
+    /// of the Go library do not say who they are: of these it is known where connections lead to
+    /// one IP address and port. Nodes of different pools are not compared.
+    ///
+    /// Where it is allowed, [`Node::same_server_as`](crate::Node::same_server_as) tells it. In
+    /// either case there is a `tracing` event (warn, target `gorums::configuration`).
+    pub fn allow_same_server(mut self, allow: bool) -> Self {
+        self.settings.allow_same_server = allow;
+        self
+    }
+
+    /// Where connections come from. Default: [`Sockets`].
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.transport = Arc::new(transport);
         self
@@ -275,8 +298,8 @@ impl ConfigurationBuilder {
     /// nodes can be added later: see [`Configuration::extend`].
     ///
     /// # Errors
-    /// There are no nodes; an id is 0; two nodes have one id or one address; an address is not
-    /// `host:port`; metadata cannot be sent; a method was added twice to the handlers; this process
+    /// There are no nodes; an id is 0; two nodes have one id or one address; a text is no address;
+    /// metadata cannot be sent; a method was added twice to the handlers; this process
     /// is none of the nodes whose streams it is to [share](Self::one_stream_per_pair); or there is
     /// no tokio runtime here. The error names the culprit.
     pub fn connect(self) -> Result<Configuration, ConfigurationError> {
@@ -368,8 +391,12 @@ mod tests {
             (builder().nodes(["a:0"]), "port 0"),
             (builder().nodes(["a:65536"]), "not a number"),
             (builder().nodes(["::1:80"]), "in brackets"),
-            (builder().nodes(["[::g]:80"]), "malformed"),
+            (builder().nodes(["[::g]:80"]), "not an IPv6 address"),
             (builder().nodes(["a b:80"]), "character"),
+            (
+                builder().nodes(["[::1]:1", "[0:0::1]:01"]),
+                "nodes 1 and 2 have the same address [0:0::1]:01",
+            ),
             (
                 builder()
                     .nodes(["a:1", "b:1"])

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::Status;
 use crate::node_id::NodeId;
+use crate::runtime::AddressError;
 
 /// Why a configuration cannot be made. The text names the culprit.
 #[derive(Debug, Clone)]
@@ -35,13 +36,8 @@ pub enum ConfigurationError {
         /// Both ids.
         ids: [NodeId; 2],
     },
-    /// An address is not `host:port`.
-    BadAddress {
-        /// The address.
-        address: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
+    /// An address has a form that the [`Transport`](crate::runtime::Transport) does not take.
+    BadAddress(AddressError),
     /// No node has this id.
     UnknownNode {
         /// The id.
@@ -143,9 +139,7 @@ impl fmt::Display for ConfigurationError {
                 address,
                 ids: [a, b],
             } => write!(f, "nodes {a} and {b} have the same address {address}"),
-            Self::BadAddress { address, reason } => {
-                write!(f, "address {address:?}: {reason}; expected host:port")
-            }
+            Self::BadAddress(error) => error.fmt(f),
             Self::UnknownNode { id, known } => {
                 write!(f, "there is no node {id}; the nodes are {}", list(known))
             }
@@ -178,6 +172,12 @@ impl fmt::Display for ConfigurationError {
 fn list(ids: &[NodeId]) -> String {
     let ids: Vec<_> = ids.iter().map(NodeId::to_string).collect();
     ids.join(", ")
+}
+
+impl From<AddressError> for ConfigurationError {
+    fn from(error: AddressError) -> Self {
+        Self::BadAddress(error)
+    }
 }
 
 impl Error for ConfigurationError {}

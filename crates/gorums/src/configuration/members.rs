@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::node::WeakNode;
-use super::{ConfigurationError, Interceptors, Node, address};
+use super::{ConfigurationError, Interceptors, Node};
 use crate::channel::{Pairs, Pool};
 use crate::dial::{Serving, run};
 use crate::node_id::NodeId;
+use crate::runtime::{Address, AddressError};
 use crate::stream::Served;
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::Side;
@@ -71,11 +72,15 @@ impl Members {
         wanted: &[Wanted],
         pairs: Option<Pairs>,
     ) -> Result<Vec<Node>, ConfigurationError> {
+        let wanted = wanted
+            .iter()
+            .map(|(id, text)| Ok(Asked::new(*id, self.read(text)?)))
+            .collect::<Result<Vec<_>, ConfigurationError>>()?;
         let mut joined = self.lock();
         let alive: Vec<Node> = joined.nodes.iter().filter_map(WeakNode::upgrade).collect();
         joined.nodes = alive.iter().map(Node::downgrade).collect();
         let known = Known::new(present.iter().chain(&alive));
-        let identified = identified(wanted, &known, joined.greatest)?;
+        let identified = identified(&wanted, &known, joined.greatest)?;
         if let Some(Pairs { me, .. }) = pairs
             && !identified.iter().any(|node| node.id() == me)
             && !present.iter().any(|node| node.id() == me)
@@ -108,6 +113,13 @@ impl Members {
             .collect())
     }
 
+    /// Reads the address of a node.
+    pub(super) fn read(&self, text: &str) -> Result<Address, AddressError> {
+        let address = self.pool.transport.address(text)?;
+        address.check_connectable()?;
+        Ok(address)
+    }
+
     /// The node with this id that opens the stream of its pair, if there is one.
     pub(crate) fn that_connects(&self, id: NodeId) -> Option<Node> {
         let joined = self.lock();
@@ -134,10 +146,27 @@ impl Known {
             known.by_id.entry(node.id()).or_insert_with(|| node.clone());
             known
                 .by_address
-                .entry(address::normalized(node.address()))
+                .entry(node.canonical().to_owned())
                 .or_insert_with(|| node.clone());
         }
         known
+    }
+}
+
+/// A node that is to join.
+struct Asked {
+    id: Option<NodeId>,
+    address: String,
+    canonical: String,
+}
+
+impl Asked {
+    fn new(id: Option<NodeId>, address: Address) -> Self {
+        Self {
+            id,
+            address: address.as_str().to_owned(),
+            canonical: address.canonical(),
+        }
     }
 }
 
@@ -165,7 +194,7 @@ impl Identified {
 /// Gives every wanted node an id, or says what is wrong. Ids that are not named follow the
 /// greatest.
 fn identified(
-    wanted: &[Wanted],
+    wanted: &[Asked],
     known: &Known,
     greatest: u32,
 ) -> Result<Vec<Identified>, ConfigurationError> {
@@ -175,11 +204,15 @@ fn identified(
         .map(|id| id.get())
         .fold(greatest, u32::max);
     let mut by_id: HashMap<NodeId, &str> = HashMap::new();
-    let mut by_address: HashMap<String, NodeId> = HashMap::new();
+    let mut by_address: HashMap<&str, NodeId> = HashMap::new();
     let mut identified = Vec::with_capacity(wanted.len());
-    for (id, address) in wanted {
-        address::check(address)?;
-        let there = known.by_address.get(&address::normalized(address));
+    for asked in wanted {
+        let Asked {
+            id,
+            address,
+            canonical,
+        } = asked;
+        let there = known.by_address.get(canonical);
         let same = there.filter(|node| id.is_none_or(|id| id == node.id()));
         let id = match (id, same) {
             (Some(id), _) => *id,
@@ -204,7 +237,7 @@ fn identified(
             });
         }
         let other = there.filter(|node| node.id() != id).map(Node::id);
-        let other = other.or(by_address.insert(address::normalized(address), id));
+        let other = other.or(by_address.insert(canonical, id));
         if let Some(other) = other {
             return Err(ConfigurationError::DuplicateAddress {
                 address: address.clone(),
@@ -225,12 +258,15 @@ mod tests {
     use super::*;
     use crate::Configuration;
 
+    fn asked(id: Option<NodeId>, address: &str) -> Asked {
+        Asked::new(id, address.parse().expect("legal"))
+    }
+
     fn ids(wanted: &[(Option<u32>, &str)], known: &Known, greatest: u32) -> Vec<u32> {
-        let wanted: Vec<Wanted> = wanted
+        let wanted = wanted
             .iter()
-            .map(|(id, address)| (id.map(NodeId::from), (*address).to_owned()))
-            .collect();
-        identified(&wanted, known, greatest)
+            .map(|(id, address)| asked(id.map(NodeId::from), address));
+        identified(&wanted.collect::<Vec<_>>(), known, greatest)
             .expect("legal")
             .iter()
             .map(|node| node.id().get())
@@ -261,7 +297,7 @@ mod tests {
 
     #[test]
     fn the_last_id_is_not_given_twice() {
-        let wanted = [(None, "a:1".to_owned())];
+        let wanted = [asked(None, "a:1")];
         let Err(error) = identified(&wanted, &Known::default(), u32::MAX) else {
             panic!("there is no id left");
         };
@@ -285,7 +321,7 @@ mod tests {
             Arc::clone(here[0].members()),
         );
         let known = Known::new(here.iter().chain([&elsewhere]));
-        let Err(error) = identified(&[(None, "elsewhere:1".into())], &known, 0) else {
+        let Err(error) = identified(&[asked(None, "elsewhere:1")], &known, 0) else {
             panic!("its id is another node's");
         };
         let text = error.to_string();

@@ -9,11 +9,11 @@ use futures_core::Stream;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::{Configuration, ConfigurationError, Members, Node, NodeAddress, address};
+use super::{Configuration, ConfigurationError, Members, Node, NodeAddress};
 use crate::channel::NodeState;
 use crate::log::{self, Throttle};
 use crate::node_id::NodeId;
-use crate::runtime::{Clock, SystemClock};
+use crate::runtime::{Address, Clock, SystemClock};
 use crate::sync::{Mutex, MutexGuard};
 
 /// How many nodes a membership has at most.
@@ -93,12 +93,12 @@ pub enum Change {
     Insert(NodeAddress),
     /// The node with this id leaves. If there is none, nothing changes.
     Remove(NodeId),
-    /// The node at this address, `host:port`, leaves. If there is none, nothing changes.
+    /// The node at this address leaves. If there is none, nothing changes.
     RemoveAddress(String),
 }
 
 impl Change {
-    /// A node with this id, 1 or more, joins at this address, `host:port`.
+    /// A node with this id, 1 or more, joins at this address.
     pub fn insert(id: impl Into<NodeId>, address: impl Into<String>) -> Self {
         Self::Insert(NodeAddress {
             id: Some(id.into()),
@@ -132,7 +132,7 @@ impl Membership {
     /// in, and not waited for.
     ///
     /// # Errors
-    /// The address is not `host:port`; the id is 0, or is or was another node's; the address is
+    /// The text is no address; the id is 0, or is or was another node's; the address is
     /// that of a node with another id; ids are used up; there are 65,536 nodes; the node that
     /// leaves is the server's own ([`ServerBuilder::peers`](crate::ServerBuilder::peers)); the
     /// membership was made of an empty configuration, which has no connections to share; or there
@@ -151,9 +151,10 @@ impl Membership {
         let mut arrived = None;
         let leaving = match change {
             Change::Insert(node) => {
-                let wanted = (past.id_for(&node)?, node.address);
                 let members = self.0.members.as_ref();
                 let members = members.ok_or(ConfigurationError::NothingToExtend)?;
+                let canonical = members.read(&node.address)?.canonical();
+                let wanted = (past.id_for(&node, &canonical)?, node.address);
                 let pairs = members.pool().settings.pairs;
                 let joined = members.join(config.as_slice(), &[wanted], pairs)?;
                 if joined.iter().all(|node| config.contains(node)) {
@@ -172,8 +173,12 @@ impl Membership {
                 node => node.cloned(),
             },
             Change::RemoveAddress(address) => {
-                let address = address::normalized(&address);
-                let same = |node: &&Node| address::normalized(node.address()) == address;
+                let address = match &self.0.members {
+                    Some(members) => members.read(&address)?,
+                    None => address.parse::<Address>()?,
+                }
+                .canonical();
+                let same = |node: &&Node| node.canonical() == address;
                 match config.iter().find(same) {
                     None => return Ok(()),
                     node => node.cloned(),
@@ -184,7 +189,7 @@ impl Membership {
             if *own == Some(node.id()) {
                 return Err(ConfigurationError::OwnNode { me: node.id() });
             }
-            past.remember(node.id(), node.address());
+            past.remember(node.id(), node.canonical());
             *config = config.without(node.id());
         }
         drop(state);
@@ -421,13 +426,16 @@ struct Past {
 
 impl Past {
     /// The id that a joining node names or had before, if any.
-    fn id_for(&self, node: &NodeAddress) -> Result<Option<NodeId>, ConfigurationError> {
-        let address = address::normalized(&node.address);
+    fn id_for(
+        &self,
+        node: &NodeAddress,
+        canonical: &str,
+    ) -> Result<Option<NodeId>, ConfigurationError> {
         let Some(id) = node.id else {
-            return Ok(self.ids.get(&address).copied());
+            return Ok(self.ids.get(canonical).copied());
         };
         match self.addresses.get(&id) {
-            Some(before) if *before != address => Err(ConfigurationError::UsedId {
+            Some(before) if before != canonical => Err(ConfigurationError::UsedId {
                 id,
                 address: node.address.clone(),
                 before: before.clone(),
@@ -436,10 +444,9 @@ impl Past {
         }
     }
 
-    fn remember(&mut self, id: NodeId, address: &str) {
-        let address = address::normalized(address);
-        self.ids.insert(address.clone(), id);
-        if self.addresses.insert(id, address).is_some() {
+    fn remember(&mut self, id: NodeId, canonical: &str) {
+        self.ids.insert(canonical.to_owned(), id);
+        if self.addresses.insert(id, canonical.to_owned()).is_some() {
             return;
         }
         self.order.push_back(id);
@@ -458,8 +465,10 @@ mod tests {
     use super::*;
 
     fn id(past: &Past, node: &str) -> Result<Option<u32>, String> {
-        let node = node.parse().expect("legal");
-        let id = past.id_for(&node).map_err(|error| error.to_string())?;
+        let node: NodeAddress = node.parse().expect("legal");
+        let id = past
+            .id_for(&node, &node.address)
+            .map_err(|error| error.to_string())?;
         Ok(id.map(NodeId::get))
     }
 
@@ -471,7 +480,7 @@ mod tests {
             past.remember(id.into(), &format!("a:{id}"));
         }
         // Those that leave again take no more room.
-        past.remember(2.into(), "A:2");
+        past.remember(2.into(), "a:2");
         assert_eq!(id(&past, "a:1"), Ok(Some(1)));
         assert!(id(&past, "1=b:1").is_err());
         past.remember((most + 1).into(), "b:1");

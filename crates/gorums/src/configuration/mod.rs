@@ -260,8 +260,8 @@ impl Configuration {
         Self::from_nodes(sorted)
     }
 
-    /// This configuration and nodes at these addresses, `host:port`, which it starts to connect to
-    /// and does not wait for. The new nodes belong to the pool of this one's connections: they have
+    /// This configuration and nodes at these addresses, which it starts to connect to and does not
+    /// wait for. The new nodes belong to the pool of this one's connections: they have
     /// its settings, and keep order with the others. They get ids after the greatest that the pool
     /// ever had. A node that the pool has at one of the addresses, in whatever configuration, is
     /// taken as it is. No addresses make a clone.
@@ -271,7 +271,7 @@ impl Configuration {
     /// by the tokio runtime that this is called in.
     ///
     /// # Errors
-    /// This configuration is empty; an address is named twice or is not `host:port`; the node at an
+    /// This configuration is empty; an address is named twice or is none; the node at an
     /// address has the id of another one here; ids are used up; or a node is new and there is no
     /// tokio runtime here. The error names the culprit, and nothing was added.
     pub fn extend<A: Into<String>>(

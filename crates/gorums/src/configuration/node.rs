@@ -19,6 +19,8 @@ struct Held {
     members: Arc<Members>,
     /// The targets of a call to this node alone.
     alone: OnceLock<Arc<Targets>>,
+    /// The address as it is compared.
+    canonical: OnceLock<String>,
 }
 
 impl Drop for Held {
@@ -34,6 +36,7 @@ impl Node {
             channel: Arc::new(Channel::new(id, address, Arc::clone(members.pool()), side)),
             members,
             alone: OnceLock::new(),
+            canonical: OnceLock::new(),
         }))
     }
 
@@ -58,13 +61,25 @@ impl Node {
         )
     }
 
+    /// The address in the form in which it is compared. Found once, since a file may have another
+    /// name later.
+    pub(super) fn canonical(&self) -> &str {
+        self.0.canonical.get_or_init(|| {
+            let transport = &self.channel().pool().transport;
+            let address = transport.address(self.address());
+            address.map_or_else(|_| self.address().to_owned(), |address| address.canonical())
+        })
+    }
+
     /// The id.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.channel().id()
     }
 
-    /// The address, as it was given.
+    /// The address, as it was given but for blanks around it: `host:port`, `unix:/path`, or what
+    /// else the [`Transport`](crate::runtime::Transport) takes. Of a client of a server: the IP
+    /// address and port that it connected from, or `client` where the transport has none.
     #[must_use]
     pub fn address(&self) -> &str {
         self.channel().address()
@@ -101,6 +116,14 @@ impl Node {
     #[must_use]
     pub fn last_error(&self) -> Option<Status> {
         self.channel().last_error()
+    }
+
+    /// The other node of the pool that is the very same server, as two addresses may be that lead to
+    /// one: see [`allow_same_server`](crate::ConfigurationBuilder::allow_same_server). None where
+    /// there is none, as far as is known.
+    #[must_use]
+    pub fn same_server_as(&self) -> Option<NodeId> {
+        self.channel().same_server_as()
     }
 
     /// Orders nodes by id, for [`Configuration::sort_by`](super::Configuration::sort_by).

@@ -8,8 +8,8 @@ use std::{fmt, io};
 
 use futures_core::Stream;
 
-use super::{Change, ConfigurationError, NodeAddress, address};
-use crate::runtime::{BoxFuture, Clock, SystemClock, bounded};
+use super::{Change, ConfigurationError, NodeAddress};
+use crate::runtime::{Address, AddressError, BoxFuture, Clock, SystemClock, bounded};
 
 /// The least time between two looks.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -46,7 +46,13 @@ impl Resolve {
     /// # Errors
     /// The name is not `host:port`.
     pub fn new(name: &str, interval: Duration) -> Result<Self, ConfigurationError> {
-        address::check(name)?;
+        let address: Address = name.parse()?;
+        address.check_connectable()?;
+        if address.port().is_none() {
+            let reason = "there is no name to look up; expected host:port";
+            return Err(AddressError::new(name, reason).into());
+        }
+        let name = address.as_str();
         Ok(Self {
             name: name.into(),
             interval: bounded(interval).max(MIN_INTERVAL),

@@ -8,7 +8,7 @@ use super::Serving;
 use super::connected::{Connected, explained};
 use crate::channel::Channel;
 use crate::error::Status;
-use crate::stream::{FairIo, Inbound, KeepAlive, Link, NodeStream, Opening, h2_status};
+use crate::stream::{FairIo, Inbound, KeepAlive, Link, NodeStream, Opening, Timer, h2_status};
 use crate::wire::{Batch, H2Settings, request_head};
 
 /// An attempt that failed.
@@ -64,12 +64,18 @@ async fn open(channel: &Arc<Channel>, serving: &Serving) -> Result<Connected, Fa
     // way round a connection could say that nobody serves, and never be replaced.
     let served = serving.get();
     let node_id = served.as_ref().map(|served| served.node_id);
-    let request = request_head(channel.address(), &pool.metadata, node_id)?;
+    let mut request = request_head(channel.address(), &pool.metadata, node_id)?;
+    if let Some(instance) = served.as_ref().and_then(|served| served.instance) {
+        instance.write(request.headers_mut());
+    }
     let io = match channel.in_process() {
         Some(in_process) => in_process.connect().await,
         None => pool.transport.connect(channel.address()).await,
     };
     let io = io.map_err(|error| unavailable(&error).with_source(error))?;
+    // Of the stream, and not of the box around it.
+    let peer_addr = (*io).peer_addr();
+    pool.servers.check(channel, peer_addr)?;
     let (io, first_bytes) = FairIo::remembering(io);
     let ended = |error: h2::Error| Failed {
         status: explained(h2_status(&error), &first_bytes),
@@ -88,11 +94,16 @@ async fn open(channel: &Arc<Channel>, serving: &Serving) -> Result<Connected, Fa
         pool.settings.keep_alive_timeout,
         clock.now(),
     );
-    let link = Link::new(connection.ping_pong(), keep_alive, Arc::clone(clock));
+    let mut link = Link::new(connection.ping_pong(), keep_alive, Arc::clone(clock));
+    if channel.is_refused() {
+        let until = clock.now() + pool.settings.connect_timeout;
+        link.timers.set(Timer::NoStream, until);
+    }
     let inbound = Inbound::new(Opening::dialled(channel, served));
     Ok(Connected {
         dial_epoch,
         first_bytes,
+        peer_addr,
         connection,
         link,
         head: Some(head),

@@ -1,12 +1,13 @@
 //! A connection that this process has made, and its stream.
 
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use h2::client::{Connection, ResponseFuture};
 
-use crate::channel::{Channel, StreamId};
+use crate::channel::{Channel, ServerIdentity, StreamId};
 use crate::error::{Outcome, Status};
 use crate::log;
 use crate::stream::{
@@ -40,6 +41,8 @@ pub(super) struct Connected {
     pub(super) dial_epoch: usize,
     /// What the peer began with.
     pub(super) first_bytes: FirstBytes,
+    /// Where it leads, if that is known.
+    pub(super) peer_addr: Option<SocketAddr>,
     pub(super) connection: Connection<FairIo, Batch>,
     pub(super) link: Link,
     /// None once the peer has opened the stream.
@@ -119,6 +122,12 @@ impl Connected {
                         return Poll::Ready(status);
                     }
                     self.head = None;
+                    self.link.timers.clear(Timer::NoStream);
+                    // Before any reply is looked at. What was written is with the other node now.
+                    let identity = ServerIdentity::of(response.headers(), self.peer_addr);
+                    if let Err(status) = channel.pool().servers.identify(channel, identity) {
+                        return Poll::Ready(status);
+                    }
                     let features = Features::announced(response.headers());
                     channel.set_features(Some(features));
                     if features != Features::default() {
@@ -221,6 +230,12 @@ impl Connected {
             || self.link.pings.is_flushing();
         match ready!(self.link.poll_timers(cx, owed)) {
             Fired::Dead => Poll::Ready(End::Dead),
+            // Go's servers say nothing before their first message.
+            Fired::Timer(Timer::NoStream) => {
+                channel.pool().servers.forget_refusal(channel);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             Fired::Timer(_) => Poll::Ready(End::Closed),
         }
     }

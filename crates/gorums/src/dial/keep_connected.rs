@@ -89,7 +89,11 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                 channel.fail_written(written, &status);
                 // What this connection was made for has had its attempt; the rest waits for the
                 // next.
-                let failed = channel.outbox().fail_attempt();
+                let failed = if channel.is_refused() {
+                    channel.outbox().drain()
+                } else {
+                    channel.outbox().fail_attempt()
+                };
                 // Where the node has refused the stream, it has refused these as well.
                 let unwritten = match written {
                     Outcome::Refused => Outcome::Refused,

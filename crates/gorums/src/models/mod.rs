@@ -160,6 +160,7 @@ const FEATURES: Features = Features {
     cancel: true,
     stream_end: true,
     credit: true,
+    instance: true,
 };
 
 /// A call on these nodes that is in the table, with a deadline, and not queued yet.

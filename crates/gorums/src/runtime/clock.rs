@@ -16,7 +16,8 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// The time of day.
     fn wall_clock(&self) -> SystemTime;
 
-    /// A random number, used for the jitter of reconnecting.
+    /// A random number, used for the jitter of reconnecting, and to tell servers apart: no two
+    /// clocks may yield the same numbers. One that always yields the same number tells none apart.
     fn random(&self) -> u64;
 }
 

@@ -1,24 +1,31 @@
 //! The seams between the library and the world: bytes come and go through a [`Transport`], time and
 //! randomness through a [`Clock`].
 //!
-//! The defaults are TCP, tokio's clock and the process' random numbers. A simulation puts its own
+//! The defaults are TCP and unix sockets, tokio's clock and the process' random numbers. A simulation puts its own
 //! in their place (`Configuration::builder().transport(…).clock(…)`, and the same on the server)
 //! and runs unchanged services and clients: nothing in the library reads another clock, another
 //! source of randomness or another socket.
 
+mod address;
 mod clock;
 mod in_process;
 mod tcp;
 mod transport;
+mod unix;
 
 use std::pin::Pin;
 
+pub(crate) use address::canonical_ip;
+pub use address::{Address, AddressError};
 pub(crate) use clock::bounded;
 pub use clock::{Clock, SystemClock};
 pub(crate) use in_process::InProcess;
 pub use tcp::{Tcp, TcpAcceptor};
 pub(crate) use transport::concerns_one_connection;
 pub use transport::{BoxIo, Io, Listener, Transport};
+pub use unix::Sockets;
+#[cfg(unix)]
+pub use unix::{Unix, UnixAcceptor};
 
 /// A boxed future, as the traits of this module return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -3,20 +3,22 @@ use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
-use super::{BoxFuture, BoxIo, Listener, Transport};
+use super::unix::invalid;
+use super::{Address, AddressError, BoxFuture, BoxIo, Listener, Transport};
 use crate::log;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// TCP without Nagle's delay. The default transport.
+/// TCP without Nagle's delay: the addresses are `host:port`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tcp;
 
 impl Transport for Tcp {
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>> {
         Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
+            let (host, port) = read(address)?;
+            let stream = TcpStream::connect((&*host, port)).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as BoxIo)
         })
@@ -41,7 +43,8 @@ impl TcpAcceptor {
     /// The address cannot be resolved, or the system refuses it; the error names the address.
     pub async fn bind(address: &str) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
-        let candidates = lookup_host(address)
+        let (host, port) = read(address).map_err(|error| named(address, &error))?;
+        let candidates = lookup_host((&*host, port))
             .await
             .map_err(|error| named(address, &error))?;
         for candidate in candidates {
@@ -89,11 +92,21 @@ impl Listener for TcpAcceptor {
         })
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+    fn local_addr(&self) -> io::Result<Address> {
+        self.0.local_addr().map(Into::into)
     }
 }
 
-fn named(address: &str, error: &io::Error) -> io::Error {
+/// The host, without brackets, and the port.
+fn read(address: &str) -> io::Result<(String, u16)> {
+    let address: Address = address.parse().map_err(invalid)?;
+    let (host, port) = address.host_and_port().ok_or_else(|| {
+        let reason = "TCP has another form of address; expected host:port";
+        invalid(AddressError::new(address.as_str(), reason))
+    })?;
+    Ok((host.to_owned(), port))
+}
+
+pub(super) fn named(address: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
 }

@@ -1,31 +1,54 @@
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
-use super::BoxFuture;
+use super::{Address, AddressError, BoxFuture};
 
 /// A connected, reliable, ordered stream of bytes in both directions.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// The address of the other end, where this is a TCP stream.
+    #[doc(hidden)]
+    fn peer_addr(&self) -> Option<SocketAddr>;
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {
+    fn peer_addr(&self) -> Option<SocketAddr> {
+        let stream = (self as &dyn Any).downcast_ref::<TcpStream>()?;
+        stream.peer_addr().ok()
+    }
+}
 
 /// A boxed [`Io`].
 pub type BoxIo = Box<dyn Io>;
 
-/// Where the connections come from: TCP by default, a simulated network in a simulation.
+/// Where the connections come from: TCP and unix sockets by default, a simulated network in a
+/// simulation.
 pub trait Transport: Send + Sync + 'static {
     /// Connects to an address as it was given to the configuration. A host name is resolved here,
     /// again at every attempt. The library bounds the time that it takes and drops the future then.
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>>;
 
-    /// Starts to listen on an address.
+    /// Reads an address as users write it: the configuration checks those of its nodes by this, and
+    /// two that have the same [canonical form](Address::canonical) are those of one node. By
+    /// default they are `host:port` or `unix:/path`; a transport that has addresses of its own
+    /// makes them with [`Address::custom`].
+    ///
+    /// # Errors
+    /// The text is no address of this transport.
+    fn address(&self, text: &str) -> Result<Address, AddressError> {
+        text.parse()
+    }
+
+    /// Starts to listen on an address, as it was given to the server.
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
 }
 
 /// Accepts connections. Dropping it stops listening.
 pub trait Listener: Send + 'static {
-    /// The next connection, and the peer's address where it has one. The future may be dropped
+    /// The next connection, and the peer's IP address where it has one. The future may be dropped
     /// without losing a connection.
     ///
     /// # Errors
@@ -41,7 +64,7 @@ pub trait Listener: Send + 'static {
     ///
     /// # Errors
     /// The operating system does not tell.
-    fn local_addr(&self) -> io::Result<SocketAddr>;
+    fn local_addr(&self) -> io::Result<Address>;
 }
 
 /// Whether this error of [`Listener::accept`] concerns the connection that was to be accepted, and
@@ -78,7 +101,7 @@ impl Listener for Box<dyn Listener> {
         (**self).accept()
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<Address> {
         (**self).local_addr()
     }
 }

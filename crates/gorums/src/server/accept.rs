@@ -1,7 +1,6 @@
 //! Accepting connections, and winding them down.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,9 @@ use super::clients::Clients;
 use super::connection::{self, Origin};
 use super::peers::ConnectedPeers;
 use crate::log::{self, Admission, Throttle};
-use crate::runtime::{BoxFuture, BoxIo, Clock, Listener, bounded, concerns_one_connection};
+use crate::runtime::{
+    Address, BoxFuture, BoxIo, Clock, Listener, bounded, concerns_one_connection,
+};
 
 /// The pause after the system refused to accept a connection (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -35,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// ```
 pub struct Server {
     listener: Box<dyn Listener>,
-    local_addr: SocketAddr,
+    local_addr: Address,
     parts: Parts,
 }
 
@@ -45,7 +46,7 @@ impl Server {
         ServerBuilder::new()
     }
 
-    pub(super) fn new(listener: Box<dyn Listener>, local_addr: SocketAddr, parts: Parts) -> Self {
+    pub(super) fn new(listener: Box<dyn Listener>, local_addr: Address, parts: Parts) -> Self {
         Self {
             listener,
             local_addr,
@@ -53,10 +54,11 @@ impl Server {
         }
     }
 
-    /// The address that it listens on, with the port that the system chose for port 0.
+    /// The address that it listens on, with the port that the system chose for port 0. See
+    /// [`Address::socket_addr`] and [`Address::port`]; a unix socket has neither.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    pub fn local_addr(&self) -> Address {
+        self.local_addr.clone()
     }
 
     /// The clients that can be called back.

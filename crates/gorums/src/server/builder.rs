@@ -1,5 +1,4 @@
 use std::error::Error;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
@@ -14,7 +13,7 @@ use super::clients::Clients;
 use super::connect_request::ConnectRequest;
 use super::context::{HandlerClock, Peers};
 use super::settings::{ConnectionSettings, OnConnect, Throttles};
-use crate::channel::{Pool, Settings};
+use crate::channel::{Pool, ServerIdentity, Settings};
 use crate::configuration::{Interceptors, Members, Membership};
 use crate::error::Status;
 use crate::handler::{
@@ -23,9 +22,12 @@ use crate::handler::{
 use crate::log::{self, Throttle};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
-use crate::runtime::{Clock, InProcess, Listener, SystemClock, Tcp, Transport, bounded};
+use crate::runtime::{
+    Address, Clock, InProcess, Listener, Sockets, SystemClock, Transport, bounded,
+};
 use crate::stream::{Served, Source};
 use crate::sync::Semaphore;
+use crate::wire::Instance;
 
 /// Whose turns exclude each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,7 +98,7 @@ impl ServerBuilder {
             on_connect: None,
             peers: None,
             trust_claimed_ids: false,
-            transport: Arc::new(Tcp),
+            transport: Arc::new(Sockets),
             clock: Arc::new(SystemClock),
             max_connections: 16 * 1024,
             max_running: 1024,
@@ -319,20 +321,25 @@ impl ServerBuilder {
         self
     }
 
-    /// Where listeners come from. Default: [`Tcp`].
+    /// Where listeners come from. Default: [`Sockets`].
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.transport = Arc::new(transport);
         self
     }
 
-    /// Where time comes from, for handlers too ([`ServerCtx::clock`]). Default: [`SystemClock`].
+    /// Where time comes from, for handlers too ([`ServerCtx::clock`]), and the random number by which
+    /// peers tell this server from others. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Listens on an address, and serves once the result is told to: between the two clients can
-    /// connect and wait.
+    /// Listens on an address, `host:port` or `unix:/path` (see
+    /// [`Address`](crate::runtime::Address)), and serves once the result is told to: between the two
+    /// clients can connect and wait.
+    ///
+    /// The file of a unix socket is removed when the server stops; one that a server has left which
+    /// was killed is replaced.
     ///
     /// # Errors
     /// The address cannot be listened on, a method was added twice, the server is not one of its
@@ -381,7 +388,7 @@ impl ServerBuilder {
 
     fn with_listener(self, listener: Box<dyn Listener>) -> Result<Server, ServerError> {
         let local_addr = listener.local_addr().map_err(ServerError::Listen)?;
-        let server = self.listening(listener, local_addr)?;
+        let server = self.listening(listener, local_addr.clone())?;
         tracing::info!(target: log::SERVER, address = %local_addr, "listening");
         Ok(server)
     }
@@ -389,7 +396,7 @@ impl ServerBuilder {
     fn listening(
         self,
         listener: Box<dyn Listener>,
-        local_addr: SocketAddr,
+        local_addr: Address,
     ) -> Result<Server, ServerError> {
         let max_connections = self.max_connections;
         let peers = self.peers.clone();
@@ -434,11 +441,21 @@ impl ServerBuilder {
         for members in membership.members() {
             members.serving().set(Served {
                 node_id: me.get(),
+                instance: connection
+                    .instance
+                    .filter(|_| members.pool().settings.pairs.is_some()),
                 source: Source::OfServer(services.clone()),
                 values: values.clone(),
             });
         }
         own.channel().set_in_process(in_process);
+        let identity = connection.instance.map(ServerIdentity::Instance);
+        // The number is new, so no other node is this server yet.
+        let _ = own
+            .channel()
+            .pool()
+            .servers
+            .identify(own.channel(), identity);
         for node in &configuration {
             node.channel().connect_anew();
         }
@@ -457,6 +474,7 @@ impl ServerBuilder {
         let services = self.into_services(None, None, peers);
         Ok(Served {
             node_id: 0,
+            instance: None,
             values: services.values.clone(),
             source: Source::Held(Arc::new(services)),
         })
@@ -473,6 +491,7 @@ impl ServerBuilder {
         let peers = self.peers.clone();
         let all = peers.as_ref().map(|(_, peers)| peers.clone());
         ConnectionSettings {
+            instance: Instance::new(self.clock.random(), self.clock.random()),
             clock: Arc::clone(&self.clock),
             log: Throttles::default(),
             on_connect: self.on_connect.take(),

@@ -15,7 +15,7 @@ use super::connect_request::ConnectRequest;
 use super::identity::Claim;
 use super::served_stream::{Callee, End, ServedStream};
 use super::settings::ConnectionSettings;
-use crate::channel::{Attachment, Settings};
+use crate::channel::{Attachment, ServerIdentity, Settings};
 use crate::error::{Status, excerpt};
 use crate::handler::{ConnectionInfo, panicked};
 use crate::log::{self, Peer};
@@ -26,7 +26,7 @@ use crate::stream::{
     Timer,
 };
 use crate::wire::{
-    Batch, Features, H2Settings, NODE_ID, PATH, is_grpc, response_head, trailers_only,
+    Batch, Features, H2Settings, Instance, NODE_ID, PATH, is_grpc, response_head, trailers_only,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -412,7 +412,8 @@ impl ServerConnection {
             return;
         }
         // Before the reply, so that a client that has it can be called.
-        let (replies, callee) = match self.attach(claim, &mut connecting, features) {
+        let instance = Instance::read(&head.headers);
+        let (replies, callee) = match self.attach(claim, &mut connecting, features, instance) {
             Ok(attached) => attached,
             Err(status) => {
                 self.tell_refusal(connecting.info.peer(), claims, &status);
@@ -421,7 +422,11 @@ impl ServerConnection {
             }
         };
         let peer = connecting.info.peer();
-        let Ok(send) = respond.send_response(response_head(), false) else {
+        let mut response = response_head();
+        if let Some(instance) = self.settings.instance.filter(|_| features.instance) {
+            instance.write(response.headers_mut());
+        }
+        let Ok(send) = respond.send_response(response, false) else {
             return;
         };
         let limit = self.settings.services.max_decoding;
@@ -430,6 +435,7 @@ impl ServerConnection {
             reader: Reader::new(replies, limit, "ServerBuilder::max_decoding_message_size"),
             served: Some(Served {
                 node_id: 0,
+                instance: None,
                 source: Source::Held(Arc::clone(&self.settings.services)),
                 values: Extensions::new(),
             }),
@@ -472,6 +478,7 @@ impl ServerConnection {
         claim: Claim,
         connecting: &mut ConnectRequest,
         features: Features,
+        instance: Option<Instance>,
     ) -> Result<(Replies, Option<Callee>), Status> {
         Ok(match claim {
             Claim::Nobody => (Replies::Never, None),
@@ -479,10 +486,20 @@ impl ServerConnection {
             Claim::Peer(id) => {
                 let node = self.settings.that_connects(id);
                 let attachment = node.and_then(|node| Attachment::new(node.channel(), features));
-                if let Some(attachment) = &attachment {
-                    self.keep_alive_for(&attachment.channel().pool().settings);
+                if let Some(attachment) = attachment {
+                    let channel = Arc::clone(attachment.channel());
+                    let identity = instance.map(ServerIdentity::Instance);
+                    if let Err(status) = channel.pool().servers.identify(&channel, identity) {
+                        drop(attachment);
+                        // This tells more than that the stream has ended.
+                        channel.set_last_error(Some(status.clone()));
+                        return Err(status);
+                    }
+                    self.keep_alive_for(&channel.pool().settings);
+                    (Replies::WithBit, Some(Callee::Peer(attachment)))
+                } else {
+                    (Replies::WithBit, None)
                 }
-                (Replies::WithBit, attachment.map(Callee::Peer))
             }
             Claim::Client(id) => {
                 let clients = &self.settings.clients;

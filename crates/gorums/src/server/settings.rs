@@ -9,6 +9,7 @@ use crate::handler::Services;
 use crate::log::Throttle;
 use crate::node_id::NodeId;
 use crate::runtime::Clock;
+use crate::wire::Instance;
 
 /// The connect callback.
 pub(crate) type OnConnect = dyn Fn(&mut ConnectRequest) -> Result<(), Status> + Send + Sync;
@@ -33,6 +34,8 @@ pub(crate) struct ConnectionSettings {
     /// Which node of its peers this server is, and the nodes that handlers call.
     pub(crate) peers: Option<(NodeId, Membership)>,
     pub(crate) clients: Clients,
+    /// Which server this is. None where the clock has no random numbers.
+    pub(crate) instance: Option<Instance>,
     /// Clients are who they say they are.
     pub(crate) trust_claimed_ids: bool,
     /// How long a connection may be without a stream, at its beginning too.

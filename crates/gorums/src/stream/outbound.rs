@@ -209,6 +209,7 @@ mod tests {
             cancel: true,
             stream_end: true,
             credit: true,
+            instance: true,
         };
         let stream = Attachment::new(channel, features).expect("open");
         let mut outbound = Outbound::default();

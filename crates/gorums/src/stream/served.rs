@@ -4,12 +4,15 @@ use std::sync::{Arc, Weak};
 use http::Extensions;
 
 use crate::handler::Services;
+use crate::wire::Instance;
 
 /// Who serves what the peer of a stream asks of this end.
 #[derive(Clone)]
 pub(crate) struct Served {
     /// What this process is called by: 0 for a client that is nobody's node.
     pub(crate) node_id: u32,
+    /// Which server this is, where peers share streams and so hear of it only here.
+    pub(crate) instance: Option<Instance>,
     pub(crate) source: Source,
     /// What handlers find set on the connection.
     pub(crate) values: Extensions,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use super::{NODE_ID, PATH};
@@ -24,19 +25,29 @@ pub(crate) struct Features {
     pub(crate) stream_end: bool,
     /// It sends a streamed reply by credit, and gives credit for those to calls of its own.
     pub(crate) credit: bool,
+    /// It wants to know which server it has reached.
+    pub(crate) instance: bool,
 }
 
 impl Features {
     /// All that this version knows.
-    const OURS: HeaderValue = HeaderValue::from_static("cancel,stream-end,credit");
+    const OURS: HeaderValue = HeaderValue::from_static("cancel,stream-end,credit,instance");
 
     /// Their names, or `none`.
-    pub(crate) fn names(self) -> &'static str {
-        match (self.cancel, self.stream_end) {
-            (true, true) => "cancel,stream-end",
-            (true, false) => "cancel",
-            (false, true) => "stream-end",
-            (false, false) => "none",
+    pub(crate) fn names(self) -> String {
+        let known = [
+            (self.cancel, "cancel"),
+            (self.stream_end, "stream-end"),
+            (self.credit, "credit"),
+            (self.instance, "instance"),
+        ];
+        let names: Vec<_> = known
+            .into_iter()
+            .filter_map(|(is_known, name)| is_known.then_some(name))
+            .collect();
+        match names[..] {
+            [] => "none".to_owned(),
+            _ => names.join(","),
         }
     }
 
@@ -49,6 +60,7 @@ impl Features {
                     "cancel" => features.cancel = true,
                     "stream-end" => features.stream_end = true,
                     "credit" => features.credit = true,
+                    "instance" => features.instance = true,
                     _ => {}
                 }
             }
@@ -106,9 +118,13 @@ pub(crate) fn request_head(
     metadata: &Metadata,
     node_id: Option<u32>,
 ) -> Result<Request<()>, Status> {
+    // Not every address can stand there, that of a unix socket for one. gRPC then says this.
+    let authority = address
+        .parse()
+        .unwrap_or_else(|_| Authority::from_static("localhost"));
     let uri = Uri::builder()
         .scheme("http")
-        .authority(address)
+        .authority(authority)
         .path_and_query(PATH)
         .build()
         .map_err(|e| Status::internal(format!("address {address:?}: {e}")))?;

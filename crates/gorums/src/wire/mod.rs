@@ -10,6 +10,7 @@ mod encode;
 mod envelope;
 mod frames;
 mod headers;
+mod instance;
 #[cfg(test)]
 mod page;
 mod side;
@@ -28,6 +29,7 @@ pub(crate) use headers::{
     Features, H2Settings, check_response_head, is_grpc, is_turned_away, is_unprocessed,
     request_head, response_head, stream_ended, trailers, trailers_only, trailers_status,
 };
+pub(crate) use instance::Instance;
 pub(crate) use side::Side;
 
 /// The path of the stream that carries everything.

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
-use gorums::runtime::{BoxFuture, BoxIo, Listener, Transport};
+use gorums::runtime::{Address, BoxFuture, BoxIo, Listener, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -206,8 +206,8 @@ impl Listener for Incoming {
         })
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::from(([127, 0, 0, 1], 1)))
+    fn local_addr(&self) -> io::Result<Address> {
+        Ok(SocketAddr::from(([127, 0, 0, 1], 1)).into())
     }
 }
 

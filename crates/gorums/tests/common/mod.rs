@@ -38,7 +38,7 @@ impl TestServer {
 
     pub async fn start_at(builder: ServerBuilder, addr: &str) -> Self {
         let server = builder.bind(addr).await.expect("a free port");
-        let addr = server.local_addr();
+        let addr = server.local_addr().socket_addr().expect("it has one");
         Self {
             addr,
             task: tokio::spawn(server.serve()),

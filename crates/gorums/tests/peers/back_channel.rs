@@ -24,6 +24,7 @@ impl Caller {
     async fn called() -> (Self, Stream) {
         let server = echo().bind("127.0.0.1:0").await.expect("a free port");
         let (addr, clients) = (server.local_addr(), server.clients());
+        let addr = addr.socket_addr().expect("it has one");
         let serving = tokio::spawn(server.serve());
         let mut connected = RawClient::connect(addr).await;
         let stream = connected.open_with(callable_request("0")).await;

@@ -1,0 +1,269 @@
+//! Where nodes are: one server is one node, whatever its addresses, and unix sockets are addresses
+//! like others.
+
+mod common;
+#[path = "common/memory.rs"]
+mod memory;
+
+use std::sync::{Arc, Mutex};
+
+use common::{Number, TestServer, echo, number, within};
+use gorums::membership::{Watch, WhileDisconnected};
+use gorums::{
+    Client, Code, Configuration, ConfigurationBuilder, Node, NodeState, Outcome, QuorumErrorKind,
+    Server, ServerBuilder, ServerCtx, Status,
+};
+use memory::Network;
+
+const ECHO: &str = "test.Test.Echo";
+
+fn on(network: &Network) -> ConfigurationBuilder {
+    Configuration::builder().transport(network.clone())
+}
+
+async fn majority(nodes: &Configuration) -> Result<usize, gorums::QuorumError> {
+    let call = Client::new(nodes).quorum_call::<_, Number>(ECHO, number(1));
+    within(call.majority().replies())
+        .await
+        .map(|replies| replies.len())
+}
+
+/// Waits until one of the nodes is refused as the same server as another one, and returns both.
+async fn refused(nodes: &Configuration) -> (Node, Node) {
+    let mut watch: Watch = nodes.watch(std::time::Duration::from_millis(1), |nodes| {
+        nodes.filter(|node| {
+            node.same_server_as().is_some() && node.state() == NodeState::Disconnected
+        })
+    });
+    loop {
+        let now = within(watch.next()).await.expect("it never ends");
+        if let Some(node) = now.iter().next() {
+            let other = node.same_server_as().expect("it was refused");
+            return (
+                node.clone(),
+                nodes.node(other).expect("one of them").clone(),
+            );
+        }
+    }
+}
+
+// ---- one server is one node
+
+#[tokio::test]
+async fn a_server_with_two_addresses_is_no_majority_of_two() {
+    let server = TestServer::start(echo()).await;
+    let port = server.addr.port();
+    // Two addresses of this machine that no text can tell to be one place.
+    let nodes = Configuration::builder()
+        .nodes([format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}")])
+        .connect()
+        .expect("their texts differ");
+    let error = majority(&nodes).await.expect_err("there is one server");
+    assert_eq!(error.kind(), QuorumErrorKind::Incomplete, "{error}");
+    let (second, first) = refused(&nodes).await;
+    assert_eq!(first.same_server_as(), None);
+    let status = second.last_error().expect("it was refused");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert_eq!(
+        status.message(),
+        format!(
+            "{second} is the same server as {first}, which is not counted twice: give it one \
+             address, or see ConfigurationBuilder::allow_same_server"
+        )
+    );
+    // From now on its calls fail at once, and nothing of them is sent.
+    let error = majority(&nodes).await.expect_err("there is one server");
+    let failure = error.failure(second.id()).expect("it failed");
+    assert_eq!(failure.outcome(), Outcome::NotSent, "{failure}");
+    assert_eq!(failure.status(), &status);
+    let alone = nodes.select([first.id()]).expect("known");
+    assert_eq!(majority(&alone).await.expect("it answers"), 1);
+}
+
+#[tokio::test]
+async fn it_counts_as_two_where_that_is_allowed_and_the_nodes_tell() {
+    let server = TestServer::start(echo()).await;
+    let port = server.addr.port();
+    let nodes = Configuration::builder()
+        .nodes([format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}")])
+        .allow_same_server(true)
+        .connect()
+        .expect("their texts differ");
+    assert_eq!(majority(&nodes).await.expect("both answer"), 2);
+    let same: Vec<_> = nodes.iter().filter_map(Node::same_server_as).collect();
+    assert_eq!(same.len(), 1, "one is the same as the other: {same:?}");
+}
+
+#[tokio::test]
+async fn two_servers_of_one_process_are_two_nodes() {
+    let servers = [
+        TestServer::start(echo()).await,
+        TestServer::start(echo()).await,
+    ];
+    let nodes = common::connect(&servers);
+    assert_eq!(majority(&nodes).await.expect("both answer"), 2);
+    assert!(nodes.iter().all(|node| node.same_server_as().is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_the_same_server_stays_refused_when_that_restarts() {
+    let network = Network::new();
+    for (address, other) in [("a:1", "b:1"), ("b:1", "a:1")] {
+        let server = TestServer::start_at(echo().transport(network.clone()), address).await;
+        network.alias(other, address);
+        let nodes = on(&network).nodes(["a:1", "b:1"]).connect().expect("legal");
+        let (second, first) = refused(&nodes).await;
+        server.stop().await;
+        within(async {
+            while first.state() == NodeState::Connected {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let _server = TestServer::start_at(echo().transport(network.clone()), address).await;
+        // It is another server now, and only the node that it was asks for it.
+        for _ in 0..5 {
+            let error = majority(&nodes).await.expect_err("there is one server");
+            let failure = error.failure(second.id()).expect("it failed");
+            assert_eq!(
+                failure.status().code(),
+                Code::FailedPrecondition,
+                "{failure}"
+            );
+            tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+        }
+        assert_eq!(first.state(), NodeState::Connected);
+        network.forget_alias(other);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_another_server_in_the_end_is_connected() {
+    let network = Network::new();
+    let _a = TestServer::start_at(echo().transport(network.clone()), "a:1").await;
+    network.alias("b:1", "a:1");
+    let nodes = on(&network).nodes(["a:1"]).connect().expect("legal");
+    within(nodes.connected(1)).await;
+    let nodes = nodes.extend(["b:1"]).expect("another address");
+    let (second, _) = refused(&nodes).await;
+    let _b = TestServer::start_at(echo().transport(network.clone()), "b:1").await;
+    network.forget_alias("b:1");
+    within(nodes.connected(2)).await;
+    within(async {
+        while second.same_server_as().is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(majority(&nodes).await.expect("both answer"), 2);
+    assert!(second.last_error().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_takes_the_place_of_one_that_nobody_holds_any_more() {
+    let network = Network::new();
+    let _a = TestServer::start_at(echo().transport(network.clone()), "a:1").await;
+    network.alias("b:1", "a:1");
+    let _c = TestServer::start_at(echo().transport(network.clone()), "c:1").await;
+    let nodes = on(&network).nodes(["c:1", "a:1"]).connect().expect("legal");
+    within(nodes.connected(2)).await;
+    let nodes = nodes.without(2).extend(["b:1"]).expect("another address");
+    within(nodes.connected(2)).await;
+    assert_eq!(majority(&nodes).await.expect("both answer"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_queued_for_a_node_that_is_refused_fails_and_is_sent_to_nobody() {
+    let network = Network::new();
+    let handled = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&handled);
+    let server = Server::builder().transport(network.clone()).unary(
+        ECHO,
+        move |_: ServerCtx, request: Number| {
+            seen.lock().expect("no panic").push(request.value);
+            async move { Ok::<_, Status>(request) }
+        },
+    );
+    let _server = TestServer::start_at(server, "a:1").await;
+    network.alias("b:1", "a:1");
+    let nodes = on(&network).nodes(["a:1"]).connect().expect("legal");
+    within(nodes.connected(1)).await;
+    let nodes = nodes.extend(["b:1"]).expect("another address");
+    let (second, first) = refused(&nodes).await;
+    let client = Client::new(&nodes);
+    for value in 1..=100 {
+        let error = within(client.rpc::<_, Number>(&second, ECHO, number(value)))
+            .await
+            .expect_err("refused");
+        assert_eq!(error.outcome(), Outcome::NotSent, "{error}");
+    }
+    let last = within(client.rpc::<_, Number>(&first, ECHO, number(101)));
+    last.await.expect("it answers");
+    assert_eq!(*handled.lock().expect("no panic"), [101]);
+}
+
+fn peer(network: &Network, me: u32, nodes: &Configuration) -> ServerBuilder {
+    echo()
+        .transport(network.clone())
+        .trust_claimed_ids(true)
+        .peers(me, nodes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_own_address_is_listed_under_another_id_does_not_count_twice() {
+    let network = Network::new();
+    network.alias("b:1", "a:1");
+    let nodes = on(&network).nodes(["a:1", "b:1"]).connect().expect("legal");
+    let _server = TestServer::start_at(peer(&network, 1, &nodes), "a:1").await;
+    let (second, first) = refused(&nodes).await;
+    assert_eq!((first.id().get(), second.id().get()), (1, 2));
+    let error = majority(&nodes).await.expect_err("there is one server");
+    assert_eq!(
+        error.failure(2.into()).expect("it failed").status().code(),
+        Code::FailedPrecondition
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_connects_and_is_connected_to_under_another_id_is_one_node() {
+    let network = Network::new();
+    // To 2, the nodes 1, which connects to it, and 3, which it connects to, are one server.
+    let of_2 = on(&network)
+        .node(1, "a:1")
+        .node(2, "b:1")
+        .node(3, "also-a:1")
+        .one_stream_per_pair(2, WhileDisconnected::Wait)
+        .connect()
+        .expect("legal");
+    network.alias("also-a:1", "a:1");
+    let _two = TestServer::start_at(peer(&network, 2, &of_2), "b:1").await;
+    let of_1 = on(&network)
+        .node(1, "a:1")
+        .node(2, "b:1")
+        .one_stream_per_pair(1, WhileDisconnected::Wait)
+        .connect()
+        .expect("legal");
+    let _one = TestServer::start_at(peer(&network, 1, &of_1), "a:1").await;
+    let others = of_2.without(2);
+    let (second, _) = refused(&others).await;
+    assert!(others.contains(&second));
+    majority(&others).await.expect_err("there is one server");
+    assert_eq!(majority(&of_2).await.expect("two of three"), 2);
+}
+
+// ---- servers that do not say who they are
+
+#[tokio::test]
+async fn servers_that_do_not_say_who_they_are_are_told_by_where_connections_lead() {
+    // A clock without randomness gives a server no number.
+    let server = TestServer::start(echo().clock(memory::NoRandom)).await;
+    let port = server.addr.port();
+    let nodes = Configuration::builder()
+        .nodes([format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}")])
+        .connect()
+        .expect("their texts differ");
+    let error = majority(&nodes).await.expect_err("there is one server");
+    assert_eq!(error.kind(), QuorumErrorKind::Incomplete, "{error}");
+    refused(&nodes).await;
+    majority(&nodes).await.expect_err("there is one server");
+}
