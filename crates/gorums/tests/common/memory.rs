@@ -38,6 +38,8 @@ pub enum Direction {
 #[derive(Clone)]
 pub struct Network {
     hosts: Arc<Mutex<HashMap<String, Host>>>,
+    /// Other addresses, and those that they lead to.
+    aliases: Arc<Mutex<HashMap<String, String>>>,
     /// Counts changes of any kind.
     changed: Arc<watch::Sender<u64>>,
 }
@@ -53,6 +55,7 @@ impl Network {
     pub fn new() -> Self {
         Self {
             hosts: Arc::default(),
+            aliases: Arc::default(),
             changed: Arc::new(watch::Sender::new(0)),
         }
     }
@@ -69,6 +72,15 @@ impl Network {
         };
         self.changed.send_modify(|count| *count += 1);
         result
+    }
+
+    /// From now on this address leads where the other one does.
+    pub fn alias(&self, address: &str, to: &str) {
+        lock(&self.aliases).insert(address.to_owned(), to.to_owned());
+    }
+
+    pub fn forget_alias(&self, address: &str) {
+        lock(&self.aliases).remove(address);
     }
 
     pub fn set(&self, address: &str, manner: Manner) {
@@ -186,7 +198,10 @@ impl Network {
 
 impl Transport for Network {
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>> {
-        Box::pin(self.connected(address))
+        Box::pin(async move {
+            let leads_to = lock(&self.aliases).get(address).cloned();
+            self.connected(leads_to.as_deref().unwrap_or(address)).await
+        })
     }
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
