@@ -135,6 +135,9 @@ pub mod membership {
     //! the nodes of a fixed one do.
 
     pub use crate::channel::WhileDisconnected;
+    #[cfg(feature = "toml")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "toml")))]
+    pub use crate::configuration::NodeFile;
     pub use crate::configuration::{Change, Membership, NodeAddress, Resolve, Watch};
 }
 pub mod quorum;

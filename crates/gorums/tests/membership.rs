@@ -16,8 +16,8 @@ use futures_core::Stream;
 use gorums::membership::{Change, Membership, NodeAddress, Resolve, Watch, WhileDisconnected};
 use gorums::server::WaitError;
 use gorums::{
-    Client, Code, Configuration, ConfigurationBuilder, NodeId, NodeState, Server, ServerBuilder,
-    ServerCtx, Status,
+    Client, Code, Configuration, ConfigurationBuilder, NodeId, NodeState, Outcome, Server,
+    ServerBuilder, ServerCtx, Status,
 };
 use memory::{Manner, Network, settle};
 use tokio::sync::mpsc;
@@ -210,6 +210,194 @@ async fn changes_that_say_what_is_so_change_nothing_and_contradictions_are_named
         (ids(&fixed.config()), ids(&members.config())),
         (vec![1, 2, 3], vec![1, 2])
     );
+}
+
+// ---- lists, and nodes that move
+
+fn list(text: &str) -> Vec<NodeAddress> {
+    NodeAddress::list(text).expect("legal")
+}
+
+async fn all_echo(nodes: &Configuration) -> Vec<u32> {
+    let call = Client::new(nodes).quorum_call::<_, Number>(ECHO, number(1));
+    let replies = within(call.all().replies()).await.expect("all answer");
+    replies.iter().map(|(id, _)| id.get()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_is_made_the_membership_in_one_change() {
+    let network = Network::new();
+    let members = builder(&network)
+        .nodes(["a:1", "b:1", "c:1"])
+        .membership()
+        .expect("legal");
+    let before = members.config();
+    let mut watch = members.watch(Duration::MAX, Configuration::clone);
+    assert_eq!(next(&mut watch).await, [1, 2, 3]);
+    members.set(list("5=e:1, C:1, 1=a:1, d:1")).expect("legal");
+    let now = members.config();
+    assert_eq!(ids(&now), [5, 3, 1, 6]);
+    assert_eq!((&now[1], &now[2]), (&before[2], &before[0]), "they stay");
+    assert_eq!(next(&mut watch).await, [5, 3, 1, 6], "all at once");
+    members
+        .set(list("5=e:1, 3=c:1, a:1, 6=d:1"))
+        .expect("it is so");
+    assert_eq!(members.config().as_slice(), now.as_slice());
+    // A node that left has its id again.
+    members.set(list("b:1, 3=c:1")).expect("legal");
+    assert_eq!(ids(&members.config()), [2, 3]);
+    for (nodes, expected) in [
+        (vec![], "at least one node"),
+        (list("1=a:1, 1=b:1"), "node 1 is a:1 and b:1"),
+        (
+            list("1=a:1, 2=A:01"),
+            "nodes 1 and 2 have the same address A:01",
+        ),
+        (list("1=a"), "there is no port"),
+    ] {
+        let error = refused(&members, Change::Set(nodes));
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_moves_takes_no_call_of_its_old_address_with_it() {
+    let network = Network::new();
+    let _other = serve(&network, "b:1").await;
+    let _old = serve(&network, "a:1").await;
+    let members = builder(&network)
+        .nodes(["a:1", "b:1"])
+        .membership()
+        .expect("legal");
+    within(members.config().connected(2)).await;
+    let before = members.config();
+    let client = Client::new(&before);
+    network.stall("a:1");
+    // More than the network takes: the first is written in part, and the second waits.
+    let large = Number {
+        value: 1,
+        payload: vec![0; 3 << 20].into(),
+    };
+    let written = client.rpc::<_, Number>(&before[0], ECHO, large.clone());
+    let written = tokio::spawn(written.into_future());
+    settle().await;
+    let queued = client.rpc::<_, Number>(&before[0], ECHO, large);
+    let queued = tokio::spawn(queued.into_future());
+    settle().await;
+    let new = Server::builder().transport(network.clone()).unary(
+        ECHO,
+        |_: ServerCtx, mut request: Number| {
+            request.value += 10;
+            async move { Ok::<_, Status>(request) }
+        },
+    );
+    let _new = TestServer::start_at(new, "z:1").await;
+    members
+        .apply(Change::Move(1.into(), "z:1".into()))
+        .expect("it is there");
+    for (call, outcome) in [(written, Outcome::Unknown), (queued, Outcome::NotSent)] {
+        let error = within(call).await.expect("no panic").expect_err("it moved");
+        assert_eq!(error.outcome(), outcome, "{error}");
+        assert_eq!(error.status().message(), "node 1 (a:1) has moved to z:1");
+    }
+    assert_eq!(before[0].state(), NodeState::Closed);
+    let later = client.rpc::<_, Number>(&before[0], ECHO, number(1)).await;
+    let later = later.expect_err("it moved");
+    assert_eq!(later.outcome(), Outcome::NotSent);
+    assert_eq!(later.status().message(), "node 1 (a:1) has moved to z:1");
+    let now = members.config();
+    assert_eq!((ids(&now), now[0].address()), (vec![1, 2], "z:1"));
+    assert_eq!(now[1], before[1], "the other one stays");
+    let reply = within(client.rpc::<_, Number>(&now[0], ECHO, number(1))).await;
+    assert_eq!(reply.expect("it answers").value, 11);
+    network.take("a:1", true);
+    network.allow("a:1", None);
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(before[0].state(), NodeState::Closed, "for good");
+    assert!(
+        before[0]
+            .last_error()
+            .expect("it moved")
+            .message()
+            .contains("z:1")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_exchange_addresses_and_come_back_elsewhere() {
+    let network = Network::new();
+    let mut servers = Vec::new();
+    for address in ["a:1", "b:1", "c:1"] {
+        servers.push(serve(&network, address).await);
+    }
+    let members = builder(&network)
+        .nodes(["a:1", "b:1"])
+        .membership()
+        .expect("legal");
+    within(members.config().connected(2)).await;
+    members.set(list("1=b:1, 2=a:1")).expect("legal");
+    assert_eq!(all_echo(&members.config()).await.len(), 2);
+    // An address that is another id's from now on, while somebody holds the one before.
+    let before = members.config();
+    members.set(list("1=b:1, 3=a:1")).expect("legal");
+    assert_eq!(before[1].state(), NodeState::Closed);
+    assert_eq!(all_echo(&members.config()).await.len(), 2);
+    // One that has left.
+    members
+        .apply(Change::Move(2.into(), "c:1".into()))
+        .expect("it was there");
+    assert_eq!(ids(&members.config()), [1, 3, 2]);
+    assert_eq!(all_echo(&members.config()).await.len(), 3);
+    let unknown = refused(&members, Change::Move(9.into(), "d:1".into()));
+    assert_eq!(unknown, "there is no node 9; the nodes are 1, 3, 2");
+    let taken = refused(&members, Change::Move(2.into(), "a:1".into()));
+    assert!(taken.contains("the same address a:1"), "{taken}");
+    // Its old address is nobody's.
+    members
+        .apply(Change::Remove(2.into()))
+        .expect("it is there");
+    members.apply(insert("c:1")).expect("it was there");
+    assert_eq!(ids(&members.config()), [1, 3, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_moves_itself_and_its_peers() {
+    let network = Network::new();
+    let members = builder(&network)
+        .nodes(["a:1", "b:1"])
+        .membership()
+        .expect("legal");
+    let _one = TestServer::start_at(peer(&network, 1, &members), "a:1").await;
+    let _two = serve(&network, "z:1").await;
+    assert_eq!(
+        refused(&members, Change::Set(list("2=b:1"))),
+        "node 1 is this server itself, which cannot leave its own peers: stop it instead"
+    );
+    members.set(list("1=y:1, 2=z:1")).expect("legal");
+    assert_eq!(all_echo(&members.config()).await.len(), 2);
+    assert!(
+        network.attempts("y:1").is_empty(),
+        "it stays in its process"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_connects_by_itself_moves_and_connects_again() {
+    let network = Network::new();
+    let nodes = |me| {
+        builder(&network)
+            .nodes(["a:1", "b:1"])
+            .one_stream_per_pair(me, WhileDisconnected::Wait)
+            .membership()
+            .expect("legal")
+    };
+    let (of_1, of_2) = (nodes(1), nodes(2));
+    let _one = TestServer::start_at(peer(&network, 1, &of_1).trust_claimed_ids(true), "a:1").await;
+    let _two = TestServer::start_at(peer(&network, 2, &of_2).trust_claimed_ids(true), "b:1").await;
+    within(of_2.config().connected(2)).await;
+    of_2.set(list("1=also-a:1, 2=b:1")).expect("legal");
+    assert_eq!(all_echo(&of_2.config()).await.len(), 2);
+    assert_eq!(all_echo(&of_1.config()).await.len(), 2);
 }
 
 async fn next(watch: &mut Watch) -> Vec<u32> {
@@ -632,4 +820,85 @@ async fn the_last_change_of_the_connected_peers_is_never_missed() {
     serving.abort();
     assert_eq!(within(changes.next()).await, None);
     assert_eq!(within(changes.next()).await, None, "and stays so");
+}
+
+// ---- a file of nodes
+
+#[cfg(feature = "toml")]
+mod file {
+    use gorums::membership::NodeFile;
+
+    use super::*;
+
+    fn file(addresses: &[&str]) -> String {
+        let nodes = addresses.iter().enumerate();
+        let nodes = nodes.map(|(index, address)| {
+            format!("[[node]]\nid = {}\naddress = \"{address}\"\n", index + 1)
+        });
+        nodes.collect()
+    }
+
+    #[tokio::test]
+    async fn a_file_is_followed_and_what_is_wrong_with_it_costs_no_node() {
+        let dir = std::env::temp_dir().join(format!("gorums-nodes-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a folder for the test");
+        let path = dir.join("nodes.toml");
+        let write = |text: &str| {
+            let new = dir.join("new.toml");
+            std::fs::write(&new, text).expect("a file for the test");
+            std::fs::rename(&new, &path).expect("the same folder");
+        };
+        let network = Network::new();
+        let members = builder(&network)
+            .nodes(["a:1", "b:1"])
+            .membership()
+            .expect("legal");
+        let mut watch = members.watch(Duration::MAX, Configuration::clone);
+        assert_eq!(next(&mut watch).await, [1, 2]);
+        let following = NodeFile::new(&path, Duration::from_millis(100));
+        let following = tokio::spawn(members.follow(following));
+        let error = async |expected: &str| {
+            within(async {
+                loop {
+                    let error = members.last_error().map(|error| error.to_string());
+                    if error.as_ref().is_some_and(|error| error.contains(expected)) {
+                        return;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+            assert_eq!(ids(&members.config()), [1, 2]);
+        };
+        error("nodes.toml").await;
+        for (text, expected) in [
+            ("", "there is no node"),
+            ("[[node", "line 1"),
+            ("[[node]]\naddress = \"a\"", "there is no port"),
+            (
+                "[[node]]\nid = 1\naddress = \"a:1\"\n[[node]]\naddress = \"b:1\"",
+                "1 of 2",
+            ),
+        ] {
+            write(text);
+            error(expected).await;
+        }
+        write(&file(&["a:1", "z:1", "c:1"]));
+        assert_eq!(next(&mut watch).await, [1, 2, 3]);
+        assert_eq!(members.config()[1].address(), "z:1");
+        assert!(members.last_error().is_none());
+        // By hand, and back again.
+        members
+            .apply(Change::Remove(3.into()))
+            .expect("it is there");
+        within(async { while next(&mut watch).await != [1, 2, 3] {} }).await;
+        write(&file(&["a:1"]));
+        assert_eq!(next(&mut watch).await, [1]);
+        let read = NodeFile::read(&path).expect("legal");
+        assert_eq!(read, list("1=a:1"));
+        assert!(NodeFile::read(&dir).is_err(), "it is no file");
+        drop((members, watch));
+        within(following).await.expect("it ends");
+        std::fs::remove_dir_all(&dir).expect("the folder was made above");
+    }
 }

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
@@ -26,6 +26,8 @@ pub(crate) struct Channel {
     state: AtomicU8,
     /// The last handle was dropped.
     closing: AtomicBool,
+    /// The node is not called under this address any more, for this reason.
+    retired: OnceLock<Status>,
     /// Two-way requests that are queued or written and not answered, of calls that somebody waits
     /// for.
     pending: AtomicUsize,
@@ -97,6 +99,7 @@ impl Channel {
             io: AtomicWaker::new(),
             state: AtomicU8::new(state as u8),
             closing: AtomicBool::new(false),
+            retired: OnceLock::new(),
             pending: AtomicUsize::new(0),
             reading_paused: AtomicBool::new(false),
             latencies: Latencies::default(),
@@ -172,7 +175,10 @@ impl Channel {
                     "the node's outbox is full (see ConfigurationBuilder::outbox)",
                 )
             }
-            Rejected::Closed => Status::unavailable("the connection is closed"),
+            Rejected::Closed => {
+                let retired = self.retired.get().cloned();
+                retired.unwrap_or_else(|| Status::unavailable("the connection is closed"))
+            }
             Rejected::SameServer => {
                 let found = self.found();
                 let refusal = found.refusal().cloned();
@@ -298,8 +304,15 @@ impl Channel {
         NodeState::from_number(self.state.load(Ordering::SeqCst))
     }
 
+    /// Notes what the connection does. What is closed stays so.
     pub(crate) fn set_state(&self, state: NodeState) {
-        if self.state.swap(state as u8, Ordering::SeqCst) != state as u8 {
+        let changed = self
+            .state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
+                let is_final = now == NodeState::Closed as u8;
+                (!is_final && now != state as u8).then_some(state as u8)
+            });
+        if changed.is_ok() {
             self.pool.state_changed.notify_waiters();
         }
     }
@@ -332,6 +345,19 @@ impl Channel {
         self.closing.store(true, Ordering::SeqCst);
         self.io.wake();
         self.detached.notify_one();
+    }
+
+    /// The node is not called under this address any more: the channel ends at once, whoever holds
+    /// it, and calls fail for this reason.
+    pub(crate) fn retire(self: &Arc<Self>, status: Status) {
+        let status = self.retired.get_or_init(|| status);
+        self.set_last_error(Some(status.clone()));
+        self.end(status);
+        self.close();
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.get().is_some()
     }
 
     /// Wakes the channel's task when the last handle is dropped or a stream ceases to carry calls.
@@ -396,6 +422,8 @@ impl Channel {
     }
 
     pub(crate) fn set_last_error(&self, error: Option<Status>) {
+        // What a connection does that is about to end says nothing of a node that has left it.
+        let error = self.retired.get().cloned().or(error);
         *self.last_error.lock() = error;
     }
 

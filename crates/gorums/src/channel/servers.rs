@@ -160,6 +160,14 @@ impl Servers {
         }
     }
 
+    /// A node has another address from now on: it is the server that it was until it is found to be
+    /// another one.
+    pub(crate) fn hand_over(&self, from: &Arc<Channel>, to: &Arc<Channel>) {
+        let identity = from.found().owned;
+        // Their id is the same, so the one does not keep the other from it.
+        let _ = self.identify(to, identity);
+    }
+
     /// A node has come to its end: another one may be the server that it was.
     pub(super) fn release(&self, channel: &Arc<Channel>) {
         let mut owners = self.owners.lock();

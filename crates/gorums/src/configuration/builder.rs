@@ -82,11 +82,8 @@ impl ConfigurationBuilder {
     /// The file cannot be read, is not TOML, has no node, or has an unknown key.
     #[cfg(feature = "toml")]
     #[cfg_attr(docsrs, doc(cfg(feature = "toml")))]
-    pub fn file(mut self, path: impl AsRef<std::path::Path>) -> Result<Self, ConfigurationError> {
-        for entry in super::file::read(path.as_ref())? {
-            self.nodes.push((entry.id.map(NodeId::from), entry.address));
-        }
-        Ok(self)
+    pub fn file(self, path: impl AsRef<std::path::Path>) -> Result<Self, ConfigurationError> {
+        Ok(self.addresses(super::NodeFile::read(path)?))
     }
 
     /// Sends a name and a value with every connection that is made, as an HTTP/2 header.
@@ -309,7 +306,7 @@ impl ConfigurationBuilder {
         let (members, wanted) = self.finish()?;
         let pairs = members.pool().settings.pairs;
         members
-            .join(&[], &wanted, pairs)
+            .join(&[], &wanted, pairs, &[])
             .map(Configuration::from_nodes)
     }
 
@@ -321,7 +318,7 @@ impl ConfigurationBuilder {
     pub fn membership(self) -> Result<Membership, ConfigurationError> {
         let (members, wanted) = self.finish()?;
         let pairs = members.pool().settings.pairs;
-        let nodes = members.join(&[], &wanted, pairs)?;
+        let nodes = members.join(&[], &wanted, pairs, &[])?;
         Ok(Membership::new(
             Some(members),
             Configuration::from_nodes(nodes),

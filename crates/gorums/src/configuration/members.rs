@@ -65,12 +65,14 @@ impl Members {
 
     /// Finds the wanted nodes among the present ones and in the pool, and adds the others. These
     /// start to connect or, where the other one of a pair does that, wait for it. After an error
-    /// nothing is added.
+    /// nothing is added. Nodes that are replaced are looked at as if they were not there; the caller
+    /// retires them.
     pub(super) fn join(
         self: &Arc<Self>,
         present: &[Node],
         wanted: &[Wanted],
         pairs: Option<Pairs>,
+        replaced: &[Node],
     ) -> Result<Vec<Node>, ConfigurationError> {
         let wanted = wanted
             .iter()
@@ -79,7 +81,8 @@ impl Members {
         let mut joined = self.lock();
         let alive: Vec<Node> = joined.nodes.iter().filter_map(WeakNode::upgrade).collect();
         joined.nodes = alive.iter().map(Node::downgrade).collect();
-        let known = Known::new(present.iter().chain(&alive));
+        let there = present.iter().chain(&alive);
+        let known = Known::new(there.filter(|node| !replaced.contains(node)));
         let identified = identified(&wanted, &known, joined.greatest)?;
         if let Some(Pairs { me, .. }) = pairs
             && !identified.iter().any(|node| node.id() == me)
@@ -104,6 +107,14 @@ impl Members {
                 Identified::New(id, address) => {
                     let side = pairs.map_or(Side::Client, |pairs| pairs.side(id));
                     let node = Node::new(side, id, address.into(), Arc::clone(self));
+                    if let Some(before) = replaced.iter().find(|before| before.id() == id)
+                        && let Some(in_process) = before.channel().in_process()
+                    {
+                        // The server itself stays where it is, whatever its address.
+                        node.channel().set_in_process(in_process);
+                        let servers = &self.pool.servers;
+                        servers.hand_over(before.channel(), node.channel());
+                    }
                     joined.nodes.push(node.downgrade());
                     joined.greatest = joined.greatest.max(id.get());
                     runtime.spawn(run(Arc::clone(node.channel()), Arc::clone(&self.serving)));

@@ -11,6 +11,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::{Configuration, ConfigurationError, Members, Node, NodeAddress};
 use crate::channel::NodeState;
+use crate::error::Status;
 use crate::log::{self, Throttle};
 use crate::node_id::NodeId;
 use crate::runtime::{Address, Clock, SystemClock};
@@ -30,8 +31,9 @@ pub(crate) const REMEMBERED: usize = 65_536;
 /// on, and the connection of a node that has left ends when nobody holds the node any more.
 ///
 /// An id belongs to one node for ever: a node that comes back to its address gets the id that it
-/// had, and another address never gets it (of nodes that have left, the last 65,536 are
-/// remembered).
+/// had, and a node that joins at another address never gets it (of nodes that have left, the last
+/// 65,536 are remembered). Only who says so moves a node to another address: [`Change::Move`], and
+/// [`set`](Self::set).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -95,6 +97,11 @@ pub enum Change {
     Remove(NodeId),
     /// The node at this address leaves. If there is none, nothing changes.
     RemoveAddress(String),
+    /// The node with this id, which is there or was, has this address from now on. If it has it
+    /// already, nothing changes. See [`Membership::set`] for what becomes of calls.
+    Move(NodeId, String),
+    /// These are the nodes from now on: see [`Membership::set`].
+    Set(Vec<NodeAddress>),
 }
 
 impl Change {
@@ -128,14 +135,49 @@ impl Membership {
         self.state().config.clone()
     }
 
+    /// Makes these the nodes, all at once, and in this order: those that are there already stay as
+    /// they are, with their connections, those that are not join, and those that are not named
+    /// leave. Nodes without ids get them as with [`Change::Insert`].
+    ///
+    /// An id that is named with another address has *moved*: the list says where each node is.
+    /// It is a new [`Node`] with a connection of its own. The old one ends at once, in all
+    /// configurations that have it: of its calls those that were not written fail as
+    /// [not sent](crate::Outcome::NotSent), the others with an
+    /// [unknown outcome](crate::Outcome::Unknown), and so does every call that is made on it later,
+    /// as not sent; nothing that was queued for the old address goes to the new one. The same holds
+    /// for a node whose address is another id's from now on. Order is that of each connection:
+    /// calls to the new address are in order among themselves.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// use gorums::Configuration;
+    /// use gorums::membership::NodeAddress;
+    ///
+    /// let members = Configuration::builder().node(1, "10.0.0.1:8080").membership()?;
+    /// members.set(NodeAddress::list("1=10.0.7.1:8080, 2=10.0.0.2:8080")?)?;
+    /// assert_eq!(members.config()[0].address(), "10.0.7.1:8080");
+    /// # Ok(()) })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`apply`](Self::apply); the list is empty, or has an id or an address twice.
+    pub fn set(
+        &self,
+        nodes: impl IntoIterator<Item = NodeAddress>,
+    ) -> Result<(), ConfigurationError> {
+        self.apply(Change::Set(nodes.into_iter().collect()))
+    }
+
     /// Makes a change. A node that joins is connected to by the tokio runtime that this is called
     /// in, and not waited for.
     ///
     /// # Errors
     /// The text is no address; the id is 0, or is or was another node's; the address is
     /// that of a node with another id; ids are used up; there are 65,536 nodes; the node that
-    /// leaves is the server's own ([`ServerBuilder::peers`](crate::ServerBuilder::peers)); the
-    /// membership was made of an empty configuration, which has no connections to share; or there
+    /// leaves is the server's own ([`ServerBuilder::peers`](crate::ServerBuilder::peers)); no node
+    /// has or had the id that is to move; the membership was made of an empty configuration, which has no connections to share; or there
     /// is no tokio runtime. Nothing is changed then.
     pub fn apply(&self, change: impl Into<Change>) -> Result<(), ConfigurationError> {
         let applied = self.try_apply(change.into());
@@ -156,7 +198,7 @@ impl Membership {
                 let canonical = members.read(&node.address)?.canonical();
                 let wanted = (past.id_for(&node, &canonical)?, node.address);
                 let pairs = members.pool().settings.pairs;
-                let joined = members.join(config.as_slice(), &[wanted], pairs)?;
+                let joined = members.join(config.as_slice(), &[wanted], pairs, &[])?;
                 if joined.iter().all(|node| config.contains(node)) {
                     return Ok(());
                 }
@@ -167,6 +209,36 @@ impl Membership {
                 *config = config.union(&joined)?;
                 arrived = Some(joined);
                 None
+            }
+            Change::Move(id, address) => {
+                if config.node(id).is_none() && !past.addresses.contains_key(&id) {
+                    let known = config.ids().collect();
+                    return Err(ConfigurationError::UnknownNode { id, known });
+                }
+                let moved = |node: &Node| NodeAddress {
+                    id: Some(node.id()),
+                    address: if node.id() == id {
+                        &address
+                    } else {
+                        node.address()
+                    }
+                    .to_owned(),
+                };
+                let mut nodes: Vec<_> = config.iter().map(moved).collect();
+                if config.node(id).is_none() {
+                    nodes.push(NodeAddress {
+                        id: Some(id),
+                        address,
+                    });
+                }
+                // Named twice, an address is one too many: nobody is replaced by this.
+                return self.arrange(state, &nodes);
+            }
+            Change::Set(nodes) => {
+                if nodes.is_empty() {
+                    return Err(ConfigurationError::Empty);
+                }
+                return self.arrange(state, &nodes);
             }
             Change::Remove(id) => match config.node(id) {
                 None => return Ok(()),
@@ -215,12 +287,85 @@ impl Membership {
         Ok(())
     }
 
+    /// Makes these the nodes.
+    fn arrange(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        nodes: &[NodeAddress],
+    ) -> Result<(), ConfigurationError> {
+        let State {
+            config, own, past, ..
+        } = &mut *state;
+        let members = self.0.members.as_ref();
+        let members = members.ok_or(ConfigurationError::NothingToExtend)?;
+        if nodes.len() > MOST {
+            return Err(ConfigurationError::TooManyNodes { most: MOST });
+        }
+        let mut by_id = HashMap::new();
+        let mut by_address = HashMap::new();
+        let present: HashMap<_, _> = config
+            .iter()
+            .map(|node| (node.canonical(), node.id()))
+            .collect();
+        let mut wanted = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let canonical = members.read(&node.address)?.canonical();
+            let known = || present.get(&*canonical).or(past.ids.get(&canonical));
+            let id = node.id.or_else(|| known().copied());
+            if let Some(id) = id {
+                by_id.insert(id, canonical.clone());
+            }
+            by_address.insert(canonical, id);
+            wanted.push((id, node.address.clone()));
+        }
+        let pairs = members.pool().settings.pairs;
+        let own = own.or(pairs.map(|pairs| pairs.me));
+        if let Some(me) = own.filter(|me| !by_id.contains_key(me)) {
+            return Err(ConfigurationError::OwnNode { me });
+        }
+        let replaced = config.filter(|node| {
+            let is_elsewhere = |canonical: &String| canonical != node.canonical();
+            let is_another = |id: &Option<NodeId>| *id != Some(node.id());
+            by_id.get(&node.id()).is_some_and(is_elsewhere)
+                || by_address.get(node.canonical()).is_some_and(is_another)
+        });
+        let joined = members.join(config.as_slice(), &wanted, pairs, replaced.as_slice())?;
+        let new = Configuration::from_nodes(joined);
+        if new.as_slice() == config.as_slice() {
+            return Ok(());
+        }
+        let old = std::mem::replace(config, new.clone());
+        for node in &old {
+            if !by_id.contains_key(&node.id()) {
+                past.remember(node.id(), node.canonical());
+            }
+        }
+        for node in &new {
+            let before = past.addresses.get(&node.id());
+            if before.is_some_and(|before| before != node.canonical()) {
+                past.forget(node.id());
+            }
+        }
+        drop(state);
+        for node in &replaced {
+            let now = new.node(node.id()).map(Node::address);
+            let text = match now {
+                Some(now) => format!("{node} has moved to {now}"),
+                None => format!("{node} has left, and its address is another node's"),
+            };
+            node.channel().retire(Status::unavailable(text));
+        }
+        self.0.changed.notify_waiters();
+        Ok(())
+    }
+
     /// Makes the changes of a stream, one after the other, as long as the returned future is polled
     /// and somebody holds the membership; until the stream ends. Nothing happens before: spawn it.
     ///
     /// An item that is an error, and a change that [`apply`](Self::apply) refuses, change nothing:
     /// the membership stays as it was, the next item is taken, and what was wrong is told by a
-    /// `tracing` event (warn, target `gorums::membership`) and by [`last_error`](Self::last_error).
+    /// `tracing` event (warn, target `gorums::membership`; once where it comes again and again) and
+    /// by [`last_error`](Self::last_error).
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -245,24 +390,30 @@ impl Membership {
         async move {
             let throttle = Throttle::default();
             let mut changes = std::pin::pin!(changes);
+            let mut told = None;
             while let Some(item) = next_while_held(&membership, &changed, changes.as_mut()).await {
                 let Some(membership) = membership.upgrade().map(Self) else {
                     return;
                 };
                 let error = membership.take(item);
                 drop(membership);
+                let text = error.as_ref().map(ToString::to_string);
                 if let Some(error) = error {
-                    let admission = throttle.admit(SystemClock.now());
-                    log::event!(
-                        admission.is_told => warn or debug,
-                        target: log::MEMBERSHIP,
-                        error = %log::text(error),
-                        left_out = admission.left_out,
-                        "the membership stays as it was"
-                    );
+                    // What is wrong for long is told once.
+                    if told != text {
+                        let admission = throttle.admit(SystemClock.now());
+                        log::event!(
+                            admission.is_told => warn or debug,
+                            target: log::MEMBERSHIP,
+                            error = %log::text(error),
+                            left_out = admission.left_out,
+                            "the membership stays as it was"
+                        );
+                    }
                     // A stream that is never pending keeps its task, but not the whole thread.
                     tokio::task::yield_now().await;
                 }
+                told = text;
             }
         }
     }
@@ -444,9 +595,22 @@ impl Past {
         }
     }
 
+    /// The node is there, or its address is not what it was.
+    fn forget(&mut self, id: NodeId) {
+        if let Some(address) = self.addresses.remove(&id) {
+            self.order.retain(|other| *other != id);
+            if self.ids.get(&address) == Some(&id) {
+                self.ids.remove(&address);
+            }
+        }
+    }
+
     fn remember(&mut self, id: NodeId, canonical: &str) {
         self.ids.insert(canonical.to_owned(), id);
-        if self.addresses.insert(id, canonical.to_owned()).is_some() {
+        if let Some(before) = self.addresses.insert(id, canonical.to_owned()) {
+            if before != canonical && self.ids.get(&before) == Some(&id) {
+                self.ids.remove(&before);
+            }
             return;
         }
         self.order.push_back(id);

@@ -20,6 +20,10 @@ use std::sync::Arc;
 pub use address::NodeAddress;
 pub use builder::ConfigurationBuilder;
 pub use error::ConfigurationError;
+#[cfg(feature = "toml")]
+pub use file::NodeFile;
+#[cfg(all(test, feature = "toml"))]
+pub(crate) use file::{LONGEST, SETTLES};
 pub use interceptor::{ClientInterceptor, Outgoing};
 pub(crate) use interceptor::{Interceptors, Observers, intercept};
 pub(crate) use members::Members;
@@ -304,7 +308,7 @@ impl Configuration {
         }
         let first = self.0.nodes.first();
         let first = first.ok_or(ConfigurationError::NothingToExtend)?;
-        let nodes = first.members().join(self.as_slice(), &wanted, None)?;
+        let nodes = first.members().join(self.as_slice(), &wanted, None, &[])?;
         self.union(&Self::from_nodes(nodes))
     }
 }

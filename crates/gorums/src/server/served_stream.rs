@@ -174,7 +174,13 @@ impl ServedStream {
         };
         let attachment = callee.attachment();
         let carries = attachment.register(cx.waker());
-        if !carries || (attachment.is_finished() && !self.stream.outbound.has_messages()) {
+        if attachment.channel().is_retired() {
+            // The node opens another stream then, which is one of its new address.
+            self.end(
+                Code::Unavailable,
+                "this node is known by another address now",
+            );
+        } else if !carries || (attachment.is_finished() && !self.stream.outbound.has_messages()) {
             self.end_calls();
         }
     }

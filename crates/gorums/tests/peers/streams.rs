@@ -337,7 +337,8 @@ async fn a_correctable_holds_nobody_back() {
 #[tokio::test]
 async fn a_client_that_is_called_back_knows_credit_or_not_like_a_server() {
     let server = echo().bind("127.0.0.1:0").await.expect("a free port");
-    let (addr, clients) = (server.local_addr(), server.clients());
+    let addr = server.local_addr().socket_addr().expect("it is on TCP");
+    let clients = server.clients();
     let serving = tokio::spawn(server.serve());
     for features in ["", "credit"] {
         let mut client = RawClient::connect(addr).await;
