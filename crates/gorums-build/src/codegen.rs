@@ -19,7 +19,7 @@ mod server;
 
 /// The version of the contract between generated code and the runtime. Both sides change it
 /// together.
-const CONTRACT_VERSION: u32 = 1;
+const CONTRACT_VERSION: u32 = 2;
 
 /// What of the generated code the user chooses.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ pub const fn assert_version(generated: u32) {
 }
 
 /// Changes whenever generated code of the one before would not compile or would not work.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a client adds to every call of one method, before the caller does: a function of the call's
 /// builder, or nothing.

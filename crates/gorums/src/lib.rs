@@ -138,7 +138,7 @@ pub mod membership {
     #[cfg(feature = "toml")]
     #[cfg_attr(docsrs, doc(cfg(feature = "toml")))]
     pub use crate::configuration::NodeFile;
-    pub use crate::configuration::{Change, Membership, NodeAddress, Resolve, Watch};
+    pub use crate::configuration::{Change, Membership, NodeAddress, Nodes, Resolve, Watch};
 }
 pub mod quorum;
 pub mod responses {

@@ -212,6 +212,47 @@ async fn changes_that_say_what_is_so_change_nothing_and_contradictions_are_named
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_of_a_membership_calls_the_nodes_of_the_moment() {
+    let network = Network::new();
+    let _a = serve(&network, "a:1").await;
+    let _b = serve(&network, "b:1").await;
+    let members = builder(&network)
+        .nodes(["a:1"])
+        .membership()
+        .expect("legal");
+    let client = Client::new(&members);
+    let replies = || async {
+        let call = client.quorum_call::<_, Number>(ECHO, number(1));
+        within(call.all().replies())
+            .await
+            .expect("all answer")
+            .len()
+    };
+    assert_eq!((replies().await, client.configuration().len()), (1, 1));
+    members.apply(insert("b:1")).expect("it is new");
+    assert_eq!((replies().await, client.configuration().len()), (2, 2));
+    // Of a call, its nodes are those that there were when it was made.
+    let call = client.quorum_call::<_, Number>(ECHO, number(1));
+    members
+        .apply(Change::Remove(1.into()))
+        .expect("it is there");
+    assert_eq!(
+        within(call.all().replies())
+            .await
+            .expect("all answer")
+            .len(),
+        2
+    );
+    assert_eq!(replies().await, 1);
+    let fixed = client.on(members.config());
+    members.apply(insert("a:1")).expect("it was there");
+    assert_eq!(
+        (ids(&fixed.configuration()), ids(&client.configuration())),
+        (vec![2], vec![2, 1])
+    );
+}
+
 // ---- lists, and nodes that move
 
 fn list(text: &str) -> Vec<NodeAddress> {

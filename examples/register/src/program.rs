@@ -178,7 +178,7 @@ impl Program for Registers {
         Self { register, screen }
     }
 
-    fn configuration(&self) -> &Configuration {
+    fn configuration(&self) -> Configuration {
         self.register.replicas().configuration()
     }
 
@@ -201,7 +201,7 @@ impl Program for Registers {
             Command::Peek { node: id, key } => {
                 let one = self
                     .configuration()
-                    .select([node(self.configuration(), id)?.id()])?;
+                    .select([node(&self.configuration(), id)?.id()])?;
                 let request = ReadRequest { key: key.clone() };
                 let replicas = self.register.replicas().on(one);
                 let reply = replicas.read(request).all().await?;

@@ -82,7 +82,7 @@ pub trait Program: Sized + 'static {
     fn client(configuration: Configuration, timeout: Duration, screen: Screen) -> Self;
 
     /// The replicas that it calls.
-    fn configuration(&self) -> &Configuration;
+    fn configuration(&self) -> Configuration;
 
     /// Where it shows results.
     fn screen(&mut self) -> &mut Screen;
@@ -362,7 +362,8 @@ fn converse<P: Program>(
             () = std::future::ready(()) => Ok(()),
         }
     })?;
-    let ids = session.configuration().ids().map(|id| id.get());
+    let configuration = session.configuration();
+    let ids = configuration.ids().map(|id| id.get());
     let mut prompt = Prompt::new(P::COMMANDS, ids).map_err(io::Error::other)?;
     if session.has_processes() {
         notices.redirect(prompt.printer().map_err(io::Error::other)?);

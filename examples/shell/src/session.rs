@@ -50,7 +50,7 @@ impl<P: Program> Session<P> {
     }
 
     /// The nodes that it calls.
-    pub(super) fn configuration(&self) -> &Configuration {
+    pub(super) fn configuration(&self) -> Configuration {
         self.program.configuration()
     }
 
@@ -80,7 +80,7 @@ impl<P: Program> Session<P> {
     }
 
     async fn nodes(&mut self) -> Result<(), Failure> {
-        let configuration = self.configuration().clone();
+        let configuration = self.configuration();
         let connecting = |node: &Node| node.state() == NodeState::Connecting;
         if configuration.iter().any(connecting) {
             let _ = timeout(CONNECTING, configuration.connected(configuration.len())).await;
@@ -153,7 +153,7 @@ impl<P: Program> Session<P> {
     }
 
     fn node(&self, id: u32) -> Result<Node, ConfigurationError> {
-        node(self.configuration(), id)
+        node(&self.configuration(), id)
     }
 }
 

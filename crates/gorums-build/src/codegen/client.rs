@@ -42,29 +42,31 @@ pub(super) fn module(service: &Service) -> TokenStream {
             }
 
             impl #client {
-                /// Makes a client that calls the nodes of a configuration.
+                /// Makes a client that calls the nodes of a configuration, or those that a
+                /// membership has at the time of each call.
                 pub fn new(
-                    configuration: impl ::core::convert::Into<::gorums::Configuration>,
+                    nodes: impl ::core::convert::Into<::gorums::membership::Nodes>,
                 ) -> Self {
                     Self {
-                        client: ::gorums::Client::new(configuration),
+                        client: ::gorums::Client::new(nodes),
                         defaults: ::core::default::Default::default(),
                     }
                 }
 
-                /// The configuration that is called.
-                pub fn configuration(&self) -> &::gorums::Configuration {
+                /// The configuration that is called, at this moment.
+                pub fn configuration(&self) -> ::gorums::Configuration {
                     self.client.configuration()
                 }
 
-                /// Makes a client with the same settings that calls another configuration.
+                /// Makes a client with the same settings that calls another configuration or
+                /// membership.
                 #[must_use]
                 pub fn on(
                     &self,
-                    configuration: impl ::core::convert::Into<::gorums::Configuration>,
+                    nodes: impl ::core::convert::Into<::gorums::membership::Nodes>,
                 ) -> Self {
                     Self {
-                        client: self.client.on(configuration),
+                        client: self.client.on(nodes),
                         defaults: ::std::sync::Arc::clone(&self.defaults),
                     }
                 }

@@ -5,38 +5,40 @@ use prost::Message;
 
 use super::options::Options;
 use super::{Multicast, QuorumCall, Rpc, Unicast};
-use crate::configuration::{ClientInterceptor, Configuration, Node};
+use crate::configuration::{ClientInterceptor, Configuration, Node, Nodes};
 
-/// Makes calls by method name on a configuration: what generated clients are made of.
+/// Makes calls by method name on a configuration, or on a
+/// [`Membership`](crate::membership::Membership) as it is at the time of each call: what generated clients are made of.
 ///
 /// Use it directly for services without generated code. Method names are the proto full names,
 /// `package.Service.Method`.
 #[derive(Debug, Clone)]
 pub struct Client {
-    configuration: Configuration,
+    nodes: Nodes,
     options: Options,
 }
 
 impl Client {
-    /// A client for this configuration, or for a single node.
-    pub fn new(configuration: impl Into<Configuration>) -> Self {
+    /// A client for this configuration, for a single node, or for a membership, which it follows:
+    /// each call goes to the nodes that there are when its method is called.
+    pub fn new(nodes: impl Into<Nodes>) -> Self {
         Self {
-            configuration: configuration.into(),
+            nodes: nodes.into(),
             options: Options::default(),
         }
     }
 
-    /// The configuration that is called.
+    /// The configuration that is called; where a membership is, the one of the moment.
     #[must_use]
-    pub fn configuration(&self) -> &Configuration {
-        &self.configuration
+    pub fn configuration(&self) -> Configuration {
+        self.nodes.config()
     }
 
-    /// The same client for another configuration.
+    /// The same client for another configuration, or another membership.
     #[must_use]
-    pub fn on(&self, configuration: impl Into<Configuration>) -> Self {
+    pub fn on(&self, nodes: impl Into<Nodes>) -> Self {
         Self {
-            configuration: configuration.into(),
+            nodes: nodes.into(),
             options: self.options.clone(),
         }
     }
@@ -103,12 +105,7 @@ impl Client {
 
     /// A one-way message to all nodes.
     pub fn multicast<Req: Message>(&self, method: &'static str, request: Req) -> Multicast<Req> {
-        Multicast::new(
-            self.configuration.clone(),
-            method,
-            request,
-            self.options.clone(),
-        )
+        Multicast::new(self.nodes.config(), method, request, self.options.clone())
     }
 
     /// A request to all nodes, each of which sends one reply.
@@ -118,7 +115,7 @@ impl Client {
         request: Req,
     ) -> QuorumCall<Req, Resp> {
         QuorumCall::new(
-            self.configuration.clone(),
+            self.nodes.config(),
             method,
             request,
             self.options.clone(),
@@ -133,7 +130,7 @@ impl Client {
         request: Req,
     ) -> QuorumCall<Req, Resp> {
         QuorumCall::new(
-            self.configuration.clone(),
+            self.nodes.config(),
             method,
             request,
             self.options.clone(),

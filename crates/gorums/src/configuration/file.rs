@@ -16,13 +16,13 @@ use crate::node_id::NodeId;
 use crate::runtime::{BoxFuture, Clock, SystemClock, bounded};
 
 /// How many bytes a file has at most.
-pub(crate) const LONGEST: u64 = 16 * 1024 * 1024;
+const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// The least time between two looks.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a file stays as it is before it is taken to be whole.
-pub(crate) const SETTLES: Duration = Duration::from_secs(1);
+const SETTLES: Duration = Duration::from_secs(1);
 
 /// A TOML file of nodes, as [`ConfigurationBuilder::file`] reads it, that is looked at again and
 /// again: a stream for [`Membership::follow`], which makes the nodes those of the file.

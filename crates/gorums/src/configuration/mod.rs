@@ -9,6 +9,7 @@ mod interceptor;
 mod members;
 mod membership;
 mod node;
+mod nodes;
 mod resolve;
 mod watch;
 
@@ -22,8 +23,6 @@ pub use builder::ConfigurationBuilder;
 pub use error::ConfigurationError;
 #[cfg(feature = "toml")]
 pub use file::NodeFile;
-#[cfg(all(test, feature = "toml"))]
-pub(crate) use file::{LONGEST, SETTLES};
 pub use interceptor::{ClientInterceptor, Outgoing};
 pub(crate) use interceptor::{Interceptors, Observers, intercept};
 pub(crate) use members::Members;
@@ -32,6 +31,7 @@ pub use membership::{Change, Membership};
 #[cfg(test)]
 pub(crate) use membership::{MOST, REMEMBERED};
 pub use node::Node;
+pub use nodes::Nodes;
 pub use resolve::Resolve;
 pub use watch::Watch;
 pub(crate) use watch::Watched;

@@ -72,13 +72,13 @@ impl RawServer {
     }
 
     /// This server, as the client has it.
-    pub fn node(&self) -> &Node {
-        &self.client.configuration()[0]
+    pub fn node(&self) -> Node {
+        self.client.configuration()[0].clone()
     }
 
     /// Queues a call that ends even where the server is silent.
     pub fn call(&self, value: u64) -> Unary<Number> {
-        self.client.rpc(self.node(), ECHO, number(value)).send()
+        self.client.rpc(&self.node(), ECHO, number(value)).send()
     }
 
     /// A call of the client, and the request on a connection that it has made for it.

@@ -36,8 +36,8 @@ impl Nodes {
 
     /// Queues a call to one of the two.
     fn call(&self, node: usize, value: u64) -> gorums::call::Unary<Number> {
-        let node = &self.client.configuration()[node];
-        self.client.rpc(node, ECHO, number(value)).send()
+        let node = self.client.configuration()[node].clone();
+        self.client.rpc(&node, ECHO, number(value)).send()
     }
 
     async fn good_one_answers(&self) {
@@ -548,8 +548,8 @@ async fn a_server_that_takes_nothing_is_in_nobodys_way() {
         .expect("connected");
     let mut calls = Vec::new();
     let refused = loop {
-        let node = &nodes.client.configuration()[0];
-        let call = nodes.client.rpc::<_, Number>(node, ECHO, number(1));
+        let node = nodes.client.configuration()[0].clone();
+        let call = nodes.client.rpc::<_, Number>(&node, ECHO, number(1));
         let mut call = call.timeout(Duration::from_millis(300)).send();
         // What does not fit is known at once.
         tokio::select! {

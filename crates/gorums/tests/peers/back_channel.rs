@@ -41,8 +41,8 @@ impl Caller {
     }
 
     fn rpc(&self) -> Rpc<Number, Number> {
-        let node = &self.client.configuration()[0];
-        self.client.rpc(node, ECHO, number(5))
+        let node = self.client.configuration()[0].clone();
+        self.client.rpc(&node, ECHO, number(5))
     }
 }
 

@@ -61,7 +61,7 @@ async fn one_way_calls_need_no_response_head_at_all() {
     let client = server.client();
     let mut peer = None;
     for value in 0..10 {
-        let unicast = client.unicast(server.node(), NOTE, number(value));
+        let unicast = client.unicast(&server.node(), NOTE, number(value));
         within(unicast).await.expect("handed over");
         let multicast = client.multicast(NOTE, number(value));
         within(multicast).await.expect("handed over");
@@ -109,7 +109,7 @@ async fn large_requests_pass_a_small_window() {
     };
     let call = server
         .client()
-        .rpc::<Number, Number>(server.node(), ECHO, request.clone())
+        .rpc::<Number, Number>(&server.node(), ECHO, request.clone())
         .send();
     let mut peer = server.accept().await;
     let received = peer.request().await;

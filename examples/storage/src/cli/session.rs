@@ -54,7 +54,7 @@ impl Program for Storage {
         Self { client, screen }
     }
 
-    fn configuration(&self) -> &Configuration {
+    fn configuration(&self) -> Configuration {
         self.client.storage().configuration()
     }
 
@@ -77,7 +77,7 @@ impl Program for Storage {
 
 impl Storage {
     async fn rpc(&mut self, id: u32, call: Rpc) -> Result<(), Failure> {
-        let node = node(self.configuration(), id)?;
+        let node = node(&self.configuration(), id)?;
         match call {
             Rpc::Read(key) => {
                 let request = ReadRequest { key: key.clone() };
@@ -98,7 +98,7 @@ impl Storage {
     }
 
     async fn unicast(&mut self, id: u32, write: Write) -> Result<(), Failure> {
-        let node = node(self.configuration(), id)?;
+        let node = node(&self.configuration(), id)?;
         let request = self.request(write);
         self.client.storage().write_unicast(&node, request).await?;
         Ok(self.screen.result(format_args!("sent to node {id}"))?)
