@@ -20,3 +20,6 @@ pub mod ordering {}
 
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/registers.md"))]
 pub mod registers {}
+
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/simulation.md"))]
+pub mod simulation {}

@@ -67,11 +67,6 @@
 //! the operating system. Code that lets any of them decide something that others can see is found
 //! by the second run, as a trace that differs.
 
-/// The page for users, so that the tests compile what it shows.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/simulation.md")]
-pub struct Guide;
-
 mod campaign;
 mod cluster;
 pub mod history;

@@ -564,7 +564,7 @@ fn small_histories_of_values() {
     small_ones_are_judged_as_by_brute_force(&values());
 }
 
-/// Hundreds of operations of a working object pass, and do not once two at the end have returned
+/// Many operations of a working object pass, and do not once two at the end have returned
 /// what both cannot have.
 fn large_ones_are_judged<M: Model>(kind: &Kind<M>, both: [(M::Input, M::Output); 2])
 where
@@ -573,7 +573,7 @@ where
 {
     let mut random = Random(2);
     for _ in 0..5 {
-        let mut operations = concurrent(kind, &mut random, (4, 200), 100, 1 << 30);
+        let mut operations = concurrent(kind, &mut random, (4, 120), 100, 1 << 30);
         let verdict = history(operations.clone()).linearizable_as(&kind.model);
         assert_eq!(verdict, Verdict::Valid, "{operations:#?}");
         let last = operations.iter().filter_map(|operation| operation.end);

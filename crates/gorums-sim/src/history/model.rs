@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::iter::successors;
+use std::ops::Range;
 use std::rc::Rc;
 
 use serde::de::DeserializeOwned;
@@ -92,6 +94,9 @@ pub trait Model {
 
 /// The most operations that a violation names.
 const NAMED: usize = 12;
+
+/// Of more that matter, so many are named: those by which the state became what it is.
+const LAST: usize = 3;
 
 /// How many characters of a state are shown.
 const STATE: usize = 200;
@@ -265,24 +270,32 @@ impl<M: Model> Judge<'_, M> {
                 Found::Unknown(_) => None,
             }
         };
+        // Some do not matter where it fails whatever became of them, and where the rest is right
+        // without them, as long as nothing is known of the one at which it stops.
         let mut spared: Vec<Part> = Vec::new();
-        let halves = std::iter::successors(Some(others.len() / 2), |size| Some(size / 2));
+        let mut spare = |others: &mut Vec<Part>, chunk: Range<usize>| {
+            let mut rest = others.clone();
+            let weaker: Vec<Part> = rest.drain(chunk).map(Part::weakened).collect();
+            let superfluous = fails(together(&[&rest, &[stop.weakened()]])) == Some(false)
+                && fails(together(&[&rest, &weaker, &spared, &[stop]])) == Some(true);
+            if superfluous {
+                *others = rest;
+                spared.extend(weaker);
+            }
+            superfluous
+        };
+        // First all until some time, such as one at which nobody had a lock.
+        let _ = (1..=others.len())
+            .rev()
+            .any(|end| spare(&mut others, 0..end));
+        let halves = successors(Some(others.len() / 2), |size| Some(size / 2));
         let sizes: Vec<usize> = halves.take_while(|size| *size > 0).collect();
         for size in sizes.into_iter().chain([1]) {
             let mut at = 0;
             while at < others.len() {
-                let chunk = at..(at + size).min(others.len());
-                let mut rest = others.clone();
-                let weaker: Vec<Part> = rest.drain(chunk.clone()).map(Part::weakened).collect();
-                // Some do not matter where it fails whatever became of them, and where the rest is
-                // right without them, as long as nothing is known of the one at which it stops.
-                if fails(together(&[&rest, &weaker, &spared, &[stop]])) == Some(true)
-                    && fails(together(&[&rest, &[stop.weakened()]])) == Some(false)
-                {
-                    others = rest;
-                    spared.extend(weaker);
-                } else {
-                    at = chunk.end;
+                let end = (at + size).min(others.len());
+                if !spare(&mut others, at..end) {
+                    at = end;
                 }
             }
         }
@@ -290,35 +303,65 @@ impl<M: Model> Judge<'_, M> {
     }
 
     fn violation(&self, others: &[Part], stop: Part) -> Violation {
-        let (before, latest) = others.split_at(others.len().saturating_sub(NAMED - 1));
-        let place = |part: &Part| self.calls[part.call].at;
-        let mut places: Vec<usize> = latest.iter().chain([&stop]).map(place).collect();
+        let order = match self.search(others, self.limits, &mut 0) {
+            Found::Order(order, state) => Some((order, state)),
+            _ => None,
+        };
+        let mut named: Vec<usize> = others.iter().map(|part| part.call).collect();
+        if named.len() >= NAMED {
+            let changing = order.as_ref().map(|(order, _)| self.changing(order));
+            named = changing.unwrap_or(named);
+            named.drain(..named.len().saturating_sub(LAST));
+        }
+        let more = others.len() - named.len();
+        let place = |call: &usize| self.calls[*call].at;
+        let mut places: Vec<usize> = named.iter().chain([&stop.call]).map(place).collect();
         places.sort_unstable();
-        let number = |call: usize| places.binary_search(&self.calls[call].at).ok();
-        let shown = &self.history.operations[self.calls[stop.call].at];
-        let why = match self.search(others, self.limits, &mut 0) {
-            Found::Order(order, state) => {
-                let numbers = order.into_iter().filter_map(number);
+        let shown = &self.history.operations[place(&stop.call)];
+        let why = match order {
+            Some((order, state)) => {
+                let numbers = order.iter().filter(|call| named.contains(call));
+                let numbers = numbers.filter_map(|call| places.binary_search(&place(call)).ok());
                 let mut after: Vec<_> = numbers.map(|at| (at + 1).to_string()).collect();
-                if !before.is_empty() {
-                    after.push(format!("{} before them", before.len()));
+                if more > 0 {
+                    after.insert(0, format!("{more} others"));
                 }
                 match after.is_empty() {
                     true => format!("at the beginning the state is {}", cut(&*state)),
                     false => format!("after {} the state is {}", after.join(", "), cut(&*state)),
                 }
             }
-            _ => "no order of these operations allows it".to_owned(),
+            None => "no order of these and of what came before allows it".to_owned(),
         };
         Violation::new(format!("{shown}, which cannot be: {why}"), places)
+    }
+
+    /// Those of an order after which the state is another one than before.
+    fn changing(&self, order: &[usize]) -> Vec<usize> {
+        let mut state = self.model.initial();
+        let changes = |call: &usize| {
+            let Call { input, output, .. } = &self.calls[*call];
+            match self.model.step(&state, input, output.as_ref()) {
+                Some(after) if after != state => {
+                    state = after;
+                    true
+                }
+                _ => false,
+            }
+        };
+        order.iter().copied().filter(changes).collect()
     }
 }
 
 impl Part {
-    /// Nothing is known of it but that it began.
+    /// Nothing is known of it but when it was called and ended.
     fn weakened(self) -> Self {
+        let span = Span {
+            optional: true,
+            ..self.span
+        };
         Self {
-            span: Span::open(self.span.start),
+            span,
             known: false,
             ..self
         }

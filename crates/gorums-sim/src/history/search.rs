@@ -31,12 +31,12 @@ impl Default for Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: u64,
-    /// `u64::MAX` where it may take effect at any time.
+    /// `u64::MAX` where it may take effect at any time after its start.
     pub(super) end: u64,
     /// Whether it may also never take effect.
     pub(super) optional: bool,
-    /// One that does the same, began before, and may take effect at any time or never, too: it is
-    /// the first one of them to do so.
+    /// One that does the same, began before, and has no end, as this one: it is the first one of
+    /// them to take effect.
     pub(super) twin: Option<usize>,
 }
 
@@ -67,11 +67,12 @@ impl Span {
     }
 }
 
-/// Finds the twins of those that are optional, by what they do; none for one that has none.
+/// Finds the twins of those without an end, by what they do; none for one that has none.
 pub(super) fn find_twins<K: Eq + Hash>(spans: &mut [Span], what: impl Fn(usize) -> Option<K>) {
     let mut latest = HashMap::new();
     for (at, span) in spans.iter_mut().enumerate() {
         if span.optional
+            && span.end == u64::MAX
             && let Some(what) = what(at)
         {
             span.twin = latest.insert(what, at);
@@ -134,8 +135,10 @@ pub(super) fn search<S: Clone + Eq + Hash>(
     // the sets of those that had, before the same state, only the least are tried.
     let mut tried: HashMap<Tried<S>, Vec<Key>> = HashMap::new();
     let mut memory = 0;
-    // The operations that have taken effect, each with the state before it.
-    let mut way: Vec<(usize, S)> = Vec::new();
+    // The last start of those that have taken effect: what ended before cannot follow.
+    let mut latest = 0;
+    // The operations that have taken effect, each with the state and the last start before it.
+    let mut way: Vec<(usize, S, u64)> = Vec::new();
     let mut furthest: Option<usize> = None;
     let mut event = events.first_required();
     while required > 0 {
@@ -150,11 +153,11 @@ pub(super) fn search<S: Clone + Eq + Hash>(
             if furthest.is_none_or(|known| spans[known].end < spans[stop].end) {
                 furthest = Some(stop);
             }
-            let Some((last, before)) = way.pop() else {
+            let Some((last, before, earlier)) = way.pop() else {
                 let stops_at = furthest.unwrap_or(stop);
                 return Found::None { stops_at };
             };
-            state = before;
+            (state, latest) = (before, earlier);
             let optional = spans[last].optional;
             if optional { &mut open } else { &mut done }.set(last, false);
             required += usize::from(!optional);
@@ -167,9 +170,15 @@ pub(super) fn search<S: Clone + Eq + Hash>(
         if *steps > last_step {
             return Found::Unknown(format!("not decided within {} steps", limits.steps));
         }
-        let Span { optional, twin, .. } = spans[op];
+        let Span {
+            start,
+            end,
+            optional,
+            twin,
+        } = spans[op];
         let after = match twin {
             Some(twin) if !open.has(twin) => None,
+            _ if end < latest => None,
             // What may never take effect need not where it changes nothing.
             _ => step(&state, op).filter(|after| !(optional && *after == state)),
         };
@@ -198,7 +207,8 @@ pub(super) fn search<S: Clone + Eq + Hash>(
                         limits.memory
                     ));
                 }
-                way.push((op, std::mem::replace(&mut state, after)));
+                way.push((op, std::mem::replace(&mut state, after), latest));
+                latest = latest.max(start);
                 required -= usize::from(!optional);
                 events.lift(op, optional);
                 event = events.first_required();
@@ -208,7 +218,7 @@ pub(super) fn search<S: Clone + Eq + Hash>(
         }
         event = events.next[event];
     }
-    Found::Order(way.into_iter().map(|(op, _)| op).collect(), state)
+    Found::Order(way.into_iter().map(|(op, ..)| op).collect(), state)
 }
 
 impl Events {
