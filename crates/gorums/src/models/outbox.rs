@@ -127,7 +127,7 @@ fn what_was_withdrawn_takes_no_room() {
         });
         let written = join(io);
         callers.into_iter().for_each(join);
-        assert_eq!(nodes[0].take_cancels().len(), written);
+        assert_eq!(nodes[0].take_notices().cancels.len(), written);
         // There is room again for as many as the outbox holds, and for no more.
         let queued = [3, 4, 5].map(|id| call(id, Kind::Unary, &nodes).queue(0, frame(b'b')));
         assert_eq!(queued, [true, true, false]);

@@ -96,7 +96,7 @@ fn nothing_withdrawn_is_written_and_what_was_written_is_cancelled() {
         withdrawn.open();
         let written = join(io);
         assert!(!take(&nodes[0]));
-        assert_eq!(nodes[0].take_cancels().len(), usize::from(written));
+        assert_eq!(nodes[0].take_notices().cancels.len(), usize::from(written));
         assert_settled(&nodes[0]);
     });
 }
@@ -330,7 +330,7 @@ fn the_node_of_a_completed_stream_is_told_unless_it_has_ended() {
         call.complete();
         join(io);
         let ended = call.try_event().is_some();
-        assert_eq!(nodes[0].take_cancels().len(), usize::from(!ended));
+        assert_eq!(nodes[0].take_notices().cancels.len(), usize::from(!ended));
         assert_settled(&nodes[0]);
     });
 }
