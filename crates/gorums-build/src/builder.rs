@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use prost_types::ServiceDescriptorProto;
 
 use crate::codegen::{Attributes, Generator, Settings, parse_attribute};
+use crate::comments::Comments;
 use crate::descriptor::{DescriptorSet, File, Targets, path};
 use crate::error::{Diagnostic, Error};
+use crate::front_end;
 use crate::model::{Choice, Services, equal_variants, full_name};
 use crate::output::{IncludeFrom, Output, write_if_changed};
 use crate::patterns::Pattern;
-use crate::{comments, front_end};
 
 /// Starts to configure the code generator.
 ///
@@ -412,6 +413,7 @@ impl Builder {
         if descriptors.targets == Targets::NotImported {
             warnings.extend(files.iter().filter_map(imported_service));
         }
+        let mut comments = Comments::default();
         let protos = files
             .into_iter()
             .map(|mut file| {
@@ -420,13 +422,13 @@ impl Builder {
                     file.is_target && services.get(&full_name(&package, service.name())).is_some()
                 };
                 file.proto.service.retain(is_generated);
-                comments::neutralise(&mut file.proto);
+                comments.take_from(&mut file.proto);
                 file.proto
             })
             .collect();
         self.configure_prost(&mut config)?;
         config.service_generator(Box::new(Generator::new(services, self.settings()?)));
-        let output = Output::generate(&mut config, protos).map_err(|error| {
+        let output = Output::generate(&mut config, protos, &comments).map_err(|error| {
             // What it is known to panic for has a place in the files.
             match descriptors.files().map(|files| equal_variants(&files)) {
                 Ok(mistakes) if error.is_panicked() && !mistakes.is_empty() => {

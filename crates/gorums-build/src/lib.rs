@@ -75,8 +75,8 @@
 //! (`new_`), in client and server, because the client has methods of those names. The names in
 //! messages between nodes stay as they are in the `.proto` file.
 //!
-//! Comments become documentation. Code blocks in them are marked as text, so that rustdoc does not
-//! run them.
+//! Comments become documentation. Code blocks in them are marked as text where rustdoc would run
+//! them, and characters that change the direction of writing are left out.
 //!
 //! # Mistakes
 //!
