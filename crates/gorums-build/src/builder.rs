@@ -10,10 +10,11 @@ use crate::codegen::{Attributes, Generator, Settings, parse_attribute};
 use crate::comments::Comments;
 use crate::descriptor::{DescriptorSet, File, Targets, path};
 use crate::error::{Diagnostic, Error};
-use crate::front_end;
-use crate::model::{Choice, Services, equal_variants, full_name};
+use crate::model::{Choice, Services, full_name};
 use crate::output::{IncludeFrom, Output, write_if_changed};
 use crate::patterns::Pattern;
+use crate::rust_names::RustNames;
+use crate::{aliases, front_end};
 
 /// Starts to configure the code generator.
 ///
@@ -395,15 +396,25 @@ impl Builder {
         descriptors: &DescriptorSet,
         mut mistakes: Vec<Diagnostic>,
     ) -> Result<Generated, Error> {
-        let files = descriptors.files()?;
+        let mut files = descriptors.files()?;
         let choice = Choice {
             only: self.services.clone(),
             skipped: self.skipped_services.clone(),
         };
-        let services = Services::check(&files, &choice).unwrap_or_else(|more| {
+        let extern_paths = self.extern_proto_paths();
+        let mut names = RustNames::new(
+            &files,
+            &extern_paths,
+            !self.compile_well_known_types,
+            &mut mistakes,
+        );
+        let services = Services::check(&files, &choice, &mut names).unwrap_or_else(|more| {
             mistakes.extend(more);
             Services::default()
         });
+        if self.include_file.is_some() {
+            names.add_packages(&files, &mut mistakes);
+        }
         if !mistakes.is_empty() {
             return Err(Error::proto(mistakes));
         }
@@ -413,6 +424,7 @@ impl Builder {
         if descriptors.targets == Targets::NotImported {
             warnings.extend(files.iter().filter_map(imported_service));
         }
+        aliases::name_defaults_by_first(&mut files);
         let mut comments = Comments::default();
         let protos = files
             .into_iter()
@@ -421,22 +433,18 @@ impl Builder {
                 let is_generated = |service: &ServiceDescriptorProto| {
                     file.is_target && services.get(&full_name(&package, service.name())).is_some()
                 };
-                file.proto.service.retain(is_generated);
+                // prost looks for comments by indexes, so the services stay where they are. Those that
+                // are not chosen are passed over.
+                if !file.proto.service.iter().any(is_generated) {
+                    file.proto.service.clear();
+                }
                 comments.take_from(&mut file.proto);
                 file.proto
             })
             .collect();
         self.configure_prost(&mut config)?;
         config.service_generator(Box::new(Generator::new(services, self.settings()?)));
-        let output = Output::generate(&mut config, protos, &comments).map_err(|error| {
-            // What it is known to panic for has a place in the files.
-            match descriptors.files().map(|files| equal_variants(&files)) {
-                Ok(mistakes) if error.is_panicked() && !mistakes.is_empty() => {
-                    Error::proto(mistakes)
-                }
-                _ => error,
-            }
-        })?;
+        let output = Output::generate(&mut config, protos, &comments)?;
         Ok(Generated { output, warnings })
     }
 
@@ -449,9 +457,21 @@ impl Builder {
             Some(folder) => (folder.clone(), IncludeFrom::SameFolder),
             None => (cargo_out_dir()?, IncludeFrom::OutDir),
         };
+        let include_file = self.include_file.as_ref().map(|name| folder.join(name));
+        for path in [&include_file, &self.file_descriptor_set_path]
+            .into_iter()
+            .flatten()
+        {
+            if let Some(what) = output.owner_of(&folder, path) {
+                return Err(Error::setting(format!(
+                    "{} is already the file with {what}: choose another name for the include file or the descriptors",
+                    path.display()
+                )));
+            }
+        }
         output.write(&folder)?;
-        if let Some(name) = &self.include_file {
-            write_if_changed(&folder.join(name), output.include_file(include_from))?;
+        if let Some(path) = &include_file {
+            write_if_changed(path, output.include_file(include_from))?;
         }
         if let Some(path) = &self.file_descriptor_set_path {
             write_if_changed(path, &descriptors.encoded)?;
@@ -459,14 +479,22 @@ impl Builder {
         Ok(())
     }
 
-    fn settings(&self) -> Result<Settings, Error> {
-        let mut extern_paths: Vec<String> = self
+    /// Proto paths, with a leading dot, whose Rust types are not generated here.
+    fn extern_proto_paths(&self) -> Vec<String> {
+        let mut paths: Vec<String> = self
             .extern_paths
             .iter()
             .map(|(proto_path, _)| proto_path.clone())
             .collect();
         if !self.compile_well_known_types {
-            extern_paths.push(".google.protobuf".to_owned());
+            paths.push(".google.protobuf".to_owned());
+        }
+        paths
+    }
+
+    fn settings(&self) -> Result<Settings, Error> {
+        for (proto_path, rust_path) in &self.extern_paths {
+            check_extern_path(proto_path, rust_path)?;
         }
         Ok(Settings {
             build_client: self.build_client,
@@ -478,7 +506,7 @@ impl Builder {
             server_attributes: Attributes::parse(&self.server_attributes)?,
             server_mod_attributes: Attributes::parse(&self.server_mod_attributes)?,
             trait_attributes: Attributes::parse(&self.trait_attributes)?,
-            extern_paths,
+            extern_paths: self.extern_proto_paths(),
         })
     }
 
@@ -528,6 +556,28 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+/// Looks at a path to an existing Rust type or module before it becomes part of much code.
+fn check_extern_path(proto_path: &str, rust_path: &str) -> Result<(), Error> {
+    let wrong = |what: &str| {
+        Error::setting(format!(
+            "the extern path `{rust_path}` for `{proto_path}` {what}; it begins with `::`, `crate::` or the name of a crate"
+        ))
+    };
+    let path = match syn::parse_str::<syn::Type>(rust_path) {
+        Ok(syn::Type::Path(path)) if path.qself.is_none() => path.path,
+        // As prost has it for `google.protobuf.Empty`.
+        Ok(syn::Type::Tuple(tuple)) if tuple.elems.is_empty() => return Ok(()),
+        _ => return Err(wrong("is no path to a Rust type or module")),
+    };
+    let first = path.segments.first().map(|first| first.ident.to_string());
+    if matches!(first.as_deref(), Some("super" | "self" | "Self")) {
+        return Err(wrong(
+            "means another type in each module of the generated code",
+        ));
+    }
+    Ok(())
 }
 
 fn cargo_out_dir() -> Result<PathBuf, Error> {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use prost_build::{Comments, ServiceGenerator};
-use quote::quote;
+use quote::{ToTokens, quote};
 
 use crate::error::Error;
 use crate::model::{self, CallType, Services, full_name};
@@ -151,7 +151,9 @@ impl Generator {
         } else {
             format!("super::{in_package}")
         };
-        TokenStream::from_str(&path).expect("prost names types by Rust paths")
+        // An extern path of `prost_build::Config` may be anything. What is no path is found when the
+        // code is read again.
+        TokenStream::from_str(&path).unwrap_or_else(|_| Literal::string(&path).into_token_stream())
     }
 }
 

@@ -209,6 +209,11 @@ fn find(locations: &[Location], path: &[i32]) -> Option<(u32, u32)> {
 
 /// The field numbers of which descriptor paths consist.
 pub(crate) mod path {
+    // In everything that has one.
+    pub(crate) const NAME: i32 = 1;
+
+    // In a file.
+    pub(crate) const PACKAGE: i32 = 2;
     pub(crate) const DEPENDENCY: i32 = 3;
     pub(crate) const MESSAGE: i32 = 4;
     pub(crate) const ENUM: i32 = 5;

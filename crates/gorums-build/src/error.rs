@@ -67,11 +67,6 @@ impl Error {
         }
     }
 
-    /// Whether prost-build panicked.
-    pub(crate) fn is_panicked(&self) -> bool {
-        matches!(self.kind, Kind::Panicked(_))
-    }
-
     pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
         Self {
             kind: Kind::Io {

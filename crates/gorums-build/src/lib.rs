@@ -75,6 +75,10 @@
 //! (`new_`), in client and server, because the client has methods of those names. The names in
 //! messages between nodes stay as they are in the `.proto` file.
 //!
+//! `include_proto!` takes a package as its file writes it (`a.async.Type`), and also as its Rust
+//! modules are called (`a.r#async.r#type`). Names that would be one name in Rust, like those of
+//! messages `FooBar` and `foo_bar`, are a mistake.
+//!
 //! Comments become documentation. Code blocks in them are marked as text where rustdoc would run
 //! them, and characters that change the direction of writing are left out.
 //!
@@ -89,6 +93,7 @@
 //!     help: keep one of them
 //! ```
 
+mod aliases;
 mod builder;
 mod codegen;
 mod comments;
@@ -102,6 +107,7 @@ mod naming;
 mod output;
 mod patterns;
 pub mod plugin;
+mod rust_names;
 mod scopes;
 mod source;
 

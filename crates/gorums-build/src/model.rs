@@ -4,17 +4,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use heck::ToUpperCamelCase;
-use prost_build::Module;
 use prost_types::{MethodDescriptorProto, ServiceDescriptorProto};
 
 use crate::descriptor::{
     CallOption, File, OptionKind, OutdatedOption, RemovedOption, listed, path,
 };
-use crate::elements::{Element, for_each_element};
 use crate::error::{Diagnostic, Error};
 use crate::naming::{self, MethodName, ServiceNames};
 use crate::patterns::Pattern;
+use crate::rust_names::{RustNames, UNKNOWN_TYPE_HELP};
 
 /// The services of a descriptor set by their full proto names.
 #[derive(Debug, Default)]
@@ -68,19 +66,19 @@ pub(crate) enum CallType {
 
 impl Services {
     /// Checks the target files, and returns their services or every mistake in them.
-    pub(crate) fn check(files: &[File], choice: &Choice) -> Result<Self, Vec<Diagnostic>> {
+    pub(crate) fn check(
+        files: &[File],
+        choice: &Choice,
+        rust_names: &mut RustNames<'_>,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
-        let mut modules = RustModules::default();
         let mut services = Self::default();
-        for file in files {
-            modules.add_messages(file);
-        }
         for file in files.iter().filter(|file| file.is_target) {
             for index in 0..file.proto.service.len() {
                 let service = CheckedService::new(file, index);
                 match service.taken(choice) {
                     Taken::Yes => {
-                        if let Some(service) = service.check(&mut modules, &mut mistakes) {
+                        if let Some(service) = service.check(rust_names, &mut mistakes) {
                             services.by_name.insert(service.full_name.clone(), service);
                         }
                     }
@@ -192,13 +190,23 @@ impl<'a> CheckedService<'a> {
     }
 
     /// Returns the service, or `None` after adding at least one mistake.
-    fn check(&self, modules: &mut RustModules, mistakes: &mut Vec<Diagnostic>) -> Option<Service> {
-        let names = self.names(modules, mistakes);
+    fn check(
+        &self,
+        rust_names: &mut RustNames<'_>,
+        mistakes: &mut Vec<Diagnostic>,
+    ) -> Option<Service> {
+        let names = self.names(rust_names, mistakes);
         let mut taken: BTreeMap<String, &str> = BTreeMap::new();
         let mut methods = Vec::new();
         for (index, proto) in self.proto.method.iter().enumerate() {
             let call_type = self.call_type(index, proto, mistakes);
             let name = self.method_name(index, proto, &mut taken, mistakes);
+            for message in [proto.input_type(), proto.output_type()] {
+                if let Some(unknown) = rust_names.unknown_type(message) {
+                    let mistake = self.method_mistake(index, &[], unknown);
+                    mistakes.push(mistake.with_help(UNKNOWN_TYPE_HELP));
+                }
+            }
             if let (Some(call_type), Some(name)) = (call_type, name) {
                 methods.push(Method {
                     name,
@@ -219,7 +227,7 @@ impl<'a> CheckedService<'a> {
 
     fn names(
         &self,
-        modules: &mut RustModules,
+        rust_names: &mut RustNames<'_>,
         mistakes: &mut Vec<Diagnostic>,
     ) -> Option<ServiceNames> {
         let Some(names) = naming::service(self.proto.name()) else {
@@ -231,7 +239,7 @@ impl<'a> CheckedService<'a> {
         };
         let owner = format!("service `{}`", self.full_name);
         for module in [&names.client_module, &names.server_module] {
-            if let Some(other) = modules.add(self.file, module, &owner) {
+            if let Some(other) = rust_names.add_service_module(self.file, module, &owner) {
                 mistakes.push(
                     self.mistake(format!(
                         "its Rust module `{module}` is also that of {other}"
@@ -445,7 +453,7 @@ impl<'a> CheckedService<'a> {
     fn mistake(&self, message: impl Into<String>) -> Diagnostic {
         let position = self
             .file
-            .position(&[path::SERVICE, path::index(self.index), NAME]);
+            .position(&[path::SERVICE, path::index(self.index), path::NAME]);
         Diagnostic::new(Some(position), message).in_service(&self.full_name)
     }
 
@@ -467,9 +475,6 @@ impl<'a> CheckedService<'a> {
             .in_method(self.proto.method[method].name())
     }
 }
-
-/// The field number of a service's name.
-const NAME: i32 = 1;
 
 /// What to write in place of an option that no longer exists.
 fn replacement(option: RemovedOption) -> &'static str {
@@ -501,78 +506,4 @@ fn replacement_of_old(name: &str) -> Option<&'static str> {
         "broadcast" => "write `option (gorums.multicast) = true;`",
         _ => return None,
     })
-}
-
-/// Enum values that are one variant in Rust, because prost takes the name of the enum off the
-/// beginning of theirs. `protoc` refuses them too.
-pub(crate) fn equal_variants(files: &[File]) -> Vec<Diagnostic> {
-    let mut mistakes = Vec::new();
-    for file in files {
-        for_each_element(&file.proto, &mut |_, at, element| {
-            let Element::Enum(of) = element else { return };
-            let prefix = of.name().to_upper_camel_case();
-            let mut taken: BTreeMap<String, &str> = BTreeMap::new();
-            for (index, value) in of.value.iter().enumerate() {
-                let name = value.name().to_upper_camel_case();
-                let variant = match name.strip_prefix(&prefix) {
-                    Some(rest) if rest.starts_with(char::is_uppercase) => rest.to_owned(),
-                    _ => name,
-                };
-                if let Some(other) = taken.insert(variant.clone(), value.name()) {
-                    let at = [at, &[path::ENUM_VALUE, path::index(index)]].concat();
-                    let message = format!(
-                        "the enum value `{}` is the variant `{variant}` in Rust, as is `{other}`",
-                        value.name()
-                    );
-                    let mistake = Diagnostic::new(Some(file.position(&at)), message);
-                    mistakes.push(mistake.with_help("rename one of the two"));
-                }
-            }
-        });
-    }
-    mistakes
-}
-
-/// The modules that the generated code declares, so that no two of one package have the same name.
-#[derive(Default)]
-struct RustModules {
-    owners: HashMap<(Module, String), String>,
-}
-
-impl RustModules {
-    /// Takes a name, or returns the one who has it.
-    fn add(&mut self, file: &File, module: &str, owner: &str) -> Option<String> {
-        let package = Module::from_protobuf_package_name(file.proto.package());
-        let key = (package, module.to_owned());
-        match self.owners.get(&key) {
-            Some(other) => Some(other.clone()),
-            None => {
-                self.owners.insert(key, owner.to_owned());
-                None
-            }
-        }
-    }
-
-    /// prost declares a module for each message that has something nested in it.
-    fn add_messages(&mut self, file: &File) {
-        for message in &file.proto.message_type {
-            let nested_message = message.nested_type.iter().any(|nested| {
-                !nested
-                    .options
-                    .as_ref()
-                    .is_some_and(|options| options.map_entry())
-            });
-            let oneof = message
-                .field
-                .iter()
-                .any(|field| field.oneof_index.is_some() && !field.proto3_optional());
-            if nested_message || oneof || !message.enum_type.is_empty() {
-                let owner = format!(
-                    "message `{}`, which has something nested in it",
-                    full_name(file.proto.package(), message.name())
-                );
-                self.add(file, &naming::message_module(message.name()), &owner);
-            }
-        }
-    }
 }

@@ -67,6 +67,26 @@ pub(crate) fn message_module(message: &str) -> String {
     identifier(message.to_snake_case())
 }
 
+/// The name that prost gives to a message, an enum, a oneof, or a variant of a oneof. Empty if there
+/// is no letter or digit in it.
+pub(crate) fn type_name(name: &str) -> String {
+    identifier(name.to_upper_camel_case())
+}
+
+/// The name that prost gives to a field.
+pub(crate) fn field(name: &str) -> String {
+    identifier(name.to_snake_case())
+}
+
+/// The name that prost gives to a value of an enum: without the Rust name of the enum before it.
+pub(crate) fn variant(enum_type: &str, value: &str) -> String {
+    let name = type_name(value);
+    match name.strip_prefix(enum_type) {
+        Some(rest) if rest.starts_with(char::is_uppercase) => identifier(rest.to_owned()),
+        _ => identifier(name),
+    }
+}
+
 /// Makes a name an identifier as prost does, so that both agree.
 fn identifier(name: String) -> String {
     match name.as_str() {

@@ -17,6 +17,8 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct Output {
     by_package: BTreeMap<Module, String>,
+    /// The packages whose names are not those of their files.
+    spelled: BTreeMap<String, Module>,
 }
 
 /// Where an include file stands.
@@ -37,6 +39,13 @@ impl Output {
     ) -> Result<Self, Error> {
         // We format it ourselves: prost panics if an attribute has made its code no Rust.
         config.format(false);
+        let spelled = files.iter().filter_map(|file| {
+            let module = Module::from_protobuf_package_name(file.package());
+            let file_name = format!("{}.rs", file.package());
+            (!module.is_empty() && file_name != self::file_name(&module))
+                .then_some((file_name, module))
+        });
+        let spelled: BTreeMap<String, Module> = spelled.collect();
         let requests = files
             .into_iter()
             .map(|file| (Module::from_protobuf_package_name(file.package()), file))
@@ -56,17 +65,61 @@ impl Output {
                 })?;
                 Ok((module, code))
             })
-            .collect::<Result<_, Error>>()?;
-        Ok(Self { by_package })
+            .collect::<Result<BTreeMap<_, _>, Error>>()?;
+        let spelled = spelled
+            .into_iter()
+            .filter(|(_, module)| by_package.contains_key(module))
+            .collect();
+        Ok(Self {
+            by_package,
+            spelled,
+        })
+    }
+
+    /// What a file in the folder of the generated files has in it, if it is one of them.
+    pub(crate) fn owner_of(&self, folder: &Path, path: &Path) -> Option<String> {
+        let by_name = |(name, module): (String, _)| (folder.join(name) == path).then_some(module);
+        let module = self
+            .by_package
+            .keys()
+            .map(|module| (file_name(module), module))
+            .chain(
+                self.spelled
+                    .iter()
+                    .map(|(name, module)| (name.clone(), module)),
+            )
+            .find_map(by_name)?;
+        let parts: Vec<&str> = module.parts().collect();
+        Some(match parts.as_slice() {
+            [] => "the code of what has no package".to_owned(),
+            parts => format!(
+                "the code of the package `{}`",
+                parts.join(".").replace("r#", "")
+            ),
+        })
     }
 
     /// Writes the files into a folder.
+    ///
+    /// A package like `a.async.Type` has its code in a file named like its Rust modules, and one
+    /// more file, named as the package is written, that includes it.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), Error> {
-        self.files()
-            .try_for_each(|(name, code)| write_if_changed(&folder.join(name), code))
+        for (name, code) in self.files() {
+            write_if_changed(&folder.join(name), code)?;
+        }
+        for (spelled, module) in &self.spelled {
+            let file_name = file_name(module);
+            let path = folder.join(spelled);
+            // To a file system that makes no difference between a and A, both are one file.
+            if fs::read(&path).is_ok_and(|present| present == self.by_package[module].as_bytes()) {
+                continue;
+            }
+            write_if_changed(&path, format!("{HEADER}include!(\"{file_name}\");\n"))?;
+        }
+        Ok(())
     }
 
-    /// The files' names and their code.
+    /// The names of the files of packages, and their code.
     pub(crate) fn files(&self) -> impl Iterator<Item = (String, &str)> {
         self.by_package
             .iter()

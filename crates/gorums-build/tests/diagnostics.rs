@@ -119,6 +119,97 @@ fn a_file_outside_of_the_includes_is_named() {
     );
 }
 
+/// What is said about files that are written for this.
+fn error_of(builder: gorums_build::Builder, sources: &[&str]) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = tempfile::tempdir().expect("a temporary folder");
+    let names: Vec<String> = (0..sources.len()).map(|i| format!("{i}.proto")).collect();
+    for (name, source) in names.iter().zip(sources) {
+        fs::write(
+            folder.path().join(name),
+            format!("syntax = \"proto3\"; {source}"),
+        )
+        .expect("the folder is writable");
+    }
+    let error = builder
+        .out_dir(out.path())
+        .compile_protos(&names, &[folder.path()])
+        .expect_err("there is a mistake")
+        .to_string();
+    error
+        .replace(&folder.path().display().to_string(), "PROTO")
+        .replace(&out.path().display().to_string(), "OUT")
+}
+
+#[test]
+fn modules_of_packages_must_not_meet_others_in_an_include_file() {
+    for (sources, expected) in [
+        (
+            [
+                "package x; message M {} service Foo { rpc A(M) returns (M); }",
+                "package x.foo_client; message N {}",
+            ],
+            "package `x.foo_client`: its Rust module `foo_client` is also that of service `x.Foo`",
+        ),
+        (
+            [
+                "package x; message Foo { message Nested {} }",
+                "package x.foo.y; message N {}",
+            ],
+            "package `x.foo.y`: its Rust module `foo` is also that of message `x.Foo`, which has something nested in it",
+        ),
+        (
+            ["package x; message Foo {}", "package x.bool; message N {}"],
+            "package `x.bool`: its Rust module `bool` hides a type of Rust in the package around it",
+        ),
+    ] {
+        let builder = gorums_build::configure().include_file("all.rs");
+        let error = error_of(builder, &sources);
+        assert!(
+            error.starts_with(&format!(
+                "1 mistake in the .proto files\n\nPROTO/1.proto:1:20: {expected}"
+            )),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn an_include_file_in_the_place_of_a_package_is_refused() {
+    for (package, name) in [("oa", "oa.rs"), ("Oa", "oa.rs"), ("a.type", "a.type.rs")] {
+        let source = format!("package {package}; message M {{}}");
+        let error = error_of(gorums_build::configure().include_file(name), &[&source]);
+        let shown = package.to_lowercase();
+        assert_eq!(
+            error,
+            format!(
+                "OUT/{name} is already the file with the code of the package `{shown}`: choose another name for the include file or the descriptors"
+            )
+        );
+    }
+}
+
+#[test]
+fn an_extern_path_that_is_no_path_is_named() {
+    for (path, expected) in [
+        ("crate::<N", "is no path to a Rust type or module"),
+        ("", "is no path to a Rust type or module"),
+        (
+            "super::Other",
+            "means another type in each module of the generated code",
+        ),
+    ] {
+        let builder = gorums_build::configure().extern_path(".x.M", path);
+        let error = error_of(builder, &["package x; message M {}"]);
+        assert_eq!(
+            error,
+            format!(
+                "the extern path `{path}` for `.x.M` {expected}; it begins with `::`, `crate::` or the name of a crate"
+            )
+        );
+    }
+}
+
 #[test]
 fn an_attribute_that_is_no_rust_is_named() {
     let out = tempfile::tempdir().expect("a temporary folder");

@@ -85,7 +85,7 @@ fn valid_files_are_taken() {
         (
             "JSON names that meet in proto2",
             "syntax = 'proto2'; package p;
-            message A { optional int32 a_b = 1; optional int32 a__b = 2; optional int32 aB = 3; }",
+            message A { optional int32 a_1 = 1; optional int32 a1 = 2; }",
         ),
     ] {
         let code = generate_one(source);
@@ -289,7 +289,7 @@ fn enum_values_that_are_one_variant_are_named() {
     assert_eq!(
         mistakes(&from, &["a.proto"]),
         [
-            "a.proto:3:25: the enum value `A` is the variant `A` in Rust, as is `FOO_A`\n    help: rename one of the two"
+            "a.proto:3:25: enum value `p.M.Foo.A`: in Rust its name is `A`, as is that of `FOO_A`\n    help: rename one of the two"
         ]
     );
 }

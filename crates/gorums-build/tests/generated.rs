@@ -209,6 +209,21 @@ fn a_path_to_a_file_works_like_its_name_in_the_include_folder() {
 }
 
 #[test]
+fn a_package_is_also_found_by_its_name_as_written() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (name, package) in [("a.proto", "a.async.Type"), ("b.proto", "plain.v1")] {
+        let source = format!("syntax = 'proto3'; package {package}; message M {{}}");
+        fs::write(folder.path().join(name), source).expect("the folder is writable");
+    }
+    let files = generate_from(configure(), &["a.proto", "b.proto"], &[folder.path()]);
+    assert_eq!(
+        files.keys().collect::<Vec<_>>(),
+        ["a.async.Type.rs", "a.r#async.r#type.rs", "plain.v1.rs"]
+    );
+    assert!(files["a.async.Type.rs"].ends_with("include!(\"a.r#async.r#type.rs\");\n"));
+}
+
+#[test]
 fn without_a_folder_for_the_code_there_is_an_error() {
     // The test crate has no build script, so cargo sets no OUT_DIR.
     let error = gorums_build::compile_protos("tests/proto/storage.proto").expect_err("no folder");

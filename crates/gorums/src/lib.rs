@@ -182,8 +182,8 @@ pub use server::builder::{ServerBuilder, ServerError};
 #[doc(no_inline)]
 pub use tokio_util::sync::CancellationToken;
 
-/// Includes the code that `gorums-build` generated for a proto package:
-/// `gorums::include_proto!("package.name")`.
+/// Includes the code that `gorums-build` generated for a proto package, named as its file writes it:
+/// `gorums::include_proto!("package.name")`. What has no package is `"_"`.
 #[macro_export]
 macro_rules! include_proto {
     ($package:tt) => {

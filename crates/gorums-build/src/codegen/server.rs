@@ -1,7 +1,7 @@
 //! The server half: a trait with one handler for each method of the service, and a type that
 //! registers them.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote;
 
 use super::{Method, Service};
@@ -148,6 +148,7 @@ fn server(service: &Service) -> TokenStream {
         ..
     } = service;
     let name = server.to_string();
+    let implementor = implementor(service);
     let documentation = format!(
         " The service `{full_name}`, to be added to a server. Clones share one set of handlers."
     );
@@ -158,20 +159,20 @@ fn server(service: &Service) -> TokenStream {
     quote! {
         #[doc = #documentation]
         #server_attributes
-        pub struct #server<T> {
-            service: ::std::sync::Arc<T>,
+        pub struct #server<#implementor> {
+            service: ::std::sync::Arc<#implementor>,
             max_decoding: ::core::option::Option<usize>,
             max_encoding: ::core::option::Option<usize>,
         }
 
-        impl<T: #handlers> #server<T> {
+        impl<#implementor: #handlers> #server<#implementor> {
             /// Makes a service of its handlers.
-            pub fn new(service: T) -> Self {
+            pub fn new(service: #implementor) -> Self {
                 Self::from_arc(::std::sync::Arc::new(service))
             }
 
             /// Makes a service of handlers that others hold too.
-            pub fn from_arc(service: ::std::sync::Arc<T>) -> Self {
+            pub fn from_arc(service: ::std::sync::Arc<#implementor>) -> Self {
                 Self {
                     service,
                     max_decoding: ::core::option::Option::None,
@@ -194,7 +195,7 @@ fn server(service: &Service) -> TokenStream {
             }
         }
 
-        impl<T: #handlers> ::gorums::server::Service for #server<T> {
+        impl<#implementor: #handlers> ::gorums::server::Service for #server<#implementor> {
             fn name(&self) -> &'static str {
                 SERVICE_NAME
             }
@@ -205,7 +206,7 @@ fn server(service: &Service) -> TokenStream {
             }
         }
 
-        impl<T> ::core::clone::Clone for #server<T> {
+        impl<#implementor> ::core::clone::Clone for #server<#implementor> {
             fn clone(&self) -> Self {
                 Self {
                     service: ::std::sync::Arc::clone(&self.service),
@@ -215,7 +216,7 @@ fn server(service: &Service) -> TokenStream {
             }
         }
 
-        impl<T> ::core::fmt::Debug for #server<T> {
+        impl<#implementor> ::core::fmt::Debug for #server<#implementor> {
             fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                 f.debug_struct(#name)
                     .field("max_decoding", &self.max_decoding)
@@ -226,8 +227,15 @@ fn server(service: &Service) -> TokenStream {
     }
 }
 
+/// The type parameter that stands for the user's handlers.
+fn implementor(service: &Service) -> Ident {
+    let name = if service.handlers == "T" { "H" } else { "T" };
+    Ident::new(name, Span::call_site())
+}
+
 fn registration(service: &Service, method: &Method) -> TokenStream {
     let handlers = &service.handlers;
+    let implementor = implementor(service);
     let Method {
         name,
         full_name,
@@ -252,7 +260,7 @@ fn registration(service: &Service, method: &Method) -> TokenStream {
             #full_name,
             move |ctx: ::gorums::ServerCtx, request: #request #parameter| {
                 let service = ::std::sync::Arc::clone(&service);
-                async move { <T as #handlers>::#name(&*service, ctx, request #argument).await }
+                async move { <#implementor as #handlers>::#name(&*service, ctx, request #argument).await }
             },
         );
     }
