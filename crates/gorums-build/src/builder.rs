@@ -13,6 +13,7 @@ use crate::error::{Diagnostic, Error};
 use crate::model::{Choice, Services, full_name};
 use crate::output::{IncludeFrom, Output, write_if_changed};
 use crate::patterns::Pattern;
+use crate::recursion::recursive_groups;
 use crate::rust_names::RustNames;
 use crate::{aliases, front_end};
 
@@ -425,6 +426,9 @@ impl Builder {
             warnings.extend(files.iter().filter_map(imported_service));
         }
         aliases::name_defaults_by_first(&mut files);
+        for path in recursive_groups(&files) {
+            config.boxed(path);
+        }
         let mut comments = Comments::default();
         let protos = files
             .into_iter()

@@ -107,6 +107,7 @@ mod naming;
 mod output;
 mod patterns;
 pub mod plugin;
+mod recursion;
 mod rust_names;
 mod scopes;
 mod source;

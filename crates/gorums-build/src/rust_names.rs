@@ -5,6 +5,7 @@
 //! of one scope are a mistake, told in words of the `.proto` file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::LazyLock;
 
 use prost_build::Module;
 use prost_types::field_descriptor_proto::{Label, Type};
@@ -14,6 +15,7 @@ use prost_types::{
 use protox::file::{FileResolver, GoogleFileResolver};
 
 use crate::descriptor::{File, path};
+use crate::elements::{Element, for_each_element};
 use crate::error::Diagnostic;
 use crate::naming;
 use crate::patterns::starts_with_parts;
@@ -24,8 +26,10 @@ pub(crate) struct RustNames<'a> {
     extern_paths: &'a [String],
     /// By the modules around it, joined by dots.
     owners: HashMap<(String, String), String>,
+    /// The messages that some field requires.
+    required: HashSet<String>,
     /// The types of protobuf that the crate `prost-types` has, if they are taken from there.
-    well_known: Option<HashSet<String>>,
+    well_known: Option<&'static HashSet<String>>,
 }
 
 impl<'a> RustNames<'a> {
@@ -39,7 +43,8 @@ impl<'a> RustNames<'a> {
         let mut names = Self {
             extern_paths,
             owners: HashMap::new(),
-            well_known: uses_prost_types.then(well_known_types),
+            required: required_messages(files),
+            well_known: uses_prost_types.then(|| &*WELL_KNOWN_TYPES),
         };
         for file in files {
             let package = Place::of_package(file);
@@ -253,6 +258,7 @@ impl<'a> RustNames<'a> {
             let place = place.item(("oneof", path::ONEOF), *index, name);
             names.add(&place, naming::field(name), name, mistakes);
         }
+        let message_name = place.full_name.clone();
         let are_distinct = mistakes.len() == before;
         let mut methods = Names {
             of_methods: true,
@@ -275,6 +281,13 @@ impl<'a> RustNames<'a> {
             // Fields of one name would have methods of one name too.
             if are_distinct {
                 for method in derived_methods(place.file, field, map_value, &ident) {
+                    if method == "clear" && self.required.contains(&message_name) {
+                        mistakes.push(
+                            place
+                                .mistake("prost makes a method `clear` of it, which hides the `clear` that a required field of this message calls")
+                                .with_help("rename the field, or make the other one optional"),
+                        );
+                    }
                     methods.add(&place, method, field.name(), mistakes);
                 }
             }
@@ -290,7 +303,7 @@ impl<'a> RustNames<'a> {
 
     /// What is wrong with a type of protobuf's own that has no Rust type.
     pub(crate) fn unknown_type(&self, full_name: &str) -> Option<String> {
-        let well_known = self.well_known.as_ref()?;
+        let well_known = self.well_known?;
         let is_unknown = full_name.starts_with(WELL_KNOWN_PACKAGE)
             && self
                 .extern_paths
@@ -329,6 +342,8 @@ const DERIVED_TYPES: [&str; 5] = [
 ];
 
 /// The full names, with a leading dot, of what prost-types was made of.
+static WELL_KNOWN_TYPES: LazyLock<HashSet<String>> = LazyLock::new(well_known_types);
+
 fn well_known_types() -> HashSet<String> {
     let files = [
         "any",
@@ -373,6 +388,21 @@ fn add_types(
         add_types(&name, &message.nested_type, &message.enum_type, names);
         names.insert(name);
     }
+}
+
+/// The full names, with a leading dot, of the messages that a field has to have.
+fn required_messages(files: &[File]) -> HashSet<String> {
+    let mut names = HashSet::new();
+    for file in files {
+        for_each_element(&file.proto, &mut |_, _, element| {
+            if let Element::Field(field) = element
+                && field.label() == Label::Required
+            {
+                names.insert(field.type_name().to_owned());
+            }
+        });
+    }
+    names
 }
 
 fn scope_of(package: &str) -> String {
