@@ -16,5 +16,5 @@ fn main() -> Result<(), gorums_build::Error> {
         )?;
     gorums_build::configure()
         .generate_default_stubs(true)
-        .compile_protos(&["well_known.proto"], &[proto])
+        .compile_protos(&["well_known.proto", "keyword_package.proto"], &[proto])
 }

@@ -9,3 +9,13 @@ pub mod all {
 pub mod clock {
     gorums::include_proto!("_");
 }
+
+/// A package that is included as its file writes it, and another time as Rust does.
+pub mod keywords {
+    gorums::include_proto!("a.async.Type");
+
+    /// The same code.
+    pub mod again {
+        gorums::include_proto!("a.r#async.r#type");
+    }
+}
