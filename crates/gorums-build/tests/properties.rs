@@ -1,7 +1,8 @@
 //! Random `.proto` files with names that are likely to meet: each is refused for a mistake that it
 //! names, or becomes Rust that compiles.
 //!
-//! `GORUMS_DESCRIPTORS` says how many cases there are, `GORUMS_SEED` where the numbers begin:
+//! A case is a few files that import each other. `GORUMS_DESCRIPTORS` says how many files there are
+//! at least, `GORUMS_SEED` with which case they begin:
 //!
 //! ```sh
 //! GORUMS_DESCRIPTORS=5000 cargo test -p gorums-build --test properties
@@ -13,8 +14,8 @@ use std::{env, fs};
 
 mod support;
 
-/// How many cases one crate takes, so that rustc keeps within its memory.
-const CASES_OF_A_CRATE: u64 = 500;
+/// How many cases one crate takes, so that rustc keeps within a gigabyte or two.
+const CASES_OF_A_CRATE: u64 = 200;
 
 #[test]
 fn what_is_not_refused_compiles() {
@@ -22,32 +23,39 @@ fn what_is_not_refused_compiles() {
         Ok(text) => text.parse().expect("it is a number"),
         Err(_) => default,
     };
-    let cases = number("GORUMS_DESCRIPTORS", 150);
-    let seed = number("GORUMS_SEED", 1);
-    let mut accepted = 0;
-    let mut start = seed;
-    while start < seed + cases {
-        let end = (start + CASES_OF_A_CRATE).min(seed + cases);
-        accepted += check_cases(start..end);
-        println!("{accepted} compiled of those below GORUMS_SEED={end}");
-        start = end;
+    let wanted = number("GORUMS_DESCRIPTORS", 200);
+    let mut seed = number("GORUMS_SEED", 1);
+    let mut all = Counts::default();
+    while all.files < wanted {
+        // A case has two files on average.
+        let cases = ((wanted - all.files) / 2 + 1).min(CASES_OF_A_CRATE);
+        check_cases(seed..seed + cases, &mut all);
+        seed += cases;
+        println!("below GORUMS_SEED={seed}: {all:?}");
     }
-    println!("{accepted} of {cases} cases became Rust that compiles, all others were refused");
     // Cases that are refused prove less than those that compile.
     assert!(
-        accepted * 2 > cases,
-        "only {accepted} of {cases} were accepted"
+        all.compiled * 2 > all.cases,
+        "too many are refused: {all:?}"
     );
 }
 
-/// Generates and compiles some cases, and returns how many were not refused.
-fn check_cases(seeds: std::ops::Range<u64>) -> u64 {
+#[derive(Debug, Default)]
+struct Counts {
+    files: u64,
+    cases: u64,
+    compiled: u64,
+}
+
+/// Generates some cases, and compiles those that are not refused.
+fn check_cases(seeds: std::ops::Range<u64>, all: &mut Counts) {
     let generated = support::GeneratedCrate::new("gorums-properties");
     let protos = tempfile::tempdir().expect("a temporary folder");
     let mut lib = String::new();
-    let mut accepted = 0;
     for seed in seeds {
         let files = Case::new(seed).files();
+        all.files += u64::try_from(files.len()).expect("a few");
+        all.cases += 1;
         let names: Vec<String> = (0..files.len())
             .map(|index| format!("case_{seed}_{index}.proto"))
             .collect();
@@ -64,7 +72,7 @@ fn check_cases(seeds: std::ops::Range<u64>) -> u64 {
             .compile_protos(&names, &[protos.path()]);
         match result {
             Ok(()) => {
-                accepted += 1;
+                all.compiled += 1;
                 writeln!(
                     lib,
                     "mod case_{seed} {{ include!(\"generated/case_{seed}/all.rs\"); }}"
@@ -92,7 +100,6 @@ fn check_cases(seeds: std::ops::Range<u64>) -> u64 {
             sources.join("\n")
         );
     }
-    accepted
 }
 
 /// A mistake has its place, and quotes a name that stands in the files.
