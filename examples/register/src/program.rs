@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use cluster_shell::args::{Client, Mode, STYLES};
 use cluster_shell::command::{
-    Arg, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec, Words, Write,
+    Arg, CLEAR, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec, Words,
+    Write,
 };
 use cluster_shell::screen::{Key, REMARK, Screen};
-use cluster_shell::session::{Failure, node};
+use cluster_shell::session::{Failure, Interrupt, node};
 use cluster_shell::{Delay, Program};
 use gorums::Configuration;
 use storage::store::Store;
@@ -132,6 +133,7 @@ static COMMANDS: &[Spec] = &[
     PAUSE,
     RESUME,
     DELAY,
+    CLEAR,
     HELP,
     EXIT,
 ];
@@ -186,7 +188,7 @@ impl Program for Registers {
         &mut self.screen
     }
 
-    async fn run(&mut self, command: Command) -> Result<(), Failure> {
+    async fn run(&mut self, command: Command, _: Interrupt) -> Result<(), Failure> {
         match command {
             Command::Read(key) => {
                 let found = self.register.read(&key).await.map_err(failed)?;

@@ -20,6 +20,8 @@ pub enum Command<O> {
         /// What is done to it.
         action: Action,
     },
+    /// Clear the screen.
+    Clear,
     /// Explain all commands, or one.
     Help(Option<&'static Spec>),
     /// Leave.
@@ -83,6 +85,7 @@ pub fn parse<P: Program>(line: &str) -> Result<Option<Command<P::Own>>, ParseErr
             id: words.node()?,
             action: Action::Delay(words.millis()?),
         },
+        "clear" => Command::Clear,
         "help" => Command::Help(words.topic()?),
         "exit" => Command::Exit,
         _ => Command::Own(P::parse(&mut words)?),
@@ -351,6 +354,14 @@ pub const DELAY: Spec = Spec {
     summary: "make a replica answer late",
     details: "The replica reads and writes its values in order and at once, lets the next\n\
               request start, and then waits that long before it answers. 0 ends it.",
+};
+
+/// `clear`, which clears the screen.
+pub const CLEAR: Spec = Spec {
+    name: "clear",
+    forms: &[&[]],
+    summary: "clear the screen (also Ctrl-L)",
+    details: "",
 };
 
 /// `help`, which explains the commands.

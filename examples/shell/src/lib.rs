@@ -9,12 +9,15 @@
 //! - [`replicas`] starts replicas and does things to them.
 //! - [`session`] carries out the common commands, and [`screen`] shows what came of them.
 
+mod above;
 pub mod args;
 mod batch;
 pub mod command;
 mod delay;
+mod history;
 mod pause;
 mod prompt;
+mod quiet;
 pub mod replicas;
 pub mod screen;
 mod serve;
@@ -24,7 +27,7 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gorums::{Configuration, ConfigurationError, NodeState, ServerError, Status};
@@ -35,15 +38,18 @@ use self::batch::Line;
 use self::command::{Command, ParseError, Spec, Words, parse};
 pub use self::delay::Delay;
 use self::prompt::{Input, Prompt};
+use self::quiet::Quiet;
 use self::replicas::{Local, Plan, Processes, ReplicaError, Replicas};
 use self::screen::{Notices, Screen};
 use self::serve::ServeError;
-use self::session::{Failure, Session};
+use self::session::{Failure, Interrupt, Press, Session};
 
 /// The exit status where a command failed.
 const FAILED: u8 = 1;
 /// The exit status where the options are wrong.
 const WRONG_OPTIONS: u8 = 2;
+/// The exit status where Ctrl-C has ended a command, as that of a process which it has killed.
+const INTERRUPTED: u8 = 130;
 
 /// How often a person is told how far the connections are.
 const PROGRESS: Duration = Duration::from_millis(250);
@@ -87,8 +93,13 @@ pub trait Program: Sized + 'static {
     /// Where it shows results.
     fn screen(&mut self) -> &mut Screen;
 
-    /// Carries out one of its own commands. May be given up at any time.
-    fn run(&mut self, command: Self::Own) -> impl Future<Output = Result<(), Failure>>;
+    /// Carries out one of its own commands. May be given up at any time, as it is at Ctrl-C where
+    /// it does not wait for `interrupt`.
+    fn run(
+        &mut self,
+        command: Self::Own,
+        interrupt: Interrupt,
+    ) -> impl Future<Output = Result<(), Failure>>;
 }
 
 /// What a replica keeps, in memory or in a directory.
@@ -321,6 +332,8 @@ fn carry_out<P: Program>(
     lines: impl Iterator<Item = io::Result<Line>>,
 ) -> io::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
+    let running = Running::default();
+    runtime.spawn(running.clone().end_at_ctrl_c());
     for line in lines {
         let Line { place, text } = line?;
         let parsed = text
@@ -336,7 +349,9 @@ fn carry_out<P: Program>(
                 continue;
             }
         };
-        match runtime.block_on(session.run(command)) {
+        let done = runtime.block_on(session.run(command, running.begin()));
+        let interrupted = running.end();
+        match done {
             Ok(()) => {}
             Err(Failure::Output(error)) => return Err(error),
             Err(Failure::Command(error)) => {
@@ -344,8 +359,58 @@ fn carry_out<P: Program>(
                 code = FAILED.into();
             }
         }
+        if interrupted {
+            return Ok(INTERRUPTED.into());
+        }
     }
     Ok(code)
+}
+
+/// The command that is being carried out without a prompt, and what Ctrl-C is to it.
+#[derive(Clone, Default)]
+struct Running(Arc<Mutex<State>>);
+
+#[derive(Default)]
+enum State {
+    /// There is no command.
+    #[default]
+    Nothing,
+    /// There is one that can be told of Ctrl-C.
+    Runs(Press),
+    /// It has been told.
+    Told,
+}
+
+impl Running {
+    fn begin(&self) -> Interrupt {
+        let (press, interrupt) = Interrupt::new();
+        *self.lock() = State::Runs(press);
+        interrupt
+    }
+
+    /// Whether Ctrl-C was pressed.
+    fn end(&self) -> bool {
+        matches!(std::mem::take(&mut *self.lock()), State::Told)
+    }
+
+    /// Ends the process at Ctrl-C, as it would end without this, unless there is a command that
+    /// ends by itself then.
+    async fn end_at_ctrl_c(self) {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            let told = match std::mem::replace(&mut *self.lock(), State::Told) {
+                State::Runs(press) => press.tell(),
+                State::Nothing | State::Told => false,
+            };
+            if !told {
+                std::process::exit(INTERRUPTED.into());
+            }
+        }
+    }
+
+    /// Whoever panics with it leaves nothing half done.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Carries out what a person types.
@@ -364,18 +429,26 @@ fn converse<P: Program>(
     })?;
     let configuration = session.configuration();
     let ids = configuration.ids().map(|id| id.get());
-    let mut prompt = Prompt::new(P::COMMANDS, ids).map_err(io::Error::other)?;
+    let prompt = Prompt::new(P::NAME, P::COMMANDS, ids);
+    let (mut prompt, no_history) = prompt.map_err(io::Error::other)?;
     if session.has_processes() {
-        notices.redirect(prompt.printer().map_err(io::Error::other)?);
+        notices.redirect(prompt.printer());
     }
     let count = session.configuration().len();
     session.screen().message(format_args!(
         "{count} {}; \"help\" lists the commands, Ctrl-D leaves",
         if count == 1 { "replica" } else { "replicas" },
     ));
+    if let Some(why) = no_history {
+        session.screen().message(why);
+    }
     loop {
         let line = match prompt.read().map_err(io::Error::other)? {
             Input::Line(line) => line,
+            Input::Encoding => {
+                session.screen().error(None, "this is not UTF-8");
+                continue;
+            }
             Input::Interrupted => {
                 session.screen().message("Ctrl-C again, or Ctrl-D, leaves");
                 continue;
@@ -394,18 +467,38 @@ fn converse<P: Program>(
         if let Command::Own(command) = &command {
             prompt.remember(P::key(command));
         }
-        let done = runtime.block_on(async {
-            tokio::select! {
-                biased;
-                interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| None),
-                done = session.run(command) => Ok(Some(done)),
-            }
-        });
+        let quiet = Quiet::new();
+        let done = runtime.block_on(until_ctrl_c(session, command));
+        drop(quiet);
         match done? {
             Some(Ok(())) => {}
             Some(Err(Failure::Output(error))) => return Err(error),
             Some(Err(Failure::Command(error))) => session.screen().error(None, error),
-            None => session.screen().message("\ngiven up"),
+            None => {
+                session.screen().end_progress();
+                session.screen().message("given up");
+            }
+        }
+    }
+}
+
+/// Carries out a command, up to Ctrl-C or, if the command ends by itself then, a second one. Nothing
+/// comes of one that was given up.
+async fn until_ctrl_c<P: Program>(
+    session: &mut Session<P>,
+    command: Command<P::Own>,
+) -> io::Result<Option<Result<(), Failure>>> {
+    let (press, interrupt) = Interrupt::new();
+    let mut press = Some(press);
+    let mut done = std::pin::pin!(session.run(command, interrupt));
+    loop {
+        tokio::select! {
+            biased;
+            interrupted = tokio::signal::ctrl_c() => interrupted?,
+            done = &mut done => return Ok(Some(done)),
+        }
+        if !press.take().is_some_and(Press::tell) {
+            return Ok(None);
         }
     }
 }

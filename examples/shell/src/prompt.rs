@@ -1,8 +1,10 @@
 //! The prompt: editing, history, completion and hints.
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustyline::completion::{Completer, Pair};
 use rustyline::config::Configurer;
@@ -11,17 +13,33 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::{Hint, Hinter};
 use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
-use rustyline::{CompletionType, Context, Editor, ExternalPrinter, Helper};
+use rustyline::{
+    Cmd, CompletionType, ConditionalEventHandler, Context, Editor, Event, EventContext,
+    EventHandler, Helper, KeyEvent, RepeatCount,
+};
 
+use crate::above::Above;
 use crate::command::{Arg, Spec, find};
+use crate::history::{self, History};
 use crate::screen::{BOLD, REMARK};
 
 /// How many keys are remembered for completion.
 const KEYS: usize = 1000;
 
+/// What the prompt is, without its style.
+const PROMPT: &str = "> ";
+
 /// Reads lines from a terminal.
+///
+/// What is typed or pasted while there is no prompt waits: the system has it, or the editor has
+/// read it ahead and keeps it for the next line.
 pub(super) struct Prompt {
     editor: Editor<Assistant, DefaultHistory>,
+    history: History,
+    /// Lines that came at once and are still to be handed out.
+    pasted: VecDeque<String>,
+    /// The line that was handed over was given up by Ctrl-C.
+    interrupted: Arc<AtomicBool>,
     /// There was a Ctrl-C on an empty line just before.
     leaving: bool,
 }
@@ -31,6 +49,8 @@ pub(super) struct Prompt {
 pub(super) enum Input {
     /// A line.
     Line(String),
+    /// Bytes that are no text.
+    Encoding,
     /// Ctrl-C on an empty line, for the first time.
     Interrupted,
     /// Ctrl-D, or Ctrl-C again: the user wants to leave.
@@ -38,33 +58,55 @@ pub(super) enum Input {
 }
 
 impl Prompt {
-    /// A prompt for these commands, that completes the ids of these nodes.
+    /// A prompt for these commands, that completes the ids of these nodes and has the lines of
+    /// earlier sessions of this program. The text says why there are none, if so.
     pub(super) fn new(
+        program: &str,
         commands: &'static [Spec],
         ids: impl IntoIterator<Item = u32>,
-    ) -> rustyline::Result<Self> {
+    ) -> rustyline::Result<(Self, Option<String>)> {
         let mut editor = Editor::new()?;
         editor.set_completion_type(CompletionType::List);
-        editor.set_auto_add_history(true);
+        editor.set_max_history_size(history::LINES)?;
         editor.set_helper(Some(Assistant {
             commands,
             ids: ids.into_iter().collect(),
             keys: BTreeSet::new(),
             // A hint that looks like what was typed would mislead.
             hints: anstream::stdout().current_choice() != anstream::ColorChoice::Never,
-            typing: Cell::new(false),
+            above: Above::new(),
         }));
-        Ok(Self {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let interrupt = Interrupt(Arc::clone(&interrupted));
+        editor.bind_sequence(
+            KeyEvent::ctrl('C'),
+            EventHandler::Conditional(Box::new(interrupt)),
+        );
+        let (history, lines, why) = History::open(program);
+        for line in lines {
+            editor.add_history_entry(line)?;
+        }
+        let prompt = Self {
             editor,
+            history,
+            pasted: VecDeque::new(),
+            interrupted,
             leaving: false,
-        })
+        };
+        Ok((prompt, why))
     }
 
     /// Shows a text above the prompt, also while somebody types.
-    pub(super) fn printer(&mut self) -> rustyline::Result<impl FnMut(String) + Send + use<>> {
-        let mut printer = self.editor.create_external_printer()?;
-        // There is nobody left to tell that a message cannot be told.
-        Ok(move |text| drop(printer.print(text + "\n")))
+    pub(super) fn printer(&self) -> impl FnMut(String) + Send + use<> {
+        let above = self
+            .editor
+            .helper()
+            .map(|assistant| assistant.above.clone());
+        move |text| {
+            if let Some(above) = &above {
+                above.show(&text);
+            }
+        }
     }
 
     /// Remembers a key for completion.
@@ -77,34 +119,72 @@ impl Prompt {
     }
 
     /// The next line. Ctrl-C clears a line that is not empty.
+    ///
+    /// Lines that were pasted at once come one by one, each shown at a prompt of its own.
     pub(super) fn read(&mut self) -> rustyline::Result<Input> {
-        let prompt = ("> ".to_owned(), format!("{BOLD}>{BOLD:#} "));
+        if let Some(line) = self.pasted.pop_front() {
+            self.show(&line);
+            return Ok(Input::Line(line));
+        }
+        let prompt = (PROMPT.to_owned(), format!("{BOLD}>{BOLD:#} "));
         loop {
-            self.set_typing(false);
             let leaving = std::mem::replace(&mut self.leaving, false);
-            match self.editor.readline(&prompt) {
-                Ok(line) => return Ok(Input::Line(line)),
-                Err(ReadlineError::Eof) => return Ok(Input::End),
-                Err(ReadlineError::Interrupted) if self.is_typing() => {}
-                Err(ReadlineError::Interrupted) if leaving => return Ok(Input::End),
-                Err(ReadlineError::Interrupted) => {
+            let read = self.editor.readline(&prompt);
+            if let Some(assistant) = self.editor.helper() {
+                assistant.above.end_line();
+            }
+            let interrupted = self.interrupted.swap(false, Ordering::Relaxed);
+            match read {
+                Ok(line) if interrupted && !line.is_empty() => {}
+                Ok(_) if interrupted && leaving => return Ok(Input::End),
+                Ok(_) if interrupted => {
                     self.leaving = true;
                     return Ok(Input::Interrupted);
+                }
+                Ok(text) => return self.take(&text).map(Input::Line),
+                Err(ReadlineError::Eof) => return Ok(Input::End),
+                // Ctrl-\, where that is the system's key for leaving.
+                Err(ReadlineError::Interrupted) => return Ok(Input::End),
+                Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Ok(Input::Encoding);
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn set_typing(&self, typing: bool) {
-        if let Some(assistant) = self.editor.helper() {
-            assistant.typing.set(typing);
+    /// The first line of what was entered. The others are to come.
+    fn take(&mut self, text: &str) -> rustyline::Result<String> {
+        for line in text.lines() {
+            if self.editor.add_history_entry(line)? {
+                self.history.add(line);
+            }
         }
+        self.pasted.extend(text.lines().map(str::to_owned));
+        let first = self.pasted.pop_front().unwrap_or_default();
+        if !self.pasted.is_empty() {
+            // All lines were shown together; each is shown again before what comes of it.
+            self.show(&first);
+        }
+        Ok(first)
     }
 
-    fn is_typing(&self) -> bool {
-        let assistant = self.editor.helper();
-        assistant.is_some_and(|assistant| assistant.typing.get())
+    /// Shows a line as it looks at the prompt.
+    fn show(&self, line: &str) {
+        if io::stdout().is_terminal() {
+            anstream::println!("{BOLD}>{BOLD:#} {line}");
+        }
+    }
+}
+
+/// What Ctrl-C does at the prompt: it ends the line. The editor's own way of doing that forgets what
+/// was typed after it.
+struct Interrupt(Arc<AtomicBool>);
+
+impl ConditionalEventHandler for Interrupt {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, _: &EventContext<'_>) -> Option<Cmd> {
+        self.0.store(true, Ordering::Relaxed);
+        Some(Cmd::AcceptLine)
     }
 }
 
@@ -115,9 +195,9 @@ struct Assistant {
     /// The keys of earlier commands.
     keys: BTreeSet<String>,
     hints: bool,
-    /// There is something on the line. The editor does not tell what Ctrl-C gave up, but it asks
-    /// for a hint at every change.
-    typing: Cell<bool>,
+    /// What is shown meanwhile. The editor asks for a hint at every change of the line, so that it
+    /// is known how long that is.
+    above: Above,
 }
 
 impl Assistant {
@@ -265,11 +345,12 @@ impl Hinter for Assistant {
     type Hint = Usage;
 
     fn hint(&self, line: &str, pos: usize, _ctx: &Context<'_>) -> Option<Usage> {
-        self.typing.set(!line.is_empty());
-        if !self.hints || pos < line.len() {
-            return None;
-        }
-        self.hint(line).map(Usage)
+        let hint = (self.hints && pos == line.len())
+            .then(|| self.hint(line))
+            .flatten();
+        self.above
+            .set_line(&[PROMPT, line, hint.as_deref().unwrap_or_default()]);
+        hint.map(Usage)
     }
 }
 
@@ -288,7 +369,7 @@ mod tests {
     use Arg::{Key, Node, Nodes, Value, Word};
 
     use super::*;
-    use crate::command::{DELAY, EXIT, HELP, NODES, PAUSE, RESUME, START, STOP};
+    use crate::command::{CLEAR, DELAY, EXIT, HELP, NODES, PAUSE, RESUME, START, STOP};
 
     static COMMANDS: &[Spec] = &[
         NODES,
@@ -322,6 +403,7 @@ mod tests {
         PAUSE,
         RESUME,
         DELAY,
+        CLEAR,
         HELP,
         EXIT,
     ];
@@ -341,7 +423,7 @@ mod tests {
             ids: vec![1, 2, 13],
             keys: ["greeting", "grid", "two words"].map(str::to_owned).into(),
             hints: true,
-            typing: Cell::new(false),
+            above: Above::new(),
         }
     }
 

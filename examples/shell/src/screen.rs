@@ -1,10 +1,12 @@
 //! Where results and messages go.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anstyle::{AnsiColor, Style};
+use textwrap::core::display_width;
 
 /// Remarks beside a result.
 pub const REMARK: Style = Style::new().dimmed();
@@ -21,6 +23,8 @@ pub const BAD: Style = AnsiColor::Red.on_default();
 /// and the user has not asked for none (`NO_COLOR`).
 pub struct Screen {
     results: Box<dyn Write>,
+    /// How many columns results may have, where they go to a terminal.
+    columns: fn() -> Option<usize>,
     messages: Box<dyn Write>,
     /// Messages go to a terminal.
     watched: bool,
@@ -31,6 +35,10 @@ impl Screen {
     pub fn standard() -> Self {
         Self {
             results: Box::new(anstream::stdout()),
+            columns: || {
+                let (width, _) = terminal_size::terminal_size_of(io::stdout())?;
+                Some(usize::from(width.0).max(1))
+            },
             messages: Box::new(anstream::stderr()),
             watched: io::stderr().is_terminal(),
         }
@@ -40,6 +48,32 @@ impl Screen {
     pub fn result(&mut self, text: impl Display) -> io::Result<()> {
         writeln!(self.results, "{text}")?;
         self.results.flush()
+    }
+
+    /// Shows a table, whose rows are cut to the width of the terminal.
+    pub fn table(&mut self, table: Table) -> io::Result<()> {
+        let table = match (self.columns)() {
+            Some(columns) => table.cut_to(columns),
+            None => table,
+        };
+        self.result(table)
+    }
+
+    /// Shows a text whose lines are broken between words where the terminal is narrower.
+    pub fn text(&mut self, text: impl Display) -> io::Result<()> {
+        match (self.columns)() {
+            Some(columns) => self.result(broken(&text.to_string(), columns)),
+            None => self.result(text),
+        }
+    }
+
+    /// Clears the terminal that results go to.
+    pub fn clear(&mut self) -> io::Result<()> {
+        if (self.columns)().is_some() {
+            write!(io::stdout(), "\u{1b}[H\u{1b}[2J")?;
+            io::stdout().flush()?;
+        }
+        Ok(())
     }
 
     /// Shows a message, one or several lines.
@@ -146,9 +180,47 @@ fn printable(text: &str) -> String {
     printable
 }
 
+/// The same text, in lines of so many columns at most. What follows of a line begins where its text
+/// did, or the text of its second column.
+fn broken(text: &str, columns: usize) -> String {
+    let lines = text.lines().flat_map(|line| {
+        let plain = anstream::adapter::strip_str(line).to_string();
+        let spaces = plain.len() - plain.trim_start().len();
+        let second = plain.trim_start().find("  ").map(|gap| {
+            let rest = &plain[spaces + gap..];
+            plain.len() - rest.trim_start().len()
+        });
+        let indent = second.filter(|second| second * 2 <= columns);
+        // No word would have room behind it.
+        let indent = indent.unwrap_or(spaces).min(columns / 2);
+        let indent = " ".repeat(indent);
+        let options = textwrap::Options::new(columns).subsequent_indent(&indent);
+        let lines = textwrap::wrap(line, options);
+        lines.into_iter().map(String::from).collect::<Vec<_>>()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The text, or as much of its beginning as fits so many columns with a sign that there is more.
+fn cut(text: &str, columns: usize) -> Cow<'_, str> {
+    if display_width(text) <= columns {
+        return text.into();
+    }
+    let mut width = 1;
+    let fits = |&(_, c): &(usize, char)| {
+        width += display_width(c.encode_utf8(&mut [0; 4]));
+        width <= columns
+    };
+    let end = text.char_indices().take_while(fits).last();
+    let end = end.map_or(0, |(place, c)| place + c.len_utf8());
+    format!("{}…", text[..end].trim_end()).into()
+}
+
 /// A table with a heading, its columns as wide as they need to be.
 pub struct Table {
     rows: Vec<Vec<(Style, String)>>,
+    /// How many columns of a terminal each row may take.
+    columns: usize,
 }
 
 impl Table {
@@ -157,7 +229,14 @@ impl Table {
         let heading = |text: &&str| (BOLD, (*text).to_owned());
         Self {
             rows: vec![headings.iter().map(heading).collect()],
+            columns: usize::MAX,
         }
+    }
+
+    /// The same table, for a terminal with so many columns: what has no room is left out.
+    #[must_use]
+    pub fn cut_to(self, columns: usize) -> Self {
+        Self { columns, ..self }
     }
 
     /// Adds a row.
@@ -172,20 +251,23 @@ impl Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|(_, text)| text.chars().count()).max()
+            cells.map(|(_, text)| display_width(text)).max()
         };
         for (index, row) in self.rows.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }
             let last = row.iter().rposition(|(_, text)| !text.is_empty());
+            let mut room = self.columns;
             for (column, (style, text)) in row.iter().enumerate() {
-                write!(f, "{style}{text}{style:#}")?;
-                if last.is_none_or(|last| column >= last) {
+                write!(f, "{style}{}{style:#}", cut(text, room))?;
+                let taken = width(column).unwrap_or(0) + 2;
+                if last.is_none_or(|last| column >= last) || room <= taken {
                     break;
                 }
-                let padding = width(column).unwrap_or(0) - text.chars().count();
-                write!(f, "{:padding$}  ", "")?;
+                room -= taken;
+                let padding = taken - display_width(text);
+                write!(f, "{:padding$}", "")?;
             }
         }
         Ok(())
@@ -214,6 +296,49 @@ mod tests {
     #[test]
     fn terminal_sequences_of_others_are_not_obeyed() {
         assert_eq!(printable("a\u{1b}[2Jb\nc\r"), "a\\u{1b}[2Jb\nc\\r");
+    }
+
+    #[test]
+    fn a_table_is_cut_to_the_terminal() {
+        let mut table = Table::new(&["node", "last error"]);
+        let plain = Style::new();
+        for (id, error) in [
+            ("1", ""),
+            ("2", "unavailable: no connection"),
+            ("3", "é世界界"),
+        ] {
+            table.row([(plain, id.to_owned()), (plain, error.to_owned())]);
+        }
+        let lines = |table: &Table| {
+            let text = anstream::adapter::strip_str(&table.to_string()).to_string();
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut table = table.cut_to(32);
+        let error = "2     unavailable: no connection";
+        assert_eq!(lines(&table)[2], error);
+        for (columns, expected) in [
+            (31, "2     unavailable: no connecti…"),
+            (20, "2     unavailable:…"),
+            (7, "2     …"),
+            (6, "2"),
+        ] {
+            table = table.cut_to(columns);
+            let lines = lines(&table);
+            assert_eq!(lines[2].trim_end(), expected, "{columns}");
+            for line in lines {
+                assert!(display_width(&line) <= columns, "{columns}: {line:?}");
+            }
+        }
+        assert_eq!(lines(&table.cut_to(10))[3], "3     é世…");
+    }
+
+    #[test]
+    fn a_text_is_broken_between_words() {
+        let text = format!("{BOLD}stop N{BOLD:#}  stop a replica at once\n\nnone");
+        let text = broken(&text, 22);
+        let text = anstream::adapter::strip_str(&text).to_string();
+        assert_eq!(text, "stop N  stop a replica\n        at once\n\nnone");
+        assert_eq!(broken("  as it is", 80), "  as it is");
     }
 
     #[test]

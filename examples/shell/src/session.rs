@@ -1,10 +1,13 @@
 //! Carries out the common commands, hands the program its own, and shows what came of them.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fmt, io};
 
 use gorums::{Configuration, ConfigurationError, Node, NodeError, NodeState, QuorumError};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::Program;
@@ -31,6 +34,43 @@ pub enum Failure {
     Command(Box<dyn Error>),
     /// Its result could not be written.
     Output(io::Error),
+}
+
+/// Tells a command of Ctrl-C. One that waits for it is not given up then, and ends by itself, soon;
+/// the second Ctrl-C gives it up.
+#[derive(Debug)]
+pub struct Interrupt(Arc<Pressed>);
+
+/// What tells of it.
+#[derive(Debug)]
+pub(super) struct Press(Arc<Pressed>);
+
+#[derive(Debug, Default)]
+struct Pressed {
+    awaited: AtomicBool,
+    told: Notify,
+}
+
+impl Interrupt {
+    /// An interrupt, and what tells of it.
+    pub(super) fn new() -> (Press, Self) {
+        let pressed = Arc::<Pressed>::default();
+        (Press(Arc::clone(&pressed)), Self(pressed))
+    }
+
+    /// Completes at Ctrl-C, once.
+    pub async fn pressed(&self) {
+        self.0.awaited.store(true, Ordering::Relaxed);
+        self.0.told.notified().await;
+    }
+}
+
+impl Press {
+    /// Tells of it. Whether somebody waits for that.
+    pub(super) fn tell(self) -> bool {
+        self.0.told.notify_one();
+        self.0.awaited.load(Ordering::Relaxed)
+    }
 }
 
 impl<P: Program> Session<P> {
@@ -67,15 +107,20 @@ impl<P: Program> Session<P> {
     }
 
     /// Carries out a command. It may be given up at any time.
-    pub(super) async fn run(&mut self, command: Command<P::Own>) -> Result<(), Failure> {
+    pub(super) async fn run(
+        &mut self,
+        command: Command<P::Own>,
+        interrupt: Interrupt,
+    ) -> Result<(), Failure> {
         match command {
             Command::Nodes => self.nodes().await,
             Command::Replica { id, action } => self.replica(id, action).await,
-            Command::Help(None) => Ok(self.screen().result(Overview(P::COMMANDS))?),
-            Command::Help(Some(spec)) => Ok(self.screen().result(Page(spec))?),
+            Command::Clear => Ok(self.screen().clear()?),
+            Command::Help(None) => Ok(self.screen().text(Overview(P::COMMANDS))?),
+            Command::Help(Some(spec)) => Ok(self.screen().text(Page(spec))?),
             // There is nothing to carry out; whoever reads the commands stops reading.
             Command::Exit => Ok(()),
-            Command::Own(command) => self.program.run(command).await,
+            Command::Own(command) => self.program.run(command, interrupt).await,
         }
     }
 
@@ -114,7 +159,7 @@ impl<P: Program> Session<P> {
             }
             table.row(row);
         }
-        Ok(self.screen().result(table)?)
+        Ok(self.screen().table(table)?)
     }
 
     async fn replica(&mut self, id: u32, action: Action) -> Result<(), Failure> {

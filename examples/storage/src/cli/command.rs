@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use cluster_shell::command::{
-    Arg, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec, Words, Write,
+    Arg, CLEAR, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec, Words,
+    Write,
 };
 
 /// How many writes may be in flight.
@@ -246,6 +247,7 @@ pub(crate) static COMMANDS: &[Spec] = {
         PAUSE,
         RESUME,
         DELAY,
+        CLEAR,
         HELP,
         EXIT,
     ]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cluster_shell::command::{ParseError, Spec, Words, Write};
 use cluster_shell::screen::{Key, REMARK, Screen};
-use cluster_shell::session::{Failure, node};
+use cluster_shell::session::{Failure, Interrupt, node};
 use cluster_shell::{Delay, Program};
 use gorums::call::{Correction, QuorumCall};
 use gorums::{Configuration, NodeError, NodeId, QuorumError};
@@ -62,13 +62,15 @@ impl Program for Storage {
         &mut self.screen
     }
 
-    async fn run(&mut self, command: Command) -> Result<(), Failure> {
+    async fn run(&mut self, command: Command, interrupt: Interrupt) -> Result<(), Failure> {
         match command {
             Command::Rpc { node, call } => self.rpc(node, call).await,
             Command::Unicast { node, write } => self.unicast(node, write).await,
             Command::Many { on, call } => self.many(on.as_ref(), call).await,
             Command::Load { in_flight, time } => {
-                let report = load::run(self.client.storage(), in_flight, time).await?;
+                let storage = self.client.storage();
+                let load = load::run(storage, in_flight, time, &mut self.screen, interrupt);
+                let report = load.await?;
                 Ok(self.screen.result(report)?)
             }
         }
