@@ -253,6 +253,40 @@ fn what_is_typed_after_ctrl_c_is_run() {
 }
 
 #[test]
+fn news_is_shown_above_the_line_that_is_being_typed() {
+    let mut terminal = start(&["cluster", "--timeout", "30s"], &[]);
+    let long = format!("qc read {}-typed", "k".repeat(200));
+    for (round, line) in ["qc read k-typed", &long].into_iter().enumerate() {
+        burst(&mut terminal, "nodes\r");
+        expect(&mut terminal, "last error");
+        // That of the second replica.
+        expect(&mut terminal, ", process ");
+        expect(&mut terminal, ", process ");
+        let process = expect(&mut terminal, "\r\n");
+        let process: String = process.chars().take_while(char::is_ascii_digit).collect();
+        burst(&mut terminal, line);
+        expect(&mut terminal, "-typed");
+        let killed = Command::new("kill").args(["-9", &process]).status();
+        assert!(killed.expect("there is such a program").success());
+        let news = "replica 2 has ended; \"start 2\" starts it again";
+        if round == 0 {
+            expect(&mut terminal, news);
+        }
+        burst(&mut terminal, "end\r");
+        if round == 1 {
+            // Where the line has several rows it is shown after that.
+            expect(&mut terminal, "end");
+            expect(&mut terminal, news);
+        }
+        expect(&mut terminal, "end\" not found");
+        burst(&mut terminal, "start 2\r");
+        expect(&mut terminal, "replica 2 is running");
+    }
+    burst(&mut terminal, "exit\r");
+    ends_well(&mut terminal);
+}
+
+#[test]
 fn lines_of_earlier_sessions_come_back() {
     let state = tempfile::tempdir().expect("a directory");
     let state = state.path().to_str().expect("a plain path");

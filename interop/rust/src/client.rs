@@ -278,7 +278,7 @@ async fn streamed_replies_that_nobody_takes(start: Start) -> Result<()> {
     let mut taken = 0;
     let error = loop {
         let response = responses.next().await.context("the failure is missing")?;
-        match response.result {
+        match response.into_result() {
             Ok(reply) => ensure!(reply.number == taken + 1, "{reply:?} behind {taken}"),
             Err(error) => break error,
         }
