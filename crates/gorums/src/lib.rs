@@ -137,8 +137,9 @@ pub mod membership {
     pub use crate::channel::WhileDisconnected;
     #[cfg(feature = "toml")]
     #[cfg_attr(docsrs, doc(cfg(feature = "toml")))]
-    pub use crate::configuration::NodeFile;
-    pub use crate::configuration::{Change, Membership, NodeAddress, Nodes, Resolve, Watch};
+    pub use crate::configuration::node_file::NodeFile;
+    pub use crate::configuration::nodes::Nodes;
+    pub use crate::configuration::{Change, Membership, NodeAddress, Resolve, Watch};
 }
 pub mod quorum;
 pub mod responses {

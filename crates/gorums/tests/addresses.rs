@@ -189,6 +189,28 @@ async fn a_node_that_is_another_server_in_the_end_is_connected() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nodes_whose_addresses_are_exchanged_are_both_connected_again() {
+    let network = Network::new();
+    let _a = TestServer::start_at(echo().transport(network.clone()), "a:1").await;
+    let _b = TestServer::start_at(echo().transport(network.clone()), "b:1").await;
+    network.alias("x:1", "a:1");
+    network.alias("y:1", "b:1");
+    let nodes = on(&network).nodes(["x:1", "y:1"]).connect().expect("legal");
+    assert_eq!(majority(&nodes).await.expect("both answer"), 2);
+    network.alias("x:1", "b:1");
+    network.alias("y:1", "a:1");
+    network.cut("a:1");
+    network.cut("b:1");
+    state(&nodes[0], NodeState::Disconnected).await;
+    within(async {
+        while majority(&nodes).await.is_err() {
+            tokio::time::sleep(SECOND).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_takes_the_place_of_one_that_nobody_holds_any_more() {
     let network = Network::new();
     let _a = TestServer::start_at(echo().transport(network.clone()), "a:1").await;

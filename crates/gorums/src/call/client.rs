@@ -5,7 +5,8 @@ use prost::Message;
 
 use super::options::Options;
 use super::{Multicast, QuorumCall, Rpc, Unicast};
-use crate::configuration::{ClientInterceptor, Configuration, Node, Nodes};
+use crate::configuration::nodes::Nodes;
+use crate::configuration::{ClientInterceptor, Configuration, Node};
 
 /// Makes calls by method name on a configuration, or on a
 /// [`Membership`](crate::membership::Membership) as it is at the time of each call: what generated clients are made of.

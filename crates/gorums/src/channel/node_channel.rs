@@ -36,7 +36,7 @@ pub(crate) struct Channel {
     reading_paused: AtomicBool,
     latencies: Latencies,
     last_error: Mutex<Option<Status>>,
-    found: Mutex<Found>,
+    found: Mutex<Found<Self>>,
     peer: Mutex<Peer>,
     /// Leads to this process' own server, where that is the node.
     in_process: Mutex<Option<InProcess>>,
@@ -286,7 +286,7 @@ impl Channel {
         let mut peer = self.peer.lock();
         peer.features = features;
         if features.is_none() {
-            self.found().connection_lost();
+            self.found().is_current = false;
         }
         if !features.is_some_and(|features| features.cancel) {
             peer.cancels = Vec::new();
@@ -403,7 +403,7 @@ impl Channel {
     }
 
     /// What is known of the server that the node is.
-    pub(super) fn found(&self) -> MutexGuard<'_, Found> {
+    pub(super) fn found(&self) -> MutexGuard<'_, Found<Self>> {
         self.found.lock()
     }
 
@@ -414,7 +414,7 @@ impl Channel {
 
     /// The other node that is the same server.
     pub(crate) fn same_server_as(&self) -> Option<NodeId> {
-        self.found().twin().map(|twin| twin.id())
+        self.twin().map(|twin| twin.id())
     }
 
     pub(crate) fn has_error(&self) -> bool {
@@ -460,7 +460,7 @@ impl Channel {
     pub(crate) fn end(self: &Arc<Self>, status: &Status) {
         self.last_error.lock().get_or_insert_with(|| status.clone());
         self.set_state(NodeState::Closed);
-        self.pool.servers.release(self);
+        self.release_server();
         let unwritten = self.outbox().close();
         Self::fail_unwritten(unwritten, Outcome::NotSent, status);
         self.fail_written(Outcome::Unknown, status);

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::servers::Servers;
 use super::table::{MessageIds, Table, TooManyCalls};
-use super::{Call, Early, Servers, Settings};
+use super::{Call, Channel, Early, Settings};
 use crate::log::Throttle;
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
@@ -27,7 +28,7 @@ pub(crate) struct Pool {
     /// Of calls that find the table full.
     pub(crate) refusals: Throttle,
     /// Which servers the nodes are.
-    pub(crate) servers: Servers,
+    pub(super) servers: Servers<Channel>,
     /// Some node's state changed.
     pub(crate) state_changed: Arc<tokio::sync::Notify>,
     sweeper: Arc<Sweeper>,

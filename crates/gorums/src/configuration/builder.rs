@@ -83,7 +83,7 @@ impl ConfigurationBuilder {
     #[cfg(feature = "toml")]
     #[cfg_attr(docsrs, doc(cfg(feature = "toml")))]
     pub fn file(self, path: impl AsRef<std::path::Path>) -> Result<Self, ConfigurationError> {
-        Ok(self.addresses(super::NodeFile::read(path)?))
+        Ok(self.addresses(super::file::read(path.as_ref())?))
     }
 
     /// Sends a name and a value with every connection that is made, as an HTTP/2 header.

@@ -112,8 +112,7 @@ impl Members {
                     {
                         // The server itself stays where it is, whatever its address.
                         node.channel().set_in_process(in_process);
-                        let servers = &self.pool.servers;
-                        servers.hand_over(before.channel(), node.channel());
+                        node.channel().take_server_of(before.channel());
                     }
                     joined.nodes.push(node.downgrade());
                     joined.greatest = joined.greatest.max(id.get());

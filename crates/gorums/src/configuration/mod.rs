@@ -9,7 +9,9 @@ mod interceptor;
 mod members;
 mod membership;
 mod node;
-mod nodes;
+#[cfg(feature = "toml")]
+pub(crate) mod node_file;
+pub(crate) mod nodes;
 mod resolve;
 mod watch;
 
@@ -21,8 +23,6 @@ use std::sync::Arc;
 pub use address::NodeAddress;
 pub use builder::ConfigurationBuilder;
 pub use error::ConfigurationError;
-#[cfg(feature = "toml")]
-pub use file::NodeFile;
 pub use interceptor::{ClientInterceptor, Outgoing};
 pub(crate) use interceptor::{Interceptors, Observers, intercept};
 pub(crate) use members::Members;
@@ -31,7 +31,6 @@ pub use membership::{Change, Membership};
 #[cfg(test)]
 pub(crate) use membership::{MOST, REMEMBERED};
 pub use node::Node;
-pub use nodes::Nodes;
 pub use resolve::Resolve;
 pub use watch::Watch;
 pub(crate) use watch::Watched;

@@ -75,7 +75,7 @@ async fn open(channel: &Arc<Channel>, serving: &Serving) -> Result<Connected, Fa
     let io = io.map_err(|error| unavailable(&error).with_source(error))?;
     // Of the stream, and not of the box around it.
     let peer_addr = (*io).peer_addr();
-    pool.servers.check(channel, peer_addr)?;
+    channel.check_server(peer_addr)?;
     let (io, first_bytes) = FairIo::remembering(io);
     let ended = |error: h2::Error| Failed {
         status: explained(h2_status(&error), &first_bytes),

@@ -125,7 +125,7 @@ impl Connected {
                     self.link.timers.clear(Timer::NoStream);
                     // Before any reply is looked at. What was written is with the other node now.
                     let identity = ServerIdentity::of(response.headers(), self.peer_addr);
-                    if let Err(status) = channel.pool().servers.identify(channel, identity) {
+                    if let Err(status) = channel.identify(identity) {
                         return Poll::Ready(status);
                     }
                     let features = Features::announced(response.headers());
@@ -232,7 +232,7 @@ impl Connected {
             Fired::Dead => Poll::Ready(End::Dead),
             // Go's servers say nothing before their first message.
             Fired::Timer(Timer::NoStream) => {
-                channel.pool().servers.forget_refusal(channel);
+                channel.forget_refusal();
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

@@ -7,16 +7,16 @@
 //! source of randomness or another socket.
 
 mod address;
+mod box_future;
 mod clock;
 mod in_process;
 mod tcp;
 mod transport;
 mod unix;
 
-use std::pin::Pin;
-
 pub(crate) use address::canonical_ip;
 pub use address::{Address, AddressError};
+pub use box_future::BoxFuture;
 pub(crate) use clock::bounded;
 pub use clock::{Clock, SystemClock};
 pub(crate) use in_process::InProcess;
@@ -26,6 +26,3 @@ pub use transport::{BoxIo, Io, Listener, Transport};
 pub use unix::Sockets;
 #[cfg(unix)]
 pub use unix::{Unix, UnixAcceptor};
-
-/// A boxed future, as the traits of this module return it.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -451,11 +451,7 @@ impl ServerBuilder {
         own.channel().set_in_process(in_process);
         let identity = connection.instance.map(ServerIdentity::Instance);
         // The number is new, so no other node is this server yet.
-        let _ = own
-            .channel()
-            .pool()
-            .servers
-            .identify(own.channel(), identity);
+        let _ = own.channel().identify(identity);
         for node in &configuration {
             node.channel().connect_anew();
         }

@@ -489,7 +489,7 @@ impl ServerConnection {
                 if let Some(attachment) = attachment {
                     let channel = Arc::clone(attachment.channel());
                     let identity = instance.map(ServerIdentity::Instance);
-                    if let Err(status) = channel.pool().servers.identify(&channel, identity) {
+                    if let Err(status) = channel.identify(identity) {
                         drop(attachment);
                         // This tells more than that the stream has ended.
                         channel.set_last_error(Some(status.clone()));
