@@ -616,4 +616,117 @@ mod tests {
             ]
         );
     }
+
+    const GOLDEN: &str = "tests/golden";
+
+    /// What `protoc` makes of the files in `tests/golden`. After a change of them, in that folder:
+    ///
+    /// ```console
+    /// $ python3 -m venv /tmp/protoc && /tmp/protoc/bin/pip install grpcio-tools==1.83.0
+    /// $ /tmp/protoc/bin/python -m grpc_tools.protoc -I . -I ../../proto --include_imports -o protoc.bin *.proto
+    /// ```
+    fn made_by_protoc() -> Vec<u8> {
+        fs::read(Path::new(GOLDEN).join("protoc.bin")).expect("it is in the repository")
+    }
+
+    /// Compiles the same files, and returns their names beside.
+    fn golden() -> (FrontEnd<'static>, Vec<String>) {
+        static INCLUDES: std::sync::LazyLock<[PathBuf; 1]> =
+            std::sync::LazyLock::new(|| [PathBuf::from(GOLDEN)]);
+        let mut front_end = FrontEnd::new(&*INCLUDES);
+        let entries = fs::read_dir(GOLDEN).expect("tests run in the folder of the crate");
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("readable").file_name())
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| name.ends_with(".proto"))
+            .collect();
+        names.sort();
+        for name in &names {
+            front_end.compile_target(Path::new(name));
+        }
+        assert_eq!(front_end.mistakes, []);
+        (front_end, names)
+    }
+
+    #[test]
+    fn proto2_and_proto3_are_what_protoc_makes_of_them() {
+        let (front_end, names) = golden();
+        let files = |encoded: Vec<u8>| {
+            let files = EncodedFiles::decode(encoded.as_slice()).expect("a descriptor set");
+            BTreeMap::from_iter(files.file.into_iter().map(|file| {
+                let file = FileDescriptorProto::decode(file.as_slice());
+                let mut file = file.expect("a file");
+                file.source_code_info = None;
+                (file.name().to_owned(), file)
+            }))
+        };
+        let (ours, theirs) = (files(front_end.encode()), files(made_by_protoc()));
+        let mut compared = 0;
+        for name in names.iter().filter(|name| !name.starts_with("edition")) {
+            let (mut ours, mut theirs) = (ours[name].clone(), theirs[name].clone());
+            for file in [&mut ours, &mut theirs] {
+                file.message_type.iter_mut().for_each(without_empty_options);
+                let services = file.service.iter_mut();
+                for method in services.flat_map(|service| &mut service.method) {
+                    method
+                        .options
+                        .take_if(|options| *options == Default::default());
+                }
+            }
+            assert_eq!(format!("{ours:#?}"), format!("{theirs:#?}"), "{name}");
+            compared += 1;
+        }
+        assert_eq!(compared, 4);
+    }
+
+    #[test]
+    fn editions_are_lowered_to_the_same_from_text_and_from_protoc() {
+        let (front_end, names) = golden();
+        let files = |encoded| {
+            let set = DescriptorSet {
+                encoded,
+                targets: Targets::Named(names.iter().cloned().collect()),
+                paths: BTreeMap::new(),
+            };
+            let files = set.files().unwrap_or_else(|error| panic!("{error}"));
+            BTreeMap::from_iter(files.into_iter().map(|mut file| {
+                file.proto.source_code_info = None;
+                (file.proto.name().to_owned(), file.proto)
+            }))
+        };
+        let (ours, theirs) = (files(front_end.encode()), files(made_by_protoc()));
+        for name in ["edition2023.proto", "edition2024.proto"] {
+            let (mut ours, mut theirs) = (ours[name].clone(), theirs[name].clone());
+            assert_eq!(theirs.syntax(), "proto3");
+            // An import of features or for options is not one of messages.
+            let of_messages = |import: &String| {
+                !crate::source::declares_features(import) && import != "options.proto"
+            };
+            for file in [&mut ours, &mut theirs] {
+                file.dependency.retain(of_messages);
+                file.message_type.iter_mut().for_each(without_empty_options);
+            }
+            assert_eq!(format!("{ours:#?}"), format!("{theirs:#?}"), "{name}");
+        }
+    }
+
+    /// Options of which nothing is left are none.
+    fn without_empty_options(message: &mut DescriptorProto) {
+        let is_left = |options: &mut prost_types::FieldOptions| *options != Default::default();
+        for field in &mut message.field {
+            field.options.take_if(|options| !is_left(options));
+        }
+        for range in &mut message.extension_range {
+            range
+                .options
+                .take_if(|options| *options == Default::default());
+        }
+        message
+            .options
+            .take_if(|options| *options == Default::default());
+        message
+            .nested_type
+            .iter_mut()
+            .for_each(without_empty_options);
+    }
 }

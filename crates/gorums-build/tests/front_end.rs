@@ -364,21 +364,19 @@ fn editions_give_the_code_of_the_older_languages() {
             enum E { E_UNSPECIFIED = 0; }",
         ),
         (
-            "expanded fields, for a message and back for one of its messages",
-            "edition = '2023'; package p;
+            "expanded fields, for the file and back for fields",
+            "edition = '2023'; package p; option features.repeated_field_encoding = EXPANDED;
             message A {
-                option features.repeated_field_encoding = EXPANDED;
                 repeated int32 a = 1; repeated E b = 2; repeated string c = 3; repeated A d = 4;
-                message B { option features.repeated_field_encoding = PACKED; repeated int32 a = 1; }
-                message C { repeated int32 a = 1 [features = { repeated_field_encoding: PACKED }]; repeated int32 b = 2; }
+                repeated int32 e = 5 [features.repeated_field_encoding = PACKED];
+                message B { repeated E a = 1 [features = { repeated_field_encoding: PACKED }]; repeated int32 b = 2; }
             }
             enum E { E_UNSPECIFIED = 0; }",
             "syntax = 'proto3'; package p;
             message A {
                 repeated int32 a = 1 [packed = false]; repeated E b = 2 [packed = false];
-                repeated string c = 3; repeated A d = 4;
-                message B { repeated int32 a = 1; }
-                message C { repeated int32 a = 1; repeated int32 b = 2 [packed = false]; }
+                repeated string c = 3; repeated A d = 4; repeated int32 e = 5;
+                message B { repeated E a = 1; repeated int32 b = 2 [packed = false]; }
             }
             enum E { E_UNSPECIFIED = 0; }",
         ),

@@ -77,7 +77,7 @@ async fn requests_of_a_node_do_not_hide_that_it_gets_none() {
         .rpc::<Number, Number>(&nodes[0], ECHO, number(1))
         .send();
     let notes = async {
-        let client = Client::new(&clients.config());
+        let client = Client::new(clients.config());
         loop {
             client.multicast(NOTE, number(1)).detach();
             sleep(Duration::from_millis(50)).await;
