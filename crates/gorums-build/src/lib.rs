@@ -32,16 +32,17 @@
 //! ```
 //!
 //! `Cargo.toml`; `prost-types` only if the messages use well-known types like
-//! `google.protobuf.Timestamp`:
+//! `google.protobuf.Timestamp`. Nothing is published on crates.io yet, so the crates come from a
+//! clone of the repository, or from Git (`gorums = { git = "…" }`):
 //!
 //! ```toml
 //! [dependencies]
-//! gorums = "0.1"
+//! gorums = { path = "../gorums-rs/crates/gorums" }
 //! prost = "0.14"
 //! prost-types = "0.14"
 //!
 //! [build-dependencies]
-//! gorums-build = "0.1"
+//! gorums-build = { path = "../gorums-rs/crates/gorums-build" }
 //! ```
 //!
 //! And the program:
@@ -66,6 +67,22 @@
 //!
 //! One-way methods ignore their response type, which is usually `google.protobuf.Empty`. Options
 //! are read by their number, so they may also come from a copy of `gorums.proto`.
+//!
+//! # Which files it takes
+//!
+//! Files of proto2, proto3 and the editions 2023 and 2024. Of an edition's features it takes field
+//! presence of all three kinds, open enums, packed and expanded repeated fields, and length-prefixed
+//! and delimited messages; features and options of other languages and programs are passed over.
+//! What the generated code cannot keep, closed enums in a file of an edition and text that is not
+//! checked to be UTF-8, is refused by the name of the feature. Descriptors of `protoc` are taken in
+//! the same way, by [`Builder::compile_fds`] and by the [`plugin`] for `protoc` and `buf`.
+//!
+//! The messages of a file are always generated. A service that has a `stream` and no option of
+//! Gorums on any of its methods is one of gRPC: it is left to others (the same file is often given
+//! to tonic as well), with a warning. [`Builder::services`] and [`Builder::skip_services`] choose.
+//!
+//! Other programs that read the same files, like tonic-prost-build or grpcio-tools, find
+//! `gorums.proto` in the folder that [`proto_include`] names.
 //!
 //! # Names
 //!

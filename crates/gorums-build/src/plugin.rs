@@ -1,6 +1,7 @@
 //! The code generator as a plugin of `protoc` and `buf`: `protoc-gen-gorums-rust`.
 //!
-//! `cargo install gorums-build` installs it. `protoc` finds it on the path by its name:
+//! `cargo install --path crates/gorums-build` installs it, in a clone of the repository. `protoc`
+//! finds it on the path by its name:
 //!
 //! ```console
 //! $ protoc --gorums-rust_out=src/proto -I proto proto/storage.proto
