@@ -552,11 +552,11 @@ async fn wrong_nodes_are_refused_and_none_is_added() {
         ),
         (
             with_ids(&[(8, "x:1"), (9, "y")]),
-            "address \"y\": there is no port; expected host:port",
+            "address \"y\": there is no port; expected host:port or unix:/path",
         ),
         (
             all.extend(["x:1", "y:0"]),
-            "address \"y:0\": port 0 cannot be connected to; expected host:port",
+            "address \"y:0\": port 0 cannot be connected to",
         ),
     ] {
         assert_eq!(result.expect_err(expected).to_string(), expected);

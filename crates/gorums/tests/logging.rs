@@ -9,7 +9,7 @@ mod memory;
 use std::time::Duration;
 
 use common::{Number, TestServer, connect, echo, number, within};
-use gorums::membership::Change;
+use gorums::membership::{Change, NodeAddress};
 use gorums::server::{Incoming, Next, interceptor_fn};
 use gorums::{
     CancellationToken, Client, Code, Configuration, ConfigurationBuilder, NodeError, NodeState,
@@ -67,8 +67,8 @@ async fn a_connection_is_told_once_at_each_end_and_so_is_its_end() {
         log.told(&[CLIENT, SERVER]),
         [
             "INFO server: listening address=127.0.0.1:1",
-            "INFO server: a client connected peer=unknown features=cancel,stream-end",
-            "INFO client: connected node=1 address=a:1 features=cancel,stream-end",
+            "INFO server: a client connected peer=unknown features=cancel,stream-end,credit,instance",
+            "INFO client: connected node=1 address=a:1 features=cancel,stream-end,credit,instance",
         ]
     );
     network.cut(NODE);
@@ -82,8 +82,8 @@ async fn a_connection_is_told_once_at_each_end_and_so_is_its_end() {
              lasted_ms=N retry_ms=N",
             "INFO server: a client left peer=unknown reason=stream closed because of a broken pipe \
              lasted_ms=N",
-            "INFO server: a client connected peer=unknown features=cancel,stream-end",
-            "INFO client: connected node=1 address=a:1 features=cancel,stream-end",
+            "INFO server: a client connected peer=unknown features=cancel,stream-end,credit,instance",
+            "INFO client: connected node=1 address=a:1 features=cancel,stream-end,credit,instance",
         ]
     );
     drop(client);
@@ -367,7 +367,7 @@ async fn who_a_client_claims_to_be_is_told_and_so_is_who_it_is_taken_for() {
     assert_eq!(
         log.told(&[SERVER])[1],
         "INFO server: a client connected peer=node 1048576 node=1048576 claims=0 \
-         features=cancel,stream-end"
+         features=cancel,stream-end,credit,instance"
     );
 }
 
@@ -726,6 +726,24 @@ async fn nodes_that_come_and_go_are_told() {
             "INFO membership: a node left node=3 address=c:1",
         ]
     );
+    log.take();
+    let list = |addresses: &[&str]| {
+        let nodes = addresses.iter().map(|address| address.parse());
+        nodes
+            .collect::<Result<Vec<NodeAddress>, _>>()
+            .expect("legal")
+    };
+    members.set(list(&["1=a:1", "2=b:1"])).expect("new");
+    members.set(list(&["1=a:1", "2=d:1"])).expect("moved");
+    assert_eq!(
+        log.told(&[MEMBERSHIP]),
+        [
+            "INFO membership: a node joined node=1 address=a:1",
+            "INFO membership: a node joined node=2 address=b:1",
+            "INFO membership: a node joined node=2 address=d:1",
+            "INFO membership: a node left node=2 address=b:1",
+        ]
+    );
 }
 
 #[tokio::test]
@@ -745,6 +763,8 @@ async fn a_client_over_tcp_is_told_by_its_address() {
     let address = server.addr;
     assert_eq!(
         told[2],
-        format!("INFO client: connected node=1 address={address} features=cancel,stream-end")
+        format!(
+            "INFO client: connected node=1 address={address} features=cancel,stream-end,credit,instance"
+        )
     );
 }

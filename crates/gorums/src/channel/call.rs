@@ -13,6 +13,7 @@ use super::progress::{Progress, WakeAfter};
 use super::unread::{Account, TooMuch};
 use super::{Channel, OutMessage, Targets, Ticket, Unread};
 use crate::error::{Outcome, Status};
+use crate::log;
 use crate::sync::Mutex;
 use crate::wire::{H2Settings, reply_cost};
 
@@ -425,11 +426,12 @@ impl Call {
         // The first, and then ever more seldom.
         if made_room && dropped.is_power_of_two() {
             tracing::debug!(
-                target: "gorums::call",
+                target: log::CALL,
                 method = self.method,
+                call = self.id,
                 node = channel.id().get(),
                 dropped,
-                "replies that nobody took made room for newer ones",
+                "replies that nobody took made room for newer ones"
             );
         }
     }

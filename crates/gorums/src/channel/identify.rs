@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use super::Channel;
 use super::servers::{ServerIdentity, remove};
 use crate::error::{Outcome, Status};
+use crate::log;
 use crate::runtime::canonical_ip;
 
 impl Channel {
@@ -25,7 +26,7 @@ impl Channel {
         let is_allowed = self.pool().settings.allow_same_server;
         if !before.is_some_and(|before| Arc::ptr_eq(&before, &twin)) {
             tracing::warn!(
-                target: "gorums::configuration",
+                target: log::CLIENT,
                 node = self.id().get(),
                 address = %self.address(),
                 same_as = twin.id().get(),

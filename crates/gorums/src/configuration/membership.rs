@@ -265,22 +265,7 @@ impl Membership {
             *config = config.without(node.id());
         }
         drop(state);
-        for node in arrived.iter().flatten() {
-            tracing::info!(
-                target: log::MEMBERSHIP,
-                node = node.id().get(),
-                address = node.address(),
-                "a node joined"
-            );
-        }
-        if let Some(node) = &leaving {
-            tracing::info!(
-                target: log::MEMBERSHIP,
-                node = node.id().get(),
-                address = node.address(),
-                "a node left"
-            );
-        }
+        tell(arrived.iter().flatten(), &leaving);
         // This may end the node's connection, which need not happen under the lock.
         drop(leaving);
         self.0.changed.notify_waiters();
@@ -347,6 +332,10 @@ impl Membership {
             }
         }
         drop(state);
+        tell(
+            new.iter().filter(|node| !old.contains(node)),
+            old.iter().filter(|node| !new.contains(node)),
+        );
         for node in &replaced {
             let now = new.node(node.id()).map(Node::address);
             let text = match now {
@@ -490,6 +479,26 @@ impl Configuration {
             }
             changed.await;
         }
+    }
+}
+
+/// Tells who has come and who has gone.
+fn tell<'a>(joined: impl IntoIterator<Item = &'a Node>, left: impl IntoIterator<Item = &'a Node>) {
+    for node in joined {
+        tracing::info!(
+            target: log::MEMBERSHIP,
+            node = node.id().get(),
+            address = node.address(),
+            "a node joined"
+        );
+    }
+    for node in left {
+        tracing::info!(
+            target: log::MEMBERSHIP,
+            node = node.id().get(),
+            address = node.address(),
+            "a node left"
+        );
     }
 }
 
