@@ -98,10 +98,11 @@ fn a_damaged_file_is_named_and_left_as_it_is() {
     let whole = fs::read(&file).expect("a file");
     let value = b"a-value-to-be-found";
     let place = whole.windows(value.len()).position(|bytes| bytes == value);
+    let place = place.expect("it is there as it is");
     let mut flipped = whole.clone();
-    flipped[place.expect("it is there as it is")] ^= 1;
-    let half = whole[..whole.len() / 2].to_vec();
-    for bytes in [flipped, half, Vec::new(), b"something else".to_vec()] {
+    flipped[place] ^= 1;
+    let cut = whole[..place].to_vec();
+    for bytes in [flipped, cut, Vec::new(), b"something else".to_vec()] {
         fs::write(&file, &bytes).expect("written");
         let message = refused(data.path());
         let expected = format!("{} is damaged, or not the file", text(&file));
