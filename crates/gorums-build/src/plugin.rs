@@ -21,7 +21,7 @@
 //!
 //! `gorums.proto` has to be where these look for imports; [`proto_include`](crate::proto_include)
 //! says where this crate has it. The parameters are named after the settings of
-//! [`Builder`](crate::Builder), and `protoc-gen-gorums-rust --help` lists them.
+//! [`Builder`], and `protoc-gen-gorums-rust --help` lists them.
 
 use prost::Message;
 
