@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gorums::runtime::TcpAcceptor;
+use gorums::runtime::{Address, TcpAcceptor};
 use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
 use tokio::sync::oneshot;
 
@@ -33,7 +33,16 @@ pub(super) async fn serve<P: Program>(
     let mut server = Server::builder();
     if !peers.is_empty() {
         let peers = Configuration::builder().addresses(peers).connect();
-        server = server.peers(id, &peers.map_err(ServeError::Peers)?);
+        let peers = peers.map_err(ServeError::Peers)?;
+        if let Some(node) = peers.node(id)
+            && let Some(contradiction) = Contradiction::of(id, &listen, node.address())
+        {
+            if contradiction.is_certain {
+                return Err(ServeError::Contradiction(contradiction));
+            }
+            screen.message(format_args!("warning: {contradiction}"));
+        }
+        server = server.peers(id, &peers);
     }
     let store = P::Store::open(data.as_deref(), id);
     let store = Arc::new(store.map_err(|error| ServeError::Open(error.into()))?);
@@ -73,6 +82,58 @@ pub(super) async fn serve<P: Program>(
         screen.message(format_args!("replica {id} has ended"));
     }
     Ok(())
+}
+
+/// `--listen` and `--peers` say two things of one replica.
+#[derive(Debug)]
+pub(super) struct Contradiction {
+    id: u32,
+    listen: String,
+    peer: String,
+    /// The addresses cannot lead to the same server: each names a host by its number.
+    is_certain: bool,
+}
+
+impl Contradiction {
+    fn of(id: u32, listen: &str, peer: &str) -> Option<Self> {
+        let addresses = (
+            listen.parse::<Address>().ok()?,
+            peer.parse::<Address>().ok()?,
+        );
+        let (listens, named) = &addresses;
+        if listens.canonical() == named.canonical() {
+            return None;
+        }
+        let is_certain = match (listens.socket_addr(), named.socket_addr()) {
+            (Some(listens), Some(named)) => {
+                !listens.ip().is_unspecified() && !named.ip().is_unspecified()
+            }
+            _ => false,
+        };
+        // The host may be another name of the same one, and the port says nothing against it.
+        if !is_certain && listens.port().is_some() && listens.port() == named.port() {
+            return None;
+        }
+        Some(Self {
+            id,
+            listen: listen.to_owned(),
+            peer: peer.to_owned(),
+            is_certain,
+        })
+    }
+}
+
+impl std::fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            id, listen, peer, ..
+        } = self;
+        write!(
+            f,
+            "--listen is {listen}, but --peers say that replica {id} is at {peer}: each replica has an --id of its \
+             own, and listens where the others look for it"
+        )
+    }
 }
 
 /// A listener on a port that whoever has started this replica holds for it.
@@ -125,6 +186,8 @@ pub(super) enum ServeError {
     Listen(u32, String, io::Error),
     /// The peers contradict each other.
     Peers(ConfigurationError),
+    /// They contradict where it is to listen.
+    Contradiction(Contradiction),
     /// What it has stored cannot be had.
     Open(Box<dyn Error + Send + Sync>),
     /// It can store no more.
@@ -143,6 +206,7 @@ impl std::fmt::Display for ServeError {
                 write!(f, "replica {id} cannot listen on {address}: {error}")
             }
             Self::Peers(error) => write!(f, "--peers: {error}"),
+            Self::Contradiction(contradiction) => contradiction.fmt(f),
             Self::Open(error) => error.fmt(f),
             Self::Disk(status) => f.write_str(status.message()),
             Self::Signals(error) => write!(f, "signals cannot be handled: {error}"),
@@ -207,6 +271,29 @@ impl Signals {
             biased;
             _ = self.ctrl_c.recv() => {}
             _ = self.ctrl_break.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_listens_where_its_peers_look_for_it() {
+        for (listen, peer, certain) in [
+            ("127.0.0.1:8081", "127.0.0.1:8081", None),
+            ("127.0.0.1:8084", "127.0.0.1:8081", Some(true)),
+            ("127.0.0.1:8081", "127.0.0.2:8081", Some(true)),
+            ("[::1]:8081", "[0:0:0:0:0:0:0:1]:08081", None),
+            ("0.0.0.0:8081", "10.0.0.1:8081", None),
+            ("0.0.0.0:8082", "10.0.0.1:8081", Some(false)),
+            ("10.0.0.1:8081", "one.example.com:8081", None),
+            ("10.0.0.1:8082", "one.example.com:8081", Some(false)),
+        ] {
+            let found = Contradiction::of(1, listen, peer);
+            let found = found.map(|found| found.is_certain);
+            assert_eq!(found, certain, "{listen} {peer}");
         }
     }
 }

@@ -378,3 +378,19 @@ impl Drop for Shell {
         assert!(status.expect("there is a shell").success());
     }
 }
+
+#[test]
+fn a_replica_with_the_id_of_another_one_does_not_start() {
+    let host = host();
+    let (first, second) = (format!("{host}:8081"), format!("{host}:8082"));
+    let peers = format!("{first},{second}");
+    let done = run(
+        &["serve", "--id", "1", "--listen", &second, "--peers", &peers],
+        "",
+    );
+    let expected = format!(
+        "error: --listen is {second}, but --peers say that replica 1 is at {first}: each replica has an --id of \
+         its own, and listens where the others look for it\n"
+    );
+    assert_eq!((done.stderr, done.code), (expected, 1));
+}
