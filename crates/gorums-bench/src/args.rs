@@ -22,15 +22,24 @@ use crate::servers::{Place, Program};
     name = "gorums-bench",
     version,
     after_help = "Examples:
-  gorums-bench quorum-call                                   three servers in this process, 100 calls in flight
-  gorums-bench quorum-call --processes --payload 1KiB        each server in a process of its own
-  gorums-bench quorum-call --server-threads 1                the servers in this process, in a thread of their own
-  gorums-bench rpc --in-flight 1 --threads 1                 the latency of one call at a time
-  gorums-bench quorum-call --rate 50000                      50,000 calls a second, whether earlier ones are done or not
-  gorums-bench floor --repeats 5                             against plain TCP, in the same run
-  gorums-bench sweep --out sweep                             latency over throughput: sweep.svg, sweep.png, sweep.json
-  gorums-bench scale clients                                 what connections cost: 10, 100 and 1,000 clients of a server
-  gorums-bench serve --listen 10.0.0.1:8080                  a server for --remotes, which may also be the Go library's
+  gorums-bench quorum-call
+      Three servers in this process, 100 calls in flight.
+  gorums-bench quorum-call --processes --payload 1KiB
+      Each server in a process of its own.
+  gorums-bench quorum-call --server-threads 1
+      The servers in this process, in a thread of their own.
+  gorums-bench rpc --in-flight 1 --threads 1
+      The latency of one call at a time.
+  gorums-bench quorum-call --rate 50000
+      50,000 calls a second, whether earlier ones are done or not.
+  gorums-bench floor --repeats 5
+      Against plain TCP, in the same run.
+  gorums-bench sweep --out sweep
+      Latency over throughput: sweep.svg, sweep.png, sweep.json.
+  gorums-bench scale clients
+      What connections cost: 10, 100 and 1,000 clients of a server.
+  gorums-bench serve --listen 10.0.0.1:8080
+      A server for --remotes, which may also be the Go library's.
 
 Exit codes: 0 measured, 1 something failed (a call, say), 2 the options are wrong."
 )]
@@ -216,9 +225,12 @@ pub(crate) struct Sweep {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  gorums-bench scale replicas                        3 to 50 servers, 100 calls in flight
-  gorums-bench scale payload --values 1KiB,1MiB      three servers, payloads of these sizes
-  gorums-bench scale nodes --json nodes.json         one client of up to 1,000 nodes
+  gorums-bench scale replicas
+      3 to 50 servers, 100 calls in flight.
+  gorums-bench scale payload --values 1KiB,1MiB
+      Three servers, payloads of these sizes.
+  gorums-bench scale nodes --json nodes.json
+      One client of up to 1,000 nodes.
 
 With many clients or nodes, raise the limit of open files first: ulimit -n 4096. \
 Memory is told on Linux, and `nodes` works there only: one process plays all nodes. It listens on all addresses of this machine, of \
@@ -554,6 +566,23 @@ mod tests {
             ("3K", 3072),
         ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_examples_of_the_help_can_be_pasted_at_any_width_from_80_columns_on() {
+        let scale = Cli::command().find_subcommand("scale").cloned();
+        for command in [Cli::command(), scale.expect("there is one")] {
+            let after = command.get_after_help().expect("it has examples");
+            let after = after.to_string();
+            for width in [80, 100, 120] {
+                let help = command.clone().term_width(width).render_help().to_string();
+                let is_command =
+                    |line: &&str| line.starts_with("  ") && !line.starts_with("      ");
+                for line in after.lines().filter(is_command) {
+                    assert!(help.lines().any(|shown| shown == line), "{width}: {line}");
+                }
+            }
         }
     }
 

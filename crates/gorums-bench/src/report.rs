@@ -15,6 +15,9 @@ use crate::load::Load;
 use crate::machine::{Machine, Versions};
 use crate::servers::{Place, Program};
 
+/// Above so many nanoseconds for a cache line to another core and back, that is worth a word.
+const SLOW_CORES: f64 = 1000.0;
+
 /// The layout of the JSON; it grows when a reader would misunderstand what a newer program wrote.
 pub(crate) const FORMAT: u32 = 1;
 
@@ -419,9 +422,11 @@ impl Measured {
                 "{never} calls were due and never made: the rate was too high"
             ));
         }
-        if let Some(nanos) = self.core_round_trip_ns {
+        // As is usual, it explains nothing. The figure is in the JSON in any case.
+        if let Some(nanos) = self.core_round_trip_ns.filter(|nanos| *nanos > SLOW_CORES) {
             notes.push(format!(
-                "a cache line takes {nanos:.0} ns to another core and back"
+                "the cores of this machine were slow to pass memory to each other ({nanos:.0} ns, where some 100 \
+                 are usual), which costs threads that share a runtime most: see BENCHMARKING.md"
             ));
         }
         if self.busy {

@@ -255,6 +255,20 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_help_can_be_pasted_at_any_width_from_80_columns_on() {
+        for width in [80, 100, 120] {
+            let command = command();
+            let after = command.get_after_help().expect("it has examples");
+            let after = after.to_string();
+            let help = command.term_width(width).render_help().to_string();
+            let is_command = |line: &&str| line.starts_with("  ") && !line.starts_with("      ");
+            for line in after.lines().filter(is_command) {
+                assert!(help.lines().any(|shown| shown == line), "{width}: {line}");
+            }
+        }
+    }
+
+    #[test]
     fn commands_become_what_they_say() {
         let write = Command::Write(Write {
             key: "k".to_owned(),

@@ -30,7 +30,7 @@ Examples:
       Four replicas and a prompt; type \"help\" there for the commands.
 
   printf 'qc write greeting hello\\nstop 1\\nqc read greeting\\n' | storage
-  storage -c 'qc write greeting \"hello world\"' -c 'stop 1' -c 'qc read greeting'
+  storage -c 'qc write greeting \"hi there\"' -c 'stop 1' -c 'qc read greeting'
       The same without a prompt, from a pipe or from options.
 
   storage cluster --data data
@@ -66,6 +66,20 @@ mod tests {
         let args = std::iter::once(&"storage").chain(args);
         let parsed = Cli::try_parse_from(args).map_err(|error| error.to_string())?;
         Ok(parsed.client)
+    }
+
+    #[test]
+    fn the_examples_of_the_help_can_be_pasted_at_any_width_from_80_columns_on() {
+        for width in [80, 100, 120] {
+            let command = Cli::command();
+            let after = command.get_after_help().expect("it has examples");
+            let after = after.to_string();
+            let help = command.term_width(width).render_help().to_string();
+            let is_command = |line: &&str| line.starts_with("  ") && !line.starts_with("      ");
+            for line in after.lines().filter(is_command) {
+                assert!(help.lines().any(|shown| shown == line), "{width}: {line}");
+            }
+        }
     }
 
     #[test]
