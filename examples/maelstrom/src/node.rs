@@ -40,8 +40,9 @@ pub async fn run(
     let reading = read(input, messages);
     tokio::select! {
         done = reading => {
-            done?;
-            written(writing.await)
+            // What was read is answered, also where a later line cannot be read.
+            let written = written(writing.await);
+            done.and(written)
         }
         ended = &mut writing => written(ended),
     }

@@ -68,3 +68,21 @@ fn a_line_that_is_no_message_ends_the_node_and_is_named() {
     );
     assert_eq!(code, Some(1));
 }
+
+#[test]
+fn what_comes_before_a_line_that_is_no_message_is_answered() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_maelstrom"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = RECORDED.map(|(request, _)| request).join("\n");
+    lines.push_str("\nno message\n");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(lines.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let answers = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(answers.lines().count(), RECORDED.len(), "{answers}");
+    assert_eq!(output.status.code(), Some(1));
+}
