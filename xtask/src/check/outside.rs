@@ -11,6 +11,8 @@ use crate::command::Cmd;
 use crate::new::{Library, Name};
 use crate::workspace;
 
+const NOT_UTF_8: &str = "the temporary folder's path is not UTF-8";
+
 pub(super) fn run(totals: &mut Totals) -> Result<()> {
     let folder = tempfile::tempdir().context("a temporary folder")?;
     let made = folder.path().join("claims");
@@ -33,10 +35,14 @@ pub(super) fn run(totals: &mut Totals) -> Result<()> {
         .into_iter()
         .filter(|package| package.is_published() && package.has_library());
     let published: Vec<_> = published.map(|package| package.name).collect();
-    // Together, since they depend on each other and none of them is published yet.
+    // Together, since they depend on each other and none of them is published yet. In a new folder,
+    // since cargo would take the packages of an earlier check for these, which have their versions.
+    let target = folder.path().join("published");
+    let target = target.to_str();
     Cmd::cargo()
         .args(["publish", "--dry-run", "--locked", "--allow-dirty"])
         .args(published.iter().flat_map(|name| ["--package", name]))
+        .env("CARGO_TARGET_DIR", target.context(NOT_UTF_8)?)
         .run()
 }
 
@@ -45,7 +51,7 @@ pub(super) fn run(totals: &mut Totals) -> Result<()> {
 fn cargo(folder: &Path, args: &[&str]) -> Result<Cmd> {
     let manifest = folder.join("Cargo.toml");
     let text = |path: &Path| path.to_str().map(str::to_owned);
-    let manifest = text(&manifest).context("the temporary folder's path is not UTF-8")?;
+    let manifest = text(&manifest).context(NOT_UTF_8)?;
     let target = text(&workspace::target().join("outside"));
     let (command, rest) = args.split_first().context("a command")?;
     Ok(Cmd::cargo()
