@@ -16,8 +16,8 @@ use futures_core::Stream;
 use gorums::membership::{Change, Membership, NodeAddress, Resolve, Watch, WhileDisconnected};
 use gorums::server::WaitError;
 use gorums::{
-    Client, Code, Configuration, ConfigurationBuilder, NodeId, NodeState, Outcome, Server,
-    ServerBuilder, ServerCtx, Status,
+    Client, Code, Configuration, ConfigurationBuilder, NodeId, NodeState, Outcome, QuorumErrorKind,
+    Server, ServerBuilder, ServerCtx, Status,
 };
 use memory::{Manner, Network, settle};
 use tokio::sync::mpsc;
@@ -383,6 +383,9 @@ async fn nodes_exchange_addresses_and_come_back_elsewhere() {
     members.set(list("1=b:1, 3=a:1")).expect("legal");
     assert_eq!(before[1].state(), NodeState::Closed);
     assert_eq!(all_echo(&members.config()).await.len(), 2);
+    // It is there already, whatever its address was before.
+    members.apply(insert("a:1")).expect("it is there");
+    assert_eq!(ids(&members.config()), [1, 3]);
     // One that has left.
     members
         .apply(Change::Move(2.into(), "c:1".into()))
@@ -399,6 +402,60 @@ async fn nodes_exchange_addresses_and_come_back_elsewhere() {
         .expect("it is there");
     members.apply(insert("c:1")).expect("it was there");
     assert_eq!(ids(&members.config()), [1, 3, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_left_moves_though_somebody_holds_it() {
+    let network = Network::new();
+    let mut servers = Vec::new();
+    for address in ["a:1", "b:1", "c:1"] {
+        servers.push(serve(&network, address).await);
+    }
+    for change in [
+        Change::Move(2.into(), "c:1".into()),
+        Change::Set(list("1=a:1, 2=c:1")),
+        // Its address is another node's.
+        Change::Set(list("1=a:1, 3=b:1")),
+    ] {
+        let members = builder(&network)
+            .nodes(["a:1", "b:1"])
+            .membership()
+            .expect("legal");
+        let before = members.config();
+        members
+            .apply(Change::Remove(2.into()))
+            .expect("it is there");
+        assert_eq!(all_echo(&before).await.len(), 2, "it lives on");
+        let named = match change {
+            Change::Set(_) => refused(&members, insert("3=b:1")),
+            _ => refused(&members, insert("2=c:1")),
+        };
+        assert!(named.contains("b:1"), "{named}");
+        members
+            .apply(change.clone())
+            .expect("the list says where it is");
+        assert_eq!(all_echo(&members.config()).await.len(), 2, "{change:?}");
+        assert_eq!(before[1].state(), NodeState::Closed, "{change:?}");
+        // Of the others nothing is wrong, and the one that moved is not the whole call's end.
+        let client = Client::new(&before);
+        let call = client.quorum_call::<_, Number>(ECHO, number(1));
+        let error = within(call.all()).await.expect_err("one has moved");
+        assert_eq!(error.kind(), QuorumErrorKind::Incomplete, "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_of_another_membership_of_the_same_connections_is_not_moved() {
+    let network = Network::new();
+    let _servers = (serve(&network, "a:1").await, serve(&network, "b:1").await);
+    let all = builder(&network)
+        .nodes(["a:1", "b:1"])
+        .connect()
+        .expect("legal");
+    let first = Membership::from(all.select([1]).expect("known"));
+    let error = refused(&first, Change::Set(list("1=a:1, 2=c:1")));
+    assert!(error.contains("2") && error.contains("b:1"), "{error}");
+    assert_eq!(all_echo(&all).await.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -245,10 +245,11 @@ impl<Resp: Message + Default> Collector<Resp> {
             }
         }
         let targets = self.handle.call.targets();
+        // A node that has moved is closed, and says nothing of the others.
         let closed = targets
             .channels()
             .iter()
-            .any(|channel| channel.state() == NodeState::Closed);
+            .any(|channel| channel.state() == NodeState::Closed && !channel.is_retired());
         let error = QuorumFailure {
             kind: match early {
                 Some(early) => early.into(),

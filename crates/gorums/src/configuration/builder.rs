@@ -306,7 +306,7 @@ impl ConfigurationBuilder {
         let (members, wanted) = self.finish()?;
         let pairs = members.pool().settings.pairs;
         members
-            .join(&[], &wanted, pairs, &[])
+            .join(&[], &wanted, pairs)
             .map(Configuration::from_nodes)
     }
 
@@ -318,7 +318,7 @@ impl ConfigurationBuilder {
     pub fn membership(self) -> Result<Membership, ConfigurationError> {
         let (members, wanted) = self.finish()?;
         let pairs = members.pool().settings.pairs;
-        let nodes = members.join(&[], &wanted, pairs, &[])?;
+        let nodes = members.join(&[], &wanted, pairs)?;
         Ok(Membership::new(
             Some(members),
             Configuration::from_nodes(nodes),

@@ -65,15 +65,26 @@ impl Members {
 
     /// Finds the wanted nodes among the present ones and in the pool, and adds the others. These
     /// start to connect or, where the other one of a pair does that, wait for it. After an error
-    /// nothing is added. Nodes that are replaced are looked at as if they were not there; the caller
-    /// retires them.
+    /// nothing is added.
     pub(super) fn join(
         self: &Arc<Self>,
         present: &[Node],
         wanted: &[Wanted],
         pairs: Option<Pairs>,
-        replaced: &[Node],
     ) -> Result<Vec<Node>, ConfigurationError> {
+        let (joined, _) = self.replace(present, wanted, pairs, |_| false)?;
+        Ok(joined)
+    }
+
+    /// The same, where some nodes are replaced: they are looked at as if they were not there. These
+    /// come second, for the caller to retire them.
+    pub(super) fn replace(
+        self: &Arc<Self>,
+        present: &[Node],
+        wanted: &[Wanted],
+        pairs: Option<Pairs>,
+        is_replaced: impl Fn(&Node) -> bool,
+    ) -> Result<(Vec<Node>, Vec<Node>), ConfigurationError> {
         let wanted = wanted
             .iter()
             .map(|(id, text)| Ok(Asked::new(*id, self.read(text)?)))
@@ -81,8 +92,14 @@ impl Members {
         let mut joined = self.lock();
         let alive: Vec<Node> = joined.nodes.iter().filter_map(WeakNode::upgrade).collect();
         joined.nodes = alive.iter().map(Node::downgrade).collect();
-        let there = present.iter().chain(&alive);
-        let known = Known::new(there.filter(|node| !replaced.contains(node)));
+        let ours: HashMap<_, _> = present.iter().map(|node| (node.id(), node)).collect();
+        let others = alive
+            .iter()
+            .filter(|node| ours.get(&node.id()) != Some(node));
+        let there = present.iter().chain(others);
+        let (replaced, there): (Vec<_>, Vec<_>) = there.partition(|node| is_replaced(node));
+        let replaced: Vec<Node> = replaced.into_iter().cloned().collect();
+        let known = Known::new(there);
         let identified = identified(&wanted, &known, joined.greatest)?;
         if let Some(Pairs { me, .. }) = pairs
             && !identified.iter().any(|node| node.id() == me)
@@ -93,14 +110,12 @@ impl Members {
         }
         let is_new = |node: &Identified| matches!(node, Identified::New(..));
         if !identified.iter().any(is_new) {
-            return Ok(identified
-                .into_iter()
-                .filter_map(Identified::known)
-                .collect());
+            let known = identified.into_iter().filter_map(Identified::known);
+            return Ok((known.collect(), replaced));
         }
         let runtime = Handle::try_current().map_err(|_| ConfigurationError::NoRuntime)?;
         self.pool.run_on(&runtime);
-        Ok(identified
+        let nodes = identified
             .into_iter()
             .map(|node| match node {
                 Identified::Known(node) => node,
@@ -120,7 +135,8 @@ impl Members {
                     node
                 }
             })
-            .collect())
+            .collect();
+        Ok((nodes, replaced))
     }
 
     /// Reads the address of a node.

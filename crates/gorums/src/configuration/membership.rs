@@ -196,9 +196,10 @@ impl Membership {
                 let members = self.0.members.as_ref();
                 let members = members.ok_or(ConfigurationError::NothingToExtend)?;
                 let canonical = members.read(&node.address)?.canonical();
-                let wanted = (past.id_for(&node, &canonical)?, node.address);
+                let there = config.iter().find(|node| node.canonical() == canonical);
+                let id = past.id_for(&node, &canonical, there.map(Node::id))?;
                 let pairs = members.pool().settings.pairs;
-                let joined = members.join(config.as_slice(), &[wanted], pairs, &[])?;
+                let joined = members.join(config.as_slice(), &[(id, node.address)], pairs)?;
                 if joined.iter().all(|node| config.contains(node)) {
                     return Ok(());
                 }
@@ -308,13 +309,15 @@ impl Membership {
         if let Some(me) = own.filter(|me| !by_id.contains_key(me)) {
             return Err(ConfigurationError::OwnNode { me });
         }
-        let replaced = config.filter(|node| {
-            let is_elsewhere = |canonical: &String| canonical != node.canonical();
+        // Also one that has left and that somebody still holds.
+        let is_replaced = |node: &Node| {
+            let is_here = |canonical: &String| canonical == node.canonical();
             let is_another = |id: &Option<NodeId>| *id != Some(node.id());
-            by_id.get(&node.id()).is_some_and(is_elsewhere)
-                || by_address.get(node.canonical()).is_some_and(is_another)
-        });
-        let joined = members.join(config.as_slice(), &wanted, pairs, replaced.as_slice())?;
+            (config.contains(node) || past.addresses.get(&node.id()).is_some_and(is_here))
+                && (by_id.get(&node.id()).is_some_and(|to| !is_here(to))
+                    || by_address.get(node.canonical()).is_some_and(is_another))
+        };
+        let (joined, replaced) = members.replace(config.as_slice(), &wanted, pairs, is_replaced)?;
         let new = Configuration::from_nodes(joined);
         if new.as_slice() == config.as_slice() {
             return Ok(());
@@ -585,14 +588,16 @@ struct Past {
 }
 
 impl Past {
-    /// The id that a joining node names or had before, if any.
+    /// The id that a joining node names, that of the node which is `there` at its address, or the
+    /// one that it had before, if any.
     fn id_for(
         &self,
         node: &NodeAddress,
         canonical: &str,
+        there: Option<NodeId>,
     ) -> Result<Option<NodeId>, ConfigurationError> {
         let Some(id) = node.id else {
-            return Ok(self.ids.get(canonical).copied());
+            return Ok(there.or_else(|| self.ids.get(canonical).copied()));
         };
         match self.addresses.get(&id) {
             Some(before) if before != canonical => Err(ConfigurationError::UsedId {
@@ -640,7 +645,7 @@ mod tests {
     fn id(past: &Past, node: &str) -> Result<Option<u32>, String> {
         let node: NodeAddress = node.parse().expect("legal");
         let id = past
-            .id_for(&node, &node.address)
+            .id_for(&node, &node.address, None)
             .map_err(|error| error.to_string())?;
         Ok(id.map(NodeId::get))
     }

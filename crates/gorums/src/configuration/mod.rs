@@ -307,7 +307,7 @@ impl Configuration {
         }
         let first = self.0.nodes.first();
         let first = first.ok_or(ConfigurationError::NothingToExtend)?;
-        let nodes = first.members().join(self.as_slice(), &wanted, None, &[])?;
+        let nodes = first.members().join(self.as_slice(), &wanted, None)?;
         self.union(&Self::from_nodes(nodes))
     }
 }
