@@ -96,6 +96,30 @@ async fn a_connection_is_told_once_at_each_end_and_so_is_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_is_refused_as_another_ones_server_is_told_once() {
+    let log = Log::of(Level::INFO);
+    let network = Network::new();
+    let _server = serve(&network, echo()).await;
+    network.alias("b:1", NODE);
+    let nodes = builder(&network).nodes(["b:1"]).connect();
+    let nodes = nodes.expect("their texts differ");
+    // One of node 1, and three of node 2.
+    network.attempted(NODE, 4).await;
+    settle().await;
+    let told: Vec<_> = log
+        .told(&[CLIENT])
+        .into_iter()
+        .filter(|event| event.contains("node=2"))
+        .collect();
+    let [twins, refused] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert!(twins.starts_with("WARN client: two nodes are one server node=2 "));
+    assert!(refused.starts_with("INFO client: cannot connect node=2 address=b:1 "));
+    drop(nodes);
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_attempts_that_fail_one_after_the_other_only_the_first_is_more_than_a_detail() {
     let log = Log::of(Level::DEBUG);
     let network = Network::new();

@@ -121,13 +121,13 @@ impl Connected {
                         self.refused = is_turned_away(&response).then_some(Outcome::Refused);
                         return Poll::Ready(status);
                     }
-                    self.head = None;
-                    self.link.timers.clear(Timer::NoStream);
                     // Before any reply is looked at. What was written is with the other node now.
                     let identity = ServerIdentity::of(response.headers(), self.peer_addr);
                     if let Err(status) = channel.identify(identity) {
                         return Poll::Ready(status);
                     }
+                    self.head = None;
+                    self.link.timers.clear(Timer::NoStream);
                     let features = Features::announced(response.headers());
                     channel.set_features(Some(features));
                     if features != Features::default() {
