@@ -9,7 +9,7 @@ use common::{Counter, Number, TestServer, cluster, echo, number, within};
 use gorums::call::QuorumCall;
 use gorums::responses::Responses;
 use gorums::server::TrySendError;
-use gorums::{Client, Configuration, ReplySender, ServerBuilder, ServerCtx, Status};
+use gorums::{Client, Code, Configuration, ReplySender, ServerBuilder, ServerCtx, Status};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 const ECHO: &str = "test.Test.Echo";
@@ -118,6 +118,11 @@ fn unread(window: usize, size: usize) -> u64 {
         chunks += 1;
     }
     chunks
+}
+
+/// The same, of so many calls that are held back side by side.
+fn unread_in_all(calls: usize, size: usize) -> u64 {
+    calls as u64 * unread(WINDOW, size)
 }
 
 /// Takes the rest of a streamed reply, which ends well behind chunk `last`.
@@ -402,4 +407,78 @@ async fn a_client_that_streams_to_its_server_is_held_back_too() {
     assert_eq!(sent.get(), held_at);
     takes_all(&mut responses, 0, 1_000, size).await;
     serving.abort();
+}
+
+#[tokio::test]
+async fn a_handler_is_told_when_its_caller_cannot_use_a_reply() {
+    const LIMIT: usize = 1_000;
+    for limit_of_server in [false, true] {
+        let (sent, gone) = (Counter::new(), Counter::new());
+        let mut server = streams(echo(), &sent, &gone).concurrency_limit_per_connection(1);
+        let mut client = Configuration::builder();
+        if limit_of_server {
+            server = server.max_encoding_message_size(LIMIT);
+        } else {
+            client = client.max_decoding_message_size(LIMIT);
+        }
+        let server = TestServer::start(server).await;
+        let configuration = client
+            .nodes([server.addr.to_string()])
+            .connect()
+            .expect("legal");
+        for call in 1..=5 {
+            let mut responses = self::call(&configuration, 1_000_000, 2 * LIMIT).responses();
+            let response = within(responses.next()).await.expect("one node");
+            let error = response.into_result().expect_err("it is too large");
+            assert!(error.to_string().contains("1000"), "{error}");
+            assert!(within(responses.next()).await.is_none());
+            // Else it would wait for credit, and no further request would ever start.
+            gone.reached(call).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn credit_is_read_behind_requests_that_wait_for_those_who_need_it() {
+    const STREAMS: usize = 3;
+    const ECHOES: usize = 100;
+    let (sent, gone) = (Counter::new(), Counter::new());
+    let server = streams(echo(), &sent, &gone)
+        .concurrency_limit_per_connection(STREAMS)
+        .max_waiting_bytes(50_000);
+    let server = TestServer::start(server).await;
+    let configuration = common::connect(std::slice::from_ref(&server));
+    let size = 10_000;
+    let mut unread: Vec<_> = (0..STREAMS)
+        .map(|_| call(&configuration, 1_000, size).responses())
+        .collect();
+    let held_at = unread_in_all(STREAMS, size);
+    sent.reached(held_at).await;
+    // None of them starts before a stream has ended.
+    let client = Client::new(&configuration);
+    let request = Number {
+        value: 1,
+        payload: vec![7; 1_000].into(),
+    };
+    let mut echoes = Vec::new();
+    for _ in 0..ECHOES {
+        let call = client.rpc::<_, Number>(&configuration[0], ECHO, request.clone());
+        echoes.push(tokio::spawn(call.into_future()));
+    }
+    let last = echoes.pop().expect("there are some");
+    let error = within(last).await.expect("no panic").expect_err("too many");
+    assert_eq!(error.status().code(), Code::ResourceExhausted, "{error}");
+    assert_eq!(sent.get(), held_at);
+    for responses in &mut unread {
+        takes_all(responses, 0, 1_000, size).await;
+    }
+    let mut answered = 0;
+    for echo in echoes {
+        match within(echo).await.expect("no panic") {
+            Ok(_) => answered += 1,
+            Err(error) => assert_eq!(error.status().code(), Code::ResourceExhausted, "{error}"),
+        }
+    }
+    // What found room has waited, each with 256 bytes beside its own.
+    assert!((35..=45).contains(&answered), "{answered}");
 }

@@ -367,17 +367,25 @@ impl Call {
 
     /// The node answered with an error, or with something that cannot be used.
     pub(crate) fn failed(&self, part: usize, outcome: Outcome, status: Status) {
-        if self.kind != Kind::OneWay {
-            self.fail_sent(part, outcome, status);
+        if self.kind == Kind::OneWay {
+            return;
+        }
+        // The handler may go on, for it is told of nothing that went wrong behind it, and would
+        // wait for credit that never comes.
+        if self.fail_sent(part, outcome, status) && self.is_streamed() {
+            self.channel(part).send_cancel(self.id, true);
         }
     }
 
-    fn fail_sent(&self, part: usize, outcome: Outcome, status: Status) {
-        if self.parts.finish(part) {
+    /// Fails a part whose request was written; false if it was done.
+    fn fail_sent(&self, part: usize, outcome: Outcome, status: Status) -> bool {
+        let current = self.parts.finish(part);
+        if current {
             self.release_pending(part);
             let error = self.channel(part).error(outcome, status);
             self.record(part, EventKind::Failed(error), true);
         }
+        current
     }
 
     fn release_pending(&self, part: usize) {

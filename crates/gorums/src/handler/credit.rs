@@ -57,6 +57,11 @@ impl Credit {
         })
     }
 
+    /// Whether no reply may be sent before the caller gives more.
+    pub(crate) fn is_used_up(&self) -> bool {
+        *self.left.lock() <= 0
+    }
+
     /// Waits for credit, unless `is_over`. The turn is given up where there is none now: the caller
     /// may be slow, and its other calls must not wait for that.
     pub(crate) async fn take(

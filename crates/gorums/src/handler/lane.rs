@@ -94,6 +94,17 @@ pub(super) struct State {
     pub(super) gone: bool,
 }
 
+impl State {
+    /// See [`Lane::needs_credit`].
+    fn needs_credit(&self, max_running: usize) -> bool {
+        self.running >= max_running
+            && self.moved.iter().all(|(id, handlers)| {
+                let credit = self.credits.get(id);
+                handlers.is_empty() || credit.is_some_and(|credit| credit.is_used_up())
+            })
+    }
+}
+
 impl Lane {
     /// A lane and the task that works it off.
     pub(crate) fn start(
@@ -180,10 +191,17 @@ impl Lane {
         self.state().bytes
     }
 
-    /// Wakes the I/O task when the waiting requests cost no more than this.
+    /// Whether nothing starts before a caller gives credit or gives up: as many handlers run as may,
+    /// and each has used up the credit of its caller.
+    pub(crate) fn needs_credit(&self) -> bool {
+        self.state().needs_credit(self.settings.max_running)
+    }
+
+    /// Wakes the I/O task when the waiting requests cost no more than this, or nothing starts before
+    /// there is credit.
     pub(crate) fn wake_when_below(&self, bytes: usize) {
         let mut state = self.state();
-        if state.bytes <= bytes {
+        if state.bytes <= bytes || state.needs_credit(self.settings.max_running) {
             drop(state);
             self.replies.wake_io();
         } else {
@@ -346,6 +364,13 @@ impl Lane {
         if let Some((id, ctx)) = state.current.take() {
             state.moved.entry(id).or_default().push(ctx);
             state.running += 1;
+            let is_stuck =
+                state.wake_below.is_some() && state.needs_credit(self.settings.max_running);
+            drop(state);
+            // The credit may be behind requests, for which reading has paused.
+            if is_stuck {
+                self.replies.wake_io();
+            }
         }
     }
 

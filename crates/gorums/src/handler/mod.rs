@@ -48,5 +48,5 @@ pub(crate) use reply_queue::{Answer, ReplyQueue};
 pub use reply_sender::{Gone, ReplySender, TrySendError};
 pub(crate) use request::Request;
 pub(crate) use run::panicked;
-pub(crate) use services::Services;
+pub(crate) use services::{ReadFor, Services, Waiting};
 pub use turn::Released;

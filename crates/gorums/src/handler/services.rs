@@ -27,12 +27,37 @@ pub(crate) struct Services {
     pub(crate) refusals: Throttle,
 }
 
+/// What the requests cost that wait for their handlers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waiting {
+    pub(crate) bytes: usize,
+    pub(crate) read_for: ReadFor,
+}
+
+/// What may be behind the requests, for which reading goes on where they are too many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ReadFor {
+    /// Replies to the calls of this end.
+    Replies,
+    /// Credit, without which no handler goes on.
+    Credit,
+}
+
 impl Services {
-    /// Why no further request is taken where reading goes on beyond the bound, because a reply may
-    /// be behind it.
-    pub(crate) fn too_many_wait(&self, bytes: usize) -> Option<Status> {
-        (bytes >= self.max_waiting_bytes.saturating_add(BEYOND)).then(|| {
-            Status::resource_exhausted(format!("{bytes} bytes of requests wait for their handlers"))
+    /// Why no further request is taken where reading goes on at the bound.
+    pub(crate) fn too_many_wait(&self, waiting: Waiting) -> Option<Status> {
+        let Waiting { bytes, read_for } = waiting;
+        let (beyond, why) = match read_for {
+            ReadFor::Replies => (BEYOND, ""),
+            ReadFor::Credit => (
+                0,
+                ", and none starts before replies of the calls that are streamed are taken",
+            ),
+        };
+        (bytes >= self.max_waiting_bytes.saturating_add(beyond)).then(|| {
+            Status::resource_exhausted(format!(
+                "{bytes} bytes of requests wait for their handlers{why}"
+            ))
         })
     }
 }

@@ -289,7 +289,9 @@ impl ServerBuilder {
 
     /// How many bytes of requests may be read from a connection before their handlers start. At the
     /// bound reading pauses, and flow control holds the client back. Default: 4 MiB, and 256 bytes
-    /// count for each request beside its own.
+    /// count for each request beside its own. Where every handler that may run waits for the reader
+    /// of its streamed reply, which reading has to go on for, further requests are refused with
+    /// [`ResourceExhausted`](crate::Code::ResourceExhausted) instead.
     pub fn max_waiting_bytes(mut self, bytes: usize) -> Self {
         self.max_waiting_bytes = bytes.max(1);
         self

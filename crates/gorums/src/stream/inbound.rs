@@ -21,7 +21,9 @@ use super::reader::{Event, Handlers, Likely, Reader, Replies};
 use super::served::Served;
 use crate::channel::{Channel, deliver, skipped};
 use crate::error::Status;
-use crate::handler::{Answer, ConnectionInfo, Lane, ReplyQueue, Request, Services};
+use crate::handler::{
+    Answer, ConnectionInfo, Lane, ReadFor, ReplyQueue, Request, Services, Waiting,
+};
 use crate::log::{self, Peer};
 use crate::runtime::{Clock, SystemClock};
 use crate::wire::{Features, Frame, SERVER_INITIATED};
@@ -64,6 +66,9 @@ struct Messages {
     requests: Vec<Request>,
     /// This task has answered requests itself, and the queue of replies is full.
     answers_wait: bool,
+    /// No handler goes on before the peer gives credit or gives up, and so much waits that reading
+    /// would pause.
+    needs_credit: bool,
     /// The length of the chunk that is being read.
     chunk_len: usize,
     /// Bytes that were read, and that the peer may send anew.
@@ -128,6 +133,7 @@ impl Inbound {
             callee,
             requests: Vec::new(),
             answers_wait: false,
+            needs_credit: false,
             chunk_len: 0,
             consumed: 0,
             unread: BytesMut::new(),
@@ -320,6 +326,8 @@ impl Messages {
     ) -> Result<Progress, Status> {
         let at_the_lane = self.lane.as_ref().map_or(0, |lane| lane.waiting_bytes());
         self.accountant.lane_has(at_the_lane);
+        self.needs_credit =
+            self.accountant.is_full() && self.lane.as_ref().is_some_and(|lane| lane.needs_credit());
         self.answers_wait = self.answers_wait
             && self
                 .replies
@@ -348,8 +356,9 @@ impl Messages {
         now: &mut Option<Instant>,
     ) -> Result<Progress, Status> {
         loop {
-            // Replies wait for no handler: while one is owed, reading goes on beyond the bound.
-            if self.accountant.is_full() && self.may_pause() {
+            // Replies wait for no handler: while one is owed, reading goes on beyond the bound. So
+            // it does where no handler goes on before there is credit, which may be behind.
+            if self.accountant.is_full() && !self.needs_credit && self.may_pause() {
                 self.hand_over();
                 if let Some(replies) = &self.replies {
                     replies.io().register(waker);
@@ -389,7 +398,13 @@ impl Messages {
         handlers: Handlers<'_>,
         now: &mut Option<Instant>,
     ) -> Result<(), Status> {
-        let waiting = self.accountant.waiting();
+        let read_for = if self.needs_credit && self.may_pause() {
+            ReadFor::Credit
+        } else {
+            ReadFor::Replies
+        };
+        let bytes = self.accountant.waiting();
+        let waiting = Waiting { bytes, read_for };
         let event = self
             .reader
             .interpret(frame, handlers, &self.likely, waiting)?;

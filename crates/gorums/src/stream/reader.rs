@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Status, excerpt};
-use crate::handler::{Entry, Request, Services};
+use crate::handler::{Entry, Request, Services, Waiting};
 use crate::wire::{Control, Decoder, Envelope, Frame, SERVER_INITIATED, peek_id};
 
 /// What a message of the peer asks this end to do.
@@ -161,7 +161,7 @@ impl Reader {
         frame: &'a Frame,
         handlers: Handlers<'_>,
         likely: &'a Likely,
-        waiting: usize,
+        waiting: Waiting,
     ) -> Result<Event<'a>, Status> {
         let bytes = match frame {
             Frame::Message(bytes) => bytes,

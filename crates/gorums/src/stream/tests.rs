@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::accountant::Accountant;
 use super::reader::{Event, Handlers, Likely, Reader, Replies};
 use crate::error::{Code, Status};
-use crate::handler::{LaneSettings, Registry, Request, ServerCtx, Services};
+use crate::handler::{LaneSettings, ReadFor, Registry, Request, ServerCtx, Services, Waiting};
 use crate::log::Throttle;
 use crate::metadata::Metadata;
 use crate::wire::{
@@ -51,6 +51,11 @@ fn services() -> Services {
     }
 }
 
+fn waiting(bytes: usize) -> Waiting {
+    let read_for = ReadFor::Replies;
+    Waiting { bytes, read_for }
+}
+
 fn message(id: u64, method: &str, text: &str) -> Bytes {
     encode_message(id, method, &Metadata::new(), &text.to_owned(), usize::MAX).expect("small")
 }
@@ -77,7 +82,7 @@ fn read(replies: Replies, handlers: Handlers<'_>, chunks: &[&[u8]]) -> Vec<Strin
                     return told;
                 }
             };
-            match reader.interpret(&frame, handlers, &likely, 0) {
+            match reader.interpret(&frame, handlers, &likely, waiting(0)) {
                 Ok(event) => {
                     told.push(tell(&event));
                     if let Event::Request(request) = event {
@@ -225,10 +230,21 @@ fn far_beyond_the_bound_requests_are_refused() {
     let bytes = message(7, ASK, "a").slice(crate::wire::PREFIX..);
     let frame = Frame::Message(bytes);
     let likely = Likely::default();
-    for (waiting, refused) in [(services.max_waiting_bytes, false), (1 << 30, true)] {
+    let bound = services.max_waiting_bytes;
+    for (read_for, bytes, refused) in [
+        (ReadFor::Replies, bound, false),
+        (ReadFor::Replies, 1 << 30, true),
+        (ReadFor::Credit, bound - 1, false),
+        (ReadFor::Credit, bound, true),
+    ] {
+        let waiting = Waiting { bytes, read_for };
         let event = reader.interpret(&frame, Handlers::These(&services), &likely, waiting);
         let event = event.expect("sound");
-        assert_eq!(matches!(event, Event::Refuse { .. }), refused, "{waiting}");
+        assert_eq!(
+            matches!(event, Event::Refuse { .. }),
+            refused,
+            "{waiting:?}"
+        );
     }
 }
 
@@ -237,7 +253,7 @@ fn request(size: usize) -> Request {
     let services = services();
     let reader = Reader::new(Replies::Never, LIMIT, "a_setting");
     let likely = Likely::default();
-    let event = reader.interpret(&frame, Handlers::These(&services), &likely, 0);
+    let event = reader.interpret(&frame, Handlers::These(&services), &likely, waiting(0));
     let Ok(Event::Request(mut request)) = event else {
         panic!("a sound request");
     };
