@@ -64,6 +64,9 @@ Examples:
   register --connect $ALL
       The same by hand, as on several machines.
 
+  RUST_LOG=gorums=info register
+      Shows on standard error what becomes of connections, too; =debug also each call.
+
 Results go to standard output, messages to standard error. The exit status is 0 if all commands were
 carried out, 1 if one failed (those after it are still tried), 2 for a wrong option. That a register was
 never written is a result and no failure.";

@@ -8,6 +8,7 @@ use anstyle::AnsiColor;
 use clap::builder::Styles;
 use clap::{Args, Subcommand};
 use gorums::membership::NodeAddress;
+use gorums::runtime::Address;
 
 /// How help looks.
 pub const STYLES: Styles = Styles::styled()
@@ -56,9 +57,10 @@ pub struct Serve {
     /// The id by which this replica names itself; clients give it one of their own.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub id: u32,
-    /// The address to listen on. With port 0 the system chooses one, which is printed.
-    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
-    pub listen: String,
+    /// The address to listen on, HOST:PORT or unix:PATH. With port 0 the system chooses one, which
+    /// is printed.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Address,
     /// All replicas, this one among them, which nested calls go to: as for --connect.
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     pub peers: Vec<NodeAddress>,
@@ -136,15 +138,6 @@ impl Target {
     #[must_use]
     pub fn is_given(&self) -> bool {
         !self.connect.is_empty() || self.config.is_some()
-    }
-}
-
-/// Unlike the address of a node, it may have port 0.
-fn host_and_port(text: &str) -> Result<String, String> {
-    let parts = text.rsplit_once(':');
-    match parts.map(|(host, port)| (host.is_empty(), port.parse::<u16>())) {
-        Some((false, Ok(_))) => Ok(text.to_owned()),
-        _ => Err("expected a host and a port, as in 127.0.0.1:8081".to_owned()),
     }
 }
 

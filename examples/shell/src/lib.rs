@@ -32,6 +32,10 @@ use std::time::Duration;
 
 use gorums::{Configuration, ConfigurationError, NodeState, ServerError, Status};
 use tokio::runtime::Runtime;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use self::args::{Calls, Client, Mode, Target};
 use self::batch::Line;
@@ -125,6 +129,11 @@ pub trait ReplicaStore: fmt::Debug + Send + Sync + Sized + 'static {
 /// Does what the options say, and returns the exit status.
 pub fn run<P: Program>(mode: Option<Mode>, options: Client) -> ExitCode {
     let mut screen = Screen::standard();
+    if let Err(error) = log_as_asked() {
+        screen.message(format_args!(
+            "warning: nothing is logged: RUST_LOG: {error}"
+        ));
+    }
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -167,6 +176,20 @@ pub fn run<P: Program>(mode: Option<Mode>, options: Client) -> ExitCode {
     // A host name that is still being looked up is not worth waiting for.
     runtime.shutdown_background();
     code
+}
+
+/// Writes what the library tells to standard error, as far as `RUST_LOG` asks for it.
+fn log_as_asked() -> Result<(), Box<dyn std::error::Error>> {
+    let asked = std::env::var("RUST_LOG").unwrap_or_default();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let events = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    let events = events.with_filter(asked.parse::<Targets>()?);
+    tracing_subscriber::registry().with(events).try_init()?;
+    Ok(())
 }
 
 /// What is to be started before there is something to talk to.

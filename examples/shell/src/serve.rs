@@ -34,8 +34,9 @@ pub(super) async fn serve<P: Program>(
     if !peers.is_empty() {
         let peers = Configuration::builder().addresses(peers).connect();
         let peers = peers.map_err(ServeError::Peers)?;
-        if let Some(node) = peers.node(id)
-            && let Some(contradiction) = Contradiction::of(id, &listen, node.address())
+        let named = peers.node(id).map(|node| node.address().parse());
+        if let Some(Ok(named)) = named
+            && let Some(contradiction) = Contradiction::of(id, &listen, &named)
         {
             if contradiction.is_certain {
                 return Err(ServeError::Contradiction(contradiction));
@@ -50,7 +51,7 @@ pub(super) async fn serve<P: Program>(
     let server = server.add_service(P::service(Arc::clone(&store), delay.clone()));
     let server = match controlled {
         true => server.with_incoming(shared(id, &listen)?)?,
-        false => server.bind(&listen).await?,
+        false => server.bind(listen.as_str()).await?,
     };
     let mut orders = controlled.then(|| Orders::listen(delay));
     let address = server.local_addr();
@@ -95,12 +96,7 @@ pub(super) struct Contradiction {
 }
 
 impl Contradiction {
-    fn of(id: u32, listen: &str, peer: &str) -> Option<Self> {
-        let addresses = (
-            listen.parse::<Address>().ok()?,
-            peer.parse::<Address>().ok()?,
-        );
-        let (listens, named) = &addresses;
+    fn of(id: u32, listens: &Address, named: &Address) -> Option<Self> {
         if listens.canonical() == named.canonical() {
             return None;
         }
@@ -116,8 +112,8 @@ impl Contradiction {
         }
         Some(Self {
             id,
-            listen: listen.to_owned(),
-            peer: peer.to_owned(),
+            listen: listens.to_string(),
+            peer: named.to_string(),
             is_certain,
         })
     }
@@ -137,9 +133,10 @@ impl std::fmt::Display for Contradiction {
 }
 
 /// A listener on a port that whoever has started this replica holds for it.
-fn shared(id: u32, listen: &str) -> Result<TcpAcceptor, ServeError> {
-    let failed = |error| ServeError::Listen(id, listen.to_owned(), error);
-    let address = listen.parse().map_err(io::Error::other).map_err(failed)?;
+fn shared(id: u32, listen: &Address) -> Result<TcpAcceptor, ServeError> {
+    let failed = |error| ServeError::Listen(id, listen.to_string(), error);
+    let no_number = || failed(io::Error::other("its host is no IP address"));
+    let address = listen.socket_addr().ok_or_else(no_number)?;
     let listener = replicas::bind(address).and_then(|socket| socket.listen(replicas::BACKLOG));
     Ok(TcpAcceptor::from(listener.map_err(failed)?))
 }
@@ -290,8 +287,11 @@ mod tests {
             ("0.0.0.0:8082", "10.0.0.1:8081", Some(false)),
             ("10.0.0.1:8081", "one.example.com:8081", None),
             ("10.0.0.1:8082", "one.example.com:8081", Some(false)),
+            ("unix:/run/one", "unix:/run/one", None),
+            ("unix:/run/one", "unix:/run/two", Some(false)),
         ] {
-            let found = Contradiction::of(1, listen, peer);
+            let [listens, named] = [listen, peer].map(|text| text.parse().expect("legal"));
+            let found = Contradiction::of(1, &listens, &named);
             let found = found.map(|found| found.is_certain);
             assert_eq!(found, certain, "{listen} {peer}");
         }

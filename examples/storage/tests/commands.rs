@@ -629,3 +629,26 @@ fn a_reader_that_leaves_is_no_panic() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn it_logs_as_it_is_asked_to() {
+    for (asked, told) in [
+        (
+            "gorums=info",
+            "INFO gorums::client: connected node=1 address=127.0.0.1:",
+        ),
+        (
+            "gorums=loud",
+            "warning: nothing is logged: RUST_LOG: invalid filter directive",
+        ),
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_storage"))
+            .args(["--replicas", "1", "-c", "qc write a 1"])
+            .env("RUST_LOG", asked)
+            .output()
+            .expect("it starts");
+        let messages = String::from_utf8(output.stderr).expect("text");
+        assert!(messages.contains(told), "{asked}: {messages}");
+        assert_eq!(output.status.code(), Some(0));
+    }
+}

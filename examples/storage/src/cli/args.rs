@@ -49,6 +49,9 @@ Examples:
           id = 1
           address = \"127.0.0.1:8081\"
 
+  RUST_LOG=gorums=info storage
+      Shows on standard error what becomes of connections, too; =debug also each call.
+
 Results go to standard output, messages to standard error. The exit status is 0 if all commands were
 carried out, 1 if one failed (those after it are still tried), 2 for a wrong option. That a key is not
 found, or that a replica has a newer value, is a result and no failure.";
