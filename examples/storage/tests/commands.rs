@@ -583,15 +583,15 @@ fn wrong_options_are_refused_with_a_status_of_their_own() {
         (&["serve", "--id", "1"], "--listen"),
         (
             &["serve", "--id", "1", "--listen", "localhost"],
-            "expected a host and a port, as in 127.0.0.1:8081",
+            "there is no port; expected host:port or unix:/path",
         ),
         (
             &["serve", "--id", "1", "--listen", "localhost:99999"],
-            "expected a host and a port",
+            "the port \"99999\" is not a number",
         ),
         (
             &["serve", "--id", "1", "--listen", ":8081"],
-            "expected a host and a port",
+            "there is no host",
         ),
     ] {
         let done = run(args, "");
@@ -639,7 +639,7 @@ fn it_logs_as_it_is_asked_to() {
         ),
         (
             "gorums=loud",
-            "warning: nothing is logged: RUST_LOG: invalid filter directive",
+            "warning: nothing is logged: RUST_LOG: error parsing level",
         ),
     ] {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_storage"))
