@@ -15,6 +15,7 @@ fn main() {
         ("quorum_call", Kind::QuorumCall),
         ("multicast", Kind::Multicast),
         ("quorum_call_loaded", Kind::QuorumCallLoaded),
+        ("quorum_call_loaded_1k", Kind::QuorumCallLoaded1K),
     ] {
         let cluster = Cluster::warm(kind);
         let counted = measure(|| cluster.run(kind, CALLS));

@@ -1,10 +1,12 @@
-//! Instructions per call, counted by Callgrind: `cargo xtask check cost` compares them with the
-//! budget in `budget.toml`.
+//! Instructions per call, those among them that lock memory, and misses of the first caches, counted
+//! by Callgrind: `cargo xtask check cost` compares them with the budget in `budget.toml`.
 #![allow(missing_docs)]
 
 mod workload;
 
-use gungraun::{library_benchmark, library_benchmark_group, main};
+use gungraun::{
+    Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
+};
 use workload::{Cluster, Kind};
 
 /// How many calls are counted. `cargo xtask` knows this number from the name of each benchmark.
@@ -19,6 +21,7 @@ fn prepare(kind: Kind) -> (Cluster, Kind) {
 #[bench::quorum_call(Kind::QuorumCall)]
 #[bench::multicast(Kind::Multicast)]
 #[bench::quorum_call_loaded(Kind::QuorumCallLoaded)]
+#[bench::quorum_call_loaded_1k(Kind::QuorumCallLoaded1K)]
 fn thousand_calls((cluster, kind): (Cluster, Kind)) -> Cluster {
     cluster.run(kind, CALLS);
     // Taking it down is no part of a call.
@@ -27,4 +30,14 @@ fn thousand_calls((cluster, kind): (Cluster, Kind)) -> Cluster {
 
 library_benchmark_group!(name = cost, benchmarks = thousand_calls);
 
-main!(library_benchmark_groups = cost);
+// Caches of one size on every machine: 32 KiB in 8 ways of lines of 64 bytes are those of most.
+main!(
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::with_args([
+        "collect-bus=yes",
+        "cache-sim=yes",
+        "I1=32768,8,64",
+        "D1=32768,8,64",
+        "LL=8388608,16,64",
+    ])),
+    library_benchmark_groups = cost
+);

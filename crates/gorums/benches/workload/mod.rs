@@ -42,13 +42,23 @@ pub(crate) enum Kind {
     Multicast,
     /// Quorum calls as above, a hundred at a time.
     QuorumCallLoaded,
+    /// The same, with 1 KiB each way.
+    QuorumCallLoaded1K,
 }
 
 impl Kind {
+    /// What a request carries.
+    fn data(self) -> Bytes {
+        Bytes::from_static(match self {
+            Self::QuorumCallLoaded1K => &[7; 1024],
+            _ => b"sixteen bytes .",
+        })
+    }
+
     /// How many calls are in flight at once.
     fn in_flight(self) -> usize {
         match self {
-            Self::QuorumCallLoaded => 100,
+            Self::QuorumCallLoaded | Self::QuorumCallLoaded1K => 100,
             Self::Rpc | Self::QuorumCall | Self::Multicast => 1,
         }
     }
@@ -95,15 +105,13 @@ impl Cluster {
 }
 
 async fn call(client: &Client, node: &Node, kind: Kind) {
-    let request = Payload {
-        data: Bytes::from_static(b"sixteen bytes ."),
-    };
+    let request = Payload { data: kind.data() };
     match kind {
         Kind::Rpc => {
             let call = client.rpc::<_, Payload>(node, ECHO, request);
             drop(call.await.expect("the node is up"));
         }
-        Kind::QuorumCall | Kind::QuorumCallLoaded => {
+        Kind::QuorumCall | Kind::QuorumCallLoaded | Kind::QuorumCallLoaded1K => {
             let call = client.quorum_call::<_, Payload>(ECHO, request);
             drop(call.majority().await.expect("all nodes are up"));
         }
