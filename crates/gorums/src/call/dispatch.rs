@@ -90,7 +90,10 @@ pub(crate) fn detach<Req: Message>(
     // With a deadline the tables keep the call, so that what is not written by then is withdrawn.
     let is_kept = prepared.deadline.is_some() && prepared.is_sent();
     let call = is_kept.then(|| register(kind, &targets, requests, &mut prepared));
-    let id = call.as_ref().map_or_else(Pool::next_id, |call| call.id());
+    let id = match &call {
+        Some(call) => call.id(),
+        None => Pool::next_id(kind.of_method()),
+    };
     let mut not_queued = Vec::new();
     let frames = Frames::new(id, kind, &targets, &prepared, requests);
     frames.for_each(|part, frame| {
@@ -219,7 +222,7 @@ fn register<Req>(
     let members = requests.members(targets.len());
     loop {
         let call = Call::new(
-            Pool::next_id(),
+            Pool::next_id(kind.of_method()),
             prepared.method,
             kind,
             Arc::clone(targets),

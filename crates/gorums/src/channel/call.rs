@@ -15,7 +15,7 @@ use super::{Channel, OutMessage, Targets, Ticket, Unread};
 use crate::error::{Outcome, Status};
 use crate::log;
 use crate::sync::Mutex;
-use crate::wire::{H2Settings, reply_cost};
+use crate::wire::{H2Settings, MethodKind, reply_cost};
 
 /// What kind of answer a call expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,17 @@ pub(crate) struct Call {
     /// Whether events say when they happened.
     timed: bool,
     progress: Mutex<Progress>,
+}
+
+impl Kind {
+    /// What is expected of the method.
+    pub(crate) fn of_method(self) -> MethodKind {
+        match self {
+            Self::Unary => MethodKind::TwoWay,
+            Self::Streamed(_) => MethodKind::Streamed,
+            Self::OneWay => MethodKind::OneWay,
+        }
+    }
 }
 
 impl Call {

@@ -14,6 +14,7 @@ use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, Notify};
+use crate::wire::MethodKind;
 
 /// Shared by all pools of the process: one call may go to nodes of several pools.
 static PROCESS_IDS: MessageIds = MessageIds::new();
@@ -70,8 +71,8 @@ impl Pool {
     }
 
     /// An id that no other call of this process has.
-    pub(crate) fn next_id() -> u64 {
-        PROCESS_IDS.next()
+    pub(crate) fn next_id(kind: MethodKind) -> u64 {
+        PROCESS_IDS.next(kind)
     }
 
     /// Adds a call to the table. False if its id's place is taken: the caller takes another id.

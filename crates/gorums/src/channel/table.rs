@@ -1,6 +1,6 @@
 //! The calls that wait for replies, found by message id.
 //!
-//! Ids count upwards, and an id's low bits are its place: finding a call is one index into a
+//! Ids count upwards, and the low bits of an id's number are its place: finding a call is one index into a
 //! vector, and no list of free places is shared. An id whose place an older call still has is
 //! skipped. The table is split into shards with a lock each; successive ids go to different shards.
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, many};
+use crate::wire::MethodKind;
 
 const SHARDS: usize = many(64, 2);
 
@@ -28,9 +29,9 @@ impl MessageIds {
         Self(AtomicU64::new(1))
     }
 
-    pub(crate) fn next(&self) -> u64 {
-        // Bit 63 marks calls of a server. 2^63 ids are never used up.
-        self.0.fetch_add(1, Ordering::Relaxed)
+    pub(crate) fn next(&self, kind: MethodKind) -> u64 {
+        // Bit 63 marks calls of a server. 2^61 numbers are never used up.
+        kind.id(self.0.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -166,7 +167,9 @@ impl<T> Table<T> {
     }
 
     fn shard(&self, id: u64) -> MutexGuard<'_, Slots<T>> {
-        self.shards[(id % SHARDS as u64) as usize].0.lock()
+        self.shards[(MethodKind::number_of(id) % SHARDS as u64) as usize]
+            .0
+            .lock()
     }
 }
 
@@ -178,9 +181,12 @@ fn in_order<T>(mut calls: Vec<(u64, Arc<T>)>) -> Vec<Arc<T>> {
 }
 
 impl<T> Slots<T> {
-    /// The length is a power of two, so this is a mask.
+    /// The length is a power of two, so this is a mask. The kind is in it as well, so that small ids
+    /// have places of their own whatever they are.
     fn index(&self, id: u64) -> usize {
-        (id / SHARDS as u64) as usize & self.slots.len().wrapping_sub(1)
+        let number = MethodKind::number_of(id);
+        let kind = id - MethodKind::TwoWay.id(number);
+        ((number / SHARDS as u64) ^ (kind << 2)) as usize & self.slots.len().wrapping_sub(1)
     }
 
     fn removed(&mut self, count: usize) {
@@ -212,7 +218,7 @@ mod tests {
 
     fn insert(table: &Table<u64>, ids: &MessageIds, deadline: Option<Instant>) -> u64 {
         loop {
-            let id = ids.next();
+            let id = ids.next(MethodKind::TwoWay);
             if table.insert(id, &Arc::new(id), deadline).expect("not full") {
                 return id;
             }
@@ -248,11 +254,14 @@ mod tests {
         let first = insert(&table, &ids, None);
         insert(&table, &ids, None);
         assert_eq!(
-            table.insert(ids.next(), &Arc::new(0), None),
+            table.insert(ids.next(MethodKind::TwoWay), &Arc::new(0), None),
             Err(TooManyCalls)
         );
         table.remove(first);
-        assert_eq!(table.insert(ids.next(), &Arc::new(0), None), Ok(true));
+        assert_eq!(
+            table.insert(ids.next(MethodKind::TwoWay), &Arc::new(0), None),
+            Ok(true)
+        );
     }
 
     #[test]

@@ -177,7 +177,8 @@ impl Lane {
         for request in requests.drain(..) {
             state.bytes += request.cost();
             state.unstarted.add(request.id);
-            if self.features.credit && request.is_streamed() && !state.needs_no_credit {
+            if self.features.credit && request.is_streamed(&self.features) && !state.needs_no_credit
+            {
                 state.credits.insert(request.id, Arc::new(Credit::new()));
             }
             state.waiting.push_back(request);

@@ -11,6 +11,7 @@ use super::interceptor::{Incoming, Reply};
 use super::reply_sender::ReplySender;
 use crate::error::Status;
 use crate::runtime::BoxFuture;
+use crate::wire::MethodKind;
 
 /// A set of methods with their handlers: what a generated `…Server` is.
 #[diagnostic::on_unimplemented(
@@ -46,13 +47,6 @@ pub(crate) struct Entry {
     pub(crate) handler: Handler,
     pub(crate) max_decoding: Option<usize>,
     pub(crate) max_encoding: Option<usize>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MethodKind {
-    TwoWay,
-    OneWay,
-    Streamed,
 }
 
 pub(crate) type Handler =

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::registry::{Entry, MethodKind, Registry};
+use super::registry::{Entry, Registry};
 use crate::error::Status;
 use crate::metadata::Metadata;
-use crate::wire::Envelope;
+use crate::wire::{Envelope, Features, MethodKind};
 
 /// What a waiting request costs beside its bytes.
 const OVERHEAD: usize = 256;
@@ -67,11 +67,25 @@ impl Request {
         })
     }
 
-    /// Whether its method has any number of replies.
-    pub(super) fn is_streamed(&self) -> bool {
-        self.entry
-            .as_ref()
-            .is_some_and(|entry| entry.kind == MethodKind::Streamed)
+    /// Whether its caller takes any number of replies, as far as it has credit for them.
+    pub(super) fn is_streamed(&self, features: &Features) -> bool {
+        let is_streamed = |entry: &Arc<Entry>| entry.kind == MethodKind::Streamed;
+        self.entry.as_ref().is_some_and(is_streamed)
+            && self
+                .expected(features)
+                .is_none_or(|kind| kind == MethodKind::Streamed)
+    }
+
+    /// What the caller expects, where that is an answer, and another than the handler gives: it
+    /// would wait for ever. A caller that expects none is served: it drops what comes.
+    pub(super) fn mismatch(&self, features: &Features) -> Option<MethodKind> {
+        let kind = self.entry.as_ref()?.kind;
+        self.expected(features)
+            .filter(|expected| *expected != kind && *expected != MethodKind::OneWay)
+    }
+
+    fn expected(&self, features: &Features) -> Option<MethodKind> {
+        features.kind.then(|| MethodKind::of_id(self.id)).flatten()
     }
 
     pub(crate) fn cost(&self) -> usize {

@@ -10,7 +10,6 @@ use tracing::Instrument as _;
 use super::context::ServerCtx;
 use super::interceptor::{Incoming, Next, Reply};
 use super::lane::Lane;
-use super::registry::MethodKind;
 use super::reply_queue::Answer;
 use super::reply_sender::Sink;
 use super::{Monitor, Polling};
@@ -18,7 +17,7 @@ use crate::error::Status;
 use crate::log;
 use crate::runtime::BoxFuture;
 use crate::sync::spawn;
-use crate::wire::SERVER_INITIATED;
+use crate::wire::{MethodKind, SERVER_INITIATED};
 
 /// A request whose handler was started, until its reply is queued and its turn given up.
 pub(super) struct Run {

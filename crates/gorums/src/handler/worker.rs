@@ -7,7 +7,6 @@ use super::context::ServerCtx;
 use super::handling::Handling;
 use super::interceptor::{Incoming, Next};
 use super::lane::Lane;
-use super::registry::MethodKind;
 use super::released::ReleasedSet;
 use super::reply_sender::{ReplySlot, Sink};
 use super::request::Request;
@@ -16,6 +15,7 @@ use super::{Monitor, Polling};
 use crate::runtime::BoxFuture;
 use crate::sync::OwnedSemaphorePermit;
 use crate::sync::atomic::AtomicBool;
+use crate::wire::MethodKind;
 
 /// How many handlers are polled in one turn of the lane on its worker. Replies leave together at
 /// the end of a turn: fewer handlers make more and smaller writes.
@@ -151,12 +151,13 @@ impl Worker {
 
     fn start(&mut self, request: Request, ctx: ServerCtx) -> Run {
         let lane = &self.lane;
+        let mismatch = request.mismatch(&lane.features);
         let Request {
             id, entry, payload, ..
         } = request;
         let (kind, max_encoding) = match &entry {
-            Some(entry) => (entry.kind, entry.max_encoding),
-            None => (MethodKind::TwoWay, None),
+            Some(entry) if mismatch.is_none() => (entry.kind, entry.max_encoding),
+            _ => (MethodKind::TwoWay, None),
         };
         let max_encoding = max_encoding.unwrap_or(lane.settings.max_encoding);
         let sink = (kind == MethodKind::Streamed).then(|| {
@@ -172,6 +173,7 @@ impl Worker {
         let next = Next::new(
             Arc::clone(&lane.settings.interceptors),
             entry,
+            mismatch,
             lane.settings.max_decoding,
         );
         // Interceptors get to see the reply before it is queued.

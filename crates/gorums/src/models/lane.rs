@@ -10,7 +10,6 @@ use loom::thread::JoinHandle;
 use super::reply_queue::taken;
 use super::{Gate, join, spawn};
 use crate::error::Status;
-use crate::handler::registry::MethodKind;
 use crate::handler::released::ReleasedSet;
 use crate::handler::{
     ConnectionInfo, Entry, Lane, LaneSettings, Reply, ReplyQueue, Request, ServerCtx,
@@ -18,6 +17,7 @@ use crate::handler::{
 use crate::metadata::Metadata;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Semaphore, block_on};
+use crate::wire::MethodKind;
 
 /// A connection's lane with its task, and replies that the test's thread writes.
 struct Connection {

@@ -161,6 +161,7 @@ const FEATURES: Features = Features {
     stream_end: true,
     credit: true,
     instance: true,
+    kind: true,
 };
 
 /// A call on these nodes that is in the table, with a deadline, and not queued yet.

@@ -210,6 +210,7 @@ mod tests {
             stream_end: true,
             credit: true,
             instance: true,
+            kind: true,
         };
         let stream = Attachment::new(channel, features).expect("open");
         let mut outbound = Outbound::default();

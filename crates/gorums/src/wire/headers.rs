@@ -27,11 +27,13 @@ pub(crate) struct Features {
     pub(crate) credit: bool,
     /// It wants to know which server it has reached.
     pub(crate) instance: bool,
+    /// The ids of its calls say how they are to be answered.
+    pub(crate) kind: bool,
 }
 
 impl Features {
     /// All that this version knows.
-    const OURS: HeaderValue = HeaderValue::from_static("cancel,stream-end,credit,instance");
+    const OURS: HeaderValue = HeaderValue::from_static("cancel,stream-end,credit,instance,kind");
 
     /// Their names, or `none`.
     pub(crate) fn names(self) -> String {
@@ -40,6 +42,7 @@ impl Features {
             (self.stream_end, "stream-end"),
             (self.credit, "credit"),
             (self.instance, "instance"),
+            (self.kind, "kind"),
         ];
         let names: Vec<_> = known
             .into_iter()
@@ -61,6 +64,7 @@ impl Features {
                     "stream-end" => features.stream_end = true,
                     "credit" => features.credit = true,
                     "instance" => features.instance = true,
+                    "kind" => features.kind = true,
                     _ => {}
                 }
             }

@@ -11,6 +11,7 @@ mod envelope;
 mod frames;
 mod headers;
 mod instance;
+mod method_kind;
 #[cfg(test)]
 mod page;
 mod side;
@@ -30,6 +31,7 @@ pub(crate) use headers::{
     request_head, response_head, stream_ended, trailers, trailers_only, trailers_status,
 };
 pub(crate) use instance::Instance;
+pub(crate) use method_kind::MethodKind;
 pub(crate) use side::Side;
 
 /// The path of the stream that carries everything.

@@ -1,0 +1,48 @@
+/// How the calls of a method are answered. The caller's version of a service and the node's may
+/// differ in it, so an id says in its two lowest bits which kind of answer its caller expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MethodKind {
+    /// By one reply.
+    TwoWay = 0,
+    /// Not at all.
+    OneWay = 1,
+    /// By any number of replies.
+    Streamed = 2,
+}
+
+impl MethodKind {
+    /// How many bits of an id say this.
+    const BITS: u32 = 2;
+
+    /// The id of the call with this number, of all calls of the process.
+    #[inline]
+    pub(crate) fn id(self, number: u64) -> u64 {
+        number << Self::BITS | self as u64
+    }
+
+    /// The number of the call with this id.
+    #[inline]
+    pub(crate) fn number_of(id: u64) -> u64 {
+        id >> Self::BITS
+    }
+
+    /// What the caller expects, by the id of its call; none where this version does not know.
+    #[inline]
+    pub(crate) fn of_id(id: u64) -> Option<Self> {
+        Some(match id & ((1 << Self::BITS) - 1) {
+            0 => Self::TwoWay,
+            1 => Self::OneWay,
+            2 => Self::Streamed,
+            _ => return None,
+        })
+    }
+
+    /// What comes back, in words.
+    pub(crate) fn answer(self) -> &'static str {
+        match self {
+            Self::TwoWay => "one reply",
+            Self::OneWay => "no reply",
+            Self::Streamed => "a stream of replies",
+        }
+    }
+}
