@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Extensions;
 
+use super::reply_queue::ReplyQueue;
 use super::turn::{Released, Turn};
 use crate::log::Peer;
 use crate::metadata::Metadata;
@@ -22,6 +23,8 @@ struct Inner {
     method: Arc<str>,
     metadata: Metadata,
     connection: Arc<ConnectionInfo>,
+    /// Where the reply goes.
+    replies: Option<Arc<ReplyQueue>>,
     turn: Turn,
     cancelled: AtomicBool,
     cancel: Notify,
@@ -39,6 +42,7 @@ impl Inner {
             method,
             metadata,
             connection,
+            replies: None,
             turn: Turn::new(permit),
             cancelled: AtomicBool::new(false),
             cancel: Notify::new(),
@@ -81,19 +85,38 @@ impl ServerCtx {
         Self(Arc::new(Inner::new(method, metadata, connection, permit)))
     }
 
-    /// The context of another request, in the place of this one where nobody holds this one any
-    /// more.
+    /// With where the reply goes; nobody else has it yet.
+    pub(super) fn replying_to(mut self, replies: Arc<ReplyQueue>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.replies = Some(replies);
+        }
+        self
+    }
+
+    /// The context of another request of the same connection, in the place of this one where nobody
+    /// holds this one any more.
     pub(crate) fn renew(
         mut self,
         method: Arc<str>,
         metadata: Metadata,
-        connection: Arc<ConnectionInfo>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        let inner = Inner::new(method, metadata, connection, permit);
         match Arc::get_mut(&mut self.0) {
-            Some(place) => *place = inner,
-            None => self.0 = Arc::new(inner),
+            Some(place) => {
+                place.method = method;
+                place.metadata = metadata;
+                place.turn.renew(permit);
+                // Whoever waited to be told of it held the context.
+                place.cancelled.store(false, Ordering::Relaxed);
+                place.values.get_mut().clear();
+            }
+            None => {
+                let connection = Arc::clone(&self.0.connection);
+                self.0 = Arc::new(Inner {
+                    replies: self.0.replies.clone(),
+                    ..Inner::new(method, metadata, connection, permit)
+                });
+            }
         }
         self
     }
@@ -217,6 +240,11 @@ impl ServerCtx {
     /// Who sent the request.
     pub(crate) fn peer(&self) -> Peer {
         self.0.connection.peer()
+    }
+
+    /// Where the reply goes.
+    pub(super) fn replies(&self) -> Option<&Arc<ReplyQueue>> {
+        self.0.replies.as_ref()
     }
 
     pub(crate) fn turn(&self) -> &Turn {

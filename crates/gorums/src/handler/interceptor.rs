@@ -85,12 +85,15 @@ impl Incoming {
     /// [`InvalidArgument`](crate::Code::InvalidArgument) with the reason, where the bytes are not
     /// such a message.
     pub fn decode<M: Message + Default>(&self) -> Result<M, Status> {
-        M::decode(self.payload.clone()).map_err(|error| {
-            Status::invalid_argument(format!(
-                "the request of {} cannot be decoded: {error}",
-                excerpt(self.ctx.method())
-            ))
-        })
+        M::decode(self.payload.clone()).map_err(|error| undecodable(&self.ctx, &error))
+    }
+
+    /// The request as a message with its context. The rest is dropped.
+    pub(crate) fn into_message<M: Message + Default>(self) -> Result<(ServerCtx, M), Status> {
+        match M::decode(self.payload) {
+            Ok(message) => Ok((self.ctx, message)),
+            Err(error) => Err(undecodable(&self.ctx, &error)),
+        }
     }
 
     /// Puts another request in its place.
@@ -110,11 +113,14 @@ impl Incoming {
     pub(crate) fn take_slot(&mut self) -> Option<ReplySlot> {
         self.slot.take()
     }
+}
 
-    /// Takes the context, drops the rest.
-    pub(crate) fn into_ctx(self) -> ServerCtx {
-        self.ctx
-    }
+#[cold]
+fn undecodable(ctx: &ServerCtx, error: &prost::DecodeError) -> Status {
+    Status::invalid_argument(format!(
+        "the request of {} cannot be decoded: {error}",
+        excerpt(ctx.method())
+    ))
 }
 
 impl fmt::Debug for Incoming {
@@ -235,7 +241,7 @@ impl Next {
                 expected.answer()
             )),
             (Some(entry), None) => {
-                let limit = entry.max_decoding.unwrap_or(self.max_decoding);
+                let limit = entry.limit(self.max_decoding);
                 if incoming.payload.len() <= limit {
                     return (entry.handler)(incoming);
                 }

@@ -23,11 +23,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::context::{ConnectionInfo, ServerCtx};
 use super::credit::Credit;
 use super::interceptor::Interceptor;
+use super::registry::Entry;
 use super::released::ReleasedSet;
 use super::reply_queue::ReplyQueue;
 use super::reply_sender::Sink;
@@ -37,7 +39,7 @@ use super::worker::Worker;
 use super::{Monitor, Polling};
 use crate::runtime::{BoxFuture, InProcess};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
-use crate::wire::{Features, NO_BOUND};
+use crate::wire::{Features, MethodKind, NO_BOUND};
 
 /// What all connections of a server have in common.
 pub(crate) struct LaneSettings {
@@ -92,6 +94,16 @@ pub(super) struct State {
     pub(super) finished: bool,
     /// The connection ended.
     pub(super) gone: bool,
+}
+
+/// A request that has come to be the current one.
+pub(super) struct Begun {
+    pub(super) id: u64,
+    pub(super) entry: Option<Arc<Entry>>,
+    /// What the caller expects, where that is not what the handler gives.
+    pub(super) mismatch: Option<MethodKind>,
+    pub(super) payload: Bytes,
+    pub(super) ctx: ServerCtx,
 }
 
 impl State {
@@ -320,36 +332,52 @@ impl Lane {
         &self,
         may_start: bool,
         permit: &mut Option<OwnedSemaphorePermit>,
-    ) -> Option<(Request, ServerCtx)> {
+    ) -> Option<Begun> {
         let mut state = self.state();
         let last = state.current.take();
         if !may_start || state.running >= self.settings.max_running {
             return None;
         }
-        let mut request = state.waiting.pop_front()?;
+        let request = state.waiting.pop_front()?;
         state.bytes -= request.cost();
         let bytes = state.bytes;
         let room = state.wake_below.take_if(|below| bytes <= *below).is_some();
-        let method = Arc::clone(&request.method);
-        let metadata = std::mem::take(&mut request.metadata);
-        let info = Arc::clone(&self.info);
+        let mismatch = request.mismatch(&self.features);
+        let Request {
+            id,
+            entry,
+            method,
+            metadata,
+            payload,
+            size: _,
+        } = request;
         let ctx = match last {
-            Some((_, last)) => last.renew(method, metadata, info, permit.take()),
-            None => ServerCtx::new(method, metadata, info, permit.take()),
+            Some((_, last)) => last.renew(method, metadata, permit.take()),
+            None => {
+                let info = Arc::clone(&self.info);
+                let replies = Arc::clone(&self.replies);
+                ServerCtx::new(method, metadata, info, permit.take()).replying_to(replies)
+            }
         };
-        let cancelled = state.unstarted.remove(request.id);
+        let cancelled = state.unstarted.remove(id);
         if state.waiting.is_empty() {
             state.unstarted = Unstarted::default();
         }
         if cancelled || state.gone {
             ctx.cancel();
         }
-        state.current = Some((request.id, ctx.clone()));
+        state.current = Some((id, ctx.clone()));
         drop(state);
         if room {
             self.replies.wake_io();
         }
-        Some((request, ctx))
+        Some(Begun {
+            id,
+            entry,
+            mismatch,
+            payload,
+            ctx,
+        })
     }
 
     /// The current request is done.

@@ -49,6 +49,14 @@ pub(crate) struct Entry {
     pub(crate) max_encoding: Option<usize>,
 }
 
+impl Entry {
+    /// The largest request that it takes, where a service that says nothing takes so much.
+    #[inline]
+    pub(crate) fn limit(&self, default: usize) -> usize {
+        self.max_decoding.unwrap_or(default)
+    }
+}
+
 pub(crate) type Handler =
     Box<dyn Fn(Incoming) -> BoxFuture<'static, Result<Reply, Status>> + Send + Sync>;
 
@@ -71,8 +79,8 @@ impl Registry {
         self.insert(method.into(), MethodKind::TwoWay, move |mut incoming| {
             let slot = incoming.take_slot();
             let call = incoming
-                .decode::<Req>()
-                .map(|request| handler(incoming.into_ctx(), request));
+                .into_message::<Req>()
+                .map(|(ctx, request)| handler(ctx, request));
             Box::pin(async move { Ok(Reply::send(slot.as_ref(), &call?.await?)) })
         });
     }
@@ -86,8 +94,8 @@ impl Registry {
     {
         self.insert(method.into(), MethodKind::OneWay, move |incoming| {
             let call = incoming
-                .decode::<Req>()
-                .map(|request| handler(incoming.into_ctx(), request));
+                .into_message::<Req>()
+                .map(|(ctx, request)| handler(ctx, request));
             Box::pin(async move {
                 call?.await;
                 Ok(Reply::none())
@@ -105,15 +113,11 @@ impl Registry {
     {
         self.insert(method.into(), MethodKind::Streamed, move |incoming| {
             let sink = incoming.sink();
-            let call = incoming.decode::<Req>().and_then(|request| {
+            let call = incoming.into_message::<Req>().and_then(|(ctx, request)| {
                 let sink = sink.ok_or_else(|| {
                     Status::internal("the request of a streamed method came as another one")
                 })?;
-                Ok(handler(
-                    incoming.into_ctx(),
-                    request,
-                    ReplySender::new(sink),
-                ))
+                Ok(handler(ctx, request, ReplySender::new(sink)))
             });
             Box::pin(async move {
                 call?.await?;

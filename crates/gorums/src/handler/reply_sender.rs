@@ -49,7 +49,6 @@ impl Sink {
 /// Where the one reply of a request goes that nobody else gets to see.
 pub(crate) struct ReplySlot {
     pub(crate) ctx: ServerCtx,
-    pub(crate) replies: Arc<ReplyQueue>,
     pub(crate) id: u64,
     pub(crate) max_encoding: usize,
 }
@@ -58,9 +57,10 @@ impl ReplySlot {
     /// Encodes a reply straight into the queue. False where it does not belong there, or does not
     /// fit now.
     pub(crate) fn send(&self, reply: &impl Message) -> bool {
-        let method = self.ctx.method();
-        self.replies
-            .try_encode(self.id, method, reply, self.max_encoding)
+        let Some(replies) = self.ctx.replies() else {
+            return false;
+        };
+        replies.try_encode(self.id, self.ctx.method(), reply, self.max_encoding)
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tracing::Instrument as _;
 
 use super::context::ServerCtx;
-use super::interceptor::{Incoming, Next, Reply};
+use super::interceptor::Reply;
 use super::lane::Lane;
 use super::reply_queue::Answer;
 use super::reply_sender::Sink;
@@ -30,11 +30,9 @@ pub(super) struct Run {
     pub(super) stage: Stage,
 }
 
-type HandlerFuture = BoxFuture<'static, Result<Reply, Status>>;
+pub(super) type HandlerFuture = BoxFuture<'static, Result<Reply, Status>>;
 
 pub(super) enum Stage {
-    /// Nothing has been polled.
-    Start(Next, Incoming),
     Handling(HandlerFuture),
     /// The queue of replies is full.
     Answering(BoxFuture<'static, ()>),
@@ -42,39 +40,84 @@ pub(super) enum Stage {
 }
 
 impl Run {
+    /// Starts the handler by this, and polls it. Ready when it has ended, its reply is queued, and
+    /// its turn given up.
+    #[inline]
+    pub(super) fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        lane: &Lane,
+        start: impl FnOnce() -> HandlerFuture,
+    ) -> Poll<()> {
+        self.poll_handling(cx, lane, |run| run.start(start))
+    }
+
     /// Ready when the handler has ended, its reply is queued, and its turn given up.
     #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, lane: &Lane) -> Poll<()> {
-        let stage = std::mem::replace(&mut self.stage, Stage::Ended);
-        let mut answering = match stage {
-            Stage::Answering(answering) => answering,
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Handling(handling) => self.poll_handling(cx, lane, |_| handling),
+            Stage::Answering(answering) => self.poll_answering(cx, answering),
             // The lane does not poll what has ended.
-            Stage::Ended => return Poll::Pending,
-            Stage::Start(..) | Stage::Handling(_) => {
-                let (polled, handling) = self.poll_catching(stage, cx, lane);
-                let Poll::Ready(result) = polled else {
-                    self.stage = handling.map_or(Stage::Ended, Stage::Handling);
-                    return Poll::Pending;
-                };
-                if let Some(sink) = &self.sink {
-                    sink.end();
-                    lane.end_credit(self.id, sink);
-                }
-                let queued = match self.answer(lane.features.stream_end, &result) {
-                    None => true,
-                    Some(answer) => lane
-                        .replies
-                        .try_push(self.id, self.ctx.method(), &answer, self.max_encoding)
-                        .is_some(),
-                };
-                if queued {
-                    // Only now, so that replies of handlers that hold their turn keep the order.
-                    self.ctx.turn().end();
-                    return Poll::Ready(());
-                }
-                self.wait_for_room(lane, result)
+            Stage::Ended => Poll::Pending,
+        }
+    }
+
+    /// Polls the handler that this gives; a panic becomes its reply.
+    #[inline]
+    fn poll_handling(
+        &mut self,
+        cx: &mut Context<'_>,
+        lane: &Lane,
+        handling: impl FnOnce(&Self) -> HandlerFuture,
+    ) -> Poll<()> {
+        // The future is never polled again after a panic, and what it shares with others is theirs
+        // to keep consistent, as with any thread that panics.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let mut handling = handling(self);
+            // What has ended is dropped in here: that may panic as well.
+            match handling.as_mut().poll(cx) {
+                Poll::Pending => Err(handling),
+                Poll::Ready(result) => Ok(result),
+            }
+        }));
+        let result = match polled {
+            Ok(Ok(result)) => result,
+            Ok(Err(handling)) => {
+                self.stage = Stage::Handling(handling);
+                return Poll::Pending;
+            }
+            Err(panic) => {
+                let text = log::panic_text(&*panic);
+                tell_panic(&self.ctx, self.id, text);
+                Err(panicked("the handler", text, lane.settings.expose_panics))
             }
         };
+        if let Some(sink) = &self.sink {
+            sink.end();
+            lane.end_credit(self.id, sink);
+        }
+        let queued = match self.answer(lane.features.stream_end, &result) {
+            None => true,
+            Some(answer) => lane
+                .replies
+                .try_push(self.id, self.ctx.method(), &answer, self.max_encoding)
+                .is_some(),
+        };
+        if queued {
+            // Only now, so that replies of handlers that hold their turn keep the order.
+            self.ctx.turn().end();
+            return Poll::Ready(());
+        }
+        let answering = self.wait_for_room(lane, result);
+        self.poll_answering(cx, answering)
+    }
+
+    fn poll_answering(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut answering: BoxFuture<'static, ()>,
+    ) -> Poll<()> {
         if answering.as_mut().poll(cx).is_pending() {
             self.stage = Stage::Answering(answering);
             return Poll::Pending;
@@ -83,38 +126,9 @@ impl Run {
         Poll::Ready(())
     }
 
-    /// Starts or polls a handler; a panic becomes its reply. What has not ended is handed back.
-    fn poll_catching(
-        &self,
-        stage: Stage,
-        cx: &mut Context<'_>,
-        lane: &Lane,
-    ) -> (Poll<Result<Reply, Status>>, Option<HandlerFuture>) {
-        // The future is never polled again after a panic, and what it shares with others is theirs
-        // to keep consistent, as with any thread that panics.
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            let mut handling = match stage {
-                Stage::Start(next, incoming) => self.start(next, incoming),
-                Stage::Handling(handling) => handling,
-                Stage::Answering(_) | Stage::Ended => return (Poll::Pending, None),
-            };
-            // What has ended is dropped in here: that may panic as well.
-            match handling.as_mut().poll(cx) {
-                Poll::Pending => (Poll::Pending, Some(handling)),
-                ready => (ready, None),
-            }
-        }));
-        polled.unwrap_or_else(|panic| {
-            let text = log::panic_text(&*panic);
-            tell_panic(&self.ctx, self.id, text);
-            let status = panicked("the handler", text, lane.settings.expose_panics);
-            (Poll::Ready(Err(status)), None)
-        })
-    }
-
     /// Starts the handler, in a span of its own where somebody wants it.
     #[inline]
-    fn start(&self, next: Next, incoming: Incoming) -> HandlerFuture {
+    fn start(&self, start: impl FnOnce() -> HandlerFuture) -> HandlerFuture {
         // Nothing of this is looked at where nobody wants the span.
         let span = tracing::debug_span!(
             target: log::HANDLER,
@@ -125,9 +139,9 @@ impl Run {
             call = call_id(self.id),
         );
         if span.is_disabled() {
-            return next.start(incoming);
+            return start();
         }
-        let handling = span.in_scope(|| next.start(incoming));
+        let handling = span.in_scope(start);
         Box::pin(handling.instrument(span))
     }
 

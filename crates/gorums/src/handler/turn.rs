@@ -15,6 +15,8 @@ pub(crate) struct Turn {
     own_task: AtomicBool,
     /// The lane, while it waits for the handler that holds the turn.
     lane: AtomicWaker,
+    /// The lane has waited for it.
+    has_waited: AtomicBool,
     /// The server's only permit, where one turn is for all connections.
     permit: Mutex<Option<OwnedSemaphorePermit>>,
     of_server: bool,
@@ -26,6 +28,20 @@ impl Turn {
             of_server: permit.is_some(),
             permit: Mutex::new(permit),
             ..Self::default()
+        }
+    }
+
+    /// As if it were new: nobody else has it.
+    pub(crate) fn renew(&mut self, permit: Option<OwnedSemaphorePermit>) {
+        self.released.store(false, Ordering::Relaxed);
+        self.own_task.store(false, Ordering::Relaxed);
+        if self.has_waited.load(Ordering::Relaxed) {
+            self.has_waited.store(false, Ordering::Relaxed);
+            self.lane = AtomicWaker::new();
+        }
+        if self.of_server || permit.is_some() {
+            self.of_server = permit.is_some();
+            *self.permit.get_mut() = permit;
         }
     }
 
@@ -66,6 +82,7 @@ impl Turn {
 
     /// Ready when the turn was released.
     pub(crate) fn poll_released(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.has_waited.store(true, Ordering::Relaxed);
         self.lane.register(cx.waker());
         if self.is_released() {
             Poll::Ready(())

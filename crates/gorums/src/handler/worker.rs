@@ -6,10 +6,9 @@ use std::task::{Context, Poll};
 use super::context::ServerCtx;
 use super::handling::Handling;
 use super::interceptor::{Incoming, Next};
-use super::lane::Lane;
+use super::lane::{Begun, Lane};
 use super::released::ReleasedSet;
 use super::reply_sender::{ReplySlot, Sink};
-use super::request::Request;
 use super::run::{Background, Run, Stage};
 use super::{Monitor, Polling};
 use crate::runtime::BoxFuture;
@@ -69,8 +68,11 @@ impl Worker {
 
     fn poll_handlers(&mut self, cx: &mut Context<'_>) -> Stop {
         for _ in 0..HANDLERS_PER_TURN {
-            let mut run = match self.run.take() {
-                Some(run) => run,
+            let (run, polled) = match self.run.take() {
+                Some(mut run) => {
+                    let polled = during(self.handling(&run.ctx), || run.poll(cx, &self.lane));
+                    (run, polled)
+                }
                 None => {
                     // With its replies at their bound a client that takes none could have as many
                     // more made as there may be handlers. Nothing that has to happen for room to
@@ -84,7 +86,7 @@ impl Worker {
                         return Stop::Waiting;
                     }
                     let next = self.lane.next(may_start, &mut self.permit);
-                    let Some((request, ctx)) = next else {
+                    let Some(begun) = next else {
                         // The turn is not kept while there is nothing to do with it.
                         self.permit = None;
                         let state = self.lane.state();
@@ -94,10 +96,10 @@ impl Worker {
                             Stop::Waiting
                         };
                     };
-                    self.start(request, ctx)
+                    self.begin(begun, cx)
                 }
             };
-            if self.poll_run(&mut run, cx).is_ready() {
+            if polled.is_ready() {
                 if self.lane.settings.server_turn.is_some() {
                     // The next one may have to wait for others.
                     self.lane.end_current();
@@ -121,15 +123,14 @@ impl Worker {
         Stop::Yield
     }
 
-    fn poll_run(&self, run: &mut Run, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(in_process) = &self.lane.settings.in_process else {
-            return run.poll(cx, &self.lane);
-        };
-        let handling = Handling {
-            ctx: run.ctx.clone(),
+    /// What is told of a handler while it is polled, where its server is a node of its own peers.
+    #[inline]
+    fn handling(&self, ctx: &ServerCtx) -> Option<Handling> {
+        let in_process = self.lane.settings.in_process.as_ref()?;
+        Some(Handling {
+            ctx: ctx.clone(),
             in_process: in_process.clone(),
-        };
-        handling.during(|| run.poll(cx, &self.lane))
+        })
     }
 
     /// Ready when the next handler may start as far as other connections are concerned.
@@ -149,17 +150,23 @@ impl Worker {
         Poll::Ready(())
     }
 
-    fn start(&mut self, request: Request, ctx: ServerCtx) -> Run {
+    /// Starts a handler, and polls it.
+    #[inline]
+    fn begin(&self, begun: Begun, cx: &mut Context<'_>) -> (Run, Poll<()>) {
         let lane = &self.lane;
-        let mismatch = request.mismatch(&lane.features);
-        let Request {
-            id, entry, payload, ..
-        } = request;
+        let settings = &lane.settings;
+        let Begun {
+            id,
+            entry,
+            mismatch,
+            payload,
+            ctx,
+        } = begun;
         let (kind, max_encoding) = match &entry {
             Some(entry) if mismatch.is_none() => (entry.kind, entry.max_encoding),
             _ => (MethodKind::TwoWay, None),
         };
-        let max_encoding = max_encoding.unwrap_or(lane.settings.max_encoding);
+        let max_encoding = max_encoding.unwrap_or(settings.max_encoding);
         let sink = (kind == MethodKind::Streamed).then(|| {
             Arc::new(Sink {
                 id,
@@ -170,28 +177,45 @@ impl Worker {
                 ended: AtomicBool::new(false),
             })
         });
-        let next = Next::new(
-            Arc::clone(&lane.settings.interceptors),
-            entry,
-            mismatch,
-            lane.settings.max_decoding,
-        );
         // Interceptors get to see the reply before it is queued.
-        let seen_by_none = kind == MethodKind::TwoWay && lane.settings.interceptors.is_empty();
+        let seen_by_none = kind == MethodKind::TwoWay && settings.interceptors.is_empty();
         let slot = seen_by_none.then(|| ReplySlot {
             ctx: ctx.clone(),
-            replies: Arc::clone(&lane.replies),
             id,
             max_encoding,
         });
         let incoming = Incoming::new(ctx.clone(), payload, sink.clone(), slot);
-        Run {
+        let mut run = Run {
             id,
             ctx,
             kind,
             max_encoding,
             sink,
-            stage: Stage::Start(next, incoming),
-        }
+            stage: Stage::Ended,
+        };
+        let start = || match &entry {
+            // Nothing is between the request and its handler.
+            Some(entry)
+                if mismatch.is_none()
+                    && settings.interceptors.is_empty()
+                    && incoming.payload().len() <= entry.limit(settings.max_decoding) =>
+            {
+                (entry.handler)(incoming)
+            }
+            _ => {
+                let chain = Arc::clone(&settings.interceptors);
+                Next::new(chain, entry.clone(), mismatch, settings.max_decoding).start(incoming)
+            }
+        };
+        let polled = during(self.handling(&run.ctx), || run.begin(cx, lane, start));
+        (run, polled)
+    }
+}
+
+#[inline]
+fn during<T>(handling: Option<Handling>, act: impl FnOnce() -> T) -> T {
+    match handling {
+        None => act(),
+        Some(handling) => handling.during(act),
     }
 }

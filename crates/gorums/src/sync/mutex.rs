@@ -25,6 +25,13 @@ impl<T> Mutex<T> {
         Self(raw::Mutex::new(value))
     }
 
+    /// What is inside, which nobody else has.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Waits for the lock, and takes it.
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0
