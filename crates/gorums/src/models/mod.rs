@@ -161,7 +161,8 @@ const FEATURES: Features = Features {
     stream_end: true,
     credit: true,
     instance: true,
-    kind: true,
+    // The ids of the models say nothing.
+    kind: false,
 };
 
 /// A call on these nodes that is in the table, with a deadline, and not queued yet.
