@@ -32,11 +32,7 @@ pub(crate) fn deliver(
         Control::Unknown | Control::Cancel | Control::Credit => {}
         Control::End => call.ended(part, envelope.status.clone()),
         Control::Message if envelope.method != method => {
-            let status = Status::internal(format!(
-                "the node answered a call of {method} with a reply of {:?}",
-                excerpt(envelope.method)
-            ));
-            useless(channel, &call, part, status);
+            of_another_method(channel, &call, part, envelope.method);
         }
         Control::Message => match &envelope.status {
             Some(status) => call.failed(part, Outcome::Refused, status.clone()),
@@ -46,6 +42,38 @@ pub(crate) fn deliver(
         },
     }
     Some(method)
+}
+
+/// The same, for a reply that has nothing but its method and its payload.
+#[inline]
+pub(crate) fn deliver_payload(
+    channel: &Arc<Channel>,
+    id: u64,
+    method: &str,
+    payload: &[u8],
+    frame: &Bytes,
+    now: Instant,
+) -> Option<&'static str> {
+    let call = channel.pool().calls.get(id)?;
+    let part = call.targets().position_of(channel)?;
+    let known = call.method();
+    // Text that is the same in the same place need not be compared.
+    if std::ptr::eq(known, method) || known == method {
+        call.replied(part, frame.slice_ref(payload), now);
+    } else {
+        of_another_method(channel, &call, part, method);
+    }
+    Some(known)
+}
+
+#[cold]
+fn of_another_method(channel: &Channel, call: &Call, part: usize, method: &str) {
+    let status = Status::internal(format!(
+        "the node answered a call of {} with a reply of {:?}",
+        call.method(),
+        excerpt(method)
+    ));
+    useless(channel, call, part, status);
 }
 
 /// Fails the call to which a reply came that was not read.

@@ -37,7 +37,7 @@ mod unread;
 
 pub(crate) use attachment::Attachment;
 pub(crate) use call::{Call, Kind};
-pub(crate) use deliver::{deliver, skipped};
+pub(crate) use deliver::{deliver, deliver_payload, skipped};
 pub(crate) use early::Early;
 pub(crate) use events::{Event, EventKind};
 pub(crate) use node_channel::{Channel, Notices};

@@ -67,6 +67,19 @@ impl Request {
         })
     }
 
+    /// The same for a message that has nothing but an id, the name of this method and a payload.
+    #[inline]
+    pub(crate) fn plain(id: u64, entry: &Arc<Entry>, payload: &[u8], frame: &Bytes) -> Self {
+        Self {
+            id,
+            entry: Some(Arc::clone(entry)),
+            method: Arc::clone(&entry.name),
+            metadata: Metadata::new(),
+            payload: frame.slice_ref(payload),
+            size: frame.len(),
+        }
+    }
+
     /// Whether its caller takes any number of replies, as far as it has credit for them.
     pub(super) fn is_streamed(&self, features: &Features) -> bool {
         let is_streamed = |entry: &Arc<Entry>| entry.kind == MethodKind::Streamed;

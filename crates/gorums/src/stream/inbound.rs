@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::accountant::Accountant;
 use super::reader::{Event, Handlers, Likely, Reader, Replies};
 use super::served::Served;
-use crate::channel::{Channel, deliver, skipped};
+use crate::channel::{Channel, deliver, deliver_payload, skipped};
 use crate::error::Status;
 use crate::handler::{
     Answer, ConnectionInfo, Lane, ReadFor, ReplyQueue, Request, Services, Waiting,
@@ -417,6 +417,19 @@ impl Messages {
                 }
                 if let Some(request) = self.requests.last() {
                     self.likely.note_request(request);
+                }
+            }
+            Event::Payload {
+                id,
+                method,
+                payload,
+            } => {
+                let (Some(channel), Frame::Message(bytes)) = (&self.callee, frame) else {
+                    return Ok(());
+                };
+                let now = *now.get_or_insert_with(|| channel.pool().clock.now());
+                if let Some(method) = deliver_payload(channel, id, method, payload, bytes, now) {
+                    self.likely.note_reply(method);
                 }
             }
             Event::Reply { id, envelope } => {

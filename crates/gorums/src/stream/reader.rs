@@ -4,12 +4,18 @@ use bytes::Bytes;
 
 use crate::error::{Status, excerpt};
 use crate::handler::{Entry, Request, Services, Waiting};
-use crate::wire::{Control, Decoder, Envelope, Frame, SERVER_INITIATED, peek_id};
+use crate::wire::{Control, Decoder, Envelope, Frame, SERVER_INITIATED, peek_id, plain};
 
 /// What a message of the peer asks this end to do.
 pub(crate) enum Event<'a> {
     /// Run a handler.
     Request(Request),
+    /// Give this payload to the call that waits for it.
+    Payload {
+        id: u64,
+        method: &'a str,
+        payload: &'a [u8],
+    },
     /// Give this to the call that waits for it.
     Reply { id: u64, envelope: Envelope<'a> },
     /// Tell the call that its reply was too large to be read.
@@ -167,6 +173,22 @@ impl Reader {
             Frame::Message(bytes) => bytes,
             Frame::Oversized { head, len } => return self.oversized(head, *len, handlers),
         };
+        // Almost every message, for which no envelope is made.
+        if let Some((id, method, payload)) = plain(bytes, likely.name()) {
+            if let Some(id) = self.call_of(id) {
+                return Ok(Event::Payload {
+                    id,
+                    method,
+                    payload,
+                });
+            }
+            if let (Handlers::These(services), Some(entry)) = (handlers, likely.entry())
+                && std::ptr::eq(method, &*entry.name)
+                && services.too_many_wait(waiting).is_none()
+            {
+                return Ok(Event::Request(Request::plain(id, entry, payload, bytes)));
+            }
+        }
         let envelope = Envelope::decode_like(bytes, likely.name()).map_err(|error| {
             Status::internal(format!("a malformed message from the peer: {error}"))
         })?;

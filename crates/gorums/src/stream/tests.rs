@@ -110,6 +110,12 @@ fn tell(event: &Event<'_>) -> String {
                 request.id, request.method, request.payload
             )
         }
+        // As one that is read whole.
+        Event::Payload {
+            id,
+            method,
+            payload,
+        } => format!("reply {id} {method} {:?} {payload:?}", None::<Code>),
         Event::Reply { id, envelope } => format!(
             "reply {id} {} {:?} {:?}",
             envelope.method,

@@ -81,9 +81,9 @@ impl<'a> Envelope<'a> {
 }
 
 /// Reads an envelope that is, like almost all, an id, a method and a payload in this order. None
-/// for any other, sound or not.
+/// for any other, sound or not. The method is `likely` itself if it is that.
 #[inline]
-fn plain<'a>(frame: &'a [u8], likely: &'a str) -> Option<(u64, &'a str, &'a [u8])> {
+pub(crate) fn plain<'a>(frame: &'a [u8], likely: &'a str) -> Option<(u64, &'a str, &'a [u8])> {
     const ID_KEY: u8 = (ID as u8) << 3;
     const METHOD_KEY: u8 = (METHOD as u8) << 3 | 2;
     const PAYLOAD_KEY: u8 = (PAYLOAD as u8) << 3 | 2;

@@ -1,5 +1,7 @@
 //! How the frame of an envelope is written: length prefix, envelope, message.
 
+use std::cell::RefCell;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
@@ -230,11 +232,41 @@ pub(crate) fn encode_message<M: Message>(
         metadata: Some(metadata),
         ..Head::new(id, method)
     };
-    let mut buf = BytesMut::new();
-    head.put_frame(message.encoded_len(), limit, &mut buf)?;
-    message.encode_raw(&mut buf);
-    Ok(buf.freeze())
+    let len = message.encoded_len();
+    let put = |buf: &mut BytesMut| {
+        head.put_frame(len, limit, buf)?;
+        message.encode_raw(buf);
+        Ok(buf.split().freeze())
+    };
+    if len > SMALL || head.method.len() > SMALL || !metadata.is_empty() {
+        return put(&mut BytesMut::new());
+    }
+    // The thread may be ending, or the message itself may make a call.
+    let page = PAGE.try_with(RefCell::take).unwrap_or_default();
+    let mut page = if page.capacity() < SMALLEST_PAGE_LEFT {
+        BytesMut::with_capacity(FRAME_PAGE)
+    } else {
+        page
+    };
+    let frame = put(&mut page)?;
+    let _ = PAGE.try_with(|last| last.replace(page));
+    Ok(frame)
 }
+
+thread_local! {
+    /// Where the next small frames of this thread are written, side by side: a block of the heap for
+    /// each would cost more than to write it. It is empty while a frame is written.
+    static PAGE: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// How many bytes a page has. A frame that waits keeps its whole page.
+pub(crate) const FRAME_PAGE: usize = 2048;
+
+/// The largest payload, and the longest method, of a frame that shares a page.
+const SMALL: usize = 256;
+
+/// A small frame fits: prefix, three keys, three numbers of at most ten bytes, method and payload.
+const SMALLEST_PAGE_LEFT: usize = PREFIX + 3 * (1 + 10) + 2 * SMALL;
 
 /// Appends the frame of a reply, without the payload, which the caller puts behind it.
 pub(crate) fn encode_reply(
@@ -327,6 +359,107 @@ mod tests {
                 let envelope = Envelope::decode(&buf[PREFIX..]).expect("our own");
                 assert_eq!((envelope.id, envelope.method), (id, &*method));
                 assert_eq!(envelope.payload, vec![7; payload]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_is_the_same_in_a_page_of_its_own_and_beside_others() {
+        let key = |len| "k".repeat(len);
+        let metadata = Metadata::new();
+        // Several times, so that pages end in between.
+        for round in 0..50 {
+            for len in [0, 1, SMALL - 3, SMALL - 2, SMALL, 5_000] {
+                for method in [0, 1, SMALL, SMALL + 1] {
+                    let (request, method) = (ReadRequest { key: key(len) }, "m".repeat(method));
+                    let frame = encode_message(round, &method, &metadata, &request, usize::MAX)
+                        .expect("no limit");
+                    let mut alone = BytesMut::new();
+                    let payload = request.encode_to_vec();
+                    encode_reply(round, &method, payload.len(), usize::MAX, &mut alone)
+                        .expect("no limit");
+                    alone.put_slice(&payload);
+                    assert_eq!(frame, alone, "{len} {}", method.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn small_frames_share_a_page_and_large_ones_do_not() {
+        let frame = |len| {
+            let request = ReadRequest {
+                key: "k".repeat(len),
+            };
+            encode_message(7, "m", &Metadata::new(), &request, usize::MAX).expect("no limit")
+        };
+        let place = |frame: &Bytes| frame.as_ptr() as usize;
+        let together = (0..20).map(|_| frame(10)).collect::<Vec<_>>();
+        let beside = together
+            .windows(2)
+            .filter(|pair| place(&pair[1]) == place(&pair[0]) + pair[0].len());
+        assert!(beside.count() >= 18, "one page may have ended");
+        let (small, large) = (frame(10), frame(1_000));
+        assert_ne!(place(&large), place(&small) + small.len());
+        // One that is too large leaves nothing behind.
+        let request = ReadRequest {
+            key: "k".repeat(50),
+        };
+        encode_message(7, "m", &Metadata::new(), &request, 20).expect_err("above the limit");
+        assert_eq!(
+            Envelope::decode(&frame(10)[PREFIX..]).expect("our own").id,
+            7
+        );
+    }
+
+    /// Makes a frame of another message while it is encoded, and panics where it is told to.
+    #[derive(Debug, Default)]
+    struct Odd {
+        panics: bool,
+    }
+
+    impl Message for Odd {
+        fn encode_raw(&self, buf: &mut impl BufMut) {
+            let inner = ReadRequest { key: "in".into() };
+            let frame = encode_message(1, "m", &Metadata::new(), &inner, usize::MAX);
+            assert_eq!(
+                Envelope::decode(&frame.expect("no limit")[PREFIX..])
+                    .expect("our own")
+                    .id,
+                1
+            );
+            buf.put_slice(&[0x0a, 0]);
+            assert!(!self.panics, "as it was told to");
+        }
+
+        fn merge_field(
+            &mut self,
+            _tag: u32,
+            _wire_type: WireType,
+            _buf: &mut impl bytes::Buf,
+            _ctx: prost::encoding::DecodeContext,
+        ) -> Result<(), prost::DecodeError> {
+            Ok(())
+        }
+
+        fn encoded_len(&self) -> usize {
+            2
+        }
+
+        fn clear(&mut self) {}
+    }
+
+    #[test]
+    fn a_message_that_makes_calls_or_panics_spoils_no_other_frame() {
+        let encode = |panics| {
+            encode_message(2, "m", &Metadata::new(), &Odd { panics }, usize::MAX).expect("no limit")
+        };
+        for panics in [false, true, false] {
+            let frame = std::panic::catch_unwind(|| encode(panics));
+            assert_eq!(frame.is_err(), panics);
+            if let Ok(frame) = frame {
+                let envelope = Envelope::decode(&frame[PREFIX..]).expect("our own");
+                assert_eq!((envelope.id, envelope.payload), (2, &[0x0a, 0][..]));
             }
         }
     }
