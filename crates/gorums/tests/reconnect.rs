@@ -266,6 +266,30 @@ async fn while_connecting_a_call_without_deadline_ends_with_the_attempt() {
 // ---- refused
 
 #[tokio::test]
+async fn what_accepts_connections_and_says_nothing_is_not_connected() {
+    // The system accepts for it, and nobody ever answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("it has one").to_string();
+    let limit = Duration::from_millis(300);
+    let nodes = gorums::Configuration::builder()
+        .nodes([&*address])
+        .connect_timeout(limit)
+        .connect()
+        .expect("legal");
+    for _ in 0..3 {
+        let client = Client::new(&nodes);
+        let error = failure(client.rpc(&nodes[0], ECHO, number(1)).send()).await;
+        assert_eq!(error.outcome(), Outcome::NotSent, "{error}");
+        assert_eq!(
+            error.status().message(),
+            "no connection within 300ms, before the peer had said anything: it may expect TLS, or \
+             have no server behind it"
+        );
+        assert_ne!(nodes[0].state(), NodeState::Connected);
+    }
+}
+
+#[tokio::test]
 async fn a_refused_part_fails_and_names_the_address_and_the_cause() {
     let server = TestServer::start(echo()).await;
     let addr = server.addr.to_string();

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum NodeState {
     /// An attempt to connect is under way. Calls wait for it.
     Connecting = 0,
-    /// There is a connection. The peer may still be silent.
+    /// There is a connection, on which the peer has begun to speak HTTP/2.
     Connected = 1,
     /// The last attempt failed, or the connection broke. The next attempt comes after a pause, or
     /// with the next call. Where it is the node that connects

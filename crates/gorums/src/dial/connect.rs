@@ -1,14 +1,17 @@
 //! One attempt to connect, up to the request that opens the stream.
 
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use super::Serving;
-use super::connected::{Connected, explained};
+use super::connected::{CLOSED_BY_PEER, Connected, explained};
 use crate::channel::Channel;
 use crate::error::Status;
-use crate::stream::{FairIo, Inbound, KeepAlive, Link, NodeStream, Opening, Timer, h2_status};
+use crate::stream::{
+    FairIo, FirstBytes, Inbound, KeepAlive, Link, NodeStream, Opening, Timer, h2_status,
+};
 use crate::wire::{Batch, H2Settings, request_head};
 
 /// An attempt that failed.
@@ -44,19 +47,31 @@ pub(super) async fn connect(
             Poll::Pending
         }
     });
+    let reached = OnceLock::new();
     tokio::select! {
         biased;
-        result = open(channel, serving) => result,
+        result = open(channel, serving, &reached) => result,
         () = closing => Err(Status::unavailable("the connection is closed").into()),
-        () = timeout => Err(Failed {
-            status: Status::unavailable(format!("no connection within {limit:?}")),
-            reached: false,
-            timed_out: true,
-        }),
+        () = timeout => {
+            let status = Status::unavailable(format!("no connection within {limit:?}"));
+            Err(Failed {
+                status: match reached.get() {
+                    Some(first_bytes) => explained(status, first_bytes),
+                    None => status,
+                },
+                reached: false,
+                timed_out: true,
+            })
+        }
     }
 }
 
-async fn open(channel: &Arc<Channel>, serving: &Serving) -> Result<Connected, Failed> {
+/// What the peer has said is in `reached` once there is one.
+async fn open(
+    channel: &Arc<Channel>,
+    serving: &Serving,
+    reached: &OnceLock<FirstBytes>,
+) -> Result<Connected, Failed> {
     let pool = channel.pool();
     let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
     let dial_epoch = channel.dial_epoch();
@@ -77,6 +92,7 @@ async fn open(channel: &Arc<Channel>, serving: &Serving) -> Result<Connected, Fa
     let peer_addr = (*io).peer_addr();
     channel.check_server(peer_addr)?;
     let (io, first_bytes) = FairIo::remembering(io);
+    let _ = reached.set(first_bytes.clone());
     let ended = |error: h2::Error| Failed {
         status: explained(h2_status(&error), &first_bytes),
         reached: true,
@@ -88,6 +104,19 @@ async fn open(channel: &Arc<Channel>, serving: &Serving) -> Result<Connected, Fa
         .map_err(ended)?;
     let mut send_request = send_request.ready().await.map_err(ended)?;
     let (head, send) = send_request.send_request(request, false).map_err(ended)?;
+    // Whatever accepts connections may have no server behind it. One of HTTP/2 says something by
+    // itself; the answer to this request may be late, as that of Go's servers is.
+    poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(Err(Failed {
+            status: explained(Status::unavailable(CLOSED_BY_PEER), &first_bytes),
+            reached: true,
+            timed_out: false,
+        })),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(ended(error))),
+        Poll::Pending if first_bytes.is_empty() => Poll::Pending,
+        Poll::Pending => Poll::Ready(Ok(())),
+    })
+    .await?;
     let clock = &pool.clock;
     let keep_alive = KeepAlive::new(
         pool.settings.keep_alive_interval,

@@ -58,6 +58,8 @@ pub(super) struct Connected {
     pub(super) has_answered: bool,
 }
 
+pub(super) const CLOSED_BY_PEER: &str = "the peer closed the connection";
+
 impl Connected {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Poll<End> {
         for _ in 0..BATCHES_PER_TURN {
@@ -107,7 +109,7 @@ impl Connected {
     fn poll_connection(&mut self) -> Option<Status> {
         match Pin::new(&mut self.connection).poll(&mut self.link.flag.context()) {
             Poll::Pending => None,
-            Poll::Ready(Ok(())) => Some(Status::unavailable("the peer closed the connection")),
+            Poll::Ready(Ok(())) => Some(Status::unavailable(CLOSED_BY_PEER)),
             Poll::Ready(Err(error)) => Some(h2_status(&error)),
         }
     }
