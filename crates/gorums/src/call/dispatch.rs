@@ -62,7 +62,13 @@ pub(crate) fn start<Req: Message>(
         nodes = requests.members(targets.len()),
         "a call begins"
     );
-    let handle = Handle::new(Arc::clone(&call), callees, observers, options);
+    let handle = Handle::new(
+        Arc::clone(&call),
+        callees,
+        observers,
+        prepared.deadline,
+        options,
+    );
     let frames = Frames::new(call.id(), kind, &targets, &prepared, requests);
     frames.for_each(|part, frame| match frame {
         Ok(frame) => {
@@ -134,6 +140,7 @@ pub(crate) fn flush(configuration: &Configuration) -> Handle {
         call,
         Callees::Configuration(configuration.clone()),
         prepared.observers,
+        None,
         &options,
     )
 }

@@ -2,14 +2,16 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::options::Options;
-use crate::channel::{Call, Early, Event, EventKind, Targets, WakeAfter};
+use crate::channel::{Call, Early, Event, EventKind, Pool, Targets, WakeAfter};
 use crate::configuration::{Configuration, Interceptors, Node, Observers};
 use crate::log;
+use crate::runtime::BoxFuture;
 
 /// A call that somebody waits for. Dropping it gives the call up, unless it is complete.
 pub(crate) struct Handle {
@@ -18,6 +20,10 @@ pub(crate) struct Handle {
     callees: Callees,
     observers: Observers,
     cancelled: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Until it is known who sees to it.
+    deadline: Option<Instant>,
+    /// Where it is the task that waits.
+    timer: Option<BoxFuture<'static, ()>>,
     /// The call is complete, or was given up.
     over: bool,
     /// How many nodes have failed, as far as the task that waits has heard.
@@ -38,6 +44,7 @@ impl Handle {
         call: Arc<Call>,
         callees: Callees,
         observers: Observers,
+        deadline: Option<Instant>,
         options: &Options,
     ) -> Self {
         let cancellation = options.cancellation.as_ref();
@@ -46,6 +53,8 @@ impl Handle {
             callees,
             observers,
             cancelled: cancellation.map(|token| Box::pin(token.clone().cancelled_owned())),
+            deadline,
+            timer: None,
             over: false,
             failures: 0,
             is_told: false,
@@ -68,10 +77,32 @@ impl Handle {
             self.call.end_early(Early::Cancelled);
             polled = self.call.poll_event(cx, wake_after);
         }
+        if polled.is_pending() && self.poll_deadline(cx).is_ready() {
+            self.call.end_early(Early::Deadline);
+            polled = self.call.poll_event(cx, wake_after);
+        }
         if let Poll::Ready(Some(event)) = &polled {
             self.tell(event);
         }
         polled
+    }
+
+    /// Ready at the deadline where this task has to see to it: the runtime of the connections, which
+    /// does that else, is another one than this task's, and perhaps nobody drives it.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(deadline) = self.deadline.take() {
+            let elsewhere = |pool: &&Arc<Pool>| pool.is_driven_elsewhere();
+            let pool = self.call.targets().pools().iter().find(elsewhere);
+            // One without timers cannot.
+            let pool = pool.filter(|pool| pool.clock.check_runtime().is_ok());
+            self.timer = pool.map(|pool| pool.clock.sleep_until(deadline));
+        }
+        let Some(timer) = &mut self.timer else {
+            return Poll::Pending;
+        };
+        ready!(timer.as_mut().poll(cx));
+        self.timer = None;
+        Poll::Ready(())
     }
 
     /// The next event, if it has happened already.

@@ -101,6 +101,16 @@ impl Pool {
         runtime.spawn(self.sweep());
     }
 
+    /// Whether the caller is in a runtime, and the pool's tasks run on another one.
+    pub(crate) fn is_driven_elsewhere(&self) -> bool {
+        let Ok(here) = Handle::try_current() else {
+            return false;
+        };
+        let runtimes = self.runtimes.lock();
+        let there = runtimes.present.as_ref();
+        there.is_some_and(|there| there.id() != here.id())
+    }
+
     /// A runtime that the pool's tasks run on, if one is left.
     pub(crate) fn runtime(&self) -> Option<Handle> {
         self.runtimes.lock().present.clone()

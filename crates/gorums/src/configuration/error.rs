@@ -102,6 +102,11 @@ pub enum ConfigurationError {
     NothingToExtend,
     /// Nodes were to be connected outside a tokio runtime, which drives the connections.
     NoRuntime,
+    /// The tokio runtime lacks what connections need.
+    Runtime {
+        /// What it lacks, and what to do.
+        reason: String,
+    },
 }
 
 impl fmt::Display for ConfigurationError {
@@ -152,7 +157,7 @@ impl fmt::Display for ConfigurationError {
                 )
             }
             Self::Metadata(status) => write!(f, "{}", status.message()),
-            Self::Handlers { reason } => f.write_str(reason),
+            Self::Handlers { reason } | Self::Runtime { reason } => f.write_str(reason),
             Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::NoMoreIds { address } => {
                 write!(f, "{address}: no id is left after {}; name one", u32::MAX)

@@ -1,6 +1,7 @@
 //! The nodes of a pool, and how others join them.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -114,6 +115,11 @@ impl Members {
             return Ok((known.collect(), replaced));
         }
         let runtime = Handle::try_current().map_err(|_| ConfigurationError::NoRuntime)?;
+        let lacking = |error: io::Error| ConfigurationError::Runtime {
+            reason: error.to_string(),
+        };
+        self.pool.clock.check_runtime().map_err(lacking)?;
+        self.pool.transport.check_runtime().map_err(lacking)?;
         self.pool.run_on(&runtime);
         let nodes = identified
             .into_iter()

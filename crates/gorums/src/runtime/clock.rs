@@ -1,12 +1,22 @@
 use std::fmt;
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::BoxFuture;
+use super::{BoxFuture, requirement};
 
 /// Where the library takes time and randomness from.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
+    /// Called in the runtime that is to drive the connections, before there are any. By default it
+    /// has what the clock needs.
+    ///
+    /// # Errors
+    /// The runtime lacks something, which the error names.
+    fn check_runtime(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The monotonic time: deadlines, backoff, keep-alive and latency are measured with it.
     fn now(&self) -> Instant;
 
@@ -27,6 +37,10 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    fn check_runtime(&self) -> io::Result<()> {
+        requirement::timers()
+    }
+
     fn now(&self) -> Instant {
         Instant::now()
     }

@@ -10,6 +10,7 @@ mod address;
 mod box_future;
 mod clock;
 mod in_process;
+mod requirement;
 mod tcp;
 mod transport;
 mod unix;

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, sleep};
 
 use super::unix::invalid;
-use super::{Address, AddressError, BoxFuture, BoxIo, Listener, Transport};
+use super::{Address, AddressError, BoxFuture, BoxIo, Listener, Transport, requirement};
 use crate::log;
 
 /// How many connections may wait to be accepted.
@@ -32,6 +32,10 @@ const ADDRESSES: usize = 64;
 pub struct Tcp;
 
 impl Transport for Tcp {
+    fn check_runtime(&self) -> io::Result<()> {
+        requirement::sockets()
+    }
+
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>> {
         Box::pin(async move {
             let (host, port) = read(address)?;

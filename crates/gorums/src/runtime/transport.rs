@@ -27,6 +27,15 @@ pub type BoxIo = Box<dyn Io>;
 /// Where the connections come from: TCP and unix sockets by default, a simulated network in a
 /// simulation.
 pub trait Transport: Send + Sync + 'static {
+    /// Called in the runtime that is to drive the connections, before there are any. By default it
+    /// has what the transport needs.
+    ///
+    /// # Errors
+    /// The runtime lacks something, which the error names.
+    fn check_runtime(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Connects to an address as it was given to the configuration. A host name is resolved here,
     /// again at every attempt. The library bounds the time that it takes and drops the future then.
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>>;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 #[cfg(unix)]
 pub use sockets::{Unix, UnixAcceptor};
 
-use super::{Address, BoxFuture, BoxIo, Listener, Tcp, Transport};
+use super::{Address, BoxFuture, BoxIo, Listener, Tcp, Transport, requirement};
 
 /// TCP for `host:port` and unix sockets for `unix:/path`, on systems that have these. The default
 /// transport.
@@ -26,6 +26,10 @@ impl Sockets {
 }
 
 impl Transport for Sockets {
+    fn check_runtime(&self) -> io::Result<()> {
+        requirement::sockets()
+    }
+
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>> {
         Box::pin(async move { Self::of(address)?.connect(address).await })
     }
@@ -57,6 +61,10 @@ mod sockets {
     pub struct Unix;
 
     impl Transport for Unix {
+        fn check_runtime(&self) -> io::Result<()> {
+            requirement::sockets()
+        }
+
         fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>> {
             Box::pin(async move {
                 let (_, path) = read(address)?;

@@ -344,10 +344,11 @@ impl ServerBuilder {
     /// was killed is replaced.
     ///
     /// # Errors
-    /// The address cannot be listened on, a method was added twice, the server is not one of its
+    /// The runtime lacks timers or I/O, the address cannot be listened on, a method was added twice, the server is not one of its
     /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
     pub async fn bind(self, address: &str) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
+        self.runtime_is_fit()?;
         let listener = self
             .transport
             .listen(address)
@@ -361,7 +362,7 @@ impl ServerBuilder {
     /// not started never do.
     ///
     /// # Errors
-    /// The address cannot be listened on, a method was added twice, the server is not one of its
+    /// The runtime lacks timers or I/O, the address cannot be listened on, a method was added twice, the server is not one of its
     /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
     pub async fn serve(self, address: &str) -> Result<(), ServerError> {
         self.bind(address).await?.serve().await;
@@ -372,11 +373,18 @@ impl ServerBuilder {
     /// connect and wait.
     ///
     /// # Errors
-    /// A method was added twice, the server is not one of its [`peers`](Self::peers), or the
-    /// listener does not know its address.
+    /// The runtime lacks timers or I/O, a method was added twice, the server is not one of its
+    /// [`peers`](Self::peers), or the listener does not know its address.
     pub fn with_incoming(self, listener: impl Listener) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
+        self.runtime_is_fit()?;
         self.with_listener(Box::new(listener))
+    }
+
+    fn runtime_is_fit(&self) -> Result<(), ServerError> {
+        let fit = self.clock.check_runtime();
+        fit.and_then(|()| self.transport.check_runtime())
+            .map_err(ServerError::Runtime)
     }
 
     fn registry_is_sound(&self) -> Result<(), ServerError> {
@@ -559,6 +567,8 @@ impl fmt::Debug for ServerBuilder {
 pub enum ServerError {
     /// The address cannot be listened on; the error names it.
     Listen(io::Error),
+    /// The tokio runtime lacks what connections need; the error says what, and what to do.
+    Runtime(io::Error),
     /// A method was added twice.
     DuplicateMethod {
         /// The full name.
@@ -591,7 +601,7 @@ pub enum ServerError {
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen(error) => error.fmt(f),
+            Self::Listen(error) | Self::Runtime(error) => error.fmt(f),
             Self::DuplicateMethod { method } => {
                 write!(
                     f,
@@ -621,7 +631,7 @@ impl fmt::Display for ServerError {
 impl Error for ServerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Listen(error) => Some(error),
+            Self::Listen(error) | Self::Runtime(error) => Some(error),
             Self::DuplicateMethod { .. }
             | Self::NotAPeer { .. }
             | Self::PairsOfAnother { .. }
