@@ -194,6 +194,22 @@ async fn calls_at_once_need_no_room_to_wait() {
 }
 
 #[tokio::test]
+async fn a_quorum_function_that_is_not_given_all_replies_has_not_refused_them() {
+    for failed in 0..=3 {
+        let (_servers, all, _) = three(failed).await;
+        let client = Client::new(&all);
+        let call = client.quorum_call::<_, Number>(ECHO, number(1));
+        let error = within(call.quorum_fn(|_, _| None::<()>)).await;
+        let error = error.expect_err("it is never content");
+        let expected = match failed {
+            0 => QuorumErrorKind::NoQuorum,
+            _ => QuorumErrorKind::Incomplete,
+        };
+        assert_eq!((error.kind(), error.replies()), (expected, 3 - failed));
+    }
+}
+
+#[tokio::test]
 async fn a_call_fails_though_a_node_never_answers() {
     let (_servers, all) = cluster(3, |index| {
         Server::builder().unary(ECHO, move |_ctx, request: Number| async move {

@@ -60,15 +60,20 @@ struct Replicas {
         required = true
     )]
     replicas: Vec<String>,
-    /// Seconds until the call is given up
+    /// Seconds to wait for a majority of them, and for the call
     #[arg(long, default_value_t = 5)]
     timeout: u64,
 }
 
 impl Replicas {
-    fn claims(self) -> Result<Claims, Box<dyn Error>> {
+    async fn claims(self) -> Result<Claims, Box<dyn Error>> {
+        let timeout = Duration::from_secs(self.timeout);
         let replicas = Configuration::builder().nodes(self.replicas).connect()?;
-        Ok(Claims::new(&replicas, Duration::from_secs(self.timeout)))
+        // Connecting goes on in the background, and a call fails at once at a replica that is down.
+        // Those that are just being started are waited for; where too few come, the call says why.
+        let majority = replicas.connected(replicas.len() / 2 + 1);
+        let _ = tokio::time::timeout(timeout, majority).await;
+        Ok(Claims::new(&replicas, timeout))
     }
 }
 
@@ -82,7 +87,9 @@ async fn main() -> ExitCode {
     match run(Cli::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // In one write, so that the lines of several processes do not mix.
+            let text = format!("error: {error}\n");
+            eprint!("{text}");
             ExitCode::FAILURE
         }
     }
@@ -102,15 +109,15 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             name,
             candidate,
         } => {
-            let claimed = replicas.claims()?.claim(&name, &candidate).await;
+            let claimed = replicas.claims().await?.claim(&name, &candidate).await;
             claimed.inspect_err(|error| {
                 for (replica, ballot) in error.no() {
-                    eprintln!("replica {replica} has voted for {}", ballot.candidate);
+                    eprintln!("node {replica} has voted for {}", ballot.candidate);
                 }
             })?;
             println!("{candidate} owns {name}");
         }
-        Command::Owner { replicas, name } => match replicas.claims()?.owner(&name).await? {
+        Command::Owner { replicas, name } => match replicas.claims().await?.owner(&name).await? {
             Some(owner) => println!("{owner} owns {name}"),
             None => println!("nobody owns {name}"),
         },

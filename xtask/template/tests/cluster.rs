@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use gorums::{Configuration, NodeState, Server};
+use gorums::{Configuration, Server};
 use tokio::task::JoinHandle;
 
 use service_crate::client::Claims;
@@ -22,17 +22,6 @@ async fn start(listen: &str, folder: &Path) -> (String, JoinHandle<()>) {
     let server = server.bind(listen).await.expect("a free port");
     let address = server.local_addr().to_string();
     (address, tokio::spawn(server.serve()))
-}
-
-/// Returns when all nodes are connected.
-async fn connected(nodes: &Configuration) {
-    let up = |all: &Configuration| all.filter(|node| node.state() == NodeState::Connected);
-    let mut watch = nodes.watch(PATIENCE, up);
-    while let Some(up) = watch.next().await {
-        if up.len() == nodes.len() {
-            return;
-        }
-    }
 }
 
 #[tokio::test]
@@ -68,7 +57,8 @@ async fn a_name_has_one_owner_although_replicas_stop_and_come_back() {
         assert!(stopped.is_err_and(|error| error.is_cancelled()));
         replicas[replica] = start(&addresses[replica], &data(replica)).await.1;
     }
-    connected(&nodes).await;
+    let all = nodes.connected(nodes.len());
+    tokio::time::timeout(PATIENCE, all).await.expect("all are back");
     let owner = claims.owner("summit").await;
     assert_eq!(owner.expect("all answer").as_deref(), Some("ada"));
     // To claim again what one owns changes nothing.

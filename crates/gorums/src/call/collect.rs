@@ -222,6 +222,12 @@ impl<Resp: Message + Default> Collector<Resp> {
     }
 
     /// The call succeeded: what is queued is still sent, and further replies are ignored.
+    /// Whether a node has failed that did not say no.
+    pub(crate) fn is_without_answer(&self) -> bool {
+        let mut outcomes = self.failures.iter().map(NodeError::outcome);
+        outcomes.any(|outcome| outcome != Outcome::Refused)
+    }
+
     pub(crate) fn complete(&mut self) {
         self.handle.complete();
     }
@@ -259,6 +265,7 @@ impl<Resp: Message + Default> Collector<Resp> {
             method: self.handle.call.method(),
             nodes: self.configuration.len(),
             asked: self.asked.len() - withdrawn,
+            withdrawn,
             needed: self.needed,
             replies: self.answered.len(),
             failures: std::mem::take(&mut self.failures),

@@ -325,6 +325,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
             method: self.method,
             nodes: self.configuration.len(),
             asked: 0,
+            withdrawn: 0,
             needed,
             replies: 0,
             failures: Vec::new(),

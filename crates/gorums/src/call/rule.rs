@@ -162,7 +162,13 @@ fn apply<Resp: Message + Default, R: Rule<Resp>>(
             }
         }
         Step::Out => rule.hopeless(collector),
-        Step::End => Some(R::EXHAUSTED),
+        // Replies that did not come might have made a quorum.
+        Step::End => Some(match R::EXHAUSTED {
+            QuorumErrorKind::NoQuorum if collector.is_without_answer() => {
+                QuorumErrorKind::Incomplete
+            }
+            exhausted => exhausted,
+        }),
     };
     failed.map(|kind| {
         Err(

@@ -92,6 +92,7 @@ impl Future for Sent<QuorumError> {
             method: self.method,
             nodes: self.nodes,
             asked: self.nodes,
+            withdrawn: 0,
             needed: None,
             replies: self.handed_over,
             failures,

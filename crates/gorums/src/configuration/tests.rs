@@ -148,6 +148,7 @@ fn failed<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> QuorumError {
         method: "test.Test.Call",
         nodes: 3,
         asked: 3,
+        withdrawn: 0,
         needed: None,
         replies: 0,
         failures,

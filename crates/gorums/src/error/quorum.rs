@@ -8,10 +8,12 @@ use crate::node_id::NodeId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum QuorumErrorKind {
-    /// So many nodes failed that the rest cannot make a quorum.
+    /// So many nodes failed that the rest cannot make a quorum; or some did not answer, and the quorum
+    /// function accepted no set of the replies of the others.
     Incomplete,
-    /// All nodes that can answer have answered, and the quorum function or the matching rule
-    /// accepted no set of their replies; or so many voted no that the others cannot be a quorum,
+    /// All nodes have answered, some perhaps with an error, and the quorum function accepted no set of
+    /// their replies; or the
+    /// replies rule out that enough of them match, whatever the others say; or so many voted no that the others cannot be a quorum,
     /// whatever they say ([`votes`](crate::call::Quorum::votes)).
     NoQuorum,
     /// The call's timeout or deadline passed first.
@@ -47,6 +49,8 @@ pub(crate) struct QuorumFailure {
     /// How many of them may have got the request, or have failed: they were not left out, and their
     /// request was not withdrawn when the call failed.
     pub(crate) asked: usize,
+    /// How many requests were withdrawn when the call failed.
+    pub(crate) withdrawn: usize,
     /// How many replies were needed, for rules that count.
     pub(crate) needed: Option<usize>,
     pub(crate) replies: usize,
@@ -124,6 +128,18 @@ impl QuorumError {
         outcomes.max().unwrap_or(Outcome::NotSent)
     }
 
+    /// How many nodes had neither answered nor failed when it was clear that the call would fail.
+    fn not_awaited(&self) -> usize {
+        let QuorumFailure {
+            asked,
+            withdrawn,
+            replies,
+            failures,
+            ..
+        } = &*self.0;
+        (asked + withdrawn).saturating_sub(replies + failures.len())
+    }
+
     /// What happened at each node that failed, by id.
     #[must_use]
     pub fn failures(&self) -> &[NodeError] {
@@ -171,8 +187,13 @@ impl fmt::Display for QuorumError {
             ..
         } = &*self.0;
         let needed = needed.map_or(String::new(), |needed| format!(", {needed} needed"));
+        let others = self.not_awaited();
+        let others = match (kind, others) {
+            (QuorumErrorKind::Incomplete, 1..) => format!(", {others} not waited for"),
+            _ => String::new(),
+        };
         let so_far = match counted {
-            Counted::Replies => format!("{replies} of {nodes} nodes answered{needed}"),
+            Counted::Replies => format!("{replies} of {nodes} nodes answered{needed}{others}"),
             Counted::Votes => format!("{replies} of {nodes} nodes said yes{needed}"),
             Counted::Sent => format!("sent to {replies} of {nodes} nodes"),
         };
@@ -266,6 +287,7 @@ mod tests {
             method: "proto.Storage.ReadQC",
             nodes: nodes as usize,
             asked: nodes as usize,
+            withdrawn: 0,
             needed: Some(nodes as usize / 2 + 1),
             replies: 0,
             failures: (1..=nodes).rev().map(failure).collect(),
@@ -287,6 +309,28 @@ mod tests {
     }
 
     #[test]
+    fn those_that_were_not_waited_for_are_told() {
+        let head = |asked, withdrawn, replies| {
+            let QuorumError(mut failure) = failed(2, "gone");
+            failure.nodes = 5;
+            (failure.asked, failure.withdrawn, failure.replies) = (asked, withdrawn, replies);
+            let text = QuorumError(failure).to_string();
+            text.lines().next().expect("a head line").to_owned()
+        };
+        for (asked, withdrawn, replies, told) in [
+            (5, 0, 3, ""),
+            (5, 0, 1, ", 2 not waited for"),
+            (3, 2, 1, ", 2 not waited for"),
+            // One was left out of the call.
+            (4, 0, 2, ""),
+        ] {
+            let answered = format!("{replies} of 5 nodes answered, 2 needed{told}");
+            let expected = format!("proto.Storage.ReadQC: a quorum is out of reach: {answered}");
+            assert_eq!(head(asked, withdrawn, replies), expected);
+        }
+    }
+
+    #[test]
     fn the_outcome_is_that_of_the_node_at_which_the_most_may_have_happened() {
         use Outcome::{NotSent, Refused, Unknown};
         let outcome = |asked: usize, replies: usize, outcomes: &[Outcome]| {
@@ -299,6 +343,7 @@ mod tests {
                 method: "proto.Storage.WriteQC",
                 nodes: 3,
                 asked,
+                withdrawn: 0,
                 needed: Some(2),
                 replies,
                 failures: (1..).zip(outcomes).map(failure).collect(),
