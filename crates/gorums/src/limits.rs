@@ -3,8 +3,9 @@
 use crate::channel::{NEWEST, Settings, WINDOW, WINDOWS_WITHOUT_CREDIT};
 use crate::configuration::{MOST, REMEMBERED};
 use crate::log;
+use crate::metadata::{MAX_CONNECTION, MAX_ENTRIES};
 use crate::server::accept::Server;
-use crate::wire::{BATCH_BYTES, H2Settings, MAX_DETAILS, MAX_ENTRIES};
+use crate::wire::{BATCH_BYTES, H2Settings, MAX_DETAILS};
 
 /// What the page states for a bound.
 fn stated(what: &str) -> &'static str {
@@ -78,7 +79,9 @@ fn the_page_states_the_defaults_of_a_client() {
             "the same, of all streamed calls at a node",
             bytes(settings.unread_replies as usize),
         ),
+        ("entries of metadata in a request", count(MAX_ENTRIES)),
         ("entries of metadata in a reply", count(MAX_ENTRIES)),
+        ("metadata of a connection", bytes(MAX_CONNECTION)),
         ("details of a status", count(MAX_DETAILS)),
         ("nodes of a membership", count(MOST)),
         (

@@ -5,11 +5,37 @@ use http::header::{HeaderName, HeaderValue};
 
 use crate::error::{Status, excerpt};
 
+/// How many entries the metadata of a request has at most, there and back.
+pub(crate) const MAX_ENTRIES: usize = 4096;
+
+/// How large the metadata of a connection may be, as HTTP/2 counts headers: name, value, and
+/// [`OVERHEAD`] for each. Servers take 16 KiB of headers, and a connection has some of its own.
+pub(crate) const MAX_CONNECTION: usize = 15 * 1024;
+
+/// What HTTP/2 counts for each header beside its name and value.
+const OVERHEAD: usize = 32;
+
+/// Keys that belong to HTTP or gRPC, also where metadata goes in the envelope of a request: a
+/// gateway may make headers of it.
+const RESERVED: [&str; 10] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+];
+
 /// Names and values that travel beside a request, or beside a whole connection.
 ///
 /// Keys are case-insensitive and are kept in lower case, values are UTF-8 text, a key may have
 /// several values, and the order of insertion is kept. Values that are not text cannot travel in
-/// the envelope of a request, so keys that end in `-bin` are refused.
+/// the envelope of a request, so keys that end in `-bin` are refused. There are 4,096 entries at
+/// most.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
     entries: Vec<(String, String)>,
@@ -25,10 +51,16 @@ impl Metadata {
     /// Adds a value; values that the key has already stay.
     ///
     /// # Errors
-    /// The key is not a legal header name, ends in `-bin`, or belongs to gRPC or to Gorums
-    /// (`grpc-…`, `gorums-…`, `te`, `content-type`, `user-agent`).
+    /// The key is not a legal header name, ends in `-bin`, or belongs to Gorums, to gRPC or to HTTP
+    /// (`gorums-…`, `grpc-…`, `connection`, `content-length`, `content-type`, `host`, `keep-alive`,
+    /// `proxy-connection`, `te`, `transfer-encoding`, `upgrade`, `user-agent`); or there
+    /// are 4,096 entries already, more than which no node takes.
     pub fn append(&mut self, key: impl AsRef<str>, value: impl Into<String>) -> Result<(), Status> {
         let key = checked_key(key.as_ref())?;
+        if self.entries.len() >= MAX_ENTRIES {
+            let why = format!("there are {MAX_ENTRIES} entries, and no node takes more");
+            return Err(bad_key(&key, &why));
+        }
         self.entries.push((key, value.into()));
         Ok(())
     }
@@ -98,7 +130,20 @@ impl Metadata {
                 })?;
             headers.append(name, value);
         }
-        Ok(())
+        let size = |key: &str, value: &str| key.len() + value.len() + OVERHEAD;
+        let all: usize = self.iter().map(|(key, value)| size(key, value)).sum();
+        let largest = self.iter().max_by_key(|(key, value)| size(key, value));
+        match largest {
+            Some((key, _)) if all > MAX_CONNECTION => Err(bad_key(
+                key,
+                &format!(
+                    "the metadata of a connection has {all} bytes in all, of which this entry has \
+                     the most, and may have {MAX_CONNECTION} ({OVERHEAD} count for each entry \
+                     beside its key and value)"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -114,11 +159,11 @@ fn checked_key(key: &str) -> Result<String, Status> {
              \"-bin\"",
         ));
     }
-    if name.starts_with("grpc-")
-        || name.starts_with("gorums-")
-        || ["te", "content-type", "user-agent", "host", "connection"].contains(&name)
-    {
-        return Err(bad_key(key, "the key is reserved"));
+    if name.starts_with("grpc-") || name.starts_with("gorums-") || RESERVED.contains(&name) {
+        return Err(bad_key(
+            key,
+            "the key is reserved: it belongs to HTTP, gRPC or Gorums",
+        ));
     }
     Ok(name.to_owned())
 }
@@ -157,10 +202,44 @@ mod tests {
             "grpc-timeout",
             "Gorums-Node-Id",
             "TE",
-        ] {
+            "Transfer-Encoding",
+        ]
+        .into_iter()
+        .chain(RESERVED)
+        {
             let error = Metadata::new().append(key, "v").expect_err("not legal");
             assert!(error.message().contains(&format!("{key:?}")), "{error}");
         }
+    }
+
+    #[test]
+    fn an_entry_more_than_nodes_take_is_refused() {
+        let mut metadata = Metadata::new();
+        for _ in 0..MAX_ENTRIES {
+            metadata.append("key", "").expect("legal");
+        }
+        let error = metadata.append("last", "").expect_err("one too many");
+        assert!(error.message().contains("\"last\""), "{error}");
+        assert_eq!(metadata.len(), MAX_ENTRIES);
+    }
+
+    #[test]
+    fn what_a_connection_cannot_carry_is_refused_by_its_largest_entry() {
+        let mut metadata = Metadata::new();
+        metadata.append("small", "x").expect("legal");
+        let rest = MAX_CONNECTION - "smallx".len() - "large".len() - 2 * OVERHEAD;
+        let mut fits = metadata.clone();
+        fits.append("large", "x".repeat(rest)).expect("legal");
+        fits.write_headers(&mut HeaderMap::new()).expect("it fits");
+        metadata
+            .append("large", "x".repeat(rest + 1))
+            .expect("legal");
+        let error = metadata.write_headers(&mut HeaderMap::new());
+        let error = error.expect_err("a byte too many").message().to_owned();
+        assert!(
+            error.contains("\"large\"") && error.contains("15361"),
+            "{error}"
+        );
     }
 
     #[test]

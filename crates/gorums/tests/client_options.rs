@@ -369,6 +369,42 @@ async fn metadata_of_a_client_goes_with_every_call() {
 }
 
 #[tokio::test]
+async fn metadata_that_a_connection_cannot_carry_is_refused_before_any_is_made() {
+    const LARGEST: usize = 15 * 1024 - "large".len() - 32;
+    let server = TestServer::start(Server::builder().unary(
+        TRACE,
+        |ctx: ServerCtx, _: Number| async move {
+            let value = ctx.connection_metadata().get("large").map(str::len);
+            Ok::<_, Status>(number(value.unwrap_or_default() as u64))
+        },
+    ))
+    .await;
+    let with = |key: &str, value: String| {
+        Configuration::builder()
+            .nodes([server.addr.to_string()])
+            .metadata(key, value)
+            .connect()
+    };
+    let all = with("large", "x".repeat(LARGEST)).expect("it fits");
+    let call = Client::new(&all).rpc::<_, Number>(&all[0], TRACE, number(1));
+    assert_eq!(within(call).await.expect("it fits").value, LARGEST as u64);
+    for (key, value) in [
+        ("Connection", "close"),
+        ("content-length", "5"),
+        ("host", "a"),
+        ("keep-alive", "1"),
+        ("proxy-connection", "close"),
+        ("te", "trailers"),
+        ("Transfer-Encoding", "chunked"),
+        ("upgrade", "h2c"),
+        ("large", &"x".repeat(LARGEST + 1)),
+    ] {
+        let error = with(key, value.to_owned()).expect_err("it cannot be carried");
+        assert!(error.to_string().contains(&format!("{key:?}")), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_cancelled_call_fails_with_what_is_known_of_each_node() {
     let nodes = Nodes::start().await;
     let token = CancellationToken::new();

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Counter, Number, echo, number, within};
-use gorums::membership::WhileDisconnected;
+use gorums::membership::{Change, NodeAddress, WhileDisconnected};
 use gorums::{
-    Client, Code, Configuration, ConfigurationBuilder, Node, NodeId, NodeState, Outcome, Server,
-    ServerBuilder, ServerCtx, Status, testing,
+    Client, Code, Configuration, ConfigurationBuilder, ConfigurationError, Node, NodeId, NodeState,
+    Outcome, Server, ServerBuilder, ServerCtx, Status, testing,
 };
 use memory::{Manner, Network, settle};
 use tokio::sync::Semaphore;
@@ -644,6 +644,46 @@ async fn a_server_that_cannot_share_streams_says_what_mends_it() {
     let server = Server::builder().peers(1, pairs(2)).trust_claimed_ids(true);
     let another = error(server).await.expect("refused").to_string();
     assert!(another.contains("that of node 2"), "{another}");
+}
+
+#[tokio::test]
+async fn two_ids_that_servers_give_to_clients_cannot_share_a_stream_and_one_can() {
+    const GIVEN: u32 = 1 << 20;
+    let network = Network::new();
+    let peers = |me: u32, ids: &[u32]| {
+        let nodes = ids.iter().map(|id| (*id, address(*id)));
+        nodes
+            .fold(Configuration::builder(), |builder, (id, address)| {
+                builder.node(id, address)
+            })
+            .transport(network.clone())
+            .one_stream_per_pair(me, WhileDisconnected::Wait)
+    };
+    let assert_refused = |error: Option<ConfigurationError>| {
+        let error = error.expect("nobody could connect").to_string();
+        let expected = "nodes 1048576 and 1048577 cannot share a stream";
+        assert!(error.contains(expected), "{error}");
+    };
+    for me in [1, GIVEN, GIVEN + 1] {
+        let ids = [1, GIVEN, GIVEN + 1];
+        assert_refused(peers(me, &ids).connect().err());
+        assert_refused(peers(me, &ids).membership().err());
+    }
+    for (me, other) in [(GIVEN, GIVEN + 1), (GIVEN + 1, GIVEN)] {
+        let members = peers(me, &[1, me]).membership().expect("one of them");
+        assert_refused(members.apply(Change::insert(other, address(other))).err());
+        let list = [me, other].map(|id| format!("{id}={}", address(id)));
+        let list = list.map(|node| node.parse::<NodeAddress>().expect("legal"));
+        assert_refused(members.set(list).err());
+        assert_eq!(members.config().len(), 2, "nothing has changed");
+    }
+    let mut processes = Vec::new();
+    for me in [1, GIVEN] {
+        processes.push(Process::start(&network, me, peers(me, &[1, GIVEN]), echo()).await);
+    }
+    for process in &processes {
+        assert_eq!(process.all_echo(1).await, 2);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,8 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::WhileDisconnected;
-use crate::node_id::NodeId;
+use crate::node_id::{DYNAMIC_IDS, NodeId};
 use crate::wire::Side;
 
 /// What a pool of connections is told by its builder. The defaults are documented there.
@@ -43,6 +44,16 @@ impl Pairs {
         } else {
             Side::Client
         }
+    }
+
+    /// Two of these nodes and this process that cannot share a stream, the one with the lower id
+    /// first. That one opens it and says who it is, and is not believed where its id is one of
+    /// those that servers give.
+    pub(crate) fn unable(self, ids: impl IntoIterator<Item = NodeId>) -> Option<[NodeId; 2]> {
+        let all = ids.into_iter().chain([self.me]);
+        let given: BTreeSet<_> = all.filter(|id| id.get() >= DYNAMIC_IDS).collect();
+        let mut given = given.into_iter();
+        Some([given.next()?, given.next()?])
     }
 }
 

@@ -86,7 +86,10 @@ impl ConfigurationBuilder {
         Ok(self.addresses(super::file::read(path.as_ref())?))
     }
 
-    /// Sends a name and a value with every connection that is made, as an HTTP/2 header.
+    /// Sends a name and a value with every connection that is made, as an HTTP/2 header. All of them
+    /// together have 15 KiB at most, of which each takes 32 bytes beside its key and value. Where
+    /// that is exceeded, or the key is none that [`Metadata`](crate::Metadata) takes, or the value
+    /// has other characters than visible ASCII and blanks, [`connect`](Self::connect) says so.
     pub fn metadata(mut self, key: impl AsRef<str>, value: impl Into<String>) -> Self {
         if let Err(status) = self.metadata.append(key, value) {
             self.error
@@ -213,7 +216,9 @@ impl ConfigurationBuilder {
     /// connects says which node it is, and the server must have been told to believe that
     /// ([`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids)): anybody who can connect
     /// can claim to be a peer, and then gets the calls to it. A server's own id, and the ids that
-    /// it gives to clients, are never believed.
+    /// it gives to clients, from 2^20 on, are never believed. So of all the nodes at most one has
+    /// such an id: two are refused by [`connect`](Self::connect), and where the second one joins later,
+    /// by both of them.
     ///
     /// A peer that does not share streams connects to all. Calls to it go over its stream where it
     /// has the lower id, and over one that this process opens where it has the higher one, so both
@@ -297,8 +302,8 @@ impl ConfigurationBuilder {
     /// # Errors
     /// There are no nodes; an id is 0; two nodes have one id or one address; a text is no address;
     /// metadata cannot be sent; a method was added twice to the handlers; this process
-    /// is none of the nodes whose streams it is to [share](Self::one_stream_per_pair); or there is
-    /// no tokio runtime here. The error names the culprit.
+    /// is none of the nodes whose streams it is to [share](Self::one_stream_per_pair), or two of
+    /// them cannot be shared, because of their ids; or there is no tokio runtime here. The error names the culprit.
     pub fn connect(self) -> Result<Configuration, ConfigurationError> {
         if self.error.is_none() && self.nodes.is_empty() {
             return Err(ConfigurationError::Empty);
@@ -405,6 +410,14 @@ mod tests {
                     .nodes(["a:1"])
                     .one_stream_per_pair(0, WhileDisconnected::FailFast),
                 "this process is to be node 0",
+            ),
+            (
+                builder()
+                    .node(1, "a:1")
+                    .node(1 << 20, "b:1")
+                    .node((1 << 20) + 7, "c:1")
+                    .one_stream_per_pair(1, WhileDisconnected::Wait),
+                "nodes 1048576 and 1048583 cannot share a stream",
             ),
             (builder().nodes(["a:1"]).metadata("x-bin", "1"), "x-bin"),
             (builder().nodes(["a:1"]).metadata("x", "ü"), "visible ASCII"),

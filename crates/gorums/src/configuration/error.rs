@@ -3,7 +3,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::Status;
-use crate::node_id::NodeId;
+use crate::node_id::{DYNAMIC_IDS, NodeId};
 use crate::runtime::AddressError;
 
 /// Why a configuration cannot be made. The text names the culprit.
@@ -73,6 +73,13 @@ pub enum ConfigurationError {
         me: NodeId,
         /// The ids that there are.
         known: Vec<NodeId>,
+    },
+    /// Two nodes cannot share a stream
+    /// ([`one_stream_per_pair`](super::ConfigurationBuilder::one_stream_per_pair)): both ids are
+    /// among those that servers give to clients, from 2^20 on.
+    NoCommonStream {
+        /// Both ids, the lower one first.
+        nodes: [NodeId; 2],
     },
     /// The id was that of a node at another address, and stays that node's.
     UsedId {
@@ -156,6 +163,12 @@ impl fmt::Display for ConfigurationError {
                      {known}: its own node is one of them"
                 )
             }
+            Self::NoCommonStream { nodes: [a, b] } => write!(
+                f,
+                "one stream per pair: nodes {a} and {b} cannot share a stream: ids from \
+                 {DYNAMIC_IDS} on are given by servers to their clients, and whoever claims one is \
+                 not believed: of each pair, give one node a lower id"
+            ),
             Self::Metadata(status) => write!(f, "{}", status.message()),
             Self::Handlers { reason } | Self::Runtime { reason } => f.write_str(reason),
             Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),

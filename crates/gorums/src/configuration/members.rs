@@ -109,6 +109,10 @@ impl Members {
             let known = identified.iter().map(Identified::id).collect();
             return Err(ConfigurationError::NotOfAPair { me, known });
         }
+        let unable = pairs.and_then(|pairs| pairs.unable(identified.iter().map(Identified::id)));
+        if let Some(nodes) = unable {
+            return Err(ConfigurationError::NoCommonStream { nodes });
+        }
         let is_new = |node: &Identified| matches!(node, Identified::New(..));
         if !identified.iter().any(is_new) {
             let known = identified.into_iter().filter_map(Identified::known);

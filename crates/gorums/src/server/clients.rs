@@ -12,13 +12,10 @@ use tokio::sync::watch;
 use crate::channel::Attachment;
 use crate::configuration::{Configuration, Members, Node, Watch, Watched};
 use crate::error::Status;
-use crate::node_id::NodeId;
+use crate::node_id::{DYNAMIC_IDS, NodeId};
 use crate::runtime::{BoxFuture, bounded};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::{Features, Side};
-
-/// The first id of those that a server gives to clients that have none.
-pub(crate) const DYNAMIC_IDS: u32 = 1 << 20;
 
 /// The clients of a server that can be called back, as [`Server::clients`](crate::Server::clients)
 /// has them. Clones are about the same server.

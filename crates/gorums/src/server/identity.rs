@@ -2,10 +2,9 @@
 
 use http::HeaderMap;
 
-use super::clients::DYNAMIC_IDS;
 use super::settings::ConnectionSettings;
 use crate::configuration::Node;
-use crate::node_id::NodeId;
+use crate::node_id::{DYNAMIC_IDS, NodeId};
 use crate::wire::NODE_ID;
 
 /// Who a client says it is.

@@ -7,10 +7,10 @@ use prost_types::Any;
 
 use super::envelope::{CONTROL, CREDIT, Control, ENTRY, Envelope, ID, METHOD, PAYLOAD, STATUS};
 use crate::error::{Code, Status};
+use crate::metadata::MAX_ENTRIES;
 
-/// How many entries of metadata a message may have, and how many details a status. In memory they
-/// take far more than the two bytes that one takes on the wire.
-pub(crate) const MAX_ENTRIES: usize = 4096;
+/// How many details a status may have. In memory they take far more than the two bytes that one takes
+/// on the wire, as entries of metadata do.
 pub(crate) const MAX_DETAILS: usize = 1024;
 
 impl<'a> Envelope<'a> {

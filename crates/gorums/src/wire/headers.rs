@@ -313,6 +313,8 @@ fn percent_decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::MAX_CONNECTION;
+    use crate::wire::Instance;
 
     #[test]
     fn a_status_travels_in_trailers() {
@@ -323,6 +325,32 @@ mod tests {
         }
         assert_eq!(percent_decoded("100%"), "100%");
         assert_eq!(percent_decoded("%zz%4"), "%zz%4");
+    }
+
+    #[test]
+    fn the_largest_metadata_and_the_longest_name_are_headers_that_a_server_takes() {
+        let mut metadata = Metadata::new();
+        let value = "x".repeat(MAX_CONNECTION - "key".len() - 32);
+        metadata.append("key", value).expect("legal");
+        let address = format!("{}:65535", "x".repeat(253));
+        let mut request = request_head(&address, &metadata, Some(u32::MAX)).expect("legal");
+        let instance = Instance::new(1, 2).expect("they differ");
+        instance.write(request.headers_mut());
+        let pseudo = [
+            (":method", request.method().as_str()),
+            (":scheme", "http"),
+            (":authority", &address),
+            (":path", request.uri().path()),
+        ];
+        let pseudo = pseudo.iter().map(|(name, value)| name.len() + value.len());
+        let headers = request.headers().iter();
+        let headers = headers.map(|(name, value)| name.as_str().len() + value.len());
+        let size: usize = pseudo.chain(headers).map(|size| size + 32).sum();
+        assert_eq!(
+            request.uri().authority().expect("it was set").as_str(),
+            address
+        );
+        assert!(size <= H2Settings::HEADERS as usize, "{size}");
     }
 
     #[test]

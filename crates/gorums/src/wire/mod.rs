@@ -19,7 +19,7 @@ mod side;
 pub(crate) use batch::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot};
 pub(crate) use credit::{FIRST_CREDIT, NO_BOUND, reply_cost};
 #[cfg(test)]
-pub(crate) use decode::{MAX_DETAILS, MAX_ENTRIES};
+pub(crate) use decode::MAX_DETAILS;
 pub(crate) use decode::{peek_id, plain};
 pub(crate) use encode::{
     encode_control, encode_credit, encode_message, encode_reply, encode_status,
