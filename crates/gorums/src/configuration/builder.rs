@@ -9,7 +9,7 @@ use super::{
 use crate::channel::{Pairs, Pool, Settings, WhileDisconnected};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
-use crate::runtime::{Clock, Sockets, SystemClock, Transport, bounded};
+use crate::runtime::{Clock, Sockets, SystemClock, Transport, bounded, paced};
 use crate::stream::Served;
 
 /// Describes a [`Configuration`]: its nodes and how to reach them.
@@ -147,17 +147,18 @@ impl ConfigurationBuilder {
     }
 
     /// The pause after a failed attempt to connect, and what it grows to by a factor of 1.6 for
-    /// each further one; with 20 % jitter either way. Default: 100 ms and 5 s. A call does not wait
+    /// each further one; with 20 % jitter either way. A millisecond at least, each. Default: 100 ms
+    /// and 5 s. A call does not wait
     /// for the pause to end, unless connections are made and end at once: see
     /// [`attempt_interval`](Self::attempt_interval).
     pub fn backoff(mut self, base: Duration, max: Duration) -> Self {
-        self.settings.backoff_base = bounded(base);
-        self.settings.backoff_max = bounded(max.max(base));
+        self.settings.backoff_base = paced(base);
+        self.settings.backoff_max = paced(max.max(base));
         self
     }
 
     /// The least time between the starts of two attempts to connect to a node, however many calls
-    /// ask for one. Default: 50 ms.
+    /// ask for one. A millisecond at least. Default: 50 ms.
     ///
     /// Calls may ask sooner for the first few attempts after a lost connection on which the node
     /// had answered, or which was the first or lasted longer than the longest pause of
@@ -168,7 +169,7 @@ impl ConfigurationBuilder {
     /// After the second of several connections that are none of these, and each further one, calls
     /// wait for the pause to end, though not for more than 1 s: the node may have too many clients.
     pub fn attempt_interval(mut self, interval: Duration) -> Self {
-        self.settings.attempt_interval = bounded(interval);
+        self.settings.attempt_interval = paced(interval);
         self
     }
 
@@ -176,14 +177,14 @@ impl ConfigurationBuilder {
     /// does not answer that within the timeout, the connection is dead, whatever else comes from
     /// the node. It owes an answer until it has answered something, also where the call that wanted
     /// it has given up. So a dead connection is noticed at most the sum of both after the first
-    /// call that it fails. Default: 10 s and 20 s. The timeout has to be longer than what is under
+    /// call that it fails. Default: 10 s and 20 s; a millisecond at least, each. The timeout has to be longer than what is under
     /// way takes to be sent: on a slow network, messages of some MiB take a while.
     ///
     /// A Go server that answers pings and nothing else is pinged ever more seldom, at last after
     /// 330 s, since it closes connections that are pinged more often.
     pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.settings.keep_alive_interval = bounded(interval);
-        self.settings.keep_alive_timeout = bounded(timeout);
+        self.settings.keep_alive_interval = paced(interval);
+        self.settings.keep_alive_timeout = paced(timeout);
         self
     }
 

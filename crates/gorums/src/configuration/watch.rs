@@ -11,10 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::Configuration;
 use super::membership::{Changed, Membership};
-use crate::runtime::{BoxFuture, Clock, SystemClock, bounded};
-
-/// The least time between two looks, where no state changes.
-const MIN_INTERVAL: Duration = Duration::from_millis(1);
+use crate::runtime::{BoxFuture, Clock, SystemClock, paced};
 
 type Derive = Box<dyn FnMut(&Configuration) -> Configuration + Send>;
 
@@ -59,7 +56,7 @@ impl Watch {
         Self::new(Derived {
             membership,
             derive,
-            interval: bounded(interval).max(MIN_INTERVAL),
+            interval: paced(interval),
         })
     }
 

@@ -58,6 +58,12 @@ impl Clock for SystemClock {
     }
 }
 
+/// The time between two of what happens again and again. A millisecond stands for any shorter one, with
+/// which nothing else would happen.
+pub(crate) fn paced(duration: Duration) -> Duration {
+    bounded(duration).max(Duration::from_millis(1))
+}
+
 /// A duration that can be added to any time. Ten years stand for any longer one.
 pub(crate) fn bounded(duration: Duration) -> Duration {
     const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

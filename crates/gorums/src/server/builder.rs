@@ -23,7 +23,7 @@ use crate::log::{self, Throttle};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::runtime::{
-    Address, Clock, InProcess, Listener, Sockets, SystemClock, Transport, bounded,
+    Address, Clock, InProcess, Listener, Sockets, SystemClock, Transport, bounded, paced,
 };
 use crate::stream::{Served, Source};
 use crate::sync::Semaphore;
@@ -317,9 +317,9 @@ impl ServerBuilder {
 
     /// A client that has answered nothing for the interval is pinged; if it does not answer within
     /// the timeout, its connection ends, also where it still sends requests: it gets no answers
-    /// then. Default: 60 s and 20 s.
+    /// then. Default: 60 s and 20 s; a millisecond at least, each.
     pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.keep_alive = (bounded(interval), bounded(timeout));
+        self.keep_alive = (paced(interval), paced(timeout));
         self
     }
 
