@@ -9,11 +9,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Counter, Number, TestServer, connect, echo, number, within};
+use common::{Counter, Number, TestServer, cluster, connect, echo, number, within};
+use gorums::call::QuorumCall;
 use gorums::runtime::{Address, BoxFuture, BoxIo, Listener, Transport};
 use gorums::server::{Incoming, Next, Reply, interceptor_fn};
 use gorums::{
-    Client, Code, Configuration, Outcome, ReplySender, Server, ServerCtx, ServerError, Status,
+    Client, Code, Configuration, NodeError, Outcome, QuorumError, QuorumErrorKind, ReplySender,
+    Server, ServerCtx, ServerError, Status,
 };
 use memory::Network;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -557,6 +559,85 @@ async fn an_error_with_the_code_of_success_reaches_the_caller_as_an_error() {
         assert_eq!(error.code(), Code::Internal);
         assert!(error.status().message().contains("fine, really"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn an_error_with_the_code_of_success_never_counts_as_a_reply() {
+    const FAIL: &str = "test.Test.Fail";
+    const FAIL_LATER: &str = "test.Test.FailLater";
+    let odd = || Status::new(Code::Ok, "disk error");
+    let (nodes, all) = cluster(3, |_| {
+        echo()
+            .unary(FAIL, move |_ctx, _: Number| async move {
+                Err::<Number, _>(odd())
+            })
+            .streaming(
+                FAIL_LATER,
+                move |_ctx, request: Number, replies: ReplySender<Number>| async move {
+                    replies.send(request).await?;
+                    Err(odd())
+                },
+            )
+            .interceptor(move |incoming: Incoming, next: Next| async move {
+                match incoming.ctx().metadata().get("fail") {
+                    Some(_) => Err(odd()),
+                    None => next.run(incoming).await,
+                }
+            })
+    })
+    .await;
+    let client = Client::new(&all);
+    let is_told = |error: &NodeError| {
+        assert_eq!(error.code(), Code::Internal, "{error}");
+        assert!(error.status().message().contains("disk error"), "{error}");
+    };
+    let assert_fails = |error: &QuorumError, kind: QuorumErrorKind| {
+        assert_eq!((error.kind(), error.replies()), (kind, 0), "{error}");
+        assert!(!error.failures().is_empty());
+        error.failures().iter().for_each(is_told);
+    };
+    // By the handlers, by an interceptor of the nodes, and by what maps replies at the caller.
+    let handler = || client.quorum_call::<_, Number>(FAIL, number(1));
+    let interceptor = || {
+        client
+            .quorum_call::<_, Number>(ECHO, number(1))
+            .metadata("fail", "")
+    };
+    let caller = || {
+        let call = client.quorum_call::<_, Number>(ECHO, number(1));
+        call.map_response(move |_, _| Err(odd()))
+    };
+    for call in [
+        &handler as &dyn Fn() -> QuorumCall<Number, Number>,
+        &interceptor,
+        &caller,
+    ] {
+        for rule in [1, 2, 3] {
+            let error = within(call().threshold(rule)).await.expect_err("all fail");
+            assert_fails(&error, QuorumErrorKind::Incomplete);
+        }
+        let error = within(call().majority().votes(|_| true)).await;
+        let error = error.expect_err("nobody says yes");
+        assert!(error.yes().is_empty(), "{error}");
+        let error = within(call().quorum_fn(|_, replies| (replies.len() > 0).then_some(())));
+        assert_fails(&error.await.expect_err("none"), QuorumErrorKind::NoQuorum);
+        let error = within(call().correctable(1).done())
+            .await
+            .expect_err("none");
+        assert_fails(&error, QuorumErrorKind::Incomplete);
+        let successes = within(call().responses().successes().by_node()).await;
+        assert!(successes.is_empty(), "{successes:?}");
+    }
+    // The end of a streamed reply is an error, and no end like any other.
+    let mut replies = client
+        .streamed_quorum_call::<_, Number>(FAIL_LATER, number(1))
+        .responses();
+    let mut ended = Vec::new();
+    while let Some(reply) = within(replies.next()).await {
+        ended.extend(reply.into_result().err());
+    }
+    assert_eq!(ended.len(), nodes.len());
+    ended.iter().for_each(is_told);
 }
 
 /// A listener that fails so often at first.
