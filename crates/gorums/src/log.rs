@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::error::write_shown;
 use crate::node_id::NodeId;
 use crate::sync::Mutex;
 
@@ -149,8 +150,7 @@ impl fmt::Write for Line<'_, '_> {
             match self.left {
                 0 => return Ok(()),
                 1 => self.to.write_char('…')?,
-                _ if char.is_control() => write!(self.to, "{}", char.escape_default())?,
-                _ => self.to.write_char(char)?,
+                _ => write_shown(self.to, char)?,
             }
             self.left -= 1;
         }

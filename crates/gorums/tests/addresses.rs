@@ -303,6 +303,26 @@ async fn a_peer_that_connects_and_is_connected_to_under_another_id_is_one_node()
     assert_eq!(majority(&of_2).await.expect("two of three"), 2);
 }
 
+// ---- interfaces
+
+/// With glibc. `lo` is the loopback interface of every Linux, which has no link-local address:
+/// nobody can be reached there, but the name is known.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[tokio::test]
+async fn the_interface_of_a_link_local_address_is_found_by_its_name() {
+    use gorums::runtime::{Tcp, Transport};
+
+    let error = async |address| {
+        let connected = within(Tcp.connect(address)).await;
+        connected.err().expect("nobody is there").to_string()
+    };
+    let unknown = error("[fe80::1%gorums-none]:9").await;
+    assert!(unknown.contains("lookup"), "{unknown}");
+    let known = error("[fe80::1%lo]:9").await;
+    assert!(!known.contains("lookup"), "{known}");
+    assert_eq!(known, error("[fe80::1%1]:9").await, "lo is the first");
+}
+
 // ---- servers that do not say who they are
 
 #[tokio::test]

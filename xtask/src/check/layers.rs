@@ -38,17 +38,17 @@ const FLOORS: &[&[Room]] = &[
          their place",
     )],
     &[Room::new("node_id", "the number that names a node")],
+    &[Room::new(
+        "error",
+        "what can go wrong, for a node, a call or a quorum",
+    )],
     &[
-        Room::new("error", "what can go wrong, for a node, a call or a quorum"),
         Room::new(
             "log",
             "what the log says: targets, how many lines, and how peers are named in it",
         ),
+        Room::new("metadata", "the headers that go with a request or a reply"),
     ],
-    &[Room::new(
-        "metadata",
-        "the headers that go with a request or a reply",
-    )],
     &[Room::new(
         "runtime",
         "where bytes, time and tasks come from",

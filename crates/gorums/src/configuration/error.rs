@@ -169,7 +169,7 @@ impl fmt::Display for ConfigurationError {
                  {DYNAMIC_IDS} on are given by servers to their clients, and whoever claims one is \
                  not believed: of each pair, give one node a lower id"
             ),
-            Self::Metadata(status) => write!(f, "{}", status.message()),
+            Self::Metadata(status) => f.write_str(status.message()),
             Self::Handlers { reason } | Self::Runtime { reason } => f.write_str(reason),
             Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::NoMoreIds { address } => {

@@ -4,10 +4,12 @@
 mod excerpt;
 mod node;
 mod quorum;
+mod shown;
 mod status;
 
 pub(crate) use excerpt::excerpt;
 pub use node::{NodeError, Outcome};
 pub(crate) use quorum::{Counted, QuorumFailure};
 pub use quorum::{QuorumError, QuorumErrorKind};
+pub(crate) use shown::write_shown;
 pub use status::{Code, Status};

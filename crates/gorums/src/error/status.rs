@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use prost_types::Any;
 
+use super::shown::shown;
+
 macro_rules! codes {
     (
         $(#[$about:meta])*
@@ -100,6 +102,10 @@ codes! {
 /// people, and details for programs. One with [`Code::Ok`] says nothing of what went wrong: where
 /// it stands for an error, callers get [`Code::Internal`], with its message.
 ///
+/// Its text ([`Display`](fmt::Display), and that of all errors which have it) is on one line: control
+/// characters of the message, and those that turn the order of a text around, are escaped, since a
+/// peer may have chosen them. [`message`](Self::message) is what was sent.
+///
 /// A status travels whole: code, message and details arrive as they were sent. The
 /// [source](Status::with_source) stays in this process. One pointer wide; a clone is cheap.
 #[derive(Clone)]
@@ -191,7 +197,7 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.code)?;
         if !self.0.message.is_empty() {
-            write!(f, ": {}", self.0.message)?;
+            write!(f, ": {}", shown(&self.0.message))?;
         }
         Ok(())
     }
@@ -226,6 +232,15 @@ mod tests {
             "not found: no such key"
         );
         assert_eq!(Status::new(Code::Internal, "").to_string(), "internal");
+    }
+
+    #[test]
+    fn its_text_is_one_line_and_its_message_is_what_was_sent() {
+        let message = "gone\n2026-11-26 INFO all is well\0\u{202e}";
+        let status = Status::aborted(message);
+        let text = "aborted: gone\\n2026-11-26 INFO all is well\\u{0}\\u{202e}";
+        assert_eq!(status.to_string(), text);
+        assert_eq!(status.message(), message);
     }
 
     #[test]

@@ -91,10 +91,12 @@ impl Address {
             Place::Host { host, port } => match self.socket_addr() {
                 Some(address) => canonical_ip(address).to_string(),
                 None => {
+                    if let Some((ip, interface)) = scoped(host) {
+                        return format!("[{ip}%{interface}]:{port}");
+                    }
                     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
                     match host.as_str() {
                         "localhost" => format!("{}:{port}", Ipv4Addr::LOCALHOST),
-                        _ if host.contains(':') => format!("[{host}]:{port}"),
                         _ => format!("{host}:{port}"),
                     }
                 }
@@ -221,9 +223,16 @@ impl Address {
         let host = match host.strip_prefix('[') {
             Some(v6) => {
                 let v6 = v6.trim_end_matches(']');
-                let ip = v6.split('%').next().unwrap_or(v6);
-                if ip.parse::<Ipv6Addr>().is_err() {
+                let (ip, interface) = v6
+                    .split_once('%')
+                    .map_or((v6, None), |(ip, interface)| (ip, Some(interface)));
+                let Ok(parsed) = ip.parse::<Ipv6Addr>() else {
                     return bad(format!("{ip:?} is not an IPv6 address"));
+                };
+                if let Some(interface) = interface
+                    && let Err(reason) = check_interface(parsed, interface)
+                {
+                    return bad(reason);
                 }
                 v6
             }
@@ -258,6 +267,40 @@ impl Address {
             },
         })
     }
+}
+
+/// An IPv6 address and the interface that is named behind it.
+fn scoped(host: &str) -> Option<(Ipv6Addr, &str)> {
+    let (ip, interface) = host.split_once('%')?;
+    Some((ip.parse().ok()?, interface))
+}
+
+/// Whether an address may have this interface. Which one a name stands for, only the system knows,
+/// which looks it up at each attempt to connect.
+fn check_interface(ip: Ipv6Addr, interface: &str) -> Result<(), String> {
+    if !interface.is_empty() && interface.bytes().all(|byte| byte.is_ascii_digit()) {
+        return match interface.parse::<u32>() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!(
+                "{interface} is more than the number of an interface can be"
+            )),
+        };
+    }
+    if interface.is_empty() {
+        return Err("there is no interface behind %, as in [fe80::1%eth0]:8080".to_owned());
+    }
+    let of_names = |char: char| char.is_ascii_graphic() && !"%/[]".contains(char);
+    if let Some(other) = interface.chars().find(|char| !of_names(*char)) {
+        return Err(format!(
+            "the interface has the character {other:?}, which no name of one has"
+        ));
+    }
+    if !ip.is_unicast_link_local() {
+        return Err(format!(
+            "an interface is part of a link-local address, as fe80::1%{interface} is: write [{ip}]"
+        ));
+    }
+    Ok(())
 }
 
 const EXPECTED: &str = "expected host:port or unix:/path";
@@ -427,6 +470,27 @@ mod tests {
                 "[127.0.0.1]:80",
                 "\"127.0.0.1\" is not an IPv6 address".into(),
             ),
+            (
+                "[fe80::1%]:80",
+                "there is no interface behind %, as in [fe80::1%eth0]:8080".into(),
+            ),
+            (
+                "[fe80::1%e 0]:80",
+                "the interface has the character ' ', which no name of one has".into(),
+            ),
+            (
+                "[fe80::1%eth0%1]:80",
+                "the interface has the character '%', which no name of one has".into(),
+            ),
+            (
+                "[fe80::1%4294967296]:80",
+                "4294967296 is more than the number of an interface can be".into(),
+            ),
+            (
+                "[0::1%lo]:80",
+                "an interface is part of a link-local address, as fe80::1%lo is: write [::1]"
+                    .into(),
+            ),
             ("127.1:80", "\"127.1\" is not an IPv4 address".into()),
             (
                 "256.0.0.1:80",
@@ -547,6 +611,7 @@ mod tests {
                 &["EXAMPLE.com:1", "example.com.:1", " example.com:01"],
             ),
             ("[fe80::1%3]:80", &["[FE80:0::1%3]:80"]),
+            ("[fe80::1%Eth0]:80", &["[FE80:0::1%Eth0]:080"]),
             ("[2001:db8::a]:80", &["[2001:DB8:0:0::A]:80"]),
         ] {
             assert_eq!(canonical(one), one);
@@ -558,6 +623,7 @@ mod tests {
             ("[::1]:80", "127.0.0.1:80"),
             ("a:80", "a:81"),
             ("[fe80::1%3]:80", "[fe80::1%4]:80"),
+            ("[fe80::1%eth0]:80", "[fe80::1%Eth0]:80"),
         ] {
             assert_ne!(canonical(one), canonical(other));
         }
