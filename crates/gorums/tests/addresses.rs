@@ -8,12 +8,13 @@ mod memory;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use common::{Number, TestServer, echo, number, within};
-use gorums::membership::{Watch, WhileDisconnected};
+use common::{Counter, Number, TestServer, echo, number, within};
+use gorums::membership::{Change, NodeAddress, Watch, WhileDisconnected};
 use gorums::runtime::{BoxFuture, Clock, SystemClock};
+use gorums::server::{Incoming, Next, interceptor_fn};
 use gorums::{
-    Client, Code, Configuration, ConfigurationBuilder, Node, NodeState, Outcome, QuorumErrorKind,
-    Server, ServerBuilder, ServerCtx, Status,
+    Client, Code, Configuration, ConfigurationBuilder, Node, NodeId, NodeState, Outcome,
+    QuorumErrorKind, Server, ServerBuilder, ServerCtx, Status,
 };
 use memory::Network;
 use tokio::time::Instant;
@@ -265,7 +266,9 @@ fn peer(network: &Network, me: u32, nodes: &Configuration) -> ServerBuilder {
 async fn a_server_whose_own_address_is_listed_under_another_id_does_not_count_twice() {
     let network = Network::new();
     network.alias("b:1", "a:1");
-    let nodes = on(&network).nodes(["a:1", "b:1"]).connect().expect("legal");
+    // Otherwise the server turns away who takes it for another node.
+    let nodes = on(&network).nodes(["a:1", "b:1"]).allow_other_ids(true);
+    let nodes = nodes.connect().expect("legal");
     let _server = TestServer::start_at(peer(&network, 1, &nodes), "a:1").await;
     let (second, first) = refused(&nodes).await;
     assert_eq!((first.id().get(), second.id().get()), (1, 2));
@@ -285,6 +288,7 @@ async fn a_peer_that_connects_and_is_connected_to_under_another_id_is_one_node()
         .node(2, "b:1")
         .node(3, "also-a:1")
         .one_stream_per_pair(2, WhileDisconnected::Wait)
+        .allow_other_ids(true)
         .connect()
         .expect("legal");
     network.alias("also-a:1", "a:1");
@@ -301,6 +305,106 @@ async fn a_peer_that_connects_and_is_connected_to_under_another_id_is_one_node()
     assert!(others.contains(&second));
     majority(&others).await.expect_err("there is one server");
     assert_eq!(majority(&of_2).await.expect("two of three"), 2);
+}
+
+// ---- a server is the node that it is listed as
+
+/// Two peers at `a:1` and `b:1`, which count what they handle, and how much that is.
+async fn two_peers(network: &Network) -> (Vec<TestServer>, Counter) {
+    let handled = Counter::new();
+    let mut servers = Vec::new();
+    for (me, address) in [(1, "a:1"), (2, "b:1")] {
+        let nodes = on(network).node(1, "a:1").node(2, "b:1");
+        let nodes = nodes.connect().expect("legal");
+        let server = peer(network, me, &nodes).interceptor({
+            let handled = handled.clone();
+            interceptor_fn(move |incoming: Incoming, next: Next| {
+                handled.add();
+                next.run(incoming)
+            })
+        });
+        servers.push(TestServer::start_at(server, address).await);
+    }
+    (servers, handled)
+}
+
+#[tokio::test]
+async fn a_server_that_is_another_node_is_written_nothing_and_the_error_says_which() {
+    let network = Network::new();
+    let (_servers, handled) = two_peers(&network).await;
+    let swapped = || on(&network).node(1, "b:1").node(2, "a:1");
+    let nodes = swapped().connect().expect("the texts are legal");
+    for _ in 0..3 {
+        let call = Client::new(&nodes).quorum_call::<_, Number>(ECHO, number(1));
+        let error = within(call.all()).await.expect_err("both are another");
+        let failure = error.failure(NodeId::from(1)).or(error.failures().first());
+        let failure = failure.expect("a node has failed");
+        assert_eq!(failure.outcome(), Outcome::Refused, "{failure}");
+        assert_eq!(failure.code(), Code::FailedPrecondition, "{failure}");
+        let expected = match failure.node().get() {
+            1 => "the server at b:1 is node 2, and was connected to as node 1",
+            _ => "the server at a:1 is node 1, and was connected to as node 2",
+        };
+        assert!(failure.to_string().contains(expected), "{failure}");
+        let last = nodes.node(failure.node()).and_then(Node::last_error);
+        assert!(last.expect("it was refused").message().contains(expected));
+    }
+    assert_eq!(handled.get(), 0, "nothing reaches the wrong replica");
+    let allowed = swapped().allow_other_ids(true).connect().expect("legal");
+    let counted = on(&network).nodes(["b:1", "a:1"]).connect().expect("legal");
+    for nodes in [allowed, counted] {
+        assert_eq!(majority(&nodes).await.expect("its ids are its own"), 2);
+    }
+}
+
+#[tokio::test]
+async fn ids_that_agree_or_that_nobody_knows_are_connected_to() {
+    let network = Network::new();
+    let (_servers, _) = two_peers(&network).await;
+    let agree = on(&network).node(2, "b:1").node(1, "a:1");
+    assert_eq!(
+        majority(&agree.connect().expect("legal"))
+            .await
+            .expect("both"),
+        2
+    );
+    // A server that is no peer does not know its id.
+    let server = echo().transport(network.clone());
+    let _alone = TestServer::start_at(server, "c:1").await;
+    let alone = on(&network).node(7, "c:1").connect().expect("legal");
+    assert_eq!(majority(&alone).await.expect("it answers"), 1);
+}
+
+#[tokio::test]
+async fn a_node_whose_address_is_mended_is_connected_to() {
+    let network = Network::new();
+    let (_servers, handled) = two_peers(&network).await;
+    let members = on(&network).node(1, "b:1").node(2, "a:1").membership();
+    let members = members.expect("the texts are legal");
+    majority(&members.config())
+        .await
+        .expect_err("both are another");
+    let mended = NodeAddress::list("1=a:1, 2=b:1").expect("legal");
+    members.set(mended).expect("legal");
+    assert_eq!(majority(&members.config()).await.expect("both"), 2);
+    assert!(handled.get() >= 2);
+}
+
+#[tokio::test]
+async fn nodes_without_ids_that_come_back_are_not_taken_to_have_chosen_theirs() {
+    let network = Network::new();
+    let (_servers, _) = two_peers(&network).await;
+    let members = on(&network).membership().expect("it may be empty");
+    let join = |address: &str| members.apply(Change::Insert(address.parse().expect("legal")));
+    for address in ["b:1", "a:1"] {
+        join(address).expect("it is new");
+    }
+    members
+        .apply(Change::Remove(1.into()))
+        .expect("it is there");
+    join("b:1").expect("it comes back");
+    assert_eq!(members.config()[1].id().get(), 1);
+    assert_eq!(majority(&members.config()).await.expect("both"), 2);
 }
 
 // ---- interfaces

@@ -448,6 +448,7 @@ async fn a_claimed_id_is_believed_only_where_the_server_was_told_to() {
         let own = Configuration::builder()
             .node(claim, "127.0.0.1:1")
             .node(claim / 2 + 100, &server.address)
+            .allow_other_ids(true)
             .connect()
             .expect("legal");
         let _serving = TestServer::start(echo().peers(claim, &own)).await;

@@ -6,6 +6,7 @@ mod common;
 mod memory;
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -13,11 +14,13 @@ use std::time::Duration;
 
 use common::{Number, TestServer, echo, number, within};
 use futures_core::Stream;
-use gorums::membership::{Change, Membership, NodeAddress, Resolve, Watch, WhileDisconnected};
+use gorums::membership::{
+    Change, Family, Membership, NodeAddress, Resolve, Watch, WhileDisconnected,
+};
 use gorums::server::WaitError;
 use gorums::{
-    Client, Code, Configuration, ConfigurationBuilder, NodeId, NodeState, Outcome, QuorumErrorKind,
-    Server, ServerBuilder, ServerCtx, Status,
+    Client, Code, Configuration, ConfigurationBuilder, Node, NodeId, NodeState, Outcome,
+    QuorumErrorKind, Server, ServerBuilder, ServerCtx, Status,
 };
 use memory::{Manner, Network, settle};
 use tokio::sync::mpsc;
@@ -655,6 +658,75 @@ async fn a_name_is_looked_up_again_and_a_look_that_fails_costs_no_node() {
     finds(Ok(vec!["10.0.0.1:1", "10.0.0.3:1"]));
     tokio::time::sleep(10 * SECOND).await;
     assert_eq!(nodes(), expected(&[(3, "10.0.0.3:1"), (1, "10.0.0.1:1")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_nodes_of_a_name_are_of_one_family_unless_it_is_told_otherwise() {
+    const V4: [&str; 2] = ["10.0.0.1:1", "10.0.0.2:1"];
+    const V6: [&str; 2] = ["[fd00::1]:1", "[fd00::2]:1"];
+    const MIXED: [&str; 5] = [V6[0], V4[0], "[::ffff:10.0.0.1]:1", V4[1], V6[1]];
+    const ALL: [&str; 4] = [V4[0], V4[1], V6[0], V6[1]];
+    type Texts = &'static [&'static str];
+    type Look = (Texts, Result<Texts, &'static str>);
+    let cases: [(Family, Vec<Look>); 4] = [
+        (
+            Family::First,
+            vec![
+                (&MIXED, Ok(&V6)),
+                // The order changes; some of the family are left; and then none is.
+                (&[V4[0], V4[1], V6[1]], Ok(&[V6[1]])),
+                (&V4, Ok(&V4)),
+                (&MIXED, Ok(&V4)),
+            ],
+        ),
+        (
+            Family::V4,
+            vec![
+                (&MIXED, Ok(&V4)),
+                (&V6, Err("the name has no IPv4 address")),
+            ],
+        ),
+        (
+            Family::V6,
+            vec![
+                (&MIXED, Ok(&V6)),
+                (&V4, Err("the name has no IPv6 address")),
+            ],
+        ),
+        (Family::Both, vec![(&MIXED, Ok(&ALL)), (&V4, Ok(&V4))]),
+    ];
+    for (family, looks) in cases {
+        let members = builder(&Network::new()).membership();
+        let members = members.expect("it may be empty");
+        let found: Arc<Mutex<Vec<SocketAddr>>> = Arc::default();
+        let name = Resolve::new("replicas.example:1", SECOND).expect("a name and a port");
+        let name = name.family(family).lookup({
+            let found = Arc::clone(&found);
+            move |_| std::future::ready(Ok(found.lock().expect("no panic").clone()))
+        });
+        let mut name = Some(name);
+        for (look, expected) in looks {
+            let look = look.iter().map(|it| it.parse().expect("legal"));
+            *found.lock().expect("no panic") = look.collect();
+            if let Some(name) = name.take() {
+                tokio::spawn(members.follow(name));
+            }
+            tokio::time::sleep(2 * SECOND).await;
+            match expected {
+                Ok(expected) => {
+                    let config = members.config();
+                    let mut nodes: Vec<_> = config.iter().map(Node::address).collect();
+                    nodes.sort_unstable();
+                    assert_eq!(nodes, expected, "{family:?}");
+                }
+                Err(reason) => {
+                    let error = members.last_error().expect("it is told").to_string();
+                    assert!(error.contains(reason), "{error}");
+                    assert_eq!(members.config().len(), 2, "it costs no node");
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -587,6 +587,7 @@ async fn who_says_that_it_is_the_server_itself_or_nobody_gets_no_calls() {
         .node(2, address(9))
         .node(3, address(2))
         .transport(network.clone())
+        .allow_other_ids(true)
         .one_stream_per_pair(2, WhileDisconnected::Wait);
     let impostor = {
         let peers = impostor.connect().expect("legal");

@@ -20,6 +20,8 @@ pub(crate) struct Channel {
     address: Arc<str>,
     pool: Arc<Pool>,
     side: Side,
+    /// Who listed the node has chosen its id, as the others do who list it.
+    is_named: AtomicBool,
     outbox: Mutex<Outbox>,
     /// Wakes the I/O task: something is queued, or the channel is to close.
     io: AtomicWaker,
@@ -95,6 +97,7 @@ impl Channel {
             address,
             pool,
             side,
+            is_named: AtomicBool::new(false),
             outbox: Mutex::new(outbox),
             io: AtomicWaker::new(),
             state: AtomicU8::new(state as u8),
@@ -117,6 +120,16 @@ impl Channel {
 
     pub(crate) fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// Whether the server may be asked to be the node of this id.
+    pub(crate) fn is_named(&self) -> bool {
+        self.is_named.load(Ordering::Relaxed)
+    }
+
+    /// Before its task begins.
+    pub(crate) fn set_named(&self, is_named: bool) {
+        self.is_named.store(is_named, Ordering::Relaxed);
     }
 
     pub(crate) fn address(&self) -> &Arc<str> {

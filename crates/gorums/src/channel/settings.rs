@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) pairs: Option<Pairs>,
     /// Two nodes may turn out to be one server.
     pub(crate) allow_same_server: bool,
+    /// A server may be another node to its peers than it is here.
+    pub(crate) allow_other_ids: bool,
 }
 
 /// Two peers use one stream, which the one with the lower id opens.
@@ -74,6 +76,7 @@ impl Default for Settings {
             linger: Duration::from_secs(1),
             pairs: None,
             allow_same_server: false,
+            allow_other_ids: false,
         }
     }
 }

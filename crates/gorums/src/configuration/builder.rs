@@ -285,6 +285,25 @@ impl ConfigurationBuilder {
         self
     }
 
+    /// Whether a server may be another node to its own peers than it is here. Default: no.
+    ///
+    /// A node's id and address are a pair that everybody lists alike. A server that is a peer
+    /// ([`ServerBuilder::peers`](crate::ServerBuilder::peers)) knows its id, and turns away who
+    /// takes it for another node, before it has looked at any request: calls are
+    /// [refused](crate::Outcome::Refused) with
+    /// [`FailedPrecondition`](crate::Code::FailedPrecondition), which names both ids and the
+    /// address, and so does the node's [`last_error`](crate::Node::last_error). So where two
+    /// addresses of a list are exchanged, nothing reaches the wrong replica.
+    ///
+    /// Ids that are counted here alone ([`nodes`](Self::nodes), [`Configuration::extend`], nodes
+    /// without ids of a [`Membership`]) are not compared, but for those of a process that is a peer
+    /// itself; neither is a server that is no peer, or one of the Go library. Allow it for a client
+    /// of several systems, which numbers their nodes by itself.
+    pub fn allow_other_ids(mut self, allow: bool) -> Self {
+        self.settings.allow_other_ids = allow;
+        self
+    }
+
     /// Where connections come from. Default: [`Sockets`].
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.transport = Arc::new(transport);
@@ -340,6 +359,7 @@ impl ConfigurationBuilder {
             .write_headers(&mut http::HeaderMap::new())
             .map_err(ConfigurationError::Metadata)?;
         let wanted = std::mem::take(&mut self.nodes);
+        let wanted = wanted.into_iter().map(Wanted::from).collect();
         Ok((self.members(), wanted))
     }
 

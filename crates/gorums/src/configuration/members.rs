@@ -16,8 +16,25 @@ use crate::stream::Served;
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::Side;
 
-/// The address of a node that is to join, and its id if it has one.
-pub(super) type Wanted = (Option<NodeId>, String);
+/// A node that is to join.
+pub(super) struct Wanted {
+    /// None for the next one.
+    pub(super) id: Option<NodeId>,
+    /// Who listed the node has chosen the id, as the others do who list it.
+    pub(super) is_named: bool,
+    pub(super) address: String,
+}
+
+impl From<(Option<NodeId>, String)> for Wanted {
+    /// An id that is there was chosen.
+    fn from((id, address): (Option<NodeId>, String)) -> Self {
+        Self {
+            id,
+            is_named: id.is_some(),
+            address,
+        }
+    }
+}
 
 /// The nodes of a pool that somebody holds, and what they have in common.
 pub(crate) struct Members {
@@ -88,7 +105,13 @@ impl Members {
     ) -> Result<(Vec<Node>, Vec<Node>), ConfigurationError> {
         let wanted = wanted
             .iter()
-            .map(|(id, text)| Ok(Asked::new(*id, self.read(text)?)))
+            .map(|node| {
+                Ok(Asked::new(
+                    node.id,
+                    node.is_named,
+                    self.read(&node.address)?,
+                ))
+            })
             .collect::<Result<Vec<_>, ConfigurationError>>()?;
         let mut joined = self.lock();
         let alive: Vec<Node> = joined.nodes.iter().filter_map(WeakNode::upgrade).collect();
@@ -129,10 +152,13 @@ impl Members {
             .into_iter()
             .map(|node| match node {
                 Identified::Known(node) => node,
-                Identified::New(id, address) => {
+                Identified::New(id, is_named, address) => {
                     let side = pairs.map_or(Side::Client, |pairs| pairs.side(id));
                     let node = Node::new(side, id, address.into(), Arc::clone(self));
-                    if let Some(before) = replaced.iter().find(|before| before.id() == id)
+                    let before = replaced.iter().find(|before| before.id() == id);
+                    let was_named = before.is_none_or(|before| before.channel().is_named());
+                    node.channel().set_named(is_named && was_named);
+                    if let Some(before) = before
                         && let Some(in_process) = before.channel().in_process()
                     {
                         // The server itself stays where it is, whatever its address.
@@ -192,14 +218,16 @@ impl Known {
 /// A node that is to join.
 struct Asked {
     id: Option<NodeId>,
+    is_named: bool,
     address: String,
     canonical: String,
 }
 
 impl Asked {
-    fn new(id: Option<NodeId>, address: Address) -> Self {
+    fn new(id: Option<NodeId>, is_named: bool, address: Address) -> Self {
         Self {
             id,
+            is_named,
             address: address.as_str().to_owned(),
             canonical: address.canonical(),
         }
@@ -208,14 +236,15 @@ impl Asked {
 
 enum Identified {
     Known(Node),
-    New(NodeId, String),
+    /// Its id, whether that was chosen, and its address.
+    New(NodeId, bool, String),
 }
 
 impl Identified {
     fn id(&self) -> NodeId {
         match self {
             Self::Known(node) => node.id(),
-            Self::New(id, _) => *id,
+            Self::New(id, ..) => *id,
         }
     }
 
@@ -245,6 +274,7 @@ fn identified(
     for asked in wanted {
         let Asked {
             id,
+            is_named,
             address,
             canonical,
         } = asked;
@@ -283,7 +313,7 @@ fn identified(
         greatest = greatest.max(id.get());
         identified.push(match same {
             Some(node) => Identified::Known(node.clone()),
-            None => Identified::New(id, address.clone()),
+            None => Identified::New(id, *is_named, address.clone()),
         });
     }
     Ok(identified)
@@ -295,7 +325,7 @@ mod tests {
     use crate::Configuration;
 
     fn asked(id: Option<NodeId>, address: &str) -> Asked {
-        Asked::new(id, address.parse().expect("legal"))
+        Asked::new(id, false, address.parse().expect("legal"))
     }
 
     fn ids(wanted: &[(Option<u32>, &str)], known: &Known, greatest: u32) -> Vec<u32> {

@@ -9,6 +9,7 @@ use futures_core::Stream;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use super::members::Wanted;
 use super::{Configuration, ConfigurationError, Members, Node, NodeAddress};
 use crate::channel::NodeState;
 use crate::error::Status;
@@ -198,8 +199,13 @@ impl Membership {
                 let canonical = members.read(&node.address)?.canonical();
                 let there = config.iter().find(|node| node.canonical() == canonical);
                 let id = past.id_for(&node, &canonical, there.map(Node::id))?;
+                let wanted = Wanted {
+                    id,
+                    is_named: node.id.is_some(),
+                    address: node.address,
+                };
                 let pairs = members.pool().settings.pairs;
-                let joined = members.join(config.as_slice(), &[(id, node.address)], pairs)?;
+                let joined = members.join(config.as_slice(), &[wanted], pairs)?;
                 if joined.iter().all(|node| config.contains(node)) {
                     return Ok(());
                 }
@@ -302,7 +308,11 @@ impl Membership {
                 by_id.insert(id, canonical.clone());
             }
             by_address.insert(canonical, id);
-            wanted.push((id, node.address.clone()));
+            wanted.push(Wanted {
+                id,
+                is_named: node.id.is_some(),
+                address: node.address.clone(),
+            });
         }
         let pairs = members.pool().settings.pairs;
         let own = own.or(pairs.map(|pairs| pairs.me));

@@ -31,7 +31,7 @@ pub use membership::{Change, Membership};
 #[cfg(test)]
 pub(crate) use membership::{MOST, REMEMBERED};
 pub use node::Node;
-pub use resolve::Resolve;
+pub use resolve::{Family, Resolve};
 pub use watch::Watch;
 pub(crate) use watch::Watched;
 
@@ -282,7 +282,7 @@ impl Configuration {
         addresses: impl IntoIterator<Item = A>,
     ) -> Result<Self, ConfigurationError> {
         let addresses = addresses.into_iter();
-        self.join(addresses.map(|address| (None, address.into())))
+        self.join(addresses.map(|address| (None, address.into()).into()))
     }
 
     /// This configuration and nodes with these ids, 1 or more, and addresses: as
@@ -297,7 +297,7 @@ impl Configuration {
         nodes: impl IntoIterator<Item = (I, A)>,
     ) -> Result<Self, ConfigurationError> {
         let nodes = nodes.into_iter();
-        self.join(nodes.map(|(id, address)| (Some(id.into()), address.into())))
+        self.join(nodes.map(|(id, address)| (Some(id.into()), address.into()).into()))
     }
 
     fn join(&self, wanted: impl Iterator<Item = Wanted>) -> Result<Self, ConfigurationError> {

@@ -9,17 +9,38 @@ use std::{fmt, io};
 use futures_core::Stream;
 
 use super::{Change, ConfigurationError, NodeAddress};
-use crate::runtime::{Address, AddressError, BoxFuture, Clock, SystemClock, bounded};
+use crate::runtime::{Address, AddressError, BoxFuture, Clock, SystemClock, bounded, canonical_ip};
 
 /// The least time between two looks.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 type Found = io::Result<Vec<SocketAddr>>;
 
+/// Which addresses of a name are nodes. A name does not tell which of its IPv4 and IPv6 addresses
+/// are one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Family {
+    /// Those of the family of the address that the system's resolver puts first, which is one that
+    /// this host can reach, as far as it knows. It stays that family as long as the name has any
+    /// address of it.
+    #[default]
+    First,
+    /// The IPv4 addresses.
+    V4,
+    /// The IPv6 addresses.
+    V6,
+    /// All. Where a host has two, its server is two nodes, of which the second is
+    /// [refused](crate::ConfigurationBuilder::allow_same_server); but both count when a majority is
+    /// reckoned. For names of which each host has one address.
+    Both,
+}
+
 /// A host name and a port that are looked up again and again: a stream of changes of the addresses
 /// that the name stands for, for [`Membership::follow`](super::Membership::follow).
 ///
-/// Every address is a node; new ones join before old ones leave. The first look is at once. A look
+/// Every address of one family, IPv4 or IPv6, is a node: a host that has both would be two nodes of
+/// one server ([`family`](Self::family)). New ones join before old ones leave. The first look is at once. A look
 /// that fails, or finds nothing, is an error and changes nothing, so that a name server that is
 /// down costs no node.
 ///
@@ -30,6 +51,7 @@ type Found = io::Result<Vec<SocketAddr>>;
 /// node is looked up at each attempt to connect.
 #[must_use = "a stream does nothing until it is polled"]
 pub struct Resolve {
+    family: Family,
     name: Arc<str>,
     interval: Duration,
     lookup: Arc<dyn Fn(Arc<str>) -> BoxFuture<'static, Found> + Send + Sync>,
@@ -54,6 +76,7 @@ impl Resolve {
         }
         let name = address.as_str();
         Ok(Self {
+            family: Family::default(),
             name: name.into(),
             interval: bounded(interval).max(MIN_INTERVAL),
             lookup: Arc::new(|name| {
@@ -72,6 +95,12 @@ impl Resolve {
         F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
     {
         self.lookup = Arc::new(move |name| Box::pin(lookup(name)));
+        self
+    }
+
+    /// Which addresses are nodes. Default: [`Family::First`].
+    pub fn family(mut self, family: Family) -> Self {
+        self.family = family;
         self
     }
 
@@ -97,10 +126,32 @@ impl Resolve {
     fn found(&mut self, found: Found) -> io::Result<()> {
         let named =
             |cause: io::Error| io::Error::new(cause.kind(), format!("{}: {cause}", self.name));
-        let found: BTreeSet<_> = found.map_err(named)?.into_iter().collect();
+        // An IPv4 address within IPv6 is an IPv4 address.
+        let all: Vec<_> = found
+            .map_err(named)?
+            .into_iter()
+            .map(canonical_ip)
+            .collect();
+        let is_v4 = match self.family {
+            // What is known is of one family.
+            Family::First => {
+                let last = self.known.first().map(SocketAddr::is_ipv4);
+                let stays = last.filter(|last| all.iter().any(|one| one.is_ipv4() == *last));
+                stays.or_else(|| all.first().map(SocketAddr::is_ipv4))
+            }
+            Family::V4 => Some(true),
+            Family::V6 => Some(false),
+            Family::Both => None,
+        };
+        let is_wanted = |one: &SocketAddr| is_v4.is_none_or(|is_v4| one.is_ipv4() == is_v4);
+        let found: BTreeSet<_> = all.into_iter().filter(is_wanted).collect();
         if found.is_empty() {
-            let nothing = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            return Err(named(nothing));
+            let nothing = match self.family {
+                Family::First | Family::Both => "the name has no address",
+                Family::V4 => "the name has no IPv4 address",
+                Family::V6 => "the name has no IPv6 address",
+            };
+            return Err(named(io::Error::new(io::ErrorKind::NotFound, nothing)));
         }
         let joined = found.difference(&self.known).map(|address| {
             Change::Insert(NodeAddress {
@@ -145,6 +196,7 @@ impl fmt::Debug for Resolve {
         f.debug_struct("Resolve")
             .field("name", &self.name)
             .field("interval", &self.interval)
+            .field("family", &self.family)
             .field("known", &self.known)
             .finish_non_exhaustive()
     }

@@ -12,7 +12,7 @@ use crate::error::Status;
 use crate::stream::{
     FairIo, FirstBytes, Inbound, KeepAlive, Link, NodeStream, Opening, Timer, h2_status,
 };
-use crate::wire::{Batch, H2Settings, request_head};
+use crate::wire::{Batch, H2Settings, TO, request_head};
 
 /// An attempt that failed.
 pub(super) struct Failed {
@@ -80,6 +80,11 @@ async fn open(
     let served = serving.get();
     let node_id = served.as_ref().map(|served| served.node_id);
     let mut request = request_head(channel.address(), &pool.metadata, node_id)?;
+    // Who says which node it is numbers the nodes as the others do.
+    let has_common_ids = channel.is_named() || node_id.is_some_and(|me| me != 0);
+    if has_common_ids && !pool.settings.allow_other_ids {
+        request.headers_mut().insert(TO, channel.id().get().into());
+    }
     if let Some(instance) = served.as_ref().and_then(|served| served.instance) {
         instance.write(request.headers_mut());
     }

@@ -406,7 +406,9 @@ impl ServerConnection {
             Claim::Nobody | Claim::Unproven | Claim::Client(None) => None,
         };
         let claims = head.headers.get(NODE_ID).and_then(|id| id.to_str().ok());
-        if let Err(status) = self.ask_on_connect(&mut connecting) {
+        let asked = self.settings.check_meant(&head);
+        let asked = asked.and_then(|()| self.ask_on_connect(&mut connecting));
+        if let Err(status) = asked {
             self.tell_refusal(connecting.info.peer(), claims, &status);
             let _ = respond.send_response(trailers_only(&status), true);
             return;

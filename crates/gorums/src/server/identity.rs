@@ -1,11 +1,14 @@
 //! Who a client is, as far as it is believed.
 
 use http::HeaderMap;
+use http::request::Parts;
+use http::uri::Authority;
 
 use super::settings::ConnectionSettings;
 use crate::configuration::Node;
+use crate::error::{Status, excerpt};
 use crate::node_id::{DYNAMIC_IDS, NodeId};
-use crate::wire::NODE_ID;
+use crate::wire::{NODE_ID, TO};
 
 /// Who a client says it is.
 pub(super) enum Claim {
@@ -47,6 +50,28 @@ impl ConnectionSettings {
             return Claim::Peer(id);
         }
         Claim::Client(Some(id))
+    }
+
+    /// Whether this server is the node that the client of this request wants to reach. Nobody knows
+    /// that where it is no peer, or the client does not say.
+    pub(super) fn check_meant(&self, head: &Parts) -> Result<(), Status> {
+        let Some((me, _)) = &self.peers else {
+            return Ok(());
+        };
+        let meant = head.headers.get(TO).and_then(|id| id.to_str().ok());
+        let meant = meant.and_then(|text| text.parse::<u32>().ok());
+        let Some(meant) = meant.map(NodeId::from) else {
+            return Ok(());
+        };
+        if meant == *me {
+            return Ok(());
+        }
+        let address = head.uri.authority().map_or("", Authority::as_str);
+        Err(Status::failed_precondition(format!(
+            "the server at {} is node {me}, and was connected to as node {meant}: give its address \
+             to node {me}, or see ConfigurationBuilder::allow_other_ids",
+            excerpt(address)
+        )))
     }
 
     /// The node with this id that is called over the stream that it opens, if there is one.

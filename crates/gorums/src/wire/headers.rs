@@ -314,7 +314,7 @@ fn percent_decoded(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::metadata::MAX_CONNECTION;
-    use crate::wire::Instance;
+    use crate::wire::{Instance, TO};
 
     #[test]
     fn a_status_travels_in_trailers() {
@@ -336,6 +336,7 @@ mod tests {
         let mut request = request_head(&address, &metadata, Some(u32::MAX)).expect("legal");
         let instance = Instance::new(1, 2).expect("they differ");
         instance.write(request.headers_mut());
+        request.headers_mut().insert(TO, u32::MAX.into());
         let pseudo = [
             (":method", request.method().as_str()),
             (":scheme", "http"),

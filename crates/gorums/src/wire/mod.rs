@@ -42,3 +42,6 @@ pub(crate) const PREFIX: usize = 5;
 
 /// The header by which a client says that it can be called back, and as whom.
 pub(crate) const NODE_ID: &str = "gorums-node-id";
+
+/// The header by which a client says which node it wants to reach, where its id is the same to all.
+pub(crate) const TO: &str = "gorums-to";
