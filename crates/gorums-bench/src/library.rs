@@ -33,7 +33,8 @@ pub(crate) async fn connect(addresses: &[String], plan: &Plan) -> Result<Configu
         .connect()
         .context("the servers")?;
     let connected = configuration.connected(configuration.len());
-    if tokio::time::timeout(CONNECTING, connected).await.is_err() {
+    let connected = tokio::time::timeout(CONNECTING, connected).await;
+    if !matches!(connected, Ok(Ok(()))) {
         for node in &configuration {
             if let Some(error) = node.last_error() {
                 bail!("no connection to {}: {error}", node.address());

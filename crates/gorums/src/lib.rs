@@ -139,7 +139,9 @@ pub mod membership {
     #[cfg_attr(docsrs, doc(cfg(feature = "toml")))]
     pub use crate::configuration::node_file::NodeFile;
     pub use crate::configuration::nodes::Nodes;
-    pub use crate::configuration::{Change, Family, Membership, NodeAddress, Resolve, Watch};
+    pub use crate::configuration::{
+        Change, Family, Membership, NeverConnected, NodeAddress, Resolve, Watch,
+    };
 }
 pub mod quorum;
 pub mod responses {

@@ -173,12 +173,12 @@ async fn a_node_that_is_another_server_in_the_end_is_connected() {
     let _a = TestServer::start_at(echo().transport(network.clone()), "a:1").await;
     network.alias("b:1", "a:1");
     let nodes = on(&network).nodes(["a:1"]).connect().expect("legal");
-    within(nodes.connected(1)).await;
+    within(nodes.connected(1)).await.expect("none is closed");
     let nodes = nodes.extend(["b:1"]).expect("another address");
     let (second, _) = refused(&nodes).await;
     let _b = TestServer::start_at(echo().transport(network.clone()), "b:1").await;
     network.forget_alias("b:1");
-    within(nodes.connected(2)).await;
+    within(nodes.connected(2)).await.expect("none is closed");
     within(async {
         while second.same_server_as().is_some() {
             tokio::time::sleep(SECOND).await;
@@ -218,10 +218,10 @@ async fn a_node_takes_the_place_of_one_that_nobody_holds_any_more() {
     network.alias("b:1", "a:1");
     let _c = TestServer::start_at(echo().transport(network.clone()), "c:1").await;
     let mut nodes = on(&network).nodes(["c:1", "a:1"]).connect().expect("legal");
-    within(nodes.connected(2)).await;
+    within(nodes.connected(2)).await.expect("none is closed");
     nodes = nodes.without(2);
     nodes = nodes.extend(["b:1"]).expect("another address");
-    within(nodes.connected(2)).await;
+    within(nodes.connected(2)).await.expect("none is closed");
     assert_eq!(majority(&nodes).await.expect("both answer"), 2);
 }
 
@@ -240,7 +240,7 @@ async fn what_was_queued_for_a_node_that_is_refused_fails_and_is_sent_to_nobody(
     let _server = TestServer::start_at(server, "a:1").await;
     network.alias("b:1", "a:1");
     let nodes = on(&network).nodes(["a:1"]).connect().expect("legal");
-    within(nodes.connected(1)).await;
+    within(nodes.connected(1)).await.expect("none is closed");
     let nodes = nodes.extend(["b:1"]).expect("another address");
     let (second, first) = refused(&nodes).await;
     let client = Client::new(&nodes);
@@ -542,7 +542,7 @@ mod unix {
             .expect("legal");
         for _ in 0..3 {
             let server = serve(echo(), &address).await;
-            within(nodes.connected(1)).await;
+            within(nodes.connected(1)).await.expect("none is closed");
             assert_eq!(majority(&nodes).await.expect("it answers"), 1);
             server.stop().await;
             assert!(!folder.path("a").exists(), "its file is removed");

@@ -331,7 +331,7 @@ async fn a_deadline_that_has_passed_sends_nothing() {
     };
     let server = TestServer::start(server).await;
     let all = connect(std::slice::from_ref(&server));
-    within(all.connected(1)).await;
+    within(all.connected(1)).await.expect("none is closed");
     let past = tokio::time::Instant::now();
     let client = Client::new(&all);
     let error = within(

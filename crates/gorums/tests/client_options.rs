@@ -41,7 +41,9 @@ impl Nodes {
         let configuration = settings(Configuration::builder().nodes(addresses))
             .connect()
             .expect("legal addresses");
-        within(configuration.connected(3)).await;
+        within(configuration.connected(3))
+            .await
+            .expect("none is closed");
         Self {
             configuration,
             put,

@@ -142,7 +142,7 @@ async fn a_connection_that_breaks_with_a_full_outbox_hangs_nobody() {
             .outbox(10, usize::MAX)
             .connect()
             .expect("a legal address");
-        within(all.connected(1)).await;
+        within(all.connected(1)).await.expect("none is closed");
         settle().await;
         let client = Client::new(&all);
         let send = |value| client.rpc::<_, Number>(&all[0], ECHO, large(value)).send();

@@ -41,7 +41,9 @@ async fn three(failed: usize) -> (Vec<TestServer>, Configuration, Counter) {
         .nodes(addresses)
         .connect()
         .expect("legal addresses");
-    within(all.connected(3 - failed)).await;
+    within(all.connected(3 - failed))
+        .await
+        .expect("none is closed");
     (servers, all, put)
 }
 

@@ -37,7 +37,7 @@ async fn calls_that_give_up_early_do_not_hide_a_dead_node() {
     let network = Network::new();
     tokio::spawn(serve(&network, echo()).await.serve());
     let nodes = nodes(&network).connect().expect("legal");
-    within(nodes.connected(1)).await;
+    within(nodes.connected(1)).await.expect("none is closed");
     let client = Client::new(&nodes);
     let call = async || {
         let call = client.rpc::<Number, Number>(&nodes[0], ECHO, number(1));
@@ -57,7 +57,7 @@ async fn calls_that_give_up_early_do_not_hide_a_dead_node() {
         reconnected <= INTERVAL + TIMEOUT + Duration::from_millis(200),
         "{reconnected:?}"
     );
-    within(nodes.connected(1)).await;
+    within(nodes.connected(1)).await.expect("none is closed");
     call().await.expect("the new connection is good");
 }
 
@@ -114,8 +114,8 @@ async fn requests_of_a_peer_do_not_hide_that_it_gets_none_on_the_stream_of_the_p
         peers.push(both);
     }
     let [first, second] = [&peers[0], &peers[1]];
-    within(first.connected(2)).await;
-    within(second.connected(2)).await;
+    within(first.connected(2)).await.expect("none is closed");
+    within(second.connected(2)).await.expect("none is closed");
     // The first has opened the stream to the second.
     network.lose("node-2:1", Direction::ToClient);
     let begun = Instant::now();

@@ -210,7 +210,9 @@ async fn one_of_three_is_stopped() {
     const CALLS: u64 = 200_000;
     let replicas = [Replica::start(), Replica::start(), Replica::start()];
     let configuration = connect_to(&replicas);
-    within(configuration.connected(3)).await;
+    within(configuration.connected(3))
+        .await
+        .expect("none is closed");
     let client = Client::new(&configuration);
     let all = |value| {
         client

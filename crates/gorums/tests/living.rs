@@ -90,7 +90,9 @@ async fn living<const N: usize>(addresses: [&str; N]) -> (Network, Vec<TestServe
     }
     let configuration = builder(&network).nodes(addresses).connect();
     let configuration = configuration.expect("legal addresses");
-    within(configuration.connected(N)).await;
+    within(configuration.connected(N))
+        .await
+        .expect("none is closed");
     (network, servers, configuration)
 }
 
@@ -203,7 +205,7 @@ async fn the_last_error_is_cleared_when_the_node_works_again() {
     assert!(all[0].last_error().is_some());
     assert_eq!(ids(&all.sort_by(Node::by_last_error)), [2, 1]);
     let _a = serve(&network, "a:1", server()).await;
-    within(all.connected(2)).await;
+    within(all.connected(2)).await.expect("none is closed");
     settle().await;
     assert!(all[0].last_error().is_none());
     assert_eq!(ids(&all.sort_by(Node::by_last_error)), [1, 2]);
@@ -295,7 +297,7 @@ async fn a_watch_holds_its_nodes_and_ends_when_it_is_dropped() {
     let network = Network::new();
     let _server = serve(&network, "a:1", counting(&begun, &ended)).await;
     let all = builder(&network).nodes(["a:1"]).connect().expect("legal");
-    within(all.connected(1)).await;
+    within(all.connected(1)).await.expect("none is closed");
     let looks = Counter::new();
     let mut watch = all.watch(SECOND, {
         let looks = looks.clone();
@@ -392,7 +394,7 @@ async fn a_watch_outlives_the_runtime_of_its_nodes() {
     let server = TestServer::start(server()).await;
     let addresses = [server.addr.to_string()];
     let (runtime, all) = elsewhere(Configuration::builder().nodes(addresses));
-    within(all.connected(1)).await;
+    within(all.connected(1)).await.expect("none is closed");
     let mut watch = all.watch(millis(1), connected);
     assert_eq!(next(&mut watch).await, [1]);
     runtime.shutdown_background();
@@ -438,7 +440,7 @@ async fn nodes_are_added_by_address_or_with_ids() {
         serve(&network, "c:1", server()).await,
         serve(&network, "d:1", server()).await,
     ];
-    within(four.connected(4)).await;
+    within(four.connected(4)).await.expect("none is closed");
     assert_all_answer(&four).await;
 }
 
@@ -626,7 +628,7 @@ async fn the_address_of_a_node_that_has_left_can_be_used_again() {
     let _b = serve(&network, "b:1", counting(&begun, &ended)).await;
     let with = |id: u32| all.extend_with_ids([(id, "b:1")]);
     let first = with(2).expect("it is free");
-    within(first.connected(2)).await;
+    within(first.connected(2)).await.expect("none is closed");
     let node = first[1].clone();
     drop(first);
     assert!(with(3).is_err(), "somebody holds the node");
@@ -678,8 +680,8 @@ async fn dropping_one_configuration_leaves_others_their_connections() {
     let two = two.expect("legal addresses");
     let three = two.extend(["c:1"]).expect("legal");
     let others = three.without(1).extend(["d:1"]).expect("legal");
-    within(three.connected(3)).await;
-    within(others.connected(3)).await;
+    within(three.connected(3)).await.expect("none is closed");
+    within(others.connected(3)).await.expect("none is closed");
     for configuration in [&two, &three, &others] {
         assert_all_answer(configuration).await;
     }

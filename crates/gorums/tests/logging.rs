@@ -73,7 +73,9 @@ async fn a_connection_is_told_once_at_each_end_and_so_is_its_end() {
     );
     network.cut(NODE);
     settle().await;
-    within(client.configuration().connected(1)).await;
+    within(client.configuration().connected(1))
+        .await
+        .expect("none is closed");
     settle().await;
     assert_eq!(
         log.told(&[CLIENT, SERVER]),
@@ -141,7 +143,9 @@ async fn of_attempts_that_fail_one_after_the_other_only_the_first_is_more_than_a
         ]
     );
     let _server = serve(&network, echo()).await;
-    within(client.configuration().connected(1)).await;
+    within(client.configuration().connected(1))
+        .await
+        .expect("none is closed");
     settle().await;
     log.take();
     network.set(NODE, Manner::Flapping);
@@ -222,7 +226,9 @@ async fn a_node_that_answers_no_ping_is_told_as_such() {
     let _server = serve(&network, stuck.keep_alive(Duration::MAX, Duration::MAX)).await;
     let nodes = builder(&network).keep_alive(SECOND, SECOND).connect();
     let client = Client::new(nodes.expect("a legal address"));
-    within(client.configuration().connected(1)).await;
+    within(client.configuration().connected(1))
+        .await
+        .expect("none is closed");
     let node = &client.configuration()[0];
     let stuck = client.rpc::<_, Number>(node, "test.Test.Stuck", number(1));
     let stuck = stuck.send();
@@ -386,7 +392,7 @@ async fn who_a_client_claims_to_be_is_told_and_so_is_who_it_is_taken_for() {
     // It has no id of its own, and gets one.
     let nodes = builder(&network).serve(Server::builder()).connect();
     let nodes = nodes.expect("a legal address");
-    within(nodes.connected(1)).await;
+    within(nodes.connected(1)).await.expect("none is closed");
     settle().await;
     assert_eq!(
         log.told(&[SERVER])[1],
@@ -775,7 +781,7 @@ async fn a_client_over_tcp_is_told_by_its_address() {
     let log = Log::of(Level::INFO);
     let server = TestServer::start(echo()).await;
     let nodes = connect(std::slice::from_ref(&server));
-    within(nodes.connected(1)).await;
+    within(nodes.connected(1)).await.expect("none is closed");
     call(&Client::new(&nodes), ECHO).await.expect("up");
     assert_eq!(nodes[0].state(), NodeState::Connected);
     let told = log.told(&[CLIENT, SERVER]);

@@ -313,7 +313,9 @@ async fn a_node_that_moves_takes_no_call_of_its_old_address_with_it() {
         .nodes(["a:1", "b:1"])
         .membership()
         .expect("legal");
-    within(members.config().connected(2)).await;
+    within(members.config().connected(2))
+        .await
+        .expect("none is closed");
     let before = members.config();
     let client = Client::new(&before);
     network.stall("a:1");
@@ -378,7 +380,9 @@ async fn nodes_exchange_addresses_and_come_back_elsewhere() {
         .nodes(["a:1", "b:1"])
         .membership()
         .expect("legal");
-    within(members.config().connected(2)).await;
+    within(members.config().connected(2))
+        .await
+        .expect("none is closed");
     members.set(list("1=b:1, 2=a:1")).expect("legal");
     assert_eq!(all_echo(&members.config()).await.len(), 2);
     // An address that is another id's from now on, while somebody holds the one before.
@@ -495,7 +499,9 @@ async fn a_peer_that_connects_by_itself_moves_and_connects_again() {
     let (of_1, of_2) = (nodes(1), nodes(2));
     let _one = TestServer::start_at(peer(&network, 1, &of_1).trust_claimed_ids(true), "a:1").await;
     let _two = TestServer::start_at(peer(&network, 2, &of_2).trust_claimed_ids(true), "b:1").await;
-    within(of_2.config().connected(2)).await;
+    within(of_2.config().connected(2))
+        .await
+        .expect("none is closed");
     of_2.set(list("1=also-a:1, 2=b:1")).expect("legal");
     assert_eq!(all_echo(&of_2.config()).await.len(), 2);
     assert_eq!(all_echo(&of_1.config()).await.len(), 2);

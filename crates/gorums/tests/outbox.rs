@@ -109,7 +109,9 @@ impl World {
             .transport(network.clone())
             .nodes(ADDRESSES);
         let configuration = set(builder).connect().expect("legal addresses");
-        within(configuration.connected(3)).await;
+        within(configuration.connected(3))
+            .await
+            .expect("none is closed");
         settle().await;
         Self {
             network,

@@ -108,7 +108,9 @@ async fn one_connection_for_each_pair_of(count: u32) {
         processes.push(Process::sharing(&network, id, count, echo()).await);
     }
     for process in &processes {
-        within(process.peers.connected(count as usize)).await;
+        within(process.peers.connected(count as usize))
+            .await
+            .expect("none is closed");
         assert_eq!(process.all_echo(u64::from(count)).await, count as usize);
     }
     for process in &processes {
@@ -198,7 +200,9 @@ async fn a_call_before_the_peer_has_connected_fails_at_once_where_it_is_to() {
     assert_eq!(second.node(1).state(), NodeState::Disconnected);
 
     let first = Process::sharing(&network, 1, 2, echo()).await;
-    within(second.peers.connected(2)).await;
+    within(second.peers.connected(2))
+        .await
+        .expect("none is closed");
     assert_eq!(second.all_echo(3).await, 2);
 
     first.stop().await;
@@ -264,7 +268,9 @@ async fn the_peer_with_the_higher_id_never_connects() {
     let network = Network::new();
     let second = Process::sharing(&network, 2, 2, echo()).await;
     let first = Process::sharing(&network, 1, 2, echo()).await;
-    within(second.peers.connected(2)).await;
+    within(second.peers.connected(2))
+        .await
+        .expect("none is closed");
     first.stop().await;
     until(|| second.node(1).state() == NodeState::Disconnected).await;
     let call = second.echo(1, 1).timeout(Duration::from_secs(600));
@@ -308,7 +314,9 @@ async fn a_broken_connection_is_made_anew_without_a_call() {
     let first = Process::sharing(&network, 1, 2, echo()).await;
     let second = Process::sharing(&network, 2, 2, echo()).await;
     for times in 1..20 {
-        within(second.peers.connected(2)).await;
+        within(second.peers.connected(2))
+            .await
+            .expect("none is closed");
         assert_eq!(second.all_echo(1).await, 2);
         network.cut(&address(2));
         network.attempted(&address(2), times + 1).await;
@@ -332,7 +340,9 @@ async fn a_second_stream_of_a_peer_takes_the_place_of_the_first_whose_end_change
         std::future::pending::<Result<Number, Status>>()
     });
     let old = Process::sharing(&network, 1, 2, held).await;
-    within(second.peers.connected(2)).await;
+    within(second.peers.connected(2))
+        .await
+        .expect("none is closed");
     let lost = second.echo(1, 1).send();
     until(|| second.node(1).pending() == 1).await;
     tokio::task::yield_now().await;
@@ -395,7 +405,9 @@ async fn calls_over_a_stream_that_was_accepted_are_as_others() {
         );
     let _first = Process::sharing(&network, 1, 2, server).await;
     let second = Process::sharing(&network, 2, 2, echo()).await;
-    within(second.peers.connected(2)).await;
+    within(second.peers.connected(2))
+        .await
+        .expect("none is closed");
     let client = Client::new(&second.peers);
     let node = second.node(1);
     let rpc = |method: &'static str| client.rpc::<Number, Number>(node, method, number(1));
@@ -473,7 +485,9 @@ async fn a_peer_that_is_silent_on_its_stream_is_found_dead_by_the_nodes_keep_ali
     let network = Network::new();
     let _first = Process::sharing(&network, 1, 2, echo()).await;
     let second = Process::sharing(&network, 2, 2, echo()).await;
-    within(second.peers.connected(2)).await;
+    within(second.peers.connected(2))
+        .await
+        .expect("none is closed");
     settle().await;
     network.set(&address(2), Manner::Silent);
     network.stall(&address(2));
@@ -692,7 +706,9 @@ async fn a_flush_waits_until_the_peer_has_what_was_written() {
     let network = Network::new();
     let _first = Process::sharing(&network, 1, 2, echo()).await;
     let second = Process::sharing(&network, 2, 2, echo()).await;
-    within(second.peers.connected(2)).await;
+    within(second.peers.connected(2))
+        .await
+        .expect("none is closed");
     let one = second.peers.select([1]).expect("known");
     settle().await;
     // What the first one says does not come, so nobody knows what it has.
@@ -725,8 +741,12 @@ async fn who_waits_for_a_reply_has_reading_go_on_where_nothing_can_be_written() 
         };
         let first = Process::sharing(&network, 1, 2, server()).await;
         let second = Process::sharing(&network, 2, 2, server()).await;
-        within(second.peers.connected(2)).await;
-        within(first.peers.connected(2)).await;
+        within(second.peers.connected(2))
+            .await
+            .expect("none is closed");
+        within(first.peers.connected(2))
+            .await
+            .expect("none is closed");
         let mut large = number(1);
         large.payload = vec![0; 64 * 1024].into();
         // Some 14 MiB: four wait for their handlers, four are on their way, and the rest is not
@@ -775,7 +795,7 @@ async fn what_is_queued_for_a_node_is_written_after_its_last_handle_was_dropped(
     let server = echo().peers(2, &itself).trust_claimed_ids(true);
     let server = server.transport(network.clone()).bind(&address(2)).await;
     let serving = tokio::spawn(server.expect("the network is there").serve());
-    within(both.connected(2)).await;
+    within(both.connected(2)).await.expect("none is closed");
     for _ in 0..100 {
         let _ = Client::new(&both[0]).multicast(NOTE, number(1)).detach();
     }

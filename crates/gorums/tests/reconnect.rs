@@ -4,8 +4,10 @@ mod common;
 #[path = "common/memory.rs"]
 mod memory;
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use common::{Counter, Number, TestServer, cluster, connect, echo, number, within};
@@ -610,7 +612,9 @@ async fn a_broken_stream_is_replaced_at_once_without_any_call() {
     let begin = Instant::now();
     network.cut(NODE);
     network.attempted(NODE, 2).await;
-    within(configuration.connected(1)).await;
+    within(configuration.connected(1))
+        .await
+        .expect("none is closed");
     assert_eq!(begin.elapsed(), Duration::ZERO);
 }
 
@@ -779,7 +783,9 @@ async fn connected_waits_for_so_many_nodes_at_once() {
         .nodes(addresses)
         .connect()
         .expect("legal addresses");
-    within(configuration.connected(0)).await;
+    within(configuration.connected(0))
+        .await
+        .expect("none is closed");
     let mut servers = Vec::new();
     for (address, count) in addresses.iter().zip(1..) {
         let waiting = {
@@ -789,13 +795,18 @@ async fn connected_waits_for_so_many_nodes_at_once() {
         tokio::time::sleep(10 * SECOND).await;
         assert!(!waiting.is_finished(), "{} nodes are connected", count - 1);
         servers.push(serve(&network, address, echo()).await);
-        within(waiting).await.expect("no panic");
+        let waited = within(waiting).await.expect("no panic");
+        waited.expect("none is closed");
     }
     // More than there are means all.
-    within(configuration.connected(9)).await;
+    within(configuration.connected(9))
+        .await
+        .expect("none is closed");
     drop(servers.pop());
     settle().await;
-    within(configuration.connected(2)).await;
+    within(configuration.connected(2))
+        .await
+        .expect("none is closed");
     let third = tokio::time::timeout(10 * SECOND, configuration.connected(3)).await;
     assert!(third.is_err(), "one is down again");
 }
@@ -846,7 +857,9 @@ async fn assert_calls_fail(configuration: &Configuration) {
 async fn when_the_runtime_has_ended_calls_fail() {
     let servers = [TestServer::start(echo()).await];
     let (runtime, configuration) = elsewhere(&servers);
-    within(configuration.connected(1)).await;
+    within(configuration.connected(1))
+        .await
+        .expect("none is closed");
     end(runtime, &configuration).await;
     assert_calls_fail(&configuration).await;
 }
@@ -867,10 +880,40 @@ async fn when_the_runtime_ends_calls_that_wait_fail() {
 }
 
 #[tokio::test]
+async fn waiting_for_nodes_that_never_come_fails_once_they_are_closed() {
+    let servers = [TestServer::start(echo()).await];
+    let (runtime, closed) = elsewhere(&servers);
+    within(closed.connected(1)).await.expect("it is up");
+    // Those that are not closed are waited for beside it.
+    let down = Configuration::builder().node(2, "127.0.0.1:1").connect();
+    let both = closed.union(&down.expect("legal")).expect("two ids");
+    let waiting = tokio::spawn({
+        let both = both.clone();
+        async move { both.connected(2).await }
+    });
+    end(runtime, &closed).await;
+    let error = within(waiting).await.expect("no panic");
+    let text = format!(
+        "2 of 2 nodes will never be connected at once, since the connections of 1 are closed for \
+         good: {}",
+        closed[0]
+    );
+    assert_eq!(error.expect_err("it is closed").to_string(), text);
+    let error = within(closed.connected(1)).await.expect_err("it is closed");
+    assert!(error.to_string().starts_with("1 of 1 nodes"), "{error}");
+    within(closed.connected(0)).await.expect("none is needed");
+    let mut one = Box::pin(both.connected(1));
+    let pending = poll_fn(|cx| Poll::Ready(one.as_mut().poll(cx).is_pending())).await;
+    assert!(pending, "the other one may come");
+}
+
+#[tokio::test]
 async fn when_the_runtime_has_ended_flush_returns() {
     let servers = [TestServer::start(echo()).await];
     let (runtime, configuration) = elsewhere(&servers);
-    within(configuration.connected(1)).await;
+    within(configuration.connected(1))
+        .await
+        .expect("none is closed");
     end(runtime, &configuration).await;
     within(configuration.flush()).await;
 }

@@ -619,7 +619,7 @@ async fn an_error_with_the_code_of_success_never_counts_as_a_reply() {
         let error = within(call().majority().votes(|_| true)).await;
         let error = error.expect_err("nobody says yes");
         assert!(error.yes().is_empty(), "{error}");
-        let error = within(call().quorum_fn(|_, replies| (replies.len() > 0).then_some(())));
+        let error = within(call().quorum_fn(|_, replies| (!replies.is_empty()).then_some(())));
         assert_fails(&error.await.expect_err("none"), QuorumErrorKind::NoQuorum);
         let error = within(call().correctable(1).done())
             .await

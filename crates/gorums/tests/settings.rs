@@ -301,7 +301,9 @@ fn every_setting_of_a_call_may_be_nothing_or_the_greatest() {
                 let code = within(call).await.err().map(|error| error.code());
                 assert_eq!(code, is_nothing.then_some(Code::ResourceExhausted));
             }
-            within(all.connected(to.count)).await;
+            within(all.connected(to.count))
+                .await
+                .expect("none is closed");
             assert_eq!(all[0].pending(), 0);
         });
     }

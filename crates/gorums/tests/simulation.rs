@@ -199,7 +199,7 @@ async fn client(seed: u64, trace: Trace, world: watch::Sender<World>) -> turmoil
         tell(&format_args!("read {values:?}"));
         Ok::<_, gorums::QuorumError>(values.iter().map(|(_, value)| *value).max())
     };
-    configuration.connected(3).await;
+    configuration.connected(3).await.expect("none is closed");
     tell(&"connected to all");
 
     // Writes of both kinds, queued one after the other and awaited in reverse.
@@ -250,7 +250,7 @@ async fn client(seed: u64, trace: Trace, world: watch::Sender<World>) -> turmoil
     }
     assert_eq!(majority_read().await?, Some(2 * CALLS));
     turmoil::repair(CLIENT, SERVERS[2]);
-    configuration.connected(3).await;
+    configuration.connected(3).await.expect("none is closed");
     let reply = client
         .rpc::<Number, Number>(&configuration[2], READ, number(0))
         .await?;
@@ -281,7 +281,7 @@ async fn client(seed: u64, trace: Trace, world: watch::Sender<World>) -> turmoil
         .await;
     tell(&down.expect_err("server-1 is down"));
     ask(&world, World::Bounce(SERVERS[0])).await;
-    configuration.connected(3).await;
+    configuration.connected(3).await.expect("none is closed");
     let fresh = client
         .rpc::<Number, Number>(&configuration[0], READ, number(0))
         .await?;

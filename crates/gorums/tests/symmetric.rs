@@ -88,7 +88,9 @@ async fn system(order: HandlerOrder) -> System {
         tasks.push(tokio::spawn(peer.server.serve()));
     }
     for configuration in &configurations {
-        within(configuration.connected(3)).await;
+        within(configuration.connected(3))
+            .await
+            .expect("none is closed");
     }
     System {
         configurations,
@@ -104,7 +106,9 @@ async fn outside(system: &System) -> Configuration {
         .nodes(addresses.map(str::to_owned).collect::<Vec<_>>())
         .connect()
         .expect("legal addresses");
-    within(configuration.connected(3)).await;
+    within(configuration.connected(3))
+        .await
+        .expect("none is closed");
     configuration
 }
 

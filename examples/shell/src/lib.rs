@@ -307,7 +307,7 @@ async fn wait_for_majority(configuration: &Configuration, limit: Duration, scree
     if begun {
         screen.end_progress();
     }
-    if enough.is_err() && !limit.is_zero() {
+    if !matches!(enough, Ok(Ok(()))) && !limit.is_zero() {
         let limit = humantime::format_duration(limit);
         screen.message(format_args!(
             "{} after {limit}, {needed} needed",

@@ -322,7 +322,7 @@ async fn one_connection(all: &Configuration) -> Result<()> {
 async fn a_blocked_handler_under_a_multicast_flood(start: Start) -> Result<()> {
     let server = start.server(&[]).await?;
     let all = serving(&server, noting())?;
-    all.connected(1).await;
+    all.connected(1).await?;
     let other = block(&server, &all).await?;
     let client = InteropClient::new(&all);
     let mut written = 0;
@@ -358,7 +358,7 @@ async fn a_blocked_handler_under_a_multicast_flood(start: Start) -> Result<()> {
 async fn a_blocked_handler_with_3000_calls_in_flight(start: Start) -> Result<()> {
     let server = start.server(&[]).await?;
     let all = serving(&server, noting())?;
-    all.connected(1).await;
+    all.connected(1).await?;
     let other = block(&server, &all).await?;
     let client = InteropClient::new(&all);
     let calls: Vec<_> = (1..=3_000)
@@ -385,7 +385,7 @@ async fn pings_are_fewer_than_the_server_bears(start: Start) -> Result<()> {
         .serve(noting());
     let interval = Duration::from_millis(300);
     let all = builder.keep_alive(interval, PATIENCE).connect()?;
-    all.connected(1).await;
+    all.connected(1).await?;
     let hold = HoldRequest {
         data: Some(data(0)),
         release: true,
@@ -405,7 +405,7 @@ async fn pings_are_fewer_than_the_server_bears(start: Start) -> Result<()> {
 async fn flushes_are_fewer_than_the_server_bears(start: Start) -> Result<()> {
     let server = start.server(&[]).await?;
     let all = serving(&server, noting())?;
-    all.connected(1).await;
+    all.connected(1).await?;
     for number in 0..50 {
         InteropClient::new(&all).note_all(data(number)).await?;
         all.flush().await;
@@ -450,7 +450,7 @@ async fn a_server_that_is_killed_under_traffic(start: Start) -> Result<()> {
         server.kill().await?;
         goes_on(&count, &traffic).await?;
         *server = start.server(&["--listen", &server.address]).await?;
-        all.connected(3).await;
+        all.connected(3).await?;
     }
     goes_on(&count, &traffic).await?;
     traffic.iter().for_each(tokio::task::JoinHandle::abort);

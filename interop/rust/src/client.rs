@@ -565,7 +565,7 @@ async fn a_server_that_restarts(start: Start) -> Result<()> {
         .is_some_and(|connected| !connected.is_empty())
     {}
     let _server = start.server(&["--listen", &server.address]).await?;
-    all.connected(1).await;
+    all.connected(1).await?;
     ensure!(client.echo(&all[0], data(2)).await? == data(2));
     inspect(&all, 0, 1).await?;
     Ok(())

@@ -16,7 +16,7 @@ pub(crate) struct Args {
 /// Calls as fast as it can, with many calls in flight.
 pub(crate) async fn run(args: Args) -> Result<()> {
     let all = Configuration::builder().nodes([args.server]).connect()?;
-    all.connected(1).await;
+    all.connected(1).await?;
     let client = InteropClient::new(&all);
     println!("listening nowhere");
     for number in 0.. {

@@ -123,7 +123,7 @@ impl Start {
             servers.push(self.server(&[]).await?);
         }
         let all = client::connect(&servers)?;
-        all.connected(count).await;
+        all.connected(count).await?;
         Ok((servers, all))
     }
 }

@@ -43,7 +43,7 @@ async fn a_durable_store_serves_while_each_replica_is_killed_and_restarted(
     let all = Configuration::builder()
         .nodes(replicas.addresses.clone())
         .connect()?;
-    all.connected(3).await;
+    all.connected(3).await?;
     ours(&mut clients, &all, &history);
     let stop_theirs = theirs(&mut clients, &replicas, &history).await?;
     for _ in 0..ROUNDS {
@@ -52,7 +52,7 @@ async fn a_durable_store_serves_while_each_replica_is_killed_and_restarted(
             replicas.running[index].kill().await?;
             history.grows(&mut clients).await?;
             replicas.running[index] = replicas.replica(index).await?;
-            all.connected(3).await;
+            all.connected(3).await?;
         }
     }
     history.grows(&mut clients).await?;

@@ -145,7 +145,10 @@ async fn connect() -> Configuration {
         .clock(Still)
         .connect()
         .expect("legal addresses");
-    configuration.connected(addresses.len()).await;
+    configuration
+        .connected(addresses.len())
+        .await
+        .expect("none is closed");
     configuration
 }
 

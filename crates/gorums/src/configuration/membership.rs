@@ -1,4 +1,5 @@
 use std::collections::{HashMap, VecDeque};
+use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -477,23 +478,72 @@ impl Membership {
 impl Configuration {
     /// Waits until at least this many nodes are connected at once, or all where there are fewer.
     /// Bound it with a timeout: a node that is down is waited for.
-    pub async fn connected(&self, at_least: usize) {
-        let at_least = at_least.min(self.len());
+    ///
+    /// # Errors
+    /// That can never be, since too many nodes are [`Closed`](NodeState::Closed).
+    pub async fn connected(&self, at_least: usize) -> Result<(), NeverConnected> {
+        let needed = at_least.min(self.len());
         let fixed = Membership::from(self);
         loop {
             // Listening begins before looking, so that no change falls between.
             let changed = fixed.listen();
-            let connected = self
-                .iter()
-                .filter(|node| node.state() == NodeState::Connected)
-                .count();
-            if connected >= at_least {
-                return;
+            let states: Vec<_> = self.iter().map(|node| (node, node.state())).collect();
+            let of_state = |state| states.iter().filter(move |(_, now)| *now == state);
+            if of_state(NodeState::Connected).count() >= needed {
+                return Ok(());
+            }
+            let closed: Vec<_> = of_state(NodeState::Closed).map(|(node, _)| node).collect();
+            if self.len() - closed.len() < needed {
+                let nodes = self.len();
+                let closed = closed.into_iter().map(ToString::to_string).collect();
+                return Err(NeverConnected {
+                    needed,
+                    nodes,
+                    closed,
+                });
             }
             changed.await;
         }
     }
 }
+
+/// So many nodes will never be connected at once ([`Configuration::connected`]): too many are
+/// [`Closed`](NodeState::Closed), since the runtime has ended that drove their connections, or since
+/// they have moved to other addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeverConnected {
+    needed: usize,
+    nodes: usize,
+    /// Ids and addresses.
+    closed: Vec<String>,
+}
+
+/// How many closed nodes the text names.
+const NAMED: usize = 16;
+
+impl fmt::Display for NeverConnected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            needed,
+            nodes,
+            closed,
+        } = self;
+        let named = &closed[..closed.len().min(NAMED)];
+        write!(
+            f,
+            "{needed} of {nodes} nodes will never be connected at once, since the connections of {} \
+             are closed for good: {}",
+            closed.len(),
+            named.join(", ")
+        )?;
+        match closed.len() - named.len() {
+            0 => Ok(()),
+            more => write!(f, ", and {more} more"),
+        }
+    }
+}
+
+impl Error for NeverConnected {}
 
 /// Tells who has come and who has gone.
 fn tell<'a>(joined: impl IntoIterator<Item = &'a Node>, left: impl IntoIterator<Item = &'a Node>) {

@@ -27,7 +27,7 @@ pub use interceptor::{ClientInterceptor, Outgoing};
 pub(crate) use interceptor::{Interceptors, Observers, intercept};
 pub(crate) use members::Members;
 use members::Wanted;
-pub use membership::{Change, Membership};
+pub use membership::{Change, Membership, NeverConnected};
 #[cfg(test)]
 pub(crate) use membership::{MOST, REMEMBERED};
 pub use node::Node;

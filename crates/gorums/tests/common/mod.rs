@@ -68,7 +68,9 @@ pub async fn cluster(
         servers.push(TestServer::start(make(index)).await);
     }
     let configuration = connect(&servers);
-    within(configuration.connected(n)).await;
+    within(configuration.connected(n))
+        .await
+        .expect("none is closed");
     (servers, configuration)
 }
 
