@@ -548,6 +548,17 @@ fn help_for(message: &str) -> Option<String> {
                 .to_owned(),
         );
     }
+    if let Some((name, place)) = message
+        .strip_prefix("'gorums.")
+        .and_then(|rest| rest.split_once("' resolves to '"))
+        && let Some(other) = place
+            .split_once(&format!(".{name}'"))
+            .map(|(other, _)| other)
+    {
+        return Some(format!(
+            "write `option (.gorums.{name}) = true;`: without the first dot, `gorums` is `{other}` here, which is nearer"
+        ));
+    }
     message.contains("'gorums.").then(|| IMPORT.to_owned())
 }
 

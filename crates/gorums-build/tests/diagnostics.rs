@@ -36,6 +36,24 @@ fn fixtures() -> Vec<PathBuf> {
 }
 
 #[test]
+fn an_option_with_a_dot_before_it_is_found_where_another_gorums_is_nearer() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in ["68_package_that_ends_in_gorums", "69_message_called_gorums"] {
+        let wrong = fs::read_to_string(format!("{FOLDER}/{name}.proto")).expect("readable");
+        let right = wrong.replace("option (gorums.", "option (.gorums.");
+        assert_ne!(wrong, right);
+        let proto = folder.path().join("right.proto");
+        fs::write(&proto, right).expect("writable");
+        let out = tempfile::tempdir().expect("a temporary folder");
+        gorums_build::configure()
+            .out_dir(out.path())
+            .emit_rerun_if_changed(false)
+            .compile_protos(&[proto], &[folder.path()])
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
 fn each_mistake_has_its_message() {
     let mut wrong = Vec::new();
     for proto in fixtures() {
