@@ -128,7 +128,7 @@ fn the_page_states_the_defaults_of_a_server() {
             "replies of a connection that are not written",
             bytes(replies),
         ),
-        ("size of a request, envelope included", bytes(request)),
+        ("payload of a request", bytes(request)),
     ] {
         assert_eq!(stated_for("## Server", what), value, "{what}");
     }

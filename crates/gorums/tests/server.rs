@@ -640,6 +640,39 @@ async fn an_error_with_the_code_of_success_never_counts_as_a_reply() {
     ended.iter().for_each(is_told);
 }
 
+#[tokio::test]
+async fn a_request_that_is_too_large_is_refused_by_the_number_that_was_set() {
+    const LIMIT: usize = 5_000;
+    let server = TestServer::start(echo().max_decoding_message_size(LIMIT)).await;
+    let all = one(&server);
+    let client = Client::new(&all);
+    let of_payload = |bytes: usize| {
+        let mut request = number(0);
+        // Its key and length take three bytes.
+        request.payload = vec![7; bytes - 3].into();
+        client.rpc::<_, Number>(&all[0], ECHO, request)
+    };
+    let largest = within(of_payload(LIMIT)).await.expect("as large as may be");
+    assert_eq!(largest.payload.len(), LIMIT - 3);
+    // The payload is too large, and the message with its envelope.
+    for (bytes, text) in [
+        (
+            LIMIT + 1,
+            "a request of 5001 bytes exceeds the service's limit of 5000 (",
+        ),
+        (
+            LIMIT + 2_000,
+            "exceeds the limit of 5000 bytes and 1024 for its envelope (",
+        ),
+    ] {
+        let error = within(of_payload(bytes)).await.expect_err("too large");
+        assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+        let message = error.status().message();
+        assert!(message.contains(text), "{message}");
+        assert!(message.contains("max_decoding_message_size"), "{message}");
+    }
+}
+
 /// A listener that fails so often at first.
 struct Failing {
     errors: usize,

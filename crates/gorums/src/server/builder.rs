@@ -270,8 +270,8 @@ impl ServerBuilder {
         self
     }
 
-    /// The largest request that is taken, envelope included, of services that do not say otherwise.
-    /// A larger one is skipped and answered with
+    /// The largest payload of a request that is taken, of services that do not say otherwise. With its
+    /// envelope and its metadata a request may have 1 KiB more. A larger one is skipped and answered with
     /// [`ResourceExhausted`](crate::Code::ResourceExhausted); where it is one-way, the client's
     /// stream ends with that status. Default: 4 MiB.
     pub fn max_decoding_message_size(mut self, bytes: usize) -> Self {
@@ -525,11 +525,7 @@ impl ServerBuilder {
         values.insert(Peers::Known { peers, clients });
         values.insert(HandlerClock(self.clock));
         Services {
-            // A service's limit is on the payload, and the envelope takes some.
-            max_decoding: self
-                .registry
-                .max_decoding(self.max_decoding)
-                .saturating_add(ENVELOPE),
+            max_decoding: self.registry.max_decoding(self.max_decoding),
             registry: self.registry,
             lane: Arc::new(LaneSettings {
                 interceptors: self.interceptors.into(),
@@ -547,9 +543,6 @@ impl ServerBuilder {
         }
     }
 }
-
-/// What an envelope adds to a message at the most, but for metadata.
-const ENVELOPE: usize = 1024;
 
 impl fmt::Debug for ServerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::connect_request::ConnectRequest;
 use super::identity::Claim;
 use super::served_stream::{Callee, End, ServedStream};
-use super::settings::ConnectionSettings;
+use super::settings::{ConnectionSettings, ENVELOPE};
 use crate::channel::{Attachment, ServerIdentity, Settings};
 use crate::error::{Status, excerpt};
 use crate::handler::{ConnectionInfo, panicked};
@@ -22,8 +22,8 @@ use crate::log::{self, Peer};
 use crate::metadata::Metadata;
 use crate::runtime::{BoxFuture, BoxIo};
 use crate::stream::{
-    FairIo, Fired, Inbound, KeepAlive, Link, NodeStream, Opening, Reader, Replies, Served, Source,
-    Timer,
+    FairIo, Fired, Inbound, KeepAlive, Limit, Link, NodeStream, Opening, Reader, Replies, Served,
+    Source, Timer,
 };
 use crate::wire::{
     Batch, Features, H2Settings, Instance, NODE_ID, PATH, is_grpc, response_head, trailers_only,
@@ -431,10 +431,14 @@ impl ServerConnection {
         let Ok(send) = respond.send_response(response, false) else {
             return;
         };
-        let limit = self.settings.services.max_decoding;
+        let limit = Limit {
+            bytes: self.settings.services.max_decoding,
+            envelope: ENVELOPE,
+            setting: "ServerBuilder::max_decoding_message_size",
+        };
         let channel = callee.as_ref().map(|callee| callee.channel().clone());
         let mut inbound = Inbound::new(Opening {
-            reader: Reader::new(replies, limit, "ServerBuilder::max_decoding_message_size"),
+            reader: Reader::new(replies, limit),
             served: Some(Served {
                 node_id: 0,
                 instance: None,

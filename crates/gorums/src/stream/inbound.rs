@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::accountant::Accountant;
-use super::reader::{Event, Handlers, Likely, Reader, Replies};
+use super::reader::{Event, Handlers, Likely, Limit, Reader, Replies};
 use super::served::Served;
 use crate::channel::{Channel, deliver, deliver_payload, skipped};
 use crate::error::Status;
@@ -91,10 +91,13 @@ pub(crate) struct Opening {
 impl Opening {
     /// That of a stream that this end opened for the calls of a channel.
     pub(crate) fn dialled(channel: &Arc<Channel>, served: Option<Served>) -> Self {
-        let limit = channel.pool().settings.max_decoding_message_size;
-        let setting = "ConfigurationBuilder::max_decoding_message_size";
+        let limit = Limit {
+            bytes: channel.pool().settings.max_decoding_message_size,
+            envelope: 0,
+            setting: "ConfigurationBuilder::max_decoding_message_size",
+        };
         Self {
-            reader: Reader::new(Replies::WithoutBit, limit, setting),
+            reader: Reader::new(Replies::WithoutBit, limit),
             info: ConnectionInfo {
                 peer_id: Some(channel.id()),
                 own: channel.in_process().is_some(),

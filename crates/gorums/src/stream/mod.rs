@@ -39,7 +39,7 @@ pub(crate) use outbound::Outbound;
 #[cfg(all(test, gorums_loom))]
 pub(crate) use poll_flag::PollFlag;
 pub(crate) use poll_flag::noop_context;
-pub(crate) use reader::{Reader, Replies};
+pub(crate) use reader::{Limit, Reader, Replies};
 pub(crate) use served::{Served, Source};
 pub(crate) use timers::Timer;
 

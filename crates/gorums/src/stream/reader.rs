@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -120,20 +121,43 @@ impl Likely {
 pub(crate) struct Reader {
     decoder: Decoder,
     replies: Replies,
-    limit: usize,
-    /// The setting that the limit comes from.
-    setting: &'static str,
+    limit: Limit,
+}
+
+/// How large a message may be that is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    /// What the setting says.
+    pub(crate) bytes: usize,
+    /// What there may be besides, where the setting is about payloads alone.
+    pub(crate) envelope: usize,
+    /// The setting that the limit comes from, by which a user changes it.
+    pub(crate) setting: &'static str,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            bytes,
+            envelope,
+            setting,
+        } = self;
+        match envelope {
+            0 => write!(f, "{bytes} bytes ({setting})"),
+            _ => write!(
+                f,
+                "{bytes} bytes and {envelope} for its envelope ({setting})"
+            ),
+        }
+    }
 }
 
 impl Reader {
-    /// `limit` is the size of the largest message that is read, and `setting` what a user changes
-    /// it by.
-    pub(crate) fn new(replies: Replies, limit: usize, setting: &'static str) -> Self {
+    pub(crate) fn new(replies: Replies, limit: Limit) -> Self {
         Self {
-            decoder: Decoder::new(limit),
+            decoder: Decoder::new(limit.bytes.saturating_add(limit.envelope)),
             replies,
             limit,
-            setting,
         }
     }
 
@@ -255,8 +279,8 @@ impl Reader {
         handlers: Handlers<'_>,
     ) -> Result<Event<'a>, Status> {
         let status = Status::resource_exhausted(format!(
-            "a message of {len} bytes exceeds the limit of {} ({})",
-            self.limit, self.setting
+            "a message of {len} bytes exceeds the limit of {}",
+            self.limit
         ));
         let Some((id, method)) = peek_id(head) else {
             return Err(status);

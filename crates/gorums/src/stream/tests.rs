@@ -8,7 +8,7 @@ use http::Extensions;
 use proptest::prelude::*;
 
 use super::accountant::Accountant;
-use super::reader::{Event, Handlers, Likely, Reader, Replies};
+use super::reader::{Event, Handlers, Likely, Limit, Reader, Replies};
 use crate::error::{Code, Status};
 use crate::handler::{LaneSettings, ReadFor, Registry, Request, ServerCtx, Services, Waiting};
 use crate::log::Throttle;
@@ -22,6 +22,12 @@ const NOTE: &str = "test.Test.Note";
 
 /// Messages of more than this are skipped.
 const LIMIT: usize = 1_000;
+
+const A_LIMIT: Limit = Limit {
+    bytes: LIMIT,
+    envelope: 0,
+    setting: "a_setting",
+};
 
 /// A call of the end that accepted the stream.
 const BACK: u64 = SERVER_INITIATED;
@@ -68,7 +74,7 @@ fn answer(id: u64, method: &str, status: Option<&Status>, control: Control) -> B
 
 /// Everything that a reader tells of bytes that come in these chunks.
 fn read(replies: Replies, handlers: Handlers<'_>, chunks: &[&[u8]]) -> Vec<String> {
-    let mut reader = Reader::new(replies, LIMIT, "a_setting");
+    let mut reader = Reader::new(replies, A_LIMIT);
     let mut likely = Likely::default();
     let mut told = Vec::new();
     for chunk in chunks {
@@ -232,7 +238,7 @@ fn bytes_that_are_no_message_break_the_stream() {
 #[test]
 fn far_beyond_the_bound_requests_are_refused() {
     let services = services();
-    let reader = Reader::new(Replies::Never, LIMIT, "a_setting");
+    let reader = Reader::new(Replies::Never, A_LIMIT);
     let bytes = message(7, ASK, "a").slice(crate::wire::PREFIX..);
     let frame = Frame::Message(bytes);
     let likely = Likely::default();
@@ -257,7 +263,7 @@ fn far_beyond_the_bound_requests_are_refused() {
 fn request(size: usize) -> Request {
     let frame = Frame::Message(message(7, ASK, "").slice(crate::wire::PREFIX..));
     let services = services();
-    let reader = Reader::new(Replies::Never, LIMIT, "a_setting");
+    let reader = Reader::new(Replies::Never, A_LIMIT);
     let likely = Likely::default();
     let event = reader.interpret(&frame, Handlers::These(&services), &likely, waiting(0));
     let Ok(Event::Request(mut request)) = event else {
