@@ -1,7 +1,7 @@
 use std::fmt;
 
-/// The first id of those that a server gives to clients that have none. Nobody who claims one of them
-/// is believed.
+/// The first id of those that a server gives to clients that have none. Nobody who claims one of
+/// them is believed.
 pub(crate) const DYNAMIC_IDS: u32 = 1 << 20;
 
 /// The id of a node, unique within a configuration. 0 is not a node.

@@ -684,10 +684,14 @@ async fn two_ids_that_servers_give_to_clients_cannot_share_a_stream_and_one_can(
         assert_refused(peers(me, &ids).connect().err());
         assert_refused(peers(me, &ids).membership().err());
     }
-    for (me, other) in [(GIVEN, GIVEN + 1), (GIVEN + 1, GIVEN)] {
-        let members = peers(me, &[1, me]).membership().expect("one of them");
+    for (me, there, other) in [
+        (GIVEN, GIVEN, GIVEN + 1),
+        (GIVEN + 1, GIVEN + 1, GIVEN),
+        (1, GIVEN, GIVEN + 1),
+    ] {
+        let members = peers(me, &[1, there]).membership().expect("one of them");
         assert_refused(members.apply(Change::insert(other, address(other))).err());
-        let list = [me, other].map(|id| format!("{id}={}", address(id)));
+        let list = [1, there, other].map(|id| format!("{id}={}", address(id)));
         let list = list.map(|node| node.parse::<NodeAddress>().expect("legal"));
         assert_refused(members.set(list).err());
         assert_eq!(members.config().len(), 2, "nothing has changed");

@@ -12,6 +12,10 @@ use crate::node_id::NodeId;
 use crate::runtime::{Clock, Sockets, SystemClock, Transport, bounded, paced};
 use crate::stream::Served;
 
+/// Attempts that nobody asks for do not come sooner after each other: each takes the processor for
+/// some tenths of a millisecond.
+const LEAST_BACKOFF: Duration = Duration::from_millis(10);
+
 /// Describes a [`Configuration`]: its nodes and how to reach them.
 #[must_use = "nothing happens before `connect`"]
 pub struct ConfigurationBuilder {
@@ -86,10 +90,11 @@ impl ConfigurationBuilder {
         Ok(self.addresses(super::file::read(path.as_ref())?))
     }
 
-    /// Sends a name and a value with every connection that is made, as an HTTP/2 header. All of them
-    /// together have 15 KiB at most, of which each takes 32 bytes beside its key and value. Where
-    /// that is exceeded, or the key is none that [`Metadata`](crate::Metadata) takes, or the value
-    /// has other characters than visible ASCII and blanks, [`connect`](Self::connect) says so.
+    /// Sends a name and a value with every connection that is made, as an HTTP/2 header. All of
+    /// them together have 15 KiB at most, of which each takes 32 bytes beside its key and value.
+    /// Where that is exceeded, or the key is none that [`Metadata`](crate::Metadata) takes, or the
+    /// value has other characters than visible ASCII and blanks, [`connect`](Self::connect) says
+    /// so.
     pub fn metadata(mut self, key: impl AsRef<str>, value: impl Into<String>) -> Self {
         if let Err(status) = self.metadata.append(key, value) {
             self.error
@@ -147,13 +152,12 @@ impl ConfigurationBuilder {
     }
 
     /// The pause after a failed attempt to connect, and what it grows to by a factor of 1.6 for
-    /// each further one; with 20 % jitter either way. A millisecond at least, each. Default: 100 ms
-    /// and 5 s. A call does not wait
-    /// for the pause to end, unless connections are made and end at once: see
+    /// each further one; with 20 % jitter either way. 10 ms at least, each. Default: 100 ms and 5 s.
+    /// A call does not wait for the pause to end, unless connections are made and end at once: see
     /// [`attempt_interval`](Self::attempt_interval).
     pub fn backoff(mut self, base: Duration, max: Duration) -> Self {
-        self.settings.backoff_base = paced(base);
-        self.settings.backoff_max = paced(max.max(base));
+        self.settings.backoff_base = bounded(base).max(LEAST_BACKOFF);
+        self.settings.backoff_max = bounded(max.max(base)).max(LEAST_BACKOFF);
         self
     }
 
@@ -177,8 +181,9 @@ impl ConfigurationBuilder {
     /// does not answer that within the timeout, the connection is dead, whatever else comes from
     /// the node. It owes an answer until it has answered something, also where the call that wanted
     /// it has given up. So a dead connection is noticed at most the sum of both after the first
-    /// call that it fails. Default: 10 s and 20 s; a millisecond at least, each. The timeout has to be longer than what is under
-    /// way takes to be sent: on a slow network, messages of some MiB take a while.
+    /// call that it fails. Default: 10 s and 20 s; a millisecond at least, each. The timeout has to
+    /// be longer than what is under way takes to be sent: on a slow network, messages of some MiB
+    /// take a while.
     ///
     /// A Go server that answers pings and nothing else is pinged ever more seldom, at last after
     /// 330 s, since it closes connections that are pinged more often.
@@ -218,8 +223,8 @@ impl ConfigurationBuilder {
     /// ([`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids)): anybody who can connect
     /// can claim to be a peer, and then gets the calls to it. A server's own id, and the ids that
     /// it gives to clients, from 2^20 on, are never believed. So of all the nodes at most one has
-    /// such an id: two are refused by [`connect`](Self::connect), and where the second one joins later,
-    /// by both of them.
+    /// such an id: two are refused by [`connect`](Self::connect), and where the second one joins
+    /// later.
     ///
     /// A peer that does not share streams connects to all. Calls to it go over its stream where it
     /// has the lower id, and over one that this process opens where it has the higher one, so both
@@ -321,9 +326,10 @@ impl ConfigurationBuilder {
     ///
     /// # Errors
     /// There are no nodes; an id is 0; two nodes have one id or one address; a text is no address;
-    /// metadata cannot be sent; a method was added twice to the handlers; this process
-    /// is none of the nodes whose streams it is to [share](Self::one_stream_per_pair), or two of
-    /// them cannot be shared, because of their ids; or there is no tokio runtime here. The error names the culprit.
+    /// metadata cannot be sent; a method was added twice to the handlers; this process is none of
+    /// the nodes whose streams it is to [share](Self::one_stream_per_pair), or two of them cannot
+    /// be shared, because of their ids; or there is no tokio runtime here. The error names the
+    /// culprit.
     pub fn connect(self) -> Result<Configuration, ConfigurationError> {
         if self.error.is_none() && self.nodes.is_empty() {
             return Err(ConfigurationError::Empty);

@@ -177,7 +177,8 @@ impl Membership {
     ///
     /// # Errors
     /// The text is no address; the id is 0, or is or was another node's; the address is
-    /// that of a node with another id; ids are used up; there are 65,536 nodes; the node that
+    /// that of a node with another id; ids are used up; two nodes cannot share a stream, because of
+    /// their ids; there are 65,536 nodes; the node that
     /// leaves is the server's own ([`ServerBuilder::peers`](crate::ServerBuilder::peers)); no node
     /// has or had the id that is to move; the membership was made of an empty configuration, which has no connections to share; or there
     /// is no tokio runtime. Nothing is changed then.
@@ -214,6 +215,10 @@ impl Membership {
                     return Err(ConfigurationError::TooManyNodes { most: MOST });
                 }
                 let joined = Configuration::from_nodes(joined);
+                let all = config.ids().chain(joined.ids());
+                if let Some(nodes) = pairs.and_then(|pairs| pairs.unable(all)) {
+                    return Err(ConfigurationError::NoCommonStream { nodes });
+                }
                 *config = config.union(&joined)?;
                 arrived = Some(joined);
                 None
@@ -508,8 +513,8 @@ impl Configuration {
 }
 
 /// So many nodes will never be connected at once ([`Configuration::connected`]): too many are
-/// [`Closed`](NodeState::Closed), since the runtime has ended that drove their connections, or since
-/// they have moved to other addresses.
+/// [`Closed`](NodeState::Closed), since the runtime has ended that drove their connections, or
+/// since they have moved to other addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeverConnected {
     needed: usize,

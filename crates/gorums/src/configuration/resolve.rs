@@ -40,9 +40,9 @@ pub enum Family {
 /// that the name stands for, for [`Membership::follow`](super::Membership::follow).
 ///
 /// Every address of one family, IPv4 or IPv6, is a node: a host that has both would be two nodes of
-/// one server ([`family`](Self::family)). New ones join before old ones leave. The first look is at once. A look
-/// that fails, or finds nothing, is an error and changes nothing, so that a name server that is
-/// down costs no node.
+/// one server ([`family`](Self::family)). New ones join before old ones leave. The first look is at
+/// once. A look that fails, or finds nothing, is an error and changes nothing, so that a name
+/// server that is down costs no node.
 ///
 /// The nodes get ids in the order in which this process finds them; other processes may give
 /// others. Where ids must agree, list the nodes with their ids.

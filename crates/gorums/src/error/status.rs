@@ -102,7 +102,7 @@ codes! {
 /// people, and details for programs. One with [`Code::Ok`] says nothing of what went wrong: where
 /// it stands for an error, callers get [`Code::Internal`], with its message.
 ///
-/// Its text ([`Display`](fmt::Display), and that of all errors which have it) is on one line: control
+/// Its text ([`Display`](fmt::Display)), also within that of other errors, is on one line: control
 /// characters of the message, and those that turn the order of a text around, are escaped, since a
 /// peer may have chosen them. [`message`](Self::message) is what was sent.
 ///

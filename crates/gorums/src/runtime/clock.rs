@@ -58,8 +58,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// The time between two of what happens again and again. A millisecond stands for any shorter one, with
-/// which nothing else would happen.
+/// The time between two of what happens again and again. A millisecond stands for any shorter one,
+/// with which nothing else would happen.
 pub(crate) fn paced(duration: Duration) -> Duration {
     bounded(duration).max(Duration::from_millis(1))
 }

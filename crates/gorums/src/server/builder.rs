@@ -270,10 +270,10 @@ impl ServerBuilder {
         self
     }
 
-    /// The largest payload of a request that is taken, of services that do not say otherwise. With its
-    /// envelope and its metadata a request may have 1 KiB more. A larger one is skipped and answered with
-    /// [`ResourceExhausted`](crate::Code::ResourceExhausted); where it is one-way, the client's
-    /// stream ends with that status. Default: 4 MiB.
+    /// The largest payload of a request that is taken, of services that do not say otherwise. With
+    /// its envelope and its metadata a request may have 1 KiB more. A larger one is skipped and
+    /// answered with [`ResourceExhausted`](crate::Code::ResourceExhausted); where it is one-way,
+    /// the client's stream ends with that status. Default: 4 MiB.
     pub fn max_decoding_message_size(mut self, bytes: usize) -> Self {
         self.max_decoding = bytes;
         self

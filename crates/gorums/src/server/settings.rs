@@ -11,8 +11,8 @@ use crate::node_id::NodeId;
 use crate::runtime::Clock;
 use crate::wire::Instance;
 
-/// How much larger than the largest payload a request may be: what an envelope adds at the most, with
-/// a little metadata.
+/// How much larger than the largest payload a request may be: what an envelope adds at the most,
+/// with a little metadata.
 pub(crate) const ENVELOPE: usize = 1024;
 
 /// The connect callback.

@@ -9,8 +9,8 @@ use super::envelope::{CONTROL, CREDIT, Control, ENTRY, Envelope, ID, METHOD, PAY
 use crate::error::{Code, Status};
 use crate::metadata::MAX_ENTRIES;
 
-/// How many details a status may have. In memory they take far more than the two bytes that one takes
-/// on the wire, as entries of metadata do.
+/// How many details a status may have. In memory they take far more than the two bytes that one
+/// takes on the wire, as entries of metadata do.
 pub(crate) const MAX_DETAILS: usize = 1024;
 
 impl<'a> Envelope<'a> {
