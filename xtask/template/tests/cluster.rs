@@ -58,7 +58,8 @@ async fn a_name_has_one_owner_although_replicas_stop_and_come_back() {
         replicas[replica] = start(&addresses[replica], &data(replica)).await.1;
     }
     let all = nodes.connected(nodes.len());
-    tokio::time::timeout(PATIENCE, all).await.expect("all are back");
+    let connected = tokio::time::timeout(PATIENCE, all).await;
+    connected.expect("all are back").expect("none is closed");
     let owner = claims.owner("summit").await;
     assert_eq!(owner.expect("all answer").as_deref(), Some("ada"));
     // To claim again what one owns changes nothing.
