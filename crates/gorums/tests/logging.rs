@@ -67,8 +67,8 @@ async fn a_connection_is_told_once_at_each_end_and_so_is_its_end() {
         log.told(&[CLIENT, SERVER]),
         [
             "INFO server: listening address=127.0.0.1:1",
-            "INFO server: a client connected peer=unknown features=cancel,stream-end,credit,instance,kind",
-            "INFO client: connected node=1 address=a:1 features=cancel,stream-end,credit,instance,kind",
+            "INFO server: a client connected peer=unknown features=cancel,stream-end,credit,instance,kind,going-away",
+            "INFO client: connected node=1 address=a:1 features=cancel,stream-end,credit,instance,kind,going-away",
         ]
     );
     network.cut(NODE);
@@ -84,8 +84,8 @@ async fn a_connection_is_told_once_at_each_end_and_so_is_its_end() {
              lasted_ms=N retry_ms=N",
             "INFO server: a client left peer=unknown reason=stream closed because of a broken pipe \
              lasted_ms=N",
-            "INFO server: a client connected peer=unknown features=cancel,stream-end,credit,instance,kind",
-            "INFO client: connected node=1 address=a:1 features=cancel,stream-end,credit,instance,kind",
+            "INFO server: a client connected peer=unknown features=cancel,stream-end,credit,instance,kind,going-away",
+            "INFO client: connected node=1 address=a:1 features=cancel,stream-end,credit,instance,kind,going-away",
         ]
     );
     drop(client);
@@ -397,7 +397,7 @@ async fn who_a_client_claims_to_be_is_told_and_so_is_who_it_is_taken_for() {
     assert_eq!(
         log.told(&[SERVER])[1],
         "INFO server: a client connected peer=node 1048576 node=1048576 claims=0 \
-         features=cancel,stream-end,credit,instance,kind"
+         features=cancel,stream-end,credit,instance,kind,going-away"
     );
 }
 
@@ -794,7 +794,7 @@ async fn a_client_over_tcp_is_told_by_its_address() {
     assert_eq!(
         told[2],
         format!(
-            "INFO client: connected node=1 address={address} features=cancel,stream-end,credit,instance,kind"
+            "INFO client: connected node=1 address={address} features=cancel,stream-end,credit,instance,kind,going-away"
         )
     );
 }

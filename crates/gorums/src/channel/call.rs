@@ -425,7 +425,7 @@ impl Call {
     fn record_streamed(&self, part: usize, payload: Bytes) {
         let (at, cost) = (self.time(), reply_cost(payload.len()));
         let channel = self.channel(part);
-        let is_held = channel.features().credit;
+        let is_held = channel.features_for(self.id).credit;
         let mut progress = self.progress.lock();
         // Whoever ends the part records that under this lock. A reply that finds the part ended is
         // dropped, so that nothing of a node comes behind its end.

@@ -29,7 +29,11 @@ pub(crate) fn deliver(
         return Some(method);
     }
     match envelope.control {
-        Control::Unknown | Control::Cancel | Control::Credit => {}
+        Control::Unknown
+        | Control::Cancel
+        | Control::Credit
+        | Control::GoingAway
+        | Control::NoneFollow => {}
         Control::End => call.ended(part, envelope.status.clone()),
         Control::Message if envelope.method != method => {
             of_another_method(channel, &call, part, envelope.method);

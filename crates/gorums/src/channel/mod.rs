@@ -34,6 +34,7 @@ mod state;
 pub(crate) mod table;
 mod targets;
 mod unread;
+mod winding_down;
 
 pub(crate) use attachment::Attachment;
 pub(crate) use call::{Call, Kind};

@@ -5,6 +5,7 @@ use tokio::sync::Notify;
 
 use super::latency::Latencies;
 use super::servers::Found;
+use super::winding_down::WindingDown;
 use super::{NodeState, OutMessage, Outbox, Pool, Rejected, WhileDisconnected};
 use crate::error::{NodeError, Outcome, Status};
 use crate::log::{self, Admission, Throttle};
@@ -57,13 +58,13 @@ pub(crate) struct Channel {
 
 /// What is known of the peer on the present connection.
 #[derive(Default)]
-struct Peer {
+pub(super) struct Peer {
     /// None before its headers have come. A Go server sends them with its first reply.
-    features: Option<Features>,
-    /// Ids of requests that were written and then given up, which the peer was not told yet.
-    cancels: Vec<u64>,
-    /// Credit for streamed replies that the peer was not told of yet, by the id of the call.
-    credits: BTreeMap<u64, u64>,
+    pub(super) features: Option<Features>,
+    /// What the peer was not told yet.
+    pub(super) notices: Notices,
+    /// The streams on which the peer takes no further requests.
+    pub(super) winding_down: Vec<WindingDown>,
 }
 
 /// How many cancellations may wait to be written. The peer is not told of further ones.
@@ -76,6 +77,18 @@ pub(crate) struct Notices {
     pub(crate) cancels: Vec<u64>,
     /// The ids of streamed calls, and what more the caller takes of the replies.
     pub(crate) credits: BTreeMap<u64, u64>,
+}
+
+impl Notices {
+    /// A call was given up. False where too many have been already.
+    fn cancel(&mut self, id: u64, limit: usize) -> bool {
+        self.credits.remove(&id);
+        let has_room = self.cancels.len() < limit;
+        if has_room {
+            self.cancels.push(id);
+        }
+        has_room
+    }
 }
 
 impl Channel {
@@ -224,12 +237,15 @@ impl Channel {
             CANCELS
         };
         let mut peer = self.peer.lock();
-        peer.credits.remove(&id);
-        // A peer that has not said what it understands may still do so.
-        let is_told =
-            peer.features.is_none_or(|features| features.cancel) && peer.cancels.len() < limit;
-        if is_told {
-            peer.cancels.push(id);
+        // A peer that has not said what it understands may still do so. One that goes away may have
+        // the request: whoever does not know it takes no notice.
+        let is_understood = peer.features.is_none_or(|features| features.cancel);
+        let mut is_told = peer
+            .notices
+            .cancel(id, if is_understood { limit } else { 0 });
+        for stream in &mut peer.winding_down {
+            let limit = if stream.features.cancel { limit } else { 0 };
+            is_told |= stream.notices.cancel(id, limit);
         }
         is_told
     }
@@ -249,17 +265,29 @@ impl Channel {
     pub(super) fn note_credit(&self, id: u64, credit: u64, open: impl FnOnce() -> bool) -> bool {
         let mut peer = self.peer.lock();
         // Looked at under the lock, as the end of a call takes it to remove the entry.
-        let is_told = credit > 0 && peer.features.is_none_or(|features| features.credit) && open();
-        if is_told {
-            let entry = peer.credits.entry(id).or_default();
-            *entry = entry.saturating_add(credit);
+        if credit == 0 || !open() {
+            return false;
         }
-        is_told
+        let is_understood = peer.features.is_none_or(|features| features.credit);
+        let notices = match peer.winding_down_with(id) {
+            Some(stream) if stream.features.credit => &mut stream.notices,
+            Some(_) => return false,
+            None if is_understood => &mut peer.notices,
+            None => return false,
+        };
+        let entry = notices.credits.entry(id).or_default();
+        *entry = entry.saturating_add(credit);
+        true
     }
 
     /// A streamed call is over, and gives back what it had reserved.
     pub(crate) fn end_streamed(&self, id: u64, reserved: u64) {
-        self.peer.lock().credits.remove(&id);
+        let mut peer = self.peer.lock();
+        peer.notices.credits.remove(&id);
+        if let Some(stream) = peer.winding_down_with(id) {
+            stream.notices.credits.remove(&id);
+        }
+        drop(peer);
         self.reserved.fetch_sub(reserved, Ordering::Relaxed);
     }
 
@@ -276,6 +304,10 @@ impl Channel {
         before.map_or(0, take)
     }
 
+    pub(super) fn peer(&self) -> MutexGuard<'_, Peer> {
+        self.peer.lock()
+    }
+
     /// What the peer is known to understand.
     pub(crate) fn features(&self) -> Features {
         self.peer.lock().features.unwrap_or_default()
@@ -288,10 +320,7 @@ impl Channel {
         if peer.features.is_none() {
             return Notices::default();
         }
-        Notices {
-            cancels: std::mem::take(&mut peer.cancels),
-            credits: std::mem::take(&mut peer.credits),
-        }
+        std::mem::take(&mut peer.notices)
     }
 
     /// Notes what the peer understands; none when there is no connection any more.
@@ -302,10 +331,10 @@ impl Channel {
             self.found().is_current = false;
         }
         if !features.is_some_and(|features| features.cancel) {
-            peer.cancels = Vec::new();
+            peer.notices.cancels = Vec::new();
         }
         if !features.is_some_and(|features| features.credit) {
-            peer.credits = BTreeMap::new();
+            peer.notices.credits = BTreeMap::new();
         }
     }
 
@@ -448,6 +477,9 @@ impl Channel {
     /// what is known of them.
     pub(crate) fn fail_written(self: &Arc<Self>, outcome: Outcome, status: &Status) {
         for call in self.pool.calls.all() {
+            if self.is_winding_down_with(call.id()) {
+                continue;
+            }
             if let Some(part) = call.targets().position_of(self) {
                 call.lost(part, outcome, status);
             }
@@ -476,6 +508,7 @@ impl Channel {
         self.release_server();
         let unwritten = self.outbox().close();
         Self::fail_unwritten(unwritten, Outcome::NotSent, status);
+        self.forget_winding_down();
         self.fail_written(Outcome::Unknown, status);
     }
 

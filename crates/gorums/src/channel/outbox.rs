@@ -69,7 +69,8 @@ pub(crate) struct Outbox {
     closed: bool,
     /// Takes messages out. None while a node that opens its streams itself has none open.
     stream: Option<StreamId>,
-    /// How many streams the node has opened.
+    /// How many streams were given a name of their own: those that the node has opened, and those
+    /// to it that wind down.
     opened: u64,
     /// Messages do not wait while there is no stream.
     fails_fast: bool,
@@ -265,6 +266,13 @@ impl Outbox {
         } else {
             Vec::new()
         })
+    }
+
+    /// The stream that this process has opened takes no more messages, and is called this from now
+    /// on: the next one has its name.
+    pub(crate) fn wind_down(&mut self) -> StreamId {
+        self.opened += 1;
+        StreamId(self.opened)
     }
 
     pub(crate) fn is_carried_by(&self, stream: StreamId) -> bool {

@@ -146,5 +146,6 @@ async fn open(
         gave_way: false,
         is_half_closed: false,
         has_answered: false,
+        winding_down: None,
     })
 }

@@ -14,8 +14,8 @@ use crate::stream::{
     FairIo, Fired, FirstBytes, Link, NodeStream, ReadEnd, Timer, Wrote, h2_status, noop_context,
 };
 use crate::wire::{
-    Batch, Features, H2Settings, check_response_head, is_turned_away, is_unprocessed, stream_ended,
-    trailers_status,
+    Batch, Control, Features, H2Settings, check_response_head, is_turned_away, is_unprocessed,
+    stream_ended, trailers_status,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -33,6 +33,8 @@ pub(super) enum End {
     Dead,
     /// Nobody holds the node any more.
     Closed,
+    /// The node takes no more requests, and goes on to answer those that it has.
+    GoingAway,
 }
 
 /// A connection whose stream has been asked for.
@@ -56,6 +58,8 @@ pub(super) struct Connected {
     pub(super) is_half_closed: bool,
     /// The peer has sent a message.
     pub(super) has_answered: bool,
+    /// What the stream is called since it winds down.
+    pub(super) winding_down: Option<StreamId>,
 }
 
 pub(super) const CLOSED_BY_PEER: &str = "the peer closed the connection";
@@ -76,7 +80,11 @@ impl Connected {
             if let Some(status) = closed {
                 return Poll::Ready(End::Lost(status));
             }
-            if self.dial_epoch != channel.dial_epoch() {
+            let winds_down = self.winding_down.is_some();
+            if self.stream.inbound.goes_away() && !winds_down {
+                return Poll::Ready(End::GoingAway);
+            }
+            if self.dial_epoch != channel.dial_epoch() && !winds_down {
                 let status = Status::unavailable(
                     "the connection was made before this process became a peer",
                 );
@@ -86,8 +94,9 @@ impl Connected {
             self.stream.settle(&mut self.link);
             self.link.poll_pong();
             // A Go server ends a connection that is pinged often while it has nothing to say.
-            let may_ask =
-                channel.features() != Features::default() || self.link.pings.unheard() == 0;
+            let may_ask = winds_down
+                || channel.features() != Features::default()
+                || self.link.pings.unheard() == 0;
             self.link.flush(cx, may_ask);
             if channel.is_closing() && self.close(cx, channel).is_ready() {
                 return Poll::Ready(End::Closed);
@@ -156,7 +165,8 @@ impl Connected {
             }
         }
         let (end, heard) = self.stream.poll_read(cx.waker(), &mut self.link);
-        self.has_answered |= heard;
+        // A node that only ever says that it goes away is not a good one.
+        self.has_answered |= heard && !self.stream.inbound.goes_away();
         let status = match end {
             None => return Poll::Pending,
             Some(ReadEnd::Broken(status)) => return Poll::Ready(status),
@@ -172,11 +182,25 @@ impl Connected {
 
     /// Sends the next batch if there is one and the last one is written.
     fn write(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Result<Wrote, h2::Error> {
-        if !self.stream.outbound.is_free() || self.is_half_closed || self.gives_way(cx, channel) {
+        if !self.stream.outbound.is_free() || self.is_half_closed {
             return Ok(Wrote::Nothing);
         }
-        let carried = Some((&**channel, StreamId::DIALLED));
+        if self.winding_down.is_none() && self.gives_way(cx, channel) {
+            return Ok(Wrote::Nothing);
+        }
+        let carried = Some((&**channel, self.stream_id()));
         self.stream.write(carried, &mut self.link)
+    }
+
+    /// The node takes no more requests: none is written here any more, which the node is told, and
+    /// the replies to those that were are still read.
+    pub(super) fn wind_down(&mut self, channel: &Arc<Channel>) {
+        self.winding_down = Some(channel.wind_down());
+        self.stream.inbound.say(Control::NoneFollow);
+    }
+
+    fn stream_id(&self) -> StreamId {
+        self.winding_down.unwrap_or(StreamId::DIALLED)
     }
 
     /// Whether others run before the next batch is put together. Where more calls are in flight
@@ -213,7 +237,7 @@ impl Connected {
         let is_written = !outbound.has_messages() && outbound.is_free();
         if self.is_half_closed
             || !is_written
-            || !channel.outbox().is_empty()
+            || (self.winding_down.is_none() && !channel.outbox().is_empty())
             || !self.stream.inbound.is_answered()
         {
             return Poll::Pending;
@@ -227,7 +251,8 @@ impl Connected {
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>, channel: &Channel) -> Poll<End> {
-        let owed = channel.pending() > 0
+        let owed = self.winding_down.is_some()
+            || channel.pending() > 0
             || self.stream.outbound.has_messages()
             || self.link.pings.is_flushing();
         match ready!(self.link.poll_timers(cx, owed)) {
@@ -272,9 +297,10 @@ impl Connected {
         }
     }
 
-    /// Ends the connection. Messages of which not a byte was written go back to the outbox; the
-    /// others are left to fail with an unknown outcome.
+    /// Ends the connection. Messages of which not a byte was written go back to the outbox, unless
+    /// the stream wound down; the others are left to fail with an unknown outcome.
     pub(super) fn give_back(self, channel: &Arc<Channel>) {
+        let stream_id = self.stream_id();
         let Self {
             connection,
             head,
@@ -285,8 +311,10 @@ impl Connected {
         let (_inbound, mut outbound) = stream.into_halves();
         drop((head, connection));
         link.pings.end_flush();
-        channel.set_features(None);
-        outbound.give_back(channel, StreamId::DIALLED);
+        if stream_id == StreamId::DIALLED {
+            channel.set_features(None);
+        }
+        outbound.give_back(channel, stream_id);
     }
 }
 

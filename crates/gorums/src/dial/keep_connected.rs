@@ -9,6 +9,7 @@ use super::Serving;
 use super::connect::{Failed, connect};
 use super::connected::End;
 use super::reconnect::Reconnect;
+use super::winding_down::WindingDown;
 use crate::channel::{Channel, NodeState};
 use crate::error::{Outcome, Status};
 use crate::log;
@@ -38,7 +39,16 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
     let clock = Arc::clone(&channel.pool().clock);
     let mut reconnect = Reconnect::new(&channel.pool().settings, clock.now());
     let mut is_failing = false;
+    let mut winding_down = WindingDown::default();
+    let mut is_first = true;
     loop {
+        if !std::mem::take(&mut is_first) {
+            let pause = pause(channel, &reconnect);
+            if winding_down.beside(channel, pause).await.is_break() {
+                winding_down.finish(channel).await;
+                return;
+            }
+        }
         channel.set_state(NodeState::Connecting);
         tracing::debug!(
             target: log::CLIENT,
@@ -48,11 +58,15 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
         );
         reconnect.started(clock.now());
         channel.outbox().begin_attempt();
-        match connect(channel, serving).await {
+        match winding_down
+            .beside(channel, connect(channel, serving))
+            .await
+        {
             Ok(mut connected) => {
                 let since = clock.now();
                 channel.set_state(NodeState::Connected);
-                let end = poll_fn(|cx| connected.poll(cx, channel)).await;
+                let serving = poll_fn(|cx| connected.poll(cx, channel));
+                let end = winding_down.beside(channel, serving).await;
                 if connected.has_answered {
                     reconnect.proven();
                 }
@@ -63,7 +77,21 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                 let (is_dead, status) = match end {
                     End::Closed => {
                         connected.give_back(channel);
+                        winding_down.finish(channel).await;
                         return;
+                    }
+                    End::GoingAway => {
+                        winding_down.begin(connected, channel);
+                        let now = clock.now();
+                        reconnect.lost(now, now - since, clock.random());
+                        tell_going_away(channel, now - since);
+                        is_failing = false;
+                        let status = Status::unavailable("the server is shutting down");
+                        channel.set_last_error(Some(status.clone()));
+                        channel.set_state(NodeState::Disconnected);
+                        let failed = channel.outbox().fail_attempt();
+                        Channel::fail_unwritten(failed, Outcome::NotSent, &status);
+                        continue;
                     }
                     End::Lost(status) => (false, connected.explained(status)),
                     End::Dead => (true, Status::unavailable(Fired::DEAD)),
@@ -130,9 +158,6 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                 Channel::fail_unwritten(failed, Outcome::NotSent, &status);
             }
         }
-        if pause(channel, &reconnect).await.is_break() {
-            return;
-        }
     }
 }
 
@@ -164,6 +189,21 @@ fn tell_silence(channel: &Channel, lasted: Duration, pause: Duration) {
         retry_ms = log::millis(pause),
         left_out = admission.left_out,
         "lost: the node does not answer"
+    );
+}
+
+/// The node takes no more requests, and answers those that it has.
+fn tell_going_away(channel: &Channel, lasted: Duration) {
+    let admission = channel.admit_event();
+    log::event!(
+        admission.is_told => info or debug,
+        target: log::CLIENT,
+        node = channel.id().get(),
+        address = %channel.address(),
+        calls = channel.pending(),
+        lasted_ms = log::millis(lasted),
+        left_out = admission.left_out,
+        "the node is shutting down"
     );
 }
 

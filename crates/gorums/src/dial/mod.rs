@@ -3,6 +3,7 @@
 //! * [`keep_connected`] is the task of a node, and says what becomes of calls when the connection
 //!   is lost.
 //! * [`connect`] is one attempt, [`connected`] is what came of one that succeeded.
+//! * [`winding_down`] has the connections of a node that goes away, until it has answered.
 //! * [`reconnect`] decides when the next attempt is made.
 //! * [`serving`] has who serves what the nodes ask of this process.
 
@@ -11,6 +12,7 @@ mod connected;
 mod keep_connected;
 mod reconnect;
 mod serving;
+mod winding_down;
 
 pub(crate) use keep_connected::run;
 pub(crate) use serving::Serving;

@@ -20,6 +20,8 @@ pub(crate) enum Answer<'a> {
     Error(&'a Status),
     /// A streamed reply ended, and the peer knows the frame for it.
     End(Option<&'a Status>),
+    /// Nothing: this is said, about no request.
+    Notice(Control),
 }
 
 impl Answer<'_> {
@@ -32,7 +34,7 @@ impl Answer<'_> {
                 let details = details.map(|detail| detail.type_url.len() + detail.value.len());
                 status.message().len() + details.sum::<usize>()
             }
-            Self::End(None) => 0,
+            Self::End(None) | Self::Notice(_) => 0,
         }
     }
 }
@@ -317,6 +319,9 @@ impl State {
             }
             Answer::End(status) => {
                 encode_status(id, method, *status, Control::End, &mut self.tail);
+            }
+            Answer::Notice(control) => {
+                encode_status(id, method, None, *control, &mut self.tail);
             }
         }
         self.bytes += self.tail.len() - before;

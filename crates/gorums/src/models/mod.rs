@@ -163,6 +163,7 @@ const FEATURES: Features = Features {
     instance: true,
     // The ids of the models say nothing.
     kind: false,
+    going_away: true,
 };
 
 /// A call on these nodes that is in the table, with a deadline, and not queued yet.

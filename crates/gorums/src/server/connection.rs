@@ -213,7 +213,8 @@ impl ServerConnection {
                     again = true;
                 }
             }
-            if self.shutdown.is_none() && !self.goodbye && self.stream.is_none() {
+            // At once, also where a stream goes on: no other one is opened then.
+            if self.shutdown.is_none() && !self.goodbye {
                 self.goodbye = true;
                 self.h2.graceful_shutdown();
                 self.link.flag.set();
@@ -348,13 +349,19 @@ impl ServerConnection {
         {
             self.shutdown = None;
             if let Some(stream) = &mut self.stream {
-                stream.wind_down();
+                stream.wind_down(&mut self.link);
             }
         }
         self.link.poll_pong();
         while let Poll::Ready(fired) = self.link.poll_timers(cx, true) {
             if fired == Fired::Dead {
                 return Poll::Ready(End::cut(Fired::DEAD));
+            }
+            if fired == Fired::Timer(Timer::NoneFollow) {
+                if let Some(stream) = &mut self.stream {
+                    stream.is_late(&mut self.link);
+                }
+                continue;
             }
             self.is_late = true;
             self.h2.abrupt_shutdown(Reason::NO_ERROR);

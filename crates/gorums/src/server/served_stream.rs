@@ -3,12 +3,17 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::clients::Attached;
 use crate::channel::{Attachment, Channel};
 use crate::error::Code;
-use crate::stream::{Inbound, Link, NodeStream, ReadEnd, Wrote, h2_status};
+use crate::stream::{Inbound, Link, NodeStream, ReadEnd, Timer, Wrote, h2_status};
 use crate::wire::trailers;
+
+/// How long a client that understands that the server goes away may go on with requests: as good as
+/// always it stops within a round trip.
+const NONE_FOLLOW: Duration = Duration::from_secs(1);
 
 /// Whom the stream carries calls to.
 pub(super) enum Callee {
@@ -148,13 +153,28 @@ impl ServedStream {
         self.end_calls();
     }
 
-    /// The server shuts down: no more requests are taken. Handlers of those that were may call, and
-    /// the replies to that are read.
-    pub(super) fn wind_down(&mut self) {
+    /// The server shuts down. A client that understands that stops to write requests, and says so:
+    /// those that it has written are taken. Of others no more are. Handlers of those that were may
+    /// call, and the replies to that are read.
+    pub(super) fn wind_down(&mut self, link: &mut Link) {
         if self.ending.is_none() {
             let message = "the server is shutting down";
             self.note(|| End::new(message));
             self.ending = Some((Code::Unavailable, message.to_owned()));
+            if self.stream.inbound.ask_for_no_more() {
+                link.timers.set(Timer::NoneFollow, link.now() + NONE_FOLLOW);
+            } else {
+                self.stream.take_no_requests();
+            }
+        }
+    }
+
+    /// The client has not said in time that no request follows. It may have, behind what is not
+    /// read yet.
+    pub(super) fn is_late(&mut self, link: &mut Link) {
+        if self.is_held_up() {
+            link.timers.set(Timer::NoneFollow, link.now() + NONE_FOLLOW);
+        } else {
             self.stream.take_no_requests();
         }
     }

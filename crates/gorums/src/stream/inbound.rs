@@ -26,7 +26,7 @@ use crate::handler::{
 };
 use crate::log::{self, Peer};
 use crate::runtime::{Clock, SystemClock};
-use crate::wire::{Features, Frame, SERVER_INITIATED};
+use crate::wire::{Control, Features, Frame, SERVER_INITIATED};
 
 /// The bound of the answers to a peer whose requests nobody serves, and how far the answers to
 /// others may go beyond theirs while the peer owes replies.
@@ -78,6 +78,10 @@ struct Messages {
     unread: BytesMut,
     /// No further request is taken.
     is_closed: bool,
+    /// The peer was asked to write no more requests.
+    has_asked: bool,
+    /// The peer takes no more requests.
+    goes_away: bool,
 }
 
 /// What is told of a stream when its inbound half begins.
@@ -141,6 +145,8 @@ impl Inbound {
             consumed: 0,
             unread: BytesMut::new(),
             is_closed: false,
+            has_asked: false,
+            goes_away: false,
         };
         Self { served, messages }
     }
@@ -212,7 +218,6 @@ impl Inbound {
         }
         let services = self.served.as_ref().and_then(Served::services);
         let handlers = match (&services, &self.served) {
-            _ if self.messages.is_closed => Handlers::Closed,
             (Some(services), _) => Handlers::These(services),
             (None, Some(_)) => Handlers::Stopped,
             (None, None) => Handlers::Nobody,
@@ -227,13 +232,32 @@ impl Inbound {
         }
     }
 
+    /// Asks the peer to write no more requests. Those that it has written by then are taken, and
+    /// what it says behind them is that none follows. False where it does not understand.
+    pub(crate) fn ask_for_no_more(&mut self) -> bool {
+        let asks = self.messages.features.going_away && !self.messages.is_closed;
+        if asks {
+            self.messages.has_asked = true;
+            self.say(Control::GoingAway);
+        }
+        asks
+    }
+
+    /// Whether the peer takes no more requests.
+    pub(crate) fn goes_away(&self) -> bool {
+        self.messages.goes_away
+    }
+
+    /// Says something to the peer, behind the answers that are queued.
+    pub(crate) fn say(&mut self, control: Control) {
+        let replies = begun(&mut self.messages.replies, REFUSALS);
+        replies.push_unbounded(0, "", &Answer::Notice(control));
+    }
+
     /// No further request is taken; what was handed over is still handled. Where this end calls the
     /// peer, it reads on, for the replies; where the peer gives credit, for that. True if it does.
     pub(crate) fn take_no_requests(&mut self) -> bool {
-        self.messages.is_closed = true;
-        if let Some(lane) = &self.messages.lane {
-            lane.finish();
-        }
+        self.messages.take_no_requests();
         self.messages.callee.is_some() || self.messages.features.credit
     }
 
@@ -307,6 +331,11 @@ impl Inbound {
             lane.abandon();
         }
     }
+}
+
+/// The queue of answers, which begins with the first and has this bound then.
+fn begun(replies: &mut Option<Arc<ReplyQueue>>, bound: usize) -> &Arc<ReplyQueue> {
+    replies.get_or_insert_with(|| Arc::new(ReplyQueue::new(bound)))
 }
 
 impl Messages {
@@ -408,6 +437,12 @@ impl Messages {
         };
         let bytes = self.accountant.waiting();
         let waiting = Waiting { bytes, read_for };
+        // What says that no request follows may stand before one.
+        let handlers = if self.is_closed {
+            Handlers::Closed
+        } else {
+            handlers
+        };
         let event = self
             .reader
             .interpret(frame, handlers, &self.likely, waiting)?;
@@ -483,11 +518,15 @@ impl Messages {
                     "a request was refused"
                 );
                 let bound = services.map_or(REFUSALS, |services| services.max_reply_bytes);
-                let replies = self
-                    .replies
-                    .get_or_insert_with(|| Arc::new(ReplyQueue::new(bound)));
+                let replies = begun(&mut self.replies, bound);
                 replies.push_unbounded(id, method, &Answer::Error(&status));
                 self.answers_wait = replies.is_full();
+            }
+            Event::GoAway => self.goes_away |= self.features.going_away,
+            Event::NoneFollow => {
+                if self.has_asked {
+                    self.take_no_requests();
+                }
             }
             Event::Nothing => {}
         }
@@ -501,14 +540,20 @@ impl Messages {
             .is_none_or(|channel| channel.may_pause_reading())
     }
 
+    fn take_no_requests(&mut self) {
+        self.hand_over();
+        self.is_closed = true;
+        if let Some(lane) = &self.lane {
+            lane.finish();
+        }
+    }
+
     fn start_lane(&mut self, services: &Services) {
-        let replies = self
-            .replies
-            .get_or_insert_with(|| Arc::new(ReplyQueue::new(services.max_reply_bytes)));
+        let replies = Arc::clone(begun(&mut self.replies, services.max_reply_bytes));
         let (lane, task) = Lane::start(
             Arc::clone(&services.lane),
             Arc::new(std::mem::take(&mut self.info)),
-            Arc::clone(replies),
+            replies,
             self.features,
         );
         tokio::spawn(task);

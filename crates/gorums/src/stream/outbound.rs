@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::channel::{Channel, Notices, OutMessage, StreamId, Ticket};
+use crate::channel::{Channel, OutMessage, StreamId, Ticket};
 use crate::handler::ReplyQueue;
 use crate::wire::{
     BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, encode_control, encode_credit,
@@ -58,7 +58,7 @@ impl Outbound {
             if outbox.is_carried_by(stream) {
                 channel.take_notices()
             } else {
-                Notices::default()
+                channel.take_notices_of(stream)
             }
         };
         for message in &self.batch {
@@ -211,6 +211,7 @@ mod tests {
             credit: true,
             instance: true,
             kind: true,
+            going_away: true,
         };
         let stream = Attachment::new(channel, features).expect("open");
         let mut outbound = Outbound::default();

@@ -31,6 +31,10 @@ pub(crate) enum Event<'a> {
         method: &'a str,
         status: Status,
     },
+    /// Write no more requests, and say so.
+    GoAway,
+    /// Take no more requests: none follows.
+    NoneFollow,
     /// Nothing: this version does not know the message, or nobody needs it any more.
     Nothing,
 }
@@ -217,6 +221,12 @@ impl Reader {
             Status::internal(format!("a malformed message from the peer: {error}"))
         })?;
         let id = envelope.id;
+        // These are about no call, whatever their id is.
+        match envelope.control {
+            Control::GoingAway => return Ok(Event::GoAway),
+            Control::NoneFollow => return Ok(Event::NoneFollow),
+            _ => {}
+        }
         if let Some(id) = self.call_of(id) {
             return Ok(Event::Reply { id, envelope });
         }
@@ -229,7 +239,9 @@ impl Reader {
                     bytes: envelope.credit,
                 });
             }
-            Control::End | Control::Unknown => return Ok(Event::Nothing),
+            Control::End | Control::GoingAway | Control::NoneFollow | Control::Unknown => {
+                return Ok(Event::Nothing);
+            }
         }
         let refuse = |status| Event::Refuse {
             id,

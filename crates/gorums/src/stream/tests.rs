@@ -134,6 +134,8 @@ fn tell(event: &Event<'_>) -> String {
         Event::Refuse { id, method, status } => {
             format!("refuse {id} {method} {:?}", status.code())
         }
+        Event::GoAway => "go away".to_owned(),
+        Event::NoneFollow => "none follow".to_owned(),
         Event::Nothing => "nothing".to_owned(),
     }
 }
@@ -168,6 +170,10 @@ fn what_is_no_message_is_told_apart() {
         encode_control(BACK | 1, Control::Cancel),
         encode_credit(BACK | 1, u64::MAX),
         answer(BACK | 2, ASK, None, Control::End),
+        // About no call, whatever the id.
+        encode_control(0, Control::GoingAway),
+        encode_control(BACK | 3, Control::GoingAway),
+        encode_control(4, Control::NoneFollow),
         answer(3, ASK, Some(&failed), Control::Message),
     ]
     .concat();
@@ -177,6 +183,9 @@ fn what_is_no_message_is_told_apart() {
             format!("cancel {}", BACK | 1),
             format!("credit {} {}", BACK | 1, u64::MAX),
             "nothing".to_owned(),
+            "go away".to_owned(),
+            "go away".to_owned(),
+            "none follow".to_owned(),
             format!("reply 3 {ASK} Some(NotFound) []"),
         ]
     );

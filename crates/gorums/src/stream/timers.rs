@@ -11,11 +11,18 @@ pub(crate) enum Timer {
     KeepAlive,
     /// The connection has been without a stream for as long as it may be.
     NoStream,
+    /// The peer was asked to write no more requests, and has not said that none follows.
+    NoneFollow,
     /// The last handle is gone, and what is queued has had its time to be written.
     Linger,
 }
 
-const ALL: [Timer; 3] = [Timer::KeepAlive, Timer::NoStream, Timer::Linger];
+const ALL: [Timer; 4] = [
+    Timer::KeepAlive,
+    Timer::NoStream,
+    Timer::NoneFollow,
+    Timer::Linger,
+];
 
 /// The timers of one connection. They share one sleep of the clock, which ends at the earliest: a
 /// timer that is put off costs nothing until then.

@@ -36,6 +36,10 @@ pub(crate) enum Control {
     End,
     /// The caller takes so many more bytes of a streamed reply.
     Credit,
+    /// This end takes no further requests than the peer has written by now.
+    GoingAway,
+    /// The answer to that: no request follows.
+    NoneFollow,
     /// Something that this version does not know.
     Unknown,
 }
@@ -47,6 +51,8 @@ impl Control {
             1 => Self::Cancel,
             2 => Self::End,
             3 => Self::Credit,
+            4 => Self::GoingAway,
+            5 => Self::NoneFollow,
             _ => Self::Unknown,
         }
     }
@@ -57,6 +63,8 @@ impl Control {
             Self::Cancel => 1,
             Self::End => 2,
             Self::Credit => 3,
+            Self::GoingAway => 4,
+            Self::NoneFollow => 5,
         }
     }
 }

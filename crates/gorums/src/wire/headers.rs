@@ -29,11 +29,14 @@ pub(crate) struct Features {
     pub(crate) instance: bool,
     /// The ids of its calls say how they are to be answered.
     pub(crate) kind: bool,
+    /// It says when it takes no further requests, or stops to send them where it is told so.
+    pub(crate) going_away: bool,
 }
 
 impl Features {
     /// All that this version knows.
-    const OURS: HeaderValue = HeaderValue::from_static("cancel,stream-end,credit,instance,kind");
+    const OURS: HeaderValue =
+        HeaderValue::from_static("cancel,stream-end,credit,instance,kind,going-away");
 
     /// Their names, or `none`.
     pub(crate) fn names(self) -> String {
@@ -43,6 +46,7 @@ impl Features {
             (self.credit, "credit"),
             (self.instance, "instance"),
             (self.kind, "kind"),
+            (self.going_away, "going-away"),
         ];
         let names: Vec<_> = known
             .into_iter()
@@ -65,6 +69,7 @@ impl Features {
                     "credit" => features.credit = true,
                     "instance" => features.instance = true,
                     "kind" => features.kind = true,
+                    "going-away" => features.going_away = true,
                     _ => {}
                 }
             }

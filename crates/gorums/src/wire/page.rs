@@ -75,6 +75,8 @@ fn what_is_added() {
     is_stated("`cancel`", &encode_control(7, Control::Cancel));
     is_stated("`stream-end`", &encode_control(7, Control::End));
     is_stated("`credit`", &encode_credit(7, 1000));
+    is_stated("`going-away`", &encode_control(0, Control::GoingAway));
+    is_stated("its answer", &encode_control(0, Control::NoneFollow));
 }
 
 #[test]
@@ -86,6 +88,8 @@ fn the_bytes_are_read_as_the_page_says() {
         ("`cancel`", 7, "", Control::Cancel),
         ("`stream-end`", 7, "", Control::End),
         ("`credit`", 7, "", Control::Credit),
+        ("`going-away`", 0, "", Control::GoingAway),
+        ("its answer", 0, "", Control::NoneFollow),
     ] {
         let mut decoder = Decoder::new(LIMIT);
         decoder.push(stated(what).into());

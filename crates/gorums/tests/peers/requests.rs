@@ -31,7 +31,10 @@ async fn the_request_head_is_as_documented() {
         ("cluster", "blue"),
         ("cluster", "green"),
         ("content-type", "application/grpc"),
-        ("gorums-features", "cancel,stream-end,credit,instance,kind"),
+        (
+            "gorums-features",
+            "cancel,stream-end,credit,instance,kind,going-away",
+        ),
         ("te", "trailers"),
     ];
     assert_eq!(headers, expected);

@@ -1,0 +1,102 @@
+//! What is left of a node's stream when the node goes away: it takes no further requests there, and
+//! answers those that were written.
+
+use std::sync::Arc;
+
+use super::node_channel::Peer;
+use super::{Channel, Notices, StreamId};
+use crate::error::{Outcome, Status};
+use crate::wire::Features;
+
+/// A stream of a node that takes no further requests, beside which another one may begin.
+pub(super) struct WindingDown {
+    stream: StreamId,
+    pub(super) features: Features,
+    /// The calls that were written on it, by id, in order.
+    calls: Vec<u64>,
+    /// What the node is still to be told of them.
+    pub(super) notices: Notices,
+}
+
+impl WindingDown {
+    /// Whether this call was written on the stream.
+    fn has(&self, id: u64) -> bool {
+        self.calls.binary_search(&id).is_ok()
+    }
+}
+
+impl Peer {
+    /// The stream that winds down and has this call, if it is not on the present one.
+    pub(super) fn winding_down_with(&mut self, id: u64) -> Option<&mut WindingDown> {
+        self.winding_down.iter_mut().find(|stream| stream.has(id))
+    }
+}
+
+impl Channel {
+    /// The node goes away: nothing more is written on the stream that this process has opened, and
+    /// the calls that were are answered on it. Returns what the stream is called from now on.
+    pub(crate) fn wind_down(self: &Arc<Self>) -> StreamId {
+        let is_written = |call: &Arc<super::Call>| {
+            let part = call.targets().position_of(self);
+            part.is_some_and(|part| call.parts.is_sent(part))
+        };
+        let stream = self.outbox().wind_down();
+        let calls = self.pool().calls.all().into_iter().filter(is_written);
+        let calls = calls.map(|call| call.id()).collect();
+        let mut peer = self.peer();
+        let winding_down = WindingDown {
+            stream,
+            features: peer.features.take().unwrap_or_default(),
+            calls,
+            notices: std::mem::take(&mut peer.notices),
+        };
+        peer.winding_down.push(winding_down);
+        drop(peer);
+        self.found().is_current = false;
+        stream
+    }
+
+    /// A stream that wound down has ended: calls that were written on it will have no answer.
+    pub(crate) fn end_winding_down(self: &Arc<Self>, stream: StreamId, status: &Status) {
+        let ended = {
+            let mut peer = self.peer();
+            let streams = &mut peer.winding_down;
+            let at = streams.iter().position(|other| other.stream == stream);
+            at.map(|at| streams.remove(at))
+        };
+        for id in ended.into_iter().flat_map(|ended| ended.calls) {
+            if let Some(call) = self.pool().calls.get(id)
+                && let Some(part) = call.targets().position_of(self)
+            {
+                call.lost(part, Outcome::Unknown, status);
+            }
+        }
+    }
+
+    /// The channel is closed: calls on streams that wind down fail as all others do.
+    pub(super) fn forget_winding_down(&self) {
+        self.peer().winding_down.clear();
+    }
+
+    /// Whether a call was written on a stream that winds down.
+    pub(super) fn is_winding_down_with(&self, id: u64) -> bool {
+        self.peer().winding_down_with(id).is_some()
+    }
+
+    /// What is to be told of calls that were written on this stream, which winds down.
+    pub(crate) fn take_notices_of(&self, stream: StreamId) -> Notices {
+        let mut peer = self.peer();
+        let mut streams = peer.winding_down.iter_mut();
+        streams
+            .find(|other| other.stream == stream)
+            .map(|stream| std::mem::take(&mut stream.notices))
+            .unwrap_or_default()
+    }
+
+    /// What the peer is known to understand on the stream that this call was written on.
+    pub(crate) fn features_for(&self, id: u64) -> Features {
+        let mut peer = self.peer();
+        let features = peer.winding_down_with(id).map(|stream| stream.features);
+        features.or(peer.features).unwrap_or_default()
+    }
+}
