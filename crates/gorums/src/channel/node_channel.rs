@@ -5,8 +5,7 @@ use tokio::sync::Notify;
 
 use super::latency::Latencies;
 use super::servers::Found;
-use super::winding_down::WindingDown;
-use super::{NodeState, OutMessage, Outbox, Pool, Rejected, WhileDisconnected};
+use super::{NodeState, OutMessage, Outbox, Pool, Rejected, StreamId, WhileDisconnected};
 use crate::error::{NodeError, Outcome, Status};
 use crate::log::{self, Admission, Throttle};
 use crate::node_id::NodeId;
@@ -65,6 +64,30 @@ pub(super) struct Peer {
     pub(super) notices: Notices,
     /// The streams on which the peer takes no further requests.
     pub(super) winding_down: Vec<WindingDown>,
+}
+
+/// A stream of a node that takes no further requests, beside which another one may begin.
+pub(super) struct WindingDown {
+    pub(super) stream: StreamId,
+    pub(super) features: Features,
+    /// The calls that were written on it, by id, in order.
+    pub(super) calls: Vec<u64>,
+    /// What the node is still to be told of them.
+    pub(super) notices: Notices,
+}
+
+impl WindingDown {
+    /// Whether this call was written on the stream.
+    pub(super) fn has(&self, id: u64) -> bool {
+        self.calls.binary_search(&id).is_ok()
+    }
+}
+
+impl Peer {
+    /// The stream that winds down and has this call, if it is not on the present one.
+    pub(super) fn winding_down_with(&mut self, id: u64) -> Option<&mut WindingDown> {
+        self.winding_down.iter_mut().find(|stream| stream.has(id))
+    }
 }
 
 /// How many cancellations may wait to be written. The peer is not told of further ones.

@@ -3,40 +3,16 @@
 
 use std::sync::Arc;
 
-use super::node_channel::Peer;
-use super::{Channel, Notices, StreamId};
+use super::node_channel::WindingDown;
+use super::{Call, Channel, Notices, StreamId};
 use crate::error::{Outcome, Status};
 use crate::wire::Features;
-
-/// A stream of a node that takes no further requests, beside which another one may begin.
-pub(super) struct WindingDown {
-    stream: StreamId,
-    pub(super) features: Features,
-    /// The calls that were written on it, by id, in order.
-    calls: Vec<u64>,
-    /// What the node is still to be told of them.
-    pub(super) notices: Notices,
-}
-
-impl WindingDown {
-    /// Whether this call was written on the stream.
-    fn has(&self, id: u64) -> bool {
-        self.calls.binary_search(&id).is_ok()
-    }
-}
-
-impl Peer {
-    /// The stream that winds down and has this call, if it is not on the present one.
-    pub(super) fn winding_down_with(&mut self, id: u64) -> Option<&mut WindingDown> {
-        self.winding_down.iter_mut().find(|stream| stream.has(id))
-    }
-}
 
 impl Channel {
     /// The node goes away: nothing more is written on the stream that this process has opened, and
     /// the calls that were are answered on it. Returns what the stream is called from now on.
     pub(crate) fn wind_down(self: &Arc<Self>) -> StreamId {
-        let is_written = |call: &Arc<super::Call>| {
+        let is_written = |call: &Arc<Call>| {
             let part = call.targets().position_of(self);
             part.is_some_and(|part| call.parts.is_sent(part))
         };
