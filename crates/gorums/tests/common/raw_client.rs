@@ -89,6 +89,14 @@ impl RawClient {
         self.open_with(stream_request()).await
     }
 
+    /// Opens the stream, and announces these features.
+    pub async fn announcing(&mut self, features: &str) -> Stream {
+        let mut request = stream_request();
+        let value = features.parse().expect("ASCII");
+        request.headers_mut().insert("gorums-features", value);
+        self.open_with(request).await
+    }
+
     /// Opens the stream with this request.
     pub async fn open_with(&mut self, request: Request<()>) -> Stream {
         let (head, requests) = self.request(request);
@@ -116,6 +124,16 @@ impl RawClient {
         pong.expect("the connection is up");
         self.pinging = false;
         Poll::Ready(())
+    }
+
+    /// Waits until the server has said that it takes no other stream.
+    pub async fn is_told_to_go(&mut self) {
+        within(async {
+            while poll_fn(|cx| self.requests.poll_ready(cx)).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     pub async fn ping(&mut self) {

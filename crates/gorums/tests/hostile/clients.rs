@@ -423,7 +423,7 @@ async fn metadata_and_details_without_end_are_answered_and_the_stream_goes_on() 
 async fn what_a_client_has_no_business_to_send_is_ignored() {
     let server = TestServer::start(echo()).await;
     let mut stream = RawClient::connect(server.addr).await.open().await;
-    for control in [1, 2, 3, u32::MAX] {
+    for control in [1, 2, 3, 4, 5, u32::MAX] {
         for id in [0, 1, 7, u64::MAX] {
             // Cancellations of nothing, ends of nothing, and what no version knows.
             let message = Envelope {

@@ -522,6 +522,10 @@ async fn what_a_server_has_no_business_to_send_is_ignored() {
         nobodys.repeat(10_000),
         control(id, 1),
         control(id, 77),
+        // It did not announce that it would say this.
+        control(id, 4),
+        control(0, 4),
+        control(0, 5),
         control(id + 1_000, 2),
         ping().repeat(100),
         settings(&[]).repeat(100),

@@ -14,6 +14,7 @@ mod wire;
 mod back_channel;
 mod back_pressure;
 mod ending;
+mod going_away;
 mod lost_streams;
 mod messages;
 mod opening;

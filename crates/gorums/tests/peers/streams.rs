@@ -6,7 +6,7 @@ use gorums::{
 };
 
 use crate::common::{Counter, Number, TestServer, echo, within};
-use crate::raw_client::{RawClient, Stream, callable_request, opened, stream_request};
+use crate::raw_client::{RawClient, Stream, callable_request, opened};
 use crate::raw_server::{RawPeer, RawServer, answered};
 use crate::wire::{ECHO, Envelope, envelope};
 
@@ -52,10 +52,7 @@ fn credit(id: u64, credit: u64) -> Envelope {
 /// A client that announces these features.
 async fn announcing(server: &TestServer, features: &str) -> (RawClient, Stream) {
     let mut client = RawClient::connect(server.addr).await;
-    let mut request = stream_request();
-    let value = features.parse().expect("ASCII");
-    request.headers_mut().insert("gorums-features", value);
-    let stream = client.open_with(request).await;
+    let stream = client.announcing(features).await;
     (client, stream)
 }
 
