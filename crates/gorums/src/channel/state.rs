@@ -10,7 +10,8 @@ pub enum NodeState {
     Connecting = 0,
     /// There is a connection, on which the peer has begun to speak HTTP/2.
     Connected = 1,
-    /// The last attempt failed, or the connection broke. The next attempt comes after a pause, or
+    /// The last attempt failed, the connection broke, or the server shuts down, which still answers
+    /// what it was asked before. The next attempt comes after a pause, or
     /// with the next call. Where it is the node that connects
     /// ([`one_stream_per_pair`](crate::ConfigurationBuilder::one_stream_per_pair)): it is not
     /// connected.

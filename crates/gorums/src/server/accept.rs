@@ -86,10 +86,16 @@ impl Server {
             .await;
     }
 
-    /// Serves until the signal, then shuts down: it stops to listen and to take requests, lets the
-    /// handlers of all requests that were read finish, and writes their replies, all within the
-    /// grace period; what is left then is cut off. Idle clients do not hold it up. What clients and
-    /// peers reply to handlers that call them is read meanwhile.
+    /// Serves until the signal, then shuts down: it stops to listen, tells all clients to send no
+    /// more requests, lets the handlers of those that were sent finish, and writes their replies,
+    /// all within the grace period; what is left then is cut off. Idle clients do not hold it up.
+    /// What clients and peers reply to handlers that call them is read meanwhile.
+    ///
+    /// Clients know at once that the server goes away. What they have sent by then is handled,
+    /// one-way messages too; whatever else they call fails as
+    /// [not sent](crate::Outcome::NotSent), or goes to the next server under the address. Clients of
+    /// the Go library cannot be told: what they send from the signal on is dropped, and their calls
+    /// end with the stream. So does what a client sends that has not stopped within a second.
     pub async fn serve_with_shutdown(self, signal: impl Future<Output = ()>, grace: Duration) {
         let Self {
             mut listener,
