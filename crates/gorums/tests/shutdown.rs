@@ -253,7 +253,7 @@ async fn a_rolling_restart_loses_no_call_that_could_be_saved() {
         builder = builder.node(id, address(id));
     }
     let all = builder.connect().expect("legal");
-    within(all.connected(3)).await;
+    within(all.connected(3)).await.expect("all are up");
     let client = Client::new(&all);
     let (stop, mut stopped) = oneshot::channel::<()>();
     let (background, calls) = (client.clone(), Counter::new());
@@ -285,7 +285,7 @@ async fn a_rolling_restart_loses_no_call_that_could_be_saved() {
         is_away(node).await;
         *server = Some(Stoppable::start(start(), &address(index as u32 + 1)).await);
         // The node is called again over another connection, beside the one that winds down.
-        within(all.connected(3)).await;
+        within(all.connected(3)).await.expect("all are up");
         let count = calls.get();
         calls.reached(count + 10).await;
         assert!(now(&mut held).await.is_none());
@@ -319,7 +319,7 @@ async fn a_server_that_shuts_down_hears_of_credit_and_of_callers_that_give_up() 
     is_away(node).await;
     // What follows is for the connection that winds down, and not for the next one.
     let _next = Stoppable::start(start(), NODE).await;
-    within(all.connected(1)).await;
+    within(all.connected(1)).await.expect("all are up");
     for value in 1..count {
         let response = within(responses.next()).await.expect("it goes on");
         assert_eq!(response.into_result().expect("a reply").value, value);
@@ -346,7 +346,7 @@ async fn a_connection_that_breaks_while_it_winds_down_takes_its_own_calls_with_i
     let serving = server.stop();
     is_away(node).await;
     let next = Stoppable::start(start(), NODE).await;
-    within(all.connected(1)).await;
+    within(all.connected(1)).await.expect("all are up");
     let new = rpc(&client, node, HOLD, 1);
     handlers.started.reached(2).await;
     // The old process dies.
@@ -362,7 +362,7 @@ async fn a_connection_that_breaks_while_it_winds_down_takes_its_own_calls_with_i
     let serving = next.stop();
     is_away(node).await;
     let next = Stoppable::start(start(), NODE).await;
-    within(all.connected(1)).await;
+    within(all.connected(1)).await.expect("all are up");
     let new = rpc(&client, node, WAIT, 1);
     handlers.started.reached(4).await;
     next.serving.abort();

@@ -95,8 +95,8 @@ impl Connected {
             self.link.poll_pong();
             // A Go server ends a connection that is pinged often while it has nothing to say.
             let may_ask = winds_down
-                || channel.features() != Features::default()
-                || self.link.pings.unheard() == 0;
+                || self.link.pings.unheard() == 0
+                || channel.features() != Features::default();
             self.link.flush(cx, may_ask);
             if channel.is_closing() && self.close(cx, channel).is_ready() {
                 return Poll::Ready(End::Closed);

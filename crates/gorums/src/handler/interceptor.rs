@@ -9,7 +9,6 @@ use super::registry::Entry;
 use super::reply_sender::{ReplySlot, Sink};
 use crate::error::{Status, excerpt};
 use crate::runtime::BoxFuture;
-use crate::wire::MethodKind;
 
 /// Surrounds the handlers of all methods: it sees every request before its handler does, and every
 /// reply after.
@@ -193,8 +192,6 @@ pub struct Next {
     chain: Arc<[Arc<dyn Interceptor>]>,
     position: usize,
     entry: Option<Arc<Entry>>,
-    /// What the caller expects, where that is not what the handler gives.
-    mismatch: Option<MethodKind>,
     max_decoding: usize,
 }
 
@@ -202,14 +199,12 @@ impl Next {
     pub(crate) fn new(
         chain: Arc<[Arc<dyn Interceptor>]>,
         entry: Option<Arc<Entry>>,
-        mismatch: Option<MethodKind>,
         max_decoding: usize,
     ) -> Self {
         Self {
             chain,
             position: 0,
             entry,
-            mismatch,
             max_decoding,
         }
     }
@@ -228,19 +223,12 @@ impl Next {
             self.position += 1;
             return interceptor.call(incoming, self);
         }
-        let refused = match (&self.entry, self.mismatch) {
-            (None, _) => Status::unimplemented(format!(
+        let refused = match &self.entry {
+            None => Status::unimplemented(format!(
                 "no handler registered for method {}",
                 excerpt(incoming.ctx.method())
             )),
-            (Some(entry), Some(expected)) => Status::unimplemented(format!(
-                "{} has {} at this node, and its caller expects {}: their versions of the service \
-                 differ",
-                entry.name,
-                entry.kind.answer(),
-                expected.answer()
-            )),
-            (Some(entry), None) => {
+            Some(entry) => {
                 let limit = entry.limit(self.max_decoding);
                 if incoming.payload.len() <= limit {
                     return (entry.handler)(incoming);

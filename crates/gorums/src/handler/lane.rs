@@ -39,7 +39,7 @@ use super::worker::Worker;
 use super::{Monitor, Polling};
 use crate::runtime::{BoxFuture, InProcess};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
-use crate::wire::{Features, MethodKind, NO_BOUND};
+use crate::wire::{Features, NO_BOUND};
 
 /// What all connections of a server have in common.
 pub(crate) struct LaneSettings {
@@ -100,8 +100,6 @@ pub(super) struct State {
 pub(super) struct Begun {
     pub(super) id: u64,
     pub(super) entry: Option<Arc<Entry>>,
-    /// What the caller expects, where that is not what the handler gives.
-    pub(super) mismatch: Option<MethodKind>,
     pub(super) payload: Bytes,
     pub(super) ctx: ServerCtx,
 }
@@ -186,7 +184,10 @@ impl Lane {
             return;
         }
         let mut state = self.state();
-        for request in requests.drain(..) {
+        for mut request in requests.drain(..) {
+            if !request.is_as_expected(&self.features) {
+                request.refuse_kind();
+            }
             state.bytes += request.cost();
             state.unstarted.add(request.id);
             if self.features.credit && request.is_streamed(&self.features) && !state.needs_no_credit
@@ -342,7 +343,6 @@ impl Lane {
         state.bytes -= request.cost();
         let bytes = state.bytes;
         let room = state.wake_below.take_if(|below| bytes <= *below).is_some();
-        let mismatch = request.mismatch(&self.features);
         let Request {
             id,
             entry,
@@ -374,7 +374,6 @@ impl Lane {
         Some(Begun {
             id,
             entry,
-            mismatch,
             payload,
             ctx,
         })

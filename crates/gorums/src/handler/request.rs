@@ -80,25 +80,44 @@ impl Request {
         }
     }
 
-    /// Whether its caller takes any number of replies, as far as it has credit for them.
+    /// Whether its method has any number of replies, of which its caller wants to have some.
     pub(super) fn is_streamed(&self, features: &Features) -> bool {
         let is_streamed = |entry: &Arc<Entry>| entry.kind == MethodKind::Streamed;
         self.entry.as_ref().is_some_and(is_streamed)
-            && self
-                .expected(features)
-                .is_none_or(|kind| kind == MethodKind::Streamed)
+            && !(features.kind && MethodKind::OneWay.is_of(self.id))
     }
 
-    /// What the caller expects, where that is an answer, and another than the handler gives: it
-    /// would wait for ever. A caller that expects none is served: it drops what comes.
-    pub(super) fn mismatch(&self, features: &Features) -> Option<MethodKind> {
-        let kind = self.entry.as_ref()?.kind;
-        self.expected(features)
-            .filter(|expected| *expected != kind && *expected != MethodKind::OneWay)
+    /// Whether the handler answers as the caller expects, as far as the caller says so. A caller
+    /// that expects no answer is served: it drops what comes.
+    #[inline]
+    pub(super) fn is_as_expected(&self, features: &Features) -> bool {
+        !features.kind
+            || self
+                .entry
+                .as_ref()
+                .is_none_or(|entry| entry.kind.is_of(self.id) || MethodKind::OneWay.is_of(self.id))
     }
 
-    fn expected(&self, features: &Features) -> Option<MethodKind> {
-        features.kind.then(|| MethodKind::of_id(self.id)).flatten()
+    /// Has the request refused in its turn, as its caller would wait for ever.
+    #[cold]
+    pub(super) fn refuse_kind(&mut self) {
+        let (Some(entry), Some(expected)) = (&self.entry, MethodKind::of_id(self.id)) else {
+            return;
+        };
+        let status = Status::unimplemented(format!(
+            "{} has {} at this node, and its caller expects {}: their versions of the service \
+             differ",
+            entry.name,
+            entry.kind.answer(),
+            expected.answer()
+        ));
+        self.entry = Some(Arc::new(Entry {
+            name: Arc::clone(&entry.name),
+            kind: MethodKind::TwoWay,
+            handler: Box::new(move |_| Box::pin(std::future::ready(Err(status.clone())))),
+            max_decoding: entry.max_decoding,
+            max_encoding: entry.max_encoding,
+        }));
     }
 
     pub(crate) fn cost(&self) -> usize {

@@ -158,13 +158,12 @@ impl Worker {
         let Begun {
             id,
             entry,
-            mismatch,
             payload,
             ctx,
         } = begun;
         let (kind, max_encoding) = match &entry {
-            Some(entry) if mismatch.is_none() => (entry.kind, entry.max_encoding),
-            _ => (MethodKind::TwoWay, None),
+            Some(entry) => (entry.kind, entry.max_encoding),
+            None => (MethodKind::TwoWay, None),
         };
         let max_encoding = max_encoding.unwrap_or(settings.max_encoding);
         let sink = (kind == MethodKind::Streamed).then(|| {
@@ -196,15 +195,14 @@ impl Worker {
         let start = || match &entry {
             // Nothing is between the request and its handler.
             Some(entry)
-                if mismatch.is_none()
-                    && settings.interceptors.is_empty()
+                if settings.interceptors.is_empty()
                     && incoming.payload().len() <= entry.limit(settings.max_decoding) =>
             {
                 (entry.handler)(incoming)
             }
             _ => {
                 let chain = Arc::clone(&settings.interceptors);
-                Next::new(chain, entry.clone(), mismatch, settings.max_decoding).start(incoming)
+                Next::new(chain, entry.clone(), settings.max_decoding).start(incoming)
             }
         };
         let polled = during(self.handling(&run.ctx), || run.begin(cx, lane, start));

@@ -26,15 +26,17 @@ impl MethodKind {
         id >> Self::BITS
     }
 
-    /// What the caller expects, by the id of its call; none where this version does not know.
+    /// Whether the caller with a call of this id expects this.
     #[inline]
+    pub(crate) fn is_of(self, id: u64) -> bool {
+        id & ((1 << Self::BITS) - 1) == self as u64
+    }
+
+    /// What the caller expects, by the id of its call; none where this version does not know.
     pub(crate) fn of_id(id: u64) -> Option<Self> {
-        Some(match id & ((1 << Self::BITS) - 1) {
-            0 => Self::TwoWay,
-            1 => Self::OneWay,
-            2 => Self::Streamed,
-            _ => return None,
-        })
+        [Self::TwoWay, Self::OneWay, Self::Streamed]
+            .into_iter()
+            .find(|kind| kind.is_of(id))
     }
 
     /// What comes back, in words.
