@@ -656,9 +656,9 @@ async fn replies_that_do_not_fit(start: Start) -> Result<()> {
             release: true,
         };
         let waits = client.hold(&all[0], hold).send();
-        // Ids count upwards, and nothing else is called meanwhile. The second reply finds nobody
-        // who asks.
-        let forged = reply(last + 1, method, payload);
+        // Ids count upwards, above the two bits that say how a call is answered, and nothing else is
+        // called meanwhile. The second reply finds nobody who asks.
+        let forged = reply(last + 4, method, payload);
         let frames = Frames {
             frames: vec![forged.clone(), forged],
         };
