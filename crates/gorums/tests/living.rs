@@ -766,6 +766,11 @@ async fn assert_deadlines_hold(extend_first: bool) {
     let (runtime, first) = elsewhere(Configuration::builder().nodes(["127.0.0.1:1"]));
     let extend = || first.extend([&silent]).expect("legal");
     let early = extend_first.then(extend);
+    // Once more where the first nodes are: that is no runtime to go on in when it has ended.
+    let also = extend_first.then(|| {
+        let _inside = runtime.enter();
+        first.extend(["127.0.0.1:2"]).expect("legal")
+    });
     runtime.shutdown_background();
     closed(&first[0]).await;
     let both = early.unwrap_or_else(extend);
@@ -776,6 +781,7 @@ async fn assert_deadlines_hold(extend_first: bool) {
         .send();
     let error = within(late).await.expect_err("the deadline passes");
     assert_eq!(error.code(), Code::DeadlineExceeded);
+    drop(also);
 }
 
 #[tokio::test]

@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use tokio::runtime::{Handle as Runtime, Id};
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::options::Options;
-use crate::channel::{Call, Early, Event, EventKind, Pool, Targets, WakeAfter};
+use crate::channel::{Call, Early, Event, EventKind, Targets, WakeAfter};
 use crate::configuration::{Configuration, Interceptors, Node, Observers};
 use crate::log;
 use crate::runtime::BoxFuture;
@@ -20,10 +21,10 @@ pub(crate) struct Handle {
     callees: Callees,
     observers: Observers,
     cancelled: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    /// Until it is known who sees to it.
+    /// Until the connections' runtime is known to see to it.
     deadline: Option<Instant>,
-    /// Where it is the task that waits.
-    timer: Option<BoxFuture<'static, ()>>,
+    /// Where it is the task that waits, in the runtime with this id.
+    timer: Option<(Id, BoxFuture<'static, ()>)>,
     /// The call is complete, or was given up.
     over: bool,
     /// How many nodes have failed, as far as the task that waits has heard.
@@ -90,18 +91,27 @@ impl Handle {
     /// Ready at the deadline where this task has to see to it: the runtime of the connections, which
     /// does that else, is another one than this task's, and perhaps nobody drives it.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(deadline) = self.deadline.take() {
-            let elsewhere = |pool: &&Arc<Pool>| pool.is_driven_elsewhere();
-            let pool = self.call.targets().pools().iter().find(elsewhere);
-            // One without timers cannot.
-            let pool = pool.filter(|pool| pool.clock.check_runtime().is_ok());
-            self.timer = pool.map(|pool| pool.clock.sleep_until(deadline));
+        let Some(deadline) = self.deadline else {
+            return Poll::Pending;
+        };
+        let Ok(here) = Runtime::try_current() else {
+            return Poll::Pending;
+        };
+        let here = here.id();
+        // A timer is of the runtime that it was made in.
+        if self.timer.as_ref().is_none_or(|(id, _)| *id != here) {
+            let mut pools = self.call.targets().pools().iter();
+            let elsewhere = pools.find(|pool| pool.is_driven_elsewhere(here));
+            // A runtime without timers cannot, and the connections' does it as ever.
+            let timed = elsewhere.filter(|pool| pool.clock.check_runtime().is_ok());
+            self.timer = timed.map(|pool| (here, pool.clock.sleep_until(deadline)));
         }
-        let Some(timer) = &mut self.timer else {
+        let Some((_, timer)) = &mut self.timer else {
+            self.deadline = None;
             return Poll::Pending;
         };
         ready!(timer.as_mut().poll(cx));
-        self.timer = None;
+        (self.deadline, self.timer) = (None, None);
         Poll::Ready(())
     }
 

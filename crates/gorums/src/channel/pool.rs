@@ -41,7 +41,8 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct Runtimes {
     present: Option<Handle>,
-    next: Option<Handle>,
+    /// Each once, and none that was the present one and has ended.
+    others: Vec<Handle>,
 }
 
 impl Pool {
@@ -92,8 +93,11 @@ impl Pool {
     pub(crate) fn run_on(self: &Arc<Self>, runtime: &Handle) {
         {
             let mut runtimes = self.runtimes.lock();
-            if runtimes.present.is_some() {
-                runtimes.next = Some(runtime.clone());
+            if let Some(present) = &runtimes.present {
+                let id = runtime.id();
+                if present.id() != id && runtimes.others.iter().all(|other| other.id() != id) {
+                    runtimes.others.push(runtime.clone());
+                }
                 return;
             }
             runtimes.present = Some(runtime.clone());
@@ -101,14 +105,11 @@ impl Pool {
         runtime.spawn(self.sweep());
     }
 
-    /// Whether the caller is in a runtime, and the pool's tasks run on another one.
-    pub(crate) fn is_driven_elsewhere(&self) -> bool {
-        let Ok(here) = Handle::try_current() else {
-            return false;
-        };
+    /// Whether the sweeper runs on another runtime than this, or nowhere any more.
+    pub(crate) fn is_driven_elsewhere(&self, here: tokio::runtime::Id) -> bool {
         let runtimes = self.runtimes.lock();
         let there = runtimes.present.as_ref();
-        there.is_some_and(|there| there.id() != here.id())
+        there.is_none_or(|there| there.id() != here)
     }
 
     /// A runtime that the pool's tasks run on, if one is left.
@@ -158,12 +159,15 @@ impl Drop for MoveOn {
         };
         let next = {
             let mut runtimes = pool.runtimes.lock();
-            runtimes.present = runtimes.next.take();
+            runtimes.present = runtimes.others.pop();
             runtimes.present.clone()
         };
+        // One that has ended, too, drops the task at once, which then goes on from here.
         if let Some(next) = next {
             next.spawn(pool.sweep());
         }
+        // Whoever waits for time to pass has to do so elsewhere.
+        pool.state_changed.notify_waiters();
     }
 }
 

@@ -328,8 +328,8 @@ impl ConfigurationBuilder {
     /// There are no nodes; an id is 0; two nodes have one id or one address; a text is no address;
     /// metadata cannot be sent; a method was added twice to the handlers; this process is none of
     /// the nodes whose streams it is to [share](Self::one_stream_per_pair), or two of them cannot
-    /// be shared, because of their ids; or there is no tokio runtime here. The error names the
-    /// culprit.
+    /// be shared, because of their ids; or there is no tokio runtime here, or one without timers or
+    /// I/O. The error names the culprit.
     pub fn connect(self) -> Result<Configuration, ConfigurationError> {
         if self.error.is_none() && self.nodes.is_empty() {
             return Err(ConfigurationError::Empty);

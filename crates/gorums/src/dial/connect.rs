@@ -11,8 +11,9 @@ use crate::channel::Channel;
 use crate::error::Status;
 use crate::stream::{
     FairIo, FirstBytes, Inbound, KeepAlive, Link, NodeStream, Opening, Timer, h2_status,
+    noop_context,
 };
-use crate::wire::{Batch, H2Settings, TO, request_head};
+use crate::wire::{Batch, H2Settings, TO, check_response_head, request_head};
 
 /// An attempt that failed.
 pub(super) struct Failed {
@@ -108,18 +109,34 @@ async fn open(
         .await
         .map_err(ended)?;
     let mut send_request = send_request.ready().await.map_err(ended)?;
-    let (head, send) = send_request.send_request(request, false).map_err(ended)?;
+    let (mut head, send) = send_request.send_request(request, false).map_err(ended)?;
     // Whatever accepts connections may have no server behind it. One of HTTP/2 says something by
     // itself; the answer to this request may be late, as that of Go's servers is.
-    poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(Err(Failed {
-            status: explained(Status::unavailable(CLOSED_BY_PEER), &first_bytes),
-            reached: true,
-            timed_out: false,
-        })),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(ended(error))),
-        Poll::Pending if first_bytes.is_empty() => Poll::Pending,
-        Poll::Pending => Poll::Ready(Ok(())),
+    poll_fn(|cx| {
+        let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) else {
+            return match first_bytes.is_empty() {
+                true => Poll::Pending,
+                false => Poll::Ready(Ok(())),
+            };
+        };
+        // An answer may have come together with the end, and says more.
+        let answer = match Pin::new(&mut head).poll(&mut noop_context()) {
+            Poll::Ready(Ok(response)) => check_response_head(&response).err(),
+            _ => None,
+        };
+        Poll::Ready(Err(match (answer, end) {
+            (Some(status), _) => Failed {
+                status,
+                reached: true,
+                timed_out: false,
+            },
+            (None, Err(error)) => ended(error),
+            (None, Ok(())) => Failed {
+                status: explained(Status::unavailable(CLOSED_BY_PEER), &first_bytes),
+                reached: true,
+                timed_out: false,
+            },
+        }))
     })
     .await?;
     let clock = &pool.clock;

@@ -33,7 +33,9 @@ pub struct Tcp;
 
 impl Transport for Tcp {
     fn check_runtime(&self) -> io::Result<()> {
-        requirement::sockets()
+        requirement::sockets()?;
+        // For the pause between the addresses of a name.
+        requirement::timers()
     }
 
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>> {

@@ -337,8 +337,9 @@ impl ServerBuilder {
     }
 
     /// Listens on an address, `host:port` or `unix:/path` (see
-    /// [`Address`](crate::runtime::Address)), and serves once the result is told to: between the two
-    /// clients can connect and wait.
+    /// [`Address`](crate::runtime::Address)), and serves once the result is told to: between the two the
+    /// system accepts clients, which are connected when the server serves, and wait for that no longer
+    /// than their `connect_timeout`.
     ///
     /// The file of a unix socket is removed when the server stops; one that a server has left which
     /// was killed is replaced.
@@ -369,15 +370,16 @@ impl ServerBuilder {
         Ok(())
     }
 
-    /// Serves the connections of a listener once the result is told to: between the two clients can
-    /// connect and wait.
+    /// Serves the connections of a listener once the result is told to. Clients that come before that
+    /// are connected when the server serves, and wait for it no longer than their `connect_timeout`.
     ///
     /// # Errors
-    /// The runtime lacks timers or I/O, a method was added twice, the server is not one of its
+    /// The runtime lacks timers, a method was added twice, the server is not one of its
     /// [`peers`](Self::peers), or the listener does not know its address.
     pub fn with_incoming(self, listener: impl Listener) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
-        self.runtime_is_fit()?;
+        // The listener has what it needs.
+        self.clock.check_runtime().map_err(ServerError::Runtime)?;
         self.with_listener(Box::new(listener))
     }
 

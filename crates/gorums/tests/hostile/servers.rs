@@ -476,20 +476,19 @@ async fn a_request_to_a_peer_that_does_not_speak_http_2_is_not_sent_and_the_erro
         (b"SSH-2.0-OpenSSH_9.6\r\n", "seems to speak SSH"),
         (b"+OK", "begins with \"+OK\""),
     ] {
+        let mut call = nodes.call(0, 1);
         let error = loop {
-            let mut call = nodes.call(0, 1);
             tokio::select! {
                 biased;
-                // Of the connection before.
-                reply = &mut call => {
-                    reply.expect_err("nobody answered");
-                }
+                reply = &mut call => break reply.expect_err("that was no answer"),
+                // A call that comes during an attempt has one of its own.
                 accepted = nodes.foe.accept() => {
                     let (mut tcp, _) = accepted.expect("it listens");
-                    if next_request(&mut tcp, true).await.is_some() {
+                    // No request is written before the peer has spoken.
+                    let mut preface = [0; PREFACE.len()];
+                    if within(tcp.read_exact(&mut preface)).await.is_ok() {
                         let _ = tcp.write_all(answer).await;
                         let _ = tcp.shutdown().await;
-                        break within(call).await.expect_err("that was no answer");
                     }
                 }
             }
