@@ -12,6 +12,10 @@ use crate::proto::storage_server::Storage;
 use crate::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
 use crate::store::{Entry, Store, Stored, Time};
 
+/// How long a message may wait for a replica that something answers for and that does not speak, as
+/// where its process is paused. The others have it by then.
+const HANDING_OVER: Duration = Duration::from_millis(500);
+
 /// How long a nested call may take, where nobody says that its caller has left.
 const NESTED: Duration = Duration::from_secs(10);
 
@@ -137,7 +141,7 @@ impl Storage for Replica {
     ) -> Result<WriteResponse, Status> {
         let peers = peers(&ctx)?;
         let taken = self.begin_write(request.clone()).await?;
-        let sent = peers.write_multicast(request);
+        let sent = peers.write_multicast(request).timeout(HANDING_OVER);
         ctx.release();
         let count = peers.configuration().len();
         match while_wanted(&ctx, sent.into_future()).await? {

@@ -114,9 +114,9 @@ async fn open(
     // itself; the answer to this request may be late, as that of Go's servers is.
     poll_fn(|cx| {
         let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) else {
-            return match first_bytes.is_empty() {
-                true => Poll::Pending,
-                false => Poll::Ready(Ok(())),
+            return match first_bytes.have_a_head() {
+                true => Poll::Ready(Ok(())),
+                false => Poll::Pending,
             };
         };
         // An answer may have come together with the end, and says more.

@@ -187,13 +187,8 @@ impl fmt::Display for QuorumError {
             ..
         } = &*self.0;
         let needed = needed.map_or(String::new(), |needed| format!(", {needed} needed"));
-        let others = self.not_awaited();
-        let others = match (kind, others) {
-            (QuorumErrorKind::Incomplete, 1..) => format!(", {others} not waited for"),
-            _ => String::new(),
-        };
         let so_far = match counted {
-            Counted::Replies => format!("{replies} of {nodes} nodes answered{needed}{others}"),
+            Counted::Replies => format!("{replies} of {nodes} nodes answered{needed}"),
             Counted::Votes => format!("{replies} of {nodes} nodes said yes{needed}"),
             Counted::Sent => format!("sent to {replies} of {nodes} nodes"),
         };
@@ -222,8 +217,15 @@ impl fmt::Display for QuorumError {
             write!(f, "\n  {}", one_line(&failure.to_string()))?;
         }
         match failures.len().saturating_sub(LINES) {
-            0 => Ok(()),
-            more => write!(f, "\n  and {more} more nodes"),
+            0 => {}
+            more => write!(f, "\n  and {more} more nodes")?,
+        }
+        match (kind, self.not_awaited()) {
+            (QuorumErrorKind::Incomplete, 1) => f.write_str("\n  1 other node was not waited for"),
+            (QuorumErrorKind::Incomplete, others @ 2..) => {
+                write!(f, "\n  {others} other nodes were not waited for")
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -310,23 +312,26 @@ mod tests {
 
     #[test]
     fn those_that_were_not_waited_for_are_told() {
-        let head = |asked, withdrawn, replies| {
+        let last = |asked, withdrawn, replies| {
             let QuorumError(mut failure) = failed(2, "gone");
             failure.nodes = 5;
             (failure.asked, failure.withdrawn, failure.replies) = (asked, withdrawn, replies);
             let text = QuorumError(failure).to_string();
-            text.lines().next().expect("a head line").to_owned()
+            text.lines().last().expect("a line").to_owned()
         };
         for (asked, withdrawn, replies, told) in [
-            (5, 0, 3, ""),
-            (5, 0, 1, ", 2 not waited for"),
-            (3, 2, 1, ", 2 not waited for"),
+            (5, 0, 3, None),
+            (5, 0, 1, Some("  2 other nodes were not waited for")),
+            (3, 2, 1, Some("  2 other nodes were not waited for")),
+            (5, 0, 2, Some("  1 other node was not waited for")),
             // One was left out of the call.
-            (4, 0, 2, ""),
+            (4, 0, 2, None),
         ] {
-            let answered = format!("{replies} of 5 nodes answered, 2 needed{told}");
-            let expected = format!("proto.Storage.ReadQC: a quorum is out of reach: {answered}");
-            assert_eq!(head(asked, withdrawn, replies), expected);
+            let line = last(asked, withdrawn, replies);
+            match told {
+                Some(told) => assert_eq!(line, told),
+                None => assert!(line.starts_with("  node 2"), "{line}"),
+            }
         }
     }
 

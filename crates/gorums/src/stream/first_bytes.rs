@@ -23,6 +23,11 @@ impl FirstBytes {
         self.0.lock().is_empty()
     }
 
+    /// Whether there are enough to be the head of a frame of HTTP/2.
+    pub(crate) fn have_a_head(&self) -> bool {
+        self.0.lock().len() >= 9
+    }
+
     /// What the peer seems to speak, where it cannot be HTTP/2, whose servers begin with their
     /// settings. None where it may be HTTP/2, as far as it is known, or nothing came.
     pub(crate) fn foreign_protocol(&self, max_frame: u32) -> Option<String> {
@@ -107,10 +112,13 @@ mod tests {
     #[test]
     fn what_comes_in_pieces_is_put_together_until_there_is_enough() {
         let first = FirstBytes::default();
+        first.add(b"");
+        assert!(!first.have_a_head());
         for byte in b"SSH-2.0-OpenSSH_9.6 and" {
             assert!(first.add(&[*byte]));
         }
         assert!(!first.add(b"more"));
+        assert!(first.have_a_head());
         assert_eq!(first.foreign_protocol(MAX).as_deref(), Some("SSH"));
         assert_eq!(first.0.lock().len(), KEPT);
     }
