@@ -485,3 +485,53 @@ async fn credit_is_read_behind_requests_that_wait_for_those_who_need_it() {
     // What found room has waited, each with 256 bytes beside its own.
     assert!((35..=45).contains(&answered), "{answered}");
 }
+
+#[tokio::test]
+async fn handlers_that_run_on_after_their_callers_gave_up_hold_back_and_refuse_nothing() {
+    const HOLD: &str = "test.Test.Hold";
+    const RUNNING: usize = 3;
+    let (gave_up, open) = (Counter::new(), Arc::new(tokio::sync::Semaphore::new(0)));
+    let server = echo()
+        .concurrency_limit_per_connection(RUNNING)
+        .max_waiting_bytes(50_000)
+        .unary(HOLD, {
+            let (gave_up, open) = (gave_up.clone(), Arc::clone(&open));
+            move |ctx: ServerCtx, request: Number| {
+                let (gave_up, open) = (gave_up.clone(), Arc::clone(&open));
+                async move {
+                    ctx.release();
+                    ctx.cancelled().await;
+                    gave_up.add();
+                    open.acquire().await.expect("it stays").forget();
+                    Ok::<_, Status>(request)
+                }
+            }
+        });
+    let server = TestServer::start(server).await;
+    let configuration = common::connect(std::slice::from_ref(&server));
+    let client = Client::new(&configuration);
+    // Connected, so that what is given up was written.
+    let echo = client.rpc::<_, Number>(&configuration[0], ECHO, number(1));
+    within(echo.into_future()).await.expect("it is up");
+    for _ in 0..RUNNING {
+        let call = client.rpc::<_, Number>(&configuration[0], HOLD, number(1));
+        let call = call.timeout(std::time::Duration::from_millis(20)).send();
+        within(call).await.expect_err("the handler holds it");
+    }
+    gave_up.reached(RUNNING as u64).await;
+    let request = Number {
+        value: 1,
+        payload: vec![7; 1_000].into(),
+    };
+    let mut echoes = Vec::new();
+    for _ in 0..200 {
+        let call = client.rpc::<_, Number>(&configuration[0], ECHO, request.clone());
+        echoes.push(tokio::spawn(call.into_future()));
+    }
+    // Those that end make room, and nobody was refused meanwhile.
+    within(configuration.flush()).await;
+    open.add_permits(RUNNING);
+    for echo in echoes {
+        within(echo).await.expect("no panic").expect("it waited");
+    }
+}

@@ -107,7 +107,9 @@ pub(super) struct Begun {
 impl State {
     /// See [`Lane::needs_credit`].
     fn needs_credit(&self, max_running: usize) -> bool {
+        // One that was cancelled and still runs is not among those that were moved, and ends by itself.
         self.running >= max_running
+            && self.moved.values().map(Vec::len).sum::<usize>() == self.running
             && self.moved.iter().all(|(id, handlers)| {
                 let credit = self.credits.get(id);
                 handlers.is_empty() || credit.is_some_and(|credit| credit.is_used_up())
