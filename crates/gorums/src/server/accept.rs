@@ -106,6 +106,8 @@ impl Server {
         parts.connection.clients.start();
         let (shutdown, asked) = watch::channel(false);
         let mut connections = JoinSet::new();
+        // There are as many as this process has nodes of its own, and they take nobody's place.
+        let mut own_connections = JoinSet::new();
         let mut signal = std::pin::pin!(signal);
         let mut pause = Pause::default();
         let mut is_full = false;
@@ -135,9 +137,9 @@ impl Server {
                 biased;
                 () = &mut signal => break,
                 Some(ended) = connections.join_next() => report(ended),
-                // Beyond the bound as well: there are as many as this process has nodes of its own.
+                Some(ended) = own_connections.join_next() => report(ended),
                 Some(io) = arrival(&mut parts.arrivals) => {
-                    connections.spawn(serve(Box::new(io), Origin::Inside));
+                    own_connections.spawn(serve(Box::new(io), Origin::Inside));
                 }
                 () = pause.over(), if pause.lasts() => {}
                 accepted = listener.accept(),
@@ -175,15 +177,17 @@ impl Server {
         tracing::info!(
             target: log::SERVER,
             address = %local_addr,
-            connections = connections.len(),
+            connections = connections.len() + own_connections.len(),
             grace_ms = log::millis(grace),
             "shutting down"
         );
         shutdown.send_replace(true);
         let limit = clock.sleep_until(began + bounded(grace));
         let wind_down = async {
-            while let Some(ended) = connections.join_next().await {
-                report(ended);
+            for all in [&mut connections, &mut own_connections] {
+                while let Some(ended) = all.join_next().await {
+                    report(ended);
+                }
             }
         };
         let is_drained = tokio::select! {
@@ -203,7 +207,7 @@ impl Server {
             tracing::warn!(
                 target: log::SERVER,
                 address = %local_addr,
-                connections = connections.len(),
+                connections = connections.len() + own_connections.len(),
                 "handlers did not finish within the grace period"
             );
         }
