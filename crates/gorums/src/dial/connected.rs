@@ -35,6 +35,8 @@ pub(super) enum End {
     Closed,
     /// The node takes no more requests, and goes on to answer those that it has.
     GoingAway,
+    /// This process has become a peer since, and the node is to know that.
+    Outdated,
 }
 
 /// A connection whose stream has been asked for.
@@ -85,10 +87,7 @@ impl Connected {
                 return Poll::Ready(End::GoingAway);
             }
             if self.dial_epoch != channel.dial_epoch() && !winds_down {
-                let status = Status::unavailable(
-                    "the connection was made before this process became a peer",
-                );
-                return Poll::Ready(End::Lost(status));
+                return Poll::Ready(End::Outdated);
             }
             self.stream.inbound.register(cx.waker());
             self.stream.settle(&mut self.link);

@@ -74,7 +74,9 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                 let was_open = connected.is_open();
                 // The node answers the end of this side of the stream by ending its own.
                 let was_ended = connected.is_half_closed;
-                let (is_dead, status) = match end {
+                let is_dead = matches!(end, End::Dead);
+                let is_outdated = matches!(end, End::Outdated);
+                let status = match end {
                     End::Closed => {
                         connected.give_back(channel);
                         winding_down.finish(channel).await;
@@ -93,8 +95,11 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                         Channel::fail_unwritten(failed, Outcome::NotSent, &status);
                         continue;
                     }
-                    End::Lost(status) => (false, connected.explained(status)),
-                    End::Dead => (true, Status::unavailable(Fired::DEAD)),
+                    End::Lost(status) => connected.explained(status),
+                    End::Dead => Status::unavailable(Fired::DEAD),
+                    End::Outdated => Status::unavailable(
+                        "the connection was made before this process became a peer",
+                    ),
                 };
                 connected.give_back(channel);
                 let now = clock.now();
@@ -102,6 +107,8 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                 let pause = reconnect.next(false).saturating_duration_since(now);
                 if was_ended {
                     // All was written, and the end of the node's task is told.
+                } else if is_outdated {
+                    tell_outdated(channel, now - since);
                 } else if is_dead {
                     tell_silence(channel, now - since, pause);
                 } else if written == Outcome::Refused {
@@ -111,7 +118,7 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                 } else {
                     tell_failure(channel, &status, is_failing, pause);
                 }
-                is_failing = !was_open;
+                is_failing = !was_open && !is_outdated;
                 channel.set_last_error(Some(status.clone()));
                 channel.set_state(NodeState::Disconnected);
                 channel.fail_written(written, &status);
@@ -189,6 +196,17 @@ fn tell_silence(channel: &Channel, lasted: Duration, pause: Duration) {
         retry_ms = log::millis(pause),
         left_out = admission.left_out,
         "lost: the node does not answer"
+    );
+}
+
+/// This end gives the connection up for one that tells the node more.
+fn tell_outdated(channel: &Channel, lasted: Duration) {
+    tracing::debug!(
+        target: log::CLIENT,
+        node = channel.id().get(),
+        address = %channel.address(),
+        lasted_ms = log::millis(lasted),
+        "connecting anew: the node is to know that this process is a peer"
     );
 }
 

@@ -45,7 +45,7 @@ impl WindingDown {
                 }
                 Poll::Ready(End::Lost(status)) => status,
                 Poll::Ready(End::Dead) => Status::unavailable(Fired::DEAD),
-                Poll::Ready(End::Closed | End::GoingAway) => {
+                Poll::Ready(End::Closed | End::GoingAway | End::Outdated) => {
                     Status::unavailable("the connection is closed")
                 }
             };
