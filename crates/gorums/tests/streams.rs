@@ -535,3 +535,52 @@ async fn handlers_that_run_on_after_their_callers_gave_up_hold_back_and_refuse_n
         within(echo).await.expect("no panic").expect("it waited");
     }
 }
+
+#[tokio::test]
+async fn handlers_that_used_up_their_credit_and_need_none_hold_back_and_refuse_nothing() {
+    const FILL: &str = "test.Test.Fill";
+    const RUNNING: usize = 3;
+    let (sent, open) = (Counter::new(), Arc::new(tokio::sync::Semaphore::new(0)));
+    let server = echo()
+        .concurrency_limit_per_connection(RUNNING)
+        .max_waiting_bytes(50_000)
+        .streaming(FILL, {
+            let (sent, open) = (sent.clone(), Arc::clone(&open));
+            move |ctx: ServerCtx, request: Number, replies: ReplySender<Number>| {
+                let (sent, open) = (sent.clone(), Arc::clone(&open));
+                async move {
+                    ctx.release();
+                    replies.send(request).await?;
+                    sent.add();
+                    open.acquire().await.expect("it stays").forget();
+                    Ok::<_, Status>(())
+                }
+            }
+        });
+    let server = TestServer::start(server).await;
+    let configuration = common::connect(std::slice::from_ref(&server));
+    let client = Client::new(&configuration);
+    // Connected, so that the node has said that it knows of credit.
+    let echo = client.rpc::<_, Number>(&configuration[0], ECHO, number(1));
+    within(echo.into_future()).await.expect("it is up");
+    let mut streams = Vec::new();
+    for _ in 0..RUNNING {
+        let call = client.streamed_quorum_call::<_, Number>(FILL, number(1));
+        streams.push(call.unread_replies(1).responses());
+    }
+    sent.reached(RUNNING as u64).await;
+    let request = Number {
+        value: 1,
+        payload: vec![7; 1_000].into(),
+    };
+    let mut echoes = Vec::new();
+    for _ in 0..200 {
+        let call = client.rpc::<_, Number>(&configuration[0], ECHO, request.clone());
+        echoes.push(tokio::spawn(call.into_future()));
+    }
+    within(configuration.flush()).await;
+    open.add_permits(RUNNING);
+    for echo in echoes {
+        within(echo).await.expect("no panic").expect("it waited");
+    }
+}

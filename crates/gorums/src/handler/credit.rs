@@ -13,16 +13,32 @@ use crate::wire::{FIRST_CREDIT, NO_BOUND};
 /// A reply is sent where any credit is left, and takes all that it costs: so one reply is always
 /// sent whole, and the next ones wait until the caller has given back more than it took.
 pub(crate) struct Credit {
-    /// In bytes; below 0 after a reply that cost more than there was.
-    left: Mutex<i64>,
+    balance: Mutex<Balance>,
     given: Notify,
+}
+
+struct Balance {
+    /// In bytes; below 0 after a reply that cost more than there was.
+    left: i64,
+    /// A reply has found nothing left, and nothing was given since.
+    is_missed: bool,
+}
+
+/// No credit was left for a reply.
+#[derive(Debug)]
+pub(crate) struct UsedUp {
+    /// No other reply has found this before, since credit was given last.
+    pub(crate) is_news: bool,
 }
 
 impl Credit {
     /// What a call begins with before its caller has said anything.
     pub(crate) fn new() -> Self {
         Self {
-            left: Mutex::new(FIRST_CREDIT as i64),
+            balance: Mutex::new(Balance {
+                left: FIRST_CREDIT as i64,
+                is_missed: false,
+            }),
             given: Notify::new(),
         }
     }
@@ -31,8 +47,9 @@ impl Credit {
     pub(crate) fn give(&self, bytes: u64) {
         let bytes = bytes.min(NO_BOUND) as i64;
         {
-            let mut left = self.left.lock();
-            *left = left.saturating_add(bytes);
+            let mut balance = self.balance.lock();
+            balance.left = balance.left.saturating_add(bytes);
+            balance.is_missed = false;
         }
         self.given.notify_waiters();
     }
@@ -43,23 +60,39 @@ impl Credit {
     }
 
     /// Takes what a reply costs, if there is any credit left.
-    pub(crate) fn try_take(&self, cost: u64) -> Option<Taken<'_>> {
-        let mut left = self.left.lock();
-        if *left <= 0 {
-            return None;
+    pub(crate) fn try_take(&self, cost: u64) -> Result<Taken<'_>, UsedUp> {
+        let mut balance = self.balance.lock();
+        if balance.left <= 0 {
+            let is_news = !std::mem::replace(&mut balance.is_missed, true);
+            return Err(UsedUp { is_news });
         }
         let cost = cost.min(NO_BOUND) as i64;
-        *left = left.saturating_sub(cost);
-        Some(Taken {
+        balance.left = balance.left.saturating_sub(cost);
+        Ok(Taken {
             credit: self,
             cost,
             is_spent: false,
         })
     }
 
-    /// Whether no reply may be sent before the caller gives more.
-    pub(crate) fn is_used_up(&self) -> bool {
-        *self.left.lock() <= 0
+    /// The same for a handler. Where there is none, it may be behind requests for which reading has
+    /// paused, and whoever reads has to know that it is missed.
+    pub(crate) fn ask(&self, cost: u64, ctx: &ServerCtx) -> Option<Taken<'_>> {
+        match self.try_take(cost) {
+            Ok(taken) => Some(taken),
+            Err(used_up) => {
+                if let (true, Some(replies)) = (used_up.is_news, ctx.replies()) {
+                    replies.wake_io();
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether there is a reply that may not be sent before the caller gives more.
+    pub(crate) fn is_missed(&self) -> bool {
+        let balance = self.balance.lock();
+        balance.left <= 0 && balance.is_missed
     }
 
     /// Waits for credit, unless `is_over`. The turn is given up where there is none now: the caller
@@ -78,7 +111,7 @@ impl Credit {
             if is_over() {
                 return None;
             }
-            if let Some(taken) = self.try_take(cost) {
+            if let Some(taken) = self.ask(cost, ctx) {
                 return Some(taken);
             }
             drop(ctx.release());
@@ -134,14 +167,19 @@ mod tests {
         let credit = Credit::new();
         let taken = credit.try_take(1_000).expect("the first");
         taken.spend();
-        assert!(credit.try_take(1).is_none());
+        assert!(!credit.is_missed(), "nobody has asked for it");
+        assert!(credit.try_take(1).err().expect("used up").is_news);
+        assert!(!credit.try_take(1).err().expect("used up").is_news);
+        assert!(credit.is_missed());
         credit.give(998);
-        assert!(credit.try_take(1).is_none(), "nothing is left yet");
+        assert!(!credit.is_missed());
+        let used_up = credit.try_take(1).err().expect("nothing is left yet");
+        assert!(used_up.is_news && credit.is_missed());
         credit.give(2);
-        assert!(credit.try_take(1).is_some());
+        assert!(credit.try_take(1).is_ok() && !credit.is_missed());
         // It was not sent, so it costs nothing.
         credit.try_take(1).expect("given back").spend();
-        assert!(credit.try_take(1).is_none());
+        assert!(credit.try_take(1).is_err());
     }
 
     #[test]
@@ -158,7 +196,7 @@ mod tests {
         }
         credit.give(u64::MAX);
         credit.give(u64::MAX);
-        assert!(credit.try_take(1).is_some());
+        assert!(credit.try_take(1).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -112,7 +112,7 @@ impl State {
             && self.moved.values().map(Vec::len).sum::<usize>() == self.running
             && self.moved.iter().all(|(id, handlers)| {
                 let credit = self.credits.get(id);
-                handlers.is_empty() || credit.is_some_and(|credit| credit.is_used_up())
+                handlers.is_empty() || credit.is_some_and(|credit| credit.is_missed())
             })
     }
 }
@@ -208,7 +208,7 @@ impl Lane {
     }
 
     /// Whether nothing starts before a caller gives credit or gives up: as many handlers run as may,
-    /// and each has used up the credit of its caller.
+    /// and each has a reply for which its caller has given none.
     pub(crate) fn needs_credit(&self) -> bool {
         self.state().needs_credit(self.settings.max_running)
     }

@@ -98,7 +98,7 @@ impl<Resp: Message> ReplySender<Resp> {
             None => None,
             Some(credit) => {
                 let cost = reply_cost(payload.len());
-                let taken = match credit.try_take(cost) {
+                let taken = match credit.ask(cost, &sink.ctx) {
                     Some(taken) => Some(taken),
                     None => credit.take(cost, &sink.ctx, || sink.is_over()).await,
                 };
@@ -137,7 +137,7 @@ impl<Resp: Message> ReplySender<Resp> {
         let payload = encoded.payload();
         let taken = match &sink.credit {
             None => None,
-            Some(credit) => match credit.try_take(reply_cost(payload.len())) {
+            Some(credit) => match credit.ask(reply_cost(payload.len()), &sink.ctx) {
                 None => return Err(TrySendError::Full(reply)),
                 taken => taken,
             },
