@@ -3,8 +3,9 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::servers::Servers;
 use super::table::{MessageIds, Table, TooManyCalls};
@@ -34,6 +35,8 @@ pub(crate) struct Pool {
     pub(crate) state_changed: Arc<tokio::sync::Notify>,
     sweeper: Arc<Sweeper>,
     runtimes: Mutex<Runtimes>,
+    /// Cancelled with the pool.
+    dropped: CancellationToken,
 }
 
 /// Where the sweeper runs, and where it goes on when that runtime ends. Nodes that are added later
@@ -41,7 +44,7 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct Runtimes {
     present: Option<Handle>,
-    /// Each once, and none that was the present one and has ended.
+    /// Each once, and none that has ended.
     others: Vec<Handle>,
 }
 
@@ -68,6 +71,7 @@ impl Pool {
             state_changed: Arc::default(),
             sweeper,
             runtimes: Mutex::default(),
+            dropped: CancellationToken::new(),
         })
     }
 
@@ -97,6 +101,14 @@ impl Pool {
                 let id = runtime.id();
                 if present.id() != id && runtimes.others.iter().all(|other| other.id() != id) {
                     runtimes.others.push(runtime.clone());
+                    drop(runtimes);
+                    let listed = Listed(Arc::downgrade(self), id);
+                    let dropped = self.dropped.clone();
+                    // It is dropped with the runtime, if that comes before.
+                    runtime.spawn(async move {
+                        let _listed = listed;
+                        dropped.cancelled().await;
+                    });
                 }
                 return;
             }
@@ -146,6 +158,19 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.sweeper.wake.notify_one();
+        self.dropped.cancel();
+    }
+}
+
+/// A runtime is among the others until this is dropped. Its handle alone would keep what it has.
+struct Listed(Weak<Pool>, Id);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            let mut runtimes = pool.runtimes.lock();
+            runtimes.others.retain(|other| other.id() != self.1);
+        }
     }
 }
 
@@ -213,4 +238,49 @@ fn sweep_once(pool: &Weak<Pool>) -> Option<Option<Instant>> {
         pool.sweeper.next.fetch_min(nanos, Ordering::SeqCst);
     }
     Some(next)
+}
+
+#[cfg(all(test, not(gorums_loom)))]
+mod tests {
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::runtime::{SystemClock, Tcp};
+
+    fn runtime() -> Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().build().expect("a runtime")
+    }
+
+    #[test]
+    fn a_runtime_that_has_ended_is_forgotten() {
+        let pool = Pool::new(
+            Settings::default(),
+            Metadata::new(),
+            Arc::new(SystemClock),
+            Arc::new(Tcp),
+        );
+        let others = || pool.runtimes.lock().others.len();
+        let (first, stays) = (runtime(), runtime());
+        pool.run_on(first.handle());
+        pool.run_on(stays.handle());
+        for _ in 0..100 {
+            let ends = runtime();
+            for _ in 0..2 {
+                pool.run_on(ends.handle());
+                assert_eq!(others(), 2);
+            }
+            drop(ends);
+            assert_eq!(others(), 1);
+        }
+        drop(first);
+        assert_eq!(others(), 0);
+        assert_eq!(
+            pool.runtime().expect("one is left").id(),
+            stays.handle().id()
+        );
+        let weak = Arc::downgrade(&pool);
+        drop(pool);
+        assert!(weak.upgrade().is_none());
+    }
 }
