@@ -8,6 +8,9 @@ impl Configuration {
     /// because the node is down. Bound it with a timeout: a silent node is waited for until
     /// keep-alive finds it dead.
     ///
+    /// What was written to a node that is shutting down is not waited for: the node takes it, or the
+    /// calls fail. What is queued since then is, on the node's next connection.
+    ///
     /// Where a server of the Go library has answered nothing since the last flush, it waits only
     /// until everything is written to the socket, since such a server ends connections that ask too
     /// often.
