@@ -48,26 +48,19 @@ pub(crate) fn deliver(
     Some(method)
 }
 
-/// The same, for a reply that has nothing but its method and its payload.
+/// The call that waits for a reply with this id and of this method, and the part of it that the
+/// reply is for.
 #[inline]
-pub(crate) fn deliver_payload(
-    channel: &Arc<Channel>,
-    id: u64,
-    method: &str,
-    payload: &[u8],
-    frame: &Bytes,
-    now: Instant,
-) -> Option<&'static str> {
+pub(crate) fn waiting(channel: &Arc<Channel>, id: u64, method: &str) -> Option<(Arc<Call>, usize)> {
     let call = channel.pool().calls.get(id)?;
     let part = call.targets().position_of(channel)?;
     let known = call.method();
     // Text that is the same in the same place need not be compared.
     if std::ptr::eq(known, method) || known == method {
-        call.replied(part, frame.slice_ref(payload), now);
-    } else {
-        of_another_method(channel, &call, part, method);
+        return Some((call, part));
     }
-    Some(known)
+    of_another_method(channel, &call, part, method);
+    None
 }
 
 #[cold]

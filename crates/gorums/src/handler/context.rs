@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::Extensions;
 
 use super::reply_queue::ReplyQueue;
+use super::request::Called;
 use super::turn::{Released, Turn};
 use crate::log::Peer;
 use crate::metadata::Metadata;
@@ -20,7 +21,7 @@ use crate::sync::{Mutex, MutexGuard, Notify, OwnedSemaphorePermit};
 pub struct ServerCtx(Arc<Inner>);
 
 struct Inner {
-    method: Arc<str>,
+    called: Called,
     metadata: Metadata,
     connection: Arc<ConnectionInfo>,
     /// Where the reply goes.
@@ -33,13 +34,13 @@ struct Inner {
 
 impl Inner {
     fn new(
-        method: Arc<str>,
+        called: Called,
         metadata: Metadata,
         connection: Arc<ConnectionInfo>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         Self {
-            method,
+            called,
             metadata,
             connection,
             replies: None,
@@ -77,12 +78,12 @@ impl ConnectionInfo {
 
 impl ServerCtx {
     pub(crate) fn new(
-        method: Arc<str>,
+        called: Called,
         metadata: Metadata,
         connection: Arc<ConnectionInfo>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self(Arc::new(Inner::new(method, metadata, connection, permit)))
+        Self(Arc::new(Inner::new(called, metadata, connection, permit)))
     }
 
     /// With where the reply goes; nobody else has it yet.
@@ -97,13 +98,13 @@ impl ServerCtx {
     /// holds this one any more.
     pub(crate) fn renew(
         mut self,
-        method: Arc<str>,
+        called: Called,
         metadata: Metadata,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         match Arc::get_mut(&mut self.0) {
             Some(place) => {
-                place.method = method;
+                place.called = called;
                 place.metadata = metadata;
                 place.turn.renew(permit);
                 // Whoever waited to be told of it held the context.
@@ -114,7 +115,7 @@ impl ServerCtx {
                 let connection = Arc::clone(&self.0.connection);
                 self.0 = Arc::new(Inner {
                     replies: self.0.replies.clone(),
-                    ..Inner::new(method, metadata, connection, permit)
+                    ..Inner::new(called, metadata, connection, permit)
                 });
             }
         }
@@ -151,7 +152,13 @@ impl ServerCtx {
     /// The method called, as `package.Service.Method`.
     #[must_use]
     pub fn method(&self) -> &str {
-        &self.0.method
+        self.0.called.name()
+    }
+
+    /// The method called, with its handler.
+    #[inline]
+    pub(super) fn called(&self) -> &Called {
+        &self.0.called
     }
 
     /// What the caller sent beside this request.

@@ -154,12 +154,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::handler::ConnectionInfo;
+    use crate::handler::{Called, ConnectionInfo};
     use crate::metadata::Metadata;
 
     fn ctx() -> ServerCtx {
         let info = Arc::new(ConnectionInfo::default());
-        ServerCtx::new("m".into(), Metadata::new(), info, None)
+        ServerCtx::new(Called::Unknown("m".into()), Metadata::new(), info, None)
     }
 
     #[test]

@@ -29,7 +29,6 @@ use tokio::runtime::Handle;
 use super::context::{ConnectionInfo, ServerCtx};
 use super::credit::Credit;
 use super::interceptor::Interceptor;
-use super::registry::Entry;
 use super::released::ReleasedSet;
 use super::reply_queue::ReplyQueue;
 use super::reply_sender::Sink;
@@ -99,7 +98,6 @@ pub(super) struct State {
 /// A request that has come to be the current one.
 pub(super) struct Begun {
     pub(super) id: u64,
-    pub(super) entry: Option<Arc<Entry>>,
     pub(super) payload: Bytes,
     pub(super) ctx: ServerCtx,
 }
@@ -347,18 +345,17 @@ impl Lane {
         let room = state.wake_below.take_if(|below| bytes <= *below).is_some();
         let Request {
             id,
-            entry,
-            method,
+            called,
             metadata,
             payload,
             size: _,
         } = request;
         let ctx = match last {
-            Some((_, last)) => last.renew(method, metadata, permit.take()),
+            Some((_, last)) => last.renew(called, metadata, permit.take()),
             None => {
                 let info = Arc::clone(&self.info);
                 let replies = Arc::clone(&self.replies);
-                ServerCtx::new(method, metadata, info, permit.take()).replying_to(replies)
+                ServerCtx::new(called, metadata, info, permit.take()).replying_to(replies)
             }
         };
         let cancelled = state.unstarted.remove(id);
@@ -373,12 +370,7 @@ impl Lane {
         if room {
             self.replies.wake_io();
         }
-        Some(Begun {
-            id,
-            entry,
-            payload,
-            ctx,
-        })
+        Some(Begun { id, payload, ctx })
     }
 
     /// The current request is done.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::registry::{Entry, Registry};
 use crate::error::Status;
@@ -15,12 +15,36 @@ const OVERHEAD: usize = 256;
 /// What an entry of metadata costs beside its bytes.
 const ENTRY: usize = 64;
 
+/// The method of a request.
+#[derive(Clone)]
+pub(crate) enum Called {
+    Method(Arc<Entry>),
+    /// Nobody registered a method of this name.
+    Unknown(Arc<str>),
+}
+
+impl Called {
+    #[inline]
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Method(entry) => &entry.name,
+            Self::Unknown(name) => name,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn entry(&self) -> Option<&Arc<Entry>> {
+        match self {
+            Self::Method(entry) => Some(entry),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
 /// A request that was read and whose handler has not started.
 pub(crate) struct Request {
     pub(crate) id: u64,
-    /// None for a method that nobody registered.
-    pub(crate) entry: Option<Arc<Entry>>,
-    pub(crate) method: Arc<str>,
+    pub(crate) called: Called,
     pub(crate) metadata: Metadata,
     pub(crate) payload: Bytes,
     /// The bytes that it came in, and what was made of them.
@@ -46,20 +70,18 @@ impl Request {
         }
         let entry = last
             .filter(|last| *last.name == *envelope.method)
-            .or_else(|| registry.get(envelope.method))
-            .cloned();
+            .or_else(|| registry.get(envelope.method));
         // The name of a method that nobody registered is copied.
-        let name = match &entry {
-            Some(_) => 0,
-            None => envelope.method.len(),
+        let (called, name) = match entry {
+            Some(entry) => (Called::Method(Arc::clone(entry)), 0),
+            None => (
+                Called::Unknown(envelope.method.into()),
+                envelope.method.len(),
+            ),
         };
         Ok(Self {
             id: envelope.id,
-            method: match &entry {
-                Some(entry) => Arc::clone(&entry.name),
-                None => envelope.method.into(),
-            },
-            entry,
+            called,
             // A request that waits keeps its whole frame, whatever is in it.
             size: frame.len() + name + ENTRY * envelope.metadata.len(),
             metadata: envelope.metadata(),
@@ -67,23 +89,25 @@ impl Request {
         })
     }
 
-    /// The same for a message that has nothing but an id, the name of this method and a payload.
+    /// The same for a message that has nothing but an id, the name of this method and, as its last
+    /// bytes, a payload.
     #[inline]
-    pub(crate) fn plain(id: u64, entry: &Arc<Entry>, payload: &[u8], frame: &Bytes) -> Self {
+    pub(crate) fn plain(id: u64, entry: &Arc<Entry>, payload: usize, mut frame: Bytes) -> Self {
+        let size = frame.len();
+        frame.advance(size - payload);
         Self {
             id,
-            entry: Some(Arc::clone(entry)),
-            method: Arc::clone(&entry.name),
+            called: Called::Method(Arc::clone(entry)),
             metadata: Metadata::new(),
-            payload: frame.slice_ref(payload),
-            size: frame.len(),
+            payload: frame,
+            size,
         }
     }
 
     /// Whether its method has any number of replies, of which its caller wants to have some.
     pub(super) fn is_streamed(&self, features: &Features) -> bool {
         let is_streamed = |entry: &Arc<Entry>| entry.kind == MethodKind::Streamed;
-        self.entry.as_ref().is_some_and(is_streamed)
+        self.called.entry().is_some_and(is_streamed)
             && !(features.kind && MethodKind::OneWay.is_of(self.id))
     }
 
@@ -93,15 +117,16 @@ impl Request {
     pub(super) fn is_as_expected(&self, features: &Features) -> bool {
         !features.kind
             || self
-                .entry
-                .as_ref()
+                .called
+                .entry()
                 .is_none_or(|entry| entry.kind.is_of(self.id) || MethodKind::OneWay.is_of(self.id))
     }
 
     /// Has the request refused in its turn, as its caller would wait for ever.
     #[cold]
     pub(super) fn refuse_kind(&mut self) {
-        let (Some(entry), Some(expected)) = (&self.entry, MethodKind::of_id(self.id)) else {
+        let (Called::Method(entry), Some(expected)) = (&self.called, MethodKind::of_id(self.id))
+        else {
             return;
         };
         let status = Status::unimplemented(format!(
@@ -111,7 +136,7 @@ impl Request {
             entry.kind.answer(),
             expected.answer()
         ));
-        self.entry = Some(Arc::new(Entry {
+        self.called = Called::Method(Arc::new(Entry {
             name: Arc::clone(&entry.name),
             kind: MethodKind::TwoWay,
             handler: Box::new(move |_| Box::pin(std::future::ready(Err(status.clone())))),

@@ -47,7 +47,7 @@ impl Run {
         &mut self,
         cx: &mut Context<'_>,
         lane: &Lane,
-        start: impl FnOnce() -> HandlerFuture,
+        start: impl FnOnce(&ServerCtx) -> HandlerFuture,
     ) -> Poll<()> {
         self.poll_handling(cx, lane, |run| run.start(start))
     }
@@ -128,7 +128,7 @@ impl Run {
 
     /// Starts the handler, in a span of its own where somebody wants it.
     #[inline]
-    fn start(&self, start: impl FnOnce() -> HandlerFuture) -> HandlerFuture {
+    fn start(&self, start: impl FnOnce(&ServerCtx) -> HandlerFuture) -> HandlerFuture {
         // Nothing of this is looked at where nobody wants the span.
         let span = tracing::debug_span!(
             target: log::HANDLER,
@@ -139,9 +139,9 @@ impl Run {
             call = call_id(self.id),
         );
         if span.is_disabled() {
-            return start();
+            return start(&self.ctx);
         }
-        let handling = span.in_scope(start);
+        let handling = span.in_scope(|| start(&self.ctx));
         Box::pin(handling.instrument(span))
     }
 

@@ -155,13 +155,8 @@ impl Worker {
     fn begin(&self, begun: Begun, cx: &mut Context<'_>) -> (Run, Poll<()>) {
         let lane = &self.lane;
         let settings = &lane.settings;
-        let Begun {
-            id,
-            entry,
-            payload,
-            ctx,
-        } = begun;
-        let (kind, max_encoding) = match &entry {
+        let Begun { id, payload, ctx } = begun;
+        let (kind, max_encoding) = match ctx.called().entry() {
             Some(entry) => (entry.kind, entry.max_encoding),
             None => (MethodKind::TwoWay, None),
         };
@@ -192,7 +187,7 @@ impl Worker {
             sink,
             stage: Stage::Ended,
         };
-        let start = || match &entry {
+        let start = |ctx: &ServerCtx| match ctx.called().entry() {
             // Nothing is between the request and its handler.
             Some(entry)
                 if settings.interceptors.is_empty()
@@ -200,9 +195,9 @@ impl Worker {
             {
                 (entry.handler)(incoming)
             }
-            _ => {
+            entry => {
                 let chain = Arc::clone(&settings.interceptors);
-                Next::new(chain, entry.clone(), settings.max_decoding).start(incoming)
+                Next::new(chain, entry.cloned(), settings.max_decoding).start(incoming)
             }
         };
         let polled = during(self.handling(&run.ctx), || run.begin(cx, lane, start));

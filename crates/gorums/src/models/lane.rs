@@ -12,7 +12,7 @@ use super::{Gate, join, spawn};
 use crate::error::Status;
 use crate::handler::released::ReleasedSet;
 use crate::handler::{
-    ConnectionInfo, Entry, Lane, LaneSettings, Reply, ReplyQueue, Request, ServerCtx,
+    Called, ConnectionInfo, Entry, Lane, LaneSettings, Reply, ReplyQueue, Request, ServerCtx,
 };
 use crate::metadata::Metadata;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -105,9 +105,8 @@ where
     F: Fn(ServerCtx) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let name: Arc<str> = "m".into();
     let entry = Entry {
-        name: Arc::clone(&name),
+        name: "m".into(),
         kind: MethodKind::TwoWay,
         handler: Box::new(move |incoming| {
             let handling = handler(incoming.ctx().clone());
@@ -122,8 +121,7 @@ where
     };
     Request {
         id,
-        entry: Some(Arc::new(entry)),
-        method: name,
+        called: Called::Method(Arc::new(entry)),
         metadata: Metadata::new(),
         payload: Bytes::new(),
         size: 0,

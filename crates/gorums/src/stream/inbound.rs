@@ -13,13 +13,13 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::accountant::Accountant;
 use super::reader::{Event, Handlers, Likely, Limit, Reader, Replies};
 use super::served::Served;
-use crate::channel::{Channel, deliver, deliver_payload, skipped};
+use crate::channel::{Channel, deliver, skipped, waiting};
 use crate::error::Status;
 use crate::handler::{
     Answer, ConnectionInfo, Lane, ReadFor, ReplyQueue, Request, Services, Waiting,
@@ -420,13 +420,13 @@ impl Messages {
             let Some(frame) = self.reader.next()? else {
                 return Ok(Progress::All);
             };
-            self.take(&frame, handlers, now)?;
+            self.take(frame, handlers, now)?;
         }
     }
 
     fn take(
         &mut self,
-        frame: &Frame,
+        frame: Frame,
         handlers: Handlers<'_>,
         now: &mut Option<Instant>,
     ) -> Result<(), Status> {
@@ -436,7 +436,7 @@ impl Messages {
             ReadFor::Replies
         };
         let bytes = self.accountant.waiting();
-        let waiting = Waiting { bytes, read_for };
+        let room = Waiting { bytes, read_for };
         // What says that no request follows may stand before one.
         let handlers = if self.is_closed {
             Handlers::Closed
@@ -445,7 +445,7 @@ impl Messages {
         };
         let event = self
             .reader
-            .interpret(frame, handlers, &self.likely, waiting)?;
+            .interpret(&frame, handlers, &self.likely, room)?;
         match event {
             Event::Request(mut request) => {
                 self.accountant.count(&mut request);
@@ -457,21 +457,35 @@ impl Messages {
                     self.likely.note_request(request);
                 }
             }
-            Event::Payload {
+            Event::PlainRequest { id, payload } => {
+                let (Some(entry), Frame::Message(bytes)) = (self.likely.entry(), frame) else {
+                    return Ok(());
+                };
+                let mut request = Request::plain(id, entry, payload, bytes);
+                self.accountant.count(&mut request);
+                self.requests.push(request);
+                if let (None, Some(services)) = (&self.lane, handlers.services()) {
+                    self.start_lane(services);
+                }
+            }
+            Event::PlainReply {
                 id,
                 method,
                 payload,
             } => {
-                let (Some(channel), Frame::Message(bytes)) = (&self.callee, frame) else {
+                let Some(channel) = &self.callee else {
                     return Ok(());
                 };
-                let now = *now.get_or_insert_with(|| channel.pool().clock.now());
-                if let Some(method) = deliver_payload(channel, id, method, payload, bytes, now) {
-                    self.likely.note_reply(method);
+                let call = waiting(channel, id, method);
+                if let (Some((call, part)), Frame::Message(mut bytes)) = (call, frame) {
+                    let now = *now.get_or_insert_with(|| channel.pool().clock.now());
+                    bytes.advance(bytes.len() - payload);
+                    call.replied(part, bytes, now);
+                    self.likely.note_reply(call.method());
                 }
             }
             Event::Reply { id, envelope } => {
-                let (Some(channel), Frame::Message(bytes)) = (&self.callee, frame) else {
+                let (Some(channel), Frame::Message(bytes)) = (&self.callee, &frame) else {
                     return Ok(());
                 };
                 // The clock by which the call began.

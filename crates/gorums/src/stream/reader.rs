@@ -4,18 +4,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Status, excerpt};
-use crate::handler::{Entry, Request, Services, Waiting};
+use crate::handler::{Called, Entry, Request, Services, Waiting};
 use crate::wire::{Control, Decoder, Envelope, Frame, SERVER_INITIATED, peek_id, plain};
 
 /// What a message of the peer asks this end to do.
 pub(crate) enum Event<'a> {
     /// Run a handler.
     Request(Request),
-    /// Give this payload to the call that waits for it.
-    Payload {
+    /// Run the handler of the likely method with the last bytes of the message, which are so many.
+    PlainRequest { id: u64, payload: usize },
+    /// Give the last bytes of the message, which are so many, to the call that waits for them.
+    PlainReply {
         id: u64,
         method: &'a str,
-        payload: &'a [u8],
+        payload: usize,
     },
     /// Give this to the call that waits for it.
     Reply { id: u64, envelope: Envelope<'a> },
@@ -95,7 +97,7 @@ impl Likely {
     }
 
     #[inline]
-    fn entry(&self) -> Option<&Arc<Entry>> {
+    pub(crate) fn entry(&self) -> Option<&Arc<Entry>> {
         match self {
             Self::OfRequest(entry) => Some(entry),
             Self::Unknown | Self::OfReply(_) => None,
@@ -105,7 +107,7 @@ impl Likely {
     /// A request has come.
     #[inline]
     pub(crate) fn note_request(&mut self, request: &Request) {
-        if let Some(entry) = &request.entry
+        if let Called::Method(entry) = &request.called
             && !self.entry().is_some_and(|last| Arc::ptr_eq(last, entry))
         {
             *self = Self::OfRequest(Arc::clone(entry));
@@ -203,8 +205,9 @@ impl Reader {
         };
         // Almost every message, for which no envelope is made.
         if let Some((id, method, payload)) = plain(bytes, likely.name()) {
+            let payload = payload.len();
             if let Some(id) = self.call_of(id) {
-                return Ok(Event::Payload {
+                return Ok(Event::PlainReply {
                     id,
                     method,
                     payload,
@@ -214,7 +217,7 @@ impl Reader {
                 && std::ptr::eq(method, &*entry.name)
                 && services.too_many_wait(waiting).is_none()
             {
-                return Ok(Event::Request(Request::plain(id, entry, payload, bytes)));
+                return Ok(Event::PlainRequest { id, payload });
             }
         }
         let envelope = Envelope::decode_like(bytes, likely.name()).map_err(|error| {

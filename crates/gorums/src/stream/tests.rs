@@ -90,7 +90,7 @@ fn read(replies: Replies, handlers: Handlers<'_>, chunks: &[&[u8]]) -> Vec<Strin
             };
             match reader.interpret(&frame, handlers, &likely, waiting(0)) {
                 Ok(event) => {
-                    told.push(tell(&event));
+                    told.push(tell(&event, &frame));
                     if let Event::Request(request) = event {
                         likely.note_request(&request);
                     }
@@ -108,20 +108,34 @@ fn read(replies: Replies, handlers: Handlers<'_>, chunks: &[&[u8]]) -> Vec<Strin
     told
 }
 
-fn tell(event: &Event<'_>) -> String {
+fn tell(event: &Event<'_>, frame: &Frame) -> String {
+    let last = |count: usize| match frame {
+        Frame::Message(bytes) => &bytes[bytes.len() - count..],
+        Frame::Oversized { .. } => panic!("it has no payload"),
+    };
     match event {
         Event::Request(request) => {
             format!(
                 "request {} {} {:?}",
-                request.id, request.method, request.payload
+                request.id,
+                request.called.name(),
+                request.payload
             )
         }
-        // As one that is read whole.
-        Event::Payload {
+        // Both as what is read whole.
+        Event::PlainRequest { id, payload } => {
+            let payload = Bytes::copy_from_slice(last(*payload));
+            format!("request {id} {ASK} {payload:?}")
+        }
+        Event::PlainReply {
             id,
             method,
             payload,
-        } => format!("reply {id} {method} {:?} {payload:?}", None::<Code>),
+        } => format!(
+            "reply {id} {method} {:?} {:?}",
+            None::<Code>,
+            last(*payload)
+        ),
         Event::Reply { id, envelope } => format!(
             "reply {id} {} {:?} {:?}",
             envelope.method,
