@@ -15,6 +15,7 @@ use super::{Channel, OutMessage, Targets, Ticket, Unread};
 use crate::error::{Outcome, Status};
 use crate::log;
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::wire::{H2Settings, MethodKind, reply_cost};
 
 /// What kind of answer a call expects.
@@ -38,6 +39,8 @@ pub(crate) struct Call {
     /// Whether events say when they happened.
     timed: bool,
     progress: Mutex<Progress>,
+    /// No part is open, and since then it is in no table any more.
+    has_ended: AtomicBool,
 }
 
 impl Kind {
@@ -74,6 +77,7 @@ impl Call {
             progress: Mutex::new(Progress::new(members, accounts)),
             targets,
             started,
+            has_ended: AtomicBool::new(false),
         }
     }
 
@@ -228,7 +232,10 @@ impl Call {
 
     /// The call has what it wanted. What is queued is still written; replies are ignored.
     pub(crate) fn complete(&self) {
-        self.unregister();
+        // Looked at without order: who looks too early looks for it in the tables, in vain.
+        if !self.has_ended.load(Ordering::Relaxed) {
+            self.unregister();
+        }
         for part in 0..self.parts.len() {
             let Some(was) = self.parts.complete(part, self.is_streamed()) else {
                 continue;
@@ -418,6 +425,7 @@ impl Call {
         Progress::wake(progress);
         if ended {
             self.unregister();
+            self.has_ended.store(true, Ordering::Relaxed);
         }
     }
 

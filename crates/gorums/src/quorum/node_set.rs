@@ -72,6 +72,8 @@ impl fmt::Debug for NodeSet<'_> {
 pub(crate) struct Bits {
     first: u64,
     rest: Vec<u64>,
+    /// How many positions there are, which is asked at every reply.
+    len: usize,
 }
 
 impl Bits {
@@ -85,15 +87,21 @@ impl Bits {
         Self {
             first: word(len),
             rest: (0..rest).step_by(64).map(|at| word(rest - at)).collect(),
+            len,
         }
     }
 
     /// The positions of this set that are not in the other one.
     pub(crate) fn without(mut self, other: &Self) -> Self {
+        if other.len == 0 {
+            return self;
+        }
         self.first &= !other.first;
         for (word, other) in self.rest.iter_mut().zip(&other.rest) {
             *word &= !other;
         }
+        let rest = self.rest.iter().map(|word| word.count_ones() as usize);
+        self.len = self.first.count_ones() as usize + rest.sum::<usize>();
         self
     }
 
@@ -101,6 +109,7 @@ impl Bits {
         let (word, mask) = self.word(index);
         let new = *word & mask == 0;
         *word |= mask;
+        self.len += usize::from(new);
         new
     }
 
@@ -112,9 +121,9 @@ impl Bits {
         word & (1 << (index % 64)) != 0
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        let rest = self.rest.iter().map(|word| word.count_ones() as usize);
-        self.first.count_ones() as usize + rest.sum::<usize>()
+        self.len
     }
 
     fn word(&mut self, index: usize) -> (&mut u64, u64) {
