@@ -118,29 +118,8 @@ pub(crate) fn plain<'a>(frame: &'a [u8], likely: &'a str) -> Option<(u64, &'a st
 /// A varint of at most eight bytes, and the bytes behind it.
 #[inline(always)]
 fn short_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    /// The bit of each byte that says that another one follows.
-    const MORE: u64 = 0x8080_8080_8080_8080;
-
-    let Some((word, _)) = bytes.split_first_chunk() else {
-        return few_bytes(bytes);
-    };
-    let word = u64::from_le_bytes(*word);
-    let last = (!word & MORE).trailing_zeros();
-    if last == u64::BITS {
-        return None;
-    }
-    // All eight bytes at once: pairs of 7 bits become 14, these 28, and these the number.
-    let word = word & !MORE & (u64::MAX >> (u64::BITS - 1 - last));
-    let pairs = (word & 0x007f_007f_007f_007f) | ((word & 0x7f00_7f00_7f00_7f00) >> 1);
-    let fours = (pairs & 0x0000_3fff_0000_3fff) | ((pairs & 0x3fff_0000_3fff_0000) >> 2);
-    let value = (fours & 0x0fff_ffff) | ((fours & 0x0fff_ffff_0000_0000) >> 4);
-    Some((value, &bytes[last as usize / 8 + 1..]))
-}
-
-/// The same, where there are fewer than eight bytes.
-fn few_bytes(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
-    for (at, byte) in bytes.iter().enumerate() {
+    for (at, byte) in bytes.iter().take(8).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * at);
         if byte & 0x80 == 0 {
             return Some((value, &bytes[at + 1..]));
