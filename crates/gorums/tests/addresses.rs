@@ -632,6 +632,10 @@ mod unix {
             .connect()
             .expect("legal");
         assert_eq!(majority(&nodes).await.expect("it answers"), 1);
+        let (_, name) = address.split_once('@').expect("it is abstract");
+        for file in [name.to_owned(), format!("@{name}")] {
+            assert!(!std::path::Path::new(&file).exists(), "{file}");
+        }
         listens(&address).await.expect_err("somebody listens there");
         server.stop().await;
         drop(listens(&address).await.expect("it is free again"));

@@ -267,17 +267,15 @@ async fn while_connecting_a_call_without_deadline_ends_with_the_attempt() {
 
 // ---- refused
 
-#[tokio::test]
-async fn what_accepts_connections_and_says_nothing_is_not_connected() {
-    // The system accepts for it, and nobody ever answers.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = silent.local_addr().expect("it has one").to_string();
+/// What is at the address accepts connections, and never says anything.
+async fn is_not_connected(address: &str) {
     let limit = Duration::from_millis(300);
     let nodes = gorums::Configuration::builder()
-        .nodes([&*address])
+        .nodes([address])
         .connect_timeout(limit)
         .connect()
         .expect("legal");
+    let mut connected = Box::pin(nodes.connected(1));
     for _ in 0..3 {
         let client = Client::new(&nodes);
         let error = failure(client.rpc(&nodes[0], ECHO, number(1)).send()).await;
@@ -288,7 +286,29 @@ async fn what_accepts_connections_and_says_nothing_is_not_connected() {
              have no server behind it"
         );
         assert_ne!(nodes[0].state(), NodeState::Connected);
+        let waits = poll_fn(|cx| Poll::Ready(connected.as_mut().poll(cx).is_pending()));
+        assert!(waits.await, "nobody is connected");
     }
+}
+
+#[tokio::test]
+async fn what_accepts_connections_and_says_nothing_is_not_connected() {
+    // The system accepts for it, and nobody ever answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("it has one").to_string();
+    is_not_connected(&address).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_unix_socket_that_says_nothing_is_not_connected() {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
+    let name = format!("gorums-silent-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("it is short");
+    let _silent = UnixListener::bind_addr(&address).expect("a free name");
+    is_not_connected(&format!("unix:@{name}")).await;
 }
 
 #[tokio::test]

@@ -86,5 +86,18 @@ fn a_deadline_holds_though_nobody_drives_the_connections() {
         let error = within(call.timeout(limit).majority()).await;
         let error = error.expect_err("nobody sends it");
         assert_eq!(error.kind(), gorums::QuorumErrorKind::Deadline, "{error}");
+        let sent = client.multicast(ECHO, number(1)).timeout(limit);
+        let error = within(sent.send()).await.expect_err("nobody sends it");
+        assert_eq!(error.kind(), gorums::QuorumErrorKind::Deadline, "{error}");
+        let call = client.streamed_quorum_call::<_, Number>(ECHO, number(1));
+        let mut responses = call.timeout(limit).responses();
+        let response = within(responses.next()).await.expect("one node");
+        let error = response.into_result().expect_err("nobody sends it");
+        assert_eq!(error.status().code(), Code::DeadlineExceeded, "{error}");
+        assert!(within(responses.next()).await.is_none());
+        let call = client.streamed_quorum_call::<_, Number>(ECHO, number(1));
+        let error = within(call.timeout(limit).correctable(1).done()).await;
+        let error = error.expect_err("nobody sends it");
+        assert_eq!(error.kind(), gorums::QuorumErrorKind::Deadline, "{error}");
     });
 }
