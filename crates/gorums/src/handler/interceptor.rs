@@ -231,7 +231,7 @@ impl Next {
             Some(entry) => {
                 let limit = entry.limit(self.max_decoding);
                 if incoming.payload.len() <= limit {
-                    return (entry.handler)(incoming);
+                    return entry.handler.start(incoming);
                 }
                 Status::resource_exhausted(format!(
                     "a request of {} bytes exceeds the service's limit of {limit} \

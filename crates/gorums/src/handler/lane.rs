@@ -164,6 +164,7 @@ impl Lane {
             lane: Arc::clone(&lane),
             polling,
             run: None,
+            spare: None,
             has_moved: false,
             released: Arc::clone(&released),
             permit: None,

@@ -9,6 +9,7 @@ use prost::Message;
 use super::context::ServerCtx;
 use super::interceptor::{Incoming, Reply};
 use super::reply_sender::ReplySender;
+use super::run::{Block, HandlerFuture, LARGEST_BLOCK};
 use crate::error::Status;
 use crate::runtime::BoxFuture;
 use crate::wire::MethodKind;
@@ -44,7 +45,7 @@ pub struct Registry {
 pub(crate) struct Entry {
     pub(crate) name: Arc<str>,
     pub(crate) kind: MethodKind,
-    pub(crate) handler: Handler,
+    pub(crate) handler: Box<dyn Handler>,
     pub(crate) max_decoding: Option<usize>,
     pub(crate) max_encoding: Option<usize>,
 }
@@ -57,8 +58,38 @@ impl Entry {
     }
 }
 
-pub(crate) type Handler =
-    Box<dyn Fn(Incoming) -> BoxFuture<'static, Result<Reply, Status>> + Send + Sync>;
+/// What a method does with a request.
+pub(crate) trait Handler: Send + Sync {
+    /// Starts it, in a block of its own.
+    fn start(&self, incoming: Incoming) -> BoxFuture<'static, Result<Reply, Status>>;
+
+    /// Starts it, in the block of one that has ended where there is one that fits.
+    fn start_in(&self, incoming: Incoming, spare: Option<Block>) -> HandlerFuture;
+}
+
+impl<F, Fut> Handler for F
+where
+    F: Fn(Incoming) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Reply, Status>> + Send + 'static,
+{
+    fn start(&self, incoming: Incoming) -> BoxFuture<'static, Result<Reply, Status>> {
+        Box::pin(self(incoming))
+    }
+
+    fn start_in(&self, incoming: Incoming, spare: Option<Block>) -> HandlerFuture {
+        let future = self(incoming);
+        if size_of::<Fut>() > LARGEST_BLOCK {
+            return HandlerFuture::Once(Box::pin(future));
+        }
+        HandlerFuture::Again(match spare {
+            None => Block::new(future),
+            Some(mut block) => {
+                block.set(future);
+                block
+            }
+        })
+    }
+}
 
 impl Registry {
     /// The largest request and the largest reply of the methods that are registered after this,
@@ -76,13 +107,17 @@ impl Registry {
         F: Fn(ServerCtx, Req) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Resp, Status>> + Send + 'static,
     {
-        self.insert(method.into(), MethodKind::TwoWay, move |mut incoming| {
-            let slot = incoming.take_slot();
-            let call = incoming
-                .into_message::<Req>()
-                .map(|(ctx, request)| handler(ctx, request));
-            Box::pin(async move { Ok(Reply::send(slot.as_ref(), &call?.await?)) })
-        });
+        self.insert(
+            method.into(),
+            MethodKind::TwoWay,
+            move |mut incoming: Incoming| {
+                let slot = incoming.take_slot();
+                let call = incoming
+                    .into_message::<Req>()
+                    .map(|(ctx, request)| handler(ctx, request));
+                async move { Ok(Reply::send(slot.as_ref(), &call?.await?)) }
+            },
+        );
     }
 
     /// A method without a reply.
@@ -92,15 +127,19 @@ impl Registry {
         F: Fn(ServerCtx, Req) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.insert(method.into(), MethodKind::OneWay, move |incoming| {
-            let call = incoming
-                .into_message::<Req>()
-                .map(|(ctx, request)| handler(ctx, request));
-            Box::pin(async move {
-                call?.await;
-                Ok(Reply::none())
-            })
-        });
+        self.insert(
+            method.into(),
+            MethodKind::OneWay,
+            move |incoming: Incoming| {
+                let call = incoming
+                    .into_message::<Req>()
+                    .map(|(ctx, request)| handler(ctx, request));
+                async move {
+                    call?.await;
+                    Ok(Reply::none())
+                }
+            },
+        );
     }
 
     /// A method with any number of replies.
@@ -111,27 +150,26 @@ impl Registry {
         F: Fn(ServerCtx, Req, ReplySender<Resp>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), Status>> + Send + 'static,
     {
-        self.insert(method.into(), MethodKind::Streamed, move |incoming| {
-            let sink = incoming.sink();
-            let call = incoming.into_message::<Req>().and_then(|(ctx, request)| {
-                let sink = sink.ok_or_else(|| {
-                    Status::internal("the request of a streamed method came as another one")
-                })?;
-                Ok(handler(ctx, request, ReplySender::new(sink)))
-            });
-            Box::pin(async move {
-                call?.await?;
-                Ok(Reply::none())
-            })
-        });
+        self.insert(
+            method.into(),
+            MethodKind::Streamed,
+            move |incoming: Incoming| {
+                let sink = incoming.sink();
+                let call = incoming.into_message::<Req>().and_then(|(ctx, request)| {
+                    let sink = sink.ok_or_else(|| {
+                        Status::internal("the request of a streamed method came as another one")
+                    })?;
+                    Ok(handler(ctx, request, ReplySender::new(sink)))
+                });
+                async move {
+                    call?.await?;
+                    Ok(Reply::none())
+                }
+            },
+        );
     }
 
-    fn insert(
-        &mut self,
-        name: Arc<str>,
-        kind: MethodKind,
-        handler: impl Fn(Incoming) -> BoxFuture<'static, Result<Reply, Status>> + Send + Sync + 'static,
-    ) {
+    fn insert(&mut self, name: Arc<str>, kind: MethodKind, handler: impl Handler + 'static) {
         let entry = Arc::new(Entry {
             name: Arc::clone(&name),
             kind,

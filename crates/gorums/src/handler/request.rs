@@ -139,7 +139,7 @@ impl Request {
         self.called = Called::Method(Arc::new(Entry {
             name: Arc::clone(&entry.name),
             kind: MethodKind::TwoWay,
-            handler: Box::new(move |_| Box::pin(std::future::ready(Err(status.clone())))),
+            handler: Box::new(move |_| std::future::ready(Err(status.clone()))),
             max_decoding: entry.max_decoding,
             max_encoding: entry.max_encoding,
         }));

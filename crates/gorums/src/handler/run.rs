@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio_util::sync::ReusableBoxFuture;
 use tracing::Instrument as _;
 
 use super::context::ServerCtx;
@@ -30,13 +31,54 @@ pub(super) struct Run {
     pub(super) stage: Stage,
 }
 
-pub(super) type HandlerFuture = BoxFuture<'static, Result<Reply, Status>>;
+/// A handler that was started.
+pub(crate) enum HandlerFuture {
+    /// Its block is for the next handler when it has ended.
+    Again(Block),
+    /// Its block is freed with it.
+    Once(BoxFuture<'static, Result<Reply, Status>>),
+}
+
+/// A block of the heap for the futures of handlers, one after the other. Those of one method are as
+/// large as each other, so a connection that calls the same method needs none for each request.
+pub(crate) type Block = ReusableBoxFuture<'static, Result<Reply, Status>>;
+
+/// The largest block that is kept for the next handler, one at each connection.
+pub(crate) const LARGEST_BLOCK: usize = 4096;
+
+impl HandlerFuture {
+    #[inline]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, Status>> {
+        match self {
+            Self::Again(block) => block.poll(cx),
+            Self::Once(future) => future.as_mut().poll(cx),
+        }
+    }
+
+    /// The block of a handler that has ended, which has dropped all that was in it.
+    #[inline]
+    fn into_block(self) -> Option<Block> {
+        match self {
+            Self::Again(block) => Some(block),
+            Self::Once(_) => None,
+        }
+    }
+}
+
+impl Future for HandlerFuture {
+    type Output = Result<Reply, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Self::poll(&mut self, cx)
+    }
+}
 
 pub(super) enum Stage {
     Handling(HandlerFuture),
     /// The queue of replies is full.
     Answering(BoxFuture<'static, ()>),
-    Ended,
+    /// There may be a block for the next one.
+    Ended(Option<Block>),
 }
 
 impl Run {
@@ -55,11 +97,11 @@ impl Run {
     /// Ready when the handler has ended, its reply is queued, and its turn given up.
     #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, lane: &Lane) -> Poll<()> {
-        match std::mem::replace(&mut self.stage, Stage::Ended) {
+        match std::mem::replace(&mut self.stage, Stage::Ended(None)) {
             Stage::Handling(handling) => self.poll_handling(cx, lane, |_| handling),
             Stage::Answering(answering) => self.poll_answering(cx, answering),
             // The lane does not poll what has ended.
-            Stage::Ended => Poll::Pending,
+            Stage::Ended(_) => Poll::Pending,
         }
     }
 
@@ -76,13 +118,16 @@ impl Run {
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let mut handling = handling(self);
             // What has ended is dropped in here: that may panic as well.
-            match handling.as_mut().poll(cx) {
+            match handling.poll(cx) {
                 Poll::Pending => Err(handling),
-                Poll::Ready(result) => Ok(result),
+                Poll::Ready(result) => Ok((result, handling.into_block())),
             }
         }));
         let result = match polled {
-            Ok(Ok(result)) => result,
+            Ok(Ok((result, block))) => {
+                self.stage = Stage::Ended(block);
+                result
+            }
             Ok(Err(handling)) => {
                 self.stage = Stage::Handling(handling);
                 return Poll::Pending;
@@ -142,7 +187,7 @@ impl Run {
             return start(&self.ctx);
         }
         let handling = span.in_scope(|| start(&self.ctx));
-        Box::pin(handling.instrument(span))
+        HandlerFuture::Once(Box::pin(handling.instrument(span)))
     }
 
     /// What is queued when the handler has ended with this.
@@ -170,7 +215,7 @@ impl Run {
         let replies = Arc::clone(&lane.replies);
         let stream_end = lane.features.stream_end;
         let run = Self {
-            stage: Stage::Ended,
+            stage: Stage::Ended(None),
             ctx: self.ctx.clone(),
             sink: None,
             ..*self

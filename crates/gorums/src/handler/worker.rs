@@ -9,7 +9,7 @@ use super::interceptor::{Incoming, Next};
 use super::lane::{Begun, Lane};
 use super::released::ReleasedSet;
 use super::reply_sender::{ReplySlot, Sink};
-use super::run::{Background, Run, Stage};
+use super::run::{Background, Block, HandlerFuture, Run, Stage};
 use super::{Monitor, Polling};
 use crate::runtime::BoxFuture;
 use crate::sync::OwnedSemaphorePermit;
@@ -25,6 +25,8 @@ pub(super) struct Worker {
     pub(super) lane: Arc<Lane>,
     pub(super) polling: Option<(&'static Monitor, Arc<Polling>)>,
     pub(super) run: Option<Run>,
+    /// For the next handler.
+    pub(super) spare: Option<Block>,
     /// Handlers were moved in this turn of the lane: some may not have been handed over yet.
     pub(super) has_moved: bool,
     pub(super) released: Arc<ReleasedSet>,
@@ -96,10 +98,14 @@ impl Worker {
                             Stop::Waiting
                         };
                     };
-                    self.begin(begun, cx)
+                    let spare = self.spare.take();
+                    self.begin(begun, spare, cx)
                 }
             };
             if polled.is_ready() {
+                if let Stage::Ended(block @ Some(_)) = run.stage {
+                    self.spare = block;
+                }
                 if self.lane.settings.server_turn.is_some() {
                     // The next one may have to wait for others.
                     self.lane.end_current();
@@ -152,7 +158,7 @@ impl Worker {
 
     /// Starts a handler, and polls it.
     #[inline]
-    fn begin(&self, begun: Begun, cx: &mut Context<'_>) -> (Run, Poll<()>) {
+    fn begin(&self, begun: Begun, spare: Option<Block>, cx: &mut Context<'_>) -> (Run, Poll<()>) {
         let lane = &self.lane;
         let settings = &lane.settings;
         let Begun { id, payload, ctx } = begun;
@@ -185,7 +191,7 @@ impl Worker {
             kind,
             max_encoding,
             sink,
-            stage: Stage::Ended,
+            stage: Stage::Ended(None),
         };
         let start = |ctx: &ServerCtx| match ctx.called().entry() {
             // Nothing is between the request and its handler.
@@ -193,11 +199,12 @@ impl Worker {
                 if settings.interceptors.is_empty()
                     && incoming.payload().len() <= entry.limit(settings.max_decoding) =>
             {
-                (entry.handler)(incoming)
+                entry.handler.start_in(incoming, spare)
             }
             entry => {
                 let chain = Arc::clone(&settings.interceptors);
-                Next::new(chain, entry.cloned(), settings.max_decoding).start(incoming)
+                let next = Next::new(chain, entry.cloned(), settings.max_decoding);
+                HandlerFuture::Once(next.start(incoming))
             }
         };
         let polled = during(self.handling(&run.ctx), || run.begin(cx, lane, start));

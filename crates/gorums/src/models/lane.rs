@@ -12,7 +12,8 @@ use super::{Gate, join, spawn};
 use crate::error::Status;
 use crate::handler::released::ReleasedSet;
 use crate::handler::{
-    Called, ConnectionInfo, Entry, Lane, LaneSettings, Reply, ReplyQueue, Request, ServerCtx,
+    Called, ConnectionInfo, Entry, Incoming, Lane, LaneSettings, Reply, ReplyQueue, Request,
+    ServerCtx,
 };
 use crate::metadata::Metadata;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -108,13 +109,13 @@ where
     let entry = Entry {
         name: "m".into(),
         kind: MethodKind::TwoWay,
-        handler: Box::new(move |incoming| {
+        handler: Box::new(move |incoming: Incoming| {
             let handling = handler(incoming.ctx().clone());
-            Box::pin(async move {
+            async move {
                 drop(incoming);
                 handling.await;
                 Ok::<_, Status>(Reply::message(&1_u64))
-            })
+            }
         }),
         max_decoding: None,
         max_encoding: None,
