@@ -17,7 +17,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::accountant::Accountant;
-use super::reader::{Event, Handlers, Likely, Limit, Reader, Replies};
+use super::reader::{Event, Handlers, Likely, Limit, Plain, Reader, Replies};
 use super::served::Served;
 use crate::channel::{Channel, deliver, skipped, waiting};
 use crate::error::Status;
@@ -443,6 +443,41 @@ impl Messages {
         } else {
             handlers
         };
+        let frame = match frame {
+            Frame::Message(mut bytes) => {
+                let plain = self.reader.plain(&bytes, handlers, &self.likely, room);
+                match (plain, &self.callee, self.likely.entry()) {
+                    (Some(Plain::Request { id, payload }), _, Some(entry)) => {
+                        let mut request = Request::plain(id, entry, payload, bytes);
+                        self.accountant.count(&mut request);
+                        self.requests.push(request);
+                        if let (None, Some(services)) = (&self.lane, handlers.services()) {
+                            self.start_lane(services);
+                        }
+                        return Ok(());
+                    }
+                    (
+                        Some(Plain::Reply {
+                            id,
+                            method,
+                            payload,
+                        }),
+                        Some(channel),
+                        _,
+                    ) => {
+                        if let Some((call, part)) = waiting(channel, id, method) {
+                            let now = *now.get_or_insert_with(|| channel.pool().clock.now());
+                            bytes.advance(bytes.len() - payload);
+                            call.replied(part, bytes, now);
+                            self.likely.note_reply(call.method());
+                        }
+                        return Ok(());
+                    }
+                    (_, _, _) => Frame::Message(bytes),
+                }
+            }
+            oversized @ Frame::Oversized { .. } => oversized,
+        };
         let event = self
             .reader
             .interpret(&frame, handlers, &self.likely, room)?;
@@ -455,33 +490,6 @@ impl Messages {
                 }
                 if let Some(request) = self.requests.last() {
                     self.likely.note_request(request);
-                }
-            }
-            Event::PlainRequest { id, payload } => {
-                let (Some(entry), Frame::Message(bytes)) = (self.likely.entry(), frame) else {
-                    return Ok(());
-                };
-                let mut request = Request::plain(id, entry, payload, bytes);
-                self.accountant.count(&mut request);
-                self.requests.push(request);
-                if let (None, Some(services)) = (&self.lane, handlers.services()) {
-                    self.start_lane(services);
-                }
-            }
-            Event::PlainReply {
-                id,
-                method,
-                payload,
-            } => {
-                let Some(channel) = &self.callee else {
-                    return Ok(());
-                };
-                let call = waiting(channel, id, method);
-                if let (Some((call, part)), Frame::Message(mut bytes)) = (call, frame) {
-                    let now = *now.get_or_insert_with(|| channel.pool().clock.now());
-                    bytes.advance(bytes.len() - payload);
-                    call.replied(part, bytes, now);
-                    self.likely.note_reply(call.method());
                 }
             }
             Event::Reply { id, envelope } => {

@@ -11,14 +11,6 @@ use crate::wire::{Control, Decoder, Envelope, Frame, SERVER_INITIATED, peek_id, 
 pub(crate) enum Event<'a> {
     /// Run a handler.
     Request(Request),
-    /// Run the handler of the likely method with the last bytes of the message, which are so many.
-    PlainRequest { id: u64, payload: usize },
-    /// Give the last bytes of the message, which are so many, to the call that waits for them.
-    PlainReply {
-        id: u64,
-        method: &'a str,
-        payload: usize,
-    },
     /// Give this to the call that waits for it.
     Reply { id: u64, envelope: Envelope<'a> },
     /// Tell the call that its reply was too large to be read.
@@ -39,6 +31,19 @@ pub(crate) enum Event<'a> {
     NoneFollow,
     /// Nothing: this version does not know the message, or nobody needs it any more.
     Nothing,
+}
+
+/// Almost every message: one that has an id, a method, and a payload as its last bytes, which are so
+/// many, and nothing else.
+pub(crate) enum Plain<'a> {
+    /// Run the handler of the likely method.
+    Request { id: u64, payload: usize },
+    /// Give the payload to the call that waits for it.
+    Reply {
+        id: u64,
+        method: &'a str,
+        payload: usize,
+    },
 }
 
 /// Which messages of the peer answer calls of this end. The highest bit of an id tells which end
@@ -189,9 +194,35 @@ impl Reader {
         self.decoder = Decoder::new(0);
     }
 
+    /// What a message is for that is plain. For any other, and for requests that may be refused, see
+    /// [`interpret`](Self::interpret).
+    #[inline]
+    pub(crate) fn plain<'a>(
+        &self,
+        bytes: &'a Bytes,
+        handlers: Handlers<'_>,
+        likely: &'a Likely,
+        waiting: Waiting,
+    ) -> Option<Plain<'a>> {
+        let (id, method, payload) = plain(bytes, likely.name())?;
+        let payload = payload.len();
+        if let Some(id) = self.call_of(id) {
+            return Some(Plain::Reply {
+                id,
+                method,
+                payload,
+            });
+        }
+        let (Handlers::These(services), Some(entry)) = (handlers, likely.entry()) else {
+            return None;
+        };
+        let is_taken =
+            std::ptr::eq(method, &*entry.name) && services.too_many_wait(waiting).is_none();
+        is_taken.then_some(Plain::Request { id, payload })
+    }
+
     /// What a message is for. `waiting` is what the requests cost that wait already. After an error
     /// the stream cannot be read.
-    #[inline]
     pub(crate) fn interpret<'a>(
         &self,
         frame: &'a Frame,
@@ -203,23 +234,6 @@ impl Reader {
             Frame::Message(bytes) => bytes,
             Frame::Oversized { head, len } => return self.oversized(head, *len, handlers),
         };
-        // Almost every message, for which no envelope is made.
-        if let Some((id, method, payload)) = plain(bytes, likely.name()) {
-            let payload = payload.len();
-            if let Some(id) = self.call_of(id) {
-                return Ok(Event::PlainReply {
-                    id,
-                    method,
-                    payload,
-                });
-            }
-            if let (Handlers::These(services), Some(entry)) = (handlers, likely.entry())
-                && std::ptr::eq(method, &*entry.name)
-                && services.too_many_wait(waiting).is_none()
-            {
-                return Ok(Event::PlainRequest { id, payload });
-            }
-        }
         let envelope = Envelope::decode_like(bytes, likely.name()).map_err(|error| {
             Status::internal(format!("a malformed message from the peer: {error}"))
         })?;

@@ -8,7 +8,7 @@ use http::Extensions;
 use proptest::prelude::*;
 
 use super::accountant::Accountant;
-use super::reader::{Event, Handlers, Likely, Limit, Reader, Replies};
+use super::reader::{Event, Handlers, Likely, Limit, Plain, Reader, Replies};
 use crate::error::{Code, Status};
 use crate::handler::{LaneSettings, ReadFor, Registry, Request, ServerCtx, Services, Waiting};
 use crate::log::Throttle;
@@ -88,9 +88,15 @@ fn read(replies: Replies, handlers: Handlers<'_>, chunks: &[&[u8]]) -> Vec<Strin
                     return told;
                 }
             };
+            if let Frame::Message(bytes) = &frame
+                && let Some(plain) = reader.plain(bytes, handlers, &likely, waiting(0))
+            {
+                told.push(tell_plain(&plain, bytes));
+                continue;
+            }
             match reader.interpret(&frame, handlers, &likely, waiting(0)) {
                 Ok(event) => {
-                    told.push(tell(&event, &frame));
+                    told.push(tell(&event));
                     if let Event::Request(request) = event {
                         likely.note_request(&request);
                     }
@@ -108,11 +114,24 @@ fn read(replies: Replies, handlers: Handlers<'_>, chunks: &[&[u8]]) -> Vec<Strin
     told
 }
 
-fn tell(event: &Event<'_>, frame: &Frame) -> String {
-    let last = |count: usize| match frame {
-        Frame::Message(bytes) => &bytes[bytes.len() - count..],
-        Frame::Oversized { .. } => panic!("it has no payload"),
-    };
+/// The same as of a message that is read whole.
+fn tell_plain(plain: &Plain<'_>, frame: &Bytes) -> String {
+    let last = |count: usize| frame.slice(frame.len() - count..);
+    match plain {
+        Plain::Request { id, payload } => format!("request {id} {ASK} {:?}", last(*payload)),
+        Plain::Reply {
+            id,
+            method,
+            payload,
+        } => format!(
+            "reply {id} {method} {:?} {:?}",
+            None::<Code>,
+            &last(*payload)[..]
+        ),
+    }
+}
+
+fn tell(event: &Event<'_>) -> String {
     match event {
         Event::Request(request) => {
             format!(
@@ -122,20 +141,6 @@ fn tell(event: &Event<'_>, frame: &Frame) -> String {
                 request.payload
             )
         }
-        // Both as what is read whole.
-        Event::PlainRequest { id, payload } => {
-            let payload = Bytes::copy_from_slice(last(*payload));
-            format!("request {id} {ASK} {payload:?}")
-        }
-        Event::PlainReply {
-            id,
-            method,
-            payload,
-        } => format!(
-            "reply {id} {method} {:?} {:?}",
-            None::<Code>,
-            last(*payload)
-        ),
         Event::Reply { id, envelope } => format!(
             "reply {id} {} {:?} {:?}",
             envelope.method,
