@@ -6,7 +6,7 @@ use http::Extensions;
 use tokio::net::TcpListener;
 
 use crate::configuration::{Configuration, ConfigurationBuilder, Membership};
-use crate::handler::{Called, ConnectionInfo, ServerCtx};
+use crate::handler::{ConnectionInfo, ServerCtx};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::runtime::TcpAcceptor;
@@ -33,8 +33,7 @@ pub fn server_ctx_with(metadata: Metadata, peers: Option<Configuration>) -> Serv
         values,
         ..ConnectionInfo::default()
     };
-    let called = Called::Unknown("test".into());
-    ServerCtx::new(called, metadata, Arc::new(connection), None)
+    ServerCtx::new("test".into(), metadata, Arc::new(connection), None)
 }
 
 /// One of the processes of a system in which each is a server and a client of all, as

@@ -9,7 +9,7 @@ use common::{Counter, Number, TestServer, cluster, echo, number, within};
 use gorums::call::QuorumCall;
 use gorums::responses::Responses;
 use gorums::server::TrySendError;
-use gorums::{Client, Code, Configuration, ReplySender, ServerBuilder, ServerCtx, Status};
+use gorums::{Client, Code, Configuration, ReplySender, Server, ServerBuilder, ServerCtx, Status};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 const ECHO: &str = "test.Test.Echo";
@@ -583,4 +583,42 @@ async fn handlers_that_used_up_their_credit_and_need_none_hold_back_and_refuse_n
     for echo in echoes {
         within(echo).await.expect("no panic").expect("it waited");
     }
+}
+
+/// Keeps what its handlers were given, as one does that publishes later.
+struct Keeping {
+    kept: std::sync::Mutex<Vec<(ServerCtx, ReplySender<Number>)>>,
+    /// Closed when this is dropped.
+    _dropped: oneshot::Sender<()>,
+}
+
+#[tokio::test]
+async fn who_keeps_a_context_or_a_sender_does_not_keep_the_handlers() {
+    let (sender, dropped) = oneshot::channel();
+    let service = Arc::new(Keeping {
+        kept: std::sync::Mutex::default(),
+        _dropped: sender,
+    });
+    let started = Counter::new();
+    let server = Server::builder().streaming(STREAM, {
+        let started = started.clone();
+        move |ctx: ServerCtx, _: Number, replies: ReplySender<Number>| {
+            let service = Arc::clone(&service);
+            let started = started.clone();
+            async move {
+                let mut kept = service.kept.lock().expect("nobody panics with it");
+                kept.push((ctx, replies));
+                started.add();
+                Ok::<_, Status>(())
+            }
+        }
+    });
+    let server = TestServer::start(server).await;
+    let configuration = common::connect(std::slice::from_ref(&server));
+    let _responses = call(&configuration, 1, 1).responses();
+    started.reached(1).await;
+    server.stop().await;
+    within(dropped)
+        .await
+        .expect_err("it is dropped, and says nothing");
 }

@@ -118,6 +118,25 @@ async fn all_replies(configuration: &Configuration, method: &'static str) -> Vec
     replies.values().map(|reply| reply.value).collect()
 }
 
+#[tokio::test]
+async fn a_connection_of_a_process_to_itself_takes_nobodys_place() {
+    let mut peers = testing::peers(1, |_, _| common::echo().max_connections(1))
+        .await
+        .expect("loopback");
+    let Peer {
+        configuration: own,
+        server,
+        ..
+    } = peers.remove(0);
+    let address = server.local_addr().to_string();
+    let serving = tokio::spawn(server.serve());
+    assert_eq!(all_replies(&own, ECHO).await, [1]);
+    let outside = Configuration::builder().nodes([address]).connect();
+    assert_eq!(all_replies(&outside.expect("legal"), ECHO).await, [1]);
+    assert_eq!(all_replies(&own, ECHO).await, [1]);
+    serving.abort();
+}
+
 async fn majority_then_all_500_times() {
     let system = system(HandlerOrder::PerConnection).await;
     for iteration in 0..500 {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::Extensions;
 
 use super::reply_queue::ReplyQueue;
-use super::request::Called;
 use super::turn::{Released, Turn};
 use crate::log::Peer;
 use crate::metadata::Metadata;
@@ -21,7 +20,8 @@ use crate::sync::{Mutex, MutexGuard, Notify, OwnedSemaphorePermit};
 pub struct ServerCtx(Arc<Inner>);
 
 struct Inner {
-    called: Called,
+    /// Its name alone: whoever keeps a context must not keep the handlers with it.
+    method: Arc<str>,
     metadata: Metadata,
     connection: Arc<ConnectionInfo>,
     /// Where the reply goes.
@@ -34,13 +34,13 @@ struct Inner {
 
 impl Inner {
     fn new(
-        called: Called,
+        method: Arc<str>,
         metadata: Metadata,
         connection: Arc<ConnectionInfo>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         Self {
-            called,
+            method,
             metadata,
             connection,
             replies: None,
@@ -78,12 +78,12 @@ impl ConnectionInfo {
 
 impl ServerCtx {
     pub(crate) fn new(
-        called: Called,
+        method: Arc<str>,
         metadata: Metadata,
         connection: Arc<ConnectionInfo>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self(Arc::new(Inner::new(called, metadata, connection, permit)))
+        Self(Arc::new(Inner::new(method, metadata, connection, permit)))
     }
 
     /// With where the reply goes; nobody else has it yet.
@@ -98,13 +98,13 @@ impl ServerCtx {
     /// holds this one any more.
     pub(crate) fn renew(
         mut self,
-        called: Called,
+        method: Arc<str>,
         metadata: Metadata,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         match Arc::get_mut(&mut self.0) {
             Some(place) => {
-                place.called = called;
+                place.method = method;
                 place.metadata = metadata;
                 place.turn.renew(permit);
                 // Whoever waited to be told of it held the context.
@@ -115,7 +115,7 @@ impl ServerCtx {
                 let connection = Arc::clone(&self.0.connection);
                 self.0 = Arc::new(Inner {
                     replies: self.0.replies.clone(),
-                    ..Inner::new(called, metadata, connection, permit)
+                    ..Inner::new(method, metadata, connection, permit)
                 });
             }
         }
@@ -152,13 +152,7 @@ impl ServerCtx {
     /// The method called, as `package.Service.Method`.
     #[must_use]
     pub fn method(&self) -> &str {
-        self.0.called.name()
-    }
-
-    /// The method called, with its handler.
-    #[inline]
-    pub(super) fn called(&self) -> &Called {
-        &self.0.called
+        &self.0.method
     }
 
     /// What the caller sent beside this request.

@@ -89,6 +89,11 @@ impl Credit {
         }
     }
 
+    /// Whether no reply may be sent before the caller gives more.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.balance.lock().left <= 0
+    }
+
     /// Whether there is a reply that may not be sent before the caller gives more.
     pub(crate) fn is_missed(&self) -> bool {
         let balance = self.balance.lock();
@@ -154,12 +159,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::handler::{Called, ConnectionInfo};
+    use crate::handler::ConnectionInfo;
     use crate::metadata::Metadata;
 
     fn ctx() -> ServerCtx {
         let info = Arc::new(ConnectionInfo::default());
-        ServerCtx::new(Called::Unknown("m".into()), Metadata::new(), info, None)
+        ServerCtx::new("m".into(), Metadata::new(), info, None)
     }
 
     #[test]

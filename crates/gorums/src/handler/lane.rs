@@ -32,7 +32,7 @@ use super::interceptor::Interceptor;
 use super::released::ReleasedSet;
 use super::reply_queue::ReplyQueue;
 use super::reply_sender::Sink;
-use super::request::Request;
+use super::request::{Called, Request};
 use super::unstarted::Unstarted;
 use super::worker::Worker;
 use super::{Monitor, Polling};
@@ -98,6 +98,7 @@ pub(super) struct State {
 /// A request that has come to be the current one.
 pub(super) struct Begun {
     pub(super) id: u64,
+    pub(super) called: Called,
     pub(super) payload: Bytes,
     pub(super) ctx: ServerCtx,
 }
@@ -106,12 +107,19 @@ impl State {
     /// See [`Lane::needs_credit`].
     fn needs_credit(&self, max_running: usize) -> bool {
         // One that was cancelled and still runs is not among those that were moved, and ends by itself.
-        self.running >= max_running
-            && self.moved.values().map(Vec::len).sum::<usize>() == self.running
-            && self.moved.iter().all(|(id, handlers)| {
-                let credit = self.credits.get(id);
-                handlers.is_empty() || credit.is_some_and(|credit| credit.is_missed())
-            })
+        let is_full = self.running >= max_running
+            && self.moved.values().map(Vec::len).sum::<usize>() == self.running;
+        let credits = || {
+            let moved = self
+                .moved
+                .iter()
+                .filter(|(_, handlers)| !handlers.is_empty());
+            moved.map(|(id, _)| self.credits.get(id))
+        };
+        // One that has used up its credit may wait for one that has a reply for which there is none.
+        is_full
+            && credits().all(|credit| credit.is_some_and(|credit| credit.is_used_up()))
+            && credits().flatten().any(|credit| credit.is_missed())
     }
 }
 
@@ -207,7 +215,7 @@ impl Lane {
     }
 
     /// Whether nothing starts before a caller gives credit or gives up: as many handlers run as may,
-    /// and each has a reply for which its caller has given none.
+    /// all have used up the credit of their callers, and one of them has a reply more.
     pub(crate) fn needs_credit(&self) -> bool {
         self.state().needs_credit(self.settings.max_running)
     }
@@ -351,12 +359,13 @@ impl Lane {
             payload,
             size: _,
         } = request;
+        let method = Arc::clone(called.name());
         let ctx = match last {
-            Some((_, last)) => last.renew(called, metadata, permit.take()),
+            Some((_, last)) => last.renew(method, metadata, permit.take()),
             None => {
                 let info = Arc::clone(&self.info);
                 let replies = Arc::clone(&self.replies);
-                ServerCtx::new(called, metadata, info, permit.take()).replying_to(replies)
+                ServerCtx::new(method, metadata, info, permit.take()).replying_to(replies)
             }
         };
         let cancelled = state.unstarted.remove(id);
@@ -371,7 +380,12 @@ impl Lane {
         if room {
             self.replies.wake_io();
         }
-        Some(Begun { id, payload, ctx })
+        Some(Begun {
+            id,
+            called,
+            payload,
+            ctx,
+        })
     }
 
     /// The current request is done.

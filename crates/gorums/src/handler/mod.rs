@@ -46,7 +46,7 @@ pub(crate) use registry::Entry;
 pub use registry::{Registry, Service};
 pub(crate) use reply_queue::{Answer, ReplyQueue};
 pub use reply_sender::{Gone, ReplySender, TrySendError};
-pub(crate) use request::{Called, Request};
+pub(crate) use request::{Called, Request, keep_last};
 pub(crate) use run::panicked;
 pub(crate) use services::{ReadFor, Services, Waiting};
 pub use turn::Released;

@@ -25,7 +25,7 @@ pub(crate) enum Called {
 
 impl Called {
     #[inline]
-    pub(crate) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &Arc<str> {
         match self {
             Self::Method(entry) => &entry.name,
             Self::Unknown(name) => name,
@@ -49,6 +49,16 @@ pub(crate) struct Request {
     pub(crate) payload: Bytes,
     /// The bytes that it came in, and what was made of them.
     pub(crate) size: usize,
+}
+
+/// Leaves only the last bytes, which are so many. Of an empty payload nothing is kept, as its frame
+/// may be part of a large chunk.
+#[inline]
+pub(crate) fn keep_last(frame: &mut Bytes, count: usize) {
+    match count {
+        0 => *frame = Bytes::new(),
+        _ => frame.advance(frame.len() - count),
+    }
 }
 
 impl Request {
@@ -94,7 +104,7 @@ impl Request {
     #[inline]
     pub(crate) fn plain(id: u64, entry: &Arc<Entry>, payload: usize, mut frame: Bytes) -> Self {
         let size = frame.len();
-        frame.advance(size - payload);
+        keep_last(&mut frame, payload);
         Self {
             id,
             called: Called::Method(Arc::clone(entry)),

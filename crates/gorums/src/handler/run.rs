@@ -89,7 +89,7 @@ impl Run {
         &mut self,
         cx: &mut Context<'_>,
         lane: &Lane,
-        start: impl FnOnce(&ServerCtx) -> HandlerFuture,
+        start: impl FnOnce() -> HandlerFuture,
     ) -> Poll<()> {
         self.poll_handling(cx, lane, |run| run.start(start))
     }
@@ -173,7 +173,7 @@ impl Run {
 
     /// Starts the handler, in a span of its own where somebody wants it.
     #[inline]
-    fn start(&self, start: impl FnOnce(&ServerCtx) -> HandlerFuture) -> HandlerFuture {
+    fn start(&self, start: impl FnOnce() -> HandlerFuture) -> HandlerFuture {
         // Nothing of this is looked at where nobody wants the span.
         let span = tracing::debug_span!(
             target: log::HANDLER,
@@ -184,9 +184,9 @@ impl Run {
             call = call_id(self.id),
         );
         if span.is_disabled() {
-            return start(&self.ctx);
+            return start();
         }
-        let handling = span.in_scope(|| start(&self.ctx));
+        let handling = span.in_scope(start);
         HandlerFuture::Once(Box::pin(handling.instrument(span)))
     }
 

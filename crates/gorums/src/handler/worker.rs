@@ -161,8 +161,13 @@ impl Worker {
     fn begin(&self, begun: Begun, spare: Option<Block>, cx: &mut Context<'_>) -> (Run, Poll<()>) {
         let lane = &self.lane;
         let settings = &lane.settings;
-        let Begun { id, payload, ctx } = begun;
-        let (kind, max_encoding) = match ctx.called().entry() {
+        let Begun {
+            id,
+            called,
+            payload,
+            ctx,
+        } = begun;
+        let (kind, max_encoding) = match called.entry() {
             Some(entry) => (entry.kind, entry.max_encoding),
             None => (MethodKind::TwoWay, None),
         };
@@ -193,7 +198,7 @@ impl Worker {
             sink,
             stage: Stage::Ended(None),
         };
-        let start = |ctx: &ServerCtx| match ctx.called().entry() {
+        let start = || match called.entry() {
             // Nothing is between the request and its handler.
             Some(entry)
                 if settings.interceptors.is_empty()

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{join, spawn};
-use crate::handler::{Called, ConnectionInfo, Credit, ServerCtx};
+use crate::handler::{ConnectionInfo, Credit, ServerCtx};
 use crate::metadata::Metadata;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::block_on;
 
 fn ctx() -> ServerCtx {
     let info = Arc::new(ConnectionInfo::default());
-    ServerCtx::new(Called::Unknown("m".into()), Metadata::new(), info, None)
+    ServerCtx::new("m".into(), Metadata::new(), info, None)
 }
 
 /// One whose first reply was sent.

@@ -184,11 +184,7 @@ impl Server {
         shutdown.send_replace(true);
         let limit = clock.sleep_until(began + bounded(grace));
         let wind_down = async {
-            for all in [&mut connections, &mut own_connections] {
-                while let Some(ended) = all.join_next().await {
-                    report(ended);
-                }
-            }
+            tokio::join!(drain(&mut connections), drain(&mut own_connections));
         };
         let is_drained = tokio::select! {
             biased;
@@ -245,6 +241,13 @@ impl Pause {
 /// The next connection of this process to itself.
 async fn arrival(arrivals: &mut Option<mpsc::Receiver<DuplexStream>>) -> Option<DuplexStream> {
     arrivals.as_mut()?.recv().await
+}
+
+/// Waits until all of them have ended.
+async fn drain(connections: &mut JoinSet<()>) {
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
+    }
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {

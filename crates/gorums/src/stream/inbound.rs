@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::accountant::Accountant;
@@ -22,7 +22,7 @@ use super::served::Served;
 use crate::channel::{Channel, deliver, skipped, waiting};
 use crate::error::Status;
 use crate::handler::{
-    Answer, ConnectionInfo, Lane, ReadFor, ReplyQueue, Request, Services, Waiting,
+    Answer, ConnectionInfo, Lane, ReadFor, ReplyQueue, Request, Services, Waiting, keep_last,
 };
 use crate::log::{self, Peer};
 use crate::runtime::{Clock, SystemClock};
@@ -467,7 +467,7 @@ impl Messages {
                     ) => {
                         if let Some((call, part)) = waiting(channel, id, method) {
                             let now = *now.get_or_insert_with(|| channel.pool().clock.now());
-                            bytes.advance(bytes.len() - payload);
+                            keep_last(&mut bytes, payload);
                             call.replied(part, bytes, now);
                             self.likely.note_reply(call.method());
                         }
