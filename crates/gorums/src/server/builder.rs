@@ -249,7 +249,7 @@ impl ServerBuilder {
         self
     }
 
-    /// How many connections there may be. At the bound no more are accepted until one ends.
+    /// How many connections of others there may be. At the bound no more are accepted until one ends.
     /// Default: 16,384.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
