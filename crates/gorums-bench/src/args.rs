@@ -34,6 +34,8 @@ use crate::servers::{Place, Program};
       50,000 calls a second, whether earlier ones are done or not.
   gorums-bench floor --repeats 5
       Against plain TCP, in the same run.
+  gorums-bench tonic --processes
+      What one would write without this library.
   gorums-bench sweep --out sweep
       Latency over throughput: sweep.svg, sweep.png, sweep.json.
   gorums-bench scale clients
@@ -67,12 +69,15 @@ pub(crate) enum Command {
     Nested(Measure),
     /// How long it takes from the restart of a server to its first reply
     Reconnect(Measure),
-    /// Quorum calls with one server stopped (not ended: silent), against the same calls to the
-    /// others alone; --processes always
+    /// Quorum calls with one server stopped (not ended: silent), slow, or with a stalling disk,
+    /// each against the same calls to the others alone; --processes always
     Isolation(Measure),
     /// Quorum calls of the library against the same work over plain TCP with length prefixes, in
     /// the same run
     Floor(Measure),
+    /// Quorum calls that are written by hand on tonic: a unary call to each server, the first
+    /// majority, a deadline
+    Tonic(Measure),
     /// Raises the load step by step and draws latency over throughput
     Sweep(Sweep),
     /// What a call and a connection cost as one thing grows: the tables of docs/scaling.md
@@ -136,17 +141,18 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "SIZE", default_value = "0", value_parser = size)]
     pub(crate) payload: usize,
 
-    /// How long to measure, each time
-    #[arg(short, long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
-    pub(crate) duration: Duration,
+    /// How long to measure, each time [default: 5s; 4s for isolation]
+    #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
 
     /// How long to make the same calls before that
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) warm_up: Duration,
 
     /// How often to measure; the calls per second are those of the median
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
-    pub(crate) repeats: usize,
+    /// [default: 1; 5 for isolation]
+    #[arg(long, value_name = "COUNT")]
+    repeats: Option<usize>,
 
     /// Worker threads of the client, and of servers on its runtime; 0 or 1 is a runtime of the
     /// current thread alone
@@ -320,6 +326,24 @@ pub(crate) struct Serve {
     pub(crate) child: bool,
 }
 
+/// What holds where nobody says otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Defaults {
+    pub(crate) in_flight: usize,
+    pub(crate) duration: Duration,
+    pub(crate) repeats: usize,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            in_flight: 100,
+            duration: Duration::from_secs(5),
+            repeats: 1,
+        }
+    }
+}
+
 /// Options that make sense together.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
@@ -337,7 +361,9 @@ pub(crate) struct Plan {
 
 impl Options {
     /// Checks what the parser cannot.
-    pub(crate) fn plan(&self, default_in_flight: usize) -> Result<Plan> {
+    pub(crate) fn plan(&self, defaults: Defaults) -> Result<Plan> {
+        let duration = self.duration.unwrap_or(defaults.duration);
+        let repeats = self.repeats.unwrap_or(defaults.repeats);
         let nodes = match (self.nodes, self.remotes.len()) {
             (Some(nodes), _) => nodes,
             (None, 0) => 3,
@@ -352,7 +378,7 @@ impl Options {
         }
         let load = match self.rate {
             None => Load::Closed {
-                in_flight: self.in_flight.unwrap_or(default_in_flight),
+                in_flight: self.in_flight.unwrap_or(defaults.in_flight),
             },
             Some(rate) => {
                 if !(0.001..=1e8).contains(&rate) {
@@ -372,14 +398,14 @@ impl Options {
             bail!("--payload: 32 MiB at most");
         }
         let day = Duration::from_secs(24 * 3600);
-        if self.duration < Duration::from_millis(1) || self.duration > day {
+        if duration < Duration::from_millis(1) || duration > day {
             bail!("--duration: between 1 ms and a day");
         }
         if self.warm_up > day {
             bail!("--warm-up: a day at most");
         }
-        if !(1..=1000).contains(&self.repeats) {
-            bail!("--repeats: between 1 and 1000, not {}", self.repeats);
+        if !(1..=1000).contains(&repeats) {
+            bail!("--repeats: between 1 and 1000, not {repeats}");
         }
         for (name, threads) in [
             ("--threads", self.threads),
@@ -412,9 +438,9 @@ impl Options {
             quorum,
             load,
             payload: self.payload,
-            duration: self.duration,
+            duration,
             warm_up: self.warm_up,
-            repeats: self.repeats,
+            repeats,
             threads: self.threads.max(1),
             timeout: self.timeout,
         })
@@ -446,7 +472,7 @@ impl Sweep {
                 // No number of calls in flight that is allowed is too large for this.
                 options.in_flight = Some(step as usize);
             }
-            loads.push(options.plan(1)?.load);
+            loads.push(options.plan(Defaults::default())?.load);
         }
         Ok(loads)
     }
@@ -479,7 +505,7 @@ mod tests {
     fn plan(args: &[&str]) -> Result<Plan> {
         let words = ["gorums-bench", "quorum-call"].iter().chain(args);
         match Cli::try_parse_from(words)?.command {
-            Command::QuorumCall(measure) => measure.options.plan(100),
+            Command::QuorumCall(measure) => measure.options.plan(Defaults::default()),
             other => panic!("{other:?}"),
         }
     }
@@ -591,7 +617,7 @@ mod tests {
         let sweep = |args: &[&str]| -> Result<Vec<Load>> {
             let words = ["gorums-bench", "sweep"].iter().chain(args);
             match Cli::try_parse_from(words)?.command {
-                Command::Sweep(sweep) => sweep.loads(&sweep.options.plan(1)?),
+                Command::Sweep(sweep) => sweep.loads(&sweep.options.plan(Defaults::default())?),
                 other => panic!("{other:?}"),
             }
         };

@@ -2,6 +2,7 @@
 //! how to measure it well.
 
 mod args;
+mod by_hand;
 mod cores;
 mod floor;
 mod latency;
@@ -26,12 +27,13 @@ mod proto {
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::args::{Calls, Cli, Command, Measure, Plan};
+use crate::args::{Calls, Cli, Command, Defaults, Measure, Plan};
 use crate::progress::Progress;
 use crate::report::{Measured, Report};
 use crate::servers::{Place, Program};
@@ -40,11 +42,6 @@ use crate::servers::{Place, Program};
 const FAILED: u8 = 1;
 /// The exit status where the options are wrong.
 const WRONG_OPTIONS: u8 = 2;
-
-/// Calls in flight where nobody says otherwise.
-const IN_FLIGHT: usize = 100;
-/// The same for calls that take 10 ms.
-const SLOW_IN_FLIGHT: usize = 1000;
 
 fn main() -> ExitCode {
     let job = match Job::new(Cli::parse().command) {
@@ -82,6 +79,7 @@ enum Benchmark {
     Reconnect,
     Isolation,
     Floor,
+    Tonic,
 }
 
 impl Job {
@@ -96,6 +94,7 @@ impl Job {
             Command::Reconnect(output) => (Benchmark::Reconnect, output),
             Command::Isolation(output) => (Benchmark::Isolation, output),
             Command::Floor(output) => (Benchmark::Floor, output),
+            Command::Tonic(output) => (Benchmark::Tonic, output),
             Command::Serve(serve) => return Ok(Self::Serve(serve)),
             Command::Sweep(sweep) => return Ok(Self::Sweep(sweep::Job::new(sweep)?)),
             Command::Scale(scale) => return Ok(Self::Scale(scale::Job::new(scale)?)),
@@ -109,10 +108,7 @@ impl Job {
                 return Ok(Self::Plot(plot));
             }
         };
-        let mut plan = output.options.plan(match what {
-            Benchmark::Calls(Calls::SlowServer) => SLOW_IN_FLIGHT,
-            _ => IN_FLIGHT,
-        })?;
+        let mut plan = output.options.plan(what.defaults())?;
         what.check(&mut plan)?;
         let standard = |path: &Option<std::path::PathBuf>| path.as_deref() == Some(Path::new("-"));
         if standard(&output.json) && standard(&output.csv) {
@@ -165,6 +161,23 @@ impl Job {
 }
 
 impl Benchmark {
+    fn defaults(self) -> Defaults {
+        match self {
+            // Such a call takes 10 ms.
+            Self::Calls(Calls::SlowServer) => Defaults {
+                in_flight: 1000,
+                ..Defaults::default()
+            },
+            // What is compared differs by little, and is judged by its medians.
+            Self::Isolation => Defaults {
+                duration: Duration::from_secs(4),
+                repeats: 5,
+                ..Defaults::default()
+            },
+            _ => Defaults::default(),
+        }
+    }
+
     /// What a benchmark needs beside what all need.
     fn check(self, plan: &mut Plan) -> Result<()> {
         let remote = matches!(plan.place, Place::Remote(_));
@@ -181,6 +194,9 @@ impl Benchmark {
                 bail!(
                     "--remotes: the floor has a protocol of its own, which remote servers do not speak"
                 )
+            }
+            Self::Tonic if remote => {
+                bail!("--remotes: they have the library's service, and no unary calls")
             }
             Self::Isolation => {
                 // A server in this process cannot be stopped by itself.
@@ -207,12 +223,13 @@ impl Benchmark {
         Ok(())
     }
 
-    fn time(self, plan: &Plan) -> std::time::Duration {
+    fn time(self, plan: &Plan) -> Duration {
         match self {
             Self::Calls(calls) => measure::calls_time(calls, plan),
             Self::Reconnect => plan.duration * u32::try_from(plan.repeats).unwrap_or(u32::MAX),
             Self::Isolation => measure::isolation_time(plan),
             Self::Floor => measure::floor_time(plan),
+            Self::Tonic => measure::by_hand_time(plan),
         }
     }
 
@@ -222,6 +239,7 @@ impl Benchmark {
             Self::Reconnect => Ok(vec![measure::reconnect(plan, progress)?]),
             Self::Isolation => measure::isolation(plan, progress),
             Self::Floor => measure::floor(plan, progress),
+            Self::Tonic => Ok(vec![measure::by_hand(plan, progress)?]),
         }
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use gorums::Configuration;
 
 use crate::args::{Calls, Plan};
+use crate::by_hand::ByHand;
 use crate::floor::Floor;
 use crate::latency::Latencies;
 use crate::library::{self, Library};
@@ -15,7 +16,7 @@ use crate::progress::Progress;
 use crate::proto::{StartRequest, StopRequest};
 use crate::report::{Allocations, Measured, OneWay, Run, Series};
 use crate::servers::{Place, Role, Servers};
-use crate::service::SLOW;
+use crate::service::{Ailment, SLOW};
 use crate::usage::Usage;
 use crate::{cores, runtime};
 
@@ -47,9 +48,11 @@ pub(crate) fn calls(calls: Calls, plan: &Plan, progress: &Progress) -> Result<Me
         anyhow::Ok((series, timers))
     })?;
     progress.phase(format_args!("allocations"));
-    series.allocations = Some(count_allocations(plan, role(calls), |configuration| {
-        Library::new(calls, configuration, plan)
-    })?);
+    let library = async |addresses: &[String]| {
+        let configuration = library::connect(addresses, plan).await?;
+        anyhow::Ok(Library::new(calls, &configuration, plan))
+    };
+    series.allocations = Some(count_allocations(plan, role(calls), library)?);
     let compared = timers.map(|timers| series.compared("timers of 10 ms", &timers));
     series.finish(calls.name(), plan, compared)
 }
@@ -58,6 +61,31 @@ pub(crate) fn calls(calls: Calls, plan: &Plan, progress: &Progress) -> Result<Me
 pub(crate) fn calls_time(calls: Calls, plan: &Plan) -> Duration {
     let each = if calls == Calls::SlowServer { 2 } else { 1 };
     plan.warm_up + plan.duration * repeats(plan) * each + COUNTING
+}
+
+/// Measures quorum calls that are written by hand on tonic.
+pub(crate) fn by_hand(plan: &Plan, progress: &Progress) -> Result<Measured> {
+    let runtime = runtime(plan.threads)?;
+    let mut series = runtime.block_on(async {
+        let mut servers = start(Role::Tonic, plan).await?;
+        let client = ByHand::connect(servers.addresses(), plan).await?;
+        let mut series = Series::default();
+        warm_up(&client, "tonic", plan, progress).await?;
+        for number in 1..=plan.repeats {
+            progress.phase(format_args!("tonic {number}/{}", plan.repeats));
+            run(&mut series, &client, plan, &mut servers).await?;
+        }
+        anyhow::Ok(series)
+    })?;
+    progress.phase(format_args!("allocations"));
+    let client = async |addresses: &[String]| ByHand::connect(addresses, plan).await;
+    series.allocations = Some(count_allocations(plan, Role::Tonic, client)?);
+    series.finish("tonic", plan, None)
+}
+
+/// How much time [`by_hand`] takes.
+pub(crate) fn by_hand_time(plan: &Plan) -> Duration {
+    plan.warm_up + plan.duration * repeats(plan) + COUNTING
 }
 
 /// Measures quorum calls of the library, and the same work over plain TCP.
@@ -97,42 +125,73 @@ pub(crate) fn floor_time(plan: &Plan) -> Duration {
     (plan.warm_up + plan.duration * repeats(plan)) * 2
 }
 
-/// Measures quorum calls to all servers of which the last is stopped, and the same calls to the
-/// others alone.
+/// What [`isolation`] calls the servers that are well, alone.
+const OTHERS: &str = "the others alone";
+
+/// What may be the matter with the last of the servers that are called, and what that server is.
+/// The last of these is stopped, so that it cannot be asked what it used.
+const AILING: [(&str, Role); 3] = [
+    ("one slow server", Role::Ailing(Ailment::Slow)),
+    (
+        "one server with a stalling disk",
+        Role::Ailing(Ailment::StallingDisk),
+    ),
+    ("one server stopped", Role::Library),
+];
+
+/// Measures quorum calls to all servers, with one that is slow, one whose disk stalls, and one that
+/// is stopped, and the same calls to the others alone. They take turns: what the machine does
+/// meanwhile meets all of them.
 pub(crate) fn isolation(plan: &Plan, progress: &Progress) -> Result<Vec<Measured>> {
+    let well = plan.nodes - 1;
     let runtime = runtime(plan.threads)?;
-    let (series, others) = runtime.block_on(async {
-        let mut servers = start(Role::Library, plan).await?;
+    let (others, ailing) = runtime.block_on(async {
+        let mut roles = vec![Role::Library; well];
+        roles.extend(AILING.map(|(_, role)| role));
+        let mut servers = Servers::start_each(&plan.place, &roles, plan.payload).await?;
         let all = library::connect(servers.addresses(), plan).await?;
+        let without = |kept: Option<usize>| {
+            let others = (well..all.len()).filter(|node| Some(*node) != kept);
+            others.fold(all.clone(), |rest, node| rest.without(all[node].id()))
+        };
+        let quorum_calls = |kept| Library::new(Calls::QuorumCall, &without(kept), plan);
         let stopped = all.len() - 1;
-        let without = all.without(all[stopped].id());
-        let others = Library::new(Calls::QuorumCall, &without, plan);
-        let all = Library::new(Calls::QuorumCall, &all, plan);
-        let mut all_series = Series::default();
-        let mut others_series = Series::default();
-        warm_up(&all, "all servers", plan, progress).await?;
-        servers.pause(stopped)?;
-        warm_up(&others, "the others", plan, progress).await?;
-        for number in 1..=plan.repeats {
-            progress.phase(format_args!("the others {number}/{}", plan.repeats));
-            run_beside_a_stopped(&mut others_series, &others, plan, &mut servers).await?;
-            progress.phase(format_args!("one stopped {number}/{}", plan.repeats));
-            run_beside_a_stopped(&mut all_series, &all, plan, &mut servers).await?;
+        let mut situations = vec![(OTHERS, quorum_calls(None), Series::default())];
+        for (node, (name, _)) in (well..).zip(AILING) {
+            situations.push((name, quorum_calls(Some(node)), Series::default()));
         }
-        anyhow::Ok((all_series, others_series))
+        servers.pause(stopped)?;
+        for (name, calls, _) in &situations {
+            warm_up(calls, name, plan, progress).await?;
+        }
+        for number in 1..=plan.repeats {
+            for (name, calls, series) in &mut situations {
+                progress.phase(format_args!("{name} {number}/{}", plan.repeats));
+                run_beside(series, calls, plan, &mut servers, stopped).await?;
+            }
+        }
+        let mut all = situations.into_iter().map(|(_, _, series)| series);
+        let others = all.next().context("the others come first")?;
+        anyhow::Ok((others, all.collect::<Vec<_>>()))
     })?;
-    let compared = series.compared("the others alone", &others);
     let mut smaller = plan.clone();
-    smaller.nodes -= 1;
-    Ok(vec![
-        others.finish("isolation, the others alone", &smaller, None)?,
-        series.finish("isolation, one server stopped", plan, Some(compared))?,
-    ])
+    smaller.nodes = well;
+    let mut results = Vec::new();
+    for ((name, _), series) in AILING.iter().zip(ailing) {
+        let compared = series.compared(OTHERS, &others);
+        results.push(series.finish(&format!("isolation, {name}"), plan, Some(compared))?);
+    }
+    results.insert(
+        0,
+        others.finish(&format!("isolation, {OTHERS}"), &smaller, None)?,
+    );
+    Ok(results)
 }
 
 /// How much time [`isolation`] takes.
 pub(crate) fn isolation_time(plan: &Plan) -> Duration {
-    (plan.warm_up + plan.duration * repeats(plan)) * 2
+    let situations = 1 + AILING.len() as u32;
+    (plan.warm_up + plan.duration * repeats(plan)) * situations
 }
 
 /// Measures how long it takes from the restart of a server to its first reply, with a client that
@@ -228,23 +287,20 @@ pub(crate) async fn run<W: Work>(
     plan: &Plan,
     servers: &mut Servers,
 ) -> Result<()> {
-    let before = Snapshot::before(servers, usize::MAX)?;
-    let outcome = plan.load.run(work, plan.duration).await?;
-    let after = Snapshot::after(servers, usize::MAX)?;
-    push(series, &outcome, &before, Some(&after))
+    run_beside(series, work, plan, servers, usize::MAX).await
 }
 
-/// The same, where not all servers can be asked what they have used.
-async fn run_beside_a_stopped<W: Work>(
+/// The same, where only so many of the servers can be asked what they have used.
+async fn run_beside<W: Work>(
     series: &mut Series,
     work: &W,
     plan: &Plan,
     servers: &mut Servers,
+    asked: usize,
 ) -> Result<()> {
-    let last = plan.nodes - 1;
-    let before = Snapshot::before(servers, last)?;
+    let before = Snapshot::before(servers, asked)?;
     let outcome = plan.load.run(work, plan.duration).await?;
-    let after = Snapshot::after(servers, last)?;
+    let after = Snapshot::after(servers, asked)?;
     push(series, &outcome, &before, Some(&after))
 }
 
@@ -394,10 +450,10 @@ fn push(
 /// else, and on one thread, whose allocations are counted without disturbing others. Servers in
 /// this process allocate on that thread as well, for this pass also those with threads of their
 /// own.
-fn count_allocations(
+fn count_allocations<W: Work>(
     plan: &Plan,
     role: Role,
-    library: impl Fn(&Configuration) -> Library,
+    connect: impl AsyncFn(&[String]) -> Result<W>,
 ) -> Result<Allocations> {
     let runtime = runtime(1)?;
     let mut plan = plan.clone();
@@ -408,19 +464,18 @@ fn count_allocations(
     let load = Load::Closed {
         in_flight: plan.load.in_flight().min(1000),
     };
-    let (servers, library) = runtime.block_on(async {
+    let (servers, work) = runtime.block_on(async {
         let servers = start(role, plan).await?;
-        let configuration = library::connect(servers.addresses(), plan).await?;
-        let library = library(&configuration);
+        let work = connect(servers.addresses()).await?;
         // Buffers grow to what they need.
-        load.run(&library, COUNTING / 4).await?;
-        anyhow::Ok((servers, library))
+        load.run(&work, COUNTING / 4).await?;
+        anyhow::Ok((servers, work))
     })?;
     let mut calls: Result<u64, CallError> = Ok(0);
     let counted = allocation_counter::measure(|| {
         let time = plan.duration.min(COUNTING);
         calls = runtime
-            .block_on(load.run(&library, time))
+            .block_on(load.run(&work, time))
             .map(|outcome| outcome.calls);
     });
     let calls = calls? as f64;

@@ -4,16 +4,17 @@ use std::io::{BufRead, Write};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use gorums::runtime::{Address, TcpAcceptor};
+use gorums::runtime::TcpAcceptor;
 use gorums::{Configuration, Server, ServerBuilder};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::args::Serve;
 use crate::proto::benchmark_server::BenchmarkServer;
 use crate::proto::nested_server::NestedServer;
-use crate::service::Replica;
+use crate::service::{Ailment, Replica};
 use crate::usage::Usage;
-use crate::{floor, runtime};
+use crate::{by_hand, floor, runtime};
 
 /// The larger of the library's limit and what an echo of so many bytes needs.
 pub(crate) fn message_size(payload: usize) -> usize {
@@ -22,30 +23,40 @@ pub(crate) fn message_size(payload: usize) -> usize {
 
 /// A server with the benchmark service.
 pub(crate) fn builder(payload: usize) -> ServerBuilder {
-    let replica = Arc::new(Replica::default());
+    with_service(payload, Replica::default())
+}
+
+fn with_service(payload: usize, replica: Replica) -> ServerBuilder {
+    let replica = Arc::new(replica);
     Server::builder()
         .max_decoding_message_size(message_size(payload))
         .add_service(BenchmarkServer::from_arc(Arc::clone(&replica)))
         .add_service(NestedServer::from_arc(replica))
 }
 
-/// Starts to serve what comes to the listener, in a task. With peers the server is one of them: the
-/// one with this id, which counts from 1 on.
-pub(crate) fn start(
-    listener: TcpAcceptor,
-    payload: usize,
-    peers: Option<(u32, &[String])>,
-) -> Result<JoinHandle<()>> {
-    let mut builder = builder(payload);
-    if let Some((id, addresses)) = peers {
-        let peers = Configuration::builder()
-            .nodes(addresses.iter().map(String::as_str))
-            .max_decoding_message_size(message_size(payload))
-            .connect()
-            .context("the peers")?;
-        builder = builder.peers(id, &peers);
-    }
-    let server = builder.with_incoming(listener)?;
+/// Starts to serve what comes to the listener, in a task.
+pub(crate) fn start(listener: TcpListener, order: &Order) -> Result<JoinHandle<()>> {
+    let builder = match order {
+        Order::Serve { payload } => builder(*payload),
+        Order::ServeAiling { payload, ailment } => {
+            with_service(*payload, Replica::ailing(*ailment))
+        }
+        Order::ServePeers {
+            payload,
+            id,
+            addresses,
+        } => {
+            let peers = Configuration::builder()
+                .nodes(addresses.iter().map(String::as_str))
+                .max_decoding_message_size(message_size(*payload))
+                .connect()
+                .context("the peers")?;
+            builder(*payload).peers(*id, &peers)
+        }
+        Order::Floor => return Ok(tokio::spawn(floor::serve(listener.into()))),
+        Order::Tonic { payload } => return Ok(tokio::spawn(by_hand::serve(listener, *payload))),
+    };
+    let server = builder.with_incoming(TcpAcceptor::from(listener))?;
     Ok(tokio::spawn(server.serve()))
 }
 
@@ -54,7 +65,9 @@ pub(crate) fn start(
 pub(crate) enum Order {
     /// Serve, for payloads up to so many bytes.
     Serve { payload: usize },
-    /// The same, as one of several peers.
+    /// The same, with an ailment.
+    ServeAiling { payload: usize, ailment: Ailment },
+    /// The same, as one of several peers: the one with this id, which counts from 1 on.
     ServePeers {
         payload: usize,
         id: u32,
@@ -62,6 +75,8 @@ pub(crate) enum Order {
     },
     /// Serve the floor's protocol.
     Floor,
+    /// Serve unary calls with tonic.
+    Tonic { payload: usize },
 }
 
 impl Order {
@@ -76,7 +91,12 @@ impl Order {
             } => {
                 format!("serve {payload} {id} {}", addresses.join(","))
             }
+            Self::ServeAiling { payload, ailment } => match ailment {
+                Ailment::Slow => format!("slow {payload}"),
+                Ailment::StallingDisk => format!("stalling-disk {payload}"),
+            },
             Self::Floor => "floor".to_owned(),
+            Self::Tonic { payload } => format!("tonic {payload}"),
         }
     }
 
@@ -91,7 +111,18 @@ impl Order {
                 id: id.parse()?,
                 addresses: addresses.split(',').map(str::to_owned).collect(),
             },
+            ["slow", payload] => Self::ServeAiling {
+                payload: payload.parse()?,
+                ailment: Ailment::Slow,
+            },
+            ["stalling-disk", payload] => Self::ServeAiling {
+                payload: payload.parse()?,
+                ailment: Ailment::StallingDisk,
+            },
             ["floor"] => Self::Floor,
+            ["tonic", payload] => Self::Tonic {
+                payload: payload.parse()?,
+            },
             _ => bail!("unknown command {line:?}"),
         })
     }
@@ -104,10 +135,18 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
         return child(&runtime, &args.listen);
     }
     runtime.block_on(async {
-        let listener = TcpAcceptor::bind(&args.listen).await?;
-        let address = address(&listener)?;
-        let peers = args.id.map(|id| (id, args.peers.as_slice()));
-        let mut serving = start(listener, args.payload, peers)?;
+        let listener = by_hand::listen(&args.listen).await?;
+        let address = listener.local_addr().context("the own address")?;
+        let payload = args.payload;
+        let order = match args.id {
+            None => Order::Serve { payload },
+            Some(id) => Order::ServePeers {
+                payload,
+                id,
+                addresses: args.peers.clone(),
+            },
+        };
+        let mut serving = start(listener, &order)?;
         println!("listening on {address}; Ctrl-C ends");
         tokio::select! {
             interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for Ctrl-C")?,
@@ -124,8 +163,9 @@ fn child(runtime: &tokio::runtime::Runtime, listen: &str) -> Result<()> {
     // The end of standard input says the same, but not to a process that is stopped.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
 
-    let listener = runtime.block_on(TcpAcceptor::bind(listen))?;
-    println!("listening {}", address(&listener)?);
+    let listener = runtime.block_on(by_hand::listen(listen))?;
+    let address = listener.local_addr().context("the own address")?;
+    println!("listening {address}");
     let (orders, mut order) = tokio::sync::mpsc::channel(1);
     // Lines are waited for in a thread, so that the runtime has the main one, as elsewhere.
     std::thread::spawn(move || {
@@ -142,15 +182,7 @@ fn child(runtime: &tokio::runtime::Runtime, listen: &str) -> Result<()> {
         let Some(line) = order.recv().await else {
             return Ok(());
         };
-        let serving = match Order::parse(&line)? {
-            Order::Serve { payload } => start(listener, payload, None)?,
-            Order::ServePeers {
-                payload,
-                id,
-                addresses,
-            } => start(listener, payload, Some((id, &addresses)))?,
-            Order::Floor => tokio::spawn(floor::serve(listener)),
-        };
+        let serving = start(listener, &Order::parse(&line)?)?;
         println!("serving");
         if let Some(line) = order.recv().await {
             bail!("unknown command {line:?}");
@@ -168,10 +200,6 @@ fn tell_usage() {
     let _ = output.flush();
 }
 
-fn address(listener: &TcpAcceptor) -> Result<Address> {
-    gorums::runtime::Listener::local_addr(listener).context("the own address")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +214,15 @@ mod tests {
                 addresses: vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()],
             },
             Order::Floor,
+            Order::Tonic { payload: 7 },
+            Order::ServeAiling {
+                payload: 0,
+                ailment: Ailment::Slow,
+            },
+            Order::ServeAiling {
+                payload: 1,
+                ailment: Ailment::StallingDisk,
+            },
         ];
         for order in orders {
             let line = order.line();
@@ -195,7 +232,16 @@ mod tests {
 
     #[test]
     fn other_lines_are_no_orders() {
-        for line in ["", "serve", "serve x", "serve 1 2", "sing", "floor 3"] {
+        for line in [
+            "",
+            "serve",
+            "serve x",
+            "serve 1 2",
+            "sing",
+            "floor 3",
+            "slow",
+            "tonic x",
+        ] {
             assert!(Order::parse(line).is_err(), "{line:?}");
         }
     }

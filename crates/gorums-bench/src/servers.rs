@@ -7,14 +7,14 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use gorums::runtime::{Listener, TcpAcceptor};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::serve::{self, Order};
+use crate::service::Ailment;
 use crate::usage::Usage;
-use crate::{floor, runtime};
+use crate::{by_hand, runtime};
 
 /// Where servers are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +45,29 @@ pub(crate) enum Role {
     Library,
     /// The same, and each one knows the others.
     Peers,
+    /// The benchmark service of a replica that something ails.
+    Ailing(Ailment),
     /// The floor's protocol.
     Floor,
+    /// Unary calls, by tonic.
+    Tonic,
+}
+
+impl Role {
+    /// What a server is told that has this id among these, from 1 on.
+    fn order(self, payload: usize, id: u32, addresses: &[String]) -> Order {
+        match self {
+            Self::Library => Order::Serve { payload },
+            Self::Ailing(ailment) => Order::ServeAiling { payload, ailment },
+            Self::Peers => Order::ServePeers {
+                payload,
+                id,
+                addresses: addresses.to_vec(),
+            },
+            Self::Floor => Order::Floor,
+            Self::Tonic => Order::Tonic { payload },
+        }
+    }
 }
 
 /// Running servers, which end when this is dropped.
@@ -80,16 +101,24 @@ impl Servers {
         nodes: usize,
         payload: usize,
     ) -> Result<Self> {
+        Self::start_each(place, &vec![role; nodes], payload).await
+    }
+
+    /// The same, where each has a role of its own.
+    pub(crate) async fn start_each(place: &Place, roles: &[Role], payload: usize) -> Result<Self> {
         match place {
-            Place::Here => Self::here(None, role, nodes, payload).await,
+            Place::Here => Self::here(None, roles, payload).await,
             Place::Apart { threads } => {
                 let apart = Apart::start(*threads).await?;
-                Self::here(Some(apart), role, nodes, payload).await
+                Self::here(Some(apart), roles, payload).await
             }
-            Place::Processes(program) => Self::processes(program, role, nodes, payload),
+            Place::Processes(program) => Self::processes(program, roles, payload),
             Place::Remote(addresses) => {
-                if role == Role::Floor {
-                    bail!("the floor has a protocol of its own, which remote servers do not speak");
+                if !roles
+                    .iter()
+                    .all(|role| matches!(role, Role::Library | Role::Peers))
+                {
+                    bail!("remote servers have the benchmark service, and no other");
                 }
                 Ok(Self {
                     addresses: addresses.clone(),
@@ -100,24 +129,24 @@ impl Servers {
         }
     }
 
-    async fn here(apart: Option<Apart>, role: Role, nodes: usize, payload: usize) -> Result<Self> {
+    async fn here(apart: Option<Apart>, roles: &[Role], payload: usize) -> Result<Self> {
+        let roles = roles.to_vec();
         // Listeners, servers and the connections of peers belong to the runtime in which they are
         // made.
         let starting = async move {
             let mut listeners = Vec::new();
             let mut addresses = Vec::new();
-            for _ in 0..nodes {
-                let listener = TcpAcceptor::bind("127.0.0.1:0").await?;
+            for _ in &roles {
+                let listener = by_hand::listen("127.0.0.1:0").await?;
                 addresses.push(listener.local_addr()?.to_string());
                 listeners.push(listener);
             }
             let mut tasks = Vec::new();
-            for (id, listener) in (1..).zip(listeners) {
-                tasks.push(match role {
-                    Role::Library => serve::start(listener, payload, None)?,
-                    Role::Peers => serve::start(listener, payload, Some((id, &addresses)))?,
-                    Role::Floor => tokio::spawn(floor::serve(listener)),
-                });
+            for (id, (role, listener)) in (1..).zip(roles.into_iter().zip(listeners)) {
+                tasks.push(serve::start(
+                    listener,
+                    &role.order(payload, id, &addresses),
+                )?);
             }
             anyhow::Ok((addresses, tasks))
         };
@@ -129,24 +158,16 @@ impl Servers {
         })
     }
 
-    fn processes(program: &Program, role: Role, nodes: usize, payload: usize) -> Result<Self> {
+    fn processes(program: &Program, roles: &[Role], payload: usize) -> Result<Self> {
         let mut children = Vec::new();
         let mut addresses = Vec::new();
-        for _ in 0..nodes {
+        for _ in roles {
             let child = Process::start("127.0.0.1:0", program)?;
             addresses.push(child.address.clone());
             children.push(child);
         }
-        for (id, child) in (1..).zip(&mut children) {
-            child.order(&match role {
-                Role::Library => Order::Serve { payload },
-                Role::Peers => Order::ServePeers {
-                    payload,
-                    id,
-                    addresses: addresses.clone(),
-                },
-                Role::Floor => Order::Floor,
-            })?;
+        for (id, (role, child)) in (1..).zip(roles.iter().zip(&mut children)) {
+            child.order(&role.order(payload, id, &addresses))?;
         }
         Ok(Self {
             addresses,
@@ -241,8 +262,8 @@ impl Servers {
             Running::Here { tasks, apart } => {
                 let (address, payload) = (address.clone(), self.payload);
                 let starting = async move {
-                    let listener = TcpAcceptor::bind(&address).await?;
-                    serve::start(listener, payload, None)
+                    let listener = by_hand::listen(&address).await?;
+                    serve::start(listener, &Order::Serve { payload })
                 };
                 tasks[server] = Apart::run(apart.as_ref(), starting).await?;
             }
@@ -432,7 +453,7 @@ mod tests {
     #[tokio::test]
     async fn servers_apart_have_ended_with_their_threads_when_they_are_dropped() {
         for threads in [1, 2] {
-            for role in [Role::Library, Role::Peers, Role::Floor] {
+            for role in [Role::Library, Role::Peers, Role::Floor, Role::Tonic] {
                 let servers = Servers::start(&Place::Apart { threads }, role, 2, 0).await;
                 let servers = servers.expect("servers start");
                 let Running::Here {

@@ -18,10 +18,52 @@ pub(crate) const SLOW: Duration = Duration::from_millis(10);
 /// How long a nested call may take.
 const NESTED: Duration = Duration::from_secs(10);
 
+/// How long a slow replica takes for each call, one after the other.
+const SLOWED: Duration = Duration::from_millis(1);
+
+/// How often a disk stalls, and for how long.
+const PERIOD: Duration = Duration::from_secs(1);
+const STALL: Duration = Duration::from_millis(500);
+
+/// What ails a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ailment {
+    /// It answers one call after the other and takes 1 ms for each, which is far less than it is
+    /// asked.
+    Slow,
+    /// It answers when its disk has the request, and its disk stands still for half of each second.
+    StallingDisk,
+}
+
 /// A server of the benchmark.
 #[derive(Debug, Default)]
 pub(crate) struct Replica {
     one_way: Mutex<OneWay>,
+    ailing: Option<Ailing>,
+}
+
+/// A replica that something ails.
+#[derive(Debug)]
+struct Ailing {
+    ailment: Ailment,
+    since: tokio::time::Instant,
+}
+
+impl Ailing {
+    /// What a handler waits for, with its turn: those behind it wait as well.
+    async fn wait(&self) {
+        match self.ailment {
+            Ailment::Slow => tokio::time::sleep(SLOWED).await,
+            Ailment::StallingDisk => {
+                // A period begins with the stall.
+                let periods = self.since.elapsed().as_nanos() / PERIOD.as_nanos();
+                let begin = self.since + PERIOD * u32::try_from(periods).unwrap_or(u32::MAX);
+                if begin.elapsed() < STALL {
+                    tokio::time::sleep_until(begin + STALL).await;
+                }
+            }
+        }
+    }
 }
 
 impl Benchmark for Replica {
@@ -70,6 +112,9 @@ impl Benchmark for Replica {
     }
 
     async fn quorum_call(&self, _ctx: ServerCtx, request: Echo) -> Result<Echo, Status> {
+        if let Some(ailing) = &self.ailing {
+            ailing.wait().await;
+        }
         Ok(request)
     }
 
@@ -101,6 +146,17 @@ impl Nested for Replica {
 }
 
 impl Replica {
+    /// One that something ails from now on. It needs a runtime with timers.
+    pub(crate) fn ailing(ailment: Ailment) -> Self {
+        Self {
+            ailing: Some(Ailing {
+                ailment,
+                since: tokio::time::Instant::now(),
+            }),
+            ..Self::default()
+        }
+    }
+
     fn one_way(&self) -> MutexGuard<'_, OneWay> {
         self.one_way
             .lock()
@@ -172,6 +228,32 @@ mod tests {
             "{}",
             seen.variance()
         );
+    }
+
+    /// When a call is answered that is made after so long, in milliseconds since the replica's start.
+    async fn answered(ailment: Ailment, after: u64) -> u128 {
+        let replica = Replica::ailing(ailment);
+        let start = tokio::time::Instant::now();
+        tokio::time::advance(Duration::from_millis(after)).await;
+        let ctx = gorums::testing::server_ctx();
+        let reply = replica.quorum_call(ctx, Echo::default()).await;
+        reply.expect("it answers");
+        start.elapsed().as_millis()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_stalls_for_half_of_each_second() {
+        for (after, at) in [(0, 500), (499, 500), (500, 500), (999, 999), (1001, 1500)] {
+            assert_eq!(answered(Ailment::StallingDisk, after).await, at, "{after}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_replica_takes_its_time_for_each_call() {
+        for after in [0, 700] {
+            let at = answered(Ailment::Slow, after).await;
+            assert_eq!(at, u128::from(after) + SLOWED.as_millis());
+        }
     }
 
     #[test]

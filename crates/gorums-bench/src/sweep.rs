@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::args::{Calls, Plan, Sweep};
+use crate::args::{Calls, Defaults, Plan, Sweep};
 use crate::load::Load;
 use crate::measure;
 use crate::plot::{self, WithExtension};
@@ -23,7 +23,7 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new(sweep: Sweep) -> Result<Self> {
-        let plan = sweep.options.plan(1)?;
+        let plan = sweep.options.plan(Defaults::default())?;
         let loads = sweep.loads(&plan)?;
         let folder = sweep
             .out
