@@ -88,6 +88,9 @@ pub(crate) enum Command {
     Scale(Scale),
     /// Draws sweeps over one another
     Plot(Plot),
+    /// Draws what bench-compare has measured
+    #[command(hide = true)]
+    Contenders(Contenders),
     /// Serves, for a client elsewhere
     Serve(Serve),
 }
@@ -297,6 +300,20 @@ pub(crate) struct Plot {
     /// Where the pictures go: NAME.svg, NAME.png
     #[arg(short, long, value_name = "NAME", default_value = "plot")]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Contenders {
+    /// What bench-compare has written
+    pub(crate) file: PathBuf,
+
+    /// Where calls per second and CPU per call go, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cost: PathBuf,
+
+    /// Where latency over throughput goes, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latency: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use crate::proto::benchmark_client::BenchmarkClient;
 use crate::proto::nested_client::NestedClient;
 use crate::proto::{Echo, TimedMsg};
 use crate::serve::message_size;
-use crate::service::unix_nanos;
+use crate::service::{SLOW_CYCLE, unix_nanos};
 
 /// How long the connections may take.
 const CONNECTING: Duration = Duration::from_secs(10);
@@ -86,6 +86,13 @@ impl Work for Library {
         LibraryCaller {
             library: self.clone(),
             turn: number,
+        }
+    }
+
+    fn beginning(&self) -> Duration {
+        match self.0.calls {
+            Calls::SlowServer => SLOW_CYCLE,
+            _ => Duration::ZERO,
         }
     }
 }

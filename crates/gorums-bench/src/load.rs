@@ -1,7 +1,7 @@
 //! The load: how many calls are made, and when.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,13 @@ pub(crate) trait Work: Send + Sync + 'static {
 
     /// One of the callers, by its number from 0 on.
     fn caller(&self, number: usize) -> Self::Caller;
+
+    /// Over how long the callers of a closed loop begin, one evenly after the other. Calls that all
+    /// take as long and begin together end together, and the next ones begin together again: they
+    /// come in waves, between which nobody has anything to do.
+    fn beginning(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Makes one call at a time.
@@ -79,6 +86,50 @@ pub(crate) struct Outcome {
     /// From the first call to the end of the last one.
     pub(crate) elapsed: Duration,
     pub(crate) latencies: Latencies,
+    /// How unevenly calls ended, where their callers began evenly: see [`Pulse`].
+    pub(crate) peak_to_mean: Option<f64>,
+}
+
+/// How many calls ended in each millisecond.
+#[derive(Debug)]
+struct Pulse {
+    start: Instant,
+    slots: Vec<AtomicU32>,
+}
+
+impl Pulse {
+    /// What comes later is not counted.
+    const LONGEST: usize = 600_000;
+
+    fn new(start: Instant, duration: Duration) -> Self {
+        let slots = usize::try_from(duration.as_millis()).unwrap_or(usize::MAX);
+        let slots = (0..slots.min(Self::LONGEST)).map(|_| AtomicU32::new(0));
+        Self {
+            start,
+            slots: slots.collect(),
+        }
+    }
+
+    fn beat(&self, at: Instant) {
+        let slot = usize::try_from((at - self.start).as_millis());
+        if let Some(slot) = slot.ok().and_then(|slot| self.slots.get(slot)) {
+            slot.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many calls end in one of the busiest milliseconds (the 95th percentile), by the mean. It
+    /// is little above 1 where calls come evenly, and a multiple of it where they come in waves.
+    fn peak_to_mean(&self) -> Option<f64> {
+        let mut counts: Vec<u32> = self
+            .slots
+            .iter()
+            .map(|slot| slot.load(Ordering::Relaxed))
+            .collect();
+        counts.sort_unstable();
+        let mean = counts.iter().map(|count| f64::from(*count)).sum::<f64>() / counts.len() as f64;
+        let peak = f64::from(*counts.get(counts.len() * 95 / 100)?);
+        (mean > 0.0).then(|| peak / mean)
+    }
 }
 
 impl Load {
@@ -111,16 +162,26 @@ async fn closed<W: Work>(
     let mut callers = JoinSet::new();
     let start = Instant::now();
     let end = start + duration;
+    let beginning = work.beginning();
+    let pulse = (!beginning.is_zero()).then(|| Arc::new(Pulse::new(start, duration)));
     for number in 0..in_flight {
         let mut caller = work.caller(number);
         let mut recorder = latencies.recorder();
+        let begin = start + beginning.mul_f64(number as f64 / in_flight as f64);
+        let pulse = pulse.clone();
         callers.spawn(async move {
+            if pulse.is_some() {
+                tokio::time::sleep_until(begin.into()).await;
+            }
             // One call at least, however late this caller comes to it.
             let mut now = Instant::now();
             loop {
                 caller.call().await?;
                 let done = Instant::now();
                 recorder.record(done - now);
+                if let Some(pulse) = &pulse {
+                    pulse.beat(done);
+                }
                 if done >= end {
                     return Ok(());
                 }
@@ -134,6 +195,7 @@ async fn closed<W: Work>(
         never_made: 0,
         elapsed: start.elapsed(),
         latencies,
+        peak_to_mean: pulse.and_then(|pulse| pulse.peak_to_mean()),
     })
 }
 
@@ -184,6 +246,7 @@ async fn open<W: Work>(
         never_made: released.saturating_sub(made),
         elapsed,
         latencies,
+        peak_to_mean: None,
     })
 }
 
@@ -388,6 +451,58 @@ mod tests {
             let error = load.run(&Failing, long).await.expect_err("calls fail");
             assert_eq!(error.to_string(), "a call failed: no");
         }
+    }
+
+    #[test]
+    fn waves_are_told_from_an_even_flow() {
+        let start = Instant::now();
+        let pulse = |every: u64| {
+            let pulse = Pulse::new(start, Duration::from_secs(1));
+            // A thousand calls, some of which end together.
+            for call in 0..1000 {
+                pulse.beat(start + Duration::from_millis(call / every * every));
+            }
+            pulse.peak_to_mean().expect("there were calls")
+        };
+        assert_eq!(pulse(1), 1.0);
+        assert_eq!(pulse(10), 10.0);
+        let none = Pulse::new(start, Duration::from_secs(1));
+        assert_eq!(none.peak_to_mean(), None);
+        // What ends after the time is not counted.
+        none.beat(start + Duration::from_secs(2));
+        assert_eq!(none.peak_to_mean(), None);
+        let short = Pulse::new(start, Duration::from_micros(1));
+        assert_eq!(short.peak_to_mean(), None);
+    }
+
+    /// Calls that callers begin one after the other.
+    struct Even(Arc<AtomicU64>);
+
+    impl Work for Even {
+        type Caller = Counted;
+
+        fn caller(&self, number: usize) -> Counted {
+            // As many as have a caller yet.
+            self.0.fetch_max(number as u64 + 1, Ordering::Relaxed);
+            Counted::default()
+        }
+
+        fn beginning(&self) -> Duration {
+            DURATION / 2
+        }
+    }
+
+    #[tokio::test]
+    async fn callers_that_begin_evenly_all_make_calls() {
+        let work = Even(Arc::default());
+        let load = Load::Closed { in_flight: 20 };
+        let outcome = load.run(&work, DURATION).await.expect("no call fails");
+        assert_eq!(work.0.load(Ordering::Relaxed), 20);
+        assert!(outcome.calls >= 20);
+        assert!(outcome.peak_to_mean.expect("it is looked at") >= 1.0);
+        let together = Counted::default();
+        let outcome = load.run(&together, DURATION).await.expect("no call fails");
+        assert_eq!(outcome.peak_to_mean, None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod args;
 mod by_hand;
+mod contenders;
 mod cores;
 mod floor;
 mod latency;
@@ -18,6 +19,7 @@ mod serve;
 mod servers;
 mod service;
 mod sweep;
+mod theme;
 mod usage;
 
 /// What `proto/benchmark.proto` says, in Rust.
@@ -70,6 +72,7 @@ enum Job {
     Sweep(sweep::Job),
     Scale(scale::Job),
     Plot(args::Plot),
+    Contenders(args::Contenders),
     Serve(args::Serve),
 }
 
@@ -98,6 +101,7 @@ impl Job {
             Command::Serve(serve) => return Ok(Self::Serve(serve)),
             Command::Sweep(sweep) => return Ok(Self::Sweep(sweep::Job::new(sweep)?)),
             Command::Scale(scale) => return Ok(Self::Scale(scale::Job::new(scale)?)),
+            Command::Contenders(contenders) => return Ok(Self::Contenders(contenders)),
             Command::Plot(plot) => {
                 if plot.files.len() > plot::MOST_RUNS {
                     bail!(
@@ -154,6 +158,15 @@ impl Job {
                 let reports = read.collect::<Result<Vec<_>>>()?;
                 plot::draw(&reports, &out)?;
                 report::print(&format!("{0}.svg and {0}.png\n", out.display()))
+            }
+            Self::Contenders(args::Contenders {
+                file,
+                cost,
+                latency,
+            }) => {
+                let contenders = contenders::Contenders::read(&file)?;
+                contenders.draw_cost(&cost)?;
+                contenders.draw_latency(&latency)
             }
             Self::Serve(serve) => serve::run(&serve),
         }

@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::proto::{StartRequest, StopRequest};
 use crate::report::{Allocations, Measured, OneWay, Run, Series};
 use crate::servers::{Place, Role, Servers};
-use crate::service::{Ailment, SLOW};
+use crate::service::{Ailment, SLOW, SLOW_CYCLE};
 use crate::usage::Usage;
 use crate::{cores, runtime};
 
@@ -255,6 +255,7 @@ async fn reconnects(
         never_made: 0,
         elapsed: start.elapsed(),
         latencies,
+        peak_to_mean: None,
     })
 }
 
@@ -441,6 +442,7 @@ fn push(
         server_cpu_us_per_call: servers.map(per_call),
         others_cpu,
         core_round_trip_ns: round_trips.max_by(f64::total_cmp),
+        peak_to_mean: outcome.peak_to_mean,
         busy: busy(others_cpu),
     });
     Ok(())
@@ -494,6 +496,10 @@ impl Work for Timers {
 
     fn caller(&self, _number: usize) -> Self {
         Self
+    }
+
+    fn beginning(&self) -> Duration {
+        SLOW_CYCLE
     }
 }
 

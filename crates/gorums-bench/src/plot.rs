@@ -7,31 +7,22 @@ use std::sync::Once;
 
 use anyhow::{Context, Result, anyhow, bail};
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
 use crate::latency::Summary;
 use crate::report::{Measured, Report, grouped};
+use crate::theme::{self, BOLD_GRID, COLORS, INK, LIGHT_GRID, PAPER, SMALL};
 
-const SIZE: (u32, u32) = (1200, 760);
-const FONT: &str = "sans-serif";
-const TITLE: u32 = 24;
-const TEXT: u32 = 15;
+pub(crate) const SIZE: (u32, u32) = (1200, 760);
+pub(crate) const FONT: &str = "sans-serif";
+pub(crate) const TITLE: u32 = 24;
+pub(crate) const TEXT: u32 = 15;
 /// Lines of small text below the title.
-const LINE: u32 = 20;
+pub(crate) const LINE: u32 = 20;
 /// The height of the line that names the curves.
 const LEGEND: i32 = 28;
-
-/// Told apart by people who see few colours, too (Okabe and Ito).
-const COLORS: [RGBColor; 7] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(90, 90, 90),
-];
 
 /// More runs in one picture cannot be told apart.
 pub(crate) const MOST_RUNS: usize = COLORS.len();
@@ -42,12 +33,15 @@ pub(crate) fn draw(reports: &[Report], out: &Path) -> Result<()> {
     let picture = Picture::of(reports)?;
     register_fonts()?;
     let svg = out.with_added_extension_of("svg");
+    let mut drawn = String::new();
     {
-        let area = SVGBackend::new(&svg, SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(&mut drawn, SIZE).into_drawing_area();
         picture
             .draw(&area)
             .map_err(|error| anyhow!("drawing {}: {error}", svg.display()))?;
     }
+    fs::write(&svg, theme::for_both(&drawn))
+        .with_context(|| format!("writing {}", svg.display()))?;
     let png = out.with_added_extension_of("png");
     let (width, height) = SIZE;
     let mut pixels = vec![0; width as usize * height as usize * 3];
@@ -81,7 +75,7 @@ impl WithExtension for Path {
 }
 
 /// The font comes with the program, so that pictures look the same on every machine.
-fn register_fonts() -> Result<()> {
+pub(crate) fn register_fonts() -> Result<()> {
     static ONCE: Once = Once::new();
     let mut result = Ok(());
     ONCE.call_once(|| {
@@ -99,22 +93,25 @@ fn register_fonts() -> Result<()> {
     result
 }
 
-struct Picture {
-    title: String,
+pub(crate) struct Picture {
+    pub(crate) title: String,
     /// On what, and what.
-    lines: Vec<String>,
-    curves: Vec<Curve>,
+    pub(crate) lines: Vec<String>,
+    pub(crate) curves: Vec<Curve>,
+    /// Whether the scale of the throughput is logarithmic. That of the latency always is.
+    pub(crate) logarithmic: bool,
 }
 
-struct Curve {
-    name: String,
-    color: RGBColor,
+pub(crate) struct Curve {
+    pub(crate) name: String,
+    pub(crate) color: RGBColor,
     /// How far it is from what most callers see: those are thicker.
-    width: u32,
+    pub(crate) width: u32,
     /// Calls per second, microseconds, and the load.
-    points: Vec<(f64, f64, String)>,
-    /// The loads are written beside the points of one curve only.
-    labelled: bool,
+    pub(crate) points: Vec<(f64, f64, String)>,
+    /// Whether the loads are written beside the points: where there are several percentiles, beside
+    /// those of one.
+    pub(crate) labelled: bool,
 }
 
 type Percentile = (&'static str, fn(&Summary) -> f64);
@@ -135,6 +132,7 @@ impl Picture {
             title: String::new(),
             lines: Vec::new(),
             curves: Vec::new(),
+            logarithmic: false,
         };
         for (number, report) in reports.iter().enumerate() {
             let Some(first) = report.results.first() else {
@@ -215,16 +213,13 @@ impl Picture {
         self.curves.iter().flat_map(|curve| &curve.points)
     }
 
-    fn draw<B: DrawingBackend>(
+    pub(crate) fn draw<B: DrawingBackend>(
         &self,
         area: &DrawingArea<B, Shift>,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
-        area.fill(&WHITE)?;
-        let small = (FONT, TEXT).into_font().color(&RGBColor(70, 70, 70));
-        let title = (FONT, TITLE)
-            .into_font()
-            .style(FontStyle::Bold)
-            .color(&BLACK);
+        area.fill(&PAPER)?;
+        let small = (FONT, TEXT).into_font().color(&SMALL);
+        let title = (FONT, TITLE).into_font().style(FontStyle::Bold).color(&INK);
         area.draw_text(&self.title, &title, (20, 14))?;
         let mut y = 48;
         for line in &self.lines {
@@ -235,33 +230,54 @@ impl Picture {
         self.draw_legend(area, y)?;
         let (_, chart) = area.split_vertically(y + LEGEND);
 
-        let most = self.points().map(|point| point.0).fold(1.0, f64::max);
+        let rates = || self.points().map(|point| point.0);
+        let most = rates().fold(1.0, f64::max);
+        if self.logarithmic {
+            let least = rates().fold(most, f64::min);
+            self.draw_chart(&chart, (least / 1.5..most * 1.8).log_scale())?;
+        } else {
+            self.draw_chart(&chart, 0.0..most * 1.06)?;
+        }
+        area.present()
+    }
+
+    fn draw_chart<B: DrawingBackend, X: AsRangedCoord<Value = f64>>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        rates: X,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>>
+    where
+        X::CoordDescType: ValueFormatter<f64>,
+    {
         let lowest = self
             .points()
             .map(|point| point.1)
             .fold(f64::INFINITY, f64::min);
         let highest = self.points().map(|point| point.1).fold(1.0, f64::max);
-        let mut chart = ChartBuilder::on(&chart)
+        let mut chart = ChartBuilder::on(area)
             .margin(20)
             // The last number of the axis is half beyond it.
             .margin_right(50)
             .x_label_area_size(46)
             .y_label_area_size(86)
-            .build_cartesian_2d(0.0..most * 1.06, (lowest / 1.4..highest * 1.6).log_scale())?;
+            .build_cartesian_2d(rates, (lowest / 1.4..highest * 1.6).log_scale())?;
+        let mut below = "calls per second".to_owned();
+        if self.logarithmic {
+            below += ", logarithmic";
+        }
+        if self.curves.iter().any(|curve| curve.labelled) {
+            below += " (beside the points: the load)";
+        }
         chart
             .configure_mesh()
-            .x_desc(if self.curves.iter().any(|curve| curve.labelled) {
-                "calls per second (beside the points: the load)"
-            } else {
-                "calls per second"
-            })
+            .x_desc(below)
             .y_desc("latency (logarithmic)")
             .x_label_formatter(&|rate| grouped(*rate))
             .y_label_formatter(&|micros| time(*micros))
             .label_style((FONT, TEXT))
             .axis_desc_style((FONT, TEXT + 1))
-            .light_line_style(RGBColor(238, 238, 238))
-            .bold_line_style(RGBColor(215, 215, 215))
+            .light_line_style(LIGHT_GRID)
+            .bold_line_style(BOLD_GRID)
             .draw()?;
         for curve in &self.curves {
             let style = curve.color.stroke_width(curve.width);
@@ -280,7 +296,7 @@ impl Picture {
                 }))?;
             }
         }
-        area.present()
+        Ok(())
     }
 }
 
@@ -291,7 +307,7 @@ impl Picture {
         area: &DrawingArea<B, Shift>,
         y: i32,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
-        let font = (FONT, TEXT).into_font().color(&BLACK);
+        let font = (FONT, TEXT).into_font().color(&INK);
         let mut x = 24;
         for curve in &self.curves {
             let style = curve.color.stroke_width(curve.width);
@@ -373,6 +389,7 @@ mod tests {
         ] {
             assert!(svg.contains(part), "{part:?} is missing");
         }
+        crate::theme::tests::assert_follows_the_page(&svg);
         assert_eq!(
             svg.matches("<circle").count(),
             9,

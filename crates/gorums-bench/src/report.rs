@@ -98,6 +98,10 @@ pub(crate) struct Run {
     /// took longer.
     #[serde(default)]
     pub(crate) core_round_trip_ns: Option<f64>,
+    /// Of calls that take as long as a timer: how many ended in one of the busiest milliseconds (the
+    /// 95th percentile), by the mean. Far above 1 they came in waves.
+    #[serde(default)]
+    pub(crate) peak_to_mean: Option<f64>,
     pub(crate) busy: bool,
 }
 
@@ -416,6 +420,12 @@ impl Measured {
                 grouped(compared.calls_per_second)
             ));
         }
+        let peaks = self.runs.iter().filter_map(|run| run.peak_to_mean);
+        if let Some(peak) = peaks.max_by(f64::total_cmp) {
+            notes.push(format!(
+                "evenness: in the busiest milliseconds {peak:.2} times as many calls ended as on average"
+            ));
+        }
         let never: u64 = self.runs.iter().map(|run| run.never_made).sum();
         if never > 0 {
             notes.push(format!(
@@ -619,6 +629,7 @@ pub(crate) mod tests {
             server_cpu_us_per_call: Some(3.0),
             others_cpu: Some(if busy { 0.25 } else { 0.01 }),
             core_round_trip_ns: Some(if busy { 300.4 } else { 60.0 }),
+            peak_to_mean: None,
             busy,
         };
         Measured {

@@ -15,6 +15,10 @@ use crate::proto::{
 /// How long the slow handler takes, as in the Go library.
 pub(crate) const SLOW: Duration = Duration::from_millis(10);
 
+/// How long it takes until a slow call ends and the next one begins: timers of the runtime have a
+/// millisecond, and end with the next one that is whole.
+pub(crate) const SLOW_CYCLE: Duration = Duration::from_millis(11);
+
 /// How long a nested call may take.
 const NESTED: Duration = Duration::from_secs(10);
 

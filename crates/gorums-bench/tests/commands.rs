@@ -133,6 +133,10 @@ fn slow_calls_take_ten_milliseconds_and_are_measured_against_timers() {
     let ratio =
         number(result, "calls_per_second") / number(&result["compared"], "calls_per_second");
     assert!((number(&result["compared"], "ratio") - ratio).abs() < 1e-6);
+    assert!(
+        number(&result["runs"][0], "peak_to_mean") >= 1.0,
+        "{result}"
+    );
     assert_sound(result);
 }
 
@@ -155,15 +159,49 @@ fn the_floor_and_the_library_are_measured_in_one_run() {
     }
 }
 
+#[test]
+fn calls_by_hand_on_tonic_are_measured_wherever_servers_are() {
+    for place in [&[][..], &["--server-threads", "1"], &["--processes"]] {
+        let report = measured(&[&["tonic", "-i", "5", "-p", "1KiB"], place].concat());
+        let result = &report["results"][0];
+        assert_eq!(result["benchmark"], "tonic");
+        assert_eq!(number(result, "quorum"), 2.0);
+        assert!(number(result, "allocations_per_call") > 1.0, "{result}");
+        assert_sound(result);
+    }
+}
+
 #[cfg(unix)]
 #[test]
-fn calls_go_on_with_one_server_stopped() {
-    let report = measured(&["isolation", "-i", "5", "--server-threads", "2"]);
+fn calls_go_on_with_one_server_that_is_not_well() {
+    let report = measured(&[
+        "isolation",
+        "-i",
+        "5",
+        "--server-threads",
+        "2",
+        "--repeats",
+        "2",
+    ]);
     let results = report["results"].as_array().expect("results");
+    let names = results.iter().map(|result| &result["benchmark"]);
+    let names: Vec<_> = names.map(|name| name.as_str().expect("a name")).collect();
+    assert_eq!(
+        names,
+        [
+            "isolation, the others alone",
+            "isolation, one slow server",
+            "isolation, one server with a stalling disk",
+            "isolation, one server stopped",
+        ]
+    );
     assert_eq!(number(&results[0], "nodes"), 2.0);
-    assert_eq!(number(&results[1], "nodes"), 3.0);
-    assert_eq!(results[1]["compared"]["with"], "the others alone");
+    for result in &results[1..] {
+        assert_eq!(number(result, "nodes"), 3.0);
+        assert_eq!(result["compared"]["with"], "the others alone");
+    }
     for result in results {
+        assert_eq!(result["runs"].as_array().expect("runs").len(), 2);
         assert_eq!(result["servers"], "processes");
         assert_eq!(number(result, "server_threads"), 2.0);
         assert_sound(result);
@@ -387,6 +425,7 @@ fn wrong_options_are_told_before_anything_is_measured() {
         (&["isolation", "--remotes", "a:1,b:2,c:3"], "--remotes"),
         (&["reconnect", "--remotes", "a:1"], "--remotes"),
         (&["floor", "--remotes", "a:1"], "--remotes"),
+        (&["tonic", "--remotes", "a:1"], "--remotes"),
         (&["sweep", "--steps", "0"], "--steps"),
         (&["sweep", "--out", "/no/such/folder/sweep"], "--out"),
         (&["scale"], "<AXIS>"),
