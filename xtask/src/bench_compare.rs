@@ -1,107 +1,157 @@
-//! `cargo xtask bench-compare`: this library and the Go library, measured side by side.
+//! `cargo xtask bench-compare`: this library, the Go library and calls by hand on tonic, measured
+//! side by side.
 
 mod case;
 mod figures;
 mod goals;
+mod job;
 mod page;
 mod picture;
+mod record;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use case::{Case, Place, Threads};
-use figures::{Compared, Figures, Sides};
+use figures::{Figures, both_ways, grouped, ratio};
 use goals::Goals;
+use job::Job;
+use record::{Record, Results, Run};
+use serde::{Deserialize, Serialize};
 
 use crate::command::Cmd;
 use crate::workspace;
 
-/// Measures this library and the Go library side by side, and writes docs/benchmarks.md with a
-/// picture beside it.
+/// Measures this library, the Go library and quorum calls written by hand on tonic side by side, and
+/// writes docs/benchmarks.md with pictures beside it.
 ///
-/// The Go library is its published module, driven by interop/go-bench; Go has to be there. This
-/// library is driven by gorums-bench. Both make the same quorum calls, to servers in the same
-/// process or in processes of their own, with the same number of calls in flight. They are measured
-/// in turn, so that what the machine does meanwhile meets both. Our side is measured on a runtime
-/// of the current thread, and where servers are in the same process also on one with two workers,
-/// and with the client and the servers on two runtimes of one thread each.
+/// All make the same quorum calls, to servers in the same process or in processes of their own, with
+/// the same payload and the same number of calls in flight. They are measured in turn, in rounds: in
+/// each round every contender runs each case once, one right after the other, so that what the machine
+/// does meanwhile meets all of them. A figure is that of the round in the middle, by calls per second,
+/// with the least CPU per call of all rounds, and each ratio is told both ways.
 ///
-/// Others on the machine spoil the figures. Where they used the processor meanwhile, that is
-/// marked. Ratios suffer less than figures do, and time of the processor for each call less than
-/// calls per second.
+/// The Go library is its published module, driven by interop/go-bench; Go has to be there. The others
+/// are driven by gorums-bench: tonic with a channel for each server, a unary call to each, the first
+/// majority, and a deadline. Both are measured on a runtime of the current thread, and where servers
+/// are in the same process also on one with two workers, and with the client and the servers on two
+/// runtimes of one thread each. This library is also measured against plain TCP, with one server that
+/// is stopped, slow, or has a stalling disk, and with servers that take 10 ms.
+///
+/// Every run is kept in a file as soon as it is made. Ctrl-C ends the measurement and shows what there
+/// is; --from makes the page of such a file.
+///
+/// Others on the machine spoil the figures. Where they used the processor meanwhile, that is marked.
+/// Ratios suffer less than figures do, and time of the processor for each call less than calls per
+/// second.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  cargo xtask bench-compare              everything, three times each: about half an hour
-  cargo xtask bench-compare --quick      what the goals are about, once, without a picture: a few minutes
-  cargo xtask bench-compare --check      and fail where a goal is not reached
+  cargo xtask bench-compare
+      Everything, in three rounds: about an hour. Writes the page and its pictures.
+  cargo xtask bench-compare --quick
+      What the goals and the pictures are about, in one round: a few minutes.
+  cargo xtask bench-compare --quick --only tonic,ours --only processes
+      What has tonic or ours in its name, and processes. No Go is needed.
+  cargo xtask bench-compare --only isolation --rounds 1
+      Isolation alone.
+  cargo xtask bench-compare --list
+      The names, and how long each takes.
+  cargo xtask bench-compare --from target/bench-compare/results.json
+      The page and its pictures once more, without measuring.
+  cargo xtask bench-compare --check
+      And fail where a goal is not reached.
 
-Exit codes: 0 measured, 1 something failed, or with --check a goal was not reached.")]
+The page is written after a whole measurement, or where --out or --from says so.
+
+Exit codes: 0 measured, 1 something failed, or with --check a goal was not reached, 130 ended by Ctrl-C.")]
 pub(crate) struct Args {
-    /// Measure what the goals are about only, once each and shortly
+    /// Measure what the goals and the pictures are about only, in one round and shortly
     #[arg(long)]
     quick: bool,
+
+    /// Run only what has one of these words in its name; of several --only all must hold
+    #[arg(long, value_name = "WORD,…")]
+    only: Vec<String>,
+
+    /// How many rounds [default: 3, or 1 with --quick]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+
+    /// How long each run is measured, after a second to warm up [default: 3, or 2 with --quick]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: Option<u32>,
+
+    /// Print what would be run, and for how long, and end
+    #[arg(long)]
+    list: bool,
 
     /// Fail where a goal is not reached, and name it
     #[arg(long)]
     check: bool,
 
-    /// Where the page goes; with --quick it is written only where this is given
+    /// Where every run is kept
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "target/bench-compare/results.json"
+    )]
+    results: PathBuf,
+
+    /// Make the page of the runs in such a file, and measure nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only", "rounds", "seconds", "list"])]
+    from: Option<PathBuf>,
+
+    /// Where the page goes [default: docs/benchmarks.md]; with --quick or --only it is written only
+    /// where this is given
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
 const GO_BENCH: &str = "interop/go-bench";
 
+/// The folder of the pictures, beside the page.
+const PICTURES: &str = "pictures";
+
+/// What a shell says of a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
+
 /// How long and how often.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Effort {
-    repeats: usize,
+    rounds: usize,
     seconds: u32,
 }
 
 const FULL: Effort = Effort {
-    repeats: 3,
+    rounds: 3,
     seconds: 3,
 };
 const QUICK: Effort = Effort {
-    repeats: 1,
+    rounds: 1,
     seconds: 2,
 };
 
-/// Everything that was measured.
-struct Results {
-    effort: Effort,
-    compared: Vec<Compared>,
-    floors: Vec<Floor>,
-    isolation: Figures,
-    /// On all threads that it is measured on.
-    slow_servers: Vec<(Threads, Figures)>,
-    mixed: Mixed,
-    sides: Sides,
+/// What is run.
+struct Programs {
+    ours: Cmd,
+    go: Option<Cmd>,
 }
 
-/// This library against plain TCP, both on the same threads of one process.
-struct Floor {
-    payload: usize,
-    threads: Threads,
-    figures: Figures,
-}
-
-/// Go and this library in one system: three servers, each in a process of its own, 100 calls in
-/// flight, 0 B. Go is the program of the interoperability tests here, on grpc-go, since the
-/// library's published module speaks an older protocol.
-struct Mixed {
-    go_on_go: Figures,
-    go_on_ours: Figures,
-    ours_on_go: Figures,
+/// How it ended.
+enum End {
+    Well,
+    Short,
+    Interrupted,
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
     match compare(args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(End::Well) => ExitCode::SUCCESS,
+        Ok(End::Short) => ExitCode::FAILURE,
+        Ok(End::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
             println!("\nbench-compare: FAILED: {error:#}");
             ExitCode::FAILURE
@@ -109,43 +159,280 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// Whether all is well.
-fn compare(args: &Args) -> Result<bool> {
+fn compare(args: &Args) -> Result<End> {
     let start = Instant::now();
-    let effort = if args.quick { QUICK } else { FULL };
-    let (ours, go) = build()?;
-    let results = measure(effort, Case::all(args.quick), &ours, &go)?;
-    let goals = Goals::of(&results);
-    println!("\n{goals}");
-    let page = match (&args.out, args.quick) {
-        (Some(path), _) => Some(path.clone()),
-        (None, false) => Some(workspace::root().join("docs/benchmarks.md")),
-        (None, true) => None,
+    if let Some(path) = &args.from {
+        let record = Record::read(path)?;
+        let page = args.out.clone().unwrap_or_else(standard_page);
+        return finish(args, &record, Some(&page), &build_ours()?);
+    }
+    let base = if args.quick { QUICK } else { FULL };
+    let effort = Effort {
+        rounds: args.rounds.map_or(base.rounds, |rounds| rounds as usize),
+        seconds: args.seconds.unwrap_or(base.seconds),
     };
+    let mut jobs = Job::all(args.quick);
+    jobs.retain(|job| job.is_among(&args.only));
+    if jobs.is_empty() {
+        bail!("--only: nothing has such a name; --list prints the names");
+    }
+    if args.list {
+        list(&jobs, effort);
+        return Ok(End::Well);
+    }
+    let programs = build(&jobs)?;
+    let mut record = Record::new(effort);
+    record.sides.tonic = tonic()?;
+    let measured = measure(&jobs, effort, &programs, &mut record, &args.results);
+    let interrupted = interrupted();
+    if !interrupted {
+        measured?;
+    }
+    let whole = !args.quick && args.only.is_empty() && !interrupted;
+    let page = match &args.out {
+        Some(path) if !interrupted => Some(path.clone()),
+        _ => whole.then(standard_page),
+    };
+    let end = finish(args, &record, page.as_deref(), &programs.ours)?;
+    println!("\nmeasured in {:.0} s", start.elapsed().as_secs_f64());
+    println!(
+        "every run is kept in {0}: `cargo xtask bench-compare --from {0}` makes the page of it",
+        args.results.display()
+    );
+    if interrupted {
+        let (made, all) = (record.runs.len(), jobs.len() * effort.rounds);
+        println!("ended by Ctrl-C after {made} of {all} runs");
+        return Ok(End::Interrupted);
+    }
+    Ok(end)
+}
+
+fn standard_page() -> PathBuf {
+    workspace::root().join("docs/benchmarks.md")
+}
+
+/// Shows what was measured, and writes the page of it.
+fn finish(args: &Args, record: &Record, page: Option<&Path>, ours: &Cmd) -> Result<End> {
+    let results = Results::of(record);
+    let goals = Goals::of(&results);
+    println!("\n{}\n\n{goals}", summary(&results));
     if let Some(path) = page {
-        let drawing = path.with_extension("svg");
-        if !args.quick {
-            picture::draw(&drawing, effort, &ours, &go)?;
-        }
-        let shown = drawing.file_name().filter(|_| !args.quick);
-        let text = page::write(&results, &goals, shown.and_then(|name| name.to_str()));
-        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        let folder = path.with_file_name(PICTURES);
+        let data = workspace::target().join("bench-compare/pictures.json");
+        let drawn = picture::draw(&results, &folder, &data, ours)?;
+        let (cost, latency) = (
+            format!("{PICTURES}/{}", picture::COST),
+            format!("{PICTURES}/{}", picture::LATENCY),
+        );
+        let pictures = drawn.map(|()| page::Pictures {
+            cost: &cost,
+            latency: &latency,
+        });
+        let text = page::write(&results, &goals, pictures);
+        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
         println!("\nwritten: {}", path.display());
     }
-    println!("\nmeasured in {:.0} s", start.elapsed().as_secs_f64());
     if results.busy() {
-        println!("the machine was busy: what is marked with * says little");
+        println!("\nthe machine was busy: what is marked with * says little");
     }
     let short = goals.short();
     if args.check && !short.is_empty() {
         println!("\nbench-compare: not reached: {}", short.join("; "));
-        return Ok(false);
+        return Ok(End::Short);
     }
-    Ok(true)
+    Ok(End::Well)
 }
 
-/// Builds both programs.
-fn build() -> Result<(Cmd, Cmd)> {
+fn list(jobs: &[Job], effort: Effort) {
+    for job in jobs {
+        println!("{:3} s  {job}", job.seconds(effort));
+    }
+    println!("\n{}", outlook(jobs, effort));
+}
+
+/// How much there is to be done.
+fn outlook(jobs: &[Job], effort: Effort) -> String {
+    let seconds: u32 = jobs.iter().map(|job| job.seconds(effort)).sum();
+    let seconds = seconds as usize * effort.rounds;
+    let plural = if effort.rounds == 1 { "" } else { "s" };
+    format!(
+        "{} runs in each of {} round{plural}: about {} minutes",
+        jobs.len(),
+        effort.rounds,
+        seconds.div_ceil(60)
+    )
+}
+
+/// Runs everything in rounds, until it is done or interrupted, and keeps each run at once.
+fn measure(
+    jobs: &[Job],
+    effort: Effort,
+    programs: &Programs,
+    record: &mut Record,
+    file: &Path,
+) -> Result<()> {
+    watch_for_interrupt()?;
+    println!("\n{}; Ctrl-C keeps what there is", outlook(jobs, effort));
+    for round in 1..=effort.rounds {
+        println!("\nround {round} of {}", effort.rounds);
+        for &job in jobs {
+            if interrupted() {
+                return Ok(());
+            }
+            let results = job
+                .run(effort, programs, &mut record.sides)
+                .with_context(|| job.to_string())?;
+            for result in &results {
+                let name = match results.len() {
+                    1 => job.to_string(),
+                    _ => format!("{job}: {}", result.name),
+                };
+                println!("  {name:68} {}", line(&result.figures));
+            }
+            record.runs.push(Run {
+                round,
+                job,
+                results,
+            });
+            record.write(file)?;
+        }
+    }
+    Ok(())
+}
+
+fn line(figures: &Figures) -> String {
+    let cpu = figures.cpu_us_per_call;
+    format!(
+        "{:>11} calls/s{} {:>9.1} µs {:>9} µs CPU",
+        grouped(figures.calls_per_second),
+        if figures.busy { "*" } else { " " },
+        figures.latency_us.p50,
+        cpu.map_or_else(|| "–".to_owned(), |cpu| format!("{cpu:.2}")),
+    )
+}
+
+/// Each case with its contenders, and how those compare both ways.
+fn summary(results: &Results) -> String {
+    let mut lines = Vec::new();
+    for compared in &results.compared {
+        lines.push(compared.case.to_string());
+        for (contender, figures) in compared.all() {
+            lines.push(format!("  {:22} {}", contender, line(figures)));
+        }
+        let [go, tonic, ours] = compared.fastest();
+        for (own, other) in [(ours, go), (ours, tonic), (tonic, go)] {
+            let Some(((by, own), (on, other))) = own.zip(other) else {
+                continue;
+            };
+            let rate = |figures: &Figures| Some(figures.calls_per_second);
+            let cpu = |figures: &Figures| figures.cpu_us_per_call;
+            for (what, of) in [
+                ("calls/s", &rate as &dyn Fn(&Figures) -> Option<f64>),
+                ("CPU", &cpu),
+            ] {
+                if let Some((there, back)) = both_ways(of(own), of(other)) {
+                    let (there, back) = (ratio(there), ratio(back));
+                    lines.push(format!(
+                        "    {what:8} ({by}) ÷ ({on}) = {there}, and back {back}"
+                    ));
+                }
+            }
+        }
+    }
+    let alone = results
+        .floors
+        .iter()
+        .map(|floor| {
+            let name = format!(
+                "the floor, {}: {}",
+                case::size(floor.payload),
+                floor.threads
+            );
+            (name, &floor.figures)
+        })
+        .chain(results.isolation.iter().map(|(name, figures)| {
+            let name = format!("isolation: {name}");
+            (name, figures)
+        }))
+        .chain(results.slow_servers.iter().map(|(threads, figures)| {
+            let name = format!("slow servers against timers: {threads}");
+            (name, figures)
+        }));
+    for (name, figures) in alone {
+        lines.push(format!("{name:44} {}", line(figures)));
+        if let Some(compared) = figures.compared
+            && let Some((there, back)) = both_ways(Some(compared.ratio), Some(1.0))
+        {
+            let (there, back) = (ratio(there), ratio(back));
+            let other = grouped(compared.calls_per_second);
+            lines.push(format!(
+                "    calls/s  ours ÷ the other's {other} = {there}, and back {back}"
+            ));
+        }
+    }
+    lines.join("\n")
+}
+
+/// The version of tonic that is built.
+fn tonic() -> Result<String> {
+    #[derive(Deserialize)]
+    struct Lock {
+        package: Vec<Package>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        name: String,
+        version: String,
+    }
+
+    let path = workspace::root().join("Cargo.lock");
+    let text = std::fs::read_to_string(&path).context("reading Cargo.lock")?;
+    let lock: Lock = toml::from_str(&text).context("reading Cargo.lock")?;
+    let mut packages = lock.package.into_iter();
+    let tonic = packages.find(|package| package.name == "tonic");
+    let tonic = tonic.context("Cargo.lock has no tonic")?;
+    Ok(format!(
+        "tonic {}, FuturesUnordered of unary calls",
+        tonic.version
+    ))
+}
+
+/// Set by Ctrl-C. Programs that run get it from the terminal as well, and end.
+static INTERRUPT: AtomicBool = AtomicBool::new(false);
+
+fn interrupted() -> bool {
+    INTERRUPT.load(Ordering::Relaxed)
+}
+
+fn watch_for_interrupt() -> Result<()> {
+    static ONCE: OnceLock<Result<(), ctrlc::Error>> = OnceLock::new();
+    let set = ONCE.get_or_init(|| {
+        ctrlc::set_handler(|| {
+            // The second one ends this program.
+            if INTERRUPT.swap(true, Ordering::Relaxed) {
+                std::process::exit(INTERRUPTED.into());
+            }
+        })
+    });
+    if let Err(error) = set {
+        bail!("Ctrl-C cannot be watched for: {error}");
+    }
+    Ok(())
+}
+
+/// Builds the programs of these jobs.
+fn build(jobs: &[Job]) -> Result<Programs> {
+    Ok(Programs {
+        ours: build_ours()?,
+        go: jobs
+            .iter()
+            .any(|job| job.needs_go())
+            .then(build_go)
+            .transpose()?,
+    })
+}
+
+fn build_ours() -> Result<Cmd> {
     Cmd::cargo()
         .args(["build", "--locked", "--release", "-p", "gorums-bench"])
         .run()?;
@@ -154,7 +441,7 @@ fn build() -> Result<(Cmd, Cmd)> {
         workspace::target().display(),
         std::env::consts::EXE_SUFFIX
     );
-    Ok((Cmd::new(ours), build_go()?))
+    Ok(Cmd::new(ours))
 }
 
 /// Builds Go's program.
@@ -192,127 +479,32 @@ fn go(args: &[&str]) -> Cmd {
     Cmd::new("go").args(["-C", GO_BENCH]).args(args)
 }
 
-fn measure(effort: Effort, cases: Vec<Case>, ours: &Cmd, go: &Cmd) -> Result<Results> {
-    let count = cases.len();
-    let runs: usize = cases.iter().map(|case| 1 + case.runtimes().len()).sum();
-    // Each run warms up, and ours counts allocations after it.
-    let seconds = runs * effort.repeats * (effort.seconds as usize + 1);
-    println!(
-        "\n{count} comparisons, about {} minutes",
-        seconds.div_ceil(60)
-    );
-    println!("{}", Compared::header());
-    let mut sides = Sides::default();
-    let mut compared = Vec::new();
-    for case in cases {
-        let one = Compared::measure(case, effort, ours, go, &mut sides)
-            .with_context(|| case.to_string())?;
-        println!("{one}");
-        compared.push(one);
-    }
-    let repeats = effort.repeats.to_string();
-    let time = format!("{}s", effort.seconds);
-    let alone = |args: &[&str]| {
-        let command = ours.clone().args(args.iter().copied());
-        let command = command.args(["--repeats", &repeats, "--duration", &time, "--json", "-"]);
-        figures::ours(&command, &mut Sides::default())
-    };
-    println!("\nGo and this library in one system");
-    let mixed = Mixed::measure(effort, ours, go)?;
-    println!("\nthis library alone: the floor, isolation, slow servers");
-    let on = |args: &[&str], threads: Threads| {
-        let options = threads.options();
-        let options = options.iter().map(String::as_str);
-        let args: Vec<&str> = args.iter().copied().chain(options).collect();
-        alone(&args)
-    };
-    let mut floors = Vec::new();
-    for payload in [0, 1024] {
-        for threads in [Threads::ONE, Threads::ONE_AND_ONE] {
-            floors.push(Floor {
-                payload,
-                threads,
-                figures: on(&["floor", "--payload", &payload.to_string()], threads)?,
-            });
-        }
-    }
-    let slow_servers = [Threads::ONE, Threads::ONE_AND_ONE]
-        .map(|threads| Ok((threads, on(&["slow-server"], threads)?)));
-    Ok(Results {
-        effort,
-        compared,
-        floors,
-        isolation: alone(&["isolation"])?,
-        slow_servers: slow_servers.into_iter().collect::<Result<_>>()?,
-        mixed,
-        sides,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Mixed {
-    fn measure(effort: Effort, ours: &Cmd, go: &Cmd) -> Result<Self> {
-        let time = format!("{}s", effort.seconds);
-        let own_go = go.clone().args(["-peer", "-duration", &time]);
-        let go_on_ours = own_go.clone().args(["-server-program", ours.program()]);
-        let ours_on_go = ours
-            .clone()
-            .args(["quorum-call", "--json", "-", "--duration", &time])
-            .args(["--processes", "--server-program", go.program()]);
-        let mut runs = [Vec::new(), Vec::new(), Vec::new()];
-        for _ in 0..effort.repeats {
-            let unnoted = &mut Sides::default();
-            runs[0].push(figures::go(&own_go, unnoted)?);
-            runs[1].push(figures::go(&go_on_ours, unnoted)?);
-            runs[2].push(figures::ours(&ours_on_go, unnoted)?);
-        }
-        let [go_on_go, go_on_ours, ours_on_go] = runs.map(figures::median);
-        Ok(Self {
-            go_on_go: go_on_go?,
-            go_on_ours: go_on_ours?,
-            ours_on_go: ours_on_go?,
-        })
+    #[test]
+    fn the_summary_tells_each_ratio_both_ways() {
+        let text = summary(&record::tests::results(8.0));
+        let cpu = "CPU      (ours, 1 thread) ÷ (tonic, 1 thread) = 0.250, and back 4.00";
+        assert!(text.contains(cpu), "{text}");
+        let calls = "calls/s  (ours, 1 thread) ÷ (Go) = 8.00, and back 0.125";
+        assert!(text.contains(calls), "{text}");
+        let floor = "calls/s  ours ÷ the other's 20,000 = 0.400, and back 2.50";
+        assert!(text.contains(floor), "{text}");
     }
 
-    fn all(&self) -> [(&'static str, &Figures); 3] {
-        [
-            ("Go client, Go servers", &self.go_on_go),
-            ("Go client, our servers", &self.go_on_ours),
-            ("our client, Go servers", &self.ours_on_go),
-        ]
-    }
-}
-
-impl Results {
-    /// What was measured of a case.
-    fn of(&self, place: Place, in_flight: usize, payload: usize) -> Option<&Compared> {
-        self.compared.iter().find(|compared| {
-            let case = compared.case;
-            case.nodes == 3
-                && case.place == place
-                && case.in_flight == in_flight
-                && case.payload == payload
-        })
+    #[test]
+    fn the_version_of_tonic_is_told() {
+        let version = tonic().expect("it is in Cargo.lock");
+        assert!(version.starts_with("tonic 0."), "{version}");
     }
 
-    /// The floor of a payload on the threads on which this library makes more calls per second.
-    fn floor(&self, payload: usize) -> Option<&Floor> {
-        let floors = self.floors.iter().filter(|floor| floor.payload == payload);
-        let rate = |floor: &Floor| floor.figures.calls_per_second;
-        floors.max_by(|a, b| rate(a).total_cmp(&rate(b)))
-    }
-
-    /// Slow servers on the threads on which this library makes more calls per second.
-    fn slow_server(&self) -> Option<&(Threads, Figures)> {
-        let rate = |of: &(Threads, Figures)| of.1.calls_per_second;
-        let all = self.slow_servers.iter();
-        all.max_by(|a, b| rate(a).total_cmp(&rate(b)))
-    }
-
-    fn busy(&self) -> bool {
-        let slow = self.slow_servers.iter().map(|(_, figures)| figures);
-        let floors = self.floors.iter().map(|floor| &floor.figures);
-        let mixed = self.mixed.all().map(|(_, figures)| figures);
-        let mut alone = floors.chain([&self.isolation]).chain(slow).chain(mixed);
-        self.compared.iter().any(Compared::busy) || alone.any(|figures| figures.busy)
+    #[test]
+    fn it_is_told_how_long_everything_takes() {
+        let all = outlook(&Job::all(false), FULL);
+        assert!(all.contains("in each of 3 rounds"), "{all}");
+        let quick = outlook(&Job::all(true), QUICK);
+        assert!(quick.contains("in each of 1 round:"), "{quick}");
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Quorum calls to so many servers, in so many bytes, so many at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Case {
     pub(super) nodes: usize,
     pub(super) place: Place,
@@ -12,14 +14,14 @@ pub(super) struct Case {
 }
 
 /// Where servers are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Place {
     OneProcess,
     Processes,
 }
 
-/// The threads of our side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The threads of a contender that is told how many to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Threads {
     /// Of the client, and of servers on its runtime.
     pub(super) client: usize,
@@ -63,8 +65,11 @@ impl fmt::Display for Threads {
     }
 }
 
+/// The loads of the picture of latency over throughput, in calls in flight.
+const SWEEP: [usize; 4] = [1, 10, 100, 1000];
+
 impl Case {
-    /// All of them, or those that the goals are about.
+    /// All of them, or those that the goals and the pictures are about.
     pub(super) fn all(quick: bool) -> Vec<Self> {
         let mut cases = Vec::new();
         for nodes in [3, 5] {
@@ -84,10 +89,25 @@ impl Case {
         if quick {
             cases.retain(Self::has_goal);
         }
+        for case in Self::sweep() {
+            if !cases.contains(&case) {
+                cases.push(case);
+            }
+        }
         cases
     }
 
-    fn has_goal(&self) -> bool {
+    /// Those of the picture of latency over throughput.
+    pub(super) fn sweep() -> [Self; SWEEP.len()] {
+        SWEEP.map(|in_flight| Self {
+            nodes: 3,
+            place: Place::Processes,
+            in_flight,
+            payload: 0,
+        })
+    }
+
+    pub(super) fn has_goal(&self) -> bool {
         let load = (self.place, self.in_flight, self.payload);
         self.nodes == 3
             && matches!(
@@ -99,7 +119,7 @@ impl Case {
             )
     }
 
-    /// The threads on which our side is measured, in turn.
+    /// The threads on which this library and tonic are measured, in turn.
     pub(super) fn runtimes(&self) -> &'static [Threads] {
         match self.place {
             Place::OneProcess => &[Threads::ONE, Threads::TWO, Threads::ONE_AND_ONE],
@@ -107,20 +127,21 @@ impl Case {
         }
     }
 
-    /// What Go's program and ours are told.
-    pub(super) fn options(&self) -> Options {
-        Options {
-            nodes: self.nodes.to_string(),
-            in_flight: self.in_flight.to_string(),
-            payload: self.payload.to_string(),
+    /// What a program is told, whose options begin like this: `--` is ours, `-` Go's.
+    pub(super) fn options(&self, dashes: &str) -> Vec<String> {
+        let mut options = Vec::new();
+        for (name, value) in [
+            ("nodes", self.nodes),
+            ("in-flight", self.in_flight),
+            ("payload", self.payload),
+        ] {
+            options.extend([format!("{dashes}{name}"), value.to_string()]);
         }
+        if self.place == Place::Processes {
+            options.push(format!("{dashes}processes"));
+        }
+        options
     }
-}
-
-pub(super) struct Options {
-    pub(super) nodes: String,
-    pub(super) in_flight: String,
-    pub(super) payload: String,
 }
 
 impl fmt::Display for Case {
@@ -148,11 +169,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_compared_or_what_goals_are_about() {
-        assert_eq!(Case::all(false).len(), 2 * 2 * 3 * 3);
+    fn everything_is_compared_or_what_goals_and_pictures_are_about() {
+        // Of the sweep's loads, 1 and 100 are among the others.
+        assert_eq!(Case::all(false).len(), 2 * 2 * 3 * 3 + 2);
         let quick = Case::all(true);
-        assert_eq!(quick.len(), 5);
+        assert_eq!(quick.len(), 5 + 3);
         assert!(quick.iter().all(|case| case.nodes == 3));
+        for case in Case::sweep() {
+            for cases in [Case::all(false), Case::all(true)] {
+                let count = cases.iter().filter(|other| **other == case).count();
+                assert_eq!(count, 1, "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_program_is_told_the_case_in_its_own_way() {
+        let [case, ..] = Case::sweep();
+        assert_eq!(
+            case.options("-").join(" "),
+            "-nodes 3 -in-flight 1 -payload 0 -processes"
+        );
+        let here = Case {
+            place: Place::OneProcess,
+            ..case
+        };
+        assert_eq!(
+            here.options("--").join(" "),
+            "--nodes 3 --in-flight 1 --payload 0"
+        );
     }
 
     #[test]

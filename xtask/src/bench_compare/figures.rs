@@ -1,17 +1,14 @@
 //! What both programs measured.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::Effort;
-use super::case::{Case, Place, Threads};
 use crate::command::Cmd;
 
-/// One side of a comparison. Both programs have the same names and units.
-#[derive(Debug, Clone, Deserialize)]
+/// What a program measured. All have the same names and units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Figures {
     pub(super) calls_per_second: f64,
     pub(super) latency_us: Latency,
@@ -25,25 +22,38 @@ pub(super) struct Figures {
     pub(super) compared: Option<Comparison>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Latency {
     pub(super) p50: f64,
     pub(super) p99: f64,
 }
 
 /// With something else that our program measured in the same run.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Comparison {
     pub(super) calls_per_second: f64,
+    /// Calls per second, by those of the other.
     pub(super) ratio: f64,
+    /// Time of the processor for each call, in the same way.
+    pub(super) cpu_ratio: Option<f64>,
 }
 
-/// What the two sides are, and where they ran.
-#[derive(Debug, Clone, Default)]
+/// Figures, and what a program calls what it measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Named {
+    #[serde(rename = "benchmark")]
+    pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) figures: Figures,
+}
+
+/// What the contenders are, and where they ran.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sides {
     pub(super) date: String,
     pub(super) machine: String,
     pub(super) ours: String,
+    pub(super) tonic: String,
     pub(super) go: String,
 }
 
@@ -53,7 +63,7 @@ struct Report {
     date: String,
     machine: Machine,
     versions: Versions,
-    results: Vec<Figures>,
+    results: Vec<Named>,
 }
 
 #[derive(Deserialize)]
@@ -78,8 +88,8 @@ struct GoReport {
     figures: Figures,
 }
 
-/// Runs our program. Of several results, the last one is what the others are there for.
-pub(super) fn ours(command: &Cmd, sides: &mut Sides) -> Result<Figures> {
+/// Runs our program.
+pub(super) fn ours(command: &Cmd, sides: &mut Sides) -> Result<Vec<Named>> {
     let output = command.output()?;
     let report: Report =
         serde_json::from_str(&output).with_context(|| format!("the output of `{command}`"))?;
@@ -87,7 +97,7 @@ pub(super) fn ours(command: &Cmd, sides: &mut Sides) -> Result<Figures> {
         date,
         machine: Machine { cpu, cores, system },
         versions,
-        mut results,
+        results,
     } = report;
     let Versions {
         gorums,
@@ -98,13 +108,12 @@ pub(super) fn ours(command: &Cmd, sides: &mut Sides) -> Result<Figures> {
     sides.date = date;
     sides.machine = format!("{cpu}, {cores} cores, {system}");
     sides.ours = format!("gorums {gorums}{commit}, {rustc}");
-    results
-        .pop()
-        .with_context(|| format!("`{command}` measured nothing"))
+    ensure!(!results.is_empty(), "`{command}` measured nothing");
+    Ok(results)
 }
 
 /// Runs Go's program.
-pub(super) fn go(command: &Cmd, sides: &mut Sides) -> Result<Figures> {
+pub(super) fn go(command: &Cmd, sides: &mut Sides) -> Result<Vec<Named>> {
     let output = command.output()?;
     let report: GoReport =
         serde_json::from_str(&output).with_context(|| format!("the output of `{command}`"))?;
@@ -115,120 +124,18 @@ pub(super) fn go(command: &Cmd, sides: &mut Sides) -> Result<Figures> {
         version("google.golang.org/grpc"),
         version("go")
     );
-    Ok(report.figures)
+    Ok(vec![Named {
+        name: QUORUM_CALL.to_owned(),
+        figures: report.figures,
+    }])
 }
 
-/// Both sides of a case.
-#[derive(Debug)]
-pub(super) struct Compared {
-    pub(super) case: Case,
-    pub(super) go: Figures,
-    /// On all threads that the case is measured on.
-    pub(super) ours: Vec<(Threads, Figures)>,
-}
-
-impl Compared {
-    /// Measures both sides in turn.
-    pub(super) fn measure(
-        case: Case,
-        effort: Effort,
-        ours_command: &Cmd,
-        go_command: &Cmd,
-        sides: &mut Sides,
-    ) -> Result<Self> {
-        let options = case.options();
-        let time = format!("{}s", effort.seconds);
-        let mut go_command = go_command
-            .clone()
-            .args(["-nodes", &options.nodes, "-in-flight", &options.in_flight])
-            .args(["-payload", &options.payload, "-duration", &time]);
-        let mut ours_command = ours_command
-            .clone()
-            .args(["quorum-call", "--json", "-", "--nodes", &options.nodes])
-            .args(["--in-flight", &options.in_flight])
-            .args(["--payload", &options.payload, "--duration", &time]);
-        if case.place == Place::Processes {
-            go_command = go_command.args(["-processes"]);
-            ours_command = ours_command.args(["--processes"]);
-        }
-        let mut go_runs = Vec::new();
-        let mut ours_runs = vec![Vec::new(); case.runtimes().len()];
-        for _ in 0..effort.repeats {
-            go_runs.push(go(&go_command, sides)?);
-            for (threads, runs) in case.runtimes().iter().zip(&mut ours_runs) {
-                let command = ours_command.clone();
-                let options = threads.options();
-                let command = command.args(options.iter().map(String::as_str));
-                runs.push(ours(&command, sides)?);
-            }
-        }
-        let ours = case.runtimes().iter().zip(ours_runs);
-        Ok(Self {
-            case,
-            go: median(go_runs)?,
-            ours: ours
-                .map(|(threads, runs)| Ok((*threads, median(runs)?)))
-                .collect::<Result<_>>()?,
-        })
-    }
-
-    /// Our side, on the threads on which a figure is best.
-    pub(super) fn best(&self, better: impl Fn(&Figures) -> f64) -> &(Threads, Figures) {
-        let best = self
-            .ours
-            .iter()
-            .max_by(|a, b| better(&a.1).total_cmp(&better(&b.1)));
-        best.expect("each case has a runtime")
-    }
-
-    pub(super) fn busy(&self) -> bool {
-        self.go.busy || self.ours.iter().any(|(_, figures)| figures.busy)
-    }
-
-    pub(super) fn header() -> String {
-        format!(
-            "{:42} {:>13} {:>22} {:>19} {:>21}",
-            "", "", "calls/s", "p50 µs", "CPU µs/call"
-        )
-    }
-}
-
-impl fmt::Display for Compared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cpu = |figures: &Figures| figures.cpu_us_per_call.unwrap_or(f64::NAN);
-        let mark = |figures: &Figures| if figures.busy { "*" } else { " " };
-        write!(
-            f,
-            "{:42} {:>13} {:>13}{:9} {:>10.1}{:9} {:>11.2}",
-            self.case,
-            "Go",
-            grouped(self.go.calls_per_second),
-            mark(&self.go),
-            self.go.latency_us.p50,
-            "",
-            cpu(&self.go),
-        )?;
-        for (threads, ours) in &self.ours {
-            write!(
-                f,
-                "\n{:42} {:>13} {:>13}{}{:>7.2}x {:>10.1}{:>8.2}x {:>11.2}{:>8.3}x",
-                "",
-                threads,
-                grouped(ours.calls_per_second),
-                mark(ours),
-                ours.calls_per_second / self.go.calls_per_second,
-                ours.latency_us.p50,
-                ours.latency_us.p50 / self.go.latency_us.p50,
-                cpu(ours),
-                cpu(ours) / cpu(&self.go),
-            )?;
-        }
-        Ok(())
-    }
-}
+/// What our program calls quorum calls, and Go's measures.
+pub(super) const QUORUM_CALL: &str = "quorum-call";
 
 /// The run in the middle, by calls per second, with the least time of the processor that a run took
-/// for each call: what others do adds to it, and nothing takes from it.
+/// for each call: what others do adds to it, and nothing takes from it. Ratios within a run are
+/// those in the middle of all runs.
 pub(super) fn median(mut runs: Vec<Figures>) -> Result<Figures> {
     ensure!(!runs.is_empty(), "nothing was measured");
     let least =
@@ -237,11 +144,46 @@ pub(super) fn median(mut runs: Vec<Figures>) -> Result<Figures> {
         least(|run| run.cpu_us_per_call),
         least(|run| run.client_cpu_us_per_call),
     );
+    let compared = |figure: fn(Comparison) -> Option<f64>| {
+        let all = runs.iter().filter_map(|run| run.compared.and_then(figure));
+        in_the_middle(all.collect())
+    };
+    let comparison = (|| {
+        Some(Comparison {
+            calls_per_second: compared(|one| Some(one.calls_per_second))?,
+            ratio: compared(|one| Some(one.ratio))?,
+            cpu_ratio: compared(|one| one.cpu_ratio),
+        })
+    })();
     runs.sort_by(|a, b| a.calls_per_second.total_cmp(&b.calls_per_second));
     let mut middle = runs.swap_remove((runs.len() - 1) / 2);
     middle.cpu_us_per_call = all;
     middle.client_cpu_us_per_call = client;
+    middle.compared = comparison;
     Ok(middle)
+}
+
+/// Of an even number, the lower of the two in the middle.
+fn in_the_middle(mut all: Vec<f64>) -> Option<f64> {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len().checked_sub(1)? / 2).copied()
+}
+
+/// A ratio in both directions: how many times the other, and how many times that is this. `None`
+/// where one of the two is not known.
+pub(super) fn both_ways(own: Option<f64>, other: Option<f64>) -> Option<(f64, f64)> {
+    let (own, other) = own.zip(other)?;
+    Some((own / other, other / own))
+}
+
+/// As many digits as say something.
+pub(super) fn ratio(ratio: f64) -> String {
+    let digits = match ratio {
+        ratio if ratio < 2.0 => 3,
+        ratio if ratio < 20.0 => 2,
+        _ => 1,
+    };
+    format!("{ratio:.digits$}")
 }
 
 /// With a comma after each thousand.
@@ -293,6 +235,41 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn ratios_within_runs_have_a_middle_of_their_own() {
+        let run = |rate: f64, ratio: f64, cpu_ratio| Figures {
+            compared: Some(Comparison {
+                calls_per_second: rate / ratio,
+                ratio,
+                cpu_ratio,
+            }),
+            ..figures(rate, 1.0, 1.0)
+        };
+        let runs = vec![
+            run(100.0, 0.5, Some(2.0)),
+            run(300.0, 0.7, None),
+            run(200.0, 0.9, Some(4.0)),
+        ];
+        let middle = median(runs).expect("there are runs");
+        assert_eq!(middle.calls_per_second, 200.0);
+        let compared = middle.compared.expect("all have it");
+        assert_eq!(compared.ratio, 0.7);
+        // Of two, the lower one.
+        assert_eq!(compared.cpu_ratio, Some(2.0));
+        let without = median(vec![figures(1.0, 1.0, 1.0)]).expect("there is one");
+        assert_eq!(without.compared, None);
+    }
+
+    #[test]
+    fn ratios_go_both_ways() {
+        assert_eq!(both_ways(Some(8.0), Some(2.0)), Some((4.0, 0.25)));
+        assert_eq!(both_ways(None, Some(2.0)), None);
+        assert_eq!(both_ways(Some(2.0), None), None);
+        for (number, text) in [(0.25, "0.250"), (4.0, "4.00"), (31.94, "31.9")] {
+            assert_eq!(ratio(number), text);
+        }
+    }
+
+    #[test]
     fn the_output_of_both_programs_is_read() {
         let figures = r#""calls_per_second": 5.5, "latency_us": {"p50": 1, "p99": 2.5, "max": 9},
             "cpu_us_per_call": 4, "client_cpu_us_per_call": null, "allocations_per_call": 3, "busy": true"#;
@@ -300,12 +277,14 @@ pub(super) mod tests {
         let go: GoReport = serde_json::from_str(&go).expect("what Go's program prints");
         assert_eq!(go.versions["go"], "go1.26");
         assert!(go.figures.busy);
-        let compared = r#""compared": {"with": "x", "calls_per_second": 11, "ratio": 0.5}"#;
+        let compared = r#""benchmark": "floor", "compared": {"with": "x", "calls_per_second": 11, "ratio": 0.5}"#;
         let ours = format!(
             r#"{{"date": "d", "machine": {{"cpu": "c", "cores": 2, "system": "s"}},
             "versions": {{"gorums": "0.1.0", "commit": null, "rustc": "r"}}, "results": [{{{figures}, {compared}}}]}}"#
         );
         let ours: Report = serde_json::from_str(&ours).expect("what our program prints");
-        assert_eq!(ours.results[0].compared.expect("it is there").ratio, 0.5);
+        let Named { name, figures } = &ours.results[0];
+        assert_eq!(name, "floor");
+        assert_eq!(figures.compared.expect("it is there").ratio, 0.5);
     }
 }

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use super::case::{Place, Threads};
-use super::figures::{Compared, Figures};
-use super::{Floor, Results};
+use super::figures::Figures;
+use super::job::Pair;
+use super::record::{Compared, Floor, Results, best};
 
 /// The goals, with what was reached.
 pub(super) struct Goals {
@@ -50,32 +51,34 @@ pub(super) const TOLERANCE: f64 = 0.15;
 const NOT_RUN: &str = "this case was not measured";
 
 /// A figure of the best of ours, whether the machine was busy, and the threads.
-type Ratio = fn(&Compared) -> (f64, bool, Threads);
+type Ratio = fn(&Compared) -> Option<(f64, bool, Threads)>;
 
 const CALLS: Ratio = |compared| {
-    let (on, ours) = compared.best(|figures| figures.calls_per_second);
-    let ratio = ours.calls_per_second / compared.go.calls_per_second;
-    (ratio, ours.busy || compared.go.busy, *on)
+    let go = compared.go.as_ref()?;
+    let (on, ours) = best(&compared.ours, |figures| figures.calls_per_second)?;
+    let ratio = ours.calls_per_second / go.calls_per_second;
+    Some((ratio, ours.busy || go.busy, *on))
 };
 
 const CPU: Ratio = |compared| {
     let cpu = |figures: &Figures| figures.cpu_us_per_call.unwrap_or(f64::NAN);
-    let (on, ours) = compared.best(|figures| -cpu(figures));
-    let ratio = cpu(ours) / cpu(&compared.go);
-    (ratio, ours.busy || compared.go.busy, *on)
+    let go = compared.go.as_ref()?;
+    let (on, ours) = best(&compared.ours, |figures| -cpu(figures))?;
+    Some((cpu(ours) / cpu(go), ours.busy || go.busy, *on))
 };
 
 const P50: Ratio = |compared| {
-    let (on, ours) = compared.best(|figures| -figures.latency_us.p50);
-    let ratio = ours.latency_us.p50 / compared.go.latency_us.p50;
-    (ratio, ours.busy || compared.go.busy, *on)
+    let go = compared.go.as_ref()?;
+    let (on, ours) = best(&compared.ours, |figures| -figures.latency_us.p50)?;
+    let ratio = ours.latency_us.p50 / go.latency_us.p50;
+    Some((ratio, ours.busy || go.busy, *on))
 };
 
 const ALLOCATIONS: Ratio = |compared| {
-    let (on, ours) = compared.best(|figures| -figures.allocations_per_call.unwrap_or(f64::NAN));
+    let count = |figures: &Figures| figures.allocations_per_call.unwrap_or(f64::NAN);
+    let (on, ours) = best(&compared.ours, |figures| -count(figures))?;
     // Others do not add to it.
-    let count = ours.allocations_per_call.unwrap_or(f64::NAN);
-    (count, false, *on)
+    Some((count(ours), false, *on))
 };
 
 impl Goals {
@@ -86,7 +89,7 @@ impl Goals {
         let case = |what, wanted, place, in_flight, payload, ratio: Ratio| Goal {
             what,
             wanted,
-            reached: match results.of(place, in_flight, payload).map(ratio) {
+            reached: match results.find(place, in_flight, payload).and_then(ratio) {
                 Some((value, busy, on)) => Reached::Figure {
                     value,
                     busy,
@@ -111,16 +114,19 @@ impl Goals {
             let figures = floor.map(|floor| &floor.figures);
             compared(what, 0.5, figures, floor.map(|floor| floor.threads))
         };
-        let go_on_go = &results.mixed.go_on_go;
-        let mixed = |what, least, figures: &Figures| Goal {
+        let mixed = |what, least, pair| Goal {
             what,
             wanted: AtLeast(least, " × Go on Go"),
-            reached: Reached::Figure {
-                value: figures.calls_per_second / go_on_go.calls_per_second,
-                busy: figures.busy || go_on_go.busy,
-                on: None,
+            reached: match results.pair(pair).zip(results.pair(Pair::GoOnGo)) {
+                Some((figures, go_on_go)) => Reached::Figure {
+                    value: figures.calls_per_second / go_on_go.calls_per_second,
+                    busy: figures.busy || go_on_go.busy,
+                    on: None,
+                },
+                None => Reached::NotMeasured(NOT_RUN),
             },
         };
+        let isolation = |what, situation| compared(what, 0.9, results.situation(situation), None);
         let rows = vec![
             case(
                 "one process, 100 in flight, 0 B: calls/s",
@@ -165,12 +171,12 @@ impl Goals {
             mixed(
                 "Go client (grpc-go) on our servers: calls/s",
                 2.0,
-                &results.mixed.go_on_ours,
+                Pair::GoOnOurs,
             ),
             mixed(
                 "our client on Go servers (grpc-go): calls/s",
                 1.5,
-                &results.mixed.ours_on_go,
+                Pair::OursOnGo,
             ),
             case(
                 "one process, one at a time, 0 B: p50",
@@ -190,11 +196,17 @@ impl Goals {
             ),
             floor("against the floor, 100 in flight, 0 B", 0),
             floor("against the floor, 100 in flight, 1 KiB", 1024),
-            compared(
+            isolation(
                 "isolation: one of three stopped, against the others alone",
-                0.9,
-                Some(&results.isolation),
-                None,
+                "one of three stopped",
+            ),
+            isolation(
+                "isolation: one of three slow, against the others alone",
+                "one of three slow",
+            ),
+            isolation(
+                "isolation: one with a stalling disk, against the others",
+                "one of three with a stalling disk",
             ),
             compared(
                 "slow servers, 1,000 in flight, against timers",
@@ -223,8 +235,8 @@ impl Goals {
 /// Were the floor slow, nothing would be gained by being near it.
 fn floor_itself(results: &Results) -> Goal {
     let go = results
-        .of(Place::OneProcess, 100, 0)
-        .map(|compared| &compared.go);
+        .find(Place::OneProcess, 100, 0)
+        .and_then(|compared| compared.go.as_ref());
     let both = go.zip(results.floor(0));
     let found = both.and_then(|(go, floor)| {
         let Floor {
@@ -384,7 +396,7 @@ impl GoFigure {
             expected
                 .into_iter()
                 .filter_map(|(what, expected, place, in_flight, payload, of)| {
-                    let go = &results.of(place, in_flight, payload)?.go;
+                    let go = results.find(place, in_flight, payload)?.go.as_ref()?;
                     let found = of(go)?;
                     Some(Self {
                         what,
@@ -422,58 +434,10 @@ impl fmt::Display for GoFigure {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::super::case::Case;
-    use super::super::figures::tests::figures;
-    use super::super::figures::{Comparison, Sides};
-    use super::super::{FULL, Mixed};
+mod tests {
+    use super::super::figures::Comparison;
+    use super::super::record::tests::results;
     use super::*;
-
-    /// Go makes 1,000 calls a second everywhere, and ours so many times more.
-    pub(in super::super) fn results(times: f64) -> Results {
-        let compared = Case::all(false).into_iter().map(|case| Compared {
-            case,
-            go: figures(1000.0, 100.0, 50.0),
-            ours: case
-                .runtimes()
-                .iter()
-                .map(|&threads| {
-                    // Two threads are slower here, and so are one and one.
-                    let slower = match threads.servers {
-                        None => 1.0 / threads.client as f64,
-                        Some(_) => 0.8,
-                    };
-                    let rate = 1000.0 * times * slower;
-                    (threads, figures(rate, 100.0 / times, 50.0 / times))
-                })
-                .collect(),
-        });
-        let alone = |ratio| Figures {
-            compared: Some(Comparison {
-                calls_per_second: 20_000.0,
-                ratio,
-            }),
-            ..figures(20_000.0 * ratio, 1.0, 1.0)
-        };
-        let floor = |payload, ratio| Floor {
-            payload,
-            threads: Threads::ONE,
-            figures: alone(ratio),
-        };
-        Results {
-            effort: FULL,
-            compared: compared.collect(),
-            floors: vec![floor(0, 0.6), floor(1024, 0.4)],
-            isolation: alone(1.0),
-            slow_servers: vec![(Threads::ONE, alone(0.95))],
-            mixed: Mixed {
-                go_on_go: figures(1000.0, 100.0, 50.0),
-                go_on_ours: figures(2500.0, 40.0, 20.0),
-                ours_on_go: figures(1600.0, 60.0, 30.0),
-            },
-            sides: Sides::default(),
-        }
-    }
 
     #[test]
     fn what_is_not_reached_is_named() {
@@ -500,8 +464,21 @@ pub(super) mod tests {
         let mut results = results(14.0);
         results.compared.clear();
         let goals = Goals::of(&results);
-        let unmeasured = goals.rows.iter().filter(|goal| goal.is_reached().is_none());
-        assert_eq!(unmeasured.count(), 8);
+        let unmeasured = |goals: &Goals| {
+            goals
+                .rows
+                .iter()
+                .filter(|goal| goal.is_reached().is_none())
+                .count()
+        };
+        assert_eq!(unmeasured(&goals), 8);
+        results.isolation.clear();
+        results.mixed.clear();
+        results.floors.clear();
+        results.slow_servers.clear();
+        let nothing = Goals::of(&results);
+        assert_eq!(unmeasured(&nothing), nothing.rows.len());
+        assert!(nothing.short().is_empty());
         assert!(goals.to_string().contains(NOT_RUN));
     }
 
@@ -509,7 +486,9 @@ pub(super) mod tests {
     fn a_figure_that_is_missing_is_not_reached() {
         let mut results = results(14.0);
         for compared in &mut results.compared {
-            compared.go.cpu_us_per_call = None;
+            if let Some(go) = &mut compared.go {
+                go.cpu_us_per_call = None;
+            }
         }
         let short = Goals::of(&results).short();
         assert!(
@@ -524,6 +503,7 @@ pub(super) mod tests {
         results.floors[0].figures.compared = Some(Comparison {
             calls_per_second: 14_000.0,
             ratio: 0.9,
+            cpu_ratio: None,
         });
         let short = Goals::of(&results).short();
         assert!(
@@ -557,6 +537,7 @@ pub(super) mod tests {
         figures.compared = Some(Comparison {
             calls_per_second: 40_000.0,
             ratio: 0.45,
+            cpu_ratio: None,
         });
         results.floors.push(Floor {
             payload: 0,

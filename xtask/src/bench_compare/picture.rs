@@ -1,111 +1,209 @@
-//! The picture beside docs/benchmarks.md: latency over throughput, of both sides.
+//! The pictures beside docs/benchmarks.md: what is in them. Our program draws them.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use super::Effort;
+use super::case::{Case, Place};
+use super::figures::Figures;
+use super::job::Contender;
+use super::record::{Compared, Results};
 use crate::command::Cmd;
-use crate::workspace;
 
-/// Raises the load on both sides, from one call in flight to 1,024, and draws both into a file.
-/// Each server is a process.
-pub(super) fn draw(file: &Path, effort: Effort, ours: &Cmd, go: &Cmd) -> Result<()> {
-    println!("\nlatency over throughput, for the picture");
-    let folder = workspace::target().join("bench-compare");
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let path = |name: &str| format!("{}/{name}", folder.display());
-    let time = format!("{}s", effort.seconds);
-    ours.clone()
-        .args(["sweep", "--processes", "--duration", &time])
-        .args(["--label", "this library", "--out", &path("ours")])
-        .output()?;
-    let text = fs::read_to_string(path("ours.json")).context("what the sweep wrote")?;
-    let report: Value = serde_json::from_str(&text).context("what the sweep wrote")?;
-    let gos = as_gos(report, |in_flight| {
-        let in_flight = in_flight.to_string();
-        let command = go.clone().args(["-processes", "-in-flight", &in_flight]);
-        let command = command.args(["-duration", &time]);
-        let output = command.output()?;
-        serde_json::from_str(&output).with_context(|| format!("the output of `{command}`"))
-    })?;
-    fs::write(path("go.json"), gos.to_string()).context("writing Go's figures")?;
-    ours.clone()
-        .args(["plot", &path("ours.json"), &path("go.json")])
-        .args(["--out", &path("both")])
-        .output()?;
-    fs::copy(path("both.svg"), file)
-        .with_context(|| format!("writing {}", file.display()))
-        .map(drop)
+/// The names of the files.
+pub(super) const COST: &str = "cost.svg";
+pub(super) const LATENCY: &str = "latency.svg";
+
+/// What our program draws, as it reads it.
+#[derive(Debug, PartialEq, Serialize)]
+struct Pictures {
+    /// On what, and when.
+    lines: Vec<String>,
+    /// Of each contender, in the order of the colours.
+    contenders: [&'static str; 3],
+    cases: Vec<Bars>,
+    curves: Vec<Curve>,
 }
 
-/// What a sweep of ours wrote, with Go's figures in place of ours: those of so many calls in
-/// flight.
-fn as_gos(mut report: Value, mut measure: impl FnMut(u64) -> Result<Value>) -> Result<Value> {
-    report["label"] = json!("the Go library");
-    // Go has as many threads as there are cores, on either side.
-    let cores = report["machine"]["cores"].clone();
-    let steps = report["results"]
-        .as_array_mut()
-        .context("a sweep has results")?;
-    let mut versions = Value::Null;
-    for step in steps {
-        let in_flight = step["in_flight"].as_u64().context("a step has its load")?;
-        let figures = measure(in_flight)?;
-        for name in ["calls_per_second", "latency_us", "busy"] {
-            step[name] = figures[name].clone();
-        }
-        step["threads"] = cores.clone();
-        step["server_threads"] = Value::Null;
-        versions = figures["versions"].clone();
+/// The contenders of a case, side by side.
+#[derive(Debug, PartialEq, Serialize)]
+struct Bars {
+    title: String,
+    bars: Vec<Bar>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Bar {
+    contender: usize,
+    name: String,
+    calls_per_second: f64,
+    cpu_us_per_call: Option<f64>,
+}
+
+/// A contender under rising loads.
+#[derive(Debug, PartialEq, Serialize)]
+struct Curve {
+    contender: usize,
+    points: Vec<Point>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Point {
+    in_flight: usize,
+    calls_per_second: f64,
+    p50_us: f64,
+    p99_us: f64,
+}
+
+/// Draws both into a folder; `None` where nothing of theirs was measured.
+pub(super) fn draw(
+    results: &Results,
+    folder: &Path,
+    data: &Path,
+    ours: &Cmd,
+) -> Result<Option<()>> {
+    let pictures = Pictures::of(results);
+    if pictures.cases.is_empty() || pictures.curves.is_empty() {
+        return Ok(None);
     }
-    let version = versions["github.com/relab/gorums"]
-        .as_str()
-        .unwrap_or("unknown");
-    let (grpc, compiler) = (&versions["google.golang.org/grpc"], &versions["go"]);
-    report["versions"]["gorums"] = json!(format!("{version} for Go"));
-    report["versions"]["commit"] = Value::Null;
-    report["versions"]["rustc"] = json!(format!(
-        "grpc-go {}, {}",
-        grpc.as_str().unwrap_or("unknown"),
-        compiler.as_str().unwrap_or("unknown")
-    ));
-    Ok(report)
+    let text = serde_json::to_string_pretty(&pictures).context("what is drawn")?;
+    fs::write(data, text).with_context(|| format!("writing {}", data.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    let path = |path: &Path| path.display().to_string();
+    let (cost, latency) = (path(&folder.join(COST)), path(&folder.join(LATENCY)));
+    ours.clone()
+        .args([
+            "contenders",
+            &path(data),
+            "--cost",
+            &cost,
+            "--latency",
+            &latency,
+        ])
+        .output()?;
+    Ok(Some(()))
+}
+
+impl Pictures {
+    fn of(results: &Results) -> Self {
+        let sides = &results.sides;
+        let busy = if results.busy() {
+            "; THE MACHINE WAS BUSY"
+        } else {
+            ""
+        };
+        let versions = [&sides.ours, &sides.tonic, &sides.go];
+        let versions = versions.map(String::as_str);
+        let mut lines = vec![format!("{}; {}{busy}", sides.machine, sides.date)];
+        lines.extend(
+            versions
+                .iter()
+                .filter(|version| !version.is_empty())
+                .map(|version| (*version).to_owned()),
+        );
+        let cases = results.compared.iter().filter(|one| one.case.has_goal());
+        let cases = cases.map(Bars::of).filter(|case| !case.bars.is_empty());
+        let curves = (0..3).map(|contender| Curve::of(results, contender));
+        Self {
+            lines,
+            // As `Compared::fastest` has them.
+            contenders: ["the Go library", "by hand on tonic", "this library"],
+            cases: cases.collect(),
+            curves: curves.filter(|curve| !curve.points.is_empty()).collect(),
+        }
+    }
+}
+
+impl Bars {
+    fn of(compared: &Compared) -> Self {
+        let fastest = compared.fastest().into_iter().enumerate();
+        let bars = fastest.filter_map(|(contender, fastest)| {
+            let (by, figures) = fastest?;
+            let name = match (by, compared.case.place) {
+                (Contender::Tonic(threads) | Contender::Ours(threads), Place::OneProcess) => {
+                    threads.to_string()
+                }
+                _ => String::new(),
+            };
+            Some(Bar {
+                contender,
+                name,
+                calls_per_second: figures.calls_per_second,
+                cpu_us_per_call: figures.cpu_us_per_call,
+            })
+        });
+        Self {
+            title: compared.case.to_string(),
+            bars: bars.collect(),
+        }
+    }
+}
+
+impl Curve {
+    fn of(results: &Results, contender: usize) -> Self {
+        let points = Case::sweep().into_iter().filter_map(|case| {
+            let mut compared = results.compared.iter();
+            let compared = compared.find(|compared| compared.case == case)?;
+            let (_, figures) = compared.fastest()[contender]?;
+            let Figures {
+                calls_per_second,
+                latency_us,
+                ..
+            } = figures;
+            Some(Point {
+                in_flight: case.in_flight,
+                calls_per_second: *calls_per_second,
+                p50_us: latency_us.p50,
+                p99_us: latency_us.p99,
+            })
+        });
+        Self {
+            contender,
+            points: points.collect(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::tests::results;
     use super::*;
 
     #[test]
-    fn gos_figures_take_the_place_of_ours() {
-        let ours = json!({
-            "label": "this library",
-            "machine": {"cores": 2},
-            "versions": {"gorums": "0.1.0", "commit": "abc", "rustc": "rustc 1.95"},
-            "results": [
-                {"in_flight": 1, "calls_per_second": 5.0, "latency_us": {"p50": 1.0}, "busy": false, "nodes": 3},
-                {"in_flight": 8, "calls_per_second": 9.0, "latency_us": {"p50": 2.0}, "busy": false, "nodes": 3},
-            ],
-        });
-        let gos = as_gos(ours, |in_flight| {
-            Ok(json!({
-                "calls_per_second": in_flight, "latency_us": {"p50": 40}, "busy": true,
-                "versions": {"github.com/relab/gorums": "v0.11.0", "go": "go1.26", "google.golang.org/grpc": "v1.79"},
-            }))
-        });
-        let gos = gos.expect("there are figures for each step");
-        assert_eq!(gos["label"], "the Go library");
-        assert_eq!(gos["versions"]["gorums"], "v0.11.0 for Go");
-        assert_eq!(gos["versions"]["rustc"], "grpc-go v1.79, go1.26");
-        let step = &gos["results"][1];
-        assert_eq!(step["calls_per_second"], 8);
-        assert_eq!(step["latency_us"]["p50"], 40);
-        assert_eq!(step["busy"], true);
-        assert_eq!(step["nodes"], 3);
-        assert_eq!(step["threads"], 2);
-        assert!(as_gos(json!({}), |_| Ok(Value::Null)).is_err());
+    fn each_contender_has_a_bar_in_each_case_and_a_curve() {
+        let pictures = Pictures::of(&results(8.0));
+        assert_eq!(pictures.cases.len(), 5);
+        for case in &pictures.cases {
+            let rates: Vec<f64> = case.bars.iter().map(|bar| bar.calls_per_second).collect();
+            assert_eq!(rates, [1000.0, 2000.0, 8000.0], "{}", case.title);
+            let cpu: Vec<_> = case.bars.iter().map(|bar| bar.cpu_us_per_call).collect();
+            assert_eq!(cpu, [Some(50.0), Some(25.0), Some(6.25)]);
+        }
+        assert_eq!(pictures.cases[0].bars[2].name, "1 thread");
+        for (number, curve) in pictures.curves.iter().enumerate() {
+            assert_eq!(curve.contender, number);
+            let loads: Vec<usize> = curve.points.iter().map(|point| point.in_flight).collect();
+            assert_eq!(loads, [1, 10, 100, 1000]);
+        }
+        assert_eq!(pictures.curves[1].points[0].p50_us, 50.0);
+        assert_eq!(pictures.curves[1].points[0].p99_us, 150.0);
+    }
+
+    #[test]
+    fn who_was_not_measured_is_not_drawn() {
+        let mut results = results(8.0);
+        for compared in &mut results.compared {
+            compared.tonic.clear();
+        }
+        let pictures = Pictures::of(&results);
+        let drawn = |bars: &Bars| bars.bars.iter().all(|bar| bar.contender != 1);
+        assert!(pictures.cases.iter().all(drawn));
+        let contenders: Vec<usize> = pictures.curves.iter().map(|one| one.contender).collect();
+        assert_eq!(contenders, [0, 2]);
+        results.compared.clear();
+        let nothing = Pictures::of(&results);
+        assert!(nothing.cases.is_empty() && nothing.curves.is_empty());
     }
 }
