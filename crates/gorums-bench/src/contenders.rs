@@ -58,7 +58,7 @@ struct Point {
 const WIDTH: u32 = 1200;
 /// The height of a bar, and of what a case has besides.
 const BAR: u32 = 26;
-const CASE: u32 = 88;
+const CASE: u32 = 100;
 
 /// The colours of the contenders.
 fn color(contender: usize) -> RGBColor {
@@ -165,7 +165,8 @@ impl Case {
     fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B> {
         let bold = (FONT, TEXT + 1).into_font().style(FontStyle::Bold);
         area.draw_text(&self.title, &bold.color(&INK), (20, 6))?;
-        let (_, charts) = area.split_vertically(26);
+        let (above, _) = area.split_vertically(CASE - 12 + BAR * self.bars.len() as u32);
+        let (_, charts) = above.split_vertically(26);
         let (left, right) = charts.split_horizontally(WIDTH / 2);
         self.draw_bars(&left, "calls per second", |bar| {
             let rate = bar.calls_per_second;
