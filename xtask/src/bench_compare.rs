@@ -254,12 +254,15 @@ fn list(jobs: &[Job], effort: Effort) {
 fn outlook(jobs: &[Job], effort: Effort) -> String {
     let seconds: u32 = jobs.iter().map(|job| job.seconds(effort)).sum();
     let seconds = seconds as usize * effort.rounds;
-    let plural = if effort.rounds == 1 { "" } else { "s" };
+    let counted = |count: usize, what: &str| {
+        let plural = if count == 1 { "" } else { "s" };
+        format!("{count} {what}{plural}")
+    };
     format!(
-        "{} runs in each of {} round{plural}: about {} minutes",
-        jobs.len(),
-        effort.rounds,
-        seconds.div_ceil(60)
+        "{} in each of {}: about {}",
+        counted(jobs.len(), "run"),
+        counted(effort.rounds, "round"),
+        counted(seconds.div_ceil(60), "minute")
     )
 }
 
@@ -505,6 +508,6 @@ mod tests {
         let all = outlook(&Job::all(false), FULL);
         assert!(all.contains("in each of 3 rounds"), "{all}");
         let quick = outlook(&Job::all(true), QUICK);
-        assert!(quick.contains("in each of 1 round:"), "{quick}");
+        assert!(quick.contains("in each of 1 round: about"), "{quick}");
     }
 }

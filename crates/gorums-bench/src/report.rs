@@ -122,6 +122,9 @@ pub(crate) struct Comparison {
     pub(crate) ratio: f64,
     /// Time of the processor for each call, in the same way.
     pub(crate) cpu_ratio: Option<f64>,
+    /// As [`Run::peak_to_mean`], the largest of its runs.
+    #[serde(default)]
+    pub(crate) peak_to_mean: Option<f64>,
 }
 
 /// What was allocated for each call.
@@ -166,6 +169,7 @@ impl Series {
             calls_per_second: other.calls_per_second(),
             ratio: self.calls_per_second() / other.calls_per_second(),
             cpu_ratio: cpu(self).zip(cpu(other)).map(|(own, other)| own / other),
+            peak_to_mean: largest_peak(&other.runs),
         }
     }
 
@@ -222,6 +226,11 @@ impl Series {
             runs: self.runs,
         })
     }
+}
+
+fn largest_peak(runs: &[Run]) -> Option<f64> {
+    let all = runs.iter().filter_map(|run| run.peak_to_mean);
+    all.max_by(f64::total_cmp)
 }
 
 fn largest_round_trip(runs: &[Run]) -> Option<f64> {
@@ -420,10 +429,13 @@ impl Measured {
                 grouped(compared.calls_per_second)
             ));
         }
-        let peaks = self.runs.iter().filter_map(|run| run.peak_to_mean);
-        if let Some(peak) = peaks.max_by(f64::total_cmp) {
+        if let Some(peak) = largest_peak(&self.runs) {
+            let compared = self.compared.as_ref();
+            let other = compared.and_then(|other| Some((&other.with, other.peak_to_mean?)));
+            let other =
+                other.map_or_else(String::new, |(with, peak)| format!("; {with}: {peak:.2}"));
             notes.push(format!(
-                "evenness: in the busiest milliseconds {peak:.2} times as many calls ended as on average"
+                "evenness: in the busiest milliseconds {peak:.2} times as many calls ended as on average{other}"
             ));
         }
         let never: u64 = self.runs.iter().map(|run| run.never_made).sum();
@@ -629,7 +641,7 @@ pub(crate) mod tests {
             server_cpu_us_per_call: Some(3.0),
             others_cpu: Some(if busy { 0.25 } else { 0.01 }),
             core_round_trip_ns: Some(if busy { 300.4 } else { 60.0 }),
-            peak_to_mean: None,
+            peak_to_mean: Some(if busy { 3.5 } else { 1.5 }),
             busy,
         };
         Measured {
@@ -660,6 +672,7 @@ pub(crate) mod tests {
                 calls_per_second: 246_912.0,
                 ratio: 0.5,
                 cpu_ratio: Some(2.0),
+                peak_to_mean: Some(1.25),
             }),
             core_round_trip_ns: Some(300.4),
             busy: true,
@@ -736,6 +749,7 @@ pub(crate) mod tests {
             "5.25, 770 bytes (client)",
             "client 6.0 MiB, servers 21.0 MiB",
             "0.500 times the floor (246,912 calls/s in the same run); CPU per call 2.00 times",
+            "3.50 times as many calls ended as on average; the floor: 1.25",
             "the machine was busy: others used up to 25 % of it",
         ] {
             assert!(table.contains(part), "{part:?} is missing in\n{table}");
