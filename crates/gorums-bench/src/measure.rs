@@ -128,26 +128,30 @@ pub(crate) fn floor_time(plan: &Plan) -> Duration {
 /// What [`isolation`] calls the servers that are well, alone.
 const OTHERS: &str = "the others alone";
 
-/// What may be the matter with the last of the servers that are called, and what that server is.
-/// The last of these is stopped, so that it cannot be asked what it used.
-const AILING: [(&str, Role); 3] = [
+/// What [`isolation`] calls all servers, of which nothing ails any.
+const ALL_WELL: &str = "all servers well";
+
+/// What the last of the servers that are called is. The last of these is stopped, so that it cannot
+/// be asked what it used.
+const LAST: [(&str, Role); 4] = [
+    (ALL_WELL, Role::Library),
     ("one slow server", Role::Ailing(Ailment::Slow)),
-    (
-        "one server with a stalling disk",
-        Role::Ailing(Ailment::StallingDisk),
-    ),
+    (STALLING_DISK, Role::Ailing(Ailment::StallingDisk)),
     ("one server stopped", Role::Library),
 ];
 
+const STALLING_DISK: &str = "one server with a stalling disk";
+
 /// Measures quorum calls to all servers, with one that is slow, one whose disk stalls, and one that
 /// is stopped, and the same calls to the others alone. They take turns: what the machine does
-/// meanwhile meets all of them.
+/// meanwhile meets all of them. A server whose disk stalls works for half of the time, as one that
+/// is well does, which takes time of the processor: that one is compared with all servers well.
 pub(crate) fn isolation(plan: &Plan, progress: &Progress) -> Result<Vec<Measured>> {
     let well = plan.nodes - 1;
     let runtime = runtime(plan.threads)?;
     let (others, ailing) = runtime.block_on(async {
         let mut roles = vec![Role::Library; well];
-        roles.extend(AILING.map(|(_, role)| role));
+        roles.extend(LAST.map(|(_, role)| role));
         let mut servers = Servers::start_each(&plan.place, &roles, plan.payload).await?;
         let all = library::connect(servers.addresses(), plan).await?;
         let without = |kept: Option<usize>| {
@@ -157,7 +161,7 @@ pub(crate) fn isolation(plan: &Plan, progress: &Progress) -> Result<Vec<Measured
         let quorum_calls = |kept| Library::new(Calls::QuorumCall, &without(kept), plan);
         let stopped = all.len() - 1;
         let mut situations = vec![(OTHERS, quorum_calls(None), Series::default())];
-        for (node, (name, _)) in (well..).zip(AILING) {
+        for (node, (name, _)) in (well..).zip(LAST) {
             situations.push((name, quorum_calls(Some(node)), Series::default()));
         }
         servers.pause(stopped)?;
@@ -176,21 +180,25 @@ pub(crate) fn isolation(plan: &Plan, progress: &Progress) -> Result<Vec<Measured
     })?;
     let mut smaller = plan.clone();
     smaller.nodes = well;
-    let mut results = Vec::new();
-    for ((name, _), series) in AILING.iter().zip(ailing) {
-        let compared = series.compared(OTHERS, &others);
-        results.push(series.finish(&format!("isolation, {name}"), plan, Some(compared))?);
+    let compared: Vec<_> = LAST
+        .iter()
+        .zip(&ailing)
+        .map(|((name, _), series)| match *name {
+            STALLING_DISK => series.compared(ALL_WELL, &ailing[0]),
+            _ => series.compared(OTHERS, &others),
+        })
+        .collect();
+    let title = |name: &str| format!("isolation, {name}");
+    let mut results = vec![others.finish(&title(OTHERS), &smaller, None)?];
+    for ((name, _), (series, compared)) in LAST.iter().zip(ailing.into_iter().zip(compared)) {
+        results.push(series.finish(&title(name), plan, Some(compared))?);
     }
-    results.insert(
-        0,
-        others.finish(&format!("isolation, {OTHERS}"), &smaller, None)?,
-    );
     Ok(results)
 }
 
 /// How much time [`isolation`] takes.
 pub(crate) fn isolation_time(plan: &Plan) -> Duration {
-    let situations = 1 + AILING.len() as u32;
+    let situations = 1 + LAST.len() as u32;
     (plan.warm_up + plan.duration * repeats(plan)) * situations
 }
 

@@ -205,7 +205,7 @@ impl Goals {
                 "one of three slow",
             ),
             isolation(
-                "isolation: one with a stalling disk, against the others",
+                "isolation: one with a stalling disk, against all well",
                 "one of three with a stalling disk",
             ),
             compared(

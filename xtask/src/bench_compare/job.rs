@@ -102,7 +102,7 @@ impl Job {
             // Allocations are counted afterwards.
             Self::Calls { .. } => once + 3,
             Self::Floor { .. } => 2 * (once + 1),
-            Self::Isolation => 4 * (1 + ISOLATION_SECONDS * isolation_repeats(effort) as u32),
+            Self::Isolation => 5 * (1 + ISOLATION_SECONDS * isolation_repeats(effort) as u32),
             Self::SlowServers { .. } => 2 * once + 3,
         }
     }

@@ -239,10 +239,11 @@ fn isolation(text: &mut String, results: &Results) -> std::fmt::Result {
 
 Quorum calls to three servers in processes of their own, 100 in flight, 0 B. One of them is **stopped** (silent, and its connections
 stay), or **slow** (1 ms for each call, one after the other), or its **disk stalls** (it answers nothing for half of each second, and then
-all at once); against the same calls to the other two alone. They take turns, for 4 s each. CPU is that of the client and of the servers
-that are not stopped.
+all at once); against the same calls to the other two alone. A server whose disk stalls works for the rest of the time, on the same
+machine, so that this one is against all three well. They take turns, for 4 s each. CPU is that of the client and of the servers that
+are not stopped.
 
-| | calls/s | the others alone | this ÷ others | others ÷ this | CPU | this ÷ others | others ÷ this |
+| | calls/s | what it is against | this ÷ that | that ÷ this | CPU | this ÷ that | that ÷ this |
 |---|---|---|---|---|---|---|---|"
     )?;
     for (name, figures) in &results.isolation {

@@ -69,8 +69,10 @@ pub(super) fn draw(
         return Ok(None);
     }
     let text = serde_json::to_string_pretty(&pictures).context("what is drawn")?;
+    for folder in data.parent().into_iter().chain([folder]) {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
     fs::write(data, text).with_context(|| format!("writing {}", data.display()))?;
-    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let path = |path: &Path| path.display().to_string();
     let (cost, latency) = (path(&folder.join(COST)), path(&folder.join(LATENCY)));
     ours.clone()

@@ -116,8 +116,9 @@ pub(super) struct Floor {
 }
 
 /// What our program calls the situations of isolation, and what they are called here.
-const SITUATIONS: [(&str, &str); 4] = [
+const SITUATIONS: [(&str, &str); 5] = [
     ("isolation, the others alone", "the others alone"),
+    ("isolation, all servers well", "all three well"),
     ("isolation, one server stopped", "one of three stopped"),
     ("isolation, one slow server", "one of three slow"),
     (
