@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Random;
+use super::{Random, Scenario};
 
 /// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +52,15 @@ pub struct Fault {
     /// A number that says how strong it is, or in which direction.
     pub(crate) how: u64,
     pub(crate) name: String,
+}
+
+/// Which links there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    /// Between each client and each replica.
+    OfClients,
+    /// Between replicas, too.
+    OfAll,
 }
 
 impl FaultKind {
@@ -135,17 +144,17 @@ impl fmt::Display for Fault {
 /// Three to six faults of these kinds within the first two thirds of the time, in the order of
 /// their starts.
 pub(crate) fn plan(
-    kinds: &[FaultKind],
+    scenario: &Scenario,
     random: &mut Random,
     replicas: usize,
     clients: usize,
-    duration: Duration,
 ) -> Vec<Fault> {
+    let kinds = &scenario.kinds[..];
     if kinds.is_empty() {
         return Vec::new();
     }
     let count = 3 + random.below(4);
-    let micros = duration.as_micros() as u64;
+    let micros = scenario.duration.as_micros() as u64;
     let mut faults: Vec<Fault> = (0..count)
         .map(|_| {
             let kind = random.pick(kinds);
@@ -156,6 +165,10 @@ pub(crate) fn plan(
             };
             let node = random.below(nodes as u64) as usize;
             let peer = (kind.of_links() && random.one_in(2)).then(|| match node < replicas {
+                true if scenario.links == Links::OfAll => {
+                    let other = random.below((replicas + clients - 1) as u64) as usize;
+                    other + usize::from(other >= node)
+                }
                 true => replicas + random.below(clients as u64) as usize,
                 false => random.below(replicas as u64) as usize,
             });
@@ -187,5 +200,33 @@ pub(crate) fn node_name(node: usize, replicas: usize) -> String {
     match node.checked_sub(replicas) {
         None => format!("replica-{}", node + 1),
         Some(client) => format!("client-{}", client + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Which pairs of nodes faults of one link happen to, of three replicas and two clients.
+    fn pairs(scenario: &Scenario) -> BTreeSet<(usize, usize)> {
+        let mut random = Random::of(1, 2);
+        let plans = (0..500).flat_map(|_| plan(scenario, &mut random, 3, 2));
+        plans
+            .filter_map(|fault| Some((fault.node, fault.peer?)))
+            .collect()
+    }
+
+    #[test]
+    fn one_link_is_of_a_client_unless_replicas_are_peers() {
+        let scenario = Scenario::new("links").faults([FaultKind::Partition]);
+        let all = || (0..5).flat_map(|a| (0..5).map(move |b| (a, b)));
+        let of_clients: BTreeSet<_> = all().filter(|(a, b)| (*a < 3) != (*b < 3)).collect();
+        assert_eq!(pairs(&scenario), of_clients);
+        let of_all: BTreeSet<_> = all()
+            .filter(|(a, b)| a != b && (*a < 3 || *b < 3))
+            .collect();
+        assert_eq!(pairs(&scenario.replicas_are_peers()), of_all);
     }
 }

@@ -44,6 +44,10 @@ pub(crate) struct Pace {
 }
 
 impl Replica {
+    /// The interval and the timeout of keep-alive in the configurations of replicas and clients. A
+    /// server's interval is twice as long.
+    pub const KEEP_ALIVE: (Duration, Duration) = KEEP_ALIVE;
+
     /// Its id, from 1 on.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -77,9 +81,15 @@ impl Replica {
     }
 
     /// `Configuration::builder()` on the simulated network, with no nodes yet: for a replica that
-    /// calls others.
+    /// calls some of the others.
     pub fn configuration(&self) -> ConfigurationBuilder {
         builder(self.transport(), self.clock())
+    }
+
+    /// The same with all replicas, this one among them, whose ids are 1, 2, 3 and so on: for one
+    /// that is their peer. [`KEEP_ALIVE`](Self::KEEP_ALIVE) is how long one of them may be silent.
+    pub fn peers(&self) -> ConfigurationBuilder {
+        with_nodes(self.configuration(), self.replicas)
     }
 
     /// Serves until the replica is killed.
@@ -88,8 +98,18 @@ impl Replica {
     ///
     /// Those of the server.
     pub async fn serve(&self, server: ServerBuilder) -> crate::Result {
-        server.serve(&format!("0.0.0.0:{PORT}")).await?;
+        self.bind(server).await?.serve().await;
         Ok(())
+    }
+
+    /// Listens where the others expect it, and serves once the result is told to: for a replica that
+    /// wants more of its server, such as the clients that it can call.
+    ///
+    /// # Errors
+    ///
+    /// Those of the server.
+    pub async fn bind(&self, server: ServerBuilder) -> crate::Result<Server> {
+        Ok(server.bind(&format!("0.0.0.0:{PORT}")).await?)
     }
 
     /// The simulated network.
@@ -145,11 +165,7 @@ impl Client {
     /// simulated network, with the node's clock, and with timeouts in proportion to the length of a
     /// run.
     pub fn configuration(&self) -> ConfigurationBuilder {
-        let addresses = self.addresses().into_iter();
-        addresses.zip(1..).fold(
-            builder(self.transport(), self.clock()),
-            |builder, (address, id)| builder.node(id, address),
-        )
+        with_nodes(builder(self.transport(), self.clock()), self.replicas)
     }
 
     /// Pauses a while, and says whether there is one more operation to be called: until the run has
@@ -217,6 +233,13 @@ fn addresses(replicas: usize) -> Vec<String> {
     (1..=replicas)
         .map(|id| format!("replica-{id}:{PORT}"))
         .collect()
+}
+
+fn with_nodes(builder: ConfigurationBuilder, replicas: usize) -> ConfigurationBuilder {
+    let addresses = addresses(replicas).into_iter();
+    addresses
+        .zip(1..)
+        .fold(builder, |builder, (address, id)| builder.node(id, address))
 }
 
 fn builder(transport: Transport, clock: Clock) -> ConfigurationBuilder {

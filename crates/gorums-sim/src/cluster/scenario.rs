@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fault::{self, Fault};
+use super::fault::{self, Fault, Links};
 use super::run::{self, Options};
 use super::{Client, FaultKind, Random, Replica, Run};
 use crate::Result;
@@ -23,6 +23,7 @@ pub struct Scenario {
     pub(crate) operations: usize,
     pub(crate) duration: Duration,
     pub(crate) kinds: Vec<FaultKind>,
+    pub(crate) links: Links,
     pub(crate) replica: Option<Program<Replica>>,
     pub(crate) client: Option<Program<Client>>,
     pub(crate) check: Arc<dyn Fn(&History) -> Verdict + Send + Sync>,
@@ -51,6 +52,7 @@ impl Scenario {
                 FaultKind::Pause,
                 FaultKind::ClockSkew,
             ],
+            links: Links::OfClients,
             replica: None,
             client: None,
             check: Arc::new(History::linearizable),
@@ -96,6 +98,14 @@ impl Scenario {
         self
     }
 
+    /// Replicas call each other: what happens to one link may happen to one between two replicas,
+    /// and has to have an effect there. Without it, it happens between a replica and a client.
+    #[must_use]
+    pub fn replicas_are_peers(mut self) -> Self {
+        self.links = Links::OfAll;
+        self
+    }
+
     /// How many replicas there are: at least one, at most a hundred.
     #[must_use]
     pub fn replicas(mut self, replicas: RangeInclusive<usize>) -> Self {
@@ -135,7 +145,7 @@ impl Scenario {
     pub fn plan(&self, seed: u64) -> Vec<Fault> {
         let (replicas, clients) = self.sizes(seed);
         let mut random = Random::of(seed, 2);
-        fault::plan(&self.kinds, &mut random, replicas, clients, self.duration)
+        fault::plan(self, &mut random, replicas, clients)
     }
 
     /// Whether a seed has these faults.
