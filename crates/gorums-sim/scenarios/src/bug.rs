@@ -3,7 +3,8 @@
 use clap::ValueEnum;
 use gorums_sim::Scenario;
 
-use crate::{order, register, store};
+use crate::peers::Streams;
+use crate::{order, peers, register, store};
 
 /// Mistakes that can be planted. They exist in this program only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -26,6 +27,12 @@ pub(crate) enum Bug {
     FifoBrokenOnReconnect,
     /// Order: a handler releases its turn before its ordered part
     ReleaseBeforeOrder,
+    /// Peers: what nobody waits for any more is not owed, so that nobody is pinged for it
+    PeersNothingOwed,
+    /// Peers: whatever a node sends by itself counts as the answer to a ping
+    PeersForgivenPing,
+    /// Pairs: what nobody waits for any more is not owed, so that nobody is pinged for it
+    PairsNothingOwed,
 }
 
 impl Bug {
@@ -51,6 +58,10 @@ impl Bug {
             | Self::ReleaseBeforeStore => register::scenario(Some(self)),
             Self::StoreHalfQuorum | Self::StoreReplyBeforeDurable => store::scenario(Some(self)),
             Self::FifoBrokenOnReconnect | Self::ReleaseBeforeOrder => order::scenario(Some(self)),
+            Self::PeersNothingOwed | Self::PeersForgivenPing => {
+                peers::scenario(Streams::Two, Some(self))
+            }
+            Self::PairsNothingOwed => peers::scenario(Streams::One, Some(self)),
         }
     }
 

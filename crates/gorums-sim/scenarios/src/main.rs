@@ -2,7 +2,9 @@
 
 mod bug;
 mod cli;
+mod forgiving;
 mod order;
+mod peers;
 mod register;
 mod store;
 mod volume;
@@ -25,6 +27,11 @@ enum Name {
     Register,
     /// The library: messages are handled in the order in which they were queued
     Order,
+    /// Replicas that are peers: dead connections are noticed in time, and the register that they
+    /// keep is linearizable
+    Peers,
+    /// The same, with one stream for each pair of replicas
+    Pairs,
 }
 
 impl Name {
@@ -33,6 +40,8 @@ impl Name {
             Self::Store => store::scenario(None),
             Self::Register => register::scenario(None),
             Self::Order => order::scenario(None),
+            Self::Peers => peers::scenario(peers::Streams::Two, None),
+            Self::Pairs => peers::scenario(peers::Streams::One, None),
         }
     }
 }
