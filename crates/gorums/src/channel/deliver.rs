@@ -10,23 +10,43 @@ use crate::error::{Outcome, Status, excerpt};
 use crate::log;
 use crate::wire::{Control, Envelope};
 
-/// Gives a reply to the call with this id, if somebody still waits for it. Returns the call's
-/// method, which the next reply is likely to have as well.
+/// The call that a reply was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answered {
+    /// Its method, which the next reply is likely to have as well.
+    pub(crate) method: &'static str,
+    /// When it began. The node has what was written before.
+    pub(crate) began: Instant,
+}
+
+impl Answered {
+    #[inline]
+    pub(crate) fn of(call: &Call) -> Self {
+        Self {
+            method: call.method(),
+            began: call.started(),
+        }
+    }
+}
+
+/// Gives a reply to the call with this id, if somebody still waits for it, and returns which that
+/// is.
 pub(crate) fn deliver(
     channel: &Arc<Channel>,
     id: u64,
     envelope: &Envelope<'_>,
     frame: &Bytes,
     now: Instant,
-) -> Option<&'static str> {
+) -> Option<Answered> {
     // Nobody waits for a reply whose call is not in the table, or ever did.
     let call = channel.pool().calls.get(id)?;
     let part = call.targets().position_of(channel)?;
     let method = call.method();
+    let answered = Answered::of(&call);
     if let Some(excess) = &envelope.excess {
         let status = Status::resource_exhausted(format!("the reply has {excess}"));
         useless(channel, &call, part, status);
-        return Some(method);
+        return Some(answered);
     }
     match envelope.control {
         Control::Unknown
@@ -45,7 +65,7 @@ pub(crate) fn deliver(
             }
         },
     }
-    Some(method)
+    Some(answered)
 }
 
 /// The call that waits for a reply with this id and of this method, and the part of it that the
@@ -150,7 +170,10 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(
             deliver(channel, id, &envelope, &frame, started + second),
-            Some("m")
+            Some(Answered {
+                method: "m",
+                began: started
+            })
         );
         let seen = *woken.seen.lock().expect("no panic");
         assert_eq!(seen, Some((Some(second), 0)));

@@ -38,7 +38,7 @@ mod winding_down;
 
 pub(crate) use attachment::Attachment;
 pub(crate) use call::{Call, Kind};
-pub(crate) use deliver::{deliver, skipped, waiting};
+pub(crate) use deliver::{Answered, deliver, skipped, waiting};
 pub(crate) use early::Early;
 pub(crate) use events::{Event, EventKind};
 pub(crate) use node_channel::{Channel, Notices};

@@ -179,14 +179,18 @@ impl ConfigurationBuilder {
 
     /// When a node that owes an answer has answered nothing for the interval, it is pinged; when it
     /// does not answer that within the timeout, the connection is dead, whatever else comes from
-    /// the node. It owes an answer until it has answered something, also where the call that wanted
-    /// it has given up. So a dead connection is noticed at most the sum of both after the first
-    /// call that it fails. Default: 10 s and 20 s; a millisecond at least, each. The timeout has to
+    /// the node. It owes an answer, or the proof that it got a message, until it has answered what
+    /// was sent later, also where the call that wanted it has given up, and where it was one-way. So
+    /// a dead connection is noticed at most the sum of both after the first message that it loses.
+    /// Where the node may call this process over the connection ([`serve`](Self::serve),
+    /// [`one_stream_per_pair`](Self::one_stream_per_pair)), it always owes an answer: a connection
+    /// that is dead is noticed also where nothing is sent. Default: 10 s and 20 s; a millisecond at least, each. The timeout has to
     /// be longer than what is under way takes to be sent: on a slow network, messages of some MiB
     /// take a while.
     ///
-    /// A Go server that answers pings and nothing else is pinged ever more seldom, at last after
-    /// 330 s, since it closes connections that are pinged more often.
+    /// A Go server owes an answer only for what it is sent. One that answers pings and nothing else
+    /// is pinged ever more seldom, at last after 330 s, since it closes connections that are pinged
+    /// more often.
     pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.settings.keep_alive_interval = paced(interval);
         self.settings.keep_alive_timeout = paced(timeout);

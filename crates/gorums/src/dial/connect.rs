@@ -10,7 +10,7 @@ use super::connected::{CLOSED_BY_PEER, Connected, explained};
 use crate::channel::Channel;
 use crate::error::Status;
 use crate::stream::{
-    FairIo, FirstBytes, Inbound, KeepAlive, Link, NodeStream, Opening, Timer, h2_status,
+    FairIo, FirstBytes, Inbound, KeepAlive, Link, NodeStream, Opening, Source, Timer, h2_status,
     noop_context,
 };
 use crate::wire::{Batch, H2Settings, TO, check_response_head, request_head};
@@ -150,6 +150,10 @@ async fn open(
         let until = clock.now() + pool.settings.connect_timeout;
         link.timers.set(Timer::NoStream, until);
     }
+    let is_called = served.as_ref().is_some_and(|served| match served.source {
+        Source::Held(_) => true,
+        Source::OfServer(_) => pool.settings.pairs.is_some() && channel.in_process().is_none(),
+    });
     let inbound = Inbound::new(Opening::dialled(channel, served));
     Ok(Connected {
         dial_epoch,
@@ -161,6 +165,7 @@ async fn open(
         stream: NodeStream::new(send, None, inbound),
         refused: None,
         gave_way: false,
+        is_called,
         is_half_closed: false,
         has_answered: false,
         winding_down: None,

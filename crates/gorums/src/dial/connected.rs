@@ -58,6 +58,10 @@ pub(super) struct Connected {
     pub(super) gave_way: bool,
     /// All is written, and our side of the stream has ended.
     pub(super) is_half_closed: bool,
+    /// The peer calls this process over the stream, and cannot open another one where this one is
+    /// dead. So that is noticed also where this process has nothing to say; but a Go server is not
+    /// pinged for it, which would object.
+    pub(super) is_called: bool,
     /// The peer has sent a message.
     pub(super) has_answered: bool,
     /// What the stream is called since it winds down.
@@ -188,7 +192,14 @@ impl Connected {
             return Ok(Wrote::Nothing);
         }
         let carried = Some((&**channel, self.stream_id()));
-        self.stream.write(carried, &mut self.link)
+        let wrote = self.stream.write(carried, &mut self.link)?;
+        let outbound = &self.stream.outbound;
+        if wrote == Wrote::Batch && outbound.has_messages() {
+            // What nobody waits for has not told when it began.
+            let asked = outbound.asked().unwrap_or_else(|| self.link.now());
+            self.link.asked(asked);
+        }
+        Ok(wrote)
     }
 
     /// The node takes no more requests: none is written here any more, which the node is told, and
@@ -251,6 +262,7 @@ impl Connected {
 
     fn poll_timers(&mut self, cx: &mut Context<'_>, channel: &Channel) -> Poll<End> {
         let owed = self.winding_down.is_some()
+            || (self.is_called && channel.features() != Features::default())
             || channel.pending() > 0
             || self.stream.outbound.has_messages()
             || self.link.pings.is_flushing();

@@ -317,7 +317,8 @@ impl ServerBuilder {
 
     /// A client that has answered nothing for the interval is pinged; if it does not answer within
     /// the timeout, its connection ends, also where it still sends requests: it gets no answers
-    /// then. Default: 60 s and 20 s; a millisecond at least, each.
+    /// then. So a dead connection ends at most the sum of both after the client's last answer,
+    /// whether or not anything is sent over it. Default: 60 s and 20 s; a millisecond at least, each.
     pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.keep_alive = (paced(interval), paced(timeout));
         self

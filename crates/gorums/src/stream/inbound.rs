@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::accountant::Accountant;
 use super::reader::{Event, Handlers, Likely, Limit, Plain, Reader, Replies};
 use super::served::Served;
-use crate::channel::{Channel, deliver, skipped, waiting};
+use crate::channel::{Answered, Channel, deliver, skipped, waiting};
 use crate::error::Status;
 use crate::handler::{
     Answer, ConnectionInfo, Lane, ReadFor, ReplyQueue, Request, Services, Waiting, keep_last,
@@ -73,6 +73,8 @@ struct Messages {
     chunk_len: usize,
     /// Bytes that were read, and that the peer may send anew.
     consumed: usize,
+    /// When the latest of the calls began that the peer has answered.
+    answered: Option<Instant>,
     /// What came while reading paused. `h2` would keep each frame in the buffer that it was read
     /// into, and a peer may make these many and large.
     unread: BytesMut,
@@ -143,6 +145,7 @@ impl Inbound {
             needs_credit: false,
             chunk_len: 0,
             consumed: 0,
+            answered: None,
             unread: BytesMut::new(),
             is_closed: false,
             has_asked: false,
@@ -202,6 +205,12 @@ impl Inbound {
     #[inline]
     pub(crate) fn take_consumed(&mut self) -> usize {
         std::mem::take(&mut self.messages.consumed)
+    }
+
+    /// When the latest of the calls began that were answered since this was last asked.
+    #[inline]
+    pub(crate) fn take_answered(&mut self) -> Option<Instant> {
+        self.messages.answered.take()
     }
 
     /// Reads what has been pushed and kept, as far as the lane takes it; where it does not, the
@@ -469,7 +478,7 @@ impl Messages {
                             let now = *now.get_or_insert_with(|| channel.pool().clock.now());
                             keep_last(&mut bytes, payload);
                             call.replied(part, bytes, now);
-                            self.likely.note_reply(call.method());
+                            self.note_reply(Answered::of(&call));
                         }
                         return Ok(());
                     }
@@ -498,10 +507,10 @@ impl Messages {
                 };
                 // The clock by which the call began.
                 let now = *now.get_or_insert_with(|| channel.pool().clock.now());
-                let method = deliver(channel, id, &envelope, bytes, now);
+                let answered = deliver(channel, id, &envelope, bytes, now);
                 drop(envelope);
-                if let Some(method) = method {
-                    self.likely.note_reply(method);
+                if let Some(answered) = answered {
+                    self.note_reply(answered);
                 }
             }
             Event::Oversized { id, status } => {
@@ -553,6 +562,12 @@ impl Messages {
             Event::Nothing => {}
         }
         Ok(())
+    }
+
+    #[inline]
+    fn note_reply(&mut self, answered: Answered) {
+        self.likely.note_reply(answered.method);
+        self.answered = self.answered.max(Some(answered.began));
     }
 
     /// Whether reading may pause because nobody here waits for a reply.

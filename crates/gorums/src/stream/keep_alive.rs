@@ -3,8 +3,11 @@
 //! What a peer sends by itself shows that its messages come, and not that it gets ours: one
 //! direction of a connection can be lost alone. Only a reply or the answer to a ping shows both.
 //!
-//! A peer is pinged while it owes something, and owes it until it has answered, also where whoever
-//! asked has given up. A peer of another library is pinged ever more seldom while it answers pings
+//! A peer is pinged while it owes something. What was written is owed, an answer to it or the proof
+//! that it came, until the peer has answered what was asked later or a ping that was sent later: a
+//! reply to an older request, such as one of a stream of them, was perhaps under way when the
+//! direction to the peer was lost. It is owed also where nobody waits for an answer, or nobody does
+//! any more. A peer of another library is pinged ever more seldom while it answers pings
 //! and sends nothing else: Go's servers close connections that are pinged more than twice between
 //! two of their own messages at less than five minutes' distance.
 
@@ -18,7 +21,7 @@ const SLOWER: u32 = 6;
 /// Above what a Go server allows on any connection.
 const QUIET: Duration = Duration::from_secs(330);
 
-/// A peer is dead once it has owed something and answered nothing for the interval and the timeout,
+/// A peer is dead once it has owed something and proved nothing for the interval and the timeout,
 /// and neither sooner nor later: each is counted from a moment at which something happened, and not
 /// from one at which a timer fired. A ping that is not answered within the timeout is the end,
 /// whatever else comes.
@@ -29,9 +32,12 @@ pub(crate) struct KeepAlive {
     timeout: Duration,
     /// The factor by which the distance of pings grows.
     slower: u32,
-    /// When the peer last answered, or began to owe something.
-    answered: Instant,
-    /// It owes something, or did when somebody still waited for it, and has not answered since.
+    /// The peer has all that was written until then, or owed nothing before.
+    proven: Instant,
+    /// When the last of what was written was asked for.
+    asked: Instant,
+    /// It owes something, or did when somebody still waited for it, and has not proved since that it
+    /// came.
     owes: bool,
     /// When it was pinged, until it answers that.
     pinged: Option<Instant>,
@@ -58,7 +64,8 @@ impl KeepAlive {
             interval,
             timeout,
             slower: SLOWER,
-            answered: now,
+            proven: now,
+            asked: now,
             owes: false,
             pinged: None,
         }
@@ -79,7 +86,7 @@ impl KeepAlive {
 
     /// Something became owed, and no timer is set. The time of the first look.
     pub(crate) fn first(&mut self, now: Instant) -> Instant {
-        self.answered = now;
+        self.proven = now;
         self.due()
     }
 
@@ -89,11 +96,24 @@ impl KeepAlive {
         self.owes = true;
     }
 
+    /// Something that was asked for at this time was written. It is owed.
+    #[inline]
+    pub(crate) fn asked(&mut self, at: Instant) {
+        self.asked = self.asked.max(at);
+        self.owes = true;
+    }
+
+    /// Whether anything is.
+    #[inline]
+    pub(crate) fn owes(&self) -> bool {
+        self.owes
+    }
+
     /// The time of the next look. The timer has to be set to it where something came that says so.
     pub(crate) fn due(&self) -> Instant {
         match self.pinged {
             Some(pinged) => pinged + self.timeout,
-            None => self.answered + self.interval,
+            None => self.proven + self.interval,
         }
     }
 
@@ -104,18 +124,18 @@ impl KeepAlive {
         std::mem::replace(&mut self.interval, self.base) > self.base && self.pinged.is_none()
     }
 
-    /// A reply came.
+    /// The answer came to what was asked at this time.
     #[inline]
-    pub(crate) fn heard_reply(&mut self, now: Instant) {
-        self.answered = now;
-        self.owes = false;
+    pub(crate) fn heard_answer(&mut self, asked: Instant) {
+        self.proven = self.proven.max(asked);
+        self.owes &= asked < self.asked;
     }
 
-    /// The answer to a ping came. True where the timer is set to another time than
-    /// [`due`](Self::due).
+    /// The answer came to a ping that was sent at this time. True where the timer is set to another
+    /// time than [`due`](Self::due).
     #[must_use]
-    pub(crate) fn heard_pong(&mut self, now: Instant) -> bool {
-        self.heard_reply(now);
+    pub(crate) fn heard_pong(&mut self, sent: Instant) -> bool {
+        self.heard_answer(sent);
         self.interval = (self.interval * self.slower).min(QUIET.max(self.base));
         self.pinged.take().is_some()
     }
@@ -202,12 +222,13 @@ mod tests {
 
         fn reply(&mut self, seconds: f64) {
             self.message(seconds);
-            self.keep_alive.heard_reply(self.at(seconds));
+            self.keep_alive.heard_answer(self.at(seconds));
         }
 
         fn pong(&mut self, seconds: f64) {
             self.run_until(seconds);
-            if self.keep_alive.heard_pong(self.at(seconds)) {
+            let sent = self.pings.last().expect("it was pinged");
+            if self.keep_alive.heard_pong(self.at(*sent)) {
                 self.at = self.keep_alive.due();
             }
         }
@@ -299,12 +320,43 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_proves_nothing_of_what_was_asked_since() {
+        let begin = Instant::now();
+        let second = |seconds| begin + Duration::from_secs(seconds);
+        let mut keep_alive = KeepAlive::new(INTERVAL, TIMEOUT, begin);
+        let first = keep_alive.first(begin);
+        keep_alive.asked(second(1));
+        keep_alive.asked(second(3));
+        // As it comes on and on to one call where replies are streamed.
+        for _ in 0..3 {
+            keep_alive.heard_answer(second(1));
+        }
+        assert_eq!(keep_alive.fired(first), Action::Wait(second(11)));
+        assert_eq!(keep_alive.fired(second(11)), Action::Ping(second(31)));
+        keep_alive.heard_answer(second(1));
+        assert_eq!(keep_alive.fired(second(31)), Action::Dead);
+        // One to the last of it proves all.
+        let mut keep_alive = KeepAlive::new(INTERVAL, TIMEOUT, begin);
+        keep_alive.asked(second(1));
+        keep_alive.asked(second(3));
+        keep_alive.heard_answer(second(3));
+        assert!(!keep_alive.owes());
+        // A ping proves what was written before it was sent.
+        keep_alive.asked(second(20));
+        assert_eq!(keep_alive.fired(second(21)), Action::Ping(second(41)));
+        keep_alive.asked(second(22));
+        assert!(keep_alive.heard_pong(second(21)));
+        assert!(keep_alive.owes());
+        assert_eq!(keep_alive.due(), second(21) + 6 * INTERVAL);
+    }
+
+    #[test]
     fn nothing_is_sent_while_nothing_is_owed() {
         let now = Instant::now();
         let mut keep_alive = KeepAlive::new(INTERVAL, TIMEOUT, now);
         let first = keep_alive.first(now);
         keep_alive.owe();
-        keep_alive.heard_reply(now + INTERVAL / 2);
+        keep_alive.heard_answer(now + INTERVAL / 2);
         assert_eq!(keep_alive.fired(first), Action::Idle);
         // The time begins anew with the next call.
         let later = now + 100 * INTERVAL;

@@ -18,6 +18,8 @@ pub(crate) struct Link {
     pub(crate) pings: Pings,
     pub(crate) timers: Timers,
     keep_alive: KeepAlive,
+    /// When the last ping was sent.
+    pinged: Option<Instant>,
     clock: Arc<dyn Clock>,
 }
 
@@ -46,6 +48,7 @@ impl Link {
             pings: Pings::new(ping_pong),
             timers: Timers::default(),
             keep_alive,
+            pinged: None,
             clock,
         }
     }
@@ -65,12 +68,18 @@ impl Link {
         self.keep_alive.become_steady();
     }
 
-    /// The peer has sent something, and at this time a reply.
+    /// Something that was asked for at this time was written.
     #[inline]
-    pub(crate) fn heard(&mut self, reply: Option<Instant>) {
+    pub(crate) fn asked(&mut self, at: Instant) {
+        self.keep_alive.asked(at);
+    }
+
+    /// The peer has sent something, and the answer to what was asked at this time.
+    #[inline]
+    pub(crate) fn heard(&mut self, asked: Option<Instant>) {
         self.pings.heard_message();
-        if let Some(now) = reply {
-            self.keep_alive.heard_reply(now);
+        if let Some(asked) = asked {
+            self.keep_alive.heard_answer(asked);
         }
         if self.keep_alive.heard() && self.timers.is_set(Timer::KeepAlive) {
             self.timers.set(Timer::KeepAlive, self.keep_alive.due());
@@ -81,7 +90,8 @@ impl Link {
     #[inline]
     pub(crate) fn poll_pong(&mut self) {
         if self.pings.poll_pong()
-            && self.keep_alive.heard_pong(self.clock.now())
+            && let Some(sent) = self.pinged.take()
+            && self.keep_alive.heard_pong(sent)
             && self.timers.is_set(Timer::KeepAlive)
         {
             self.timers.set(Timer::KeepAlive, self.keep_alive.due());
@@ -92,6 +102,15 @@ impl Link {
     #[inline]
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>, may_ask: bool) {
         self.pings.flush(cx, &self.flag, may_ask);
+        self.note_ping();
+    }
+
+    /// Notes when a ping was sent, if one was.
+    #[inline]
+    fn note_ping(&mut self) {
+        if self.pinged.is_none() && self.pings.is_on_its_way() {
+            self.pinged = Some(self.clock.now());
+        }
     }
 
     /// Ready when the peer is dead or another timer is due. Pings the peer while it owes something.
@@ -99,10 +118,10 @@ impl Link {
     pub(crate) fn poll_timers(&mut self, cx: &mut Context<'_>, owed: bool) -> Poll<Fired> {
         if owed {
             self.keep_alive.owe();
-            if !self.timers.is_set(Timer::KeepAlive) {
-                let first = self.keep_alive.first(self.clock.now());
-                self.timers.set(Timer::KeepAlive, first);
-            }
+        }
+        if self.keep_alive.owes() && !self.timers.is_set(Timer::KeepAlive) {
+            let first = self.keep_alive.first(self.clock.now());
+            self.timers.set(Timer::KeepAlive, first);
         }
         loop {
             let timer = std::task::ready!(self.timers.poll(cx, &*self.clock));
@@ -113,6 +132,7 @@ impl Link {
                 Action::Wait(at) => self.timers.set(Timer::KeepAlive, at),
                 Action::Ping(at) => {
                     self.pings.send(cx, &self.flag);
+                    self.note_ping();
                     self.timers.set(Timer::KeepAlive, at);
                 }
                 Action::Idle => {}

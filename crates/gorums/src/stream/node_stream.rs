@@ -92,8 +92,7 @@ impl NodeStream {
             }
         };
         if heard || end.is_some() {
-            // The clock was read for the replies.
-            link.heard(now);
+            link.heard(self.inbound.take_answered());
         }
         (end, heard)
     }

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use tokio::time::Instant;
+
 use crate::channel::{Channel, OutMessage, StreamId, Ticket};
 use crate::handler::ReplyQueue;
 use crate::wire::{
@@ -28,6 +30,12 @@ impl Outbound {
     /// Whether messages of the last batch are not settled.
     pub(crate) fn has_messages(&self) -> bool {
         !self.batch.is_empty()
+    }
+
+    /// When the last of the messages was asked for that the last batch has, where that is known.
+    pub(crate) fn asked(&self) -> Option<Instant> {
+        let ticket = self.batch.back()?.ticket.as_ref()?;
+        Some(ticket.call.started())
     }
 
     /// Adds answers that are queued, up to a batch's size.

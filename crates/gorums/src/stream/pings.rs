@@ -40,6 +40,11 @@ impl Pings {
         self.unheard = 0;
     }
 
+    /// Whether a ping has no answer yet.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        self.on_its_way
+    }
+
     /// True when a pong came: the peer has all that was written before its ping.
     pub(crate) fn poll_pong(&mut self) -> bool {
         let Some(ping_pong) = &mut self.ping_pong else {

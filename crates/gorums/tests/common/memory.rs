@@ -143,7 +143,8 @@ impl Network {
         });
     }
 
-    /// From now on what the client writes, or what the node writes, is taken and lost.
+    /// From now on what the client writes, or what the node writes, is taken and lost; so is, of the
+    /// node, that it has closed the connection.
     pub fn lose(&self, address: &str, direction: Direction) {
         self.change(address, |host| {
             for link in &host.links {
@@ -288,8 +289,11 @@ impl AsyncRead for Wire {
         loop {
             let before = buf.filled().len();
             std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-            if !lost || buf.filled().len() == before {
+            if !lost {
                 return Poll::Ready(Ok(()));
+            }
+            if buf.filled().len() == before {
+                return Poll::Pending;
             }
             buf.set_filled(before);
         }
