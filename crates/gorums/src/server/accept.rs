@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::DuplexStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::builder::{Parts, ServerBuilder};
@@ -104,7 +104,8 @@ impl Server {
         } = self;
         let clock = Arc::clone(&parts.connection.clock);
         parts.connection.clients.start();
-        let (shutdown, asked) = watch::channel(false);
+        // Tells connections in the order in which they came, as `Clients` does.
+        let shutdown = Arc::new(Notify::new());
         let mut connections = JoinSet::new();
         // There are as many as this process has nodes of its own, and they take nobody's place.
         let mut own_connections = JoinSet::new();
@@ -113,11 +114,8 @@ impl Server {
         let mut is_full = false;
         let full = Throttle::default();
         let serve = |io: BoxIo, origin| {
-            let mut asked = asked.clone();
-            let asked = Box::pin(async move {
-                // An error is as good: the server is gone.
-                let _ = asked.wait_for(|asked| *asked).await;
-            });
+            // Hears of it from now on.
+            let asked = Box::pin(Arc::clone(&shutdown).notified_owned());
             connection::serve(io, origin, Arc::clone(&parts.connection), asked)
         };
         loop {
@@ -181,7 +179,7 @@ impl Server {
             grace_ms = log::millis(grace),
             "shutting down"
         );
-        shutdown.send_replace(true);
+        shutdown.notify_waiters();
         let limit = clock.sleep_until(began + bounded(grace));
         let wind_down = async {
             tokio::join!(drain(&mut connections), drain(&mut own_connections));

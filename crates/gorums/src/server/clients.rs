@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::channel::Attachment;
 use crate::configuration::{Configuration, Members, Node, Watch, Watched};
@@ -31,8 +31,9 @@ pub struct Clients(Arc<Inner>);
 struct Inner {
     members: Arc<Members>,
     state: Mutex<State>,
-    /// Counts changes.
-    changes: watch::Sender<u64>,
+    /// Wakes those who wait for a change, in the order in which they began to wait. A `watch` would
+    /// wake them in a random one, which no seed of a simulation fixes.
+    changes: Arc<Notify>,
 }
 
 struct State {
@@ -54,7 +55,7 @@ impl Clients {
                 next: DYNAMIC_IDS,
                 stopped: false,
             }),
-            changes: watch::Sender::new(0),
+            changes: Arc::default(),
         }))
     }
 
@@ -98,11 +99,7 @@ impl Clients {
 
     /// Hears of changes from now on, and of the end of the server.
     pub(super) fn listen(&self) -> impl Future<Output = ()> + use<> {
-        let mut changes = self.0.changes.subscribe();
-        async move {
-            // Without a sender nobody is left who could look.
-            let _ = changes.changed().await;
-        }
+        Arc::clone(&self.0.changes).notified_owned()
     }
 
     /// Whether the server has stopped.
@@ -167,7 +164,7 @@ impl Clients {
     fn changed(&self, mut state: MutexGuard<'_, State>) {
         state.config = None;
         drop(state);
-        self.0.changes.send_modify(|changes| *changes += 1);
+        self.0.changes.notify_waiters();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
