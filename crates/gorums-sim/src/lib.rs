@@ -74,7 +74,8 @@ mod replay;
 
 pub use self::campaign::{Campaign, Failed, Least, Progress, Report};
 pub use self::cluster::{
-    Client, Clock, Disk, DiskError, Failure, Fault, FaultKind, Replica, Run, Scenario, Transport,
+    Client, Clock, Disk, DiskError, Failure, Fault, FaultKind, File, Replica, Run, Scenario,
+    Transport,
 };
 pub use self::history::{History, Recorder, Verdict, Violation};
 pub use self::replay::{FaultSet, Files};

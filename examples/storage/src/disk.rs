@@ -5,7 +5,8 @@
 //! lost, and one `fsync` serves many writers.
 //!
 //! The disk is a [`Volume`]: a [file](Disk::open) with a thread of its own, or whatever a test
-//! [puts there](Disk::on), slow or failing.
+//! [puts there](Disk::on), slow or failing. The file is in a [`Backend`], which a test can replace
+//! as well: the code that production runs on a disk that loses power ([`File::on`]).
 //!
 //! # Bounds
 //!
@@ -69,8 +70,10 @@ use gorums::Status;
 use tokio::sync::{mpsc, oneshot};
 
 use self::batch::Worker;
-use self::file::File;
-pub use self::file::OpenError;
+pub use redb::StorageBackend;
+
+pub use self::file::{File, FileError, OpenError};
+pub use self::native::Backend;
 use self::room::{Place, Room};
 use crate::store::Entry;
 
@@ -477,6 +480,8 @@ mod tests {
     struct SimulatedState {
         entries: HashMap<String, Entry>,
         commits: usize,
+        /// The keys of the last commit, as they came.
+        keys: Vec<String>,
         fails: bool,
         /// How many bytes of values fit into a commit.
         room: usize,
@@ -487,6 +492,7 @@ mod tests {
             Self {
                 entries: HashMap::new(),
                 commits: 0,
+                keys: Vec::new(),
                 fails: false,
                 room: usize::MAX,
             }
@@ -513,6 +519,7 @@ mod tests {
                 return Err("it is broken");
             }
             state.commits += 1;
+            state.keys = records.iter().map(|(key, _)| (*key).to_owned()).collect();
             let size = |(_, entry): &(&str, &Entry)| entry.value.len();
             if records.iter().map(size).sum::<usize>() > state.room {
                 return Ok(Commit::NoRoom);
@@ -557,6 +564,24 @@ mod tests {
         for later in later {
             assert!(later.result().await.expect("the disk works"));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_has_its_keys_in_an_order_that_is_always_the_same() {
+        let volume = Simulated::default();
+        let (disk, work) = Disk::on(volume.clone(), 1);
+        let mut coming = Vec::new();
+        for number in (10..40).rev() {
+            let written = disk.write(number.to_string(), entry("v", 1)).await;
+            coming.push(written.expect("open"));
+        }
+        tokio::spawn(work);
+        for written in coming {
+            assert!(written.result().await.expect("the disk works"));
+        }
+        let expected: Vec<_> = (10..40).map(|number| number.to_string()).collect();
+        assert_eq!(volume.state().keys, expected);
+        assert_eq!(volume.state().commits, 1);
     }
 
     #[tokio::test(start_paused = true)]

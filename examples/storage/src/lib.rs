@@ -43,8 +43,12 @@
 
 pub mod client;
 pub mod disk;
+mod planted;
 pub mod service;
 pub mod store;
+
+#[cfg(feature = "planted-bugs")]
+pub use planted::Bug;
 
 /// What `proto/storage.proto` says, in Rust.
 pub mod proto {

@@ -23,6 +23,10 @@ pub(crate) enum Bug {
     StoreHalfQuorum,
     /// Store: a replica's disk says that it has what it has not
     StoreReplyBeforeDurable,
+    /// Store: a commit ends without its last sync
+    StoreNoCommitSync,
+    /// Store: the length of a growing file is not synced, and a file that is too short is refused
+    StoreUnsyncedGrowth,
     /// Order: what was lost with a connection is sent again behind what was queued later
     FifoBrokenOnReconnect,
     /// Order: a handler releases its turn before its ordered part
@@ -56,7 +60,10 @@ impl Bug {
             | Self::NoWriterId
             | Self::ReplyBeforeDurable
             | Self::ReleaseBeforeStore => register::scenario(Some(self)),
-            Self::StoreHalfQuorum | Self::StoreReplyBeforeDurable => store::scenario(Some(self)),
+            Self::StoreHalfQuorum
+            | Self::StoreReplyBeforeDurable
+            | Self::StoreNoCommitSync
+            | Self::StoreUnsyncedGrowth => store::scenario(Some(self)),
             Self::FifoBrokenOnReconnect | Self::ReleaseBeforeOrder => order::scenario(Some(self)),
             Self::PeersNothingOwed | Self::PeersForgivenPing => {
                 peers::scenario(Streams::Two, Some(self))
@@ -73,6 +80,15 @@ impl Bug {
             Self::NoWriterId => ::register::Bug::NoWriterId,
             Self::ReplyBeforeDurable => ::register::Bug::ReplyBeforeDurable,
             Self::ReleaseBeforeStore => ::register::Bug::ReleaseBeforeOrder,
+            _ => return None,
+        })
+    }
+
+    /// The same, as what writes to disks calls it.
+    pub(crate) fn of_storage(self) -> Option<storage::Bug> {
+        Some(match self {
+            Self::StoreNoCommitSync => storage::Bug::NoCommitSync,
+            Self::StoreUnsyncedGrowth => storage::Bug::UnsyncedGrowth,
             _ => return None,
         })
     }

@@ -29,7 +29,7 @@ pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
 }
 
 async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
-    let store = Arc::new(volume::store::<Versioned>(&node));
+    let store = Arc::new(volume::store::<Versioned>(&node, bug).await?);
     let mut service = Service::new(Arc::clone(&store), Delay::default());
     if let Some(bug) = bug.and_then(Bug::of_register) {
         service = service.with_bug(bug);

@@ -27,11 +27,7 @@ pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
 }
 
 async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
-    let store = match bug {
-        Some(Bug::StoreReplyBeforeDurable) => volume::lying_store::<Entry>(&node),
-        _ => volume::store(&node),
-    };
-    let store = Arc::new(store);
+    let store = Arc::new(volume::store::<Entry>(&node, bug).await?);
     let service = Service::new(Arc::clone(&store), Delay::default());
     let server = node.server().add_service(StorageServer::new(service));
     tokio::select! {

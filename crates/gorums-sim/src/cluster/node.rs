@@ -6,7 +6,7 @@ use gorums::{Configuration, ConfigurationBuilder, Server, ServerBuilder};
 use super::jitter::Jitter;
 use super::transport::PORT;
 use super::world::{self, World};
-use super::{Clock, Disk, Random, Transport};
+use super::{Clock, Disk, File, Random, Transport};
 use crate::history::{Recorder, Violation};
 
 /// Shorter than the defaults, so that a run of ten seconds sees a dead connection end.
@@ -128,6 +128,12 @@ impl Replica {
     #[must_use]
     pub fn disk<T: Default + Send + 'static>(&self) -> Disk<T> {
         Disk::new(&self.world, self.node)
+    }
+
+    /// A file on the node's disk, as it was left, or an empty one.
+    #[must_use]
+    pub fn file(&self, name: &str) -> File {
+        File::open(&self.world, self.node, self.incarnation, name)
     }
 
     /// A random number below a bound, which is not 0. It follows from the seed.

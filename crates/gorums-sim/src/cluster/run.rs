@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use turmoil::Sim;
 
 use super::clock::EPOCH;
+use super::contents::Contents;
 use super::fault::{Fault, FaultKind, node_name};
 use super::node::{Client, Pace, Replica, recorder};
 use super::world::{Skew, World};
@@ -117,6 +118,7 @@ pub(crate) fn run(scenario: &Scenario, seed: u64, options: &Options) -> Run {
         .drain(..)
         .map(|(at, fault, _)| (at, fault))
         .collect();
+    world.end();
     drop(sim);
 
     let history = recorder.history();
@@ -338,7 +340,7 @@ impl Driver<'_> {
         for at in 0..self.faults.len() {
             let (number, fault, phase) = self.faults[at].clone();
             let next = match phase {
-                Phase::Waiting if now >= fault.start && self.can_begin(&fault) => {
+                Phase::Waiting if now >= fault.start && self.can_begin(&fault, now) => {
                     self.note(number, now, true);
                     links |= fault.kind.is_of_links();
                     self.begin(sim, number, &fault);
@@ -367,11 +369,32 @@ impl Driver<'_> {
     }
 
     /// A replica can be killed when it runs.
-    fn can_begin(&self, fault: &Fault) -> bool {
+    fn can_begin(&self, fault: &Fault, now: Duration) -> bool {
         !fault.kind.kills()
             || self
                 .victims(fault)
                 .any(|node| !self.restarts.contains_key(&node))
+                && !self.lurks(fault, now)
+    }
+
+    /// A loss of power shows little when nothing is written. So most of them wait for that, but not
+    /// for ever.
+    fn lurks(&self, fault: &Fault, now: Duration) -> bool {
+        if fault.kind != FaultKind::PowerFailure || now >= fault.start + fault.length {
+            return false;
+        }
+        let comes = match fault.how % 4 {
+            0 => None,
+            1 => {
+                let unsynced = |file: &mut Contents| file.is_unsynced(now);
+                self.world.any_file(0..self.replicas, unsynced)
+            }
+            _ => {
+                let grows = |file: &mut Contents| file.grows(now);
+                self.world.any_file(0..self.replicas, grows)
+            }
+        };
+        comes == Some(false)
     }
 
     /// The replicas that a fault kills, if it does.
@@ -390,7 +413,10 @@ impl Driver<'_> {
                     if let Entry::Vacant(restart) = self.restarts.entry(node) {
                         // It comes back with the end of the fault.
                         restart.insert((Duration::MAX, Some(number)));
-                        self.kill(sim, node);
+                        self.kill(sim, node, fault.kind);
+                    } else if fault.kind == FaultKind::PowerFailure {
+                        // It is down, and loses what it had not synced before.
+                        self.world.crash_files(node, sim.elapsed(), true);
                     }
                 }
                 self.world.lock().fire(number);
@@ -464,7 +490,7 @@ impl Driver<'_> {
                         None => format!("{name} ended"),
                     });
                 }
-                self.kill(sim, node);
+                self.kill(sim, node, FaultKind::Crash);
                 self.restarts.insert(node, (now + RESTART, None));
             }
         }
@@ -477,10 +503,12 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn kill(&self, sim: &mut Sim<'_>, node: usize) {
+    fn kill(&self, sim: &mut Sim<'_>, node: usize, by: FaultKind) {
         self.world.dying(node, true);
         sim.crash(node_name(node, self.replicas));
         self.world.dying(node, false);
+        let power = by == FaultKind::PowerFailure;
+        self.world.crash_files(node, sim.elapsed(), power);
         // It may have ended in the step before.
         self.world.lock().nodes[node].ended = None;
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use turmoil::net::TcpStream;
 
 use super::Random;
+use super::contents::Contents;
 use super::trace::Trace;
 use crate::history::Violation;
 
@@ -30,6 +31,8 @@ pub(crate) struct State {
     pub(crate) told: Option<Violation>,
     pub(crate) operations: usize,
     value: u64,
+    /// The run is over, and what was in it is dropped.
+    ended: bool,
 }
 
 pub(crate) struct NodeState {
@@ -42,6 +45,7 @@ pub(crate) struct NodeState {
     slow: Vec<usize>,
     failing: Vec<usize>,
     disks: BTreeMap<TypeId, Box<dyn Any + Send>>,
+    files: BTreeMap<String, Arc<Mutex<Contents>>>,
     /// How a replica's program has ended.
     pub(crate) ended: Option<Result<(), String>>,
     pub(crate) incarnation: u64,
@@ -95,6 +99,7 @@ impl World {
             slow: Vec::new(),
             failing: Vec::new(),
             disks: BTreeMap::new(),
+            files: BTreeMap::new(),
             ended: None,
             incarnation: 0,
             dying: false,
@@ -111,6 +116,7 @@ impl World {
                 told: None,
                 operations: 0,
                 value: 0,
+                ended: false,
             }),
         })
     }
@@ -289,7 +295,103 @@ impl World {
     }
 
     pub(crate) fn lose_disks(&self, node: usize) {
-        self.lock().nodes[node].disks.clear();
+        let mut state = self.lock();
+        state.nodes[node].disks.clear();
+        state.nodes[node].files.clear();
+    }
+
+    /// A file of a node, as it was left, or a new one.
+    pub(crate) fn file(&self, node: usize, name: &str) -> Arc<Mutex<Contents>> {
+        let mut state = self.lock();
+        let files = &mut state.nodes[node].files;
+        Arc::clone(files.entry(name.to_owned()).or_default())
+    }
+
+    /// Whether a node still runs what it was started with after so many crashes.
+    pub(crate) fn is_alive(&self, node: usize, incarnation: u64) -> bool {
+        self.lock().is_alive(node, incarnation)
+    }
+
+    /// How the next operation on a file goes: how long it takes, whether it fails, and whether it
+    /// has an effect. None when the node was killed.
+    pub(crate) fn file_access(
+        &self,
+        node: usize,
+        incarnation: u64,
+        syncs: bool,
+    ) -> Option<(Duration, bool, bool)> {
+        if !self.is_alive(node, incarnation) {
+            return None;
+        }
+        if syncs {
+            let (takes, fails) = match self.access(node) {
+                Access::Works(takes) => (takes, false),
+                Access::Fails(takes) => (takes, true),
+            };
+            let in_effect = !fails || self.random(node) % 2 == 0;
+            return Some((takes, fails, in_effect));
+        }
+        let mut state = self.lock();
+        let failing = state.nodes[node].failing.first().copied();
+        if let Some(fault) = failing {
+            state.fire(fault);
+        }
+        let random = &mut state.nodes[node].random;
+        let fails = failing.is_some();
+        let in_effect = !fails || random.one_in(2);
+        // To and from the memory of the system.
+        Some((random.micros(2..=40), fails, in_effect))
+    }
+
+    /// A sync, which shows where two runs of a seed differ in what they write.
+    pub(crate) fn note_sync(&self, node: usize, length: u64, works: bool) {
+        let numbers = [node as u64, length, u64::from(works)];
+        let now = now();
+        self.lock().trace.add(now, &numbers, || {
+            let fails = if works { "" } else { ", which fails" };
+            format!("{node}: sync of a file of {length} bytes{fails}")
+        });
+    }
+
+    /// A node was killed, or has lost its power.
+    pub(crate) fn crash_files(&self, node: usize, at: Duration, power: bool) {
+        let mut state = self.lock();
+        let files: Vec<_> = state.nodes[node].files.values().map(Arc::clone).collect();
+        for file in files {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            if power {
+                let random = Random::new(state.nodes[node].random.next());
+                file.lose_power(at, random);
+            } else {
+                file.kill(at);
+            }
+            let length = file.len();
+            state.trace.add_text(
+                at,
+                &format_args!("{node}: a file of {length} bytes is left"),
+            );
+        }
+    }
+
+    /// Whether one of these nodes has a file like that. None where they have no files.
+    pub(crate) fn any_file(
+        &self,
+        nodes: std::ops::Range<usize>,
+        mut is: impl FnMut(&mut Contents) -> bool,
+    ) -> Option<bool> {
+        let state = self.lock();
+        let mut files = nodes.flat_map(|node| state.nodes[node].files.values());
+        let mut found = None;
+        files.any(|file| {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            *found.insert(is(&mut file))
+        });
+        found
+    }
+
+    /// From now on the files do nothing any more.
+    pub(crate) fn end(&self) {
+        self.lock().ended = true;
     }
 
     pub(crate) fn slow_disk(&self, node: usize, fault: usize, begins: bool) {
@@ -342,6 +444,11 @@ impl World {
 }
 
 impl State {
+    fn is_alive(&self, node: usize, incarnation: u64) -> bool {
+        let node = &self.nodes[node];
+        !self.ended && !node.dying && node.incarnation == incarnation + 1
+    }
+
     /// A fault has an effect.
     pub(crate) fn fire(&mut self, fault: usize) {
         if !std::mem::replace(&mut self.fired[fault], true) {

@@ -143,6 +143,8 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
                 changed.push((&**key, record));
             }
         }
+        // What is written follows from the requests, and not from the order of a map.
+        changed.sort_unstable_by_key(|(key, _)| *key);
         let commit = match changed.is_empty() {
             true => Commit::Done,
             false => self.volume.commit(&changed).await?,

@@ -12,6 +12,7 @@ use redb::{Database, ReadOnlyTable, StorageBackend, TableDefinition};
 use super::held::Held;
 use super::native::{Backend, Native};
 use super::{Commit, Record, Volume};
+use crate::planted::{Bug, Planted};
 
 /// The records by their keys. Their type is part of the file: it cannot be opened as one of another
 /// program.
@@ -23,11 +24,12 @@ fn table<E: Record>() -> TableDefinition<'static, &'static str, E::Stored> {
 const CACHE: usize = 64 << 20;
 
 /// The file of a replica. Its calls wait for the disk, and keep the thread meanwhile.
-pub(super) struct File<E: Record> {
+pub struct File<E: Record> {
     /// `None` when it is being closed, or opened again.
     open: Option<Open<E>>,
     /// What the database is in. It keeps the file locked while the database is opened again.
     backend: Arc<dyn Backend>,
+    planted: Planted,
 }
 
 /// A file that was found whole.
@@ -53,15 +55,48 @@ impl<E: Record> File<E> {
                 create::<E>(directory, &path)?;
             }
             let file = fs::File::options().read(true).write(true).open(&path)?;
-            File::on(Arc::new(Native::new(file)?))
+            File::planted(Arc::new(Native::new(file)?), Planted::default())
         });
         opened.map_err(|cause| OpenError { path, cause })
     }
 
-    /// The file of a replica that is kept there.
-    fn on(backend: Arc<dyn Backend>) -> Result<Self, Cause> {
-        let open = Some(open_whole(Arc::clone(&backend))?);
-        Ok(Self { open, backend })
+    /// The file of a replica that is kept there, wherever that is. One that is new has to be
+    /// [filled](Self::fill) before.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read, or is not as it was written. It is left as it is.
+    pub fn on(backend: Arc<dyn Backend>) -> Result<Self, FileError> {
+        caught(|| Self::planted(backend, Planted::default()))
+    }
+
+    /// The same with a mistake in it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`on`](Self::on).
+    #[cfg(feature = "planted-bugs")]
+    pub fn on_with_bug(backend: Arc<dyn Backend>, bug: Bug) -> Result<Self, FileError> {
+        caught(|| Self::planted(backend, Planted::one(bug)))
+    }
+
+    /// Makes an empty place the file of a replica that has no records yet. A crash may leave a part
+    /// of it, so it is to be given its name afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub fn fill(backend: impl StorageBackend) -> Result<(), FileError> {
+        caught(|| Ok(fill::<E>(&builder().create_with_backend(backend)?)?))
+    }
+
+    fn planted(backend: Arc<dyn Backend>, planted: Planted) -> Result<Self, FileError> {
+        let open = Some(open_whole(Arc::clone(&backend), planted)?);
+        Ok(Self {
+            open,
+            backend,
+            planted,
+        })
     }
 
     fn opened(&mut self) -> &mut Open<E> {
@@ -70,25 +105,25 @@ impl<E: Record> File<E> {
     }
 
     /// Opens the file again, since redb does nothing more with one that it could not write to.
-    fn open_again(&mut self) -> Result<(), Cause> {
+    fn open_again(&mut self) -> Result<(), FileError> {
         if let Some(Open { held, database, .. }) = self.open.take() {
             // Before that it could still write.
             drop(database);
             held.give_back();
         }
-        self.open = Some(open_whole(Arc::clone(&self.backend))?);
+        self.open = Some(open_whole(Arc::clone(&self.backend), self.planted)?);
         Ok(())
     }
 }
 
 impl<E: Record> Volume<E> for File<E> {
-    type Error = Cause;
+    type Error = FileError;
 
-    async fn read(&mut self, key: &str) -> Result<Option<E>, Cause> {
+    async fn read(&mut self, key: &str) -> Result<Option<E>, FileError> {
         caught(|| self.opened().read(key))
     }
 
-    async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, Cause> {
+    async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, FileError> {
         let open = self.opened();
         match caught(|| open.commit(records)) {
             Ok(()) => Ok(Commit::Done),
@@ -102,7 +137,7 @@ impl<E: Record> Volume<E> for File<E> {
 }
 
 impl<E: Record> Open<E> {
-    fn read(&mut self, key: &str) -> Result<Option<E>, Cause> {
+    fn read(&mut self, key: &str) -> Result<Option<E>, FileError> {
         let committed = match &mut self.committed {
             Some(committed) => committed,
             none => none.insert(self.database.begin_read()?.open_table(table::<E>())?),
@@ -111,7 +146,7 @@ impl<E: Record> Open<E> {
         Ok(found.map(|found| E::from_stored(found.value())))
     }
 
-    fn commit(&mut self, records: &[(&str, &E)]) -> Result<(), Cause> {
+    fn commit(&mut self, records: &[(&str, &E)]) -> Result<(), FileError> {
         // What is replaced can be used again when nobody reads it any more.
         self.committed = None;
         let mut transaction = self.database.begin_write()?;
@@ -127,6 +162,15 @@ impl<E: Record> Open<E> {
     }
 }
 
+impl<E: Record> fmt::Debug for File<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let backend = &self.backend;
+        f.debug_struct("File")
+            .field("backend", backend)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<E: Record> Drop for File<E> {
     fn drop(&mut self) {
         // What was committed is there, whatever becomes of this.
@@ -138,7 +182,7 @@ impl<E: Record> Drop for File<E> {
 }
 
 /// Does something with redb, which panics on some damage; this is an error here.
-fn caught<T>(work: impl FnOnce() -> Result<T, Cause>) -> Result<T, Cause> {
+fn caught<T>(work: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileError> {
     static HOOK: Once = Once::new();
     thread_local! {
         static CATCHING: Cell<bool> = const { Cell::new(false) };
@@ -166,18 +210,18 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     }
 }
 
-fn damaged(message: &str) -> Cause {
+fn damaged(message: &str) -> FileError {
     redb::Error::Corrupted(message.to_owned()).into()
 }
 
 /// Opens a file after a look at all of it. One that is refused is left as it is.
-fn open_whole<E: Record>(file: Arc<dyn Backend>) -> Result<Open<E>, Cause> {
-    let held = Held::new(file);
+fn open_whole<E: Record>(file: Arc<dyn Backend>, planted: Planted) -> Result<Open<E>, FileError> {
+    let held = Held::new(file, planted);
     if held.len()? == 0 {
         // redb would begin a new one here.
         return Err(damaged("it is empty"));
     }
-    extend_to_layout(&held)?;
+    extend_to_layout(&held, planted)?;
     let mut database = builder().create_with_backend(held.clone())?;
     // Every page has a checksum, and all of them are looked at. Since each commit has two phases,
     // the last one is never given up for the one before. What is set right is which pages are free.
@@ -205,7 +249,7 @@ const LAYOUT_AT: u64 = 12;
 /// A file may be shorter than its header says, where the power was lost while it grew: a disk may
 /// keep the header and lose the length, and with it nothing that was committed. Then it gets the
 /// length, in memory as yet, and its checksums say whether it is whole.
-fn extend_to_layout(file: &Held) -> Result<(), Cause> {
+fn extend_to_layout(file: &Held, planted: Planted) -> Result<(), FileError> {
     let bytes = file.read(LAYOUT_AT, 20)?;
     let mut fields = bytes.chunks_exact(4).map(|field| {
         let number = field.iter().rev();
@@ -225,7 +269,8 @@ fn extend_to_layout(file: &Held) -> Result<(), Cause> {
     let most = has
         .saturating_mul(2)
         .max(has.saturating_add((header + data) * page));
-    if last > data || needed > most {
+    let too_much = planted.is(Bug::UnsyncedGrowth) && needed > has;
+    if last > data || needed > most || too_much {
         return Err(damaged("it is much shorter than its header says"));
     }
     if needed > has {
@@ -235,18 +280,13 @@ fn extend_to_layout(file: &Held) -> Result<(), Cause> {
 }
 
 /// Makes an empty file under another name first: one with this name is whole.
-fn create<E: Record>(directory: &Path, path: &Path) -> Result<(), Cause> {
+fn create<E: Record>(directory: &Path, path: &Path) -> Result<(), FileError> {
     let new = path.with_extension(format!("new-{}", std::process::id()));
     // Half made by a process that died, and had the same number.
     if new.try_exists()? {
         fs::remove_file(&new)?;
     }
-    let database = builder().create(&new)?;
-    let mut transaction = database.begin_write()?;
-    transaction.set_two_phase_commit(true);
-    transaction.open_table(table::<E>())?;
-    transaction.commit()?;
-    drop(database);
+    fill::<E>(&builder().create(&new)?)?;
     // Where another process was quicker, its file stays.
     match fs::hard_link(&new, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -254,6 +294,14 @@ fn create<E: Record>(directory: &Path, path: &Path) -> Result<(), Cause> {
     }
     fs::remove_file(&new)?;
     sync_directory(directory)?;
+    Ok(())
+}
+
+fn fill<E: Record>(database: &Database) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    transaction.open_table(table::<E>())?;
+    transaction.commit()?;
     Ok(())
 }
 
@@ -301,38 +349,54 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub struct OpenError {
     path: PathBuf,
-    cause: Cause,
+    cause: FileError,
 }
 
-/// An error of redb's, which are large.
+/// Why the file of a replica cannot be used.
+// Those of redb are large.
 #[derive(Debug)]
-pub(super) struct Cause(Box<redb::Error>);
+pub struct FileError(Box<redb::Error>);
 
-impl<E: Into<redb::Error>> From<E> for Cause {
+impl FileError {
+    /// Whether the file is not as it was written, rather than out of reach.
+    pub fn is_damage(&self) -> bool {
+        use io::ErrorKind::{InvalidData, UnexpectedEof};
+
+        match &*self.0 {
+            redb::Error::DatabaseAlreadyOpen | redb::Error::PreviousIo => false,
+            // These two are redb's, about what it reads.
+            redb::Error::Io(error) => matches!(error.kind(), InvalidData | UnexpectedEof),
+            _ => true,
+        }
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for FileError {
     fn from(error: E) -> Self {
         Self(Box::new(error.into()))
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
+impl std::error::Error for FileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use io::ErrorKind::{InvalidData, UnexpectedEof};
-
         let path = self.path.display();
         match &*self.cause.0 {
             redb::Error::DatabaseAlreadyOpen => {
                 write!(f, "{path} is in use by another replica")
             }
-            // These two are redb's, about what it reads.
-            redb::Error::Io(error) if !matches!(error.kind(), InvalidData | UnexpectedEof) => {
-                write!(f, "{path}: {error}")
-            }
+            error if !self.cause.is_damage() => write!(f, "{path}: {error}"),
             cause => write!(
                 f,
                 "{path} is damaged, or not the file of a replica ({cause}); it was left as it is: restore it from \
@@ -489,7 +553,7 @@ mod tests {
     }
 
     /// The file as a loss of power left it.
-    fn after(left: Vec<u8>) -> Result<File<Entry>, Cause> {
+    fn after(left: Vec<u8>) -> Result<File<Entry>, FileError> {
         File::on(Arc::new(Powered::new(left)))
     }
 

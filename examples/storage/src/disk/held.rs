@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::StorageBackend;
 
 use super::native::Backend;
+use crate::planted::{Bug, Planted};
 
 /// What redb reads and writes instead of the file itself. Clones share one file.
 ///
@@ -23,6 +24,7 @@ pub(super) struct Held {
     unsynced: Arc<Mutex<Vec<(u64, u64)>>>,
     /// The disk had no room for a change since it is no longer held.
     had_no_room: Arc<AtomicBool>,
+    planted: Planted,
 }
 
 /// How many bytes at the beginning of a file are redb's header.
@@ -36,12 +38,13 @@ enum Change {
 }
 
 impl Held {
-    pub(super) fn new(file: Arc<dyn Backend>) -> Self {
+    pub(super) fn new(file: Arc<dyn Backend>, planted: Planted) -> Self {
         Self {
             file,
             changes: Arc::new(Mutex::new(Some(Vec::new()))),
             unsynced: Arc::default(),
             had_no_room: Arc::default(),
+            planted,
         }
     }
 
@@ -65,7 +68,7 @@ impl Held {
     fn change_length(&self, length: u64) -> io::Result<()> {
         let grows = length > self.file.len()?;
         self.noted(self.file.set_len(length))?;
-        if grows {
+        if grows && !self.planted.is(Bug::UnsyncedGrowth) {
             self.file.sync_data(false)?;
         }
         Ok(())
@@ -173,8 +176,12 @@ impl StorageBackend for Held {
     fn sync_data(&self, eventual: bool) -> io::Result<()> {
         match &mut *self.lock() {
             None => {
-                self.file.sync_data(eventual)?;
-                self.unsynced().clear();
+                let mut unsynced = self.unsynced();
+                let header_only = unsynced.iter().all(|(offset, _)| *offset < HEADER);
+                if !(header_only && self.planted.is(Bug::NoCommitSync)) {
+                    self.file.sync_data(eventual)?;
+                }
+                unsynced.clear();
                 Ok(())
             }
             Some(changes) => {
@@ -210,7 +217,7 @@ mod tests {
         std::io::Write::write_all(&mut named, b"0123456789").expect("written");
         let in_file = || std::fs::read(named.path()).expect("a file");
         let file = Native::new(named.reopen().expect("a file")).expect("free");
-        let held = Held::new(Arc::new(file));
+        let held = Held::new(Arc::new(file), Planted::default());
         let all = || held.read(0, held.len().expect("it is known") as usize);
 
         held.write(2, b"abc").expect("held");

@@ -5,8 +5,9 @@ use std::{fs, io};
 use redb::backends::FileBackend;
 use redb::{DatabaseError, StorageBackend};
 
-/// What a [`Held`](super::held::Held) file is in.
-pub(super) trait Backend: StorageBackend {
+/// What the [file](super::File) of a replica is in: one of the system, or whatever a test puts
+/// there.
+pub trait Backend: StorageBackend {
     /// Gives back the room of these bytes, which are zero from now on or any others. Where that
     /// cannot be done, they keep their room.
     fn give_back(&self, offset: u64, len: u64);
