@@ -29,7 +29,7 @@ pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
 }
 
 async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
-    let store = Arc::new(volume::store::<Versioned>(&node, bug).await?);
+    let store = Arc::new(volume::store(&node, sized, bug).await?);
     let mut service = Service::new(Arc::clone(&store), Delay::default());
     if let Some(bug) = bug.and_then(Bug::of_register) {
         service = service.with_bug(bug);
@@ -39,6 +39,14 @@ async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
         biased;
         served = node.serve(server) => served,
         status = store.failed() => Err(status.into()),
+    }
+}
+
+fn sized(bytes: usize) -> Versioned {
+    let writer = Writer::from(0);
+    Versioned {
+        value: "v".repeat(bytes),
+        version: Version { number: 0, writer },
     }
 }
 

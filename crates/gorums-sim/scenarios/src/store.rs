@@ -9,7 +9,7 @@ use storage::proto::storage_client::StorageClient as Calls;
 use storage::proto::storage_server::StorageServer;
 use storage::proto::{ReadRequest, ReadResponse};
 use storage::service::{Delay, Replica as Service};
-use storage::store::{Entry, Times};
+use storage::store::{Entry, Time, Times};
 
 use crate::bug::Bug;
 use crate::{faults, volume};
@@ -27,13 +27,20 @@ pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
 }
 
 async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
-    let store = Arc::new(volume::store::<Entry>(&node, bug).await?);
+    let store = Arc::new(volume::store(&node, sized, bug).await?);
     let service = Service::new(Arc::clone(&store), Delay::default());
     let server = node.server().add_service(StorageServer::new(service));
     tokio::select! {
         biased;
         served = node.serve(server) => served,
         status = store.failed() => Err(status.into()),
+    }
+}
+
+fn sized(bytes: usize) -> Entry {
+    Entry {
+        value: "v".repeat(bytes),
+        time: Time::default(),
     }
 }
 

@@ -11,12 +11,23 @@ use storage::store::Store;
 
 use crate::bug::Bug;
 
-/// A store in the replica's file.
+/// One commit in so many has a large record beside the others, which the next one takes away. So the
+/// file grows and shrinks.
+const LARGE_ONE_IN: u64 = 20;
+
+/// More than fits into what a file has left when it has shrunk.
+const LARGE: usize = 300_000;
+
+/// Nobody asks for it.
+const LARGE_KEY: &str = "large";
+
+/// A store in the replica's file. `sized` makes a record of about so many bytes.
 pub(crate) async fn store<E: Record>(
     node: &Replica,
+    sized: fn(usize) -> E,
     bug: Option<Bug>,
 ) -> gorums_sim::Result<Store<E>> {
-    let volume = SimVolume::open(node, bug).await?;
+    let volume = SimVolume::open(node, sized, bug).await?;
     let (disk, work) = match bug {
         Some(Bug::StoreReplyBeforeDurable) => {
             let lying = LyingVolume {
@@ -42,10 +53,18 @@ struct SimVolume<E: Record> {
     simulated: gorums_sim::File,
     /// For the time of reads and their failures: redb has all of so small a file in its cache.
     reads: Disk<()>,
+    node: Replica,
+    sized: fn(usize) -> E,
+    /// Whether the last commit had a large record.
+    is_large: bool,
 }
 
 impl<E: Record> SimVolume<E> {
-    async fn open(node: &Replica, bug: Option<Bug>) -> gorums_sim::Result<Self> {
+    async fn open(
+        node: &Replica,
+        sized: fn(usize) -> E,
+        bug: Option<Bug>,
+    ) -> gorums_sim::Result<Self> {
         let simulated = node.file("replica.redb");
         if simulated.is_empty()? {
             // Production makes it under another name, so that it is there as a whole or not at all.
@@ -72,6 +91,9 @@ impl<E: Record> SimVolume<E> {
             file,
             simulated,
             reads: node.disk(),
+            node: node.clone(),
+            sized,
+            is_large: false,
         })
     }
 }
@@ -88,7 +110,13 @@ impl<E: Record> Volume<E> for SimVolume<E> {
     }
 
     async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, String> {
-        let commit = self.file.commit(records).await;
+        let was_large = self.is_large;
+        self.is_large = self.node.random_below(LARGE_ONE_IN) == 0;
+        let other = (self.is_large || was_large)
+            .then(|| (self.sized)(if self.is_large { LARGE } else { 0 }));
+        let mut records = records.to_vec();
+        records.extend(other.iter().map(|other| (LARGE_KEY, other)));
+        let commit = self.file.commit(&records).await;
         // So that nothing is acknowledged before its sync has had its time.
         self.simulated.done().await;
         commit.map_err(|error| error.to_string())

@@ -24,6 +24,8 @@ pub(crate) struct Contents {
     durable: Image,
     /// What makes one of the other, in its order.
     log: VecDeque<Entry>,
+    /// How many of that are syncs.
+    syncs: usize,
     /// When the last operation is done.
     busy_until: Duration,
 }
@@ -134,6 +136,7 @@ impl Contents {
 
     /// What its next program sees.
     fn restart(&mut self) {
+        self.syncs = self.log.iter().filter(|entry| entry.change.syncs()).count();
         self.busy_until = Duration::ZERO;
         self.now = self.durable.clone();
         for entry in &self.log {
@@ -143,11 +146,13 @@ impl Contents {
 
     fn push(&mut self, now: Duration, takes: Duration, change: Change) {
         self.now.change(&change);
+        self.syncs += usize::from(change.syncs());
         let done_at = self.busy_until.max(now) + takes;
         self.log.push_back(Entry { done_at, change });
         self.pass(now, takes);
         while self.log.len() > UNSYNCED {
             if let Some(oldest) = self.log.pop_front() {
+                self.syncs -= usize::from(oldest.change.syncs());
                 self.durable.change(&oldest.change);
             }
         }
@@ -155,15 +160,24 @@ impl Contents {
 
     /// What was synced by now is durable.
     fn settle(&mut self, now: Duration) {
-        let synced = |entry: &Entry| {
-            let syncs = matches!(entry.change, Change::Sync | Change::Replace(_));
-            syncs && entry.done_at <= now
-        };
-        if let Some(last) = self.log.iter().rposition(synced) {
+        if self.syncs == 0 {
+            return;
+        }
+        let done = self.log.partition_point(|entry| entry.done_at <= now);
+        let mut done = self.log.range(..done);
+        if let Some(last) = done.rposition(|entry| entry.change.syncs()) {
             for entry in self.log.drain(..=last) {
+                self.syncs -= usize::from(entry.change.syncs());
                 self.durable.change(&entry.change);
             }
         }
+    }
+}
+
+impl Change {
+    /// Whether it makes last what was done before.
+    fn syncs(&self) -> bool {
+        matches!(self, Self::Sync | Self::Replace(_))
     }
 }
 

@@ -269,11 +269,13 @@ fn extend_to_layout(file: &Held, planted: Planted) -> Result<(), FileError> {
     let most = has
         .saturating_mul(2)
         .max(has.saturating_add((header + data) * page));
-    let too_much = planted.is(Bug::UnsyncedGrowth) && needed > has;
-    if last > data || needed > most || too_much {
+    if last > data || needed > most {
         return Err(damaged("it is much shorter than its header says"));
     }
     if needed > has {
+        if planted.is(Bug::UnsyncedGrowth) {
+            return Err(damaged("it is shorter than its header says"));
+        }
         file.set_len(needed)?;
     }
     Ok(())
