@@ -235,11 +235,11 @@ impl Image {
 
     /// Any part of these changes, torn at sectors.
     fn keep_any(&mut self, log: &VecDeque<Entry>, mut random: Random) {
-        if let Some(Change::Replace(image)) = log.back().map(|entry| &entry.change) {
-            if random.one_in(2) {
-                self.clone_from(image);
-                return;
-            }
+        if let Some(Change::Replace(image)) = log.back().map(|entry| &entry.change)
+            && random.one_in(2)
+        {
+            self.clone_from(image);
+            return;
         }
         // From nothing to all of it. What lies where decides, so that it makes no difference in
         // which order a program has written what it has synced at once.

@@ -328,7 +328,7 @@ impl World {
                 Access::Works(takes) => (takes, false),
                 Access::Fails(takes) => (takes, true),
             };
-            let in_effect = !fails || self.random(node) % 2 == 0;
+            let in_effect = !fails || Random::new(self.random(node)).one_in(2);
             return Some((takes, fails, in_effect));
         }
         let mut state = self.lock();

@@ -87,7 +87,7 @@ impl<E: Record> File<E> {
     ///
     /// Where it cannot be written.
     pub fn fill(backend: impl StorageBackend) -> Result<(), FileError> {
-        caught(|| Ok(fill::<E>(&builder().create_with_backend(backend)?)?))
+        caught(|| fill::<E>(&builder().create_with_backend(backend)?))
     }
 
     fn planted(backend: Arc<dyn Backend>, planted: Planted) -> Result<Self, FileError> {
@@ -299,7 +299,7 @@ fn create<E: Record>(directory: &Path, path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-fn fill<E: Record>(database: &Database) -> Result<(), redb::Error> {
+fn fill<E: Record>(database: &Database) -> Result<(), FileError> {
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
     transaction.open_table(table::<E>())?;
