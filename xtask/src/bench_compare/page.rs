@@ -263,7 +263,7 @@ fn slow_servers(text: &mut String, results: &Results) -> std::fmt::Result {
         "
 ## Servers that take 10 ms
 
-1,000 calls in flight, which begin evenly over the first 10 ms; against timers of 10 ms, as many of them, which begin in the same way.
+1,000 calls in flight, which begin evenly over the first 11 ms; against timers of 10 ms, as many of them, which begin in the same way.
 
 | | calls/s | the timers' | ours ÷ timers | timers ÷ ours | CPU | ours ÷ timers | timers ÷ ours |
 |---|---|---|---|---|---|---|---|"
