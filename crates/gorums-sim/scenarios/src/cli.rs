@@ -29,7 +29,7 @@ use crate::bug::Bug;
   cargo xtask sim --planted                          mistakes, each of which has to be found"
 )]
 pub(crate) struct Args {
-    /// How many seeds of each scenario
+    /// How many seeds of each scenario; where none is named, a fifth as many of peers and pairs
     #[arg(long, default_value_t = 100, value_name = "N", conflicts_with = "seed")]
     seeds: u64,
 
@@ -121,7 +121,11 @@ fn campaigns(args: &Args) -> io::Result<bool> {
     let mut virtual_time = Duration::ZERO;
     for name in names(args) {
         let scenario = name.scenario();
-        let report = campaign(args, "--scenario", &scenario, args.seeds);
+        let seeds_of_it = match args.scenario[..] {
+            [] => name.share_of(args.seeds),
+            _ => args.seeds,
+        };
+        let report = campaign(args, "--scenario", &scenario, seeds_of_it);
         writeln!(io::stdout(), "{report}")?;
         if report.failed().is_some() {
             return Ok(false);

@@ -44,6 +44,15 @@ impl Name {
             Self::Pairs => peers::scenario(peers::Streams::One, None),
         }
     }
+
+    /// How many seeds are run of it where none is named and so many are of the others: a fifth of
+    /// those with peers, so that a check does not take much longer.
+    fn share_of(self, seeds: u64) -> u64 {
+        match self {
+            Self::Store | Self::Register | Self::Order => seeds,
+            Self::Peers | Self::Pairs => seeds.div_ceil(5),
+        }
+    }
 }
 
 /// What may happen to everybody.
