@@ -17,6 +17,7 @@
 
 mod context;
 mod credit;
+mod handler_future;
 mod handling;
 mod interceptor;
 pub(crate) mod lane;

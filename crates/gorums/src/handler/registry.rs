@@ -7,11 +7,10 @@ use fnv::FnvHasher;
 use prost::Message;
 
 use super::context::ServerCtx;
+use super::handler_future::Handler;
 use super::interceptor::{Incoming, Reply};
 use super::reply_sender::ReplySender;
-use super::run::{Block, HandlerFuture, LARGEST_BLOCK};
 use crate::error::Status;
-use crate::runtime::BoxFuture;
 use crate::wire::MethodKind;
 
 /// A set of methods with their handlers: what a generated `…Server` is.
@@ -55,39 +54,6 @@ impl Entry {
     #[inline]
     pub(crate) fn limit(&self, default: usize) -> usize {
         self.max_decoding.unwrap_or(default)
-    }
-}
-
-/// What a method does with a request.
-pub(crate) trait Handler: Send + Sync {
-    /// Starts it, in a block of its own.
-    fn start(&self, incoming: Incoming) -> BoxFuture<'static, Result<Reply, Status>>;
-
-    /// Starts it, in the block of one that has ended where there is one that fits.
-    fn start_in(&self, incoming: Incoming, spare: Option<Block>) -> HandlerFuture;
-}
-
-impl<F, Fut> Handler for F
-where
-    F: Fn(Incoming) -> Fut + Send + Sync,
-    Fut: Future<Output = Result<Reply, Status>> + Send + 'static,
-{
-    fn start(&self, incoming: Incoming) -> BoxFuture<'static, Result<Reply, Status>> {
-        Box::pin(self(incoming))
-    }
-
-    fn start_in(&self, incoming: Incoming, spare: Option<Block>) -> HandlerFuture {
-        let future = self(incoming);
-        if size_of::<Fut>() > LARGEST_BLOCK {
-            return HandlerFuture::Once(Box::pin(future));
-        }
-        HandlerFuture::Again(match spare {
-            None => Block::new(future),
-            Some(mut block) => {
-                block.set(future);
-                block
-            }
-        })
     }
 }
 

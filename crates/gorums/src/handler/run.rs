@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio_util::sync::ReusableBoxFuture;
 use tracing::Instrument as _;
 
 use super::context::ServerCtx;
+use super::handler_future::{Block, HandlerFuture};
 use super::interceptor::Reply;
 use super::lane::Lane;
 use super::reply_queue::Answer;
@@ -29,48 +29,6 @@ pub(super) struct Run {
     /// Where a streamed method sends its replies.
     pub(super) sink: Option<Arc<Sink>>,
     pub(super) stage: Stage,
-}
-
-/// A handler that was started.
-pub(crate) enum HandlerFuture {
-    /// Its block is for the next handler when it has ended.
-    Again(Block),
-    /// Its block is freed with it.
-    Once(BoxFuture<'static, Result<Reply, Status>>),
-}
-
-/// A block of the heap for the futures of handlers, one after the other. Those of one method are as
-/// large as each other, so a connection that calls the same method needs none for each request.
-pub(crate) type Block = ReusableBoxFuture<'static, Result<Reply, Status>>;
-
-/// The largest block that is kept for the next handler, one at each connection.
-pub(crate) const LARGEST_BLOCK: usize = 4096;
-
-impl HandlerFuture {
-    #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, Status>> {
-        match self {
-            Self::Again(block) => block.poll(cx),
-            Self::Once(future) => future.as_mut().poll(cx),
-        }
-    }
-
-    /// The block of a handler that has ended, which has dropped all that was in it.
-    #[inline]
-    fn into_block(self) -> Option<Block> {
-        match self {
-            Self::Again(block) => Some(block),
-            Self::Once(_) => None,
-        }
-    }
-}
-
-impl Future for HandlerFuture {
-    type Output = Result<Reply, Status>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Self::poll(&mut self, cx)
-    }
 }
 
 pub(super) enum Stage {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::context::ServerCtx;
+use super::handler_future::{Block, HandlerFuture};
 use super::handling::Handling;
 use super::interceptor::{Incoming, Next};
 use super::lane::{Begun, Lane};
 use super::released::ReleasedSet;
 use super::reply_sender::{ReplySlot, Sink};
-use super::run::{Background, Block, HandlerFuture, Run, Stage};
+use super::run::{Background, Run, Stage};
 use super::{Monitor, Polling};
 use crate::runtime::BoxFuture;
 use crate::sync::OwnedSemaphorePermit;
