@@ -31,12 +31,12 @@ pub(crate) enum Bug {
     FifoBrokenOnReconnect,
     /// Order: a handler releases its turn before its ordered part
     ReleaseBeforeOrder,
-    /// Peers: what nobody waits for any more is not owed, so that nobody is pinged for it
-    PeersNothingOwed,
+    /// Peers: nobody is pinged, whatever is owed
+    PeersNoKeepAlive,
     /// Peers: whatever a node sends by itself counts as the answer to a ping
     PeersForgivenPing,
-    /// Pairs: what nobody waits for any more is not owed, so that nobody is pinged for it
-    PairsNothingOwed,
+    /// Pairs: nobody is pinged, whatever is owed
+    PairsNoKeepAlive,
 }
 
 impl Bug {
@@ -65,10 +65,10 @@ impl Bug {
             | Self::StoreNoCommitSync
             | Self::StoreUnsyncedGrowth => store::scenario(Some(self)),
             Self::FifoBrokenOnReconnect | Self::ReleaseBeforeOrder => order::scenario(Some(self)),
-            Self::PeersNothingOwed | Self::PeersForgivenPing => {
+            Self::PeersNoKeepAlive | Self::PeersForgivenPing => {
                 peers::scenario(Streams::Two, Some(self))
             }
-            Self::PairsNothingOwed => peers::scenario(Streams::One, Some(self)),
+            Self::PairsNoKeepAlive => peers::scenario(Streams::One, Some(self)),
         }
     }
 

@@ -255,6 +255,15 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_that_is_missing_is_found_within_a_hundred_seeds() {
+        for bug in [Bug::StoreNoCommitSync, Bug::StoreUnsyncedGrowth] {
+            let report = Campaign::new(&bug.scenario()).seeds(1..=100).run(|_| {});
+            let failed = report.failed().unwrap_or_else(|| panic!("{bug:?}"));
+            assert!(failed.run().failure().is_some(), "{failed}");
+        }
+    }
+
+    #[test]
     fn a_seed_with_less_of_anything_is_not_enough() {
         let order = || Name::Order.scenario();
         for scenario in [

@@ -121,7 +121,7 @@ async fn replica(node: Replica, streams: Streams, bug: Option<Bug>) -> gorums_si
         Streams::Two => peers,
     };
     let peers = match bug {
-        Some(Bug::PeersNothingOwed | Bug::PairsNothingOwed) => {
+        Some(Bug::PeersNoKeepAlive | Bug::PairsNoKeepAlive) => {
             peers.keep_alive(Duration::MAX, Duration::MAX)
         }
         _ => peers,

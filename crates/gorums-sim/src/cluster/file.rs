@@ -29,6 +29,11 @@ use super::world::{self, World};
 /// what they were to write may be written nevertheless. What was not synced stays so, until a sync
 /// succeeds. When the replica is killed its files do nothing any more, so what is dropped then
 /// cannot write.
+///
+/// It is kinder than a disk in three ways. Systems may forget after a `sync` that has failed what it
+/// was to write, so that a later one succeeds without it. A write that is under way when its program
+/// is killed, or that fails, may be there in part; here it is there or not. And of more than 10,000
+/// operations without a `sync` the oldest are written out, and no loss of power takes them back.
 #[derive(Clone)]
 pub struct File {
     contents: Arc<Mutex<Contents>>,

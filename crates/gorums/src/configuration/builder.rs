@@ -184,13 +184,14 @@ impl ConfigurationBuilder {
     /// a dead connection is noticed at most the sum of both after the first message that it loses.
     /// Where the node may call this process over the connection ([`serve`](Self::serve),
     /// [`one_stream_per_pair`](Self::one_stream_per_pair)), it always owes an answer: a connection
-    /// that is dead is noticed also where nothing is sent. Default: 10 s and 20 s; a millisecond at least, each. The timeout has to
-    /// be longer than what is under way takes to be sent: on a slow network, messages of some MiB
-    /// take a while.
+    /// that is dead is noticed also where nothing is sent. Default: 10 s and 20 s; a millisecond at
+    /// least, each. The timeout has to be longer than what is under way takes to be sent: on a slow
+    /// network, messages of some MiB take a while.
     ///
     /// A Go server owes an answer only for what it is sent. One that answers pings and nothing else
-    /// is pinged ever more seldom, at last after 330 s, since it closes connections that are pinged
-    /// more often.
+    /// is pinged after six intervals and then every 330 s, since it closes connections that are
+    /// pinged more often. So after a minute or more of one-way messages alone, or of one long call,
+    /// a dead connection to it is noticed only 330 s and the timeout later, by calls as well.
     pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.settings.keep_alive_interval = paced(interval);
         self.settings.keep_alive_timeout = paced(timeout);

@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The factor by which the distance of pings grows, up to [`QUIET`].
+/// The factor by which the distance of pings grows after the first answer, before it is [`QUIET`].
 const SLOWER: u32 = 6;
 
-/// Above what a Go server allows on any connection.
+/// Above what a Go server allows on any connection. It ends one with the third ping that comes
+/// sooner after the one before, and does not count the first: so there are two shorter distances.
 const QUIET: Duration = Duration::from_secs(330);
 
 /// A peer is dead once it has owed something and proved nothing for the interval and the timeout,
@@ -30,12 +31,12 @@ pub(crate) struct KeepAlive {
     base: Duration,
     interval: Duration,
     timeout: Duration,
-    /// The factor by which the distance of pings grows.
-    slower: u32,
+    /// The distance of pings does not grow.
+    is_steady: bool,
     /// The peer has all that was written until then, or owed nothing before.
     proven: Instant,
     /// When the last of what was written was asked for.
-    asked: Instant,
+    asked: Option<Instant>,
     /// It owes something, or did when somebody still waited for it, and has not proved since that it
     /// came.
     owes: bool,
@@ -63,9 +64,9 @@ impl KeepAlive {
             base: interval,
             interval,
             timeout,
-            slower: SLOWER,
+            is_steady: false,
             proven: now,
-            asked: now,
+            asked: None,
             owes: false,
             pinged: None,
         }
@@ -74,14 +75,17 @@ impl KeepAlive {
     /// For a peer that does not object to pings: at the same distance for ever.
     pub(crate) fn steady(interval: Duration, timeout: Duration, now: Instant) -> Self {
         Self {
-            slower: 1,
+            is_steady: true,
             ..Self::new(interval, timeout, now)
         }
     }
 
-    /// The peer turns out not to object to pings.
-    pub(crate) fn become_steady(&mut self) {
-        self.slower = 1;
+    /// The peer turns out not to object to pings. True where the timer is set to a later time than
+    /// [`due`](Self::due).
+    #[must_use]
+    pub(crate) fn become_steady(&mut self) -> bool {
+        self.is_steady = true;
+        self.heard()
     }
 
     /// Something became owed, and no timer is set. The time of the first look.
@@ -99,7 +103,7 @@ impl KeepAlive {
     /// Something that was asked for at this time was written. It is owed.
     #[inline]
     pub(crate) fn asked(&mut self, at: Instant) {
-        self.asked = self.asked.max(at);
+        self.asked = self.asked.max(Some(at));
         self.owes = true;
     }
 
@@ -128,7 +132,7 @@ impl KeepAlive {
     #[inline]
     pub(crate) fn heard_answer(&mut self, asked: Instant) {
         self.proven = self.proven.max(asked);
-        self.owes &= asked < self.asked;
+        self.owes &= Some(asked) < self.asked;
     }
 
     /// The answer came to a ping that was sent at this time. True where the timer is set to another
@@ -136,7 +140,14 @@ impl KeepAlive {
     #[must_use]
     pub(crate) fn heard_pong(&mut self, sent: Instant) -> bool {
         self.heard_answer(sent);
-        self.interval = (self.interval * self.slower).min(QUIET.max(self.base));
+        let longest = QUIET.max(self.base);
+        if !self.is_steady {
+            self.interval = if self.interval > self.base {
+                longest
+            } else {
+                (self.base * SLOWER).min(longest)
+            };
+        }
         self.pinged.take().is_some()
     }
 
@@ -163,6 +174,7 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(10);
     const TIMEOUT: Duration = Duration::from_secs(20);
+    const SECOND: Duration = Duration::from_secs(1);
 
     /// A connection's timer, whose time passes as it is told to.
     struct Timer {
@@ -315,8 +327,42 @@ mod tests {
         let mut timer = Timer::start(KeepAlive::steady);
         assert_eq!(distances(&mut timer), [10.0; 5]);
         let mut timer = Timer::start(KeepAlive::new);
-        timer.keep_alive.become_steady();
+        assert!(!timer.keep_alive.become_steady());
         assert_eq!(distances(&mut timer), [10.0; 5]);
+        // What it has grown to is undone.
+        let mut timer = Timer::start(KeepAlive::new);
+        distances(&mut timer);
+        assert!(timer.keep_alive.become_steady());
+        assert_eq!(timer.keep_alive.due(), timer.keep_alive.proven + INTERVAL);
+    }
+
+    #[test]
+    fn a_go_server_is_never_pinged_too_often() {
+        for millis in [1, 100, 1_000, 5_000, 10_000, 60_000, 400_000] {
+            let (mut now, begin) = (Instant::now(), Instant::now());
+            let mut keep_alive = KeepAlive::new(Duration::from_millis(millis), TIMEOUT, begin);
+            let mut at = keep_alive.first(now);
+            let (mut last, mut strikes) = (None, 0);
+            for _ in 0..20 {
+                now = at;
+                keep_alive.asked(now);
+                at = match keep_alive.fired(now) {
+                    Action::Wait(at) => at,
+                    Action::Ping(at) => {
+                        let distance = last.map(|last| now - last);
+                        strikes += usize::from(distance.is_some_and(|d| d < 300 * SECOND));
+                        last = Some(now);
+                        if keep_alive.heard_pong(now) {
+                            keep_alive.due()
+                        } else {
+                            at
+                        }
+                    }
+                    action => panic!("{action:?}"),
+                };
+            }
+            assert!(last.is_some() && strikes <= 2, "{millis} ms: {strikes}");
+        }
     }
 
     #[test]

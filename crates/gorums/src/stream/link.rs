@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use h2::PingPong;
 use tokio::time::Instant;
@@ -65,13 +66,18 @@ impl Link {
 
     /// The peer does not object to pings.
     pub(crate) fn ping_steadily(&mut self) {
-        self.keep_alive.become_steady();
+        if self.keep_alive.become_steady() && self.timers.is_set(Timer::KeepAlive) {
+            self.timers.set(Timer::KeepAlive, self.keep_alive.due());
+        }
     }
 
     /// Something that was asked for at this time was written.
     #[inline]
     pub(crate) fn asked(&mut self, at: Instant) {
-        self.keep_alive.asked(at);
+        // The answer to a ping that was sent before proves nothing of it, however long it has waited.
+        let behind = self.pinged.map(|pinged| pinged + Duration::from_nanos(1));
+        self.keep_alive
+            .asked(behind.map_or(at, |behind| at.max(behind)));
     }
 
     /// The peer has sent something, and the answer to what was asked at this time.
