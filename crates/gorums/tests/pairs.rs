@@ -367,6 +367,28 @@ async fn a_second_stream_of_a_peer_takes_the_place_of_the_first_whose_end_change
     drop(new);
 }
 
+/// The stream that took its place may be an older one, which the peer has given up and which came
+/// late. No other one comes, as long as the peer takes its own for good.
+#[tokio::test]
+async fn a_stream_whose_place_was_taken_ends_with_the_other_one_so_that_the_peer_opens_another() {
+    let network = Network::new();
+    let second = Process::sharing(&network, 2, 2, echo()).await;
+    let first = Process::sharing(&network, 1, 2, echo()).await;
+    within(second.peers.connected(2))
+        .await
+        .expect("none is closed");
+    let late = Process::sharing(&network, 1, 2, echo()).await;
+    within(network.attempted(&address(2), 2)).await;
+    within(late.peers.connected(2))
+        .await
+        .expect("none is closed");
+    assert_eq!(within(late.echo(2, 4)).await.expect("answered").value, 4);
+    late.stop().await;
+    within(network.attempted(&address(2), 3)).await;
+    assert_eq!(within(second.echo(1, 5)).await.expect("answered").value, 5);
+    assert_eq!(within(first.echo(2, 6)).await.expect("answered").value, 6);
+}
+
 #[tokio::test]
 async fn calls_over_a_stream_that_was_accepted_are_as_others() {
     let network = Network::new();

@@ -13,6 +13,10 @@ use crate::wire::Features;
 /// A node opens its next stream as soon as it knows that the last one is of no use, which may be
 /// long before this process does. Requests that were written on the last one and not answered fail
 /// then. Its end, whenever that is noticed, changes nothing.
+///
+/// What a node has sent on the way to opening a stream may come late, when it has given that stream
+/// up and opened the next one: the wrong one carries the calls then, until it ends. So whoever serves
+/// a stream that carries no calls any more ends it when none does: the node opens another one.
 pub(crate) struct Attachment {
     channel: Arc<Channel>,
     stream_id: StreamId,
@@ -86,5 +90,6 @@ impl Drop for Attachment {
         Channel::fail_unwritten(unwritten, Outcome::NotSent, &status);
         channel.fail_written(Outcome::Unknown, &status);
         channel.detached().notify_one();
+        channel.abandoned().notify_waiters();
     }
 }

@@ -9,7 +9,7 @@ use super::{NodeState, OutMessage, Outbox, Pool, Rejected, StreamId, WhileDiscon
 use crate::error::{NodeError, Outcome, Status};
 use crate::log::{self, Admission, Throttle};
 use crate::node_id::NodeId;
-use crate::runtime::InProcess;
+use crate::runtime::{BoxFuture, InProcess};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard};
 use crate::wire::{Features, Side};
@@ -53,6 +53,8 @@ pub(crate) struct Channel {
     throttle: Throttle,
     /// Notified when the last handle is dropped, and when a stream ceases to carry calls.
     detached: Notify,
+    /// Wakes those who serve streams that carry the calls no more, when no other one does.
+    abandoned: Arc<Notify>,
 }
 
 /// What is known of the peer on the present connection.
@@ -151,6 +153,7 @@ impl Channel {
             attach_lock: Mutex::default(),
             throttle: Throttle::default(),
             detached: Notify::new(),
+            abandoned: Arc::default(),
         }
     }
 
@@ -423,6 +426,23 @@ impl Channel {
 
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.get().is_some()
+    }
+
+    /// Wakes those who wait [until](Self::until_abandoned) no stream carries the calls.
+    pub(crate) fn abandoned(&self) -> &Notify {
+        &self.abandoned
+    }
+
+    /// Waits until no stream carries the calls of this node, which opens its streams itself.
+    pub(crate) fn until_abandoned(self: &Arc<Self>) -> BoxFuture<'static, ()> {
+        let channel = Arc::clone(self);
+        // Hears of it from now on.
+        let abandoned = Arc::clone(&self.abandoned).notified_owned();
+        Box::pin(async move {
+            if channel.outbox().is_carried() {
+                abandoned.await;
+            }
+        })
     }
 
     /// Wakes the channel's task when the last handle is dropped or a stream ceases to carry calls.

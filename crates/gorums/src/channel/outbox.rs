@@ -279,6 +279,11 @@ impl Outbox {
         self.stream == Some(stream)
     }
 
+    /// Whether any stream takes messages.
+    pub(crate) fn is_carried(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// From now on messages are neither taken nor given out. Returns those that were queued.
     pub(crate) fn close(&mut self) -> Vec<OutMessage> {
         self.closed = true;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::clients::Attached;
 use crate::channel::{Attachment, Channel};
 use crate::error::Code;
+use crate::runtime::BoxFuture;
 use crate::stream::{Inbound, Link, NodeStream, ReadEnd, Timer, Wrote, h2_status};
 use crate::wire::trailers;
 
@@ -67,6 +68,9 @@ pub(super) struct ServedStream {
     stream: NodeStream,
     /// Where the client can be called back.
     callee: Option<Callee>,
+    /// Ready when no stream carries the calls of the peer that has opened this one, where another
+    /// one took its place.
+    displaced: Option<BoxFuture<'static, ()>>,
     /// Set when no more requests are taken: what the trailers will say once all is written.
     ending: Option<(Code, String)>,
     is_over: bool,
@@ -79,6 +83,7 @@ impl ServedStream {
         Self {
             stream,
             callee,
+            displaced: None,
             ending: None,
             is_over: false,
             why: None,
@@ -187,8 +192,18 @@ impl ServedStream {
 
     /// Wakes the task when there is something to write, and lets go of a node whose calls this
     /// stream does not carry any more.
-    pub(super) fn register(&mut self, cx: &Context<'_>) {
+    pub(super) fn register(&mut self, cx: &mut Context<'_>) {
         self.stream.inbound.register(cx.waker());
+        if let Some(displaced) = &mut self.displaced
+            && displaced.as_mut().poll(cx).is_ready()
+        {
+            self.displaced = None;
+            // The other one may have been older, and come late. The peer opens another one where it
+            // still uses this one.
+            let message = "the stream that took the place of this one has ended";
+            self.note(|| End::new(message));
+            self.end(Code::Unavailable, message);
+        }
         let Some(callee) = &self.callee else {
             return;
         };
@@ -201,6 +216,13 @@ impl ServedStream {
                 "this node is known by another address now",
             );
         } else if !carries || (attachment.is_finished() && !self.stream.outbound.has_messages()) {
+            if let Callee::Peer(attachment) = callee
+                && !carries
+            {
+                self.displaced = Some(attachment.channel().until_abandoned());
+                // Polled when the task runs again, which it does at once.
+                cx.waker().wake_by_ref();
+            }
             self.end_calls();
         }
     }
