@@ -398,6 +398,8 @@ impl fmt::Display for OpenError {
             redb::Error::DatabaseAlreadyOpen => {
                 write!(f, "{path} is in use by another replica")
             }
+            // Without redb's words before the system's.
+            redb::Error::Io(error) if !self.cause.is_damage() => write!(f, "{path}: {error}"),
             error if !self.cause.is_damage() => write!(f, "{path}: {error}"),
             cause => write!(
                 f,
