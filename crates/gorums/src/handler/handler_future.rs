@@ -58,14 +58,6 @@ pub(crate) type Block = ReusableBoxFuture<'static, Result<Reply, Status>>;
 const LARGEST_BLOCK: usize = 4096;
 
 impl HandlerFuture {
-    #[inline]
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, Status>> {
-        match self {
-            Self::Again(block) => block.poll(cx),
-            Self::Once(future) => future.as_mut().poll(cx),
-        }
-    }
-
     /// The block of a handler that has ended, which has dropped all that was in it.
     #[inline]
     pub(super) fn into_block(self) -> Option<Block> {
@@ -79,7 +71,11 @@ impl HandlerFuture {
 impl Future for HandlerFuture {
     type Output = Result<Reply, Status>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Self::poll(&mut self, cx)
+        match &mut *self {
+            Self::Again(block) => block.poll(cx),
+            Self::Once(future) => future.as_mut().poll(cx),
+        }
     }
 }

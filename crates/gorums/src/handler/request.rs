@@ -16,7 +16,6 @@ const OVERHEAD: usize = 256;
 const ENTRY: usize = 64;
 
 /// The method of a request.
-#[derive(Clone)]
 pub(crate) enum Called {
     Method(Arc<Entry>),
     /// Nobody registered a method of this name.
@@ -102,12 +101,12 @@ impl Request {
     /// The same for a message that has nothing but an id, the name of this method and, as its last
     /// bytes, a payload.
     #[inline]
-    pub(crate) fn plain(id: u64, entry: &Arc<Entry>, payload: usize, mut frame: Bytes) -> Self {
+    pub(crate) fn plain(id: u64, entry: Arc<Entry>, payload: usize, mut frame: Bytes) -> Self {
         let size = frame.len();
         keep_last(&mut frame, payload);
         Self {
             id,
-            called: Called::Method(Arc::clone(entry)),
+            called: Called::Method(entry),
             metadata: Metadata::new(),
             payload: frame,
             size,

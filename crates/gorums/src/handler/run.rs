@@ -76,7 +76,7 @@ impl Run {
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let mut handling = handling(self);
             // What has ended is dropped in here: that may panic as well.
-            match handling.poll(cx) {
+            match Pin::new(&mut handling).poll(cx) {
                 Poll::Pending => Err(handling),
                 Poll::Ready(result) => Ok((result, handling.into_block())),
             }

@@ -452,54 +452,16 @@ impl Messages {
         } else {
             handlers
         };
-        let frame = match frame {
-            Frame::Message(mut bytes) => {
-                let plain = self.reader.plain(&bytes, handlers, &self.likely, room);
-                match (plain, &self.callee, self.likely.entry()) {
-                    (Some(Plain::Request { id, payload }), _, Some(entry)) => {
-                        let mut request = Request::plain(id, entry, payload, bytes);
-                        self.accountant.count(&mut request);
-                        self.requests.push(request);
-                        if let (None, Some(services)) = (&self.lane, handlers.services()) {
-                            self.start_lane(services);
-                        }
-                        return Ok(());
-                    }
-                    (
-                        Some(Plain::Reply {
-                            id,
-                            method,
-                            payload,
-                        }),
-                        Some(channel),
-                        _,
-                    ) => {
-                        if let Some((call, part)) = waiting(channel, id, method) {
-                            let now = *now.get_or_insert_with(|| channel.pool().clock.now());
-                            keep_last(&mut bytes, payload);
-                            call.replied(part, bytes, now);
-                            self.note_reply(Answered::of(&call));
-                        }
-                        return Ok(());
-                    }
-                    (_, _, _) => Frame::Message(bytes),
-                }
-            }
-            oversized @ Frame::Oversized { .. } => oversized,
+        let Some(frame) = self.take_plain(frame, handlers, room, now) else {
+            return Ok(());
         };
         let event = self
             .reader
             .interpret(&frame, handlers, &self.likely, room)?;
         match event {
-            Event::Request(mut request) => {
-                self.accountant.count(&mut request);
-                self.requests.push(request);
-                if let (None, Some(services)) = (&self.lane, handlers.services()) {
-                    self.start_lane(services);
-                }
-                if let Some(request) = self.requests.last() {
-                    self.likely.note_request(request);
-                }
+            Event::Request(request) => {
+                self.likely.note_request(&request);
+                self.take_request(request, handlers);
             }
             Event::Reply { id, envelope } => {
                 let (Some(channel), Frame::Message(bytes)) = (&self.callee, &frame) else {
@@ -562,6 +524,51 @@ impl Messages {
             Event::Nothing => {}
         }
         Ok(())
+    }
+
+    /// Takes a message that is plain, and gives any other back.
+    #[inline]
+    fn take_plain(
+        &mut self,
+        frame: Frame,
+        handlers: Handlers<'_>,
+        room: Waiting,
+        now: &mut Option<Instant>,
+    ) -> Option<Frame> {
+        let Frame::Message(mut bytes) = frame else {
+            return Some(frame);
+        };
+        match self.reader.plain(&bytes, handlers, &self.likely, room) {
+            None => return Some(Frame::Message(bytes)),
+            Some(Plain::Request { id, entry, payload }) => {
+                let request = Request::plain(id, entry, payload, bytes);
+                self.take_request(request, handlers);
+            }
+            Some(Plain::Reply {
+                id,
+                method,
+                payload,
+            }) => {
+                if let Some(channel) = &self.callee
+                    && let Some((call, part)) = waiting(channel, id, method)
+                {
+                    let now = *now.get_or_insert_with(|| channel.pool().clock.now());
+                    keep_last(&mut bytes, payload);
+                    call.replied(part, bytes, now);
+                    self.note_reply(Answered::of(&call));
+                }
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn take_request(&mut self, mut request: Request, handlers: Handlers<'_>) {
+        self.accountant.count(&mut request);
+        self.requests.push(request);
+        if let (None, Some(services)) = (&self.lane, handlers.services()) {
+            self.start_lane(services);
+        }
     }
 
     #[inline]

@@ -37,7 +37,11 @@ pub(crate) enum Event<'a> {
 /// many, and nothing else.
 pub(crate) enum Plain<'a> {
     /// Run the handler of the likely method.
-    Request { id: u64, payload: usize },
+    Request {
+        id: u64,
+        entry: Arc<Entry>,
+        payload: usize,
+    },
     /// Give the payload to the call that waits for it.
     Reply {
         id: u64,
@@ -102,7 +106,7 @@ impl Likely {
     }
 
     #[inline]
-    pub(crate) fn entry(&self) -> Option<&Arc<Entry>> {
+    fn entry(&self) -> Option<&Arc<Entry>> {
         match self {
             Self::OfRequest(entry) => Some(entry),
             Self::Unknown | Self::OfReply(_) => None,
@@ -218,7 +222,11 @@ impl Reader {
         };
         let is_taken =
             std::ptr::eq(method, &*entry.name) && services.too_many_wait(waiting).is_none();
-        is_taken.then_some(Plain::Request { id, payload })
+        is_taken.then(|| Plain::Request {
+            id,
+            entry: Arc::clone(entry),
+            payload,
+        })
     }
 
     /// What a message is for. `waiting` is what the requests cost that wait already. After an error

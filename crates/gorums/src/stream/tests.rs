@@ -118,7 +118,9 @@ fn read(replies: Replies, handlers: Handlers<'_>, chunks: &[&[u8]]) -> Vec<Strin
 fn tell_plain(plain: &Plain<'_>, frame: &Bytes) -> String {
     let last = |count: usize| frame.slice(frame.len() - count..);
     match plain {
-        Plain::Request { id, payload } => format!("request {id} {ASK} {:?}", last(*payload)),
+        Plain::Request { id, entry, payload } => {
+            format!("request {id} {} {:?}", entry.name, last(*payload))
+        }
         Plain::Reply {
             id,
             method,
