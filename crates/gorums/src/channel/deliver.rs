@@ -29,6 +29,15 @@ impl Answered {
     }
 }
 
+/// The call with this id and its part at this node. Nobody waits for a reply whose call is not in
+/// the table, or ever did.
+#[inline]
+pub(super) fn find(channel: &Arc<Channel>, id: u64) -> Option<(Arc<Call>, usize)> {
+    let call = channel.pool().calls.get(id)?;
+    let part = call.targets().position_of(channel)?;
+    Some((call, part))
+}
+
 /// Gives a reply to the call with this id, if somebody still waits for it, and returns which that
 /// is.
 pub(crate) fn deliver(
@@ -38,9 +47,7 @@ pub(crate) fn deliver(
     frame: &Bytes,
     now: Instant,
 ) -> Option<Answered> {
-    // Nobody waits for a reply whose call is not in the table, or ever did.
-    let call = channel.pool().calls.get(id)?;
-    let part = call.targets().position_of(channel)?;
+    let (call, part) = find(channel, id)?;
     let method = call.method();
     let answered = Answered::of(&call);
     if let Some(excess) = &envelope.excess {
@@ -72,8 +79,7 @@ pub(crate) fn deliver(
 /// reply is for.
 #[inline]
 pub(crate) fn waiting(channel: &Arc<Channel>, id: u64, method: &str) -> Option<(Arc<Call>, usize)> {
-    let call = channel.pool().calls.get(id)?;
-    let part = call.targets().position_of(channel)?;
+    let (call, part) = find(channel, id)?;
     let known = call.method();
     // Text that is the same in the same place need not be compared.
     if std::ptr::eq(known, method) || known == method {
@@ -95,9 +101,7 @@ fn of_another_method(channel: &Channel, call: &Call, part: usize, method: &str) 
 
 /// Fails the call to which a reply came that was not read.
 pub(crate) fn skipped(channel: &Arc<Channel>, id: u64, status: Status) {
-    if let Some(call) = channel.pool().calls.get(id)
-        && let Some(part) = call.targets().position_of(channel)
-    {
+    if let Some((call, part)) = find(channel, id) {
         useless(channel, &call, part, status);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::deliver::find;
 use super::node_channel::WindingDown;
 use super::{Call, Channel, Notices, StreamId};
 use crate::error::{Outcome, Status};
@@ -41,9 +42,7 @@ impl Channel {
             at.map(|at| streams.remove(at))
         };
         for id in ended.into_iter().flat_map(|ended| ended.calls) {
-            if let Some(call) = self.pool().calls.get(id)
-                && let Some(part) = call.targets().position_of(self)
-            {
+            if let Some((call, part)) = find(self, id) {
                 call.lost(part, Outcome::Unknown, status);
             }
         }
