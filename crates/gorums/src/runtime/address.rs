@@ -397,18 +397,12 @@ pub(crate) fn canonical_ip(address: SocketAddr) -> SocketAddr {
 /// leads to may come, go, and be replaced, and counts for nothing.
 fn without_links(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let folders = path.ancestors().skip(1);
-    let found = folders.map(|folder| (folder, folder.canonicalize()));
-    let found = found
-        .into_iter()
-        .find_map(|(folder, real)| Some((folder, real.ok()?)));
-    match found {
-        Some((folder, real)) => match path.strip_prefix(folder) {
-            Ok(rest) => real.join(rest),
-            Err(_) => path,
-        },
-        None => path,
+    for folder in path.ancestors().skip(1) {
+        if let (Ok(real), Ok(rest)) = (folder.canonicalize(), path.strip_prefix(folder)) {
+            return real.join(rest);
+        }
     }
+    path
 }
 
 #[cfg(test)]
