@@ -22,16 +22,4 @@ pub enum Bug {
 }
 
 /// The mistake that a client or a replica makes, if any.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Planted(Option<Bug>);
-
-impl Planted {
-    #[cfg(feature = "planted-bugs")]
-    pub(crate) fn one(bug: Bug) -> Self {
-        Self(Some(bug))
-    }
-
-    pub(crate) fn is(self, bug: Bug) -> bool {
-        cfg!(feature = "planted-bugs") && self.0 == Some(bug)
-    }
-}
+pub(crate) type Planted = storage::Planted<Bug>;

@@ -49,6 +49,7 @@ pub mod store;
 
 #[cfg(feature = "planted-bugs")]
 pub use planted::Bug;
+pub use planted::Planted;
 
 /// What `proto/storage.proto` says, in Rust.
 pub mod proto {

@@ -15,17 +15,25 @@ pub enum Bug {
     UnsyncedGrowth,
 }
 
-/// The mistake that is made, if any.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Planted(Option<Bug>);
+/// The mistake that is made, if any: one of this crate or, as it is told, of another.
+#[derive(Debug, Clone, Copy)]
+pub struct Planted<B>(Option<B>);
 
-impl Planted {
+impl<B> Default for Planted<B> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<B: Copy + PartialEq> Planted<B> {
+    /// This mistake.
     #[cfg(feature = "planted-bugs")]
-    pub(crate) fn one(bug: Bug) -> Self {
+    pub fn one(bug: B) -> Self {
         Self(Some(bug))
     }
 
-    pub(crate) fn is(self, bug: Bug) -> bool {
+    /// Whether it is this one.
+    pub fn is(self, bug: B) -> bool {
         cfg!(feature = "planted-bugs") && self.0 == Some(bug)
     }
 }

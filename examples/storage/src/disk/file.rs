@@ -29,7 +29,7 @@ pub struct File<E: Record> {
     open: Option<Open<E>>,
     /// What the database is in. It keeps the file locked while the database is opened again.
     backend: Arc<dyn Backend>,
-    planted: Planted,
+    planted: Planted<Bug>,
 }
 
 /// A file that was found whole.
@@ -90,7 +90,7 @@ impl<E: Record> File<E> {
         caught(|| fill::<E>(&builder().create_with_backend(backend)?))
     }
 
-    fn planted(backend: Arc<dyn Backend>, planted: Planted) -> Result<Self, FileError> {
+    fn planted(backend: Arc<dyn Backend>, planted: Planted<Bug>) -> Result<Self, FileError> {
         let open = Some(open_whole(Arc::clone(&backend), planted)?);
         Ok(Self {
             open,
@@ -215,7 +215,10 @@ fn damaged(message: &str) -> FileError {
 }
 
 /// Opens a file after a look at all of it. One that is refused is left as it is.
-fn open_whole<E: Record>(file: Arc<dyn Backend>, planted: Planted) -> Result<Open<E>, FileError> {
+fn open_whole<E: Record>(
+    file: Arc<dyn Backend>,
+    planted: Planted<Bug>,
+) -> Result<Open<E>, FileError> {
     let held = Held::new(file, planted);
     if held.len()? == 0 {
         // redb would begin a new one here.
@@ -249,7 +252,7 @@ const LAYOUT_AT: u64 = 12;
 /// A file may be shorter than its header says, where the power was lost while it grew: a disk may
 /// keep the header and lose the length, and with it nothing that was committed. Then it gets the
 /// length, in memory as yet, and its checksums say whether it is whole.
-fn extend_to_layout(file: &Held, planted: Planted) -> Result<(), FileError> {
+fn extend_to_layout(file: &Held, planted: Planted<Bug>) -> Result<(), FileError> {
     let bytes = file.read(LAYOUT_AT, 20)?;
     let mut fields = bytes.chunks_exact(4).map(|field| {
         let number = field.iter().rev();

@@ -24,7 +24,7 @@ pub(super) struct Held {
     unsynced: Arc<Mutex<Vec<(u64, u64)>>>,
     /// The disk had no room for a change since it is no longer held.
     had_no_room: Arc<AtomicBool>,
-    planted: Planted,
+    planted: Planted<Bug>,
 }
 
 /// How many bytes at the beginning of a file are redb's header.
@@ -38,7 +38,7 @@ enum Change {
 }
 
 impl Held {
-    pub(super) fn new(file: Arc<dyn Backend>, planted: Planted) -> Self {
+    pub(super) fn new(file: Arc<dyn Backend>, planted: Planted<Bug>) -> Self {
         Self {
             file,
             changes: Arc::new(Mutex::new(Some(Vec::new()))),
@@ -176,12 +176,11 @@ impl StorageBackend for Held {
     fn sync_data(&self, eventual: bool) -> io::Result<()> {
         match &mut *self.lock() {
             None => {
-                let mut unsynced = self.unsynced();
-                let header_only = unsynced.iter().all(|(offset, _)| *offset < HEADER);
-                if !(header_only && self.planted.is(Bug::NoCommitSync)) {
+                let header_only = || self.unsynced().iter().all(|(offset, _)| *offset < HEADER);
+                if !(self.planted.is(Bug::NoCommitSync) && header_only()) {
                     self.file.sync_data(eventual)?;
                 }
-                unsynced.clear();
+                self.unsynced().clear();
                 Ok(())
             }
             Some(changes) => {
