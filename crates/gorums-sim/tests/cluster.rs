@@ -1,22 +1,16 @@
 //! Clusters in simulation: small ones, in short runs.
 
+mod one_register;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gorums::{ServerCtx, Status};
 use gorums_sim::history::Limits;
 use gorums_sim::{
-    Campaign, Client, Disk, Failure, FaultKind, History, Replica, Run, Scenario, Verdict, Violation,
+    Campaign, Client, Disk, Failure, FaultKind, Replica, Run, Scenario, Verdict, Violation,
 };
-
-const WRITE: &str = "Register.Write";
-const READ: &str = "Register.Read";
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Word {
-    #[prost(string, tag = "1")]
-    text: String,
-}
+use one_register::{READ, WRITE, Word};
 
 /// What a replica keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,38 +55,8 @@ async fn replica(node: Replica, memory: Memory) -> gorums_sim::Result {
     node.serve(server).await
 }
 
-async fn client(node: Client) -> gorums_sim::Result {
-    let replica = gorums::Client::new(&node.configuration().connect()?);
-    while node.next_operation().await {
-        if node.random_below(2) == 0 {
-            let text = node.unique_value();
-            let write = node.history().write(node.id(), "r", &text);
-            let call = replica.quorum_call::<Word, Word>(WRITE, Word { text });
-            match call.timeout(node.patience()).all().await {
-                Ok(_) => write.ok(),
-                Err(_) => write.failed(),
-            };
-        } else {
-            let read = node.history().read(node.id(), "r");
-            let call = replica.quorum_call::<Word, Word>(READ, Word::default());
-            match call.timeout(node.patience()).all().await {
-                Ok(word) => read.ok((!word.text.is_empty()).then_some(word.text)),
-                Err(_) => read.failed(),
-            };
-        }
-    }
-    Ok(())
-}
-
 fn short(memory: Memory) -> Scenario {
-    Scenario::new("one register")
-        .replicas(1..=1)
-        .clients(2..=3)
-        .operations(30)
-        .duration(Duration::from_secs(3))
-        .replica(move |node| replica(node, memory))
-        .client(client)
-        .check(History::linearizable)
+    one_register::scenario("one register").replica(move |node| replica(node, memory))
 }
 
 #[test]

@@ -1,22 +1,16 @@
 //! A log in a simulated file, which crashes and losses of power must not take what it acknowledged
 //! from.
 
+mod one_register;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gorums::{ServerCtx, Status};
-use gorums_sim::{Campaign, Client, Failure, FaultKind, File, History, Replica, Scenario};
+use gorums_sim::{Campaign, Client, Failure, FaultKind, File, Replica, Scenario};
+use one_register::{READ, WRITE, Word};
 use tokio::sync::Mutex;
-
-const WRITE: &str = "Register.Write";
-const READ: &str = "Register.Read";
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Word {
-    #[prost(string, tag = "1")]
-    text: String,
-}
 
 /// What is planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,39 +118,10 @@ async fn replica(node: Replica, mistake: Mistake) -> gorums_sim::Result {
     node.serve(server).await
 }
 
-async fn client(node: Client) -> gorums_sim::Result {
-    let replica = gorums::Client::new(&node.configuration().connect()?);
-    while node.next_operation().await {
-        if node.random_below(2) == 0 {
-            let text = node.unique_value();
-            let write = node.history().write(node.id(), "r", &text);
-            let call = replica.quorum_call::<Word, Word>(WRITE, Word { text });
-            match call.timeout(node.patience()).all().await {
-                Ok(_) => write.ok(),
-                Err(_) => write.failed(),
-            };
-        } else {
-            let read = node.history().read(node.id(), "r");
-            let call = replica.quorum_call::<Word, Word>(READ, Word::default());
-            match call.timeout(node.patience()).all().await {
-                Ok(word) => read.ok((!word.text.is_empty()).then_some(word.text)),
-                Err(_) => read.failed(),
-            };
-        }
-    }
-    Ok(())
-}
-
 fn scenario(mistake: Mistake) -> Scenario {
-    Scenario::new("a log")
-        .replicas(1..=1)
-        .clients(2..=3)
-        .operations(30)
-        .duration(Duration::from_secs(3))
+    one_register::scenario("a log")
         .faults([FaultKind::Crash, FaultKind::PowerFailure, FaultKind::Delay])
         .replica(move |node| replica(node, mistake))
-        .client(client)
-        .check(History::linearizable)
 }
 
 #[test]

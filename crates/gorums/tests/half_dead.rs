@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::{Number, echo, number, within};
 use gorums::membership::WhileDisconnected;
+use gorums::server::Clients;
 use gorums::{Client, Code, Configuration, ConfigurationBuilder, Outcome, Server, ServerCtx};
 use memory::{Direction, Network};
 use tokio::time::{Instant, sleep};
@@ -61,16 +62,22 @@ async fn calls_that_give_up_early_do_not_hide_a_dead_node() {
     call().await.expect("the new connection is good");
 }
 
-#[tokio::test(start_paused = true)]
-async fn requests_of_a_node_do_not_hide_that_it_gets_none() {
-    let network = Network::new();
-    let server = serve(&network, echo()).await;
+/// A server and a client that serves it, each as the other one sees it.
+async fn called_back(network: &Network) -> (Clients, Configuration) {
+    let server = serve(network, echo()).await;
     let clients = server.clients();
     tokio::spawn(server.serve());
-    let nodes = nodes(&network).serve(echo()).connect().expect("legal");
+    let nodes = nodes(network).serve(echo()).connect().expect("legal");
     within(clients.wait_for(|clients| clients.len() == 1))
         .await
         .expect("it comes");
+    (clients, nodes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_a_node_do_not_hide_that_it_gets_none() {
+    let network = Network::new();
+    let (clients, nodes) = called_back(&network).await;
     network.lose(NODE, Direction::ToNode);
     let begun = Instant::now();
     let call = Client::new(&nodes)
@@ -196,19 +203,12 @@ async fn a_peer_that_has_nothing_to_say_connects_anew_for_the_other_one() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_serves_and_has_nothing_to_say_connects_anew_for_its_server() {
     let network = Network::new();
-    let server = serve(&network, echo()).await;
-    let clients = server.clients();
-    tokio::spawn(server.serve());
-    let nodes = nodes(&network).serve(echo()).connect().expect("legal");
-    within(clients.wait_for(|clients| clients.len() == 1))
-        .await
-        .expect("it comes");
+    let (_clients, nodes) = called_back(&network).await;
     let noticed = until_reconnected(&network, NODE, Direction::ToClient).await;
     assert!(noticed <= NOTICED, "{noticed:?}");
     drop(nodes);
 }
 
-/// Nor does one that nobody waits for any more.
 #[tokio::test(start_paused = true)]
 async fn replies_that_are_streamed_for_an_earlier_call_do_not_hide_a_dead_node() {
     const COUNT: &str = "test.Test.Count";

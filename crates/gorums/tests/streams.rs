@@ -486,6 +486,26 @@ async fn credit_is_read_behind_requests_that_wait_for_those_who_need_it() {
     assert!((35..=45).contains(&answered), "{answered}");
 }
 
+/// More requests come than may wait, and are held back until this makes room. None is refused.
+async fn others_wait_until(configuration: &Configuration, make_room: impl FnOnce()) {
+    let client = Client::new(configuration);
+    let request = Number {
+        value: 1,
+        payload: vec![7; 1_000].into(),
+    };
+    let mut echoes = Vec::new();
+    for _ in 0..200 {
+        let call = client.rpc::<_, Number>(&configuration[0], ECHO, request.clone());
+        echoes.push(tokio::spawn(call.into_future()));
+    }
+    // All that were to be refused would have been.
+    within(configuration.flush()).await;
+    make_room();
+    for echo in echoes {
+        within(echo).await.expect("no panic").expect("it waited");
+    }
+}
+
 #[tokio::test]
 async fn handlers_that_run_on_after_their_callers_gave_up_hold_back_and_refuse_nothing() {
     const HOLD: &str = "test.Test.Hold";
@@ -519,21 +539,7 @@ async fn handlers_that_run_on_after_their_callers_gave_up_hold_back_and_refuse_n
         within(call).await.expect_err("the handler holds it");
     }
     gave_up.reached(RUNNING as u64).await;
-    let request = Number {
-        value: 1,
-        payload: vec![7; 1_000].into(),
-    };
-    let mut echoes = Vec::new();
-    for _ in 0..200 {
-        let call = client.rpc::<_, Number>(&configuration[0], ECHO, request.clone());
-        echoes.push(tokio::spawn(call.into_future()));
-    }
-    // Those that end make room, and nobody was refused meanwhile.
-    within(configuration.flush()).await;
-    open.add_permits(RUNNING);
-    for echo in echoes {
-        within(echo).await.expect("no panic").expect("it waited");
-    }
+    others_wait_until(&configuration, || open.add_permits(RUNNING)).await;
 }
 
 #[tokio::test]
@@ -569,20 +575,7 @@ async fn handlers_that_used_up_their_credit_and_need_none_hold_back_and_refuse_n
         streams.push(call.unread_replies(1).responses());
     }
     sent.reached(RUNNING as u64).await;
-    let request = Number {
-        value: 1,
-        payload: vec![7; 1_000].into(),
-    };
-    let mut echoes = Vec::new();
-    for _ in 0..200 {
-        let call = client.rpc::<_, Number>(&configuration[0], ECHO, request.clone());
-        echoes.push(tokio::spawn(call.into_future()));
-    }
-    within(configuration.flush()).await;
-    open.add_permits(RUNNING);
-    for echo in echoes {
-        within(echo).await.expect("no panic").expect("it waited");
-    }
+    others_wait_until(&configuration, || open.add_permits(RUNNING)).await;
 }
 
 /// Keeps what its handlers were given, as one does that publishes later.
