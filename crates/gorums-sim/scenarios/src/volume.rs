@@ -28,22 +28,20 @@ pub(crate) async fn store<E: Record>(
     bug: Option<Bug>,
 ) -> gorums_sim::Result<Store<E>> {
     let volume = SimVolume::open(node, sized, bug).await?;
-    let (disk, work) = match bug {
+    Ok(match bug {
         Some(Bug::StoreReplyBeforeDurable) => {
-            let lying = LyingVolume {
-                volume,
-                held_back: BTreeMap::new(),
-            };
-            let (disk, work) = storage::disk::Disk::on(lying, node.id());
-            (disk, tokio::spawn(work))
+            let held_back = BTreeMap::new();
+            on(LyingVolume { volume, held_back }, node)
         }
-        _ => {
-            let (disk, work) = storage::disk::Disk::on(volume, node.id());
-            (disk, tokio::spawn(work))
-        }
-    };
-    drop(work);
-    Ok(Store::Disk(disk))
+        _ => on(volume, node),
+    })
+}
+
+/// A store on this volume.
+fn on<E: Record>(volume: impl Volume<E>, node: &Replica) -> Store<E> {
+    let (disk, work) = storage::disk::Disk::on(volume, node.id());
+    tokio::spawn(work);
+    Store::Disk(disk)
 }
 
 #[derive(Debug)]
