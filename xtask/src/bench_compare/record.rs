@@ -196,9 +196,7 @@ impl Results {
 
     /// Slow servers on the threads on which this library makes more calls per second.
     pub(super) fn slow_server(&self) -> Option<&(Threads, Figures)> {
-        let rate = |of: &(Threads, Figures)| of.1.calls_per_second;
-        let all = self.slow_servers.iter();
-        all.max_by(|a, b| rate(a).total_cmp(&rate(b)))
+        best(&self.slow_servers, |figures| figures.calls_per_second)
     }
 
     /// Isolation with this the matter with one of the servers.
