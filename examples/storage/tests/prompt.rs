@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use rexpect::ReadUntil;
 use rexpect::session::{PtySession, spawn_command};
 
 /// Longer than anything takes on a machine that is busy.
@@ -43,6 +44,15 @@ fn expect(terminal: &mut PtySession, text: &str) -> String {
         Ok(before) => before,
         Err(error) => panic!("{text:?} did not come: {error}"),
     }
+}
+
+/// Waits for these texts, whichever comes first.
+fn expect_both(terminal: &mut PtySession, one: &str, other: &str) {
+    let needles = [one, other].map(|text| ReadUntil::String(text.to_owned()));
+    match terminal.exp_any(Vec::from(needles)) {
+        Ok((_, first)) => expect(terminal, if first == one { other } else { one }),
+        Err(error) => panic!("neither {one:?} nor {other:?} came: {error}"),
+    };
 }
 
 /// Types a line at the prompt. Before the prompt is there, keys mean something else.
@@ -269,16 +279,19 @@ fn news_is_shown_above_the_line_that_is_being_typed() {
         let killed = Command::new("kill").args(["-9", &process]).status();
         assert!(killed.expect("there is such a program").success());
         let news = "replica 2 has ended; \"start 2\" starts it again";
+        let answer = "end\" not found";
         if round == 0 {
             expect(&mut terminal, news);
+            burst(&mut terminal, "end\r");
+            expect(&mut terminal, answer);
+        } else {
+            burst(&mut terminal, "end\r");
+            // What the editor says when it has taken a line.
+            let line = expect(&mut terminal, "\u{1b}[?2004l");
+            assert!(!line.contains(news), "the line has several rows: {line:?}");
+            // The death may become known before the answer or after it.
+            expect_both(&mut terminal, news, answer);
         }
-        burst(&mut terminal, "end\r");
-        if round == 1 {
-            // Where the line has several rows it is shown after that.
-            expect(&mut terminal, "end");
-            expect(&mut terminal, news);
-        }
-        expect(&mut terminal, "end\" not found");
         burst(&mut terminal, "start 2\r");
         expect(&mut terminal, "replica 2 is running");
     }
