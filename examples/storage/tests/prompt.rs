@@ -205,6 +205,9 @@ fn lines_that_come_in_bursts_are_all_run_in_their_order() {
 fn lines_that_are_typed_while_a_command_runs_are_run_after_it() {
     for args in [&["--timeout", "1h"][..], &["cluster", "--timeout", "1h"]] {
         let mut terminal = start(args, &[]);
+        // A replica that is connected is waited for longer than one that is still to be.
+        burst(&mut terminal, "rpc 2 read k\r");
+        expect(&mut terminal, "key \"k\" not found");
         burst(&mut terminal, "pause 2\rqc cread k\r");
         // It waits for the second one, for as long as nobody gives it up.
         expect(&mut terminal, "level 1 of");
