@@ -172,6 +172,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", conflicts_with = "remotes")]
     server_threads: Option<usize>,
 
+    /// Each thread of a server is a runtime of its own, over which its connections are spread
+    #[arg(long, requires = "processes", conflicts_with = "server_program")]
+    runtime_per_thread: bool,
+
     /// A program whose servers take the orders of this one: go-bench
     #[arg(long, value_name = "PROGRAM", requires = "processes", hide = true)]
     server_program: Option<PathBuf>,
@@ -267,6 +271,14 @@ pub(crate) struct Scale {
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) warm_up: Duration,
 
+    /// Threads of each server's process
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub(crate) server_threads: usize,
+
+    /// Each of them is a runtime of its own, over which a server's connections are spread
+    #[arg(long)]
+    pub(crate) runtime_per_thread: bool,
+
     /// Write the figures as JSON to a file, or to standard output (-) in place of the table
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -325,6 +337,10 @@ pub(crate) struct Serve {
     /// Worker threads; 0 or 1 is a runtime of the current thread alone
     #[arg(short, long, value_name = "COUNT", default_value_t = 1)]
     pub(crate) threads: usize,
+
+    /// Each thread is a runtime of its own, over which the connections are spread
+    #[arg(long)]
+    pub(crate) runtime_per_thread: bool,
 
     /// The largest payload that clients send
     #[arg(short, long, value_name = "SIZE", default_value = "0", value_parser = size)]
@@ -441,6 +457,7 @@ impl Options {
             Place::Processes(Program {
                 path: self.server_program.clone(),
                 threads: self.server_threads.unwrap_or(1).max(1),
+                runtime_per_thread: self.runtime_per_thread,
             })
         } else if let Some(threads) = self.server_threads {
             Place::Apart {
@@ -553,18 +570,21 @@ mod tests {
             (&["--server-threads", "0"], Place::Apart { threads: 1 }),
             (
                 &["--server-threads", "2", "--processes"],
-                Place::Processes(Program {
-                    path: None,
-                    threads: 2,
-                }),
+                Place::Processes(Program::own(2)),
             ),
             (
-                &["--processes"],
+                &[
+                    "--server-threads",
+                    "2",
+                    "--processes",
+                    "--runtime-per-thread",
+                ],
                 Place::Processes(Program {
-                    path: None,
-                    threads: 1,
+                    runtime_per_thread: true,
+                    ..Program::own(2)
                 }),
             ),
+            (&["--processes"], Place::Processes(Program::own(1))),
         ] {
             assert_eq!(plan(args).expect("sound").place, place, "{args:?}");
         }

@@ -219,10 +219,7 @@ impl Benchmark {
                     Place::Processes(_) | Place::Remote(_) => None,
                 };
                 if let Some(threads) = threads {
-                    plan.place = Place::Processes(Program {
-                        path: None,
-                        threads,
-                    });
+                    plan.place = Place::Processes(Program::own(threads));
                 }
                 if plan.quorum >= plan.nodes {
                     let (quorum, nodes) = (plan.quorum, plan.nodes);

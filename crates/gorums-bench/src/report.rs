@@ -24,6 +24,9 @@ pub(crate) const FORMAT: u32 = 1;
 /// What [`Measured::servers`] says of those in the client's process.
 const ONE_PROCESS: &str = "one process";
 
+/// What it says of processes in which each thread is a runtime of its own.
+const RUNTIME_PER_THREAD: &str = "processes with a runtime per thread";
+
 /// Everything that a command measured, and on what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
@@ -40,7 +43,7 @@ pub(crate) struct Report {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) benchmark: String,
-    /// `one process`, `processes` or `remote`.
+    /// `one process`, `processes`, `processes with a runtime per thread` or `remote`.
     pub(crate) servers: String,
     pub(crate) nodes: usize,
     pub(crate) quorum: usize,
@@ -188,7 +191,15 @@ impl Series {
             Place::Processes(Program {
                 path: None,
                 threads,
-            }) => ("processes", Some(*threads)),
+                runtime_per_thread,
+            }) => {
+                let servers = if *runtime_per_thread {
+                    RUNTIME_PER_THREAD
+                } else {
+                    "processes"
+                };
+                (servers, Some(*threads))
+            }
             // How many it has is its own affair.
             Place::Processes(_) => ("processes of another program", None),
             Place::Remote(_) => ("remote", None),
@@ -370,12 +381,13 @@ impl Measured {
             }
             Some(servers) if servers != self.threads => {
                 format!(
-                    "processes of {}, client of {}",
+                    "{} of {}, client of {}",
+                    self.servers,
                     threads(servers),
                     threads(self.threads)
                 )
             }
-            Some(_) => format!("processes of {}", threads(self.threads)),
+            Some(_) => format!("{} of {}", self.servers, threads(self.threads)),
             None => format!("{}, {}", self.servers, threads(self.threads)),
         }
     }
@@ -769,6 +781,12 @@ pub(crate) mod tests {
                 1,
                 Some(2),
                 "processes of 2 threads, client of 1 thread",
+            ),
+            (
+                RUNTIME_PER_THREAD,
+                2,
+                Some(2),
+                "processes with a runtime per thread of 2 threads",
             ),
             ("remote", 1, None, "remote, 1 thread"),
         ] {

@@ -232,6 +232,12 @@ fn plan(args: &args::Scale, cell: Cell) -> Result<Plan> {
     if args.warm_up > day {
         bail!("--warm-up: a day at most");
     }
+    if !(1..=1024).contains(&args.server_threads) {
+        bail!(
+            "--server-threads: between 1 and 1024, not {}",
+            args.server_threads
+        );
+    }
     let nodes = match args.axis {
         Axis::Replicas | Axis::Nodes => cell.value,
         Axis::InFlight | Axis::Payload => 3,
@@ -239,8 +245,8 @@ fn plan(args: &args::Scale, cell: Cell) -> Result<Plan> {
     };
     Ok(Plan {
         place: Place::Processes(Program {
-            path: None,
-            threads: 1,
+            runtime_per_thread: args.runtime_per_thread,
+            ..Program::own(args.server_threads)
         }),
         nodes,
         quorum: nodes / 2 + 1,
@@ -268,6 +274,8 @@ fn in_a_process(args: &args::Scale, cell: Cell) -> Result<Row> {
     if args.axis != Axis::InFlight {
         command.args(["--in-flight", &cell.in_flight.to_string()]);
     }
+    command.args(["--server-threads", &args.server_threads.to_string()]);
+    command.args(args.runtime_per_thread.then_some("--runtime-per-thread"));
     for (name, time) in [("--duration", args.duration), ("--warm-up", args.warm_up)] {
         let time = humantime::format_duration(time).to_string();
         command.args([name, &time]);
@@ -336,15 +344,14 @@ fn connections(axis: Axis, plan: &Plan, cell: Cell) -> Result<(Measured, Connect
 
 /// One process, which is one server, or all nodes.
 fn one_server(axis: Axis, plan: &Plan) -> Result<Servers> {
-    let program = Program {
-        path: None,
-        threads: 1,
+    let Place::Processes(program) = &plan.place else {
+        bail!("servers of a row have processes of their own");
     };
     let listen = match axis {
         Axis::Nodes => "0.0.0.0:0",
         _ => "127.0.0.1:0",
     };
-    Servers::one_process(&program, listen, plan.payload)
+    Servers::one_process(program, listen, plan.payload)
 }
 
 /// What calls the process: many clients of one node, or one of many.

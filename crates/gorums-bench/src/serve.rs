@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use gorums::runtime::TcpAcceptor;
 use gorums::{Configuration, Server, ServerBuilder};
 use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 
 use crate::args::Serve;
@@ -34,8 +35,12 @@ fn with_service(payload: usize, replica: Replica) -> ServerBuilder {
         .add_service(NestedServer::from_arc(replica))
 }
 
-/// Starts to serve what comes to the listener, in a task.
-pub(crate) fn start(listener: TcpListener, order: &Order) -> Result<JoinHandle<()>> {
+/// Starts to serve what comes to the listener, in a task: on these runtimes, where there are any.
+pub(crate) fn start(
+    listener: TcpListener,
+    order: &Order,
+    runtimes: &[Handle],
+) -> Result<JoinHandle<()>> {
     let builder = match order {
         Order::Serve { payload } => builder(*payload),
         Order::ServeAiling { payload, ailment } => {
@@ -56,7 +61,9 @@ pub(crate) fn start(listener: TcpListener, order: &Order) -> Result<JoinHandle<(
         Order::Floor => return Ok(tokio::spawn(floor::serve(listener.into()))),
         Order::Tonic { payload } => return Ok(tokio::spawn(by_hand::serve(listener, *payload))),
     };
-    let server = builder.with_incoming(TcpAcceptor::from(listener))?;
+    let server = builder
+        .runtimes(runtimes.iter().cloned())
+        .with_incoming(TcpAcceptor::from(listener))?;
     Ok(tokio::spawn(server.serve()))
 }
 
@@ -130,9 +137,18 @@ impl Order {
 
 /// Serves until the process is told to end.
 pub(crate) fn run(args: &Serve) -> Result<()> {
-    let runtime = runtime(args.threads)?;
+    let (runtime, runtimes) = if args.runtime_per_thread {
+        let first = runtime(1)?;
+        let mut runtimes = vec![first.handle().clone()];
+        for _ in 1..args.threads {
+            runtimes.push(apart()?);
+        }
+        (first, runtimes)
+    } else {
+        (runtime(args.threads)?, Vec::new())
+    };
     if args.child {
-        return child(&runtime, &args.listen);
+        return child(&runtime, &runtimes, &args.listen);
     }
     runtime.block_on(async {
         let listener = by_hand::listen(&args.listen).await?;
@@ -146,7 +162,7 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
                 addresses: args.peers.clone(),
             },
         };
-        let mut serving = start(listener, &order)?;
+        let mut serving = start(listener, &order, &runtimes)?;
         println!("listening on {address}; Ctrl-C ends");
         tokio::select! {
             interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for Ctrl-C")?,
@@ -156,9 +172,20 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
     })
 }
 
+/// A runtime of one thread of its own, which ends with the process.
+fn apart() -> Result<Handle> {
+    let runtime = runtime(1)?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new()
+        .name("connections".to_owned())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))
+        .context("a thread cannot be started")?;
+    Ok(handle)
+}
+
 /// Does what the parent says, a line at a time, until there are no more lines. What is printed is
 /// for the parent, too.
-fn child(runtime: &tokio::runtime::Runtime, listen: &str) -> Result<()> {
+fn child(runtime: &Runtime, runtimes: &[Handle], listen: &str) -> Result<()> {
     #[cfg(target_os = "linux")]
     // The end of standard input says the same, but not to a process that is stopped.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
@@ -182,7 +209,7 @@ fn child(runtime: &tokio::runtime::Runtime, listen: &str) -> Result<()> {
         let Some(line) = order.recv().await else {
             return Ok(());
         };
-        let serving = start(listener, &Order::parse(&line)?)?;
+        let serving = start(listener, &Order::parse(&line)?, runtimes)?;
         println!("serving");
         if let Some(line) = order.recv().await {
             bail!("unknown command {line:?}");

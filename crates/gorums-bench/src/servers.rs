@@ -36,6 +36,19 @@ pub(crate) struct Program {
     pub(crate) path: Option<PathBuf>,
     /// How many threads it has, where it is this one.
     pub(crate) threads: usize,
+    /// Each of its threads is a runtime of its own.
+    pub(crate) runtime_per_thread: bool,
+}
+
+impl Program {
+    /// This one, with so many threads of one runtime.
+    pub(crate) fn own(threads: usize) -> Self {
+        Self {
+            path: None,
+            threads,
+            runtime_per_thread: false,
+        }
+    }
 }
 
 /// What servers do.
@@ -146,6 +159,7 @@ impl Servers {
                 tasks.push(serve::start(
                     listener,
                     &role.order(payload, id, &addresses),
+                    &[],
                 )?);
             }
             anyhow::Ok((addresses, tasks))
@@ -263,7 +277,7 @@ impl Servers {
                 let (address, payload) = (address.clone(), self.payload);
                 let starting = async move {
                     let listener = by_hand::listen(&address).await?;
-                    serve::start(listener, &Order::Serve { payload })
+                    serve::start(listener, &Order::Serve { payload }, &[])
                 };
                 tasks[server] = Apart::run(apart.as_ref(), starting).await?;
             }
@@ -378,6 +392,7 @@ impl Process {
         let mut child = Command::new(path)
             .args(["serve", "--child", "--listen", listen])
             .args(["--threads", &program.threads.to_string()])
+            .args(program.runtime_per_thread.then_some("--runtime-per-thread"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

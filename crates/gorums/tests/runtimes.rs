@@ -4,9 +4,13 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Number, echo, number, within};
-use gorums::{Client, Code, Configuration, ConfigurationError, Outcome, ServerError};
-use tokio::runtime::{Builder, Runtime};
+use common::{Number, TestServer, echo, number, within};
+use gorums::{
+    Client, Code, Configuration, ConfigurationError, Outcome, Server, ServerBuilder, ServerCtx,
+    ServerError, Status,
+};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
 
 const ECHO: &str = "test.Test.Echo";
 
@@ -63,6 +67,142 @@ fn a_membership_that_is_changed_in_such_a_runtime_stays_as_it_was() {
         "{error}"
     );
     assert_eq!(members.config().len(), 1);
+}
+
+/// Runtimes of one thread each, which they have for as long as this lives.
+struct Threads {
+    handles: Vec<Handle>,
+    stop: Vec<oneshot::Sender<()>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Threads {
+    fn start(count: usize) -> Self {
+        let (mut handles, mut stop, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..count {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.expect("a runtime");
+            let (ends, ended) = oneshot::channel();
+            handles.push(runtime.handle().clone());
+            stop.push(ends);
+            threads.push(std::thread::spawn(move || {
+                let _ = runtime.block_on(ended);
+            }));
+        }
+        Self {
+            handles,
+            stop,
+            threads,
+        }
+    }
+
+    fn end(self) {
+        drop(self.stop);
+        for thread in self.threads {
+            thread.join().expect("nothing panics there");
+        }
+    }
+
+    /// Echoes which of them its handler runs in.
+    fn server(&self) -> ServerBuilder {
+        let handles = self.handles.clone();
+        Server::builder()
+            .runtimes(self.handles.iter().cloned())
+            .unary(ECHO, move |_: ServerCtx, _: Number| {
+                let here = Handle::current().id();
+                let place = handles.iter().position(|handle| handle.id() == here);
+                let place = place.map_or(u64::MAX, |place| place as u64);
+                async move { Ok::<_, Status>(number(place)) }
+            })
+    }
+}
+
+/// Where the handlers of a client run, of whose calls there are so many.
+async fn places(address: &str, calls: usize) -> (Configuration, Vec<u64>) {
+    let nodes = Configuration::builder().nodes([address]).connect();
+    let nodes = nodes.expect("legal");
+    let client = Client::new(&nodes);
+    let mut places = Vec::new();
+    for _ in 0..calls {
+        let call = client.rpc::<_, Number>(&nodes[0], ECHO, number(1));
+        let reply = within(call.send()).await;
+        places.push(reply.expect("it answers").value);
+    }
+    (nodes, places)
+}
+
+#[test]
+fn connections_are_spread_over_runtimes_stay_there_and_wind_down() {
+    let socket = std::env::temp_dir().join(format!("gorums-runtimes-{}", std::process::id()));
+    let socket = format!("unix:{}", socket.display());
+    let mut listens = vec!["127.0.0.1:0"];
+    if cfg!(unix) {
+        listens.push(&socket);
+    }
+    for listen in listens {
+        let threads = Threads::start(2);
+        let runtime = Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let server = within(threads.server().bind(listen)).await;
+            let server = server.expect("it is free");
+            let address = server.local_addr().to_string();
+            let (stop, stopped) = oneshot::channel::<()>();
+            let grace = Duration::from_secs(3600);
+            let serving = server.serve_with_shutdown(
+                async {
+                    let _ = stopped.await;
+                },
+                grace,
+            );
+            let serving = tokio::spawn(serving);
+            let mut clients = Vec::new();
+            for first in [0, 1, 0, 1] {
+                let (nodes, places) = places(&address, 10).await;
+                assert_eq!(places, [first; 10]);
+                clients.push(nodes);
+            }
+            drop(stop);
+            within(serving).await.expect("nothing panics");
+        });
+        threads.end();
+    }
+}
+
+#[test]
+fn a_runtime_that_has_ended_gets_one_connection_and_no_more() {
+    let (ended, living) = (Threads::start(1), Threads::start(1));
+    let mut both = Threads::start(0);
+    both.handles = [&ended, &living]
+        .map(|threads| threads.handles[0].clone())
+        .into();
+    let server = both.server();
+    ended.end();
+    let runtime = Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let server = TestServer::start(server).await;
+        let nodes = Configuration::builder().nodes([server.addr.to_string()]);
+        let nodes = nodes.connect().expect("legal");
+        // The first connection is lost, and the client makes another one.
+        within(nodes.connected(1)).await.expect("nothing is closed");
+        let client = Client::new(&nodes);
+        let call = client.rpc::<_, Number>(&nodes[0], ECHO, number(1));
+        let reply = within(call.send()).await.expect("it answers");
+        assert_eq!(reply.value, 1);
+    });
+    living.end();
+}
+
+#[test]
+fn a_runtime_for_connections_that_lacks_something_is_refused_by_name() {
+    let all = Builder::new_current_thread().enable_all().build();
+    let all = all.expect("a runtime");
+    for (runtime, what) in [(without_timers(), "no timers"), (without_io(), "no I/O")] {
+        let builder = echo().runtimes([all.handle().clone(), runtime.handle().clone()]);
+        let bound = all.block_on(builder.bind("127.0.0.1:0"));
+        let error = bound.expect_err("it cannot drive connections");
+        assert!(matches!(error, ServerError::Runtime(_)));
+        assert!(error.to_string().contains(what), "{error}");
+    }
 }
 
 #[test]

@@ -98,13 +98,16 @@ impl ServerCtx {
     /// holds this one any more.
     pub(crate) fn renew(
         mut self,
-        method: Arc<str>,
+        method: &Arc<str>,
         metadata: Metadata,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         match Arc::get_mut(&mut self.0) {
             Some(place) => {
-                place.method = method;
+                // Counting references locks memory, and most requests are of the method before.
+                if !Arc::ptr_eq(&place.method, method) {
+                    place.method = Arc::clone(method);
+                }
                 place.metadata = metadata;
                 place.turn.renew(permit);
                 // Whoever waited to be told of it held the context.
@@ -115,7 +118,7 @@ impl ServerCtx {
                 let connection = Arc::clone(&self.0.connection);
                 self.0 = Arc::new(Inner {
                     replies: self.0.replies.clone(),
-                    ..Inner::new(method, metadata, connection, permit)
+                    ..Inner::new(Arc::clone(method), metadata, connection, permit)
                 });
             }
         }

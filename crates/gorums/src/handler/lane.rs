@@ -359,10 +359,11 @@ impl Lane {
             payload,
             size: _,
         } = request;
-        let method = Arc::clone(called.name());
+        let method = called.name();
         let ctx = match last {
             Some((_, last)) => last.renew(method, metadata, permit.take()),
             None => {
+                let method = Arc::clone(method);
                 let info = Arc::clone(&self.info);
                 let replies = Arc::clone(&self.replies);
                 ServerCtx::new(method, metadata, info, permit.take()).replying_to(replies)

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 
 use super::{Address, AddressError, BoxFuture};
 
@@ -12,12 +14,32 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// The address of the other end, where this is a TCP stream.
     #[doc(hidden)]
     fn peer_addr(&self) -> Option<SocketAddr>;
+
+    /// The same stream with its readiness told by the present runtime, where this is a socket of
+    /// the system; others stay where they are.
+    #[doc(hidden)]
+    fn into_present_runtime(self: Box<Self>) -> io::Result<BoxIo>;
 }
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {
     fn peer_addr(&self) -> Option<SocketAddr> {
         let stream = (self as &dyn Any).downcast_ref::<TcpStream>()?;
         stream.peer_addr().ok()
+    }
+
+    fn into_present_runtime(self: Box<Self>) -> io::Result<BoxIo> {
+        let io: Box<dyn Any> = self;
+        let io = match io.downcast::<TcpStream>() {
+            Ok(stream) => return Ok(Box::new(TcpStream::from_std(stream.into_std()?)?)),
+            Err(io) => io,
+        };
+        #[cfg(unix)]
+        let io = match io.downcast::<UnixStream>() {
+            Ok(stream) => return Ok(Box::new(UnixStream::from_std(stream.into_std()?)?)),
+            Err(io) => io,
+        };
+        let io = io.downcast::<T>().expect("that is what it was made of");
+        Ok(io)
     }
 }
 

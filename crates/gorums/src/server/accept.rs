@@ -113,10 +113,10 @@ impl Server {
         let mut pause = Pause::default();
         let mut is_full = false;
         let full = Throttle::default();
-        let serve = |io: BoxIo, origin| {
+        let serve = |io: BoxIo, origin, place| {
             // Hears of it from now on.
             let asked = Box::pin(Arc::clone(&shutdown).notified_owned());
-            connection::serve(io, origin, Arc::clone(&parts.connection), asked)
+            connection::serve(io, origin, place, Arc::clone(&parts.connection), asked)
         };
         loop {
             let was_full = is_full;
@@ -137,7 +137,7 @@ impl Server {
                 Some(ended) = connections.join_next() => report(ended),
                 Some(ended) = own_connections.join_next() => report(ended),
                 Some(io) = arrival(&mut parts.arrivals) => {
-                    own_connections.spawn(serve(Box::new(io), Origin::Inside));
+                    own_connections.spawn(serve(Box::new(io), Origin::Inside, None));
                 }
                 () = pause.over(), if pause.lasts() => {}
                 accepted = listener.accept(),
@@ -145,7 +145,13 @@ impl Server {
                 {
                     match accepted {
                         Ok((io, peer)) => {
-                            connections.spawn(serve(io, Origin::Outside(peer)));
+                            let place = parts.spread.place();
+                            let runtime = place.as_ref().map(|place| place.runtime.clone());
+                            let serving = serve(io, Origin::Outside(peer), place);
+                            match runtime {
+                                None => connections.spawn(serving),
+                                Some(runtime) => connections.spawn_on(serving, &runtime),
+                            };
                         }
                         Err(error) if concerns_one_connection(&error) => {
                             tracing::debug!(

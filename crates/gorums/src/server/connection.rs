@@ -15,6 +15,7 @@ use super::connect_request::ConnectRequest;
 use super::identity::Claim;
 use super::served_stream::{Callee, End, ServedStream};
 use super::settings::{ConnectionSettings, ENVELOPE};
+use super::spread::Place;
 use crate::channel::{Attachment, ServerIdentity, Settings};
 use crate::error::{Status, excerpt};
 use crate::handler::{ConnectionInfo, panicked};
@@ -60,13 +61,25 @@ impl Origin {
     }
 }
 
-/// Serves a connection until it ends, or has wound down after `shutdown`.
+/// Serves a connection until it ends, or has wound down after `shutdown`: in the present runtime,
+/// also where another one has accepted it because it has a place here.
 pub(crate) async fn serve(
-    io: BoxIo,
+    mut io: BoxIo,
     origin: Origin,
+    mut place: Option<Place>,
     settings: Arc<ConnectionSettings>,
     mut shutdown: BoxFuture<'static, ()>,
 ) {
+    if let Some(place) = &mut place {
+        place.take();
+        io = match io.into_present_runtime() {
+            Ok(io) => io,
+            Err(error) => {
+                tell_end_without_stream(origin.peer(), &End::cut(error.to_string()));
+                return;
+            }
+        };
+    }
     let clock = Arc::clone(&settings.clock);
     let timeout = clock.sleep_until(clock.now() + settings.stream_timeout);
     let builder = H2Settings::server();

@@ -2,7 +2,7 @@
 //!
 //! The way in is [`Server::builder`](crate::Server::builder).
 
-// `builder` and `accept` make a server and run it; `connection` is one that was accepted. `clients`
+// `builder` and `accept` make a server and run it, `spread` over several runtimes; `connection` is one that was accepted. `clients`
 // are those that can be called back, `peers` those that the server calls.
 
 pub(crate) mod accept;
@@ -16,6 +16,7 @@ mod peers;
 mod serve_client;
 mod served_stream;
 mod settings;
+mod spread;
 
 pub use builder::HandlerOrder;
 pub use clients::{Clients, ServerStopped, WaitError};
