@@ -6,7 +6,7 @@ import sys
 import threading
 
 import grpc
-from google.protobuf import any_pb2, wrappers_pb2
+from google.protobuf import any_pb2, empty_pb2, wrappers_pb2
 
 import interop_pb2 as pb
 import runner
@@ -307,6 +307,50 @@ def cases(server):
         with Stream(address, compression=grpc.Compression.Gzip) as other:
             other.send(1, "Echo", number(1, bytes(10_000)))
             equal(other.ended(), grpc.StatusCode.UNIMPLEMENTED)
+        equal(stream.ask(1, "Echo", number(1)).number, 1)
+
+    @case
+    def ordinary_calls(stream, address):
+        with grpc.insecure_channel(address) as channel:
+
+            def method(name, answer=pb.Data, kind=channel.unary_unary):
+                serialize = lambda message: message.SerializeToString()
+                return kind(f"/interop.Interop/{name}", request_serializer=serialize, response_deserializer=answer.FromString)
+
+            def fails(code, call, *args, **kwargs):
+                try:
+                    call(*args, timeout=kwargs.pop("timeout", DEADLINE), **kwargs)
+                except grpc.RpcError as error:
+                    equal(error.code(), code)
+                    return error.details()
+                raise AssertionError(f"{code} was expected")
+
+            echo = method("Echo")
+            equal(echo(number(7, b"abc"), timeout=DEADLINE), number(7, b"abc"))
+            equal(method("EchoAll")(number(8), timeout=DEADLINE), number(8))
+            large = number(1, bytes(range(256)) * 4096)
+            equal(echo(large, timeout=DEADLINE), large)
+            for reply in [echo.future(number(value), timeout=DEADLINE) for value in range(500)]:
+                reply.result()
+            count = method("Count", kind=channel.unary_stream)
+            replies = count(pb.CountRequest(**{"from": 10}, replies=100), timeout=DEADLINE)
+            equal([reply.number for reply in replies], list(range(10, 110)))
+            failure = pb.Failure(code=9, message="no größe")
+            equal(fails(grpc.StatusCode.FAILED_PRECONDITION, method("Fail"), failure), "no größe")
+            broken = count(pb.CountRequest(**{"from": 5}, replies=1, failure=failure), timeout=DEADLINE)
+            equal(next(broken).number, 5)
+            equal(fails(grpc.StatusCode.FAILED_PRECONDITION, lambda timeout: next(broken)), "no größe")
+            method("Note", empty_pb2.Empty)(number(1000), timeout=DEADLINE)
+            fails(grpc.StatusCode.UNIMPLEMENTED, method("Other"), number(1))
+            fails(grpc.StatusCode.UNIMPLEMENTED, echo, large, compression=grpc.Compression.Gzip)
+            fails(grpc.StatusCode.RESOURCE_EXHAUSTED, echo, number(1, b"x" * (5 << 20)))
+            hold = method("Hold")
+            fails(grpc.StatusCode.DEADLINE_EXCEEDED, hold, pb.HoldRequest(data=number(4)), timeout=0.2)
+            seen = method("Inspect", pb.Seen)(pb.InspectRequest(cancelled=1), metadata=[("from", "call")], timeout=DEADLINE)
+            equal(list(seen.cancelled), [4])
+            equal([entry.value for entry in seen.metadata if entry.key == "from"], ["call"])
+            equal(1000 in seen.numbers, True, "the message that was noted")
+        # A stream of Gorums is served beside them.
         equal(stream.ask(1, "Echo", number(1)).number, 1)
 
     @case

@@ -147,4 +147,6 @@ fn the_page_states_the_bounds_of_http_2() {
     assert!(stated("overhead of small DATA frames that are unread").starts_with(&budget));
     assert_eq!(stated("one frame"), bytes(H2Settings::FRAME as usize));
     assert_eq!(stated("headers"), bytes(H2Settings::HEADERS as usize));
+    let calls = stated("calls of an ordinary gRPC client on one connection");
+    assert_eq!(calls, count(H2Settings::STREAMS as usize));
 }

@@ -377,7 +377,8 @@ async fn peers_that_speak_something_else_are_told_by_their_addresses() {
         [
             format!(
                 "{refused} peer={peer} error=unimplemented: unknown path \
-                 /grpc.health.v1.Health/Check: this server serves /stream.Gorums/NodeStream"
+                 /grpc.health.v1.Health/Check: this server serves /stream.Gorums/NodeStream, \
+                 and methods at /package.Service/Method"
             ),
             format!("{refused} peer={peer} error=unimplemented: HTTP method GET"),
         ]

@@ -53,7 +53,7 @@ impl Inner {
 }
 
 /// What all requests of a connection have in common.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectionInfo {
     pub(crate) metadata: Metadata,
     pub(crate) peer_addr: Option<SocketAddr>,

@@ -8,17 +8,20 @@ use std::task::{Context, Poll, ready};
 
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
+use http::request::Parts;
 use http::{Extensions, Method, Request as HttpRequest, Response, StatusCode};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::connect_request::ConnectRequest;
+use super::grpc_call::{GrpcCall, Held};
 use super::identity::Claim;
 use super::served_stream::{Callee, End, ServedStream};
 use super::settings::{ConnectionSettings, ENVELOPE};
 use super::spread::Place;
 use crate::channel::{Attachment, ServerIdentity, Settings};
 use crate::error::{Status, excerpt};
-use crate::handler::{ConnectionInfo, panicked};
+use crate::handler::{ConnectionInfo, Entry, panicked};
 use crate::log::{self, Peer};
 use crate::metadata::Metadata;
 use crate::runtime::{BoxFuture, BoxIo};
@@ -27,7 +30,8 @@ use crate::stream::{
     Source, Timer,
 };
 use crate::wire::{
-    Batch, Features, H2Settings, Instance, NODE_ID, PATH, is_grpc, response_head, trailers_only,
+    Batch, Features, H2Settings, Instance, NODE_ID, PATH, grpc_timeout, is_grpc, response_head,
+    trailers_only,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -35,6 +39,10 @@ const BATCHES_PER_TURN: usize = 16;
 
 /// How many streams of a connection may have ended while handlers of theirs go on.
 const UNFINISHED_STREAMS: usize = 8;
+
+/// How many calls of an ordinary gRPC client may be on a connection, with those that it has given
+/// up and whose handlers go on. Those that have just ended may count.
+const RUNNING_CALLS: usize = 2 * H2Settings::STREAMS as usize;
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +114,8 @@ pub(crate) async fn serve(
     );
     let mut connection = ServerConnection {
         link: Link::new(h2.ping_pong(), keep_alive, clock),
+        held: Held::new(&settings.services),
+        calls: JoinSet::new(),
         settings,
         origin,
         h2,
@@ -125,8 +135,12 @@ pub(crate) async fn serve(
         tell_end_without_stream(origin.peer(), &end);
     }
     let mut draining = std::mem::take(&mut connection.draining);
+    let mut calls = std::mem::take(&mut connection.calls);
     // Handlers go on, and count as long as their connection did. The socket is closed.
     drop(connection);
+    while let Some(ended) = calls.join_next().await {
+        tell_failed_call(ended);
+    }
     poll_fn(|cx| {
         draining.work_off(cx);
         if draining.0.is_empty() {
@@ -151,6 +165,9 @@ struct ServerConnection {
     /// No stream was opened in time.
     is_late: bool,
     draining: Draining,
+    /// Calls of an ordinary gRPC client, which are on streams of their own.
+    calls: JoinSet<()>,
+    held: Held,
     /// None once it was asked for.
     shutdown: Option<BoxFuture<'static, ()>>,
     /// The peer was told that the connection ends.
@@ -186,6 +203,17 @@ impl Drop for ServerConnection {
     }
 }
 
+/// A call's task has ended.
+fn tell_failed_call(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(
+            target: log::SERVER,
+            error = %log::text(error),
+            "a call's task failed"
+        );
+    }
+}
+
 /// A connection has ended on which no client has opened a stream.
 fn tell_end_without_stream(peer: Peer, end: &End) {
     tracing::debug!(
@@ -209,6 +237,12 @@ impl ServerConnection {
             }
             let mut again = false;
             self.draining.work_off(cx);
+            while let Poll::Ready(Some(ended)) = self.calls.poll_join_next(cx) {
+                tell_failed_call(ended);
+                if self.calls.is_empty() && self.stream.is_none() {
+                    self.expect_stream();
+                }
+            }
             if let Some(stream) = &mut self.stream {
                 stream.register(cx);
                 if polls || stream.is_held_up() {
@@ -376,6 +410,9 @@ impl ServerConnection {
                 }
                 continue;
             }
+            if !self.calls.is_empty() {
+                continue;
+            }
             self.is_late = true;
             self.h2.abrupt_shutdown(Reason::NO_ERROR);
             // The connection says goodbye when it is polled again.
@@ -385,9 +422,74 @@ impl ServerConnection {
         Poll::Pending
     }
 
-    /// A request on this connection: the one that opens the stream, or one that we do not serve.
+    /// A call of an ordinary gRPC client.
+    fn accept_call(
+        &mut self,
+        entry: Arc<Entry>,
+        request: HttpRequest<RecvStream>,
+        mut respond: SendResponse<Batch>,
+    ) {
+        let (head, recv) = request.into_parts();
+        let mut connecting = self.connecting(&head);
+        let timeout = grpc_timeout(&head.headers);
+        let asked = timeout.and_then(|timeout| {
+            self.ask_on_connect(&mut connecting)?;
+            Ok(timeout)
+        });
+        let timeout = match asked {
+            Ok(timeout) => timeout,
+            Err(status) => {
+                self.tell_refusal(connecting.info.peer(), None, &status);
+                // The peer may be gone already.
+                let _ = respond.send_response(trailers_only(&status), true);
+                return;
+            }
+        };
+        if !self.is_told {
+            self.is_told = true;
+            let admission = self.settings.log.arrivals.admit(self.link.now());
+            log::event!(
+                admission.is_told => info or debug,
+                target: log::SERVER,
+                peer = %connecting.info.peer(),
+                method = %log::text(&*entry.name),
+                left_out = admission.left_out,
+                "an ordinary gRPC client calls"
+            );
+        }
+        let call = GrpcCall {
+            entry,
+            info: connecting.info,
+            services: Arc::clone(&self.settings.services),
+            clock: Arc::clone(&self.settings.clock),
+            timeout,
+            held: self.held.clone(),
+        };
+        self.link.timers.clear(Timer::NoStream);
+        self.calls.spawn(call.serve(recv, respond));
+    }
+
+    /// What the connect callback is asked about.
+    fn connecting(&self, head: &Parts) -> ConnectRequest {
+        ConnectRequest {
+            info: ConnectionInfo {
+                metadata: Metadata::from_headers(&head.headers),
+                peer_addr: match self.origin {
+                    Origin::Outside(peer_addr) => peer_addr,
+                    Origin::Inside => None,
+                },
+                own: matches!(self.origin, Origin::Inside),
+                values: self.settings.services.values.clone(),
+                ..ConnectionInfo::default()
+            },
+        }
+    }
+
+    /// A request on this connection: the one that opens the stream, a call of ordinary gRPC, or one
+    /// that we do not serve.
     fn accept(&mut self, request: HttpRequest<RecvStream>, mut respond: SendResponse<Batch>) {
-        let refusal = self.refusal(&request);
+        let called = self.called(&request);
+        let refusal = self.refusal(&request, called.is_some());
         if let Some(Refusal { response, reason }) = refusal {
             self.is_told = true;
             let admission = self.settings.log.refusals.admit(self.link.now());
@@ -403,19 +505,12 @@ impl ServerConnection {
             let _ = respond.send_response(response, true);
             return;
         }
+        if let Some(entry) = called {
+            self.accept_call(entry, request, respond);
+            return;
+        }
         let (head, recv) = request.into_parts();
-        let mut connecting = ConnectRequest {
-            info: ConnectionInfo {
-                metadata: Metadata::from_headers(&head.headers),
-                peer_addr: match self.origin {
-                    Origin::Outside(peer_addr) => peer_addr,
-                    Origin::Inside => None,
-                },
-                own: matches!(self.origin, Origin::Inside),
-                values: self.settings.services.values.clone(),
-                ..ConnectionInfo::default()
-            },
-        };
+        let mut connecting = self.connecting(&head);
         let features = Features::announced(&head.headers);
         let claim = match self.origin {
             Origin::Outside(_) => self.settings.classify(&head.headers),
@@ -548,8 +643,14 @@ impl ServerConnection {
         ));
     }
 
-    /// What is wrong with a request.
-    fn refusal(&self, request: &HttpRequest<RecvStream>) -> Option<Refusal> {
+    /// The method that a request of ordinary gRPC calls, where there is one.
+    fn called(&self, request: &HttpRequest<RecvStream>) -> Option<Arc<Entry>> {
+        let method = GrpcCall::method(request.uri().path())?;
+        self.settings.services.registry.get(&method).cloned()
+    }
+
+    /// What is wrong with a request, which may be a call of ordinary gRPC.
+    fn refusal(&self, request: &HttpRequest<RecvStream>, is_call: bool) -> Option<Refusal> {
         if request.method() != Method::POST {
             let reason = format!("HTTP method {}", excerpt(request.method().as_str()));
             return Some(Refusal::http(StatusCode::METHOD_NOT_ALLOWED, reason));
@@ -559,13 +660,13 @@ impl ServerConnection {
             return Some(Refusal::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
         }
         let path = request.uri().path();
-        if path != PATH {
+        if path != PATH && !is_call {
             return Some(Refusal::grpc(Status::unimplemented(format!(
-                "unknown path {}: this server serves {PATH}",
+                "unknown path {}: this server serves {PATH}, and methods at /package.Service/Method",
                 excerpt(path)
             ))));
         }
-        if self.stream.is_some() {
+        if self.stream.is_some() && !is_call {
             return Some(Refusal::grpc(Status::unimplemented(
                 "there is a stream on this connection already: a client has one stream per node",
             )));
@@ -574,6 +675,14 @@ impl ServerConnection {
             return Some(Refusal::grpc(Status::unavailable(
                 "the server is shutting down",
             )));
+        }
+        if is_call {
+            let running = self.calls.len();
+            return (running >= RUNNING_CALLS).then(|| {
+                Refusal::grpc(Status::resource_exhausted(format!(
+                    "handlers of {running} calls of this connection have not finished"
+                )))
+            });
         }
         let unfinished = self
             .draining

@@ -11,6 +11,7 @@ mod clients;
 mod connect_request;
 mod connection;
 mod context;
+mod grpc_call;
 mod identity;
 mod peers;
 mod serve_client;

@@ -2,19 +2,22 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use super::{NODE_ID, PATH};
-use crate::error::{Code, Status};
+use crate::error::{Code, Status, excerpt};
 use crate::metadata::Metadata;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: &str = "grpc-status";
 const GRPC_MESSAGE: &str = "grpc-message";
 const FEATURES: &str = "gorums-features";
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// What a peer understands beyond the original protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,6 +95,9 @@ impl H2Settings {
     /// the window with the smallest messages there are, of some 16 bytes, while a handler is
     /// blocked.
     pub(crate) const FRAME_BUDGET: usize = Self::WINDOW as usize / 16 * 256;
+    /// How many requests of a connection a server looks at at once. A client of Gorums has one; of
+    /// other gRPC clients each call is one.
+    pub(crate) const STREAMS: u32 = 100;
     /// The largest size of all headers of a request or a reply together.
     pub(crate) const HEADERS: u32 = 16 * 1024;
 
@@ -115,7 +121,7 @@ impl H2Settings {
             .max_frame_size(Self::FRAME)
             .data_frame_budget(Self::FRAME_BUDGET)
             .max_header_list_size(Self::HEADERS)
-            .max_concurrent_streams(16);
+            .max_concurrent_streams(Self::STREAMS);
         builder
     }
 }
@@ -162,8 +168,46 @@ pub(crate) fn response_head() -> Response<()> {
     headers.insert(CONTENT_TYPE, GRPC);
     headers.insert(FEATURES, Features::OURS);
     // gRPC wants this beside the refusal of a compressed message, which comes in the trailers.
-    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+    headers.insert(ACCEPT_ENCODING, IDENTITY);
     response
+}
+
+/// The head of the reply to a call of ordinary gRPC.
+pub(crate) fn grpc_head() -> Response<()> {
+    let mut response = response_head();
+    response.headers_mut().remove(FEATURES);
+    response
+}
+
+/// How long the caller of ordinary gRPC waits, where it says so.
+///
+/// # Errors
+/// It says something else.
+pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = headers.get("grpc-timeout") else {
+        return Ok(None);
+    };
+    let bad = || {
+        let value = excerpt(value.to_str().unwrap_or("what is no text"));
+        Status::invalid_argument(format!("grpc-timeout: {value:?} is no time, such as 100m"))
+    };
+    let text = value.to_str().map_err(|_| bad())?;
+    let (digits, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or_else(bad)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(bad());
+    }
+    let count: u64 = digits.parse().map_err(|_| bad())?;
+    Ok(Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return Err(bad()),
+    }))
 }
 
 /// A whole reply that only says why there is no stream.
@@ -173,6 +217,7 @@ pub(crate) fn trailers_only(status: &Status) -> Response<()> {
     *response.headers_mut() = trailers(status.code(), status.message());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, GRPC);
+    headers.insert(ACCEPT_ENCODING, IDENTITY);
     // A client that sees this knows that nothing was done. Other servers answer without it at the
     // end of a stream, too.
     headers.insert(FEATURES, Features::OURS);

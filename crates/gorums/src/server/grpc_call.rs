@@ -1,0 +1,401 @@
+//! Calls of ordinary gRPC clients: each has a stream of HTTP/2 of its own, and is handled by what
+//! handles the requests of a Gorums stream.
+//!
+//! A call has a lane of its own, with one request. So calls are not ordered among each other,
+//! whatever connection they share, unless the whole server has one turn; interceptors, bounds,
+//! release, panics and cancellation are as elsewhere. What the lane's queue has of answers is put
+//! into the frames of gRPC here.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+
+use crate::error::{Code, Status};
+use crate::handler::{Called, ConnectionInfo, Entry, Lane, ReplyQueue, Request, Services};
+use crate::runtime::Clock;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::wire::{
+    Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, Frame, H2Settings,
+    MethodKind, PREFIX, grpc_head, trailers, trailers_only,
+};
+
+/// Replies up to this size are copied behind their prefix.
+const SMALL: usize = 4096;
+
+/// The id of a request that is the only one of its lane.
+const ID: u64 = 1;
+
+/// What the peer of a lane is told beyond replies: the end of those of a streamed method.
+const FEATURES: Features = Features {
+    cancel: false,
+    stream_end: true,
+    credit: false,
+    instance: false,
+    kind: false,
+    going_away: false,
+};
+
+/// The bytes of requests that the calls of one connection hold.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    bytes: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl Held {
+    pub(super) fn new(services: &Services) -> Self {
+        Self {
+            bytes: Arc::default(),
+            // One call alone may have the largest request that there is.
+            limit: services.max_waiting_bytes.max(services.max_decoding),
+        }
+    }
+
+    fn nothing(&self) -> Share {
+        Share {
+            held: self.clone(),
+            bytes: 0,
+        }
+    }
+}
+
+/// What one call holds of that.
+struct Share {
+    held: Held,
+    bytes: usize,
+}
+
+impl Share {
+    /// Holds more.
+    ///
+    /// # Errors
+    /// All calls together would hold too much.
+    fn add(&mut self, bytes: usize) -> Result<(), Status> {
+        let limit = self.held.limit;
+        let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        if before + bytes <= limit {
+            return Ok(());
+        }
+        Err(Status::resource_exhausted(format!(
+            "the requests of this connection that are being read or handled have more than {limit} bytes"
+        )))
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A call whose head has come, and whose client was let in.
+pub(super) struct GrpcCall {
+    pub(super) entry: Arc<Entry>,
+    pub(super) info: ConnectionInfo,
+    pub(super) services: Arc<Services>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The caller's.
+    pub(super) timeout: Option<Duration>,
+    pub(super) held: Held,
+}
+
+impl GrpcCall {
+    /// The name of the method at this path, as handlers are registered.
+    pub(super) fn method(path: &str) -> Option<String> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        (!service.is_empty() && !method.is_empty() && !method.contains('/'))
+            .then(|| format!("{service}.{method}"))
+    }
+
+    /// Answers the call, and waits until its handler has ended: that goes on where the caller has
+    /// given up or its connection has ended, and is told so. Dropped, it abandons a request that has
+    /// not started.
+    pub(super) async fn serve(self, recv: RecvStream, mut respond: SendResponse<Batch>) {
+        let mut deadline = pin!(self.deadline());
+        let mut share = self.held.nothing();
+        let read = tokio::select! {
+            biased;
+            read = read(recv, self.services.max_decoding, &mut share) => read,
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+            () = &mut deadline => Err(late()),
+        };
+        // Where the peer has gone meanwhile, there is nobody to tell.
+        let payload = match read {
+            Ok(payload) => payload,
+            Err(status) => {
+                let _ = respond.send_response(trailers_only(&status), true);
+                return;
+            }
+        };
+        let Ok(send) = respond.send_response(grpc_head(), false) else {
+            return;
+        };
+        let running = Running::start(&self, payload);
+        let mut answers = Answers::new(send, self.entry.kind);
+        let end = tokio::select! {
+            biased;
+            end = poll_fn(|cx| answers.poll(cx, &running.replies)) => end,
+            () = &mut deadline => End::Told(Err(late())),
+        };
+        let is_answered = matches!(end, End::Told(Ok(())));
+        if let End::Told(result) = end {
+            answers.end(result);
+        }
+        drop(answers);
+        if !is_answered {
+            running.lane.leave();
+        }
+        poll_fn(|cx| running.poll_ended(cx)).await;
+    }
+
+    async fn deadline(&self) {
+        match self.timeout {
+            Some(timeout) => self.clock.sleep_until(self.clock.now() + timeout).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded("the call's grpc-timeout has passed")
+}
+
+/// The one message of a call.
+async fn read(mut recv: RecvStream, limit: usize, share: &mut Share) -> Result<Bytes, Status> {
+    let mut decoder = Decoder::new(limit);
+    while let Some(chunk) = recv.data().await {
+        let chunk = chunk.map_err(|error| Status::cancelled(error.to_string()))?;
+        share.add(chunk.len())?;
+        let len = chunk.len();
+        decoder.push(chunk);
+        // What is held is bounded by the share.
+        let _ = recv.flow_control().release_capacity(len);
+        match decoder.next()? {
+            None => {}
+            Some(Frame::Message(payload)) => return Ok(payload),
+            Some(Frame::Oversized { len, .. }) => {
+                return Err(Status::resource_exhausted(format!(
+                    "the request has {len} bytes, and {limit} are the most \
+                     (ServerBuilder::max_decoding_message_size)"
+                )));
+            }
+        }
+    }
+    Err(Status::invalid_argument("the call ended without a request"))
+}
+
+/// A call whose request is at its lane.
+struct Running {
+    lane: Arc<Lane>,
+    replies: Arc<ReplyQueue>,
+}
+
+impl Running {
+    fn start(call: &GrpcCall, payload: Bytes) -> Self {
+        let services = &call.services;
+        // All calls of a connection together may have as much as a stream.
+        let replies = Arc::new(ReplyQueue::new(
+            services.max_reply_bytes / H2Settings::STREAMS as usize,
+        ));
+        let metadata = call.info.metadata.clone();
+        let (lane, task) = Lane::start(
+            Arc::clone(&services.lane),
+            Arc::new(call.info.clone()),
+            Arc::clone(&replies),
+            FEATURES,
+        );
+        tokio::spawn(task);
+        lane.push(&mut vec![Request {
+            id: ID,
+            called: Called::Method(Arc::clone(&call.entry)),
+            metadata,
+            size: payload.len(),
+            payload,
+        }]);
+        lane.finish();
+        Self { lane, replies }
+    }
+
+    /// Ready when its handler has ended.
+    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.replies.io().register(cx.waker());
+        if self.lane.is_idle() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+impl Drop for Running {
+    /// Where the handler has not ended, the server was stopped.
+    fn drop(&mut self) {
+        self.lane.abandon();
+    }
+}
+
+/// How a call ends.
+enum End {
+    /// The caller is told, behind the replies.
+    Told(Result<(), Status>),
+    /// The caller has given up, or its connection has ended.
+    Gone,
+}
+
+/// What is written to the caller.
+struct Answers {
+    send: SendStream<Batch>,
+    kind: MethodKind,
+    /// Takes replies out of what the lane has queued.
+    decoder: Decoder,
+    queued: BatchBuilder,
+    /// Frames that wait for room.
+    frames: VecDeque<Bytes>,
+    /// What comes behind those.
+    end: Option<Result<(), Status>>,
+}
+
+impl Answers {
+    fn new(send: SendStream<Batch>, kind: MethodKind) -> Self {
+        let mut answers = Self {
+            send,
+            kind,
+            decoder: Decoder::new(u32::MAX as usize),
+            queued: BatchBuilder::default(),
+            frames: VecDeque::new(),
+            end: None,
+        };
+        if kind == MethodKind::OneWay {
+            answers.put(Bytes::new());
+            answers.end = Some(Ok(()));
+        }
+        answers
+    }
+
+    /// Writes what the lane has queued. Ready when all was written, or nobody reads it.
+    fn poll(&mut self, cx: &mut Context<'_>, replies: &ReplyQueue) -> Poll<End> {
+        if self.send.poll_reset(cx).is_ready() {
+            return Poll::Ready(End::Gone);
+        }
+        replies.io().register(cx.waker());
+        loop {
+            if !ready!(self.poll_write(cx)) {
+                return Poll::Ready(End::Gone);
+            }
+            if let Some(result) = self.end.take() {
+                return Poll::Ready(End::Told(result));
+            }
+            match self.decoder.next() {
+                Ok(Some(Frame::Message(frame))) => self.take(&frame),
+                Ok(None) => {
+                    replies.take(&mut self.queued);
+                    if self.queued.is_empty() {
+                        return Poll::Pending;
+                    }
+                    let mut queued = self.queued.finish(&BatchSlot::default());
+                    let queued = queued.copy_to_bytes(queued.remaining());
+                    self.decoder.push(queued);
+                }
+                // The queue has whole frames of this version.
+                Ok(Some(Frame::Oversized { .. })) | Err(_) => {
+                    self.end = Some(Err(Status::internal("an answer is no message")));
+                }
+            }
+        }
+    }
+
+    /// Writes the frames, as far as flow control lets it. False where nobody reads them.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        while let Some(frame) = self.frames.front_mut() {
+            self.send.reserve_capacity(frame.len());
+            let capacity = self.send.capacity();
+            if capacity == 0 {
+                match ready!(self.send.poll_capacity(cx)) {
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => return Poll::Ready(false),
+                }
+            }
+            let part = frame.split_to(capacity.min(frame.len()));
+            if frame.is_empty() {
+                self.frames.pop_front();
+            }
+            let mut batch = BatchBuilder::default();
+            batch.push_chunk(part);
+            let batch = batch.finish(&BatchSlot::default());
+            if self.send.send_data(batch, false).is_err() {
+                return Poll::Ready(false);
+            }
+        }
+        Poll::Ready(true)
+    }
+
+    /// Takes what a frame of the lane's queue says.
+    fn take(&mut self, frame: &Bytes) {
+        let envelope = match Envelope::decode_like(frame, "") {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                self.end = Some(Err(Status::internal(error)));
+                return;
+            }
+        };
+        match (envelope.control, envelope.status) {
+            (Control::Message, None) => {
+                self.put(frame.slice_ref(envelope.payload));
+                if self.kind == MethodKind::TwoWay {
+                    self.end = Some(Ok(()));
+                }
+            }
+            (Control::Message | Control::End, Some(status)) => self.end = Some(Err(status)),
+            (Control::End, None) => self.end = Some(Ok(())),
+            // Said to peers that have a stream of Gorums.
+            _ => {}
+        }
+    }
+
+    /// Puts a message behind the others.
+    fn put(&mut self, payload: Bytes) {
+        let mut frame = BytesMut::with_capacity(PREFIX);
+        frame.put_u8(0);
+        // A reply is never larger than the envelope that it came in.
+        frame.put_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+        if payload.len() <= SMALL {
+            frame.extend_from_slice(&payload);
+            self.frames.push_back(frame.freeze());
+        } else {
+            self.frames.extend([frame.freeze(), payload]);
+        }
+    }
+
+    fn end(&mut self, result: Result<(), Status>) {
+        let trailers = match &result {
+            Ok(()) => trailers(Code::Ok, ""),
+            Err(status) => trailers(status.code(), status.message()),
+        };
+        // Where the peer has gone meanwhile, there is nobody to tell.
+        let _ = self.send.send_trailers(trailers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_a_service_and_a_method() {
+        assert_eq!(
+            GrpcCall::method("/storage.Storage/Read").as_deref(),
+            Some("storage.Storage.Read")
+        );
+        for path in ["", "/", "/a", "/a/", "//b", "/a/b/c", "a/b"] {
+            assert_eq!(GrpcCall::method(path), None, "{path:?}");
+        }
+    }
+}
