@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Counter, Number, TestServer, connect, echo, number, within};
-use gorums::server::{HandlerOrder, Incoming, Next, interceptor_fn};
+use gorums::server::{HandlerOrder, Health, Incoming, Next, ServingStatus, interceptor_fn};
 use gorums::{Client, ReplySender, Server, ServerBuilder, ServerCtx, Status};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, StatusCode};
@@ -181,6 +181,82 @@ async fn a_one_way_method_answers_empty_at_once_and_its_handler_goes_on() {
     assert_eq!(done.get(), 0);
     go_on.notify_one();
     done.reached(1).await;
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HealthCheck {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HealthStatus {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+#[tokio::test]
+async fn health_is_told_to_those_who_ask_and_watch_and_ends_with_the_server() {
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+    const WATCH: &str = "/grpc.health.v1.Health/Watch";
+    let health = Health::new();
+    let builder = echo().health(&health);
+    let server = builder.bind("127.0.0.1:0").await.expect("a free port");
+    let addr = server.local_addr().socket_addr().expect("it has one");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async {
+        let _ = stopped.await;
+    };
+    let serving = tokio::spawn(server.serve_with_shutdown(signal, Duration::from_secs(3600)));
+    let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("a URI");
+    let channel = within(endpoint.connect()).await.expect("it serves");
+    let mut grpc = tonic::client::Grpc::new(channel);
+    let asked = |service: &str| {
+        tonic::Request::new(HealthCheck {
+            service: service.to_owned(),
+        })
+    };
+    let codec = ProstCodec::<HealthCheck, HealthStatus>::default;
+    for (service, expected) in [
+        ("", Ok(1)),
+        ("test.Test", Ok(1)),
+        ("grpc.health.v1.Health", Ok(1)),
+        ("test.Other", Err(Code::NotFound)),
+    ] {
+        within(grpc.ready()).await.expect("it is connected");
+        let path = PathAndQuery::from_static(CHECK);
+        let reply = within(grpc.unary(asked(service), path, codec())).await;
+        let status = reply.map(|reply| reply.into_inner().status);
+        assert_eq!(status.map_err(|error| error.code()), expected, "{service}");
+    }
+    let mut watched = Vec::new();
+    for (service, now) in [("", 1), ("test.Test", 1), ("test.Other", 3)] {
+        within(grpc.ready()).await.expect("it is connected");
+        let path = PathAndQuery::from_static(WATCH);
+        let replies = within(grpc.server_streaming(asked(service), path, codec())).await;
+        let mut replies = replies.expect("it is there").into_inner();
+        let reply = within(replies.message()).await.expect("no error");
+        assert_eq!(reply.expect("the first").status, now, "{service}");
+        watched.push(replies);
+    }
+    health.set("test.Test", ServingStatus::NotServing);
+    health.set("test.Other", ServingStatus::Serving);
+    for (number, status) in [(1, 2), (2, 1)] {
+        let reply = within(watched[number].message()).await.expect("no error");
+        assert_eq!(reply.expect("it has changed").status, status);
+    }
+    drop(stop);
+    for (number, last) in [(0, Some(2)), (1, None), (2, Some(2))] {
+        if let Some(status) = last {
+            let reply = within(watched[number].message()).await.expect("no error");
+            assert_eq!(reply.expect("it has changed").status, status);
+        }
+        let end = within(watched[number].message()).await;
+        assert_eq!(end.expect("it ends well"), None);
+    }
+    within(serving).await.expect("it ends");
+    assert_eq!(health.get(""), Some(ServingStatus::NotServing));
+    assert_eq!(health.get("other"), None);
 }
 
 /// A handler that waits until it is told to go on, or that nobody waits for it.

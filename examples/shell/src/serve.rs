@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gorums::runtime::{Address, TcpAcceptor};
+use gorums::server::Health;
 use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
 use tokio::sync::oneshot;
 
@@ -48,7 +49,9 @@ pub(super) async fn serve<P: Program>(
     let store = P::Store::open(data.as_deref(), id);
     let store = Arc::new(store.map_err(|error| ServeError::Open(error.into()))?);
     let delay = Delay::default();
-    let server = server.add_service(P::service(Arc::clone(&store), delay.clone()));
+    let server = server
+        .add_service(P::service(Arc::clone(&store), delay.clone()))
+        .health(&Health::new());
     let server = match controlled {
         true => server.with_incoming(shared(id, &listen)?)?,
         false => server.bind(listen.as_str()).await?,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use gorums::server::Health;
 use gorums::{Configuration, Server};
 use tracing_subscriber::EnvFilter;
 
@@ -100,7 +101,9 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Serve { listen, data } => {
             let replica = Replica::open(VotesFile::open(&data).await?).await?;
             let service = ClaimsServer::new(replica);
-            let server = Server::builder().add_service(service).bind(&listen).await?;
+            let server = Server::builder().add_service(service);
+            // For probes, by grpc.health.v1.Health.
+            let server = server.health(&Health::new()).bind(&listen).await?;
             eprintln!("listening on {}", server.local_addr());
             server.serve_with_shutdown(stopped(), GRACE).await;
         }

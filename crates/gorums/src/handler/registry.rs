@@ -152,6 +152,12 @@ impl Registry {
         self.methods.get(method)
     }
 
+    /// The names of the services whose methods these are; a name may come more than once.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &str> {
+        let methods = self.methods.keys();
+        methods.filter_map(|method| method.rsplit_once('.').map(|(service, _)| service))
+    }
+
     /// Whether the method is known to have no reply.
     pub(crate) fn is_one_way(&self, method: &str) -> bool {
         self.get(method)

@@ -177,6 +177,9 @@ impl Server {
             }
         }
         drop((listener, parts.arrivals.take()));
+        if let Some(health) = &parts.health {
+            health.stop();
+        }
         let began = clock.now();
         tracing::info!(
             target: log::SERVER,

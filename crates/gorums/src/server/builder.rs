@@ -13,6 +13,7 @@ use super::accept::Server;
 use super::clients::Clients;
 use super::connect_request::ConnectRequest;
 use super::context::{HandlerClock, Peers};
+use super::health::Health;
 use super::settings::{ConnectionSettings, OnConnect, Throttles};
 use super::spread::Spread;
 use crate::channel::{Pool, ServerIdentity, Settings};
@@ -56,6 +57,7 @@ pub struct ServerBuilder {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     spread: Spread,
+    health: Option<Health>,
     max_connections: usize,
     max_running: usize,
     max_decoding: usize,
@@ -71,6 +73,8 @@ pub(crate) struct Parts {
     pub(crate) connection: Arc<ConnectionSettings>,
     pub(crate) max_connections: usize,
     pub(super) spread: Spread,
+    /// Told of the shutdown.
+    pub(super) health: Option<Health>,
     /// Where connections of this process to its own node arrive.
     pub(crate) arrivals: Option<mpsc::Receiver<DuplexStream>>,
 }
@@ -105,6 +109,7 @@ impl ServerBuilder {
             transport: Arc::new(Sockets),
             clock: Arc::new(SystemClock),
             spread: Spread::default(),
+            health: None,
             max_connections: 16 * 1024,
             max_running: 1024,
             max_decoding: 4 * 1024 * 1024,
@@ -342,6 +347,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Tells whether its services can be called to whoever asks by `grpc.health.v1.Health`, and when
+    /// it shuts down that none can. Interceptors and the connect callback see such calls as all
+    /// others.
+    pub fn health(mut self, health: &Health) -> Self {
+        self.health = Some(health.clone());
+        self.add_service(health.clone())
+    }
+
     /// Spreads the connections over these runtimes: each new one goes to that with the fewest, and
     /// stays there with its handlers. Default: all are driven by the runtime in which the server
     /// serves.
@@ -467,6 +480,10 @@ impl ServerBuilder {
     ) -> Result<Server, ServerError> {
         let max_connections = self.max_connections;
         let spread = self.spread.clone();
+        let health = self.health.clone();
+        if let Some(health) = &health {
+            health.know(self.registry.services());
+        }
         let peers = self.peers.clone();
         let Some((me, membership)) = peers else {
             let connection = Arc::new(self.settings(None));
@@ -477,6 +494,7 @@ impl ServerBuilder {
                     connection,
                     max_connections,
                     spread,
+                    health,
                     arrivals: None,
                 },
             ));
@@ -528,6 +546,7 @@ impl ServerBuilder {
             connection,
             max_connections,
             spread,
+            health,
             arrivals: Some(arrivals),
         };
         Ok(Server::new(listener, local_addr, parts))

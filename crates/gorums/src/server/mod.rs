@@ -12,6 +12,7 @@ mod connect_request;
 mod connection;
 mod context;
 mod grpc_call;
+mod health;
 mod identity;
 mod peers;
 mod serve_client;
@@ -23,6 +24,7 @@ pub use builder::HandlerOrder;
 pub use clients::{Clients, ServerStopped, WaitError};
 pub use connect_request::ConnectRequest;
 pub(crate) use context::Peers;
+pub use health::{Health, ServingStatus};
 pub use peers::ConnectedPeers;
 
 pub use crate::handler::{
