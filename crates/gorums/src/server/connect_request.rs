@@ -32,6 +32,13 @@ impl ConnectRequest {
         self.info.peer_id
     }
 
+    /// What the transport has proved of the client, as a value of this type: see
+    /// [`ServerCtx::proven`](crate::ServerCtx::proven).
+    #[must_use]
+    pub fn proven<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.info.proven.get()
+    }
+
     /// Sets a value that handlers of this connection find with
     /// [`ServerCtx::value`](crate::ServerCtx::value).
     pub fn set_value<T: Clone + Send + Sync + 'static>(&mut self, value: T) {
