@@ -36,7 +36,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {
     }
 
     fn into_handshake(self: Box<Self>) -> Result<Handshake, BoxIo> {
-        if !self.has_handshake() {
+        // Of what is in the box, and not of the box.
+        if !(*self).has_handshake() {
             return Err(self);
         }
         let any: Box<dyn Any> = self;

@@ -12,6 +12,7 @@ use super::builder::{H2, TlsBuilder};
 use super::error::TlsError;
 use super::failure::{explained, refused};
 use super::peer::TlsPeer;
+use super::stream::Stream;
 use super::validity;
 use crate::runtime::{
     Address, AddressError, BoxFuture, BoxIo, Handshake, HandshakeError, Listener, Proven, Transport,
@@ -189,7 +190,7 @@ async fn connect(
     let stream = TlsConnector::from(config).connect(name, io).await;
     let stream = stream.map_err(explained)?;
     let peer = proven(stream.get_ref().1)?;
-    Ok(with_peer(Box::new(stream), values, peer))
+    Ok(with_peer(Stream::boxed(stream), values, peer))
 }
 
 /// The handshake of a connection that was accepted.
@@ -201,8 +202,10 @@ async fn accept(io: BoxIo, config: Arc<ServerConfig>) -> Result<Proven, Handshak
         HandshakeError::from(explained(error)).with_farewell(farewell(io))
     })?;
     match proven(stream.get_ref().1) {
-        Ok(peer) => Ok(with_peer(Box::new(stream), values, peer)),
-        Err(error) => Err(HandshakeError::from(error).with_farewell(farewell(Box::new(stream)))),
+        Ok(peer) => Ok(with_peer(Stream::boxed(stream), values, peer)),
+        Err(error) => {
+            Err(HandshakeError::from(error).with_farewell(farewell(Stream::boxed(stream))))
+        }
     }
 }
 

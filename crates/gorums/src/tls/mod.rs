@@ -80,6 +80,7 @@ mod failure;
 mod handshake;
 mod peer;
 mod pem;
+mod stream;
 mod validity;
 
 pub use builder::{ClientCertificates, TlsBuilder};
