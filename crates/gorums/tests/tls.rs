@@ -116,7 +116,7 @@ async fn not_sent(client: &Client) -> String {
 /// Waits for a line of the server that says this.
 async fn logged(log: &Log, text: &str) -> String {
     let mut told = Vec::new();
-    within(async {
+    let found = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             told.extend(log.told(&[SERVER]));
             if let Some(line) = told.iter().find(|line| line.contains(text)) {
@@ -125,7 +125,8 @@ async fn logged(log: &Log, text: &str) -> String {
             tokio::task::yield_now().await;
         }
     })
-    .await
+    .await;
+    found.unwrap_or_else(|_| panic!("nobody has said {text:?}: {told:#?}"))
 }
 
 // ---- what is proven
