@@ -253,7 +253,7 @@ node 1, with the feature `tls` of the crate gorums:
   Server::builder().transport(tls.clone())
   Configuration::builder().transport(tls)
 
-These are for tests: the authority's key lies there for all who can read it.
+These are for tests: the authority's key lies beside them, without a password.
 docs/tls.md goes on from here.
 "
     )

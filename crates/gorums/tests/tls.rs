@@ -246,14 +246,15 @@ async fn peers(configure: impl Fn(u32, ConfigurationBuilder) -> ConfigurationBui
             .peers(id, &configuration)
             .trust_claimed_ids(true)
             .on_connect(|connecting| {
+                if connecting.is_own() {
+                    return Ok(());
+                }
                 let Some(claimed) = connecting.peer_id().map(NodeId::get) else {
                     return Err(Status::unauthenticated("it says nobody"));
                 };
                 match connecting.proven::<TlsPeer>() {
                     Some(peer) if name(Some(peer)) == uri(claimed) => Ok(()),
-                    // The process' own node comes over no transport.
-                    None => Ok(()),
-                    Some(_) => Err(Status::permission_denied("it is somebody else")),
+                    other => Err(Status::permission_denied(format!("it is {other:?}"))),
                 }
             })
             .with_incoming(
