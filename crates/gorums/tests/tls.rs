@@ -672,6 +672,40 @@ async fn who_does_not_agree_on_http_2_is_refused() {
 }
 
 #[tokio::test]
+async fn garbage_is_refused_and_others_are_served() {
+    let log = Log::of(Level::DEBUG);
+    let authority = Authority::new("ours");
+    let server = service().transport(tls(&authority, Some(&authority.node(1))));
+    let server = TestServer::start(server).await;
+    let record = [&[0x16, 3, 1, 0x40, 0][..], &[0; 16 * 1024]].concat();
+    for garbage in [
+        &[0x16][..],
+        &[0x16, 3, 1, 0xff, 0xff],
+        // The peer refuses us before we have said anything.
+        &[0x15, 3, 3, 0, 2, 2, 40],
+        &[0x17, 3, 3, 0, 1, 7],
+        &record,
+        &[0xff; 100_000],
+    ] {
+        let mut stream = TcpStream::connect(server.addr).await.expect("it listens");
+        let own = stream.local_addr().expect("it is connected");
+        stream.write_all(garbage).await.expect("it reads");
+        stream.shutdown().await.expect("it is connected");
+        let mut answer = Vec::new();
+        within(stream.read_to_end(&mut answer))
+            .await
+            .expect("it is ended, and not reset");
+        assert!(answer.len() < 100, "an alert at the most: {answer:?}");
+        logged(&log, &format!("peer={own}")).await;
+    }
+    // Who never stops is read no further than need be.
+    let mut stream = TcpStream::connect(server.addr).await.expect("it listens");
+    within(async { while stream.write_all(&[b'x'; 10_000]).await.is_ok() {} }).await;
+    let client = dial(tls(&authority, None), server.addr);
+    call(&client).await.expect("the others are served");
+}
+
+#[tokio::test]
 async fn who_looks_whether_the_port_is_open_is_a_detail() {
     let log = Log::of(Level::DEBUG);
     let authority = Authority::new("ours");

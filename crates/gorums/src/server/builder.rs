@@ -249,7 +249,8 @@ impl ServerBuilder {
         self
     }
 
-    /// How many connections of others there may be. At the bound no more are accepted until one ends.
+    /// How many connections of others there may be, those among them whose handshake is not finished.
+    /// At the bound no more are accepted until one ends.
     /// Default: 16,384.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
@@ -309,7 +310,9 @@ impl ServerBuilder {
         self
     }
 
-    /// How long a connection may be without a stream, from its first byte on. Default: 10 s.
+    /// How long a connection may be without a stream, from its first byte on. Where it begins with a
+    /// [handshake](crate::runtime::Handshake), that and the first bytes of HTTP/2 have the same time
+    /// together, before. Default: 10 s.
     pub fn stream_timeout(mut self, timeout: Duration) -> Self {
         self.stream_timeout = bounded(timeout);
         self

@@ -7,6 +7,9 @@ use tokio_rustls::rustls::{
     AlertDescription, CertificateError, Error as RustlsError, InvalidMessage,
 };
 
+/// How many characters of an error are shown: it may list all names that a certificate has.
+const LONGEST: usize = 512;
+
 /// An error of rustls, with what to do about it.
 #[derive(Debug)]
 struct Failure {
@@ -42,9 +45,10 @@ pub(super) fn explained(error: io::Error) -> io::Error {
             _ => error,
         };
     };
+    let what: String = of_tls.to_string().chars().take(LONGEST).collect();
     let text = match hint(of_tls) {
-        Some(hint) => format!("TLS: {of_tls}: {hint}"),
-        None => format!("TLS: {of_tls}"),
+        Some(hint) => format!("TLS: {what}: {hint}"),
+        None => format!("TLS: {what}"),
     };
     let source = of_tls.clone();
     io::Error::new(error.kind(), Failure { text, source })

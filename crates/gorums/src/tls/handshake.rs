@@ -22,7 +22,7 @@ use crate::runtime::{
 const FAREWELL: u64 = 256 * 1024;
 
 /// TLS over another transport: for clients, for servers, and for those that are both. See the
-/// [module](self).
+/// [module](crate::tls).
 ///
 /// A clone shares everything with the one that it was made of, sessions that can be resumed among
 /// it.
