@@ -377,6 +377,9 @@ impl ServerBuilder {
     /// Serves the connections of a listener once the result is told to. Clients that come before that
     /// are connected when the server serves, and wait for it no longer than their `connect_timeout`.
     ///
+    /// The listener is taken as it is, and [`transport`](Self::transport) has no part in it: one whose
+    /// connections are to begin with TLS comes from [`Tls::listener`](crate::tls::Tls::listener).
+    ///
     /// # Errors
     /// The runtime lacks timers, a method was added twice, the server is not one of its
     /// [`peers`](Self::peers), or the listener does not know its address.
