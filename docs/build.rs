@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "../README.md",
     "calls.md",
     "membership.md",
@@ -15,6 +15,7 @@ const PAGES: [&str; 7] = [
     "ordering.md",
     "registers.md",
     "simulation.md",
+    "tls.md",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

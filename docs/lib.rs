@@ -23,3 +23,6 @@ pub mod registers {}
 
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/simulation.md"))]
 pub mod simulation {}
+
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/tls.md"))]
+pub mod tls {}

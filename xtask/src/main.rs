@@ -1,6 +1,7 @@
 //! The longer jobs of this workspace, each as one command: `cargo xtask --help`.
 
 mod bench_compare;
+mod certs;
 mod check;
 mod command;
 mod coverage;
@@ -29,6 +30,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Job {
     New(new::Args),
+    Certs(certs::Args),
     Check(check::Args),
     Layers(check::layers::Args),
     Interop(interop::Args),
@@ -42,6 +44,7 @@ enum Job {
 fn main() -> ExitCode {
     match Cli::parse().job {
         Job::New(args) => new::run(&args),
+        Job::Certs(args) => certs::run(&args),
         Job::Check(args) => check::run(&args),
         Job::Layers(args) => check::layers::command(&args),
         Job::Interop(args) => interop::run(&args),

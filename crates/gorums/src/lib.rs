@@ -26,12 +26,14 @@
 //! | call peers and clients from handlers | [`ServerCtx::config`], [`ServerCtx::client_config`], [`server::Clients`] |
 //! | let nodes come and go, and follow them | [`membership`] |
 //! | see, refuse or label every call | [`ClientInterceptor`](call::ClientInterceptor), [`server::Interceptor`] |
+//! | encrypt connections, and know who the peer is | `tls::Tls`, with the feature `tls`; [`ServerCtx::proven`] |
 //! | test a service, or put another network or clock below it | [`testing`], [`runtime`] |
 //!
 //! The guide has pages on [calls](https://github.com/gorums/gorums-rs/blob/main/docs/calls.md),
 //! [order and release](https://github.com/gorums/gorums-rs/blob/main/docs/ordering.md),
 //! [membership](https://github.com/gorums/gorums-rs/blob/main/docs/membership.md),
 //! [limits](https://github.com/gorums/gorums-rs/blob/main/docs/limits.md),
+//! [TLS](https://github.com/gorums/gorums-rs/blob/main/docs/tls.md),
 //! [observability](https://github.com/gorums/gorums-rs/blob/main/docs/observability.md),
 //! [simulation](https://github.com/gorums/gorums-rs/blob/main/docs/simulation.md) and
 //! [the wire](https://github.com/gorums/gorums-rs/blob/main/docs/wire.md).
@@ -154,6 +156,9 @@ pub mod responses {
 pub mod runtime;
 pub mod server;
 pub mod testing;
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub mod tls;
 
 mod channel;
 mod configuration;

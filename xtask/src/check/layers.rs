@@ -53,10 +53,16 @@ const FLOORS: &[&[Room]] = &[
         "runtime",
         "where bytes, time and tasks come from",
     )],
-    &[Room::new(
-        "wire",
-        "bytes: envelope, length prefix, batches, HTTP/2 settings and headers",
-    )],
+    &[
+        Room::new(
+            "wire",
+            "bytes: envelope, length prefix, batches, HTTP/2 settings and headers",
+        ),
+        Room::new(
+            "tls",
+            "connections that are encrypted and prove who the peer is, with the feature of this name",
+        ),
+    ],
     &[
         Room::new(
             "handler",

@@ -145,7 +145,8 @@ impl ConfigurationBuilder {
         self
     }
 
-    /// How long an attempt to connect may take. Default: 5 s.
+    /// How long an attempt to connect may take, its [handshake](crate::runtime::Handshake) included,
+    /// until the node has begun to speak. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = bounded(timeout);
         self

@@ -1,6 +1,7 @@
 //! One attempt to connect, up to the request that opens the stream.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -9,6 +10,7 @@ use super::Serving;
 use super::connected::{CLOSED_BY_PEER, Connected, explained};
 use crate::channel::Channel;
 use crate::error::Status;
+use crate::runtime::Handshake;
 use crate::stream::{
     FairIo, FirstBytes, Inbound, KeepAlive, Link, NodeStream, Opening, Source, Timer, h2_status,
     noop_context,
@@ -48,7 +50,7 @@ pub(super) async fn connect(
             Poll::Pending
         }
     });
-    let reached = OnceLock::new();
+    let reached = Reached::default();
     tokio::select! {
         biased;
         result = open(channel, serving, &reached) => result,
@@ -56,9 +58,13 @@ pub(super) async fn connect(
         () = timeout => {
             let status = Status::unavailable(format!("no connection within {limit:?}"));
             Err(Failed {
-                status: match reached.get() {
-                    Some(first_bytes) => explained(status, first_bytes),
-                    None => status,
+                status: match (reached.stream.get(), reached.handshake.get()) {
+                    (Some(first_bytes), _) => explained(status, first_bytes),
+                    (None, Some(())) => Status::unavailable(format!(
+                        "{}: the node did not finish the handshake, and may expect none",
+                        status.message()
+                    )),
+                    (None, None) => status,
                 },
                 reached: false,
                 timed_out: true,
@@ -67,11 +73,19 @@ pub(super) async fn connect(
     }
 }
 
-/// What the peer has said is in `reached` once there is one.
+/// How far an attempt has come.
+#[derive(Default)]
+struct Reached {
+    /// There is a connection, and its handshake has begun.
+    handshake: OnceLock<()>,
+    /// There is a peer, which has said this since.
+    stream: OnceLock<FirstBytes>,
+}
+
 async fn open(
     channel: &Arc<Channel>,
     serving: &Serving,
-    reached: &OnceLock<FirstBytes>,
+    reached: &Reached,
 ) -> Result<Connected, Failed> {
     let pool = channel.pool();
     let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
@@ -97,8 +111,24 @@ async fn open(
     // Of the stream, and not of the box around it.
     let peer_addr = (*io).peer_addr();
     channel.check_server(peer_addr)?;
+    let has_handshake = Handshake::is_one(&io);
+    if has_handshake {
+        let _ = reached.handshake.set(());
+    }
+    let made = Handshake::made(io).await.map_err(|failed| {
+        let error = io::Error::from(failed);
+        Failed {
+            status: unavailable(&error).with_source(error),
+            reached: true,
+            timed_out: false,
+        }
+    });
+    let (io, proven) = made?.into_parts();
     let (io, first_bytes) = FairIo::remembering(io);
-    let _ = reached.set(first_bytes.clone());
+    if has_handshake {
+        first_bytes.are_behind_a_handshake();
+    }
+    let _ = reached.stream.set(first_bytes.clone());
     let ended = |error: h2::Error| Failed {
         status: explained(h2_status(&error), &first_bytes),
         reached: true,
@@ -154,7 +184,7 @@ async fn open(
         Source::Held(_) => true,
         Source::OfServer(_) => pool.settings.pairs.is_some() && channel.in_process().is_none(),
     });
-    let inbound = Inbound::new(Opening::dialled(channel, served));
+    let inbound = Inbound::new(Opening::dialled(channel, served, proven));
     Ok(Connected {
         dial_epoch,
         first_bytes,

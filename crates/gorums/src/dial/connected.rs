@@ -341,6 +341,12 @@ pub(super) fn explained(status: Status, first_bytes: &FirstBytes) -> Status {
         Some(protocol) => Status::unavailable(format!(
             "the peer does not speak HTTP/2, but seems to speak {protocol} ({text})"
         )),
+        None if first_bytes.is_empty() && first_bytes.follow_a_handshake() => {
+            Status::unavailable(format!(
+                "{text}, right after the handshake: the peer may not take what this process showed \
+                 of itself in it, and its log says more"
+            ))
+        }
         None if first_bytes.is_empty() => Status::unavailable(format!(
             "{text}, before the peer had said anything: it may expect TLS, or have no server \
              behind it"

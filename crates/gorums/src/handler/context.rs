@@ -59,6 +59,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) peer_addr: Option<SocketAddr>,
     /// What the server and the connect callback have set for the connection.
     pub(crate) values: Extensions,
+    /// What the transport has proved of the peer. Nobody else can set it.
+    pub(crate) proven: Extensions,
     /// Who the client is, or the node whose call this process serves as its client.
     pub(crate) peer_id: Option<NodeId>,
     /// The connection is the one to the process' own node.
@@ -194,6 +196,18 @@ impl ServerCtx {
     pub fn value<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
         let own = self.values().get::<T>().cloned();
         own.or_else(|| self.0.connection.values.get::<T>().cloned())
+    }
+
+    /// What the transport has proved of the other end of the connection, as a value of this type:
+    /// with TLS a [`TlsPeer`](crate::tls::TlsPeer), with a transport of your own what its
+    /// [`Handshake`](crate::runtime::Handshake) said. Neither an interceptor nor the connect callback
+    /// can set it.
+    ///
+    /// None where nothing of this type was proven, and for the process' own node, to which there is
+    /// no transport.
+    #[must_use]
+    pub fn proven<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.0.connection.proven.get()
     }
 
     /// What was set for the connection of the request.

@@ -9,6 +9,7 @@
 mod address;
 mod box_future;
 mod clock;
+mod handshake;
 mod in_process;
 mod requirement;
 mod tcp;
@@ -20,6 +21,7 @@ pub use address::{Address, AddressError};
 pub use box_future::BoxFuture;
 pub use clock::{Clock, SystemClock};
 pub(crate) use clock::{bounded, paced};
+pub use handshake::{Handshake, HandshakeError, Proven};
 pub(crate) use in_process::InProcess;
 pub use tcp::{Tcp, TcpAcceptor};
 pub(crate) use transport::concerns_one_connection;

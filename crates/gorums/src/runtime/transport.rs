@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-use super::{Address, AddressError, BoxFuture};
+use super::{Address, AddressError, BoxFuture, Handshake};
 
 /// A connected, reliable, ordered stream of bytes in both directions.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
@@ -19,12 +19,36 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// the system; others stay where they are.
     #[doc(hidden)]
     fn into_present_runtime(self: Box<Self>) -> io::Result<BoxIo>;
+
+    /// Whether this is a [`Handshake`] that may have yet to be made.
+    #[doc(hidden)]
+    fn has_handshake(&self) -> bool;
+
+    /// The [`Handshake`], where this is one.
+    #[doc(hidden)]
+    fn into_handshake(self: Box<Self>) -> Result<Handshake, BoxIo>;
 }
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {
     fn peer_addr(&self) -> Option<SocketAddr> {
-        let stream = (self as &dyn Any).downcast_ref::<TcpStream>()?;
-        stream.peer_addr().ok()
+        let any = self as &dyn Any;
+        if let Some(handshake) = any.downcast_ref::<Handshake>() {
+            return handshake.peer_addr();
+        }
+        any.downcast_ref::<TcpStream>()?.peer_addr().ok()
+    }
+
+    fn has_handshake(&self) -> bool {
+        (self as &dyn Any).is::<Handshake>()
+    }
+
+    fn into_handshake(self: Box<Self>) -> Result<Handshake, BoxIo> {
+        // Of what is in the box, and not of the box.
+        if !(*self).has_handshake() {
+            return Err(self);
+        }
+        let any: Box<dyn Any> = self;
+        Ok(*any.downcast().expect("it was asked whether it is one"))
     }
 
     fn into_present_runtime(self: Box<Self>) -> io::Result<BoxIo> {
@@ -60,6 +84,7 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Connects to an address as it was given to the configuration. A host name is resolved here,
     /// again at every attempt. The library bounds the time that it takes and drops the future then.
+    /// A connection that has a handshake to make, or whose peer is known, is a [`Handshake`].
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>>;
 
     /// Reads an address as users write it: the configuration checks those of its nodes by this, and
@@ -80,7 +105,8 @@ pub trait Transport: Send + Sync + 'static {
 /// Accepts connections. Dropping it stops listening.
 pub trait Listener: Send + 'static {
     /// The next connection, and the peer's IP address where it has one. The future may be dropped
-    /// without losing a connection.
+    /// without losing a connection. Nothing else is accepted meanwhile: what is to be read from the
+    /// peer first, or awaited otherwise, belongs into a [`Handshake`].
     ///
     /// # Errors
     /// After an error that concerns one connection only, as its kind says ([`ConnectionAborted`],

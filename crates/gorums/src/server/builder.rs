@@ -259,7 +259,8 @@ impl ServerBuilder {
         self
     }
 
-    /// How many connections of others there may be. At the bound no more are accepted until one ends.
+    /// How many connections of others there may be, those among them whose handshake is not finished.
+    /// At the bound no more are accepted until one ends.
     /// Default: 16,384.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
@@ -319,7 +320,9 @@ impl ServerBuilder {
         self
     }
 
-    /// How long a connection may be without a stream, from its first byte on. Default: 10 s.
+    /// How long a connection may be without a stream, from its first byte on. Where it begins with a
+    /// [handshake](crate::runtime::Handshake), that and the first bytes of HTTP/2 have the same time
+    /// together, before. Default: 10 s.
     pub fn stream_timeout(mut self, timeout: Duration) -> Self {
         self.stream_timeout = bounded(timeout);
         self
@@ -388,6 +391,10 @@ impl ServerBuilder {
     /// # }
     /// ```
     ///
+    /// A socket is registered with the runtime that it goes to. One below a
+    /// [`Handshake`](crate::runtime::Handshake), TLS say, stays with the one that has accepted it, and
+    /// each read wakes its task from there.
+    ///
     /// The runtime in which the server serves still accepts, and drives the connections that the
     /// server makes itself; it may be among them. Each is to live as long as the server: where one
     /// ends, its connections end with it, and so does the next one that it is given, which is logged
@@ -433,6 +440,9 @@ impl ServerBuilder {
 
     /// Serves the connections of a listener once the result is told to. Clients that come before that
     /// are connected when the server serves, and wait for it no longer than their `connect_timeout`.
+    ///
+    /// The listener is taken as it is, and [`transport`](Self::transport) has no part in it: one whose
+    /// connections are to begin with TLS comes from [`Tls::listener`](crate::tls::Tls::listener).
     ///
     /// # Errors
     /// The runtime lacks timers, a method was added twice, the server is not one of its

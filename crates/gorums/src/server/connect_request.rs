@@ -32,6 +32,20 @@ impl ConnectRequest {
         self.info.peer_id
     }
 
+    /// What the transport has proved of the client, as a value of this type: see
+    /// [`ServerCtx::proven`](crate::ServerCtx::proven).
+    #[must_use]
+    pub fn proven<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.info.proven.get()
+    }
+
+    /// Whether this process' own node connects, which no transport proves anything of, and nobody
+    /// else can be: see [`ServerBuilder::peers`](crate::ServerBuilder::peers).
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.info.own
+    }
+
     /// Sets a value that handlers of this connection find with
     /// [`ServerCtx::value`](crate::ServerCtx::value).
     pub fn set_value<T: Clone + Send + Sync + 'static>(&mut self, value: T) {

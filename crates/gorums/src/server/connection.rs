@@ -1,5 +1,6 @@
 //! A connection that the server has accepted, and its stream.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +25,7 @@ use crate::error::{Status, excerpt};
 use crate::handler::{ConnectionInfo, Entry, panicked};
 use crate::log::{self, Peer};
 use crate::metadata::Metadata;
-use crate::runtime::{BoxFuture, BoxIo};
+use crate::runtime::{BoxFuture, BoxIo, Handshake};
 use crate::stream::{
     FairIo, Fired, Inbound, KeepAlive, Limit, Link, NodeStream, Opening, Reader, Replies, Served,
     Source, Timer,
@@ -89,15 +90,52 @@ pub(crate) async fn serve(
         };
     }
     let clock = Arc::clone(&settings.clock);
-    let timeout = clock.sleep_until(clock.now() + settings.stream_timeout);
+    // For the handshake and HTTP/2's first bytes together.
+    let mut timeout = clock.sleep_until(clock.now() + settings.stream_timeout);
+    let made = tokio::select! {
+        biased;
+        made = Handshake::made(io) => made,
+        () = &mut shutdown => return,
+        () = &mut timeout => {
+            let limit = settings.stream_timeout;
+            tell_failed_handshake(origin.peer(), &settings, format!("not finished within {limit:?}"));
+            return;
+        }
+    };
+    let (io, proven) = match made {
+        Ok(proven) => proven.into_parts(),
+        Err(failed) => {
+            let is_gone = failed.is_gone();
+            let (error, farewell) = failed.into_parts();
+            if is_gone {
+                tell_end_without_stream(origin.peer(), &End::new(error.to_string()));
+            } else {
+                tell_failed_handshake(origin.peer(), &settings, error);
+            }
+            if let Some(farewell) = farewell {
+                tokio::select! {
+                    biased;
+                    () = farewell => {}
+                    () = &mut shutdown => {}
+                    () = timeout => {}
+                }
+            }
+            return;
+        }
+    };
+    let (io, first_bytes) = FairIo::remembering(io);
     let builder = H2Settings::server();
-    let handshake = builder.handshake::<FairIo, Batch>(FairIo::new(io));
+    let handshake = builder.handshake::<FairIo, Batch>(io);
     let mut h2 = tokio::select! {
         biased;
         h2 = handshake => match h2 {
             Ok(h2) => h2,
             Err(error) => {
-                tell_end_without_stream(origin.peer(), &End::of(&error));
+                let mut end = End::of(&error);
+                if first_bytes.seem_tls() {
+                    end.reason.to_mut().push_str(": the peer seems to speak TLS, which this server does not");
+                }
+                tell_end_without_stream(origin.peer(), &end);
                 return;
             }
         },
@@ -118,6 +156,7 @@ pub(crate) async fn serve(
         calls: JoinSet::new(),
         settings,
         origin,
+        proven,
         h2,
         stream: None,
         client: None,
@@ -155,6 +194,8 @@ pub(crate) async fn serve(
 struct ServerConnection {
     settings: Arc<ConnectionSettings>,
     origin: Origin,
+    /// What the transport has proved of the peer.
+    proven: Extensions,
     h2: Connection<FairIo, Batch>,
     link: Link,
     stream: Option<ServedStream>,
@@ -221,6 +262,19 @@ fn tell_end_without_stream(peer: Peer, end: &End) {
         %peer,
         reason = %log::text(&end.reason),
         "a connection ended without a stream"
+    );
+}
+
+/// A peer has not made itself known, and is cut off.
+fn tell_failed_handshake(peer: Peer, settings: &ConnectionSettings, error: impl fmt::Display) {
+    let admission = settings.log.handshakes.admit(settings.clock.now());
+    log::event!(
+        admission.is_told => warn or debug,
+        target: log::SERVER,
+        %peer,
+        error = %log::text(error),
+        left_out = admission.left_out,
+        "a handshake failed"
     );
 }
 
@@ -480,6 +534,7 @@ impl ServerConnection {
                 },
                 own: matches!(self.origin, Origin::Inside),
                 values: self.settings.services.values.clone(),
+                proven: self.proven.clone(),
                 ..ConnectionInfo::default()
             },
         }

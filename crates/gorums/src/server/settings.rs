@@ -27,6 +27,8 @@ pub(crate) struct Throttles {
     pub(crate) departures: Throttle,
     /// They are turned away, or cut off.
     pub(crate) refusals: Throttle,
+    /// They make no handshake. By themselves, so that strangers hide no refusal of a client.
+    pub(crate) handshakes: Throttle,
 }
 
 /// What all connections of a server have in common.

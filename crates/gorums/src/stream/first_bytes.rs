@@ -7,12 +7,19 @@ const KEPT: usize = 24;
 
 /// The first bytes that came on a connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct FirstBytes(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct FirstBytes(Arc<Mutex<First>>);
+
+#[derive(Debug, Default)]
+struct First {
+    bytes: Vec<u8>,
+    /// The peer has made itself known before them.
+    follow_a_handshake: bool,
+}
 
 impl FirstBytes {
     /// Adds what was read. False once there are enough.
     pub(super) fn add(&self, bytes: &[u8]) -> bool {
-        let mut kept = self.0.lock();
+        let kept = &mut self.0.lock().bytes;
         let room = KEPT - kept.len();
         kept.extend(bytes.iter().take(room));
         kept.len() < KEPT
@@ -20,24 +27,41 @@ impl FirstBytes {
 
     /// Whether the peer has said nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+        self.0.lock().bytes.is_empty()
+    }
+
+    /// They are what comes behind a handshake, which the peer has made.
+    pub(crate) fn are_behind_a_handshake(&self) {
+        self.0.lock().follow_a_handshake = true;
+    }
+
+    /// Whether the peer has made a handshake before them.
+    pub(crate) fn follow_a_handshake(&self) -> bool {
+        self.0.lock().follow_a_handshake
+    }
+
+    /// Whether they are an alert or a handshake of TLS, of any version. A frame of HTTP/2 that began
+    /// so would be larger than there are any.
+    pub(crate) fn seem_tls(&self) -> bool {
+        matches!(self.0.lock().bytes[..], [0x15 | 0x16, 3, ..])
     }
 
     /// Whether there are enough to be the head of a frame of HTTP/2.
     pub(crate) fn have_a_head(&self) -> bool {
-        self.0.lock().len() >= 9
+        self.0.lock().bytes.len() >= 9
     }
 
     /// What the peer seems to speak, where it cannot be HTTP/2, whose servers begin with their
     /// settings. None where it may be HTTP/2, as far as it is known, or nothing came.
     pub(crate) fn foreign_protocol(&self, max_frame: u32) -> Option<String> {
-        let bytes = self.0.lock();
-        if may_be_http2(&bytes, max_frame) {
+        if self.seem_tls() {
+            return Some("TLS".to_owned());
+        }
+        let bytes = &self.0.lock().bytes;
+        if may_be_http2(bytes, max_frame) {
             return None;
         }
         Some(match &bytes[..] {
-            // An alert or a handshake, of any version.
-            [0x15 | 0x16, 3, ..] => "TLS".to_owned(),
             [b'H', b'T', b'T', b'P', b'/', b'0' | b'1', ..] => "HTTP/1".to_owned(),
             [b'S', b'S', b'H', b'-', ..] => "SSH".to_owned(),
             other => format!("something that begins with \"{}\"", other.escape_ascii()),
@@ -120,6 +144,6 @@ mod tests {
         assert!(!first.add(b"more"));
         assert!(first.have_a_head());
         assert_eq!(first.foreign_protocol(MAX).as_deref(), Some("SSH"));
-        assert_eq!(first.0.lock().len(), KEPT);
+        assert_eq!(first.0.lock().bytes.len(), KEPT);
     }
 }

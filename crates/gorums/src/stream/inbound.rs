@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
+use http::Extensions;
 use tokio::time::Instant;
 
 use super::accountant::Accountant;
@@ -96,7 +97,11 @@ pub(crate) struct Opening {
 
 impl Opening {
     /// That of a stream that this end opened for the calls of a channel.
-    pub(crate) fn dialled(channel: &Arc<Channel>, served: Option<Served>) -> Self {
+    pub(crate) fn dialled(
+        channel: &Arc<Channel>,
+        served: Option<Served>,
+        proven: Extensions,
+    ) -> Self {
         let limit = Limit {
             bytes: channel.pool().settings.max_decoding_message_size,
             envelope: 0,
@@ -111,6 +116,7 @@ impl Opening {
                     .as_ref()
                     .map(|served| served.values.clone())
                     .unwrap_or_default(),
+                proven,
                 ..ConnectionInfo::default()
             },
             served,

@@ -2,18 +2,28 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 /// What was logged since this was made, by tasks of a runtime with this thread alone.
 pub struct Log {
     notes: Arc<Mutex<Notes>>,
     _guard: DefaultGuard,
 }
+
+/// While there is no more than one subscriber, `tracing` asks that of the present thread alone
+/// whether anybody wants an event, and remembers the answer for all threads: a test that takes down
+/// nothing would silence one that does.
+static OTHER: LazyLock<Dispatch> = LazyLock::new(|| {
+    Dispatch::new(Taker {
+        level: Level::TRACE,
+        notes: Arc::default(),
+    })
+});
 
 #[derive(Default)]
 struct Notes {
@@ -44,6 +54,7 @@ impl fmt::Display for Line {
 impl Log {
     /// Takes down all events that are at least of this level.
     pub fn of(level: Level) -> Self {
+        LazyLock::force(&OTHER);
         let notes = Arc::default();
         let taker = Taker {
             level,

@@ -1,0 +1,90 @@
+//! TLS: connections that nobody else reads or writes, and that prove who the peer is. With the
+//! feature `tls`.
+//!
+//! [`Tls`] is a transport: the same value serves clients
+//! ([`ConfigurationBuilder::transport`](crate::ConfigurationBuilder::transport)) and servers
+//! ([`ServerBuilder::transport`](crate::ServerBuilder::transport)). It is TLS 1.3 by [rustls], with
+//! the cryptography of *ring*, and with HTTP/2 as what both ends agree on (ALPN `h2`).
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use gorums::tls::{ClientCertificates, Pem, Tls};
+//! use gorums::{Configuration, Server, ServerCtx, Status};
+//!
+//! // `cargo xtask certs certs` has made these, to try it out.
+//! let tls = Tls::builder()
+//!     .trust(Pem::file("certs/ca.pem"))
+//!     .identity(Pem::file("certs/node-1.pem"), Pem::file("certs/node-1.key"))
+//!     .client_certificates(ClientCertificates::Required)
+//!     .build()?;
+//!
+//! let server = Server::builder()
+//!     .transport(tls.clone())
+//!     .unary("demo.Who.AmI", |ctx: ServerCtx, (): ()| async move {
+//!         let peer = ctx.proven::<gorums::tls::TlsPeer>();
+//!         let name = peer.and_then(|peer| peer.uris().next().map(str::to_owned));
+//!         name.ok_or_else(|| Status::unauthenticated("no name in the certificate"))
+//!     })
+//!     .bind("127.0.0.1:8443")
+//!     .await?;
+//! tokio::spawn(server.serve());
+//!
+//! let replicas = Configuration::builder()
+//!     .transport(tls)
+//!     .nodes(["localhost:8443"])
+//!     .connect()?;
+//! # drop(replicas);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is proven
+//!
+//! A client takes a server whose certificate is of a trusted authority, is valid now, may be used by
+//! servers, and has the name or IP address of the node that was dialled. A server that asks for
+//! certificates takes a client whose certificate is of a trusted authority, is valid now, and may be
+//! used by clients; **whom** it names is for the server to look at: see [`TlsPeer`].
+//!
+//! A certificate proves nothing of a node's *id* yet: with
+//! [`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids), whoever has any certificate of the
+//! authority may claim any id. The connect callback can compare the two
+//! ([`ConnectRequest::proven`](crate::server::ConnectRequest::proven)).
+//!
+//! The time is the system's, also where a simulation has a clock of its own: rustls asks for it.
+//! Revocation lists are not looked at.
+//!
+//! # What fails
+//!
+//! What is wrong with files of one's own is an [`TlsError`] of [`TlsBuilder::build`], before anything
+//! listens or connects. A handshake that fails ends the connection, and the peer is told by an alert
+//! of TLS; a server logs it with the peer's address, as `a handshake failed`. The node's parts of
+//! calls are [not sent](crate::Outcome::NotSent) then, with
+//! [`Unavailable`](crate::Code::Unavailable) and the reason, and the next attempt follows as after
+//! any other. That a server refuses the client's certificate is known to the client only when its
+//! own part of the handshake is over, since TLS 1.3 is made so; nothing has been sent then either.
+//!
+//! # Bounds
+//!
+//! A file of PEM has 1 MiB at the most. A handshake counts as a connection
+//! ([`max_connections`](crate::ServerBuilder::max_connections)), takes at most
+//! [`stream_timeout`](crate::ServerBuilder::stream_timeout) at a server and
+//! [`connect_timeout`](crate::ConfigurationBuilder::connect_timeout) at a client, and keeps at most
+//! 64 KiB of what the peer has sent of it. Up to 256 sessions are kept at each end, so that who
+//! connects again does so with less work; one is not resumed when its certificate has expired since.
+//!
+//! [rustls]: https://docs.rs/rustls
+
+mod builder;
+mod error;
+mod failure;
+mod handshake;
+mod peer;
+mod pem;
+mod stream;
+mod validity;
+
+pub use builder::{ClientCertificates, TlsBuilder};
+pub use error::TlsError;
+pub use handshake::{Tls, TlsListener};
+pub use peer::TlsPeer;
+pub use pem::Pem;

@@ -1,0 +1,336 @@
+//! `cargo xtask certs`: an authority and certificates to try TLS out.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Makes an authority for tests, and certificates of it for nodes and a client.
+///
+/// The certificate of node 3 has the URI gorums://CLUSTER/node/3, the name localhost, the addresses
+/// 127.0.0.1 and ::1, and the names that --host gives; servers and clients may use it, as a node is
+/// both. The authority's key lies beside them, unprotected: for tests, and for nothing else.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask certs certs
+  cargo xtask certs certs --cluster prod --nodes 5 --host node.example --host 10.0.0.7")]
+pub(crate) struct Args {
+    /// The folder to write them to; it is made if it is not there
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+
+    /// The cluster that the URIs name
+    #[arg(long, default_value = "test")]
+    cluster: String,
+
+    /// How many nodes get a certificate, with the ids from 1 on
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    nodes: u32,
+
+    /// Another host name or IP address that each node's certificate has; may be given again
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<String>,
+
+    /// How long they are valid
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+
+    /// Overwrite files that are there: what the old authority has made is worth nothing then
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match make(args) {
+        Ok(report) => {
+            print!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A certificate with its key, as PEM.
+struct Made {
+    name: String,
+    certificate: String,
+    key: String,
+}
+
+fn make(args: &Args) -> Result<String> {
+    check_cluster(&args.cluster)?;
+    let made = certificates(args)?;
+    let files: Vec<_> = made
+        .iter()
+        .flat_map(|made| {
+            let file = |end: &str| args.folder.join(format!("{}.{end}", made.name));
+            [
+                (file("pem"), &made.certificate, false),
+                (file("key"), &made.key, true),
+            ]
+        })
+        .collect();
+    if !args.force {
+        let there: Vec<_> = files
+            .iter()
+            .filter(|(path, ..)| path.symlink_metadata().is_ok())
+            .map(|(path, ..)| path.display().to_string())
+            .collect();
+        if let Some(first) = there.first() {
+            bail!(
+                "{first} is there already, of {} that would be overwritten: give another folder, or --force",
+                there.len()
+            );
+        }
+    }
+    fs::create_dir_all(&args.folder)
+        .with_context(|| format!("making {}", args.folder.display()))?;
+    for (path, text, is_secret) in files {
+        write(&path, text, is_secret, args.force)
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(report(args))
+}
+
+/// A file with this text. A key is for its owner alone.
+fn write(path: &Path, text: &str, is_secret: bool, force: bool) -> Result<()> {
+    if force && path.symlink_metadata().is_ok() {
+        // Else it would keep its permissions.
+        fs::remove_file(path)?;
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if is_secret {
+        use std::os::unix::fs::OpenOptionsExt;
+
+        options.mode(0o600);
+    }
+    #[cfg(not(unix))]
+    let _ = is_secret;
+    options.open(path)?.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// What can stand in a URI without being escaped, and be nothing else there.
+fn check_cluster(name: &str) -> Result<()> {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if name.is_empty() || !name.chars().all(is_legal) {
+        bail!("{name:?} cannot name a cluster: it has letters, digits, and -._ only");
+    }
+    Ok(())
+}
+
+/// The authority, the nodes and the client.
+fn certificates(args: &Args) -> Result<Vec<Made>> {
+    let mut params = params(args, &format!("Gorums test authority of {}", args.cluster));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate()?;
+    let mut made = vec![Made {
+        name: "ca".to_owned(),
+        certificate: params.self_signed(&key)?.pem(),
+        key: key.serialize_pem(),
+    }];
+    let authority = Issuer::new(params, key);
+    for id in 1..=args.nodes {
+        let name = format!("node-{id}");
+        let uri = format!("gorums://{}/node/{id}", args.cluster);
+        let purposes = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        made.push(issue(
+            args,
+            &authority,
+            name,
+            uri,
+            hosts(&args.hosts)?,
+            purposes,
+        )?);
+    }
+    let uri = format!("gorums://{}/client", args.cluster);
+    let purposes = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let name = "client".to_owned();
+    made.push(issue(args, &authority, name, uri, Vec::new(), purposes)?);
+    Ok(made)
+}
+
+fn issue(
+    args: &Args,
+    authority: &Issuer<'_, KeyPair>,
+    name: String,
+    uri: String,
+    hosts: Vec<SanType>,
+    purposes: Vec<ExtendedKeyUsagePurpose>,
+) -> Result<Made> {
+    let mut params = params(args, &name);
+    params.subject_alt_names = hosts;
+    params.subject_alt_names.push(SanType::URI(uri.try_into()?));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = purposes;
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate()?;
+    Ok(Made {
+        certificate: params.signed_by(&key, authority)?.pem(),
+        key: key.serialize_pem(),
+        name,
+    })
+}
+
+fn params(args: &Args, name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let now = SystemTime::now();
+    // Clocks differ.
+    params.not_before = (now - DAY).into();
+    params.not_after = (now + DAY * args.days).into();
+    params
+}
+
+/// Loopback, and what was asked for besides.
+fn hosts(more: &[String]) -> Result<Vec<SanType>> {
+    let mut hosts = vec![
+        SanType::DnsName("localhost".try_into()?),
+        SanType::IpAddress(IpAddr::from(Ipv4Addr::LOCALHOST)),
+        SanType::IpAddress(IpAddr::from(Ipv6Addr::LOCALHOST)),
+    ];
+    for host in more {
+        hosts.push(match host.parse() {
+            Ok(ip) => SanType::IpAddress(ip),
+            Err(_) => {
+                let of_names = |c: char| c.is_ascii_alphanumeric() || "-._*".contains(c);
+                if host.is_empty() || !host.chars().all(of_names) {
+                    bail!(
+                        "{host:?} is neither a host name nor an IP address: give it without a port"
+                    );
+                }
+                SanType::DnsName(host.as_str().try_into()?)
+            }
+        });
+    }
+    Ok(hosts)
+}
+
+fn report(args: &Args) -> String {
+    let folder = args.folder.display();
+    let Args {
+        cluster,
+        nodes,
+        days,
+        ..
+    } = args;
+    format!(
+        "made in {folder}, valid for {days} days:
+
+  ca.pem      the authority's certificate, which everybody trusts
+  ca.key      its key, which nobody needs but who makes more certificates
+  node-N.pem  the certificate of node N, from 1 to {nodes}: gorums://{cluster}/node/N
+  node-N.key  its key
+  client.pem  that of a client: gorums://{cluster}/client
+  client.key  its key
+
+node 1, with the feature `tls` of the crate gorums:
+
+  let tls = Tls::builder()
+      .trust(Pem::file(\"{folder}/ca.pem\"))
+      .identity(Pem::file(\"{folder}/node-1.pem\"), Pem::file(\"{folder}/node-1.key\"))
+      .client_certificates(ClientCertificates::Required)
+      .build()?;
+  Server::builder().transport(tls.clone())
+  Configuration::builder().transport(tls)
+
+These are for tests: the authority's key lies beside them, without a password.
+docs/tls.md goes on from here.
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(folder: &Path, more: &[&str]) -> Args {
+        let folder = folder.to_str().expect("UTF-8");
+        let line = ["certs", folder].into_iter().chain(more.iter().copied());
+        Line::parse_from(line).args
+    }
+
+    #[test]
+    fn nothing_is_overwritten_unless_it_is_asked_for() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let folder = folder.path().join("new");
+        let report = make(&args(&folder, &["--nodes", "2"])).expect("nothing is there");
+        assert!(report.contains("from 1 to 2"), "{report}");
+        let mut names: Vec<_> = fs::read_dir(&folder)
+            .expect("it was made")
+            .map(|file| file.expect("it can be read").file_name())
+            .collect();
+        names.sort();
+        let expected = [
+            "ca.key",
+            "ca.pem",
+            "client.key",
+            "client.pem",
+            "node-1.key",
+            "node-1.pem",
+            "node-2.key",
+            "node-2.pem",
+        ];
+        assert_eq!(names, expected);
+        let read = || fs::read_to_string(folder.join("node-1.key")).expect("it was made");
+        let before = read();
+        let error = make(&args(&folder, &[])).expect_err("they are there");
+        assert!(error.to_string().contains("--force"), "{error}");
+        assert_eq!(read(), before);
+        make(&args(&folder, &["--force"])).expect("it was asked for");
+        assert_ne!(read(), before);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn keys_are_for_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        make(&args(folder.path(), &[])).expect("nothing is there");
+        let key = fs::metadata(folder.path().join("ca.key")).expect("it was made");
+        assert_eq!(key.permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn names_that_cannot_be_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        for more in [
+            ["--cluster", "a/b"],
+            ["--cluster", ""],
+            ["--host", "a:80"],
+            ["--host", ""],
+        ] {
+            make(&args(folder.path(), &more)).expect_err("it is no name");
+        }
+        let hosts = ["--host", "node.example", "--host", "10.0.0.7"];
+        make(&args(folder.path(), &hosts)).expect("they are names");
+    }
+}
