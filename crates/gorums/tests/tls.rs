@@ -22,13 +22,14 @@ use gorums::runtime::{
     Address, BoxFuture, BoxIo, Handshake, Listener, Proven, Tcp, TcpAcceptor, Transport,
 };
 use gorums::server::{Incoming, Next, interceptor_fn};
-use gorums::tls::{ClientCertificates, Pem, Tls, TlsBuilder, TlsError, TlsPeer};
+use gorums::tls::{ClientCertificates, NodeUris, Pem, Tls, TlsBuilder, TlsError, TlsPeer};
 use gorums::{
     Client, Code, Configuration, ConfigurationBuilder, NodeError, NodeId, Outcome, Server,
     ServerBuilder, ServerCtx, ServerError, Status,
 };
 use log::Log;
 use memory::{Network, settle};
+use rcgen::SanType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -237,14 +238,16 @@ async fn peers(configure: impl Fn(u32, ConfigurationBuilder) -> ConfigurationBui
     let mut processes = Vec::new();
     for (id, _, listener) in listeners {
         let tls = mutual(&authority, &authority.node(id));
-        let builder = Configuration::builder().transport(tls.clone());
+        let builder = Configuration::builder()
+            .transport(tls.clone())
+            .node_proof(NodeUris::of("test"));
         let builder = nodes
             .iter()
             .fold(builder, |builder, (id, address)| builder.node(*id, address));
         let configuration = configure(id, builder).connect().expect("legal");
         let server = service()
             .peers(id, &configuration)
-            .trust_claimed_ids(true)
+            .node_proof(NodeUris::of("test"))
             .on_connect(|connecting| {
                 if connecting.is_own() {
                     return Ok(());
@@ -294,6 +297,175 @@ async fn peers_prove_to_each_other_who_they_are() {
 #[tokio::test]
 async fn peers_that_share_a_stream_prove_it_at_both_ends() {
     peers(|id, builder| builder.one_stream_per_pair(id, WhileDisconnected::Wait)).await;
+}
+
+/// With these URIs in the place of its own.
+fn named(authority: &Authority, uris: &[&str]) -> Identity {
+    authority.issue(0, |params| {
+        let is_uri = |name: &SanType| matches!(name, SanType::URI(_));
+        params.subject_alt_names.retain(|name| !is_uri(name));
+        for uri in uris {
+            let uri = (*uri).try_into().expect("ASCII");
+            params.subject_alt_names.push(SanType::URI(uri));
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_server_that_has_not_proved_to_be_the_node_that_was_dialled_is_sent_nothing() {
+    let authority = Authority::new("ours");
+    for (cluster, identity, expected) in [
+        ("test", authority.node(1), None),
+        ("test", authority.node(2), Some("has proved to be node 2")),
+        (
+            "test",
+            named(&authority, &[]),
+            Some("has proved to be no node"),
+        ),
+        (
+            "other",
+            authority.node(1),
+            Some("is of another cluster than \"other\""),
+        ),
+    ] {
+        let server = service().transport(tls(&authority, Some(&identity)));
+        let server = TestServer::start(server).await;
+        let configuration = Configuration::builder()
+            .transport(tls(&authority, None))
+            .node_proof(NodeUris::of(cluster))
+            .node(1, server.addr.to_string())
+            .connect();
+        let client = Client::new(&configuration.expect("legal"));
+        let reply = call(&client).await;
+        let Some(expected) = expected else {
+            reply.expect("it is the one");
+            continue;
+        };
+        let error = reply.expect_err("it is another one");
+        assert_eq!(
+            (error.outcome(), error.code()),
+            (Outcome::NotSent, Code::PermissionDenied),
+            "{error}"
+        );
+        assert!(error.status().message().contains(expected), "{error}");
+        let last = client.configuration()[0].last_error().expect("it failed");
+        assert_eq!(last.code(), Code::PermissionDenied, "{last}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_claims_an_id_has_to_prove_it() {
+    let log = Log::of(Level::DEBUG);
+    let authority = Authority::new("ours");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("it has one");
+    let transport = with(&authority, Some(&authority.node(1)))
+        .client_certificates(ClientCertificates::Optional)
+        .build()
+        .expect("sound");
+    let peers = Configuration::builder()
+        .transport(transport.clone())
+        .node(1, addr.to_string())
+        .node(2, "127.0.0.1:2")
+        .node(3, "127.0.0.1:3")
+        .connect()
+        .expect("legal");
+    let listener = transport.listener(TcpAcceptor::from(listener));
+    let server = service()
+        .unary("test.Test.Id", |ctx: ServerCtx, _: Number| async move {
+            let id = ctx.peer_id().map_or(0, NodeId::get);
+            Ok::<_, Status>(number(id.into()))
+        })
+        .peers(1, &peers)
+        .node_proof(NodeUris::of("test"))
+        .with_incoming(listener.expect("it has an identity"));
+    let serving = tokio::spawn(server.expect("sound").serve());
+    let given = 1 << 20;
+    let own = authority.node(1);
+    let two = authority.node(2);
+    let of_servers = authority.node(given);
+    let client = named(&authority, &["https://example.com/ada"]);
+    let foreign = named(&authority, &["gorums://other/node/2"]);
+    let several = named(&authority, &[&uri(2), &uri(3)]);
+    // By whom, what it claims, and who it is taken for; none where it is refused.
+    for (identity, claim, taken_for) in [
+        (None, None, Some(0)),
+        (None, Some("2"), None),
+        (Some(&client), None, Some(0)),
+        (Some(&client), Some("0"), Some(given)),
+        (Some(&client), Some("2"), None),
+        (Some(&two), None, Some(2)),
+        (Some(&two), Some("2"), Some(2)),
+        (Some(&two), Some("3"), None),
+        (Some(&two), Some("1"), None),
+        (Some(&two), Some("1048576"), None),
+        (Some(&own), Some("1"), None),
+        (Some(&of_servers), Some("1048576"), None),
+        (Some(&foreign), None, None),
+        (Some(&foreign), Some("0"), None),
+        (Some(&several), None, None),
+    ] {
+        let what = format!("{claim:?}, to be {taken_for:?}");
+        let (from, stream) = Careless::new(&authority, identity).connect_to(addr).await;
+        let stream = stream.expect("the certificate is a good one");
+        let (mut requests, connection) = within(h2::client::handshake(stream)).await.expect("h2");
+        let connection = tokio::spawn(connection);
+        let mut open = |path: &str, body: Vec<u8>, ends: bool| {
+            let mut request = http::Request::post(format!("http://gorums{path}"))
+                .header("content-type", "application/grpc");
+            if let Some(claim) = claim {
+                request = request.header("gorums-node-id", claim);
+            }
+            let request = request.body(()).expect("well-formed");
+            let (head, mut send) = requests.send_request(request, false).expect("it is up");
+            send.send_data(body.into(), ends).expect("it is up");
+            (head, send)
+        };
+        let (head, _send) = open("/stream.Gorums/NodeStream", Vec::new(), false);
+        let head = within(head).await.expect("it is answered");
+        let code = head
+            .headers()
+            .get("grpc-status")
+            .map(|code| code.as_bytes());
+        let expected = taken_for.map_or(Some(&b"7"[..]), |_| None);
+        assert_eq!(code, expected, "{what}: {head:?}");
+        let line = match taken_for {
+            None => logged(&log, &format!("a client was refused peer={from}")).await,
+            Some(0) => logged(&log, &format!("a client connected peer={from}")).await,
+            // A client that has no id yet is given one.
+            Some(id) => logged(&log, &format!("node={id} ")).await,
+        };
+        assert!(line.contains("server: a client"), "{line}");
+        // What it claims does not count in a call of its own.
+        let mut body = vec![0, 0, 0, 0, 2];
+        body.extend_from_slice(&[8, 1]);
+        let (head, _send) = open("/test.Test/Id", body, true);
+        let mut answer = within(head).await.expect("it is answered");
+        let proven = taken_for.map(|_| {
+            if identity.is_some_and(|one| one.key == two.key) {
+                2
+            } else {
+                0
+            }
+        });
+        let code = answer
+            .headers()
+            .get("grpc-status")
+            .map(|code| code.as_bytes());
+        match proven {
+            Some(id) => {
+                let reply = within(answer.body_mut().data()).await.expect("a reply");
+                let reply = reply.expect("it is up");
+                let expected: &[u8] = if id == 0 { &[] } else { &[8, 2] };
+                assert_eq!(&reply[5..], expected, "{what}");
+            }
+            None if claim.is_none() => assert_eq!(code, Some(&b"7"[..]), "{what}"),
+            None => {}
+        }
+        drop(requests);
+        connection.abort();
+    }
+    serving.abort();
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::WhileDisconnected;
 use crate::node_id::{DYNAMIC_IDS, NodeId};
+use crate::runtime::SharedProof;
 use crate::wire::Side;
 
 /// What a pool of connections is told by its builder. The defaults are documented there.
@@ -28,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) allow_same_server: bool,
     /// A server may be another node to its peers than it is here.
     pub(crate) allow_other_ids: bool,
+    /// Which node a server has proved to be. Each has to be the one that was dialled.
+    pub(crate) node_proof: Option<SharedProof>,
 }
 
 /// Two peers use one stream, which the one with the lower id opens.
@@ -77,6 +80,7 @@ impl Default for Settings {
             pairs: None,
             allow_same_server: false,
             allow_other_ids: false,
+            node_proof: None,
         }
     }
 }

@@ -9,7 +9,9 @@ use super::{
 use crate::channel::{Pairs, Pool, Settings, WhileDisconnected};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
-use crate::runtime::{Clock, Sockets, SystemClock, Transport, bounded, paced};
+use crate::runtime::{
+    Clock, NodeProof, SharedProof, Sockets, SystemClock, Transport, bounded, paced,
+};
 use crate::stream::Served;
 
 /// Attempts that nobody asks for do not come sooner after each other: each takes the processor for
@@ -149,6 +151,19 @@ impl ConfigurationBuilder {
     /// until the node has begun to speak. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = bounded(timeout);
+        self
+    }
+
+    /// Which node a server has proved to be, by TLS say ([`tls::NodeUris`](crate::tls::NodeUris)).
+    /// Then each node has to prove that it is the one with the id under which it is called here, so
+    /// that the ids are those of the cluster. Default: none.
+    ///
+    /// A connection to another node, or to one that has proved nothing, ends before anything is
+    /// sent: calls fail for it as [not sent](crate::Outcome::NotSent), with
+    /// [`PermissionDenied`](crate::Code::PermissionDenied), and the next attempt follows as after any
+    /// failure. The process' own node, to which there is no transport, has nothing to prove.
+    pub fn node_proof(mut self, proof: impl NodeProof) -> Self {
+        self.settings.node_proof = Some(SharedProof::new(proof));
         self
     }
 

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
+use http::Extensions;
+
 use super::Serving;
 use super::connected::{CLOSED_BY_PEER, Connected, explained};
 use crate::channel::Channel;
@@ -73,6 +75,26 @@ pub(super) async fn connect(
     }
 }
 
+/// Whether the other end has proved to be the node that was dialled, where it has to.
+fn check_node(channel: &Channel, proven: &Extensions) -> Result<(), Status> {
+    let Some(proof) = &channel.pool().settings.node_proof else {
+        return Ok(());
+    };
+    if channel.in_process().is_some() {
+        return Ok(());
+    }
+    let found = match proof.node(proven)? {
+        Some(id) if id == channel.id() => return Ok(()),
+        Some(id) => format!("node {id}"),
+        None => "no node".to_owned(),
+    };
+    Err(Status::permission_denied(format!(
+        "the server at {} was connected to as node {}, and has proved to be {found}",
+        channel.address(),
+        channel.id()
+    )))
+}
+
 /// How far an attempt has come.
 #[derive(Default)]
 struct Reached {
@@ -124,6 +146,11 @@ async fn open(
         }
     });
     let (io, proven) = made?.into_parts();
+    check_node(channel, &proven).map_err(|status| Failed {
+        status,
+        reached: true,
+        timed_out: false,
+    })?;
     let (io, first_bytes) = FairIo::remembering(io);
     if has_handshake {
         first_bytes.are_behind_a_handshake();

@@ -26,7 +26,8 @@ use crate::log::{self, Throttle};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::runtime::{
-    Address, Clock, InProcess, Listener, Sockets, SystemClock, Transport, bounded, paced,
+    Address, Clock, InProcess, Listener, NodeProof, SharedProof, Sockets, SystemClock, Transport,
+    bounded, paced,
 };
 use crate::stream::{Served, Source};
 use crate::sync::Semaphore;
@@ -53,6 +54,7 @@ pub struct ServerBuilder {
     expose_panics: bool,
     on_connect: Option<Box<OnConnect>>,
     peers: Option<(NodeId, Membership)>,
+    node_proof: Option<SharedProof>,
     trust_claimed_ids: bool,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
@@ -105,6 +107,7 @@ impl ServerBuilder {
             expose_panics: false,
             on_connect: None,
             peers: None,
+            node_proof: None,
             trust_claimed_ids: false,
             transport: Arc::new(Sockets),
             clock: Arc::new(SystemClock),
@@ -256,6 +259,21 @@ impl ServerBuilder {
     /// nobody is this server itself, or has an id from 2^20 on: those are given by the server.
     pub fn trust_claimed_ids(mut self, trust: bool) -> Self {
         self.trust_claimed_ids = trust;
+        self
+    }
+
+    /// Which node a client has proved to be, by TLS say ([`tls::NodeUris`](crate::tls::NodeUris)).
+    /// Then a client that says which node it is has to prove it, and nothing else is believed,
+    /// whatever [`trust_claimed_ids`](Self::trust_claimed_ids) says. Default: none.
+    ///
+    /// Refused with [`PermissionDenied`](crate::Code::PermissionDenied), which is logged with its
+    /// address, is a client that claims to be a node and has not proved to be that one, that claims
+    /// the id of this server itself or one of those that it gives (from 2^20 on), or that the rule
+    /// refuses: of another cluster, say. That concerns ordinary gRPC calls, too. Who claims nothing
+    /// has the id that it has proved ([`ServerCtx::peer_id`]), where it has proved one. The process'
+    /// own node, to which there is no transport, has nothing to prove.
+    pub fn node_proof(mut self, proof: impl NodeProof) -> Self {
+        self.node_proof = Some(SharedProof::new(proof));
         self
     }
 
@@ -524,7 +542,7 @@ impl ServerBuilder {
                 let of = pairs.me;
                 return Err(ServerError::PairsOfAnother { me, of });
             }
-            if !self.trust_claimed_ids {
+            if !self.trust_claimed_ids && self.node_proof.is_none() {
                 return Err(ServerError::PairsWithoutTrust { me });
             }
         }
@@ -590,6 +608,7 @@ impl ServerBuilder {
             clock: Arc::clone(&self.clock),
             log: Throttles::default(),
             on_connect: self.on_connect.take(),
+            node_proof: self.node_proof.clone(),
             trust_claimed_ids: self.trust_claimed_ids,
             stream_timeout: self.stream_timeout,
             keep_alive_interval: self.keep_alive.0,
@@ -704,7 +723,7 @@ impl fmt::Display for ServerError {
                 f,
                 "one stream per pair: peers with ids below {me} are called over the streams that they \
                  open, and this server believes nobody who says which node it is: where only peers can \
-                 connect, set trust_claimed_ids(true)"
+                 connect, set trust_claimed_ids(true); where they prove it, by TLS say, set node_proof"
             ),
         }
     }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::request::Parts;
-use http::{Extensions, Method, Request as HttpRequest, Response, StatusCode};
+use http::{Extensions, HeaderMap, Method, Request as HttpRequest, Response, StatusCode};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -25,6 +25,7 @@ use crate::error::{Status, excerpt};
 use crate::handler::{ConnectionInfo, Entry, panicked};
 use crate::log::{self, Peer};
 use crate::metadata::Metadata;
+use crate::node_id::NodeId;
 use crate::runtime::{BoxFuture, BoxIo, Handshake};
 use crate::stream::{
     FairIo, Fired, Inbound, KeepAlive, Limit, Link, NodeStream, Opening, Reader, Replies, Served,
@@ -487,6 +488,7 @@ impl ServerConnection {
         let mut connecting = self.connecting(&head);
         let timeout = grpc_timeout(&head.headers);
         let asked = timeout.and_then(|timeout| {
+            connecting.info.peer_id = self.proven_node()?;
             self.ask_on_connect(&mut connecting)?;
             Ok(timeout)
         });
@@ -567,22 +569,24 @@ impl ServerConnection {
         let (head, recv) = request.into_parts();
         let mut connecting = self.connecting(&head);
         let features = Features::announced(&head.headers);
-        let claim = match self.origin {
-            Origin::Outside(_) => self.settings.classify(&head.headers),
-            Origin::Inside => self.settings.own_claim(),
-        };
-        connecting.info.peer_id = match claim {
-            Claim::Peer(id) | Claim::Client(Some(id)) => Some(id),
-            Claim::Nobody | Claim::Unproven | Claim::Client(None) => None,
-        };
         let claims = head.headers.get(NODE_ID).and_then(|id| id.to_str().ok());
-        let asked = self.settings.check_meant(&head);
-        let asked = asked.and_then(|()| self.ask_on_connect(&mut connecting));
-        if let Err(status) = asked {
-            self.tell_refusal(connecting.info.peer(), claims, &status);
-            let _ = respond.send_response(trailers_only(&status), true);
-            return;
-        }
+        let asked = self.claim(&head.headers).and_then(|(claim, proven)| {
+            connecting.info.peer_id = match claim {
+                Claim::Peer(id) | Claim::Client(Some(id)) => Some(id),
+                Claim::Nobody | Claim::Unproven | Claim::Client(None) => proven,
+            };
+            self.settings.check_meant(&head)?;
+            self.ask_on_connect(&mut connecting)?;
+            Ok(claim)
+        });
+        let claim = match asked {
+            Ok(claim) => claim,
+            Err(status) => {
+                self.tell_refusal(connecting.info.peer(), claims, &status);
+                let _ = respond.send_response(trailers_only(&status), true);
+                return;
+            }
+        };
         // Before the reply, so that a client that has it can be called.
         let instance = Instance::read(&head.headers);
         let (replies, callee) = match self.attach(claim, &mut connecting, features, instance) {
@@ -624,6 +628,24 @@ impl ServerConnection {
         self.tell_arrival(peer, claims, features);
         let stream = NodeStream::new(send, Some(recv), inbound);
         self.stream = Some(ServedStream::new(stream, callee));
+    }
+
+    /// Who the client is that opens a stream with these headers, and which node it has proved to be.
+    fn claim(&self, headers: &HeaderMap) -> Result<(Claim, Option<NodeId>), Status> {
+        let proven = self.proven_node()?;
+        let claim = match self.origin {
+            Origin::Outside(_) => self.settings.classify(headers, proven)?,
+            Origin::Inside => self.settings.own_claim(),
+        };
+        Ok((claim, proven))
+    }
+
+    /// Which node the client has proved to be, where it is asked. This process is not.
+    fn proven_node(&self) -> Result<Option<NodeId>, Status> {
+        match (&self.settings.node_proof, self.origin) {
+            (Some(proof), Origin::Outside(_)) => proof.node(&self.proven),
+            _ => Ok(None),
+        }
     }
 
     /// Whether the connect callback lets the client in. One that panics does not.

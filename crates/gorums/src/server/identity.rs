@@ -11,6 +11,7 @@ use crate::node_id::{DYNAMIC_IDS, NodeId};
 use crate::wire::{NODE_ID, TO};
 
 /// Who a client says it is.
+#[derive(Debug)]
 pub(super) enum Claim {
     /// It cannot be called back.
     Nobody,
@@ -30,20 +31,43 @@ impl ConnectionSettings {
         peers.map_or(Claim::Nobody, |(me, _)| Claim::Peer(*me))
     }
 
-    /// Who a client is that says this of itself.
-    pub(super) fn classify(&self, headers: &HeaderMap) -> Claim {
+    /// Who a client is that says this of itself, and has proved to be this node.
+    ///
+    /// # Errors
+    /// It is to prove who it is, and is not the one that it says.
+    pub(super) fn classify(
+        &self,
+        headers: &HeaderMap,
+        proven: Option<NodeId>,
+    ) -> Result<Claim, Status> {
         let Some(claim) = headers.get(NODE_ID) else {
-            return Claim::Nobody;
+            return Ok(Claim::Nobody);
         };
         let id = claim.to_str().ok().and_then(|text| text.parse().ok());
         let id = match id {
-            None | Some(0) => return Claim::Client(None),
+            None | Some(0) => return Ok(Claim::Client(None)),
             Some(id) => NodeId::from(id),
         };
         let is_own = self.peers.as_ref().is_some_and(|(me, _)| *me == id);
-        if !self.trust_claimed_ids || is_own || id.get() >= DYNAMIC_IDS {
-            return Claim::Unproven;
+        let is_given = id.get() >= DYNAMIC_IDS;
+        if self.node_proof.is_some() {
+            let why = match proven {
+                _ if is_own => "which is this server itself".to_owned(),
+                _ if is_given => "an id of those that servers give".to_owned(),
+                Some(proven) if proven == id => return Ok(self.believed(id)),
+                Some(proven) => format!("and has proved to be node {proven}"),
+                None => "and has proved to be no node".to_owned(),
+            };
+            let text = format!("the client claims to be node {id}, {why}");
+            return Err(Status::permission_denied(text));
         }
+        if !self.trust_claimed_ids || is_own || is_given {
+            return Ok(Claim::Unproven);
+        }
+        Ok(self.believed(id))
+    }
+
+    fn believed(&self, id: NodeId) -> Claim {
         let peers = self.peers.as_ref();
         let is_peer = peers.is_some_and(|(_, peers)| peers.config().node(id).is_some());
         if is_peer || self.that_connects(id).is_some() {

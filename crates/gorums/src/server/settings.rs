@@ -8,7 +8,7 @@ use crate::error::Status;
 use crate::handler::Services;
 use crate::log::Throttle;
 use crate::node_id::NodeId;
-use crate::runtime::Clock;
+use crate::runtime::{Clock, SharedProof};
 use crate::wire::Instance;
 
 /// How much larger than the largest payload a request may be: what an envelope adds at the most,
@@ -42,6 +42,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) clients: Clients,
     /// Which server this is. None where the clock has no random numbers.
     pub(crate) instance: Option<Instance>,
+    /// Which node a client has proved to be. Where there is such a rule, no other is believed.
+    pub(crate) node_proof: Option<SharedProof>,
     /// Clients are who they say they are.
     pub(crate) trust_claimed_ids: bool,
     /// How long a connection may be without a stream, at its beginning too.

@@ -45,10 +45,11 @@
 //! certificates takes a client whose certificate is of a trusted authority, is valid now, and may be
 //! used by clients; **whom** it names is for the server to look at: see [`TlsPeer`].
 //!
-//! A certificate proves nothing of a node's *id* yet: with
-//! [`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids), whoever has any certificate of the
-//! authority may claim any id. The connect callback can compare the two
-//! ([`ConnectRequest::proven`](crate::server::ConnectRequest::proven)).
+//! A certificate proves a node's *id* where servers and clients are told how: by [`NodeUris`], given
+//! to [`ServerBuilder::node_proof`](crate::ServerBuilder::node_proof) and
+//! [`ConfigurationBuilder::node_proof`](crate::ConfigurationBuilder::node_proof). Without that, and
+//! with [`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids), whoever has any certificate
+//! of the authority may claim any id.
 //!
 //! The time is the system's, also where a simulation has a clock of its own: rustls asks for it.
 //! Revocation lists are not looked at.
@@ -78,6 +79,7 @@ mod builder;
 mod error;
 mod failure;
 mod handshake;
+mod node_uris;
 mod peer;
 mod pem;
 mod stream;
@@ -86,5 +88,6 @@ mod validity;
 pub use builder::{ClientCertificates, TlsBuilder};
 pub use error::TlsError;
 pub use handshake::{Tls, TlsListener};
+pub use node_uris::NodeUris;
 pub use peer::TlsPeer;
 pub use pem::Pem;
