@@ -69,6 +69,9 @@ pub struct Serve {
     /// kept in memory only.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// How its connections are secured.
+    #[command(flatten)]
+    pub tls: TlsFiles,
     /// Share the port with whoever has started this, take orders from standard input, and end with
     /// it.
     #[arg(long, hide = true)]
@@ -131,6 +134,27 @@ pub struct Target {
         value_parser = humantime::parse_duration
     )]
     pub wait: Duration,
+    /// How the connections to them are secured.
+    #[command(flatten)]
+    pub tls: TlsFiles,
+}
+
+/// Connections that are encrypted, and whose both ends prove who they are.
+#[derive(Debug, Default, Args)]
+pub struct TlsFiles {
+    /// Speak TLS, with those alone whose certificates the authorities in this file have made (PEM).
+    /// `cargo xtask certs DIR` makes all of these files, to try it out.
+    #[arg(long, value_name = "FILE", requires_all = ["cert", "key"], help_heading = "TLS")]
+    pub ca: Option<PathBuf>,
+    /// The certificate of this process, with those between it and the authority (PEM).
+    #[arg(long, value_name = "FILE", requires = "ca", help_heading = "TLS")]
+    pub cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "ca", help_heading = "TLS")]
+    pub key: Option<PathBuf>,
+    /// Have each replica prove its id, by a certificate that has the URI gorums://NAME/node/ID.
+    #[arg(long, value_name = "NAME", requires = "ca", help_heading = "TLS")]
+    pub cluster: Option<String>,
 }
 
 impl Target {

@@ -22,6 +22,7 @@ pub mod replicas;
 pub mod screen;
 mod serve;
 pub mod session;
+mod tls;
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -30,6 +31,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use gorums::tls::TlsError;
 use gorums::{Configuration, ConfigurationError, NodeState, ServerError, Status};
 use tokio::runtime::Runtime;
 use tracing_subscriber::Layer;
@@ -47,6 +49,7 @@ use self::replicas::{Local, Plan, Processes, ReplicaError, Replicas};
 use self::screen::{Notices, Screen};
 use self::serve::ServeError;
 use self::session::{Failure, Interrupt, Press, Session};
+use self::tls::Security;
 
 /// The exit status where a command failed.
 const FAILED: u8 = 1;
@@ -147,9 +150,9 @@ pub fn run<P: Program>(mode: Option<Mode>, options: Client) -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     let code = match error {
-                        ServeError::Peers(_) | ServeError::Server(ServerError::NotAPeer { .. }) => {
-                            WRONG_OPTIONS
-                        }
+                        ServeError::Peers(_)
+                        | ServeError::Tls(_)
+                        | ServeError::Server(ServerError::NotAPeer { .. }) => WRONG_OPTIONS,
                         _ => FAILED,
                     };
                     screen.error(None, error);
@@ -164,6 +167,14 @@ pub fn run<P: Program>(mode: Option<Mode>, options: Client) -> ExitCode {
                 data: options.data,
             };
             client::<P>(&runtime, Start::Processes(plan), options.calls, screen)
+        }
+        None if options.target.tls.ca.is_some() && !options.target.is_given() => {
+            screen.error(
+                None,
+                "--ca is for replicas elsewhere, with --connect or --config, and for serve: those that this \
+                 process starts for itself have nothing to prove",
+            );
+            WRONG_OPTIONS.into()
         }
         None => {
             let start = match options.target.is_given() {
@@ -216,7 +227,7 @@ fn client<P: Program>(
         Ok(connected) => connected,
         Err(error) => {
             let code = match error {
-                StartError::Configuration(_) => WRONG_OPTIONS,
+                StartError::Configuration(_) | StartError::Tls(_) => WRONG_OPTIONS,
                 StartError::Replicas(_) => FAILED,
             };
             screen.error(None, error);
@@ -254,7 +265,8 @@ async fn connect<P: Program>(
 ) -> Result<(Configuration, Option<Replicas<P>>), StartError> {
     let replicas = match start {
         Start::Nothing(target) => {
-            let builder = Configuration::builder();
+            let security = Security::read(&target.tls).map_err(StartError::Tls)?;
+            let builder = security.of_client(Configuration::builder());
             let builder = match &target.config {
                 Some(file) => builder.file(file)?,
                 None => builder.addresses(target.connect),
@@ -323,6 +335,8 @@ enum StartError {
     Configuration(ConfigurationError),
     /// Those that are to be started cannot be.
     Replicas(ReplicaError),
+    /// The files for TLS are not good.
+    Tls(TlsError),
 }
 
 impl fmt::Display for StartError {
@@ -330,6 +344,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Configuration(error) => error.fmt(f),
             Self::Replicas(error) => write!(f, "the replicas cannot be started: {error}"),
+            Self::Tls(error) => error.fmt(f),
         }
     }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use gorums::runtime::{Address, TcpAcceptor};
 use gorums::server::Health;
+use gorums::tls::TlsError;
 use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
 use tokio::sync::oneshot;
 
 use crate::args::Serve;
 use crate::screen::Screen;
+use crate::tls::Security;
 use crate::{Delay, Program, ReplicaStore, replicas};
 
 /// How long requests that are being handled may take to end when the replica is told to end.
@@ -27,13 +29,16 @@ pub(super) async fn serve<P: Program>(
         listen,
         peers,
         data,
+        tls,
         controlled,
     } = options;
     // From here on a signal does not kill: whoever reads that the replica listens may send one.
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
-    let mut server = Server::builder();
+    let security = Security::read(&tls).map_err(ServeError::Tls)?;
+    let mut server = security.of_server(Server::builder());
     if !peers.is_empty() {
-        let peers = Configuration::builder().addresses(peers).connect();
+        let peers = Configuration::builder().addresses(peers);
+        let peers = security.of_client(peers).connect();
         let peers = peers.map_err(ServeError::Peers)?;
         let named = peers.node(id).map(|node| node.address().parse());
         if let Some(Ok(named)) = named
@@ -186,6 +191,8 @@ pub(super) enum ServeError {
     Listen(u32, String, io::Error),
     /// The peers contradict each other.
     Peers(ConfigurationError),
+    /// The files for TLS are not good.
+    Tls(TlsError),
     /// They contradict where it is to listen.
     Contradiction(Contradiction),
     /// What it has stored cannot be had.
@@ -206,6 +213,7 @@ impl std::fmt::Display for ServeError {
                 write!(f, "replica {id} cannot listen on {address}: {error}")
             }
             Self::Peers(error) => write!(f, "--peers: {error}"),
+            Self::Tls(error) => error.fmt(f),
             Self::Contradiction(contradiction) => contradiction.fmt(f),
             Self::Open(error) => error.fmt(f),
             Self::Disk(status) => f.write_str(status.message()),

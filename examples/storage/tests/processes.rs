@@ -1,8 +1,15 @@
 //! Replicas as processes of their own, and a client of them.
 
+#[path = "../../../crates/gorums/tests/common/certs.rs"]
+mod certs;
 mod common;
 
+use std::fs;
+use std::path::Path;
+
+use certs::{Authority, Identity};
 use common::{Program, host, run, serve, serve_as};
+use rcgen::SanType;
 
 fn serve_three() -> (Vec<Program>, Vec<String>) {
     (1..=3)
@@ -99,6 +106,140 @@ fn replicas_that_know_each_other_take_nested_calls() {
         "{done:?}"
     );
     assert_eq!((done.stderr.as_str(), done.code), ("", 0), "{done:?}");
+}
+
+/// The options for these files of a folder.
+fn tls_options(folder: &Path, name: &str, cluster: &str) -> Vec<String> {
+    let path = |file: String| folder.join(file).display().to_string();
+    let options = [
+        ("--ca", path("ca.pem".to_owned())),
+        ("--cert", path(format!("{name}.pem"))),
+        ("--key", path(format!("{name}.key"))),
+        ("--cluster", cluster.to_owned()),
+    ];
+    let words = options.map(|(name, value)| [name.to_owned(), value]);
+    words.into_iter().flatten().collect()
+}
+
+fn write_identity(folder: &Path, name: &str, identity: &Identity) {
+    fs::write(folder.join(format!("{name}.pem")), &identity.certificate).expect("there is room");
+    fs::write(folder.join(format!("{name}.key")), &identity.key).expect("there is room");
+}
+
+#[test]
+fn replicas_and_clients_prove_who_they_are_with_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let (authority, stranger) = (Authority::new("ours"), Authority::new("theirs"));
+    fs::write(folder.join("ca.pem"), authority.text()).expect("there is room");
+    let reserved = [(); 3].map(|()| {
+        let host = host();
+        let listener = std::net::TcpListener::bind(format!("{host}:0")).expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        (listener, address)
+    });
+    let addresses = reserved.map(|(_, address)| address);
+    let named = |id: u32| {
+        let ip = addresses[id as usize - 1].ip();
+        authority.issue(id, |params| {
+            params.subject_alt_names.push(SanType::IpAddress(ip));
+        })
+    };
+    for id in 1..=3 {
+        write_identity(folder, &format!("node-{id}"), &named(id));
+    }
+    let client = authority.issue(9, |params| {
+        params
+            .subject_alt_names
+            .retain(|name| !matches!(name, SanType::URI(_)));
+    });
+    write_identity(folder, "client", &client);
+    write_identity(folder, "stranger", &stranger.issue(2, |_| {}));
+    let addresses = addresses.map(|address| address.to_string());
+    let all = addresses.join(",");
+    let options = |name: &str| tls_options(folder, name, "test");
+    let replica = |id: u32, name: &str| {
+        let options = options(name);
+        let mut words = vec!["--peers", &*all];
+        words.extend(options.iter().map(String::as_str));
+        serve_as(id, &addresses[id as usize - 1], &words)
+    };
+    let mut replicas: Vec<_> = (1..=3)
+        .map(|id| replica(id, &format!("node-{id}")))
+        .collect();
+    let talk = |options: &[String], command: &str| {
+        let mut words = vec![
+            "--connect",
+            &*all,
+            "--wait",
+            "0s",
+            "--timeout",
+            "30s",
+            "-c",
+            command,
+        ];
+        words.extend(options.iter().map(String::as_str));
+        run(&words, "")
+    };
+    let done = talk(&options("client"), "qc nwrite k v");
+    assert!(
+        done.stdout.starts_with("written to a majority ("),
+        "{done:?}"
+    );
+    let done = talk(&options("client"), "qc read k");
+    assert!(done.stdout.starts_with("k = \"v\"  ("), "{done:?}");
+    for (options, reason) in [
+        (Vec::new(), "not sent"),
+        (options("stranger"), "not sent"),
+        (
+            tls_options(folder, "client", "other"),
+            "is of another cluster",
+        ),
+    ] {
+        let done = talk(&options, "cfg 1 read k");
+        assert_eq!(done.code, 1, "{done:?}");
+        assert!(done.stderr.contains(reason), "{reason}: {done:?}");
+    }
+    // One with the certificate of another node is none that clients take.
+    drop(replicas.remove(1));
+    let _impostor = replica(2, "node-3");
+    let done = talk(&options("client"), "cfg 2 read k");
+    assert!(
+        done.stderr.contains("not sent") && done.code == 1,
+        "{done:?}"
+    );
+    let done = talk(&options("client"), "qc read k");
+    assert!(done.stdout.starts_with("k = \"v\"  ("), "{done:?}");
+}
+
+#[test]
+fn options_of_tls_that_are_wrong_say_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new("ours");
+    fs::write(folder.path().join("ca.pem"), authority.text()).expect("there is room");
+    write_identity(folder.path(), "node-1", &authority.node(1));
+    let options = tls_options(folder.path(), "node-1", "test");
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let missing = tls_options(folder.path(), "node-2", "test");
+    let missing: Vec<_> = missing.iter().map(String::as_str).collect();
+    let serve = ["serve", "--id", "1", "--listen", "127.0.0.1:0"];
+    let connect = ["--connect", "127.0.0.1:1", "-c", "qc read k"];
+    for (words, expected) in [
+        ([&serve[..], &options[..2]].concat(), "--cert"),
+        ([&serve[..], &options[2..4]].concat(), "--ca"),
+        ([&serve[..], &missing[..]].concat(), "node-2.pem"),
+        ([&connect[..], &missing[..]].concat(), "node-2.pem"),
+        (
+            [&["-c", "qc read k"][..], &options[..]].concat(),
+            "--connect",
+        ),
+    ] {
+        let done = run(&words, "");
+        assert!(
+            done.stderr.contains(expected) && done.code == 2,
+            "{expected}: {done:?}"
+        );
+    }
 }
 
 #[test]
