@@ -8,9 +8,10 @@ const SCHEME: &str = "gorums://";
 /// Nodes are those whose certificates name them by a URI: `gorums://CLUSTER/node/ID`, as an
 /// alternative name of the subject. `cargo xtask certs` makes such certificates.
 ///
-/// Who has a certificate without such a URI, or none, is a client and no node. Refused with
-/// [`PermissionDenied`](crate::Code::PermissionDenied) is who has only URIs of other clusters, a URI
-/// of this cluster that names no node, or those of several.
+/// Who has a certificate without such a URI, or none, is a client and no node. It may have another
+/// one of the cluster, such as `gorums://CLUSTER/client`. Refused with
+/// [`PermissionDenied`](crate::Code::PermissionDenied) is who has only URIs of other clusters, one of
+/// this cluster below `node` that is no id, or those of several nodes.
 ///
 /// ```no_run
 /// # fn run(tls: gorums::tls::Tls) -> Result<(), Box<dyn std::error::Error>> {
@@ -46,20 +47,22 @@ impl NodeUris {
     }
 
     fn among<'a>(&self, uris: impl Iterator<Item = &'a str>) -> Result<Option<NodeId>, Status> {
-        let mut found = None;
+        let (mut found, mut is_ours) = (None, false);
         let mut other = None;
         for uri in uris {
             let Some(rest) = uri.strip_prefix(SCHEME) else {
                 continue;
             };
-            let Some(path) = rest
-                .strip_prefix(&*self.cluster)
-                .and_then(|rest| rest.strip_prefix('/'))
-            else {
+            let (cluster, path) = rest.split_once('/').unwrap_or((rest, ""));
+            if cluster != self.cluster {
                 other = Some(uri);
                 continue;
+            }
+            is_ours = true;
+            let Some(id) = path.strip_prefix("node/") else {
+                continue;
             };
-            let id = path.strip_prefix("node/").and_then(number).ok_or_else(|| {
+            let id = number(id).ok_or_else(|| {
                 denied(format!(
                     "the certificate's {:?} names no node",
                     excerpt(uri)
@@ -70,13 +73,13 @@ impl NodeUris {
             }
             found = Some(id);
         }
-        match (found, other) {
-            (None, Some(other)) => Err(denied(format!(
+        match other.filter(|_| !is_ours) {
+            Some(other) => Err(denied(format!(
                 "the certificate is of another cluster than {:?}: it has {:?}",
                 self.cluster,
                 excerpt(other)
             ))),
-            (found, _) => Ok(found),
+            None => Ok(found),
         }
     }
 }
@@ -128,15 +131,23 @@ mod tests {
             ),
             (&["gorums://other/node/1"], Err(())),
             (&["gorums://accountsx/node/1"], Err(())),
-            (&["gorums://accounts"], Err(())),
-            (&["gorums://accounts/"], Err(())),
+            (&["gorums://accounts"], Ok(None)),
+            (&["gorums://accounts/client"], Ok(None)),
+            (
+                &["gorums://accounts/client", "gorums://other/node/1"],
+                Ok(None),
+            ),
+            (
+                &["gorums://accounts/client", "gorums://accounts/node/3"],
+                node(3),
+            ),
+            (&["gorums://"], Err(())),
             (&["gorums://accounts/node/"], Err(())),
             (&["gorums://accounts/node/0"], Err(())),
             (&["gorums://accounts/node/01"], Err(())),
             (&["gorums://accounts/node/+1"], Err(())),
             (&["gorums://accounts/node/1/"], Err(())),
             (&["gorums://accounts/node/4294967296"], Err(())),
-            (&["gorums://accounts/client/1"], Err(())),
         ] {
             let found = uris.among(given.iter().copied());
             let found = found.map_err(|status| assert_eq!(status.code(), Code::PermissionDenied));
