@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::{Counter, Number, TestServer, cluster, connect, echo, number, within};
 use gorums::call::QuorumCall;
 use gorums::runtime::{Address, BoxFuture, BoxIo, Listener, Transport};
-use gorums::server::{Incoming, Next, Reply, interceptor_fn};
+use gorums::server::{Incoming, Next, Reply, Roles, interceptor_fn};
 use gorums::{
     Client, Code, Configuration, NodeError, Outcome, QuorumError, QuorumErrorKind, ReplySender,
     Server, ServerCtx, ServerError, Status,
@@ -45,6 +45,83 @@ fn cancellable(started: &Counter, cancelled: &Counter) -> gorums::ServerBuilder 
             Ok::<_, Status>(request)
         }
     })
+}
+
+#[tokio::test]
+async fn methods_are_for_those_in_their_roles_and_for_nobody_else() {
+    let who = |who: &'static str| {
+        move |caller: &ServerCtx| caller.connection_metadata().get("who") == Some(who)
+    };
+    let roles = Roles::new()
+        .role("replica", who("replica"))
+        .role("client", who("client"))
+        .role("anybody", |_| true)
+        .method(HOLD, ["replica"])
+        .service("test.Test", ["client", "replica"])
+        .service("test.Open", ["anybody"]);
+    let method = |_: ServerCtx, request: Number| std::future::ready(Ok::<_, Status>(request));
+    let builder = echo()
+        .unary(HOLD, method)
+        .unary("test.Open.Echo", method)
+        .unary("test.Closed.Echo", method)
+        .interceptor(roles);
+    let server = TestServer::start(builder).await;
+    let replica_only = "this method is for others: replica";
+    let both = "this method is for others: client, replica";
+    for (who, refused) in [
+        (
+            "replica",
+            [None, None, None, Some("nobody may call this method")],
+        ),
+        (
+            "client",
+            [
+                Some(replica_only),
+                None,
+                None,
+                Some("nobody may call this method"),
+            ],
+        ),
+        (
+            "mallory",
+            [
+                Some(replica_only),
+                Some(both),
+                None,
+                Some("nobody may call this method"),
+            ],
+        ),
+    ] {
+        let nodes = Configuration::builder()
+            .nodes([server.addr.to_string()])
+            .metadata("who", who)
+            .connect()
+            .expect("legal");
+        let client = Client::new(&nodes);
+        let methods = [HOLD, ECHO, "test.Open.Echo", "test.Closed.Echo"];
+        for (method, refused) in methods.into_iter().zip(refused) {
+            let reply = within(client.rpc::<_, Number>(&nodes[0], method, number(1)).send()).await;
+            let told = reply.map_err(|error| {
+                assert_eq!(error.code(), Code::PermissionDenied);
+                error.status().message().to_owned()
+            });
+            assert_eq!(told.err().as_deref(), refused, "{who} {method}");
+        }
+    }
+}
+
+#[test]
+fn roles_that_contradict_each_other_are_no_roles() {
+    let role = || Roles::new().role("a", |_| true);
+    for wrong in [
+        (|role: Roles| role.role("a", |_| false)) as fn(Roles) -> Roles,
+        |role| role.method("m", ["b"]),
+        |role| role.method("m", ["a"]).method("m", ["a"]),
+        |role| role.service("s", ["a"]).service("s", ["a"]),
+    ] {
+        let made = std::panic::catch_unwind(move || wrong(role()));
+        assert!(made.is_err());
+    }
 }
 
 #[tokio::test]

@@ -335,7 +335,7 @@ async fn a_server_that_has_not_proved_to_be_the_node_that_was_dialled_is_sent_no
             .node_proof(NodeUris::of(cluster))
             .node(1, server.addr.to_string())
             .connect();
-        let client = Client::new(&configuration.expect("legal"));
+        let client = Client::new(configuration.expect("legal"));
         let reply = call(&client).await;
         let Some(expected) = expected else {
             reply.expect("it is the one");

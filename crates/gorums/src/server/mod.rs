@@ -15,6 +15,7 @@ mod grpc_call;
 mod health;
 mod identity;
 mod peers;
+mod roles;
 mod serve_client;
 mod served_stream;
 mod settings;
@@ -26,6 +27,7 @@ pub use connect_request::ConnectRequest;
 pub(crate) use context::Peers;
 pub use health::{Health, ServingStatus};
 pub use peers::ConnectedPeers;
+pub use roles::Roles;
 
 pub use crate::handler::{
     Gone, Incoming, Interceptor, Next, Registry, Released, Reply, Service, TrySendError,
