@@ -132,6 +132,12 @@ fn the_page_states_the_defaults_of_a_server() {
     ] {
         assert_eq!(stated_for("## Server", what), value, "{what}");
     }
+    let per_address = stated("the same, from one address (of IPv6: from one network of 64 bits)");
+    let expected = count(builder.per_address());
+    assert!(
+        per_address.starts_with(&format!("{expected}:")),
+        "{per_address}"
+    );
     let stated = stated("requests of a connection that were read and not started");
     assert!(
         stated.starts_with(&format!("{},", bytes(waiting))),

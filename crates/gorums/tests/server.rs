@@ -48,6 +48,34 @@ fn cancellable(started: &Counter, cancelled: &Counter) -> gorums::ServerBuilder 
 }
 
 #[tokio::test]
+async fn one_address_has_so_many_connections_and_the_next_one_is_told_why() {
+    let server = TestServer::start(echo().max_connections_per_address(2)).await;
+    let (first, second) = (one(&server), one(&server));
+    for nodes in [&first, &second] {
+        within(nodes.connected(1)).await.expect("there is room");
+    }
+    let third = one(&server);
+    let client = Client::new(&third);
+    let call = || within(client.rpc::<_, Number>(&third[0], ECHO, number(3)).send());
+    let error = call().await.expect_err("there is no room");
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    // Nothing was done, whether the answer comes before the request could be written or after.
+    let outcome = error.outcome();
+    assert!(
+        matches!(outcome, Outcome::NotSent | Outcome::Refused),
+        "{error}"
+    );
+    let message = error.status().message();
+    assert!(message.contains("from 127.0.0.1 as may come"), "{message}");
+    let client_of_first = Client::new(&first);
+    let served = client_of_first.rpc::<_, Number>(&first[0], ECHO, number(1));
+    within(served.send()).await.expect("it is served as before");
+    // One that goes makes room.
+    drop(second);
+    within(async { while call().await.is_err() {} }).await;
+}
+
+#[tokio::test]
 async fn methods_are_for_those_in_their_roles_and_for_nobody_else() {
     let who = |who: &'static str| {
         move |caller: &ServerCtx| caller.connection_metadata().get("who") == Some(who)

@@ -106,6 +106,9 @@ const OF_A_CLIENT: &[(&str, Calls, ClientSetting)] = &[
 
 const OF_A_SERVER: &[(&str, Calls, ServerSetting)] = &[
     ("max_connections", Work, |b, to| b.max_connections(to.count)),
+    ("max_connections_per_address", Work, |b, to| {
+        b.max_connections_per_address(to.count)
+    }),
     ("concurrency_limit_per_connection", Work, |b, to| {
         b.concurrency_limit_per_connection(to.count)
     }),

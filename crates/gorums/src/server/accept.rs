@@ -10,8 +10,10 @@ use tokio::task::JoinSet;
 
 use super::builder::{Parts, ServerBuilder};
 use super::clients::Clients;
-use super::connection::{self, Origin};
+use super::connection::{self, Admitted, Origin};
 use super::peers::ConnectedPeers;
+use super::seats::{Full, Seats};
+use crate::error::Status;
 use crate::log::{self, Admission, Throttle};
 use crate::runtime::{
     Address, BoxFuture, BoxIo, Clock, Listener, bounded, concerns_one_connection,
@@ -19,6 +21,9 @@ use crate::runtime::{
 
 /// The pause after the system refused to accept a connection (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many connections are told at once why they are refused. Others are closed without a word.
+const REFUSALS: usize = 64;
 
 /// A server that listens and serves once it is told to.
 ///
@@ -113,10 +118,13 @@ impl Server {
         let mut pause = Pause::default();
         let mut is_full = false;
         let full = Throttle::default();
-        let serve = |io: BoxIo, origin, place| {
+        let seats = Seats::new(parts.max_connections_per_address);
+        let refused = Throttle::default();
+        let mut refusals = JoinSet::new();
+        let serve = |io: BoxIo, origin, admitted| {
             // Hears of it from now on.
             let asked = Box::pin(Arc::clone(&shutdown).notified_owned());
-            connection::serve(io, origin, place, Arc::clone(&parts.connection), asked)
+            connection::serve(io, origin, admitted, Arc::clone(&parts.connection), asked)
         };
         loop {
             let was_full = is_full;
@@ -136,23 +144,45 @@ impl Server {
                 () = &mut signal => break,
                 Some(ended) = connections.join_next() => report(ended),
                 Some(ended) = own_connections.join_next() => report(ended),
+                Some(ended) = refusals.join_next() => report(ended),
                 Some(io) = arrival(&mut parts.arrivals) => {
-                    own_connections.spawn(serve(Box::new(io), Origin::Inside, None));
+                    let admitted = Admitted::default();
+                    own_connections.spawn(serve(Box::new(io), Origin::Inside, admitted));
                 }
                 () = pause.over(), if pause.lasts() => {}
                 accepted = listener.accept(),
                     if !pause.lasts() && !is_full =>
                 {
                     match accepted {
-                        Ok((io, peer)) => {
-                            let place = parts.spread.place();
-                            let runtime = place.as_ref().map(|place| place.runtime.clone());
-                            let serving = serve(io, Origin::Outside(peer), place);
-                            match runtime {
-                                None => connections.spawn(serving),
-                                Some(runtime) => connections.spawn_on(serving, &runtime),
-                            };
-                        }
+                        Ok((io, peer)) => match seats.take(peer) {
+                            Ok(seat) => {
+                                let place = parts.spread.place();
+                                let runtime = place.as_ref().map(|place| place.runtime.clone());
+                                let admitted = Admitted { place, seat };
+                                let serving = serve(io, Origin::Outside(peer), admitted);
+                                match runtime {
+                                    None => connections.spawn(serving),
+                                    Some(runtime) => connections.spawn_on(serving, &runtime),
+                                };
+                            }
+                            Err(Full { from }) => {
+                                let admission = refused.admit(clock.now());
+                                log::event!(
+                                    admission.is_told => warn or debug,
+                                    target: log::SERVER,
+                                    %from,
+                                    left_out = admission.left_out,
+                                    "a connection was refused: there are as many from its address as may be"
+                                );
+                                if refusals.len() < REFUSALS {
+                                    let status = Status::resource_exhausted(format!(
+                                        "this server has as many connections from {from} as may come from \
+                                         one address (max_connections_per_address)"
+                                    ));
+                                    refusals.spawn(connection::refuse(io, status, Arc::clone(&clock)));
+                                }
+                            }
+                        },
                         Err(error) if concerns_one_connection(&error) => {
                             tracing::debug!(
                                 target: log::SERVER,

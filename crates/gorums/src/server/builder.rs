@@ -33,6 +33,10 @@ use crate::stream::{Served, Source};
 use crate::sync::Semaphore;
 use crate::wire::Instance;
 
+/// How many connections an address may have where nobody says otherwise, however few there may be
+/// in all.
+const LEAST_PER_ADDRESS: usize = 256;
+
 /// Whose turns exclude each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HandlerOrder {
@@ -61,6 +65,7 @@ pub struct ServerBuilder {
     spread: Spread,
     health: Option<Health>,
     max_connections: usize,
+    max_connections_per_address: Option<usize>,
     max_running: usize,
     max_decoding: usize,
     max_encoding: usize,
@@ -74,6 +79,7 @@ pub struct ServerBuilder {
 pub(crate) struct Parts {
     pub(crate) connection: Arc<ConnectionSettings>,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_address: usize,
     pub(super) spread: Spread,
     /// Told of the shutdown.
     pub(super) health: Option<Health>,
@@ -114,6 +120,7 @@ impl ServerBuilder {
             spread: Spread::default(),
             health: None,
             max_connections: 16 * 1024,
+            max_connections_per_address: None,
             max_running: 1024,
             max_decoding: 4 * 1024 * 1024,
             max_encoding: u32::MAX as usize,
@@ -283,6 +290,25 @@ impl ServerBuilder {
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
         self
+    }
+
+    /// How many of them may come from one address: of IPv6 from one network of 64 bits. Connections
+    /// without an address, as those of unix sockets, do not count. Default: a quarter of
+    /// [`max_connections`](Self::max_connections), and 256 at least.
+    ///
+    /// At the bound the next one is told [`ResourceExhausted`](crate::Code::ResourceExhausted) in the
+    /// place of a stream, and closed; where more than 64 are being told that, further ones are closed
+    /// at once. A warning is logged. Where many clients share an address, behind a proxy say, raise it.
+    pub fn max_connections_per_address(mut self, connections: usize) -> Self {
+        self.max_connections_per_address = Some(connections.max(1));
+        self
+    }
+
+    /// How many there may be from one address.
+    pub(crate) fn per_address(&self) -> usize {
+        let quarter = self.max_connections / 4;
+        self.max_connections_per_address
+            .unwrap_or(quarter.max(LEAST_PER_ADDRESS))
     }
 
     /// How many handlers of one connection may run at once after they released their turn. At the
@@ -507,6 +533,7 @@ impl ServerBuilder {
         local_addr: Address,
     ) -> Result<Server, ServerError> {
         let max_connections = self.max_connections;
+        let max_connections_per_address = self.per_address();
         let spread = self.spread.clone();
         let health = self.health.clone();
         if let Some(health) = &health {
@@ -521,6 +548,7 @@ impl ServerBuilder {
                 Parts {
                     connection,
                     max_connections,
+                    max_connections_per_address,
                     spread,
                     health,
                     arrivals: None,
@@ -573,6 +601,7 @@ impl ServerBuilder {
         let parts = Parts {
             connection,
             max_connections,
+            max_connections_per_address,
             spread,
             health,
             arrivals: Some(arrivals),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use super::connect_request::ConnectRequest;
 use super::grpc_call::{GrpcCall, Held};
 use super::identity::Claim;
+use super::seats::Seat;
 use super::served_stream::{Callee, End, ServedStream};
 use super::settings::{ConnectionSettings, ENVELOPE};
 use super::spread::Place;
@@ -26,7 +28,7 @@ use crate::handler::{ConnectionInfo, Entry, panicked};
 use crate::log::{self, Peer};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
-use crate::runtime::{BoxFuture, BoxIo, Handshake};
+use crate::runtime::{BoxFuture, BoxIo, Clock, Handshake};
 use crate::stream::{
     FairIo, Fired, Inbound, KeepAlive, Limit, Link, NodeStream, Opening, Reader, Replies, Served,
     Source, Timer,
@@ -38,6 +40,9 @@ use crate::wire::{
 
 /// How many batches are written in one turn of the task before others get theirs.
 const BATCHES_PER_TURN: usize = 16;
+
+/// How long it may take until a connection that is refused has heard why.
+const REFUSING: Duration = Duration::from_secs(1);
 
 /// How many streams of a connection may have ended while handlers of theirs go on.
 const UNFINISHED_STREAMS: usize = 8;
@@ -71,16 +76,50 @@ impl Origin {
     }
 }
 
+/// What a connection holds while it is served.
+#[derive(Default)]
+pub(super) struct Admitted {
+    /// Where another runtime than that of the server drives it.
+    pub(super) place: Option<Place>,
+    /// Where it has an address, from which there may be so many.
+    #[expect(dead_code, reason = "it is given back when it is dropped")]
+    pub(super) seat: Option<Seat>,
+}
+
+/// Answers the first request of a connection with this, and ends it.
+pub(super) async fn refuse(io: BoxIo, status: Status, clock: Arc<dyn Clock>) {
+    let limit = clock.sleep_until(clock.now() + REFUSING);
+    let refusing = async {
+        // Whoever does not come so far knows by the end of the connection.
+        let Ok(proven) = Handshake::made(io).await else {
+            return;
+        };
+        let (io, _) = proven.into_parts();
+        let handshake = H2Settings::server().handshake::<FairIo, Batch>(FairIo::new(io));
+        let Ok(mut h2) = handshake.await else { return };
+        if let Some(Ok((_, mut respond))) = poll_fn(|cx| h2.poll_accept(cx)).await {
+            let _ = respond.send_response(trailers_only(&status), true);
+        }
+        h2.graceful_shutdown();
+        while poll_fn(|cx| h2.poll_accept(cx)).await.is_some() {}
+    };
+    tokio::select! {
+        biased;
+        () = refusing => {}
+        () = limit => {}
+    }
+}
+
 /// Serves a connection until it ends, or has wound down after `shutdown`: in the present runtime,
 /// also where another one has accepted it because it has a place here.
 pub(crate) async fn serve(
     mut io: BoxIo,
     origin: Origin,
-    mut place: Option<Place>,
+    mut admitted: Admitted,
     settings: Arc<ConnectionSettings>,
     mut shutdown: BoxFuture<'static, ()>,
 ) {
-    if let Some(place) = &mut place {
+    if let Some(place) = &mut admitted.place {
         place.take();
         io = match io.into_present_runtime() {
             Ok(io) => io,

@@ -16,6 +16,7 @@ mod health;
 mod identity;
 mod peers;
 mod roles;
+mod seats;
 mod serve_client;
 mod served_stream;
 mod settings;
