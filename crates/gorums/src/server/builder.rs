@@ -13,6 +13,7 @@ use super::accept::Server;
 use super::clients::Clients;
 use super::connect_request::ConnectRequest;
 use super::context::{HandlerClock, Peers};
+use super::descriptors;
 use super::health::Health;
 use super::settings::{ConnectionSettings, OnConnect, Throttles};
 use super::spread::Spread;
@@ -32,6 +33,9 @@ use crate::runtime::{
 use crate::stream::{Served, Source};
 use crate::sync::Semaphore;
 use crate::wire::Instance;
+
+/// How many connections there may be where nobody says otherwise.
+const CONNECTIONS: usize = 16 * 1024;
 
 /// How many connections an address may have where nobody says otherwise, however few there may be
 /// in all.
@@ -64,7 +68,8 @@ pub struct ServerBuilder {
     clock: Arc<dyn Clock>,
     spread: Spread,
     health: Option<Health>,
-    max_connections: usize,
+    /// None where nobody has asked for a bound.
+    max_connections: Option<usize>,
     max_connections_per_address: Option<usize>,
     max_running: usize,
     max_decoding: usize,
@@ -91,7 +96,7 @@ pub(crate) struct Parts {
 impl ServerBuilder {
     /// How many connections there may be, and how many released handlers of each.
     pub(crate) fn counts(&self) -> [usize; 2] {
-        [self.max_connections, self.max_running]
+        [self.connections(), self.max_running]
     }
 
     /// How many bytes may wait of requests and of replies, and how many a request may have.
@@ -119,7 +124,7 @@ impl ServerBuilder {
             clock: Arc::new(SystemClock),
             spread: Spread::default(),
             health: None,
-            max_connections: 16 * 1024,
+            max_connections: None,
             max_connections_per_address: None,
             max_running: 1024,
             max_decoding: 4 * 1024 * 1024,
@@ -285,10 +290,13 @@ impl ServerBuilder {
     }
 
     /// How many connections of others there may be, those among them whose handshake is not finished.
-    /// At the bound no more are accepted until one ends.
-    /// Default: 16,384.
+    /// At the bound no more are accepted until one ends. Default: 16,384.
+    ///
+    /// [`bind`](Self::bind) lowers it to what the process has descriptors for (`ulimit -n`), less two
+    /// for each of its [`peers`](Self::peers) and 64 for all else. Where more were asked for here, that
+    /// is logged as a warning.
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.max_connections = connections.max(1);
+        self.max_connections = Some(connections.max(1));
         self
     }
 
@@ -306,7 +314,7 @@ impl ServerBuilder {
 
     /// How many there may be from one address.
     pub(crate) fn per_address(&self) -> usize {
-        let quarter = self.max_connections / 4;
+        let quarter = self.connections() / 4;
         self.max_connections_per_address
             .unwrap_or(quarter.max(LEAST_PER_ADDRESS))
     }
@@ -459,9 +467,10 @@ impl ServerBuilder {
     /// # Errors
     /// The runtime lacks timers or I/O, the address cannot be listened on, a method was added twice, the server is not one of its
     /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
-    pub async fn bind(self, address: &str) -> Result<Server, ServerError> {
+    pub async fn bind(mut self, address: &str) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
         self.runtime_is_fit()?;
+        self.fit_descriptors();
         let listener = self
             .transport
             .listen(address)
@@ -501,6 +510,28 @@ impl ServerBuilder {
         self.with_listener(Box::new(listener))
     }
 
+    /// Lowers the bound of connections to what the system gives descriptors for.
+    fn fit_descriptors(&mut self) {
+        let nodes = self
+            .peers
+            .as_ref()
+            .map_or(0, |(_, peers)| peers.config().len());
+        let fitted = descriptors::fitted(self.connections(), nodes);
+        if let Some(wanted) = self.max_connections.filter(|wanted| fitted < *wanted) {
+            tracing::warn!(
+                target: log::SERVER,
+                connections = fitted,
+                wanted,
+                "fewer connections may be than were asked for: there are too few descriptors"
+            );
+        }
+        self.max_connections = Some(fitted);
+    }
+
+    fn connections(&self) -> usize {
+        self.max_connections.unwrap_or(CONNECTIONS)
+    }
+
     fn runtime_is_fit(&self) -> Result<(), ServerError> {
         let needs = || {
             self.clock.check_runtime()?;
@@ -532,7 +563,7 @@ impl ServerBuilder {
         listener: Box<dyn Listener>,
         local_addr: Address,
     ) -> Result<Server, ServerError> {
-        let max_connections = self.max_connections;
+        let max_connections = self.connections();
         let max_connections_per_address = self.per_address();
         let spread = self.spread.clone();
         let health = self.health.clone();

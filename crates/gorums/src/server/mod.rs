@@ -11,6 +11,7 @@ mod clients;
 mod connect_request;
 mod connection;
 mod context;
+mod descriptors;
 mod grpc_call;
 mod health;
 mod identity;
