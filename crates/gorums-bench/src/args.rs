@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::load::Load;
+use crate::secure;
 use crate::servers::{Place, Program};
 
 /// Measures calls of Gorums: how many, how fast, and at what cost.
@@ -175,6 +176,10 @@ pub(crate) struct Options {
     /// Each thread of a server is a runtime of its own, over which its connections are spread
     #[arg(long, requires = "processes", conflicts_with = "server_program")]
     runtime_per_thread: bool,
+
+    /// Speak TLS, each end with the same certificate, made for this
+    #[arg(long, conflicts_with_all = ["remotes", "server_program"])]
+    tls: bool,
 
     /// A program whose servers take the orders of this one: go-bench
     #[arg(long, value_name = "PROGRAM", requires = "processes", hide = true)]
@@ -466,6 +471,9 @@ impl Options {
         } else {
             Place::Here
         };
+        if self.tls {
+            secure::begin()?;
+        }
         Ok(Plan {
             place,
             nodes,

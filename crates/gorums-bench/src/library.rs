@@ -12,6 +12,7 @@ use crate::load::{CallError, Caller, Work};
 use crate::proto::benchmark_client::BenchmarkClient;
 use crate::proto::nested_client::NestedClient;
 use crate::proto::{Echo, TimedMsg};
+use crate::secure;
 use crate::serve::message_size;
 use crate::service::{SLOW_CYCLE, unix_nanos};
 
@@ -23,7 +24,11 @@ pub(crate) async fn connect(addresses: &[String], plan: &Plan) -> Result<Configu
     let in_flight = plan.load.in_flight();
     let messages = (2 * in_flight).max(16 * 1024);
     let bytes = (messages.min(2 * in_flight) * (plan.payload + 512)).max(16 << 20);
-    let configuration = Configuration::builder()
+    let mut builder = Configuration::builder();
+    if let Some(tls) = secure::tls() {
+        builder = builder.transport(tls.clone());
+    }
+    let configuration = builder
         .nodes(addresses.iter().map(String::as_str))
         .outbox(messages, bytes)
         .max_calls((2 * in_flight).max(1024 * 1024))

@@ -15,6 +15,7 @@ mod plot;
 mod progress;
 mod report;
 mod scale;
+mod secure;
 mod serve;
 mod servers;
 mod service;
@@ -210,6 +211,9 @@ impl Benchmark {
             }
             Self::Tonic if remote => {
                 bail!("--remotes: they have the library's service, and no unary calls")
+            }
+            Self::Floor | Self::Tonic if secure::tls().is_some() => {
+                bail!("--tls: the floor and tonic are measured without it")
             }
             Self::Isolation => {
                 // A server in this process cannot be stopped by itself.

@@ -13,6 +13,7 @@ use crate::args::Plan;
 use crate::latency::{Latencies, Summary};
 use crate::load::Load;
 use crate::machine::{Machine, Versions};
+use crate::secure;
 use crate::servers::{Place, Program};
 
 /// Above so many nanoseconds for a cache line to another core and back, that is worth a word.
@@ -55,6 +56,9 @@ pub(crate) struct Measured {
     /// Of each server's process, or in one process those that servers have to themselves; `None`
     /// where they have none, or where it is not known.
     pub(crate) server_threads: Option<usize>,
+    /// All connections spoke TLS.
+    #[serde(default)]
+    pub(crate) tls: bool,
     pub(crate) warm_up_seconds: f64,
     pub(crate) duration_seconds: f64,
     /// Of all runs.
@@ -218,6 +222,7 @@ impl Series {
             rate,
             threads: plan.threads,
             server_threads,
+            tls: secure::tls().is_some(),
             warm_up_seconds: plan.warm_up.as_secs_f64(),
             duration_seconds: plan.duration.as_secs_f64(),
             calls: self.runs.iter().map(|run| run.calls).sum(),
@@ -365,8 +370,9 @@ impl Measured {
     pub(crate) fn setting(&self) -> String {
         let (nodes, quorum, payload) = (self.nodes, self.quorum, self.payload_bytes);
         format!(
-            "{nodes} nodes, quorum {quorum}, {payload} B; {}",
-            self.place()
+            "{nodes} nodes, quorum {quorum}, {payload} B; {}{}",
+            self.place(),
+            if self.tls { ", TLS" } else { "" }
         )
     }
 
@@ -546,6 +552,7 @@ struct CsvRow<'a> {
     rate: Option<f64>,
     threads: usize,
     server_threads: Option<usize>,
+    tls: bool,
     run: usize,
     calls: u64,
     never_made: u64,
@@ -586,6 +593,7 @@ impl<'a> CsvRow<'a> {
             rate: measured.rate,
             threads: measured.threads,
             server_threads: measured.server_threads,
+            tls: measured.tls,
             run,
             calls: of.calls,
             never_made: of.never_made,
@@ -666,6 +674,7 @@ pub(crate) mod tests {
             rate: None,
             threads: 1,
             server_threads: Some(1),
+            tls: false,
             warm_up_seconds: 1.0,
             duration_seconds: 2.0,
             calls: 3000,

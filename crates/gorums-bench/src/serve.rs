@@ -15,7 +15,7 @@ use crate::proto::benchmark_server::BenchmarkServer;
 use crate::proto::nested_server::NestedServer;
 use crate::service::{Ailment, Replica};
 use crate::usage::Usage;
-use crate::{by_hand, floor, runtime};
+use crate::{by_hand, floor, runtime, secure};
 
 /// The larger of the library's limit and what an echo of so many bytes needs.
 pub(crate) fn message_size(payload: usize) -> usize {
@@ -51,7 +51,11 @@ pub(crate) fn start(
             id,
             addresses,
         } => {
-            let peers = Configuration::builder()
+            let mut peers = Configuration::builder();
+            if let Some(tls) = secure::tls() {
+                peers = peers.transport(tls.clone());
+            }
+            let peers = peers
                 .nodes(addresses.iter().map(String::as_str))
                 .max_decoding_message_size(message_size(*payload))
                 .connect()
@@ -61,9 +65,12 @@ pub(crate) fn start(
         Order::Floor => return Ok(tokio::spawn(floor::serve(listener.into()))),
         Order::Tonic { payload } => return Ok(tokio::spawn(by_hand::serve(listener, *payload))),
     };
-    let server = builder
-        .runtimes(runtimes.iter().cloned())
-        .with_incoming(TcpAcceptor::from(listener))?;
+    let builder = builder.runtimes(runtimes.iter().cloned());
+    let listener = TcpAcceptor::from(listener);
+    let server = match secure::tls() {
+        None => builder.with_incoming(listener)?,
+        Some(tls) => builder.with_incoming(tls.listener(listener)?)?,
+    };
     Ok(tokio::spawn(server.serve()))
 }
 
@@ -148,6 +155,7 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
         (runtime(args.threads)?, Vec::new())
     };
     if args.child {
+        secure::as_parent()?;
         return child(&runtime, &runtimes, &args.listen);
     }
     runtime.block_on(async {

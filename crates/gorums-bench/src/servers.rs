@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::serve::{self, Order};
 use crate::service::Ailment;
 use crate::usage::Usage;
-use crate::{by_hand, runtime};
+use crate::{by_hand, runtime, secure};
 
 /// Where servers are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -393,6 +393,7 @@ impl Process {
             .args(["serve", "--child", "--listen", listen])
             .args(["--threads", &program.threads.to_string()])
             .args(program.runtime_per_thread.then_some("--runtime-per-thread"))
+            .envs(secure::for_child())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

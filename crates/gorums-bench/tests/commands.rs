@@ -96,6 +96,35 @@ fn every_kind_of_call_is_measured_between_processes() {
 }
 
 #[test]
+fn calls_are_measured_with_tls_and_with_a_runtime_for_each_thread() {
+    for options in [
+        &["quorum-call", "--tls"][..],
+        &["nested", "--tls", "--processes"],
+        &[
+            "rpc",
+            "--processes",
+            "--server-threads",
+            "2",
+            "--runtime-per-thread",
+        ],
+    ] {
+        let report = measured(&[options, &["--in-flight", "5"]].concat());
+        let result = &report["results"][0];
+        assert_eq!(result["tls"], options.contains(&"--tls"), "{options:?}");
+        if options.contains(&"--runtime-per-thread") {
+            assert_eq!(result["servers"], "processes with a runtime per thread");
+        }
+        assert_sound(result);
+    }
+    for options in [&["tonic", "--tls"][..], &["floor", "--tls"]] {
+        let output = bench(options);
+        assert!(!output.status.success(), "{options:?}");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains("--tls"), "{told}");
+    }
+}
+
+#[test]
 fn the_report_says_what_was_measured_and_on_what() {
     let report = measured(&["rpc", "-i", "2", "--repeats", "2", "--threads", "2"]);
     assert_eq!(number(&report, "format"), 1.0);
