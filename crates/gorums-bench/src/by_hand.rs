@@ -46,6 +46,7 @@ pub(crate) async fn serve(listener: TcpListener, payload: usize) {
     let served = Server::builder()
         .max_concurrent_streams(STREAMS)
         .http2_max_pending_accept_reset_streams(Some(CANCELLED))
+        .http2_max_local_error_reset_streams(Some(CANCELLED))
         .serve_with_incoming(EchoServer { payload }, incoming)
         .await;
     if let Err(error) = served {
@@ -100,7 +101,9 @@ struct EchoClient(tonic::client::Grpc<Channel>);
 
 impl EchoClient {
     async fn connect(address: &str, payload: usize) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+            .tcp_nodelay(true)
+            .http2_max_local_error_reset_streams(CANCELLED);
         let channel = endpoint.connect().await;
         let channel = channel.with_context(|| format!("no connection to {address}"))?;
         let grpc = tonic::client::Grpc::new(channel);

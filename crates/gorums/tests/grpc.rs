@@ -108,7 +108,12 @@ async fn a_method_answers_an_ordinary_call_as_it_answers_one_of_gorums() {
     assert_eq!(refused.message(), "me, 100 % größer");
     let panicked = client.call("/test.Test/Panic", number(1)).await;
     assert_eq!(panicked.expect_err("it panics").code(), Code::Internal);
-    for unknown in ["/test.Test/Other", "/other.Test/Echo", "/test.Test.Echo"] {
+    for unknown in [
+        "/test.Test/Other",
+        "/other.Test/Echo",
+        "/test.Test.Echo",
+        "/test/Test.Echo",
+    ] {
         let refused = client.call(unknown, number(1)).await;
         let refused = refused.expect_err("there is none");
         assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
@@ -554,7 +559,87 @@ async fn requests_that_are_not_whole_are_bounded_for_all_calls_of_a_connection()
     }
     drop(begun);
     client.is_read().await;
-    let good = framed(&number(4).encode_to_vec());
-    let answer = answered(&mut client, post(ECHO), good).await;
-    assert_eq!(answer.code(), Some("0"), "{answer:?}");
+    // More than there was room for beside them.
+    let large = Number {
+        value: 4,
+        payload: Bytes::from(vec![7; 50_000]),
+    };
+    let large = framed(&large.encode_to_vec());
+    within(async {
+        while answered(&mut client, post(ECHO), large.clone())
+            .await
+            .code()
+            != Some("0")
+        {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_largest_request_and_the_least_room_for_replies_are_enough() {
+    const LARGEST: usize = 4 * 1024 * 1024;
+    let (_server, client) = served(echo().max_reply_bytes(1)).await;
+    let mut client = Ordinary(client.0.max_decoding_message_size(2 * LARGEST));
+    let beside = number(7).encoded_len() + 5;
+    for (bytes, expected) in [
+        (LARGEST - beside, Ok(())),
+        (LARGEST, Err(Code::ResourceExhausted)),
+    ] {
+        let request = Number {
+            value: 7,
+            payload: Bytes::from(vec![1; bytes]),
+        };
+        let reply = client.call(ECHO, request).await;
+        let reply = reply.map(|reply| assert_eq!(reply.payload.len(), bytes));
+        assert_eq!(reply.map_err(|error| error.code()), expected, "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_does_not_stop_a_server_with_one_turn() {
+    let builder = echo()
+        .streaming(
+            "test.Test.Chunks",
+            |_: ServerCtx, _: Number, replies: ReplySender<Number>| async move {
+                let payload = Bytes::from(vec![7; 100_000]);
+                while replies
+                    .send(Number {
+                        value: 1,
+                        payload: payload.clone(),
+                    })
+                    .await
+                    .is_ok()
+                {}
+                Ok(())
+            },
+        )
+        .order(HandlerOrder::PerServer);
+    let server = TestServer::start(builder).await;
+    let mut idle = RawClient::connect(server.addr).await;
+    let (head, mut send) = idle.request(post("/test.Test/Chunks"));
+    let body = framed(&number(1).encode_to_vec());
+    send.send_data(body.into(), true).expect("the stream is up");
+    // What comes is never taken.
+    let _replies = within(head).await.expect("it is answered");
+    let mut client = Ordinary::connect(&server).await;
+    assert_eq!(
+        client.call(ECHO, number(2)).await.expect("it echoes").value,
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_request_that_stops_half_way_ends_in_time() {
+    let builder = echo().stream_timeout(Duration::from_millis(50));
+    let server = TestServer::start(builder).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let (head, mut send) = client.request(post(ECHO));
+    send.send_data(vec![0, 0, 0].into(), false)
+        .expect("the stream is up");
+    let answer = within(head).await.expect("it is answered");
+    let code = answer
+        .headers()
+        .get("grpc-status")
+        .map(|code| code.as_bytes());
+    assert_eq!(code, Some(&b"4"[..]), "{answer:?}");
 }

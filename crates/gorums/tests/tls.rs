@@ -21,7 +21,7 @@ use gorums::membership::WhileDisconnected;
 use gorums::runtime::{
     Address, BoxFuture, BoxIo, Handshake, Listener, Proven, Tcp, TcpAcceptor, Transport,
 };
-use gorums::server::{Incoming, Next, interceptor_fn};
+use gorums::server::{Incoming, Next, Roles, interceptor_fn};
 use gorums::tls::{ClientCertificates, NodeUris, Pem, Tls, TlsBuilder, TlsError, TlsPeer};
 use gorums::{
     Client, Code, Configuration, ConfigurationBuilder, NodeError, NodeId, Outcome, Server,
@@ -354,6 +354,63 @@ async fn a_server_that_has_not_proved_to_be_the_node_that_was_dialled_is_sent_no
 }
 
 #[tokio::test]
+async fn a_role_of_nodes_is_not_for_clients_that_a_server_has_given_ids() {
+    let authority = Authority::new("ours");
+    let roles = Roles::new()
+        .role("replica", |caller| caller.node_id().is_some())
+        .service("test.Test", ["replica"]);
+    let server = service()
+        .transport(mutual(&authority, &authority.node(1)))
+        .node_proof(NodeUris::of("test"))
+        .interceptor(roles);
+    let server = TestServer::start(server).await;
+    for (identity, expected) in [
+        (authority.node(2), Ok(())),
+        (named(&authority, &[]), Err(Code::PermissionDenied)),
+    ] {
+        for serves in [false, true] {
+            let nodes = Configuration::builder()
+                .transport(tls(&authority, Some(&identity)))
+                .nodes([server.addr.to_string()]);
+            // Who can be called back is given an id.
+            let nodes = match serves {
+                true => nodes.serve(service()).connect(),
+                false => nodes.connect(),
+            };
+            let reply = call(&Client::new(nodes.expect("legal"))).await;
+            let reply = reply.map(|_| ()).map_err(|error| error.code());
+            assert_eq!(reply, expected, "{serves}");
+        }
+    }
+}
+
+#[test]
+fn nodes_prove_who_they_are_to_both_ends_or_to_none() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let _inside = runtime.enter();
+    for at_client in [false, true] {
+        let builder = Configuration::builder().node(1, "127.0.0.1:1");
+        let builder = match at_client {
+            true => builder.node_proof(NodeUris::of("test")),
+            false => builder,
+        };
+        let peers = builder.connect().expect("legal");
+        let server = echo().trust_claimed_ids(true).peers(1, &peers);
+        let server = match at_client {
+            true => server,
+            false => server.node_proof(NodeUris::of("test")),
+        };
+        let error = runtime.block_on(server.bind("127.0.0.1:0"));
+        let error = error.expect_err("one end does not ask");
+        assert!(
+            matches!(error, ServerError::ProofAtOneEnd { .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("give it to both"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_claims_an_id_has_to_prove_it() {
     let log = Log::of(Level::DEBUG);
     let authority = Authority::new("ours");
@@ -365,6 +422,7 @@ async fn a_client_that_claims_an_id_has_to_prove_it() {
         .expect("sound");
     let peers = Configuration::builder()
         .transport(transport.clone())
+        .node_proof(NodeUris::of("test"))
         .node(1, addr.to_string())
         .node(2, "127.0.0.1:2")
         .node(3, "127.0.0.1:3")
@@ -400,6 +458,10 @@ async fn a_client_that_claims_an_id_has_to_prove_it() {
         (Some(&two), Some("1"), None),
         (Some(&two), Some("1048576"), None),
         (Some(&own), Some("1"), None),
+        (Some(&own), None, None),
+        (Some(&of_servers), None, None),
+        // The second that is given one.
+        (Some(&two), Some("0"), Some(given + 1)),
         (Some(&of_servers), Some("1048576"), None),
         (Some(&foreign), None, None),
         (Some(&foreign), Some("0"), None),

@@ -74,7 +74,7 @@ pub struct Serve {
     pub tls: TlsFiles,
     /// Share the port with whoever has started this, take orders from standard input, and end with
     /// it.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, conflicts_with = "ca")]
     pub controlled: bool,
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) proven: Extensions,
     /// Who the client is, or the node whose call this process serves as its client.
     pub(crate) peer_id: Option<NodeId>,
+    /// Which node of the cluster it is, proven or believed: never an id that a server has given.
+    pub(crate) node: Option<NodeId>,
     /// The connection is the one to the process' own node.
     pub(crate) own: bool,
 }
@@ -188,6 +190,19 @@ impl ServerCtx {
     #[must_use]
     pub fn peer_id(&self) -> Option<NodeId> {
         self.0.connection.peer_id
+    }
+
+    /// Which node of the cluster sent the request: the one that it has proved to be
+    /// ([`node_proof`](crate::ServerBuilder::node_proof)), or claims to be where claims are believed
+    /// ([`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids)), or this process itself. Where
+    /// the request is the call of a server to this client, that server.
+    ///
+    /// None for clients. Other than [`peer_id`](Self::peer_id) it is never an id that this server has
+    /// given to a client so as to call it back, which every client can have: so this is what to ask
+    /// for where something is for nodes alone.
+    #[must_use]
+    pub fn node_id(&self) -> Option<NodeId> {
+        self.0.connection.node
     }
 
     /// A value that an interceptor set for this request, or else one that the connect callback set

@@ -81,7 +81,8 @@ impl<Resp: Message> ReplySender<Resp> {
     /// has to wait for its caller gives up its turn**, as by [`release`](ServerCtx::release): the
     /// client's other requests start meanwhile, and what the handler does from there on is beside
     /// theirs. What has to happen in the order of the requests belongs before the first reply.
-    /// Waiting for room in the queue does not give up the turn. A client of another kind does not
+    /// Waiting for room in the queue does not give up the turn, unless that is the one of the
+    /// [whole server](crate::server::HandlerOrder::PerServer). A client of another kind does not
     /// say how much it takes; its handlers wait for room only.
     ///
     /// # Errors
@@ -106,10 +107,18 @@ impl<Resp: Message> ReplySender<Resp> {
             }
         };
         let (method, answer) = (sink.ctx.method(), Answer::Reply(payload));
-        let queued = sink
-            .replies
-            .push(sink.id, method, &answer, sink.max_encoding);
-        if !queued.await {
+        let (id, limit) = (sink.id, sink.max_encoding);
+        let queued = match sink.replies.try_push(id, method, &answer, limit) {
+            Some(queued) => queued,
+            None => {
+                // One reader would stop the server for all.
+                if sink.ctx.turn().is_of_server() {
+                    sink.ctx.turn().release();
+                }
+                sink.replies.push(id, method, &answer, limit).await
+            }
+        };
+        if !queued {
             return Err(Gone);
         }
         if let Some(taken) = taken {

@@ -26,6 +26,7 @@ pub use handshake::{Handshake, HandshakeError, Proven};
 pub(crate) use in_process::InProcess;
 pub(crate) use node_proof::SharedProof;
 pub use node_proof::{Evidence, NodeProof};
+pub(crate) use requirement::sockets as has_sockets;
 pub use tcp::{Tcp, TcpAcceptor};
 pub(crate) use transport::concerns_one_connection;
 pub use transport::{BoxIo, Io, Listener, Transport};

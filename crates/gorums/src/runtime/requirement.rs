@@ -26,7 +26,7 @@ pub(super) fn timers() -> io::Result<()> {
 }
 
 /// An error where tokio's sockets are disabled.
-pub(super) fn sockets() -> io::Result<()> {
+pub(crate) fn sockets() -> io::Result<()> {
     // A socket that the system refuses is told where it is wanted.
     let has = SOCKETS.with(|asked| {
         has(asked, || {

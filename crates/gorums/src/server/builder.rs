@@ -28,7 +28,7 @@ use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::runtime::{
     Address, Clock, InProcess, Listener, NodeProof, SharedProof, Sockets, SystemClock, Transport,
-    bounded, paced,
+    bounded, has_sockets, paced,
 };
 use crate::stream::{Served, Source};
 use crate::sync::Semaphore;
@@ -293,7 +293,7 @@ impl ServerBuilder {
     /// At the bound no more are accepted until one ends. Default: 16,384.
     ///
     /// [`bind`](Self::bind) lowers it to what the process has descriptors for (`ulimit -n`), less two
-    /// for each of its [`peers`](Self::peers) and 64 for all else. Where more were asked for here, that
+    /// for each of its [`peers`](Self::peers) and 128 for all else. Where more were asked for here, that
     /// is logged as a warning.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = Some(connections.max(1));
@@ -305,8 +305,8 @@ impl ServerBuilder {
     /// [`max_connections`](Self::max_connections), and 256 at least.
     ///
     /// At the bound the next one is told [`ResourceExhausted`](crate::Code::ResourceExhausted) in the
-    /// place of a stream, and closed; where more than 64 are being told that, further ones are closed
-    /// at once. A warning is logged. Where many clients share an address, behind a proxy say, raise it.
+    /// place of a stream, and closed; where more than 64 are being told that, and where there is a
+    /// handshake to make first, as with TLS, it is closed at once. A warning is logged. Where many clients share an address, behind a proxy say, raise it.
     pub fn max_connections_per_address(mut self, connections: usize) -> Self {
         self.max_connections_per_address = Some(connections.max(1));
         self
@@ -414,10 +414,10 @@ impl ServerBuilder {
     /// stays there with its handlers. Default: all are driven by the runtime in which the server
     /// serves.
     ///
-    /// With a runtime of one thread on each core, what a connection touches stays in the caches of
-    /// one core, and nothing is woken across cores; in return a core whose connections have nothing
-    /// to do does not help the others. That suits a server with many clients of like load, and costs
-    /// one with few. docs/scaling.md has figures.
+    /// With a runtime of one thread on each core, what a connection touches stays on one core, nothing
+    /// is woken across cores, and an idle runtime costs less; in return a core whose connections have
+    /// nothing to do does not help the others. Measure before you do it (`gorums-bench
+    /// --runtime-per-thread`): docs/scaling.md has figures of two cores, where calls got no cheaper.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), gorums::ServerError> {
@@ -504,8 +504,10 @@ impl ServerBuilder {
         self.registry_is_sound()?;
         // The listener has what it needs.
         let needs = || self.clock.check_runtime();
+        // Sockets of the system move to the runtimes that they are spread over.
+        let moved = || needs().and_then(|()| has_sockets());
         needs()
-            .and_then(|()| self.spread.check(needs))
+            .and_then(|()| self.spread.check(moved))
             .map_err(ServerError::Runtime)?;
         self.with_listener(Box::new(listener))
     }
@@ -603,6 +605,12 @@ impl ServerBuilder {
             }
             if !self.trust_claimed_ids && self.node_proof.is_none() {
                 return Err(ServerError::PairsWithoutTrust { me });
+            }
+        }
+        for members in membership.members() {
+            let at_client = members.pool().settings.node_proof.is_some();
+            if at_client != self.node_proof.is_some() {
+                return Err(ServerError::ProofAtOneEnd { at_client });
             }
         }
         membership.set_own(me);
@@ -757,6 +765,13 @@ pub enum ServerError {
         /// The server's own id.
         me: NodeId,
     },
+    /// Nodes are to prove who they are to the server and not to its
+    /// [`peers`](ServerBuilder::peers), or the other way round: `node_proof` was given to one of the
+    /// two alone. Peers call each other over connections of both.
+    ProofAtOneEnd {
+        /// It was given to the configuration of the peers.
+        at_client: bool,
+    },
 }
 
 impl fmt::Display for ServerError {
@@ -779,6 +794,17 @@ impl fmt::Display for ServerError {
                 "one stream per pair: the configuration is that of node {of}, and this server is to \
                  be node {me}: name the same id in both places"
             ),
+            Self::ProofAtOneEnd { at_client } => {
+                let (has, lacks) = match at_client {
+                    true => ("the configuration of its peers", "the server"),
+                    false => ("the server", "the configuration of its peers"),
+                };
+                write!(
+                    f,
+                    "node_proof was given to {has} and not to {lacks}: peers call each other over \
+                     connections of both, so give it to both"
+                )
+            }
             Self::PairsWithoutTrust { me } => write!(
                 f,
                 "one stream per pair: peers with ids below {me} are called over the streams that they \
@@ -796,7 +822,8 @@ impl Error for ServerError {
             Self::DuplicateMethod { .. }
             | Self::NotAPeer { .. }
             | Self::PairsOfAnother { .. }
-            | Self::PairsWithoutTrust { .. } => None,
+            | Self::PairsWithoutTrust { .. }
+            | Self::ProofAtOneEnd { .. } => None,
         }
     }
 }

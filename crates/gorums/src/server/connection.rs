@@ -41,7 +41,7 @@ use crate::wire::{
 /// How many batches are written in one turn of the task before others get theirs.
 const BATCHES_PER_TURN: usize = 16;
 
-/// How long it may take until a connection that is refused has heard why.
+/// How long it may take until a connection that is refused, in a handshake or after it, has heard why.
 const REFUSING: Duration = Duration::from_secs(1);
 
 /// How many streams of a connection may have ended while handlers of theirs go on.
@@ -86,15 +86,15 @@ pub(super) struct Admitted {
     pub(super) seat: Option<Seat>,
 }
 
-/// Answers the first request of a connection with this, and ends it.
+/// Answers the first request of a connection with this, and ends it. One that has a handshake to make
+/// is ended at once, since that costs more than whoever is refused should.
 pub(super) async fn refuse(io: BoxIo, status: Status, clock: Arc<dyn Clock>) {
+    if Handshake::is_one(&io) {
+        return;
+    }
     let limit = clock.sleep_until(clock.now() + REFUSING);
     let refusing = async {
         // Whoever does not come so far knows by the end of the connection.
-        let Ok(proven) = Handshake::made(io).await else {
-            return;
-        };
-        let (io, _) = proven.into_parts();
         let handshake = H2Settings::server().handshake::<FairIo, Batch>(FairIo::new(io));
         let Ok(mut h2) = handshake.await else { return };
         if let Some(Ok((_, mut respond))) = poll_fn(|cx| h2.poll_accept(cx)).await {
@@ -120,9 +120,11 @@ pub(crate) async fn serve(
     mut shutdown: BoxFuture<'static, ()>,
 ) {
     if let Some(place) = &mut admitted.place {
-        place.take();
         io = match io.into_present_runtime() {
-            Ok(io) => io,
+            Ok(io) => {
+                place.take();
+                io
+            }
             Err(error) => {
                 tell_end_without_stream(origin.peer(), &End::cut(error.to_string()));
                 return;
@@ -153,11 +155,13 @@ pub(crate) async fn serve(
                 tell_failed_handshake(origin.peer(), &settings, error);
             }
             if let Some(farewell) = farewell {
+                let limit = clock.sleep_until(clock.now() + REFUSING);
                 tokio::select! {
                     biased;
                     () = farewell => {}
                     () = &mut shutdown => {}
                     () = timeout => {}
+                    () = limit => {}
                 }
             }
             return;
@@ -202,6 +206,7 @@ pub(crate) async fn serve(
         client: None,
         is_told: false,
         is_late: false,
+        has_called: false,
         draining: Draining::default(),
         shutdown: Some(shutdown),
         goodbye: false,
@@ -217,12 +222,12 @@ pub(crate) async fn serve(
     let mut calls = std::mem::take(&mut connection.calls);
     // Handlers go on, and count as long as their connection did. The socket is closed.
     drop(connection);
-    while let Some(ended) = calls.join_next().await {
-        tell_failed_call(ended);
-    }
     poll_fn(|cx| {
         draining.work_off(cx);
-        if draining.0.is_empty() {
+        while let Poll::Ready(Some(ended)) = calls.poll_join_next(cx) {
+            tell_failed_call(ended);
+        }
+        if draining.0.is_empty() && calls.is_empty() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -245,6 +250,8 @@ struct ServerConnection {
     is_told: bool,
     /// No stream was opened in time.
     is_late: bool,
+    /// There were calls of an ordinary gRPC client.
+    has_called: bool,
     draining: Draining,
     /// Calls of an ordinary gRPC client, which are on streams of their own.
     calls: JoinSet<()>,
@@ -332,10 +339,7 @@ impl ServerConnection {
             let mut again = false;
             self.draining.work_off(cx);
             while let Poll::Ready(Some(ended)) = self.calls.poll_join_next(cx) {
-                tell_failed_call(ended);
-                if self.calls.is_empty() && self.stream.is_none() {
-                    self.expect_stream();
-                }
+                self.end_call(ended);
             }
             if let Some(stream) = &mut self.stream {
                 stream.register(cx);
@@ -507,6 +511,15 @@ impl ServerConnection {
             if !self.calls.is_empty() {
                 continue;
             }
+            // What was answered may still be on its way.
+            if self.has_called && !self.is_late {
+                self.is_late = true;
+                self.h2.graceful_shutdown();
+                self.expect_stream();
+                self.link.flag.set();
+                cx.waker().wake_by_ref();
+                continue;
+            }
             self.is_late = true;
             self.h2.abrupt_shutdown(Reason::NO_ERROR);
             // The connection says goodbye when it is polled again.
@@ -514,6 +527,14 @@ impl ServerConnection {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// A call of an ordinary gRPC client has ended.
+    fn end_call(&mut self, ended: Result<(), JoinError>) {
+        tell_failed_call(ended);
+        if self.calls.is_empty() && self.stream.is_none() {
+            self.expect_stream();
+        }
     }
 
     /// A call of an ordinary gRPC client.
@@ -527,7 +548,8 @@ impl ServerConnection {
         let mut connecting = self.connecting(&head);
         let timeout = grpc_timeout(&head.headers);
         let asked = timeout.and_then(|timeout| {
-            connecting.info.peer_id = self.proven_node()?;
+            connecting.info.node = self.proven_node()?;
+            connecting.info.peer_id = connecting.info.node;
             self.ask_on_connect(&mut connecting)?;
             Ok(timeout)
         });
@@ -558,9 +580,11 @@ impl ServerConnection {
             services: Arc::clone(&self.settings.services),
             clock: Arc::clone(&self.settings.clock),
             timeout,
+            patience: self.settings.stream_timeout,
             held: self.held.clone(),
         };
         self.link.timers.clear(Timer::NoStream);
+        self.has_called = true;
         self.calls.spawn(call.serve(recv, respond));
     }
 
@@ -584,6 +608,10 @@ impl ServerConnection {
     /// A request on this connection: the one that opens the stream, a call of ordinary gRPC, or one
     /// that we do not serve.
     fn accept(&mut self, request: HttpRequest<RecvStream>, mut respond: SendResponse<Batch>) {
+        // Those that have ended make room for this one.
+        while let Some(ended) = self.calls.try_join_next() {
+            self.end_call(ended);
+        }
         let called = self.called(&request);
         let refusal = self.refusal(&request, called.is_some());
         if let Some(Refusal { response, reason }) = refusal {
@@ -610,10 +638,11 @@ impl ServerConnection {
         let features = Features::announced(&head.headers);
         let claims = head.headers.get(NODE_ID).and_then(|id| id.to_str().ok());
         let asked = self.claim(&head.headers).and_then(|(claim, proven)| {
-            connecting.info.peer_id = match claim {
+            connecting.info.node = match claim {
                 Claim::Peer(id) | Claim::Client(Some(id)) => Some(id),
                 Claim::Nobody | Claim::Unproven | Claim::Client(None) => proven,
             };
+            connecting.info.peer_id = connecting.info.node;
             self.settings.check_meant(&head)?;
             self.ask_on_connect(&mut connecting)?;
             Ok(claim)
@@ -682,7 +711,14 @@ impl ServerConnection {
     /// Which node the client has proved to be, where it is asked. This process is not.
     fn proven_node(&self) -> Result<Option<NodeId>, Status> {
         match (&self.settings.node_proof, self.origin) {
-            (Some(proof), Origin::Outside(_)) => proof.node(&self.proven),
+            (Some(proof), Origin::Outside(_)) => {
+                let proven = proof.node(&self.proven)?;
+                if let Some(why) = proven.and_then(|id| self.settings.is_reserved(id)) {
+                    let text = format!("the client has proved to be a node, {why}");
+                    return Err(Status::permission_denied(text));
+                }
+                Ok(proven)
+            }
             _ => Ok(None),
         }
     }
@@ -794,7 +830,8 @@ impl ServerConnection {
         }
         if is_call {
             let running = self.calls.len();
-            return (running >= RUNNING_CALLS).then(|| {
+            let bound = RUNNING_CALLS.min(self.settings.services.lane.max_running);
+            return (running >= bound).then(|| {
                 Refusal::grpc(Status::resource_exhausted(format!(
                     "handlers of {running} calls of this connection have not finished"
                 )))

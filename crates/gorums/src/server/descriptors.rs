@@ -1,8 +1,8 @@
 //! How many connections the process can have, by the descriptors that the system gives it.
 
 /// What a server leaves for all but the connections that it accepts: listeners, files, names that are
-/// looked up, and the runtime.
-const BESIDES: usize = 64;
+/// looked up, the runtime, and 64 for connections that are told why they are refused.
+const BESIDES: usize = 128;
 
 /// How many it leaves for each node that the process calls: one for its connection, and one for the
 /// attempt that takes its place.
@@ -41,8 +41,8 @@ mod tests {
 
     #[test]
     fn what_a_replica_needs_besides_is_left() {
-        assert_eq!(left(1024, 0), 960);
-        assert_eq!(left(1024, 5), 950);
+        assert_eq!(left(1024, 0), 896);
+        assert_eq!(left(1024, 5), 886);
         assert_eq!(left(64, 5), 32);
         assert_eq!(left(0, 0), 1);
         assert_eq!(left(usize::MAX, usize::MAX), usize::MAX / 2);

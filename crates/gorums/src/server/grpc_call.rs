@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::server::SendResponse;
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 
 use crate::error::{Code, Status};
 use crate::handler::{Called, ConnectionInfo, Entry, Lane, ReplyQueue, Request, Services};
-use crate::runtime::Clock;
+use crate::runtime::{Clock, bounded};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::wire::{
     Batch, BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, Frame, H2Settings,
@@ -54,7 +54,9 @@ impl Held {
         Self {
             bytes: Arc::default(),
             // One call alone may have the largest request that there is.
-            limit: services.max_waiting_bytes.max(services.max_decoding),
+            limit: services
+                .max_waiting_bytes
+                .max(services.max_decoding + PREFIX),
         }
     }
 
@@ -104,6 +106,8 @@ pub(super) struct GrpcCall {
     pub(super) clock: Arc<dyn Clock>,
     /// The caller's.
     pub(super) timeout: Option<Duration>,
+    /// How long the next part of the request may take to come.
+    pub(super) patience: Duration,
     pub(super) held: Held,
 }
 
@@ -111,7 +115,8 @@ impl GrpcCall {
     /// The name of the method at this path, as handlers are registered.
     pub(super) fn method(path: &str) -> Option<String> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-        (!service.is_empty() && !method.is_empty() && !method.contains('/'))
+        // One path for each method, for whoever looks at paths.
+        (!service.is_empty() && !method.is_empty() && !method.contains(['/', '.']))
             .then(|| format!("{service}.{method}"))
     }
 
@@ -123,7 +128,7 @@ impl GrpcCall {
         let mut share = self.held.nothing();
         let read = tokio::select! {
             biased;
-            read = read(recv, self.services.max_decoding, &mut share) => read,
+            read = self.read(recv, &mut share) => read,
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
             () = &mut deadline => Err(late()),
         };
@@ -156,9 +161,49 @@ impl GrpcCall {
         poll_fn(|cx| running.poll_ended(cx)).await;
     }
 
+    /// The one message of the call.
+    async fn read(&self, mut recv: RecvStream, share: &mut Share) -> Result<Bytes, Status> {
+        let limit = self.services.max_decoding;
+        let mut decoder = Decoder::new(limit);
+        loop {
+            let until = self.clock.now() + self.patience;
+            let chunk = tokio::select! {
+                biased;
+                chunk = recv.data() => chunk,
+                () = self.clock.sleep_until(until) => {
+                    let text = "the request stopped before it was whole";
+                    return Err(Status::deadline_exceeded(text));
+                }
+            };
+            let Some(chunk) = chunk else {
+                let text = "the call ended without a request";
+                return Err(Status::invalid_argument(text));
+            };
+            let chunk = chunk.map_err(|error| Status::cancelled(error.to_string()))?;
+            share.add(chunk.len())?;
+            let len = chunk.len();
+            decoder.push(chunk);
+            // What is held is bounded by the share.
+            let _ = recv.flow_control().release_capacity(len);
+            match decoder.next()? {
+                None => {}
+                Some(Frame::Message(payload)) => return Ok(payload),
+                Some(Frame::Oversized { len, .. }) => {
+                    return Err(Status::resource_exhausted(format!(
+                        "the request has {len} bytes, and {limit} are the most \
+                         (ServerBuilder::max_decoding_message_size)"
+                    )));
+                }
+            }
+        }
+    }
+
     async fn deadline(&self) {
         match self.timeout {
-            Some(timeout) => self.clock.sleep_until(self.clock.now() + timeout).await,
+            Some(timeout) => {
+                let until = self.clock.now() + bounded(timeout);
+                self.clock.sleep_until(until).await;
+            }
             None => std::future::pending().await,
         }
     }
@@ -166,30 +211,6 @@ impl GrpcCall {
 
 fn late() -> Status {
     Status::deadline_exceeded("the call's grpc-timeout has passed")
-}
-
-/// The one message of a call.
-async fn read(mut recv: RecvStream, limit: usize, share: &mut Share) -> Result<Bytes, Status> {
-    let mut decoder = Decoder::new(limit);
-    while let Some(chunk) = recv.data().await {
-        let chunk = chunk.map_err(|error| Status::cancelled(error.to_string()))?;
-        share.add(chunk.len())?;
-        let len = chunk.len();
-        decoder.push(chunk);
-        // What is held is bounded by the share.
-        let _ = recv.flow_control().release_capacity(len);
-        match decoder.next()? {
-            None => {}
-            Some(Frame::Message(payload)) => return Ok(payload),
-            Some(Frame::Oversized { len, .. }) => {
-                return Err(Status::resource_exhausted(format!(
-                    "the request has {len} bytes, and {limit} are the most \
-                     (ServerBuilder::max_decoding_message_size)"
-                )));
-            }
-        }
-    }
-    Err(Status::invalid_argument("the call ended without a request"))
 }
 
 /// A call whose request is at its lane.
@@ -203,7 +224,7 @@ impl Running {
         let services = &call.services;
         // All calls of a connection together may have as much as a stream.
         let replies = Arc::new(ReplyQueue::new(
-            services.max_reply_bytes / H2Settings::STREAMS as usize,
+            (services.max_reply_bytes / H2Settings::STREAMS as usize).max(1),
         ));
         let metadata = call.info.metadata.clone();
         let (lane, task) = Lane::start(
@@ -375,6 +396,11 @@ impl Answers {
     }
 
     fn end(&mut self, result: Result<(), Status>) {
+        // Within a message there is no place for trailers.
+        if !self.frames.is_empty() {
+            self.send.send_reset(Reason::CANCEL);
+            return;
+        }
         let trailers = match &result {
             Ok(()) => trailers(Code::Ok, ""),
             Err(status) => trailers(status.code(), status.message()),
@@ -394,7 +420,16 @@ mod tests {
             GrpcCall::method("/storage.Storage/Read").as_deref(),
             Some("storage.Storage.Read")
         );
-        for path in ["", "/", "/a", "/a/", "//b", "/a/b/c", "a/b"] {
+        for path in [
+            "",
+            "/",
+            "/a",
+            "/a/",
+            "//b",
+            "/a/b/c",
+            "a/b",
+            "/storage/Storage.Read",
+        ] {
             assert_eq!(GrpcCall::method(path), None, "{path:?}");
         }
     }

@@ -12,6 +12,9 @@ use crate::sync::{Mutex, Notify};
 
 const NAME: &str = "grpc.health.v1.Health";
 
+/// How many bytes a request may have.
+const LONGEST_REQUEST: usize = 1024;
+
 /// What a server tells of its services to whoever asks by `grpc.health.v1.Health`: probes of
 /// Kubernetes, load balancers, clients of gRPC. Clones are the same.
 ///
@@ -186,6 +189,8 @@ impl Service for Health {
     }
 
     fn register(self, registry: &mut Registry) {
+        // Who watches keeps the name, which nobody has checked.
+        registry.limits(Some(LONGEST_REQUEST), None);
         let health = self.clone();
         registry.unary(
             format!("{NAME}.Check"),
@@ -200,6 +205,7 @@ impl Service for Health {
                 async move { health.watch(&ctx, &request.service, &replies).await }
             },
         );
+        registry.limits(None, None);
     }
 }
 

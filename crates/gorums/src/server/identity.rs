@@ -48,23 +48,32 @@ impl ConnectionSettings {
             None | Some(0) => return Ok(Claim::Client(None)),
             Some(id) => NodeId::from(id),
         };
-        let is_own = self.peers.as_ref().is_some_and(|(me, _)| *me == id);
-        let is_given = id.get() >= DYNAMIC_IDS;
+        let reserved = self.is_reserved(id);
         if self.node_proof.is_some() {
-            let why = match proven {
-                _ if is_own => "which is this server itself".to_owned(),
-                _ if is_given => "an id of those that servers give".to_owned(),
-                Some(proven) if proven == id => return Ok(self.believed(id)),
-                Some(proven) => format!("and has proved to be node {proven}"),
-                None => "and has proved to be no node".to_owned(),
+            let why = match (reserved, proven) {
+                (Some(why), _) => why.to_owned(),
+                (None, Some(proven)) if proven == id => return Ok(self.believed(id)),
+                (None, Some(proven)) => format!("and has proved to be node {proven}"),
+                (None, None) => "and has proved to be no node".to_owned(),
             };
             let text = format!("the client claims to be node {id}, {why}");
             return Err(Status::permission_denied(text));
         }
-        if !self.trust_claimed_ids || is_own || is_given {
+        if !self.trust_claimed_ids || reserved.is_some() {
             return Ok(Claim::Unproven);
         }
         Ok(self.believed(id))
+    }
+
+    /// Why nobody who connects can be this node, if so.
+    pub(super) fn is_reserved(&self, id: NodeId) -> Option<&'static str> {
+        if self.peers.as_ref().is_some_and(|(me, _)| *me == id) {
+            Some("which is this server itself")
+        } else if id.get() >= DYNAMIC_IDS {
+            Some("with an id of those that servers give")
+        } else {
+            None
+        }
     }
 
     fn believed(&self, id: NodeId) -> Claim {

@@ -10,7 +10,7 @@ use crate::runtime::BoxFuture;
 /// Lets callers have methods by the roles that they are in, and refuses all others.
 ///
 /// A role is a name and who is in it: a question about what is known of the caller, by what its
-/// transport has [proved](ServerCtx::proven), say, or [which node](ServerCtx::peer_id) it is. A method
+/// transport has [proved](ServerCtx::proven), say, or [which node](ServerCtx::node_id) it is. A method
 /// is for some roles, and so is a service, for those of its methods of which nothing else is said.
 /// **Whatever nothing is said of is refused.** A caller may be in several roles, and is asked about
 /// each role in the order in which they were named until one fits.
@@ -25,9 +25,8 @@ use crate::runtime::BoxFuture;
 /// use gorums::tls::{NodeUris, TlsPeer};
 ///
 /// let roles = Roles::new()
-///     // A node that has proved its id, or this process itself. Clients that can be called back
-///     // have ids as well, and there are none here.
-///     .role("replica", |caller| caller.peer_id().is_some())
+///     // A node that has proved its id, or this process itself.
+///     .role("replica", |caller| caller.node_id().is_some())
 ///     .role("client", |caller| {
 ///         let peer = caller.proven::<TlsPeer>();
 ///         peer.is_some_and(|peer| peer.uris().any(|uri| uri == "gorums://accounts/client"))

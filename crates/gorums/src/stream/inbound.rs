@@ -111,6 +111,7 @@ impl Opening {
             reader: Reader::new(Replies::WithoutBit, limit),
             info: ConnectionInfo {
                 peer_id: Some(channel.id()),
+                node: Some(channel.id()),
                 own: channel.in_process().is_some(),
                 values: served
                     .as_ref()

@@ -196,8 +196,9 @@ fn identity(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
     let chain = certificates.certificates()?;
-    for certificate in &chain {
-        check(certificate, certificates)?;
+    // Of those of authorities behind it peers may need none.
+    if let Some(own) = chain.first() {
+        check(own, certificates)?;
     }
     let loaded = provider.key_provider.load_private_key(key.key()?);
     let signing = loaded.map_err(|error| TlsError::BadKey {

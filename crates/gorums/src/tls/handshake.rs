@@ -219,12 +219,10 @@ fn proven(session: &CommonState) -> io::Result<Option<TlsPeer>> {
         return Ok(None);
     };
     // A session that is resumed does not look at the certificate again.
-    if session.handshake_kind() == Some(HandshakeKind::Resumed)
-        && let Some(own) = certificates.first()
-        && validity::check(own).is_err()
-    {
+    let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    if is_resumed && certificates.iter().any(|one| validity::check(one).is_err()) {
         return Err(refused(
-            "the certificate of the peer has expired since the session began that it resumes",
+            "a certificate of the peer has expired since the session began that it resumes",
         ));
     }
     let certificates = certificates.iter().cloned().map(|der| der.into_owned());

@@ -71,7 +71,8 @@
 //! [`stream_timeout`](crate::ServerBuilder::stream_timeout) at a server and
 //! [`connect_timeout`](crate::ConfigurationBuilder::connect_timeout) at a client, and keeps at most
 //! 64 KiB of what the peer has sent of it. Up to 256 sessions are kept at each end, so that who
-//! connects again does so with less work; one is not resumed when its certificate has expired since.
+//! connects again does so with less work; one that is resumed
+//! is refused where a certificate of the peer has expired since.
 //!
 //! [rustls]: https://docs.rs/rustls
 

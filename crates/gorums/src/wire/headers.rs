@@ -16,6 +16,8 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: &str = "grpc-status";
 const GRPC_MESSAGE: &str = "grpc-message";
 const FEATURES: &str = "gorums-features";
+/// How many characters of a status are told in headers.
+const LONGEST_MESSAGE: usize = 1024;
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
@@ -228,6 +230,11 @@ pub(crate) fn trailers_only(status: &Status) -> Response<()> {
 pub(crate) fn trailers(code: Code, message: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(GRPC_STATUS, HeaderValue::from(code.number()));
+    // All headers together are bounded at the other end, and what is encoded may be three times as long.
+    let message = match message.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => &message[..end],
+        None => message,
+    };
     if let Ok(value) = HeaderValue::from_str(&percent_encoded(message))
         && !message.is_empty()
     {
