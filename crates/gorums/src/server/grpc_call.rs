@@ -56,7 +56,7 @@ impl Held {
             // One call alone may have the largest request that there is.
             limit: services
                 .max_waiting_bytes
-                .max(services.max_decoding + PREFIX),
+                .max(services.max_decoding.saturating_add(PREFIX)),
         }
     }
 
@@ -83,7 +83,7 @@ impl Share {
         let limit = self.held.limit;
         let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
-        if before + bytes <= limit {
+        if before.saturating_add(bytes) <= limit {
             return Ok(());
         }
         Err(Status::resource_exhausted(format!(
