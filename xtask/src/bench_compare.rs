@@ -185,9 +185,11 @@ fn compare(args: &Args) -> Result<End> {
     record.sides.tonic = tonic()?;
     let measured = measure(&jobs, effort, &programs, &mut record, &args.results);
     let interrupted = interrupted();
-    if !interrupted {
-        measured?;
-    }
+    let failed = match measured {
+        // Ctrl-C ends the program that measures, too.
+        Err(_) if interrupted => Vec::new(),
+        measured => measured?,
+    };
     let whole = !args.quick && args.only.is_empty() && !interrupted;
     let page = match &args.out {
         Some(path) if !interrupted => Some(path.clone()),
@@ -203,6 +205,13 @@ fn compare(args: &Args) -> Result<End> {
         let (made, all) = (record.runs.len(), jobs.len() * effort.rounds);
         println!("ended by Ctrl-C after {made} of {all} runs");
         return Ok(End::Interrupted);
+    }
+    if !failed.is_empty() {
+        println!(
+            "\nbench-compare: these runs failed, and are not in the figures:\n  {}",
+            failed.join("\n  ")
+        );
+        return Ok(End::Short);
     }
     Ok(end)
 }
@@ -266,25 +275,39 @@ fn outlook(jobs: &[Job], effort: Effort) -> String {
     )
 }
 
-/// Runs everything in rounds, until it is done or interrupted, and keeps each run at once.
+/// How many runs may fail one after the other until nothing more is expected of the next.
+const FAILURES_IN_A_ROW: usize = 5;
+
+/// Runs everything in rounds, until it is done or interrupted, and keeps each run at once. Returns the
+/// runs that failed: what has been measured in an hour is not given up for one of them, but for several
+/// in a row.
 fn measure(
     jobs: &[Job],
     effort: Effort,
     programs: &Programs,
     record: &mut Record,
     file: &Path,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     watch_for_interrupt()?;
+    let (mut failed, mut in_a_row) = (Vec::new(), 0);
     println!("\n{}; Ctrl-C keeps what there is", outlook(jobs, effort));
     for round in 1..=effort.rounds {
         println!("\nround {round} of {}", effort.rounds);
         for &job in jobs {
             if interrupted() {
-                return Ok(());
+                return Ok(failed);
             }
-            let results = job
-                .run(effort, programs, &mut record.sides)
-                .with_context(|| job.to_string())?;
+            let results = match job.run(effort, programs, &mut record.sides) {
+                Ok(results) => results,
+                Err(error) if in_a_row + 1 < FAILURES_IN_A_ROW => {
+                    in_a_row += 1;
+                    println!("  {job}: FAILED: {error:#}");
+                    failed.push(format!("{job}, round {round}"));
+                    continue;
+                }
+                Err(error) => return Err(error).with_context(|| job.to_string()),
+            };
+            in_a_row = 0;
             for result in &results {
                 let name = match results.len() {
                     1 => job.to_string(),
@@ -300,7 +323,7 @@ fn measure(
             record.write(file)?;
         }
     }
-    Ok(())
+    Ok(failed)
 }
 
 fn line(figures: &Figures) -> String {
