@@ -7,7 +7,6 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::load::Load;
-use crate::secure;
 use crate::servers::{Place, Program};
 
 /// Measures calls of Gorums: how many, how fast, and at what cost.
@@ -386,6 +385,8 @@ impl Default for Defaults {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) place: Place,
+    /// All connections speak TLS.
+    pub(crate) tls: bool,
     pub(crate) nodes: usize,
     pub(crate) quorum: usize,
     pub(crate) load: Load,
@@ -471,11 +472,9 @@ impl Options {
         } else {
             Place::Here
         };
-        if self.tls {
-            secure::begin()?;
-        }
         Ok(Plan {
             place,
+            tls: self.tls,
             nodes,
             quorum,
             load,

@@ -217,6 +217,7 @@ mod tests {
     fn plan(quorum: usize, payload: usize, timeout: Duration) -> Plan {
         Plan {
             place: Place::Here,
+            tls: false,
             nodes: 3,
             quorum,
             load: Load::Closed { in_flight: 8 },

@@ -24,11 +24,7 @@ pub(crate) async fn connect(addresses: &[String], plan: &Plan) -> Result<Configu
     let in_flight = plan.load.in_flight();
     let messages = (2 * in_flight).max(16 * 1024);
     let bytes = (messages.min(2 * in_flight) * (plan.payload + 512)).max(16 << 20);
-    let mut builder = Configuration::builder();
-    if let Some(tls) = secure::tls() {
-        builder = builder.transport(tls.clone());
-    }
-    let configuration = builder
+    let configuration = secure::configuration()
         .nodes(addresses.iter().map(String::as_str))
         .outbox(messages, bytes)
         .max_calls((2 * in_flight).max(1024 * 1024))

@@ -126,6 +126,7 @@ impl Job {
         match self {
             Self::Measure { what, plan, output } => {
                 warn_of_debug_build();
+                secure::begin(&plan)?;
                 let progress = Progress::of(what.time(&plan));
                 let results = what.measure(&plan, &progress)?;
                 drop(progress);
@@ -212,7 +213,7 @@ impl Benchmark {
             Self::Tonic if remote => {
                 bail!("--remotes: they have the library's service, and no unary calls")
             }
-            Self::Floor | Self::Tonic if secure::tls().is_some() => {
+            Self::Floor | Self::Tonic if plan.tls => {
                 bail!("--tls: the floor and tonic are measured without it")
             }
             Self::Isolation => {

@@ -13,7 +13,6 @@ use crate::args::Plan;
 use crate::latency::{Latencies, Summary};
 use crate::load::Load;
 use crate::machine::{Machine, Versions};
-use crate::secure;
 use crate::servers::{Place, Program};
 
 /// Above so many nanoseconds for a cache line to another core and back, that is worth a word.
@@ -222,7 +221,7 @@ impl Series {
             rate,
             threads: plan.threads,
             server_threads,
-            tls: secure::tls().is_some(),
+            tls: plan.tls,
             warm_up_seconds: plan.warm_up.as_secs_f64(),
             duration_seconds: plan.duration.as_secs_f64(),
             calls: self.runs.iter().map(|run| run.calls).sum(),

@@ -248,6 +248,7 @@ fn plan(args: &args::Scale, cell: Cell) -> Result<Plan> {
             runtime_per_thread: args.runtime_per_thread,
             ..Program::own(args.server_threads)
         }),
+        tls: false,
         nodes,
         quorum: nodes / 2 + 1,
         load: Load::Closed {

@@ -4,7 +4,10 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use gorums::tls::{Pem, Tls};
+use gorums::{Configuration, ConfigurationBuilder};
 use rcgen::{CertificateParams, KeyPair};
+
+use crate::args::Plan;
 
 /// Where a server's process finds the certificate and the key of the program that started it.
 const VARIABLE: &str = "GORUMS_BENCH_TLS";
@@ -28,16 +31,16 @@ impl Secure {
     }
 }
 
-/// Has all connections from now on speak TLS.
-pub(crate) fn begin() -> Result<()> {
-    if SECURE.get().is_some() {
+/// Has all connections from now on speak TLS, where that is to be measured.
+pub(crate) fn begin(plan: &Plan) -> Result<()> {
+    if !plan.tls {
         return Ok(());
     }
     let key = KeyPair::generate().context("a key")?;
     let params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let certificate = params.self_signed(&key).context("a certificate")?;
     let secure = Secure::of(certificate.pem() + &key.serialize_pem())?;
-    // Another thread may have begun as well, and one certificate is as good as the other.
+    // A program has one plan.
     let _ = SECURE.set(secure);
     Ok(())
 }
@@ -57,4 +60,13 @@ pub(crate) fn for_child() -> Option<(&'static str, &'static str)> {
 
 pub(crate) fn tls() -> Option<&'static Tls> {
     SECURE.get().map(|secure| &secure.tls)
+}
+
+/// Describes nodes that are connected to as all connections are.
+pub(crate) fn configuration() -> ConfigurationBuilder {
+    let builder = Configuration::builder();
+    match tls() {
+        None => builder,
+        Some(tls) => builder.transport(tls.clone()),
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use gorums::runtime::TcpAcceptor;
-use gorums::{Configuration, Server, ServerBuilder};
+use gorums::{Server, ServerBuilder};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
@@ -51,11 +51,7 @@ pub(crate) fn start(
             id,
             addresses,
         } => {
-            let mut peers = Configuration::builder();
-            if let Some(tls) = secure::tls() {
-                peers = peers.transport(tls.clone());
-            }
-            let peers = peers
+            let peers = secure::configuration()
                 .nodes(addresses.iter().map(String::as_str))
                 .max_decoding_message_size(message_size(*payload))
                 .connect()

@@ -11,6 +11,7 @@ use crate::measure;
 use crate::plot::{self, WithExtension};
 use crate::progress::Progress;
 use crate::report::{self, Report};
+use crate::secure;
 
 /// A sweep whose options make sense.
 pub(crate) struct Job {
@@ -44,6 +45,7 @@ impl Job {
     /// Measures each step, and draws. The figures of the steps that were made are written even
     /// where a later one fails.
     pub(crate) fn run(self) -> Result<()> {
+        secure::begin(&self.plan)?;
         let plans: Vec<Plan> = self
             .loads
             .iter()
