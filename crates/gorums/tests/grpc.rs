@@ -6,19 +6,20 @@ mod raw_client;
 #[path = "common/wire.rs"]
 mod wire;
 
+use std::fmt::Display;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Counter, Number, TestServer, connect, echo, number, within};
+use common::{Counter, Number, Stoppable, TestServer, connect, echo, number, within};
 use gorums::server::{HandlerOrder, Health, Incoming, Next, ServingStatus, interceptor_fn};
 use gorums::{Client, ReplySender, Server, ServerBuilder, ServerCtx, Status};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, StatusCode};
 use prost::Message;
 use raw_client::RawClient;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
@@ -32,8 +33,8 @@ const HOLD: &str = "/test.Test/Hold";
 struct Ordinary(tonic::client::Grpc<Channel>);
 
 impl Ordinary {
-    async fn connect(server: &TestServer) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{}", server.addr));
+    async fn connect(address: impl Display) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"));
         let channel = within(endpoint.expect("a URI").connect()).await;
         Self(tonic::client::Grpc::new(channel.expect("it serves")))
     }
@@ -73,7 +74,7 @@ impl Ordinary {
 
 async fn served(builder: ServerBuilder) -> (TestServer, Ordinary) {
     let server = TestServer::start(builder).await;
-    let client = Ordinary::connect(&server).await;
+    let client = Ordinary::connect(server.addr).await;
     (server, client)
 }
 
@@ -206,16 +207,8 @@ async fn health_is_told_to_those_who_ask_and_watch_and_ends_with_the_server() {
     const WATCH: &str = "/grpc.health.v1.Health/Watch";
     let health = Health::new();
     let builder = echo().health(&health);
-    let server = builder.bind("127.0.0.1:0").await.expect("a free port");
-    let addr = server.local_addr().socket_addr().expect("it has one");
-    let (stop, stopped) = oneshot::channel::<()>();
-    let signal = async {
-        let _ = stopped.await;
-    };
-    let serving = tokio::spawn(server.serve_with_shutdown(signal, Duration::from_secs(3600)));
-    let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("a URI");
-    let channel = within(endpoint.connect()).await.expect("it serves");
-    let mut grpc = tonic::client::Grpc::new(channel);
+    let server = Stoppable::start(builder, "127.0.0.1:0").await;
+    let mut grpc = Ordinary::connect(&server.address).await.0;
     let asked = |service: &str| {
         tonic::Request::new(HealthCheck {
             service: service.to_owned(),
@@ -250,7 +243,7 @@ async fn health_is_told_to_those_who_ask_and_watch_and_ends_with_the_server() {
         let reply = within(watched[number].message()).await.expect("no error");
         assert_eq!(reply.expect("it has changed").status, status);
     }
-    drop(stop);
+    let serving = server.stop();
     for (number, last) in [(0, Some(2)), (1, None), (2, Some(2))] {
         if let Some(status) = last {
             let reply = within(watched[number].message()).await.expect("no error");
@@ -415,21 +408,14 @@ async fn interceptors_and_the_connect_callback_see_ordinary_calls() {
 async fn a_call_in_flight_outlives_the_limit_without_a_stream_and_a_shutdown() {
     let (started, go_on, cancelled) = (Counter::new(), Arc::new(Notify::new()), Counter::new());
     let builder = holding(&started, &go_on, &cancelled).stream_timeout(Duration::from_millis(100));
-    let server = builder.bind("127.0.0.1:0").await.expect("a free port");
-    let addr = server.local_addr().socket_addr().expect("it has one");
-    let (stop, stopped) = oneshot::channel::<()>();
-    let signal = async {
-        let _ = stopped.await;
-    };
-    let serving = tokio::spawn(server.serve_with_shutdown(signal, Duration::from_secs(3600)));
-    let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("a URI");
-    let channel = within(endpoint.connect()).await.expect("it serves");
-    let mut client = Ordinary(tonic::client::Grpc::new(channel));
+    let server = Stoppable::start(builder, "127.0.0.1:0").await;
+    let mut client = Ordinary::connect(&server.address).await;
     let held = tokio::spawn(async move { client.call(HOLD, number(5)).await });
     started.reached(1).await;
     // One that is connected later, and does nothing, has had its time.
+    let addr = server.address.parse().expect("it has one");
     RawClient::connect(addr).await.closed().await;
-    drop(stop);
+    let serving = server.stop();
     go_on.notify_one();
     let reply = within(held)
         .await
@@ -621,7 +607,7 @@ async fn a_reader_that_takes_nothing_does_not_stop_a_server_with_one_turn() {
     send.send_data(body.into(), true).expect("the stream is up");
     // What comes is never taken.
     let _replies = within(head).await.expect("it is answered");
-    let mut client = Ordinary::connect(&server).await;
+    let mut client = Ordinary::connect(server.addr).await;
     assert_eq!(
         client.call(ECHO, number(2)).await.expect("it echoes").value,
         2

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Number, TestServer, echo, number, within};
+use common::{Number, Stoppable, TestServer, echo, number, within};
 use gorums::{
     Client, Code, Configuration, ConfigurationError, Outcome, Server, ServerBuilder, ServerCtx,
     ServerError, Status,
@@ -143,26 +143,14 @@ fn connections_are_spread_over_runtimes_stay_there_and_wind_down() {
         let threads = Threads::start(2);
         let runtime = Runtime::new().expect("a runtime");
         runtime.block_on(async {
-            let server = within(threads.server().bind(listen)).await;
-            let server = server.expect("it is free");
-            let address = server.local_addr().to_string();
-            let (stop, stopped) = oneshot::channel::<()>();
-            let grace = Duration::from_secs(3600);
-            let serving = server.serve_with_shutdown(
-                async {
-                    let _ = stopped.await;
-                },
-                grace,
-            );
-            let serving = tokio::spawn(serving);
+            let server = within(Stoppable::start(threads.server(), listen)).await;
             let mut clients = Vec::new();
             for first in [0, 1, 0, 1] {
-                let (nodes, places) = places(&address, 10).await;
+                let (nodes, places) = places(&server.address, 10).await;
                 assert_eq!(places, [first; 10]);
                 clients.push(nodes);
             }
-            drop(stop);
-            within(serving).await.expect("nothing panics");
+            within(server.stop()).await.expect("nothing panics");
         });
         threads.end();
     }

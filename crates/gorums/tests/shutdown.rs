@@ -6,16 +6,14 @@ mod common;
 mod memory;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use common::{Counter, Number, number, within};
+use common::{Counter, Number, Stoppable, number, within};
 use gorums::{
     Client, Code, Configuration, Node, NodeState, Outcome, ReplySender, Server, ServerBuilder,
     ServerCtx, Status,
 };
 use memory::{Network, settle};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinHandle;
 
 const ECHO: &str = "test.Test.Echo";
 const NOTE: &str = "test.Test.Note";
@@ -25,9 +23,6 @@ const HOLD: &str = "test.Test.Hold";
 const WAIT: &str = "test.Test.Wait";
 /// Streams so many numbers, each when its caller has room for it.
 const STREAM: &str = "test.Test.Stream";
-
-/// Longer than any test: a server that ends has not been cut off.
-const GRACE: Duration = Duration::from_secs(600);
 
 /// What handlers did, and what they wait for.
 #[derive(Clone)]
@@ -93,34 +88,6 @@ impl Handlers {
                     Ok::<_, Status>(())
                 },
             )
-    }
-}
-
-/// A server that can be told to shut down.
-struct Stoppable {
-    address: String,
-    stop: oneshot::Sender<()>,
-    serving: JoinHandle<()>,
-}
-
-impl Stoppable {
-    async fn start(builder: ServerBuilder, address: &str) -> Self {
-        let server = builder.bind(address).await.expect("a free port");
-        let local = server.local_addr().to_string();
-        let (stop, asked) = oneshot::channel();
-        let signal = async move {
-            let _ = asked.await;
-        };
-        Self {
-            address: local,
-            stop,
-            serving: tokio::spawn(server.serve_with_shutdown(signal, GRACE)),
-        }
-    }
-
-    fn stop(self) -> JoinHandle<()> {
-        self.stop.send(()).expect("it serves");
-        self.serving
     }
 }
 

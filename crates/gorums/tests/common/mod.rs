@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use gorums::{Configuration, Server, ServerBuilder};
 use prost::Message;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+
+/// Longer than any test: a server that ends has not been cut off.
+const GRACE: Duration = Duration::from_secs(600);
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Number {
@@ -55,6 +58,34 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// A server that can be told to shut down.
+pub struct Stoppable {
+    pub address: String,
+    stop: oneshot::Sender<()>,
+    pub serving: JoinHandle<()>,
+}
+
+impl Stoppable {
+    pub async fn start(builder: ServerBuilder, address: &str) -> Self {
+        let server = builder.bind(address).await.expect("a free port");
+        let local = server.local_addr().to_string();
+        let (stop, asked) = oneshot::channel();
+        let signal = async move {
+            let _ = asked.await;
+        };
+        Self {
+            address: local,
+            stop,
+            serving: tokio::spawn(server.serve_with_shutdown(signal, GRACE)),
+        }
+    }
+
+    pub fn stop(self) -> JoinHandle<()> {
+        self.stop.send(()).expect("it serves");
+        self.serving
     }
 }
 
