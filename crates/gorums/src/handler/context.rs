@@ -53,7 +53,7 @@ impl Inner {
 }
 
 /// What all requests of a connection have in common.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct ConnectionInfo {
     pub(crate) metadata: Metadata,
     pub(crate) peer_addr: Option<SocketAddr>,
@@ -61,20 +61,25 @@ pub(crate) struct ConnectionInfo {
     pub(crate) values: Extensions,
     /// What the transport has proved of the peer. Nobody else can set it.
     pub(crate) proven: Extensions,
-    /// Who the client is, or the node whose call this process serves as its client.
-    pub(crate) peer_id: Option<NodeId>,
-    /// Which node of the cluster it is, proven or believed: never an id that a server has given.
+    /// Which node the other end is, as it has proved or is believed to be, or was dialled as.
     pub(crate) node: Option<NodeId>,
+    /// The id by which this server calls the client.
+    pub(crate) callee: Option<NodeId>,
     /// The connection is the one to the process' own node.
     pub(crate) own: bool,
 }
 
 impl ConnectionInfo {
+    /// Who the client is, or the node whose call this process serves as its client.
+    pub(crate) fn peer_id(&self) -> Option<NodeId> {
+        self.callee.or(self.node)
+    }
+
     /// The other end.
     pub(crate) fn peer(&self) -> Peer {
         Peer {
             address: self.peer_addr,
-            id: self.peer_id,
+            id: self.peer_id(),
             is_own: self.own,
         }
     }
@@ -189,7 +194,7 @@ impl ServerCtx {
     /// ([`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids)).
     #[must_use]
     pub fn peer_id(&self) -> Option<NodeId> {
-        self.0.connection.peer_id
+        self.0.connection.peer_id()
     }
 
     /// Which node of the cluster sent the request: the one that it has proved to be

@@ -23,7 +23,7 @@ use crate::runtime::{
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many connections are told at once why they are refused. Others are closed without a word.
-const REFUSALS: usize = 64;
+pub(super) const REFUSALS: usize = 64;
 
 /// A server that listens and serves once it is told to.
 ///
@@ -119,8 +119,7 @@ impl Server {
         let mut is_full = false;
         let full = Throttle::default();
         let seats = Seats::new(parts.max_connections_per_address);
-        let refused = Throttle::default();
-        let mut refusals = JoinSet::new();
+        let mut refusals = Refusals::new(Arc::clone(&clock));
         let serve = |io: BoxIo, origin, admitted| {
             // Hears of it from now on.
             let asked = Box::pin(Arc::clone(&shutdown).notified_owned());
@@ -144,7 +143,7 @@ impl Server {
                 () = &mut signal => break,
                 Some(ended) = connections.join_next() => report(ended),
                 Some(ended) = own_connections.join_next() => report(ended),
-                Some(ended) = refusals.join_next() => report(ended),
+                Some(ended) = refusals.tasks.join_next() => report(ended),
                 Some(io) = arrival(&mut parts.arrivals) => {
                     let admitted = Admitted::default();
                     own_connections.spawn(serve(Box::new(io), Origin::Inside, admitted));
@@ -165,23 +164,7 @@ impl Server {
                                     Some(runtime) => connections.spawn_on(serving, &runtime),
                                 };
                             }
-                            Err(Full { from }) => {
-                                let admission = refused.admit(clock.now());
-                                log::event!(
-                                    admission.is_told => warn or debug,
-                                    target: log::SERVER,
-                                    %from,
-                                    left_out = admission.left_out,
-                                    "a connection was refused: there are as many from its address as may be"
-                                );
-                                if refusals.len() < REFUSALS {
-                                    let status = Status::resource_exhausted(format!(
-                                        "this server has as many connections from {from} as may come from \
-                                         one address (max_connections_per_address)"
-                                    ));
-                                    refusals.spawn(connection::refuse(io, status, Arc::clone(&clock)));
-                                }
-                            }
+                            Err(full) => refusals.begin(io, full),
                         },
                         Err(error) if concerns_one_connection(&error) => {
                             tracing::debug!(
@@ -243,6 +226,43 @@ impl Server {
                 connections = connections.len() + own_connections.len(),
                 "handlers did not finish within the grace period"
             );
+        }
+    }
+}
+
+/// Connections from addresses that have as many as they may.
+struct Refusals {
+    clock: Arc<dyn Clock>,
+    /// Those that are being told.
+    tasks: JoinSet<()>,
+    warnings: Throttle,
+}
+
+impl Refusals {
+    fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            tasks: JoinSet::new(),
+            warnings: Throttle::default(),
+        }
+    }
+
+    fn begin(&mut self, io: BoxIo, Full { from }: Full) {
+        let admission = self.warnings.admit(self.clock.now());
+        log::event!(
+            admission.is_told => warn or debug,
+            target: log::SERVER,
+            %from,
+            left_out = admission.left_out,
+            "a connection was refused: there are as many from its address as may be"
+        );
+        if self.tasks.len() < REFUSALS {
+            let status = Status::resource_exhausted(format!(
+                "this server has as many connections from {from} as may come from one address \
+                 (max_connections_per_address)"
+            ));
+            let clock = Arc::clone(&self.clock);
+            self.tasks.spawn(connection::refuse(io, status, clock));
         }
     }
 }

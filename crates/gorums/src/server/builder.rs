@@ -306,7 +306,8 @@ impl ServerBuilder {
     ///
     /// At the bound the next one is told [`ResourceExhausted`](crate::Code::ResourceExhausted) in the
     /// place of a stream, and closed; where more than 64 are being told that, and where there is a
-    /// handshake to make first, as with TLS, it is closed at once. A warning is logged. Where many clients share an address, behind a proxy say, raise it.
+    /// handshake to make first, as with TLS, it is closed at once. A warning is logged. Where many
+    /// clients share an address, behind a proxy say, raise it.
     pub fn max_connections_per_address(mut self, connections: usize) -> Self {
         self.max_connections_per_address = Some(connections.max(1));
         self
@@ -469,7 +470,8 @@ impl ServerBuilder {
     /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
     pub async fn bind(mut self, address: &str) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
-        self.runtime_is_fit()?;
+        let transport = || self.transport.check_runtime();
+        self.runtimes_are_fit(transport, transport)?;
         self.fit_descriptors();
         let listener = self
             .transport
@@ -502,13 +504,9 @@ impl ServerBuilder {
     /// [`peers`](Self::peers), or the listener does not know its address.
     pub fn with_incoming(self, listener: impl Listener) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
-        // The listener has what it needs.
-        let needs = || self.clock.check_runtime();
-        // Sockets of the system move to the runtimes that they are spread over.
-        let moved = || needs().and_then(|()| has_sockets());
-        needs()
-            .and_then(|()| self.spread.check(moved))
-            .map_err(ServerError::Runtime)?;
+        // Here the listener has what it needs; its sockets move to the runtimes that they are spread
+        // over.
+        self.runtimes_are_fit(|| Ok(()), has_sockets)?;
         self.with_listener(Box::new(listener))
     }
 
@@ -534,13 +532,16 @@ impl ServerBuilder {
         self.max_connections.unwrap_or(CONNECTIONS)
     }
 
-    fn runtime_is_fit(&self) -> Result<(), ServerError> {
-        let needs = || {
-            self.clock.check_runtime()?;
-            self.transport.check_runtime()
-        };
-        needs()
-            .and_then(|()| self.spread.check(needs))
+    /// Whether this runtime has what the clock needs and this, and those for connections what the
+    /// clock needs and that.
+    fn runtimes_are_fit(
+        &self,
+        here: impl Fn() -> io::Result<()>,
+        spread: impl Fn() -> io::Result<()>,
+    ) -> Result<(), ServerError> {
+        let clock = || self.clock.check_runtime();
+        let fit = clock().and_then(|()| here());
+        fit.and_then(|()| self.spread.check(|| clock().and_then(|()| spread())))
             .map_err(ServerError::Runtime)
     }
 
@@ -572,22 +573,31 @@ impl ServerBuilder {
         if let Some(health) = &health {
             health.know(self.registry.services());
         }
-        let peers = self.peers.clone();
-        let Some((me, membership)) = peers else {
-            let connection = Arc::new(self.settings(None));
-            return Ok(Server::new(
-                listener,
-                local_addr,
-                Parts {
-                    connection,
-                    max_connections,
-                    max_connections_per_address,
-                    spread,
-                    health,
-                    arrivals: None,
-                },
-            ));
+        let (connection, arrivals) = match self.peers.clone() {
+            None => (Arc::new(self.settings(None)), None),
+            Some((me, peers)) => {
+                let (connection, arrivals) = self.among_peers(me, &peers)?;
+                (connection, Some(arrivals))
+            }
         };
+        let parts = Parts {
+            connection,
+            max_connections,
+            max_connections_per_address,
+            spread,
+            health,
+            arrivals,
+        };
+        Ok(Server::new(listener, local_addr, parts))
+    }
+
+    /// The settings of a server that is one of these nodes, which know it from now on, and where its
+    /// connections to itself arrive.
+    fn among_peers(
+        self,
+        me: NodeId,
+        membership: &Membership,
+    ) -> Result<(Arc<ConnectionSettings>, mpsc::Receiver<DuplexStream>), ServerError> {
         let configuration = membership.config();
         let own = configuration
             .node(me)
@@ -596,19 +606,17 @@ impl ServerBuilder {
                 known: configuration.ids().collect(),
             })?;
         for members in membership.members() {
-            let Some(pairs) = members.pool().settings.pairs else {
-                continue;
-            };
-            if pairs.me != me {
-                let of = pairs.me;
-                return Err(ServerError::PairsOfAnother { me, of });
+            let settings = &members.pool().settings;
+            if let Some(pairs) = settings.pairs {
+                if pairs.me != me {
+                    let of = pairs.me;
+                    return Err(ServerError::PairsOfAnother { me, of });
+                }
+                if !self.trust_claimed_ids && self.node_proof.is_none() {
+                    return Err(ServerError::PairsWithoutTrust { me });
+                }
             }
-            if !self.trust_claimed_ids && self.node_proof.is_none() {
-                return Err(ServerError::PairsWithoutTrust { me });
-            }
-        }
-        for members in membership.members() {
-            let at_client = members.pool().settings.node_proof.is_some();
+            let at_client = settings.node_proof.is_some();
             if at_client != self.node_proof.is_some() {
                 return Err(ServerError::ProofAtOneEnd { at_client });
             }
@@ -637,15 +645,7 @@ impl ServerBuilder {
         for node in &configuration {
             node.channel().connect_anew();
         }
-        let parts = Parts {
-            connection,
-            max_connections,
-            max_connections_per_address,
-            spread,
-            health,
-            arrivals: Some(arrivals),
-        };
-        Ok(Server::new(listener, local_addr, parts))
+        Ok((connection, arrivals))
     }
 
     /// What serves calls to a client, without a listener.

@@ -29,7 +29,7 @@ impl ConnectRequest {
     /// no id gets one after this.
     #[must_use]
     pub fn peer_id(&self) -> Option<NodeId> {
-        self.info.peer_id
+        self.info.peer_id()
     }
 
     /// What the transport has proved of the client, as a value of this type: see

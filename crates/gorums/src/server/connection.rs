@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::connect_request::ConnectRequest;
-use super::grpc_call::{GrpcCall, Held};
+use super::grpc_call::{GrpcCall, RequestBytes};
 use super::identity::Claim;
 use super::seats::Seat;
 use super::served_stream::{Callee, End, ServedStream};
@@ -196,7 +196,7 @@ pub(crate) async fn serve(
     );
     let mut connection = ServerConnection {
         link: Link::new(h2.ping_pong(), keep_alive, clock),
-        held: Held::new(&settings.services),
+        call_bytes: RequestBytes::new(&settings.services),
         calls: JoinSet::new(),
         settings,
         origin,
@@ -255,7 +255,8 @@ struct ServerConnection {
     draining: Draining,
     /// Calls of an ordinary gRPC client, which are on streams of their own.
     calls: JoinSet<()>,
-    held: Held,
+    /// What those calls hold of requests.
+    call_bytes: RequestBytes,
     /// None once it was asked for.
     shutdown: Option<BoxFuture<'static, ()>>,
     /// The peer was told that the connection ends.
@@ -415,8 +416,11 @@ impl ServerConnection {
         }
     }
 
-    /// The connection may be without a stream for a while.
+    /// The connection may be without a stream and without calls for a while.
     fn expect_stream(&mut self) {
+        if !self.calls.is_empty() {
+            return;
+        }
         let until = self.link.now() + self.settings.stream_timeout;
         self.link.timers.set(Timer::NoStream, until);
     }
@@ -473,8 +477,14 @@ impl ServerConnection {
         }
     }
 
-    /// A client is turned away with this status.
-    fn tell_refusal(&mut self, peer: Peer, claims: Option<&str>, status: &Status) {
+    /// Turns a client away with this status.
+    fn turn_away(
+        &mut self,
+        peer: Peer,
+        claims: Option<&str>,
+        status: &Status,
+        respond: &mut SendResponse<Batch>,
+    ) {
         self.is_told = true;
         let admission = self.settings.log.refusals.admit(self.link.now());
         log::event!(
@@ -486,6 +496,8 @@ impl ServerConnection {
             left_out = admission.left_out,
             "a client was refused"
         );
+        // The peer may be gone already.
+        let _ = respond.send_response(trailers_only(status), true);
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -506,9 +518,6 @@ impl ServerConnection {
                 if let Some(stream) = &mut self.stream {
                     stream.is_late(&mut self.link);
                 }
-                continue;
-            }
-            if !self.calls.is_empty() {
                 continue;
             }
             // What was answered may still be on its way.
@@ -532,7 +541,7 @@ impl ServerConnection {
     /// A call of an ordinary gRPC client has ended.
     fn end_call(&mut self, ended: Result<(), JoinError>) {
         tell_failed_call(ended);
-        if self.calls.is_empty() && self.stream.is_none() {
+        if self.stream.is_none() {
             self.expect_stream();
         }
     }
@@ -549,17 +558,13 @@ impl ServerConnection {
         let timeout = grpc_timeout(&head.headers);
         let asked = timeout.and_then(|timeout| {
             connecting.info.node = self.proven_node()?;
-            connecting.info.peer_id = connecting.info.node;
             self.ask_on_connect(&mut connecting)?;
             Ok(timeout)
         });
         let timeout = match asked {
             Ok(timeout) => timeout,
             Err(status) => {
-                self.tell_refusal(connecting.info.peer(), None, &status);
-                // The peer may be gone already.
-                let _ = respond.send_response(trailers_only(&status), true);
-                return;
+                return self.turn_away(connecting.info.peer(), None, &status, &mut respond);
             }
         };
         if !self.is_told {
@@ -576,12 +581,12 @@ impl ServerConnection {
         }
         let call = GrpcCall {
             entry,
-            info: connecting.info,
+            info: Arc::new(connecting.info),
             services: Arc::clone(&self.settings.services),
             clock: Arc::clone(&self.settings.clock),
             timeout,
             patience: self.settings.stream_timeout,
-            held: self.held.clone(),
+            bytes: self.call_bytes.clone(),
         };
         self.link.timers.clear(Timer::NoStream);
         self.has_called = true;
@@ -612,27 +617,40 @@ impl ServerConnection {
         while let Some(ended) = self.calls.try_join_next() {
             self.end_call(ended);
         }
-        let called = self.called(&request);
-        let refusal = self.refusal(&request, called.is_some());
-        if let Some(Refusal { response, reason }) = refusal {
-            self.is_told = true;
-            let admission = self.settings.log.refusals.admit(self.link.now());
-            log::event!(
-                admission.is_told => warn or debug,
-                target: log::SERVER,
-                peer = %self.origin.peer(),
-                error = %log::text(reason),
-                left_out = admission.left_out,
-                "a request was refused that opens no stream"
-            );
-            // The peer may be gone already.
-            let _ = respond.send_response(response, true);
-            return;
+        let asked = self.asked_for(&request).and_then(|asked| {
+            let room = match asked {
+                Asked::Stream => self.check_stream(),
+                Asked::Call(_) => self.check_call(),
+            };
+            room.map_err(Refusal::grpc)?;
+            Ok(asked)
+        });
+        match asked {
+            Ok(Asked::Stream) => self.accept_stream(request, respond),
+            Ok(Asked::Call(entry)) => self.accept_call(entry, request, respond),
+            Err(Refusal { response, reason }) => {
+                self.is_told = true;
+                let admission = self.settings.log.refusals.admit(self.link.now());
+                log::event!(
+                    admission.is_told => warn or debug,
+                    target: log::SERVER,
+                    peer = %self.origin.peer(),
+                    error = %log::text(reason),
+                    left_out = admission.left_out,
+                    "a request was refused that opens no stream"
+                );
+                // The peer may be gone already.
+                let _ = respond.send_response(response, true);
+            }
         }
-        if let Some(entry) = called {
-            self.accept_call(entry, request, respond);
-            return;
-        }
+    }
+
+    /// The request that opens the stream.
+    fn accept_stream(
+        &mut self,
+        request: HttpRequest<RecvStream>,
+        mut respond: SendResponse<Batch>,
+    ) {
         let (head, recv) = request.into_parts();
         let mut connecting = self.connecting(&head);
         let features = Features::announced(&head.headers);
@@ -642,7 +660,6 @@ impl ServerConnection {
                 Claim::Peer(id) | Claim::Client(Some(id)) => Some(id),
                 Claim::Nobody | Claim::Unproven | Claim::Client(None) => proven,
             };
-            connecting.info.peer_id = connecting.info.node;
             self.settings.check_meant(&head)?;
             self.ask_on_connect(&mut connecting)?;
             Ok(claim)
@@ -650,9 +667,7 @@ impl ServerConnection {
         let claim = match asked {
             Ok(claim) => claim,
             Err(status) => {
-                self.tell_refusal(connecting.info.peer(), claims, &status);
-                let _ = respond.send_response(trailers_only(&status), true);
-                return;
+                return self.turn_away(connecting.info.peer(), claims, &status, &mut respond);
             }
         };
         // Before the reply, so that a client that has it can be called.
@@ -660,9 +675,7 @@ impl ServerConnection {
         let (replies, callee) = match self.attach(claim, &mut connecting, features, instance) {
             Ok(attached) => attached,
             Err(status) => {
-                self.tell_refusal(connecting.info.peer(), claims, &status);
-                let _ = respond.send_response(trailers_only(&status), true);
-                return;
+                return self.turn_away(connecting.info.peer(), claims, &status, &mut respond);
             }
         };
         let peer = connecting.info.peer();
@@ -713,7 +726,7 @@ impl ServerConnection {
         match (&self.settings.node_proof, self.origin) {
             (Some(proof), Origin::Outside(_)) => {
                 let proven = proof.node(&self.proven)?;
-                if let Some(why) = proven.and_then(|id| self.settings.is_reserved(id)) {
+                if let Some(why) = proven.and_then(|id| self.settings.why_reserved(id)) {
                     let text = format!("the client has proved to be a node, {why}");
                     return Err(Status::permission_denied(text));
                 }
@@ -777,7 +790,7 @@ impl ServerConnection {
             Claim::Client(id) => {
                 let clients = &self.settings.clients;
                 let client = clients.attach(id, connecting.info.peer_addr, features)?;
-                connecting.info.peer_id = Some(client.node().id());
+                connecting.info.callee = Some(client.node().id());
                 (Replies::WithBit, Some(Callee::Client(client)))
             }
         })
@@ -795,48 +808,57 @@ impl ServerConnection {
         ));
     }
 
-    /// The method that a request of ordinary gRPC calls, where there is one.
-    fn called(&self, request: &HttpRequest<RecvStream>) -> Option<Arc<Entry>> {
-        let method = GrpcCall::method(request.uri().path())?;
-        self.settings.services.registry.get(&method).cloned()
-    }
-
-    /// What is wrong with a request, which may be a call of ordinary gRPC.
-    fn refusal(&self, request: &HttpRequest<RecvStream>, is_call: bool) -> Option<Refusal> {
+    /// What a request asks for, if it is for anything here.
+    fn asked_for(&self, request: &HttpRequest<RecvStream>) -> Result<Asked, Refusal> {
         if request.method() != Method::POST {
             let reason = format!("HTTP method {}", excerpt(request.method().as_str()));
-            return Some(Refusal::http(StatusCode::METHOD_NOT_ALLOWED, reason));
+            return Err(Refusal::http(StatusCode::METHOD_NOT_ALLOWED, reason));
         }
         if !is_grpc(request.headers()) {
             let reason = "the content type is not gRPC".to_owned();
-            return Some(Refusal::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
+            return Err(Refusal::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
         }
         let path = request.uri().path();
-        if path != PATH && !is_call {
-            return Some(Refusal::grpc(Status::unimplemented(format!(
+        if path == PATH {
+            return Ok(Asked::Stream);
+        }
+        let method = GrpcCall::method(path);
+        let entry = method.and_then(|method| self.settings.services.registry.get(&method));
+        entry.cloned().map(Asked::Call).ok_or_else(|| {
+            Refusal::grpc(Status::unimplemented(format!(
                 "unknown path {}: this server serves {PATH}, and methods at /package.Service/Method",
                 excerpt(path)
-            ))));
+            )))
+        })
+    }
+
+    fn check_no_shutdown(&self) -> Result<(), Status> {
+        match self.shutdown {
+            Some(_) => Ok(()),
+            None => Err(Status::unavailable("the server is shutting down")),
         }
-        if self.stream.is_some() && !is_call {
-            return Some(Refusal::grpc(Status::unimplemented(
+    }
+
+    /// Whether there is room for another call.
+    fn check_call(&self) -> Result<(), Status> {
+        self.check_no_shutdown()?;
+        let running = self.calls.len();
+        if running >= RUNNING_CALLS.min(self.settings.services.lane.max_running) {
+            return Err(Status::resource_exhausted(format!(
+                "handlers of {running} calls of this connection have not finished"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for a stream.
+    fn check_stream(&self) -> Result<(), Status> {
+        if self.stream.is_some() {
+            return Err(Status::unimplemented(
                 "there is a stream on this connection already: a client has one stream per node",
-            )));
+            ));
         }
-        if self.shutdown.is_none() {
-            return Some(Refusal::grpc(Status::unavailable(
-                "the server is shutting down",
-            )));
-        }
-        if is_call {
-            let running = self.calls.len();
-            let bound = RUNNING_CALLS.min(self.settings.services.lane.max_running);
-            return (running >= bound).then(|| {
-                Refusal::grpc(Status::resource_exhausted(format!(
-                    "handlers of {running} calls of this connection have not finished"
-                )))
-            });
-        }
+        self.check_no_shutdown()?;
         let unfinished = self
             .draining
             .0
@@ -844,18 +866,26 @@ impl ServerConnection {
             .filter(|inbound| !inbound.is_worked_off());
         let unfinished = unfinished.count();
         if unfinished >= UNFINISHED_STREAMS {
-            return Some(Refusal::grpc(Status::resource_exhausted(format!(
+            return Err(Status::resource_exhausted(format!(
                 "handlers of {unfinished} earlier streams of this connection have not finished"
-            ))));
+            )));
         }
         let waiting: usize = self.draining.0.iter().map(Inbound::waiting_bytes).sum();
         if waiting >= self.settings.services.max_waiting_bytes {
-            return Some(Refusal::grpc(Status::resource_exhausted(format!(
+            return Err(Status::resource_exhausted(format!(
                 "{waiting} bytes of requests of earlier streams of this connection wait"
-            ))));
+            )));
         }
-        None
+        Ok(())
     }
+}
+
+/// What a request asks for.
+enum Asked {
+    /// The stream of a client of Gorums.
+    Stream,
+    /// The answer of a method, as ordinary gRPC clients do.
+    Call(Arc<Entry>),
 }
 
 /// Why a request opens no stream.

@@ -1,8 +1,10 @@
 //! How many connections the process can have, by the descriptors that the system gives it.
 
-/// What a server leaves for all but the connections that it accepts: listeners, files, names that are
-/// looked up, the runtime, and 64 for connections that are told why they are refused.
-const BESIDES: usize = 128;
+use super::accept::REFUSALS;
+
+/// What a server leaves for all but the connections that it serves: listeners, files, names that are
+/// looked up, the runtime, and connections that are told why they are refused.
+const BESIDES: usize = 64 + REFUSALS;
 
 /// How many it leaves for each node that the process calls: one for its connection, and one for the
 /// attempt that takes its place.

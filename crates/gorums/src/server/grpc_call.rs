@@ -42,17 +42,17 @@ const FEATURES: Features = Features {
     going_away: false,
 };
 
-/// The bytes of requests that the calls of one connection hold.
+/// The bytes of requests that the calls of one connection hold, all of them together.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
-    bytes: Arc<AtomicUsize>,
+pub(super) struct RequestBytes {
+    all: Arc<AtomicUsize>,
     limit: usize,
 }
 
-impl Held {
+impl RequestBytes {
     pub(super) fn new(services: &Services) -> Self {
         Self {
-            bytes: Arc::default(),
+            all: Arc::default(),
             // One call alone may have the largest request that there is.
             limit: services
                 .max_waiting_bytes
@@ -60,29 +60,30 @@ impl Held {
         }
     }
 
-    fn nothing(&self) -> Share {
-        Share {
-            held: self.clone(),
-            bytes: 0,
+    /// For a call that holds none yet.
+    fn of_call(&self) -> CallBytes {
+        CallBytes {
+            of: self.clone(),
+            own: 0,
         }
     }
 }
 
-/// What one call holds of that.
-struct Share {
-    held: Held,
-    bytes: usize,
+/// What one call holds of those, until this is dropped.
+struct CallBytes {
+    of: RequestBytes,
+    own: usize,
 }
 
-impl Share {
+impl CallBytes {
     /// Holds more.
     ///
     /// # Errors
     /// All calls together would hold too much.
     fn add(&mut self, bytes: usize) -> Result<(), Status> {
-        let limit = self.held.limit;
-        let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
+        let limit = self.of.limit;
+        let before = self.of.all.fetch_add(bytes, Ordering::Relaxed);
+        self.own += bytes;
         if before.saturating_add(bytes) <= limit {
             return Ok(());
         }
@@ -92,23 +93,23 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for CallBytes {
     fn drop(&mut self) {
-        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.of.all.fetch_sub(self.own, Ordering::Relaxed);
     }
 }
 
 /// A call whose head has come, and whose client was let in.
 pub(super) struct GrpcCall {
     pub(super) entry: Arc<Entry>,
-    pub(super) info: ConnectionInfo,
+    pub(super) info: Arc<ConnectionInfo>,
     pub(super) services: Arc<Services>,
     pub(super) clock: Arc<dyn Clock>,
     /// The caller's.
     pub(super) timeout: Option<Duration>,
     /// How long the next part of the request may take to come.
     pub(super) patience: Duration,
-    pub(super) held: Held,
+    pub(super) bytes: RequestBytes,
 }
 
 impl GrpcCall {
@@ -125,10 +126,10 @@ impl GrpcCall {
     /// not started.
     pub(super) async fn serve(self, recv: RecvStream, mut respond: SendResponse<Batch>) {
         let mut deadline = pin!(self.deadline());
-        let mut share = self.held.nothing();
+        let mut bytes = self.bytes.of_call();
         let read = tokio::select! {
             biased;
-            read = self.read(recv, &mut share) => read,
+            read = self.read(recv, &mut bytes) => read,
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
             () = &mut deadline => Err(late()),
         };
@@ -162,7 +163,7 @@ impl GrpcCall {
     }
 
     /// The one message of the call.
-    async fn read(&self, mut recv: RecvStream, share: &mut Share) -> Result<Bytes, Status> {
+    async fn read(&self, mut recv: RecvStream, bytes: &mut CallBytes) -> Result<Bytes, Status> {
         let limit = self.services.max_decoding;
         let mut decoder = Decoder::new(limit);
         loop {
@@ -180,10 +181,10 @@ impl GrpcCall {
                 return Err(Status::invalid_argument(text));
             };
             let chunk = chunk.map_err(|error| Status::cancelled(error.to_string()))?;
-            share.add(chunk.len())?;
+            bytes.add(chunk.len())?;
             let len = chunk.len();
             decoder.push(chunk);
-            // What is held is bounded by the share.
+            // What is held is bounded, whatever may be sent anew.
             let _ = recv.flow_control().release_capacity(len);
             match decoder.next()? {
                 None => {}
@@ -229,7 +230,7 @@ impl Running {
         let metadata = call.info.metadata.clone();
         let (lane, task) = Lane::start(
             Arc::clone(&services.lane),
-            Arc::new(call.info.clone()),
+            Arc::clone(&call.info),
             Arc::clone(&replies),
             FEATURES,
         );

@@ -205,7 +205,6 @@ impl Service for Health {
                 async move { health.watch(&ctx, &request.service, &replies).await }
             },
         );
-        registry.limits(None, None);
     }
 }
 

@@ -11,7 +11,6 @@ use crate::node_id::{DYNAMIC_IDS, NodeId};
 use crate::wire::{NODE_ID, TO};
 
 /// Who a client says it is.
-#[derive(Debug)]
 pub(super) enum Claim {
     /// It cannot be called back.
     Nobody,
@@ -48,7 +47,7 @@ impl ConnectionSettings {
             None | Some(0) => return Ok(Claim::Client(None)),
             Some(id) => NodeId::from(id),
         };
-        let reserved = self.is_reserved(id);
+        let reserved = self.why_reserved(id);
         if self.node_proof.is_some() {
             let why = match (reserved, proven) {
                 (Some(why), _) => why.to_owned(),
@@ -66,7 +65,7 @@ impl ConnectionSettings {
     }
 
     /// Why nobody who connects can be this node, if so.
-    pub(super) fn is_reserved(&self, id: NodeId) -> Option<&'static str> {
+    pub(super) fn why_reserved(&self, id: NodeId) -> Option<&'static str> {
         if self.peers.as_ref().is_some_and(|(me, _)| *me == id) {
             Some("which is this server itself")
         } else if id.get() >= DYNAMIC_IDS {

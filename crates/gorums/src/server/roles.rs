@@ -121,11 +121,11 @@ impl Roles {
         let Some(roles) = self.methods.get(method).or_else(of_service) else {
             return Err(Status::permission_denied("nobody may call this method"));
         };
-        let mut roles = roles.iter().map(|&number| &self.roles[number]);
+        let roles = roles.iter().map(|&number| &self.roles[number]);
         if roles.clone().any(|role| (role.has)(caller)) {
             return Ok(());
         }
-        let names: Vec<_> = roles.by_ref().map(|role| &*role.name).collect();
+        let names: Vec<_> = roles.map(|role| &*role.name).collect();
         Err(Status::permission_denied(format!(
             "this method is for others: {}",
             names.join(", ")

@@ -110,7 +110,6 @@ impl Opening {
         Self {
             reader: Reader::new(Replies::WithoutBit, limit),
             info: ConnectionInfo {
-                peer_id: Some(channel.id()),
                 node: Some(channel.id()),
                 own: channel.in_process().is_some(),
                 values: served

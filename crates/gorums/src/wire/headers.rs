@@ -18,8 +18,6 @@ const GRPC_MESSAGE: &str = "grpc-message";
 const FEATURES: &str = "gorums-features";
 /// How many characters of a status are told in headers.
 const LONGEST_MESSAGE: usize = 1024;
-const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// What a peer understands beyond the original protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -163,21 +161,20 @@ pub(crate) fn request_head(
     Ok(request)
 }
 
-/// The head of the reply, which a server sends at once.
-pub(crate) fn response_head() -> Response<()> {
+/// The head of the reply to a call of ordinary gRPC.
+pub(crate) fn grpc_head() -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, GRPC);
-    headers.insert(FEATURES, Features::OURS);
     // gRPC wants this beside the refusal of a compressed message, which comes in the trailers.
-    headers.insert(ACCEPT_ENCODING, IDENTITY);
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
     response
 }
 
-/// The head of the reply to a call of ordinary gRPC.
-pub(crate) fn grpc_head() -> Response<()> {
-    let mut response = response_head();
-    response.headers_mut().remove(FEATURES);
+/// The head of the reply to a client of Gorums, which a server sends at once.
+pub(crate) fn response_head() -> Response<()> {
+    let mut response = grpc_head();
+    response.headers_mut().insert(FEATURES, Features::OURS);
     response
 }
 
@@ -214,15 +211,12 @@ pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Stat
 
 /// A whole reply that only says why there is no stream.
 pub(crate) fn trailers_only(status: &Status) -> Response<()> {
-    let mut response = Response::new(());
+    // A client that sees our features knows that nothing was done. Other servers answer without them
+    // at the end of a stream, too.
+    let mut response = response_head();
     let status = status.as_error();
-    *response.headers_mut() = trailers(status.code(), status.message());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, GRPC);
-    headers.insert(ACCEPT_ENCODING, IDENTITY);
-    // A client that sees this knows that nothing was done. Other servers answer without it at the
-    // end of a stream, too.
-    headers.insert(FEATURES, Features::OURS);
+    let trailers = trailers(status.code(), status.message());
+    response.headers_mut().extend(trailers);
     response
 }
 
