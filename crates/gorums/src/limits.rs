@@ -119,10 +119,23 @@ fn the_page_states_the_defaults_of_a_client() {
 #[test]
 fn the_page_states_the_defaults_of_a_server() {
     let builder = Server::builder();
-    let [connections, running] = builder.counts();
-    let [waiting, replies, request] = builder.sizes();
+    let [connections, unsettled, per_node, running] = builder.counts();
+    let [waiting, replies, request, buffered] = builder.sizes();
     for (what, value) in [
         ("connections", count(connections)),
+        (
+            "those of them that do not speak HTTP/2 yet, or are in a handshake",
+            count(unsettled),
+        ),
+        (
+            "those of one node that has proved which one it is",
+            count(per_node),
+        ),
+        (
+            "bytes that are kept for all connections together: requests that have not started, parts of \
+             others, and replies that are not written",
+            bytes(buffered),
+        ),
         ("released handlers of a connection that run", count(running)),
         (
             "replies of a connection that are not written",

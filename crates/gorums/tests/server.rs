@@ -1,6 +1,8 @@
 //! The server beyond order: cancellation, shutdown, interceptors, the connect callback, limits.
 
 mod common;
+#[path = "common/log.rs"]
+mod log;
 #[path = "common/memory.rs"]
 mod memory;
 
@@ -12,15 +14,18 @@ use std::time::Duration;
 use common::{Counter, Number, TestServer, cluster, connect, echo, number, within};
 use gorums::call::QuorumCall;
 use gorums::runtime::{Address, BoxFuture, BoxIo, Listener, Transport};
-use gorums::server::{Incoming, Next, Reply, Roles, interceptor_fn};
+use gorums::server::{Clients, Incoming, Next, Reply, Roles, interceptor_fn};
 use gorums::{
     Client, Code, Configuration, NodeError, Outcome, QuorumError, QuorumErrorKind, ReplySender,
     Server, ServerCtx, ServerError, Status,
 };
+use log::Log;
 use memory::Network;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use tracing::Level;
 
 const ECHO: &str = "test.Test.Echo";
 const HOLD: &str = "test.Test.Hold";
@@ -509,21 +514,106 @@ async fn at_the_limit_of_running_handlers_the_next_waits_for_one_to_end() {
 }
 
 #[tokio::test]
-async fn a_new_connection_waits_where_there_are_enough() {
+async fn a_new_connection_is_told_where_there_are_enough_and_gets_in_when_one_ends() {
     let server = TestServer::start(echo().max_connections(1)).await;
     let first = one(&server);
-    within(Client::new(&first).rpc::<_, Number>(&first[0], ECHO, number(1)))
-        .await
-        .expect("up");
+    let up = || within(Client::new(&first).rpc::<_, Number>(&first[0], ECHO, number(1)));
+    up().await.expect("up");
     let second = one(&server);
-    let call = Client::new(&second)
-        .rpc::<_, Number>(&second[0], ECHO, number(2))
-        .send();
-    within(Client::new(&first).rpc::<_, Number>(&first[0], ECHO, number(1)))
-        .await
-        .expect("up");
+    let client = Client::new(&second);
+    let call = || within(client.rpc::<_, Number>(&second[0], ECHO, number(2)));
+    let error = call().await.expect_err("there is no room");
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    let message = error.status().message();
+    assert!(message.contains("(max_connections)"), "{message}");
+    up().await.expect("it is served as before");
     drop(first);
-    assert_eq!(within(call).await.expect("there is room now").value, 2);
+    within(async { while call().await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_makes_room() {
+    let server = TestServer::start(echo().max_connections(2)).await;
+    let mut silent = [
+        TcpStream::connect(server.addr).await.expect("it listens"),
+        TcpStream::connect(server.addr).await.expect("it listens"),
+    ];
+    let clients = [one(&server), one(&server)];
+    for (client, silent) in clients.iter().zip(&mut silent) {
+        let call = || Client::new(client).rpc::<_, Number>(&client[0], ECHO, number(1));
+        // Not at once: the silent ones have a while to say something.
+        within(async { while call().await.is_err() {} }).await;
+        let _ = within(silent.read_to_end(&mut Vec::new())).await;
+    }
+}
+
+const POLL: &str = "test.Test.Poll";
+
+/// A server that bears clients which send nothing for 30 seconds, and says which there are and how
+/// many streams it has taken.
+async fn impatient(network: &Network) -> (Clients, Counter) {
+    let streams = Counter::new();
+    let taken = streams.clone();
+    let handlers = echo()
+        .transport(network.clone())
+        .first_message_timeout(Duration::from_secs(30))
+        .on_connect(move |_| {
+            taken.add();
+            Ok(())
+        });
+    let server = handlers.bind("a:1").await.expect("a network in memory");
+    let clients = server.clients();
+    tokio::spawn(server.serve());
+    (clients, streams)
+}
+
+/// Connects to it, and can be called back by it.
+fn callee(network: &Network) -> Configuration {
+    let method = |_: ServerCtx, request: Number| std::future::ready(Ok::<_, Status>(request));
+    let configuration = Configuration::builder()
+        .transport(network.clone())
+        .nodes(["a:1"])
+        .serve(Server::builder().unary(POLL, method));
+    configuration.connect().expect("a legal address")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_nothing_is_cut_off_where_that_is_asked_for() {
+    let log = Log::of(Level::INFO);
+    let network = Network::new();
+    let (_clients, streams) = impatient(&network).await;
+    let silent = callee(&network);
+    within(silent.connected(1)).await.expect("it is taken");
+    let began = Instant::now();
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert_eq!(streams.get(), 1);
+    // It connects again, since it is to be called back.
+    streams.reached(2).await;
+    let lasted = began.elapsed().as_secs();
+    assert!((30..32).contains(&lasted), "{lasted} s");
+    let told = log.told(&["gorums::server", "gorums::client"]);
+    let why = "the client has sent nothing on its stream within 30s (ServerBuilder::first_message_timeout)";
+    let of_the_server =
+        |line: &&String| line.contains("a client was cut off") && line.contains(why);
+    let of_the_client = |line: &&String| line.contains("deadline exceeded") && line.contains(why);
+    assert!(told.iter().any(|line| of_the_server(&line)), "{told:#?}");
+    assert!(told.iter().any(|line| of_the_client(&line)), "{told:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_said_something_may_be_silent_from_then_on() {
+    let network = Network::new();
+    let (clients, streams) = impatient(&network).await;
+    let (caller, called) = (callee(&network), callee(&network));
+    let call = Client::new(&caller).rpc::<_, Number>(&caller[0], ECHO, number(1));
+    within(call).await.expect("it is up");
+    within(called.connected(1)).await.expect("it is up");
+    let all = clients.config();
+    let call = Client::new(&all).quorum_call::<_, Number>(POLL, number(1));
+    let replies = within(call.all().replies()).await;
+    assert_eq!(replies.expect("both are called back").len(), 2);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(streams.get(), 2);
 }
 
 #[tokio::test]

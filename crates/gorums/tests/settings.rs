@@ -109,6 +109,17 @@ const OF_A_SERVER: &[(&str, Calls, ServerSetting)] = &[
     ("max_connections_per_address", Work, |b, to| {
         b.max_connections_per_address(to.count)
     }),
+    ("max_connections_per_node", Work, |b, to| {
+        b.max_connections_per_node(to.count)
+    }),
+    ("max_buffered_bytes", Work, |b, to| {
+        b.max_buffered_bytes(to.count)
+    }),
+    (
+        "first_message_timeout",
+        Race(Code::DeadlineExceeded),
+        |b, to| b.first_message_timeout(to.time),
+    ),
     ("concurrency_limit_per_connection", Work, |b, to| {
         b.concurrency_limit_per_connection(to.count)
     }),

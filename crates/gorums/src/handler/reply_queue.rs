@@ -210,6 +210,12 @@ impl ReplyQueue {
         queued
     }
 
+    /// What is queued, and what handlers hold that have ended.
+    pub(crate) fn bytes(&self) -> usize {
+        let state = self.lock();
+        state.bytes.saturating_add(state.held)
+    }
+
     /// Whether handlers wait with their replies.
     pub(crate) fn is_full(&self) -> bool {
         self.lock().bytes >= self.max_bytes

@@ -7,16 +7,16 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use super::admission::{Admission, Displaced, Entered};
 use super::builder::{Parts, ServerBuilder};
 use super::clients::Clients;
 use super::connection::{self, Admitted, Origin};
 use super::peers::ConnectedPeers;
-use super::seats::{Full, Seats};
-use crate::error::Status;
-use crate::log::{self, Admission, Throttle};
+use crate::log::{self, Throttle};
 use crate::runtime::{
-    Address, BoxFuture, BoxIo, Clock, Listener, bounded, concerns_one_connection,
+    Address, BoxFuture, BoxIo, Clock, Handshake, Listener, bounded, concerns_one_connection,
 };
 
 /// The pause after the system refused to accept a connection (too many open files, say).
@@ -116,55 +116,53 @@ impl Server {
         let mut own_connections = JoinSet::new();
         let mut signal = std::pin::pin!(signal);
         let mut pause = Pause::default();
-        let mut is_full = false;
-        let full = Throttle::default();
-        let seats = Seats::new(parts.max_connections_per_address);
-        let mut refusals = Refusals::new(Arc::clone(&clock));
+        let admission = Admission::new(parts.limits);
+        let log = &parts.connection.log;
+        // Those that are being told that there are too many.
+        let mut refusals = JoinSet::new();
         let serve = |io: BoxIo, origin, admitted| {
             // Hears of it from now on.
             let asked = Box::pin(Arc::clone(&shutdown).notified_owned());
             connection::serve(io, origin, admitted, Arc::clone(&parts.connection), asked)
         };
         loop {
-            let was_full = is_full;
-            is_full = connections.len() >= parts.max_connections;
-            if is_full && !was_full {
-                let admission = full.admit(clock.now());
-                log::event!(
-                    admission.is_told => warn or debug,
-                    target: log::SERVER,
-                    connections = connections.len(),
-                    left_out = admission.left_out,
-                    "no more connections are accepted until one ends"
-                );
-            }
             tokio::select! {
                 biased;
                 () = &mut signal => break,
                 Some(ended) = connections.join_next() => report(ended),
                 Some(ended) = own_connections.join_next() => report(ended),
-                Some(ended) = refusals.tasks.join_next() => report(ended),
+                Some(ended) = refusals.join_next() => report(ended),
                 Some(io) = arrival(&mut parts.arrivals) => {
                     let admitted = Admitted::default();
                     own_connections.spawn(serve(Box::new(io), Origin::Inside, admitted));
                 }
                 () = pause.over(), if pause.lasts() => {}
-                accepted = listener.accept(),
-                    if !pause.lasts() && !is_full =>
-                {
+                accepted = listener.accept(), if !pause.lasts() => {
                     match accepted {
-                        Ok((io, peer)) => match seats.take(peer) {
-                            Ok(seat) => {
+                        Ok((io, peer)) => match admission.enter(peer, Handshake::is_one(&io), clock.now()) {
+                            Ok(Entered { seat, displaced: made_room }) => {
+                                if let Some(made_room) = made_room {
+                                    tell_displaced(made_room, &log.displaced, clock.now());
+                                }
                                 let place = parts.spread.place();
                                 let runtime = place.as_ref().map(|place| place.runtime.clone());
-                                let admitted = Admitted { place, seat };
+                                let number = seat.number();
+                                let admitted = Admitted { place, seat: Some(seat) };
                                 let serving = serve(io, Origin::Outside(peer), admitted);
-                                match runtime {
+                                let task = match runtime {
                                     None => connections.spawn(serving),
                                     Some(runtime) => connections.spawn_on(serving, &runtime),
                                 };
+                                admission.began(number, task);
                             }
-                            Err(full) => refusals.begin(io, full),
+                            Err(full) => {
+                                let peer = Origin::Outside(peer).peer();
+                                connection::tell_full(peer, full, &log.full, clock.now());
+                                if refusals.len() < REFUSALS {
+                                    let clock = Arc::clone(&clock);
+                                    refusals.spawn(connection::refuse(io, full.status(), clock));
+                                }
+                            }
                         },
                         Err(error) if concerns_one_connection(&error) => {
                             tracing::debug!(
@@ -230,41 +228,16 @@ impl Server {
     }
 }
 
-/// Connections from addresses that have as many as they may.
-struct Refusals {
-    clock: Arc<dyn Clock>,
-    /// Those that are being told.
-    tasks: JoinSet<()>,
-    warnings: Throttle,
-}
-
-impl Refusals {
-    fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            tasks: JoinSet::new(),
-            warnings: Throttle::default(),
-        }
-    }
-
-    fn begin(&mut self, io: BoxIo, Full { from }: Full) {
-        let admission = self.warnings.admit(self.clock.now());
-        log::event!(
-            admission.is_told => warn or debug,
-            target: log::SERVER,
-            %from,
-            left_out = admission.left_out,
-            "a connection was refused: there are as many from its address as may be"
-        );
-        if self.tasks.len() < REFUSALS {
-            let status = Status::resource_exhausted(format!(
-                "this server has as many connections from {from} as may come from one address \
-                 (max_connections_per_address)"
-            ));
-            let clock = Arc::clone(&self.clock);
-            self.tasks.spawn(connection::refuse(io, status, clock));
-        }
-    }
+/// A connection has made room for another one.
+fn tell_displaced(displaced: Displaced, warnings: &Throttle, now: Instant) {
+    let admission = warnings.admit(now);
+    log::event!(
+        admission.is_told => warn or debug,
+        target: log::SERVER,
+        from = displaced.from.map(tracing::field::display),
+        left_out = admission.left_out,
+        "a connection was ended that had said nothing, since another one needed its place"
+    );
 }
 
 /// The time in which nothing is accepted, after the system refused to.
@@ -280,7 +253,7 @@ impl Pause {
     }
 
     /// Begins, and tells whether somebody is to be warned.
-    fn begin(&mut self, clock: &dyn Clock) -> Admission {
+    fn begin(&mut self, clock: &dyn Clock) -> log::Admission {
         let now = clock.now();
         self.sleep = Some(clock.sleep_until(now + ACCEPT_PAUSE));
         self.warnings.admit(now)
@@ -308,7 +281,10 @@ async fn drain(connections: &mut JoinSet<()>) {
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
+    // One that has made room for another was ended on purpose, and that was told.
+    if let Err(error) = ended
+        && !error.is_cancelled()
+    {
         tracing::error!(
             target: log::SERVER,
             error = %log::text(error),
@@ -333,8 +309,6 @@ impl fmt::Debug for Server {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
     use crate::runtime::SystemClock;
 

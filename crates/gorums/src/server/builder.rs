@@ -10,6 +10,10 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::accept::Server;
+use super::admission::Limits;
+#[cfg(test)]
+use super::admission::UNSETTLED;
+use super::buffered::Buffered;
 use super::clients::Clients;
 use super::connect_request::ConnectRequest;
 use super::context::{HandlerClock, Peers};
@@ -41,6 +45,12 @@ const CONNECTIONS: usize = 16 * 1024;
 /// in all.
 const LEAST_PER_ADDRESS: usize = 256;
 
+/// How many bytes all connections may hold together.
+const BUFFERED: usize = 512 * 1024 * 1024;
+
+/// How many connections a node may have that has proved which one it is.
+const PER_NODE: usize = 16;
+
 /// Whose turns exclude each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HandlerOrder {
@@ -71,20 +81,22 @@ pub struct ServerBuilder {
     /// None where nobody has asked for a bound.
     max_connections: Option<usize>,
     max_connections_per_address: Option<usize>,
+    max_connections_per_node: usize,
     max_running: usize,
     max_decoding: usize,
     max_encoding: usize,
     max_waiting_bytes: usize,
     max_reply_bytes: usize,
+    max_buffered_bytes: usize,
     stream_timeout: Duration,
+    first_message_timeout: Option<Duration>,
     keep_alive: (Duration, Duration),
 }
 
 /// Everything that a running server needs.
 pub(crate) struct Parts {
     pub(crate) connection: Arc<ConnectionSettings>,
-    pub(crate) max_connections: usize,
-    pub(crate) max_connections_per_address: usize,
+    pub(super) limits: Limits,
     pub(super) spread: Spread,
     /// Told of the shutdown.
     pub(super) health: Option<Health>,
@@ -94,17 +106,25 @@ pub(crate) struct Parts {
 
 #[cfg(test)]
 impl ServerBuilder {
-    /// How many connections there may be, and how many released handlers of each.
-    pub(crate) fn counts(&self) -> [usize; 2] {
-        [self.connections(), self.max_running]
+    /// How many connections there may be, how many of them of which nothing is known and of one node,
+    /// and how many released handlers of each.
+    pub(crate) fn counts(&self) -> [usize; 4] {
+        [
+            self.connections(),
+            UNSETTLED,
+            self.max_connections_per_node,
+            self.max_running,
+        ]
     }
 
-    /// How many bytes may wait of requests and of replies, and how many a request may have.
-    pub(crate) fn sizes(&self) -> [usize; 3] {
+    /// How many bytes may wait of requests and of replies, how many a request may have, and how many may
+    /// be kept for all connections.
+    pub(crate) fn sizes(&self) -> [usize; 4] {
         [
             self.max_waiting_bytes,
             self.max_reply_bytes,
             self.max_decoding,
+            self.max_buffered_bytes,
         ]
     }
 }
@@ -126,12 +146,15 @@ impl ServerBuilder {
             health: None,
             max_connections: None,
             max_connections_per_address: None,
+            max_connections_per_node: PER_NODE,
             max_running: 1024,
             max_decoding: 4 * 1024 * 1024,
             max_encoding: u32::MAX as usize,
             max_waiting_bytes: 4 * 1024 * 1024,
             max_reply_bytes: 4 * 1024 * 1024,
+            max_buffered_bytes: BUFFERED,
             stream_timeout: Duration::from_secs(10),
+            first_message_timeout: None,
             keep_alive: (Duration::from_secs(60), Duration::from_secs(20)),
         }
     }
@@ -290,7 +313,18 @@ impl ServerBuilder {
     }
 
     /// How many connections of others there may be, those among them whose handshake is not finished.
-    /// At the bound no more are accepted until one ends. Default: 16,384.
+    /// Default: 16,384.
+    ///
+    /// At the bound one that has said nothing for 100 ms makes room for the next one: the oldest of
+    /// those from the address from which most of them come. Where there is none, the next one is
+    /// refused: told
+    /// [`ResourceExhausted`](crate::Code::ResourceExhausted) in the place of a stream, and closed; where
+    /// more than 64 are being told that, and where there is a handshake to make first, as with TLS, it
+    /// is closed at once. Of those that have said nothing there are never more than 1,024. A warning is
+    /// logged.
+    ///
+    /// With a [`node_proof`](Self::node_proof) a quarter of all places is kept for nodes: who has proved
+    /// to be one gets in, however many others come.
     ///
     /// [`bind`](Self::bind) lowers it to what the process has descriptors for (`ulimit -n`), less two
     /// for each of its [`peers`](Self::peers) and 128 for all else. Where more were asked for here, that
@@ -304,12 +338,21 @@ impl ServerBuilder {
     /// without an address, as those of unix sockets, do not count. Default: a quarter of
     /// [`max_connections`](Self::max_connections), and 256 at least.
     ///
-    /// At the bound the next one is told [`ResourceExhausted`](crate::Code::ResourceExhausted) in the
-    /// place of a stream, and closed; where more than 64 are being told that, and where there is a
-    /// handshake to make first, as with TLS, it is closed at once. A warning is logged. Where many
-    /// clients share an address, behind a proxy say, raise it.
+    /// At the bound the next one is refused as at [`max_connections`](Self::max_connections). One that
+    /// proves to be a node ([`node_proof`](Self::node_proof)) does not count; to prove that, it is let
+    /// in first. Where many clients share an address, behind a proxy say, raise it.
     pub fn max_connections_per_address(mut self, connections: usize) -> Self {
         self.max_connections_per_address = Some(connections.max(1));
+        self
+    }
+
+    /// How many connections there may be of a node that has proved which one it is
+    /// ([`node_proof`](Self::node_proof)). At the bound the next one is told
+    /// [`ResourceExhausted`](crate::Code::ResourceExhausted) in the place of a stream, and closed. Default:
+    /// 16, since a node that loses its connections opens others before the old ones are known to be
+    /// dead.
+    pub fn max_connections_per_node(mut self, connections: usize) -> Self {
+        self.max_connections_per_node = connections.max(1);
         self
     }
 
@@ -370,6 +413,30 @@ impl ServerBuilder {
     /// Default: 4 MiB.
     pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
         self.max_reply_bytes = bytes.max(1);
+        self
+    }
+
+    /// How many bytes may be kept for all connections together: requests that have not started, what
+    /// has come of others, and replies that wait to be written. Where there are more, a connection that
+    /// adds to them and holds more than its share, which is this divided by the number of connections,
+    /// is ended: its peer is told `ENHANCE_YOUR_CALM` by HTTP/2, a warning is logged, and requests of it
+    /// that have not started never do. Whoever holds less than that is not concerned, and connections
+    /// of nodes are not ended, where nodes prove who they are ([`node_proof`](Self::node_proof)) or are
+    /// believed ([`trust_claimed_ids`](Self::trust_claimed_ids)). So there are never more than twice as
+    /// many, with 64 KiB that each connection may have beyond what is counted, and what connections of
+    /// nodes hold. Default: 512 MiB.
+    pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.max_buffered_bytes = bytes;
+        self
+    }
+
+    /// How long a client may send nothing on the stream that it has opened. Then the stream ends with
+    /// [`DeadlineExceeded`](crate::Code::DeadlineExceeded), and the connection if no other one is opened
+    /// in time ([`stream_timeout`](Self::stream_timeout)). A client that has sent a message, be it a
+    /// request or a reply, may be silent from then on; so may nodes, where they prove who they are or are
+    /// believed. Default: as long as it likes, since a client may be there to be called back alone.
+    pub fn first_message_timeout(mut self, timeout: Duration) -> Self {
+        self.first_message_timeout = Some(bounded(timeout));
         self
     }
 
@@ -566,8 +633,12 @@ impl ServerBuilder {
         listener: Box<dyn Listener>,
         local_addr: Address,
     ) -> Result<Server, ServerError> {
-        let max_connections = self.connections();
-        let max_connections_per_address = self.per_address();
+        let limits = Limits {
+            all: self.connections(),
+            per_address: self.per_address(),
+            per_node: self.max_connections_per_node,
+            nodes_prove: self.node_proof.is_some(),
+        };
         let spread = self.spread.clone();
         let health = self.health.clone();
         if let Some(health) = &health {
@@ -582,8 +653,7 @@ impl ServerBuilder {
         };
         let parts = Parts {
             connection,
-            max_connections,
-            max_connections_per_address,
+            limits,
             spread,
             health,
             arrivals,
@@ -679,6 +749,8 @@ impl ServerBuilder {
             node_proof: self.node_proof.clone(),
             trust_claimed_ids: self.trust_claimed_ids,
             stream_timeout: self.stream_timeout,
+            first_message_timeout: self.first_message_timeout,
+            buffered: Buffered::new(self.max_buffered_bytes),
             keep_alive_interval: self.keep_alive.0,
             keep_alive_timeout: self.keep_alive.1,
             services: Arc::new(self.into_services(in_process, Some(clients.clone()), all)),

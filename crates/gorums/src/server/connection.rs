@@ -15,17 +15,18 @@ use http::{Extensions, HeaderMap, Method, Request as HttpRequest, Response, Stat
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
+use super::admission::{Full, Seat};
+use super::buffered::{Excess, Share};
 use super::connect_request::ConnectRequest;
 use super::grpc_call::{GrpcCall, RequestBytes};
 use super::identity::Claim;
-use super::seats::Seat;
 use super::served_stream::{Callee, End, ServedStream};
 use super::settings::{ConnectionSettings, ENVELOPE};
 use super::spread::Place;
 use crate::channel::{Attachment, ServerIdentity, Settings};
 use crate::error::{Status, excerpt};
 use crate::handler::{ConnectionInfo, Entry, panicked};
-use crate::log::{self, Peer};
+use crate::log::{self, Peer, Throttle};
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::runtime::{BoxFuture, BoxIo, Clock, Handshake};
@@ -62,7 +63,7 @@ pub(crate) enum Origin {
 
 impl Origin {
     /// The other end, of which nothing more is known yet.
-    fn peer(self) -> Peer {
+    pub(super) fn peer(self) -> Peer {
         match self {
             Self::Outside(address) => Peer {
                 address,
@@ -81,8 +82,7 @@ impl Origin {
 pub(super) struct Admitted {
     /// Where another runtime than that of the server drives it.
     pub(super) place: Option<Place>,
-    /// Where it has an address, from which there may be so many.
-    #[expect(dead_code, reason = "it is given back when it is dropped")]
+    /// Its place among the connections of the server. One of this very process takes none.
     pub(super) seat: Option<Seat>,
 }
 
@@ -96,18 +96,23 @@ pub(super) async fn refuse(io: BoxIo, status: Status, clock: Arc<dyn Clock>) {
     let refusing = async {
         // Whoever does not come so far knows by the end of the connection.
         let handshake = H2Settings::server().handshake::<FairIo, Batch>(FairIo::new(io));
-        let Ok(mut h2) = handshake.await else { return };
-        if let Some(Ok((_, mut respond))) = poll_fn(|cx| h2.poll_accept(cx)).await {
-            let _ = respond.send_response(trailers_only(&status), true);
-        }
-        h2.graceful_shutdown();
-        while poll_fn(|cx| h2.poll_accept(cx)).await.is_some() {}
+        let Ok(h2) = handshake.await else { return };
+        answer_first(h2, &status).await;
     };
     tokio::select! {
         biased;
         () = refusing => {}
         () = limit => {}
     }
+}
+
+/// Answers the first request of a connection with this, and waits for its end.
+async fn answer_first(mut h2: Connection<FairIo, Batch>, status: &Status) {
+    if let Some(Ok((_, mut respond))) = poll_fn(|cx| h2.poll_accept(cx)).await {
+        let _ = respond.send_response(trailers_only(status), true);
+    }
+    h2.graceful_shutdown();
+    while let Some(Ok(_)) = poll_fn(|cx| h2.poll_accept(cx)).await {}
 }
 
 /// Serves a connection until it ends, or has wound down after `shutdown`: in the present runtime,
@@ -189,6 +194,22 @@ pub(crate) async fn serve(
             return;
         }
     };
+    if let Some(seat) = &mut admitted.seat
+        && let Err(full) = seat.settle(settings.proven_node(origin, &proven).ok().flatten())
+    {
+        if full != Full::Displaced {
+            tell_full(origin.peer(), full, &settings.log.full, clock.now());
+            let status = full.status();
+            let limit = clock.sleep_until(clock.now() + REFUSING);
+            tokio::select! {
+                biased;
+                () = answer_first(h2, &status) => {}
+                () = shutdown => {}
+                () = limit => {}
+            }
+        }
+        return;
+    }
     let keep_alive = KeepAlive::steady(
         settings.keep_alive_interval,
         settings.keep_alive_timeout,
@@ -197,6 +218,8 @@ pub(crate) async fn serve(
     let mut connection = ServerConnection {
         link: Link::new(h2.ping_pong(), keep_alive, clock),
         call_bytes: RequestBytes::new(&settings.services),
+        share: settings.buffered.share(),
+        is_node: false,
         calls: JoinSet::new(),
         settings,
         origin,
@@ -257,6 +280,10 @@ struct ServerConnection {
     calls: JoinSet<()>,
     /// What those calls hold of requests.
     call_bytes: RequestBytes,
+    /// What is kept for the peer, as a part of what the server keeps for all.
+    share: Share,
+    /// The client is a node, as far as nodes are believed.
+    is_node: bool,
     /// None once it was asked for.
     shutdown: Option<BoxFuture<'static, ()>>,
     /// The peer was told that the connection ends.
@@ -310,6 +337,19 @@ fn tell_end_without_stream(peer: Peer, end: &End) {
         %peer,
         reason = %log::text(&end.reason),
         "a connection ended without a stream"
+    );
+}
+
+/// A connection gets no place.
+pub(super) fn tell_full(peer: Peer, full: Full, warnings: &Throttle, now: Instant) {
+    let admission = warnings.admit(now);
+    log::event!(
+        admission.is_told => warn or debug,
+        target: log::SERVER,
+        %peer,
+        reason = %full,
+        left_out = admission.left_out,
+        "a connection was refused: there are too many"
     );
 }
 
@@ -367,11 +407,38 @@ impl ServerConnection {
                 again = true;
             }
             if !again {
-                return Poll::Pending;
+                return self.poll_share();
             }
         }
         cx.waker().wake_by_ref();
-        Poll::Pending
+        self.poll_share()
+    }
+
+    /// Notes what is kept for the peer. Ready where that is too much.
+    fn poll_share(&mut self) -> Poll<End> {
+        let stream = self.stream.as_ref().map_or(0, ServedStream::held_bytes);
+        let draining: usize = self.draining.0.iter().map(Inbound::waiting_bytes).sum();
+        match self.share.note(stream + draining + self.call_bytes.held()) {
+            Err(excess) if !self.is_node => Poll::Ready(self.cut_off(excess)),
+            Ok(()) | Err(_) => Poll::Pending,
+        }
+    }
+
+    /// Ends the connection, with a word to the peer where that reads, and keeps nothing of what has
+    /// come.
+    #[cold]
+    fn cut_off(&mut self, Excess { bytes, limit }: Excess) -> End {
+        let end = End::cut(format!(
+            "{bytes} bytes are kept for it, of the {limit} that this server keeps for all \
+             (max_buffered_bytes)"
+        ));
+        self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        let _ = self.h2.poll_accept(&mut self.link.flag.context());
+        if let Some(stream) = &mut self.stream {
+            stream.discard();
+        }
+        self.draining.0.iter_mut().for_each(Inbound::discard);
+        end
     }
 
     /// Accepts what the client opens. Ready with the reason when the connection has ended.
@@ -514,6 +581,14 @@ impl ServerConnection {
             if fired == Fired::Dead {
                 return Poll::Ready(End::cut(Fired::DEAD));
             }
+            if fired == Fired::Timer(Timer::NoMessage) {
+                let limit = self.settings.first_message_timeout;
+                if let (Some(stream), Some(limit)) = (&mut self.stream, limit) {
+                    stream.end_silent(&self.link, limit);
+                    cx.waker().wake_by_ref();
+                }
+                continue;
+            }
             if fired == Fired::Timer(Timer::NoneFollow) {
                 if let Some(stream) = &mut self.stream {
                     stream.is_late(&mut self.link);
@@ -557,7 +632,7 @@ impl ServerConnection {
         let mut connecting = self.connecting(&head);
         let timeout = grpc_timeout(&head.headers);
         let asked = timeout.and_then(|timeout| {
-            connecting.info.node = self.proven_node()?;
+            connecting.info.node = self.settings.proven_node(self.origin, &self.proven)?;
             self.ask_on_connect(&mut connecting)?;
             Ok(timeout)
         });
@@ -679,6 +754,7 @@ impl ServerConnection {
             }
         };
         let peer = connecting.info.peer();
+        self.is_node = connecting.info.node.is_some();
         let mut response = response_head();
         if let Some(instance) = self.settings.instance.filter(|_| features.instance) {
             instance.write(response.headers_mut());
@@ -706,6 +782,12 @@ impl ServerConnection {
         inbound.set_features(features);
         inbound.start_lane();
         self.link.timers.clear(Timer::NoStream);
+        if let Some(limit) = self.settings.first_message_timeout
+            && !self.is_node
+        {
+            let until = self.link.now() + limit;
+            self.link.timers.set(Timer::NoMessage, until);
+        }
         self.tell_arrival(peer, claims, features);
         let stream = NodeStream::new(send, Some(recv), inbound);
         self.stream = Some(ServedStream::new(stream, callee));
@@ -713,27 +795,12 @@ impl ServerConnection {
 
     /// Who the client is that opens a stream with these headers, and which node it has proved to be.
     fn claim(&self, headers: &HeaderMap) -> Result<(Claim, Option<NodeId>), Status> {
-        let proven = self.proven_node()?;
+        let proven = self.settings.proven_node(self.origin, &self.proven)?;
         let claim = match self.origin {
             Origin::Outside(_) => self.settings.classify(headers, proven)?,
             Origin::Inside => self.settings.own_claim(),
         };
         Ok((claim, proven))
-    }
-
-    /// Which node the client has proved to be, where it is asked. This process is not.
-    fn proven_node(&self) -> Result<Option<NodeId>, Status> {
-        match (&self.settings.node_proof, self.origin) {
-            (Some(proof), Origin::Outside(_)) => {
-                let proven = proof.node(&self.proven)?;
-                if let Some(why) = proven.and_then(|id| self.settings.why_reserved(id)) {
-                    let text = format!("the client has proved to be a node, {why}");
-                    return Err(Status::permission_denied(text));
-                }
-                Ok(proven)
-            }
-            _ => Ok(None),
-        }
     }
 
     /// Whether the connect callback lets the client in. One that panics does not.

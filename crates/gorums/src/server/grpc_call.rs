@@ -60,6 +60,11 @@ impl RequestBytes {
         }
     }
 
+    /// What all of them hold.
+    pub(super) fn held(&self) -> usize {
+        self.all.load(Ordering::Relaxed)
+    }
+
     /// For a call that holds none yet.
     fn of_call(&self) -> CallBytes {
         CallBytes {

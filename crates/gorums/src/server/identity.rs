@@ -1,9 +1,10 @@
 //! Who a client is, as far as it is believed.
 
-use http::HeaderMap;
 use http::request::Parts;
 use http::uri::Authority;
+use http::{Extensions, HeaderMap};
 
+use super::connection::Origin;
 use super::settings::ConnectionSettings;
 use crate::configuration::Node;
 use crate::error::{Status, excerpt};
@@ -24,6 +25,26 @@ pub(super) enum Claim {
 }
 
 impl ConnectionSettings {
+    /// Which node a client has proved to be, where it is asked. This process is not.
+    ///
+    /// # Errors
+    /// It has proved to be one that nobody can be, or the rule refuses it.
+    pub(super) fn proven_node(
+        &self,
+        origin: Origin,
+        proven: &Extensions,
+    ) -> Result<Option<NodeId>, Status> {
+        let (Some(proof), Origin::Outside(_)) = (&self.node_proof, origin) else {
+            return Ok(None);
+        };
+        let node = proof.node(proven)?;
+        if let Some(why) = node.and_then(|id| self.why_reserved(id)) {
+            let text = format!("the client has proved to be a node, {why}");
+            return Err(Status::permission_denied(text));
+        }
+        Ok(node)
+    }
+
     /// Who this process is to itself.
     pub(super) fn own_claim(&self) -> Claim {
         let peers = self.peers.as_ref();

@@ -2,10 +2,12 @@
 //!
 //! The way in is [`Server::builder`](crate::Server::builder).
 
-// `builder` and `accept` make a server and run it, `spread` over several runtimes; `connection` is one that was accepted. `clients`
-// are those that can be called back, `peers` those that the server calls.
+// `builder` and `accept` make a server and run it, `spread` over several runtimes; `admission` says
+// which connections it has, and `connection` is one of them. `clients` are those that can be called back, `peers` those that the server calls.
 
 pub(crate) mod accept;
+mod admission;
+mod buffered;
 pub(crate) mod builder;
 mod clients;
 mod connect_request;
@@ -17,7 +19,6 @@ mod health;
 mod identity;
 mod peers;
 mod roles;
-mod seats;
 mod serve_client;
 mod served_stream;
 mod settings;

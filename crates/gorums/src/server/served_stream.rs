@@ -92,7 +92,11 @@ impl ServedStream {
 
     /// Reads what there is, as far as the lane takes it.
     pub(super) fn poll_read(&mut self, cx: &Context<'_>, link: &mut Link) {
-        match self.stream.poll_read(cx.waker(), link).0 {
+        let (end, heard) = self.stream.poll_read(cx.waker(), link);
+        if heard {
+            link.timers.clear(Timer::NoMessage);
+        }
+        match end {
             None => {}
             // What was asked is still answered.
             Some(ReadEnd::HalfClosed) => {
@@ -182,6 +186,31 @@ impl ServedStream {
         } else {
             self.stream.take_no_requests();
         }
+    }
+
+    /// The client has sent nothing for too long.
+    pub(super) fn end_silent(&mut self, link: &Link, limit: Duration) {
+        // It may be in what has just come.
+        if !self.is_held_up() {
+            let message = format!(
+                "the client has sent nothing on its stream within {limit:?} \
+                 (ServerBuilder::first_message_timeout)"
+            );
+            self.note(|| End::cut(message.clone()));
+            self.end(Code::DeadlineExceeded, &message);
+            link.flag.set();
+        }
+    }
+
+    /// The bytes that are kept for the client.
+    pub(super) fn held_bytes(&self) -> usize {
+        let with_replies = !self.stream.outbound.is_free();
+        self.stream.inbound.held_bytes(with_replies)
+    }
+
+    /// Nothing that has come is handled, but for what has started.
+    pub(super) fn discard(&mut self) {
+        self.stream.inbound.discard();
     }
 
     /// Carries no calls any more. What was written last may still be with `h2`.

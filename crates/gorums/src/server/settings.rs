@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::buffered::Buffered;
 use super::clients::Clients;
 use super::connect_request::ConnectRequest;
 use crate::configuration::Membership;
@@ -27,6 +28,10 @@ pub(crate) struct Throttles {
     pub(crate) departures: Throttle,
     /// They are turned away, or cut off.
     pub(crate) refusals: Throttle,
+    /// There are too many.
+    pub(crate) full: Throttle,
+    /// One makes room for another.
+    pub(crate) displaced: Throttle,
     /// They make no handshake. By themselves, so that strangers hide no refusal of a client.
     pub(crate) handshakes: Throttle,
 }
@@ -48,6 +53,10 @@ pub(crate) struct ConnectionSettings {
     pub(crate) trust_claimed_ids: bool,
     /// How long a connection may be without a stream, at its beginning too.
     pub(crate) stream_timeout: Duration,
+    /// How long the client of a stream may send nothing on it, where that is limited.
+    pub(crate) first_message_timeout: Option<Duration>,
+    /// What its connections hold.
+    pub(super) buffered: Arc<Buffered>,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) keep_alive_timeout: Duration,
 }

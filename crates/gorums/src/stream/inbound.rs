@@ -339,6 +339,21 @@ impl Inbound {
         self.messages.unread.len() + at_the_lane
     }
 
+    /// The bytes that are kept for the peer: what was read and is not handled, and, where the last
+    /// batch is not written, what is to be written behind it.
+    pub(crate) fn held_bytes(&self, with_replies: bool) -> usize {
+        let replies = self.replies().filter(|_| with_replies);
+        self.waiting_bytes()
+            + self.messages.reader.partial_bytes()
+            + replies.map_or(0, ReplyQueue::bytes)
+    }
+
+    /// Nothing that has come is handled, but for what has started.
+    pub(crate) fn discard(&mut self) {
+        self.close();
+        self.abandon();
+    }
+
     /// The server was stopped: what has not started never will.
     pub(crate) fn abandon(&mut self) {
         self.messages.requests.clear();

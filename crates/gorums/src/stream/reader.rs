@@ -193,6 +193,11 @@ impl Reader {
         self.decoder.is_between_messages()
     }
 
+    /// How much there is of a message that is not complete.
+    pub(crate) fn partial_bytes(&self) -> usize {
+        self.decoder.partial_bytes()
+    }
+
     /// Reads no more: a message that is not complete never will be.
     pub(crate) fn close(&mut self) {
         self.decoder = Decoder::new(0);

@@ -11,15 +11,18 @@ pub(crate) enum Timer {
     KeepAlive,
     /// The connection has been without a stream for as long as it may be.
     NoStream,
+    /// The peer has sent nothing on its stream for as long as it may.
+    NoMessage,
     /// The peer was asked to write no more requests, and has not said that none follows.
     NoneFollow,
     /// The last handle is gone, and what is queued has had its time to be written.
     Linger,
 }
 
-const ALL: [Timer; 4] = [
+const ALL: [Timer; 5] = [
     Timer::KeepAlive,
     Timer::NoStream,
+    Timer::NoMessage,
     Timer::NoneFollow,
     Timer::Linger,
 ];

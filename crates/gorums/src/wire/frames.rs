@@ -117,6 +117,11 @@ impl Decoder {
         self.partial.is_empty() && self.chunk.is_empty() && self.skipping.is_none()
     }
 
+    /// How much is kept of a message that is not complete.
+    pub(crate) fn partial_bytes(&self) -> usize {
+        self.partial.len()
+    }
+
     /// Moves bytes of the chunk to the partial message until that has `len`.
     fn fill(&mut self, len: usize) {
         let missing = len.saturating_sub(self.partial.len()).min(self.chunk.len());

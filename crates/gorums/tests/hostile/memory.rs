@@ -309,3 +309,49 @@ fn replies_of_released_handlers_that_nobody_takes_are_within_the_bound() {
 fn replies_of_released_handlers_that_suspended_are_within_the_bound() {
     replies_wait(16 << 10, true, 40 * MIB);
 }
+
+/// Foes that each make the server keep as much as one connection may.
+#[test]
+fn connections_that_are_filled_hold_together_what_the_server_may_hold_for_all() {
+    const ALL: usize = 16 * MIB;
+    // Twice the bound, and what the foes and the buffers of the network have.
+    bounded(&[Victim::Server], 2 * ALL + 16 * MIB, async |_| {
+        let network = Network::new();
+        let holding = echo()
+            .max_buffered_bytes(ALL)
+            .transport(network.clone())
+            .unary(HOLD, |_ctx, _request: Number| {
+                std::future::pending::<Result<Number, Status>>()
+            });
+        let server = holding.bind(SERVER).await.expect("a network in memory");
+        tokio::spawn(server.serve());
+        let nodes = Configuration::builder()
+            .transport(network.clone())
+            .nodes([SERVER])
+            .connect();
+        let good = GoodClient::new(&nodes.expect("legal addresses"));
+        let (mut kept, mut cut) = (Vec::new(), 0);
+        for _ in 0..20 {
+            let io = network.connect(SERVER).await.expect("it listens");
+            let mut foe = Foe::open_over(io, &[]).await;
+            let hold = data(&foe.request(1, HOLD).framed());
+            foe.is_read().await;
+            foe.send_data(&hold).await;
+            let mut request = foe.request(2, ECHO);
+            request.payload = vec![7; 60_000].into();
+            let bytes = request.framed();
+            let frame = data(&bytes);
+            // Until it is held back or cut off.
+            while foe.may_send(bytes.len()).await {
+                if !foe.survives(&frame, bytes.len()).await {
+                    cut += 1;
+                    break;
+                }
+            }
+            good.is_served().await;
+            kept.push(foe);
+        }
+        assert!(cut > 10, "{cut} of 20 were cut off");
+        assert!(cut < 20, "what there is room for is kept");
+    });
+}
