@@ -40,6 +40,8 @@ use crate::servers::{Place, Program};
       Latency over throughput: sweep.svg, sweep.png, sweep.json.
   gorums-bench scale clients
       What connections cost: 10, 100 and 1,000 clients of a server.
+  gorums-bench connect --tls --processes --nodes 1 --in-flight 1
+      What a handshake costs a server.
   gorums-bench serve --listen 10.0.0.1:8080
       A server for --remotes, which may also be the Go library's.
 
@@ -69,6 +71,9 @@ pub(crate) enum Command {
     Nested(Measure),
     /// How long it takes from the restart of a server to its first reply
     Reconnect(Measure),
+    /// New connections, each with one call; with --tls those with whole handshakes, and those that
+    /// resume a session
+    Connect(Measure),
     /// Quorum calls with one server stopped (not ended: silent), slow, or with a stalling disk,
     /// each against the same calls to the others alone; --processes always
     Isolation(Measure),

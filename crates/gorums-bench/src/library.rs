@@ -12,9 +12,12 @@ use crate::load::{CallError, Caller, Work};
 use crate::proto::benchmark_client::BenchmarkClient;
 use crate::proto::nested_client::NestedClient;
 use crate::proto::{Echo, TimedMsg};
-use crate::secure;
+use crate::secure::{self, Handshakes};
 use crate::serve::message_size;
 use crate::service::{SLOW_CYCLE, unix_nanos};
+
+/// Called at one server, by its name: the service has it as a quorum call only.
+const ECHO: &str = "benchmark.Benchmark.QuorumCall";
 
 /// How long the connections may take.
 const CONNECTING: Duration = Duration::from_secs(10);
@@ -131,11 +134,7 @@ impl Caller for LibraryCaller {
                 let nodes = shared.untyped.configuration();
                 let node = &nodes[self.turn % nodes.len()];
                 self.turn += 1;
-                let method = "benchmark.Benchmark.QuorumCall";
-                shared
-                    .untyped
-                    .rpc::<_, Echo>(node, method, request())
-                    .await?
+                shared.untyped.rpc::<_, Echo>(node, ECHO, request()).await?
             }
             Calls::Multicast => {
                 let message = TimedMsg {
@@ -146,10 +145,74 @@ impl Caller for LibraryCaller {
                 return Ok(());
             }
         };
-        if reply.payload.len() != shared.payload.len() {
-            let (found, sent) = (reply.payload.len(), shared.payload.len());
-            return Err(CallError(format!("{found} bytes came back of {sent}")));
+        check(&reply, &shared.payload)
+    }
+}
+
+/// Whether a reply has what was sent.
+fn check(reply: &Echo, payload: &Bytes) -> Result<(), CallError> {
+    if reply.payload.len() == payload.len() {
+        return Ok(());
+    }
+    let (found, sent) = (reply.payload.len(), payload.len());
+    Err(CallError(format!("{found} bytes came back of {sent}")))
+}
+
+/// New connections, each with a call to one of the servers in turn.
+pub(crate) struct Connecting(Arc<Nodes>);
+
+struct Nodes {
+    addresses: Vec<String>,
+    handshakes: Handshakes,
+    payload: Bytes,
+    timeout: Duration,
+}
+
+impl Connecting {
+    pub(crate) fn new(addresses: &[String], handshakes: Handshakes, plan: &Plan) -> Self {
+        Self(Arc::new(Nodes {
+            addresses: addresses.to_vec(),
+            handshakes,
+            payload: vec![0; plan.payload].into(),
+            timeout: plan.timeout,
+        }))
+    }
+}
+
+impl Work for Connecting {
+    type Caller = ConnectingCaller;
+
+    fn caller(&self, number: usize) -> ConnectingCaller {
+        ConnectingCaller {
+            nodes: Arc::clone(&self.0),
+            turn: number,
         }
-        Ok(())
+    }
+}
+
+pub(crate) struct ConnectingCaller {
+    nodes: Arc<Nodes>,
+    turn: usize,
+}
+
+impl Caller for ConnectingCaller {
+    async fn call(&mut self) -> Result<(), CallError> {
+        let nodes = &*self.nodes;
+        let address = nodes.addresses[self.turn % nodes.addresses.len()].as_str();
+        self.turn += 1;
+        let failed = |error: anyhow::Error| CallError(format!("{error:#}"));
+        let builder = secure::new_connection(nodes.handshakes).map_err(failed)?;
+        let configuration = builder
+            .nodes([address])
+            .connect()
+            .map_err(|error| failed(error.into()))?;
+        let client = Client::new(&configuration).with_timeout(nodes.timeout);
+        let request = Echo {
+            payload: nodes.payload.clone(),
+        };
+        let reply = client
+            .rpc::<_, Echo>(&configuration[0], ECHO, request)
+            .await?;
+        check(&reply, &nodes.payload)
     }
 }

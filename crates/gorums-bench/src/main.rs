@@ -81,6 +81,7 @@ enum Job {
 enum Benchmark {
     Calls(Calls),
     Reconnect,
+    Connect,
     Isolation,
     Floor,
     Tonic,
@@ -96,6 +97,7 @@ impl Job {
             Command::Correctable(output) => (Benchmark::Calls(Calls::Correctable), output),
             Command::Nested(output) => (Benchmark::Calls(Calls::Nested), output),
             Command::Reconnect(output) => (Benchmark::Reconnect, output),
+            Command::Connect(output) => (Benchmark::Connect, output),
             Command::Isolation(output) => (Benchmark::Isolation, output),
             Command::Floor(output) => (Benchmark::Floor, output),
             Command::Tonic(output) => (Benchmark::Tonic, output),
@@ -242,6 +244,7 @@ impl Benchmark {
         match self {
             Self::Calls(calls) => measure::calls_time(calls, plan),
             Self::Reconnect => plan.duration * u32::try_from(plan.repeats).unwrap_or(u32::MAX),
+            Self::Connect => measure::connect_time(plan),
             Self::Isolation => measure::isolation_time(plan),
             Self::Floor => measure::floor_time(plan),
             Self::Tonic => measure::by_hand_time(plan),
@@ -252,6 +255,7 @@ impl Benchmark {
         match self {
             Self::Calls(calls) => Ok(vec![measure::calls(calls, plan, progress)?]),
             Self::Reconnect => Ok(vec![measure::reconnect(plan, progress)?]),
+            Self::Connect => measure::connect(plan, progress),
             Self::Isolation => measure::isolation(plan, progress),
             Self::Floor => measure::floor(plan, progress),
             Self::Tonic => Ok(vec![measure::by_hand(plan, progress)?]),

@@ -9,12 +9,13 @@ use crate::args::{Calls, Plan};
 use crate::by_hand::ByHand;
 use crate::floor::Floor;
 use crate::latency::Latencies;
-use crate::library::{self, Library};
+use crate::library::{self, Connecting, Library};
 use crate::load::{CallError, Caller, Load, Outcome, Work};
 use crate::machine::{Activity, busy};
 use crate::progress::Progress;
 use crate::proto::{StartRequest, StopRequest};
 use crate::report::{Allocations, Measured, OneWay, Run, Series};
+use crate::secure::Handshakes;
 use crate::servers::{Place, Role, Servers};
 use crate::service::{Ailment, SLOW, SLOW_CYCLE};
 use crate::usage::Usage;
@@ -123,6 +124,44 @@ pub(crate) fn floor(plan: &Plan, progress: &Progress) -> Result<Vec<Measured>> {
 /// How much time [`floor`] takes.
 pub(crate) fn floor_time(plan: &Plan) -> Duration {
     (plan.warm_up + plan.duration * repeats(plan)) * 2
+}
+
+/// Measures new connections: plain ones, or with TLS those with whole handshakes and those that
+/// resume a session.
+pub(crate) fn connect(plan: &Plan, progress: &Progress) -> Result<Vec<Measured>> {
+    let kinds: &[_] = match plan.tls {
+        false => &[("connect", Handshakes::Resumed)],
+        true => &[
+            ("connect, whole handshakes", Handshakes::Whole),
+            ("connect, sessions resumed", Handshakes::Resumed),
+        ],
+    };
+    let runtime = runtime(plan.threads)?;
+    let all = runtime.block_on(async {
+        let mut servers = start(Role::Library, plan).await?;
+        let mut all = Vec::new();
+        for (name, handshakes) in kinds {
+            let work = Connecting::new(servers.addresses(), *handshakes, plan);
+            let mut series = Series::default();
+            warm_up(&work, name, plan, progress).await?;
+            for number in 1..=plan.repeats {
+                progress.phase(format_args!("{name} {number}/{}", plan.repeats));
+                run(&mut series, &work, plan, &mut servers).await?;
+            }
+            all.push((name, series));
+        }
+        anyhow::Ok(all)
+    })?;
+    let finished = all.into_iter();
+    finished
+        .map(|(name, series)| series.finish(name, plan, None))
+        .collect()
+}
+
+/// How much time [`connect`] takes.
+pub(crate) fn connect_time(plan: &Plan) -> Duration {
+    let kinds = if plan.tls { 2 } else { 1 };
+    (plan.warm_up + plan.duration * repeats(plan)) * kinds
 }
 
 /// What [`isolation`] calls the servers that are well, alone.

@@ -62,6 +62,24 @@ pub(crate) fn tls() -> Option<&'static Tls> {
     SECURE.get().map(|secure| &secure.tls)
 }
 
+/// How a connection with TLS begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handshakes {
+    /// Nothing is known of the server.
+    Whole,
+    /// With a session that an earlier connection has left, where there is one.
+    Resumed,
+}
+
+/// Describes nodes to which a new connection is made, and not by what others have left unless asked.
+pub(crate) fn new_connection(handshakes: Handshakes) -> Result<ConfigurationBuilder> {
+    let builder = configuration();
+    Ok(match (SECURE.get(), handshakes) {
+        (Some(secure), Handshakes::Whole) => builder.transport(Secure::of(secure.pem.clone())?.tls),
+        _ => builder,
+    })
+}
+
 /// Describes nodes that are connected to as all connections are.
 pub(crate) fn configuration() -> ConfigurationBuilder {
     let builder = Configuration::builder();

@@ -255,6 +255,28 @@ fn a_server_that_was_killed_answers_again() {
 }
 
 #[test]
+fn connections_are_made_anew_and_with_tls_by_both_kinds_of_handshakes() {
+    let plain = measured(&["connect", "--processes", "--nodes", "1"]);
+    assert_sound(&plain["results"][0]);
+    let report = measured(&[
+        "connect",
+        "--tls",
+        "--processes",
+        "--nodes",
+        "1",
+        "--in-flight",
+        "1",
+    ]);
+    let results = report["results"].as_array().expect("results");
+    let cpu = |result: &Value| number(result, "cpu_us_per_call");
+    let [whole, resumed] = &results[..] else {
+        panic!("{results:?}");
+    };
+    assert!(cpu(whole) > 0.0 && cpu(resumed) > 0.0);
+    results.iter().for_each(assert_sound);
+}
+
+#[test]
 fn an_open_loop_makes_as_many_calls_as_it_should() {
     let report = measured_for("2s", &["rpc", "--rate", "100"]);
     let result = &report["results"][0];
