@@ -27,8 +27,11 @@ impl Attachment {
     /// called any more.
     pub(crate) fn new(channel: &Arc<Channel>, features: Features) -> Option<Self> {
         let _attaching = channel.attach_lock();
-        let (stream_id, replaces) = channel.outbox().attach()?;
-        if replaces {
+        let (stream_id, replaced) = channel.outbox().attach()?;
+        if let Some(replaced) = replaced.filter(|replaced| channel.expects_another(*replaced)) {
+            // Done before this stream takes anything out, too.
+            channel.leave_calls_to(replaced);
+        } else if replaced.is_some() {
             // Done before this stream takes anything out, so that only requests of the other are
             // lost.
             channel.set_features(None);
@@ -46,6 +49,24 @@ impl Attachment {
             channel: Arc::clone(channel),
             stream_id,
         })
+    }
+
+    /// This end winds the stream down, and the node is to open another one. Until then this one
+    /// carries the calls; after that, those that were written on it are answered on it.
+    pub(crate) fn expect_another(&self) {
+        self.channel.expect_another(self.stream_id);
+    }
+
+    /// Whether answers are to come on the stream that is needed no more where it
+    /// [`carries`](Self::register) the calls no more. The task is woken when there is something to
+    /// tell the node of them.
+    pub(crate) fn awaits_answers(&self, waker: &Waker) -> bool {
+        self.channel.awaits_answers(self.stream_id, waker)
+    }
+
+    /// Whether the stream takes messages out.
+    pub(crate) fn carries(&self) -> bool {
+        self.channel.outbox().is_carried_by(self.stream_id)
     }
 
     pub(crate) fn channel(&self) -> &Arc<Channel> {
@@ -80,10 +101,11 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         let channel = &self.channel;
         let _attaching = channel.attach_lock();
+        let status = Status::unavailable("the stream that the node had opened has ended");
         let Some(unwritten) = channel.outbox().detach(self.stream_id) else {
+            channel.end_winding_down(self.stream_id, &status);
             return;
         };
-        let status = Status::unavailable("the stream that the node had opened has ended");
         channel.set_features(None);
         channel.set_last_error(Some(status.clone()));
         channel.set_state(NodeState::Disconnected);

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 
 use tokio::sync::Notify;
 
@@ -64,8 +65,10 @@ pub(super) struct Peer {
     pub(super) features: Option<Features>,
     /// What the peer was not told yet.
     pub(super) notices: Notices,
-    /// The streams on which the peer takes no further requests.
+    /// The streams on which the peer takes no further requests, or is sent none.
     pub(super) winding_down: Vec<WindingDown>,
+    /// The stream that the peer has opened and is to open anew. It carries the calls until then.
+    pub(super) going_away: Option<StreamId>,
 }
 
 /// A stream of a node that takes no further requests, beside which another one may begin.
@@ -76,9 +79,18 @@ pub(super) struct WindingDown {
     pub(super) calls: Vec<u64>,
     /// What the node is still to be told of them.
     pub(super) notices: Notices,
+    /// Whoever tells it, where that is another task than the one of the present stream.
+    pub(super) teller: Option<Waker>,
 }
 
 impl WindingDown {
+    /// There is something to tell the node.
+    fn wake(&mut self) {
+        if let Some(teller) = self.teller.take() {
+            teller.wake();
+        }
+    }
+
     /// Whether this call was written on the stream.
     pub(super) fn has(&self, id: u64) -> bool {
         self.calls.binary_search(&id).is_ok()
@@ -271,7 +283,10 @@ impl Channel {
             .cancel(id, if is_understood { limit } else { 0 });
         for stream in &mut peer.winding_down {
             let limit = if stream.features.cancel { limit } else { 0 };
-            is_told |= stream.notices.cancel(id, limit);
+            if stream.notices.cancel(id, limit) {
+                is_told = true;
+                stream.wake();
+            }
         }
         is_told
     }
@@ -296,7 +311,10 @@ impl Channel {
         }
         let is_understood = peer.features.is_none_or(|features| features.credit);
         let notices = match peer.winding_down_with(id) {
-            Some(stream) if stream.features.credit => &mut stream.notices,
+            Some(stream) if stream.features.credit => {
+                stream.wake();
+                &mut stream.notices
+            }
             Some(_) => return false,
             None if is_understood => &mut peer.notices,
             None => return false,

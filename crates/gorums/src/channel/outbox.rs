@@ -244,14 +244,14 @@ impl Outbox {
     }
 
     /// The node has opened a stream, which takes the messages from now on. Returns the stream, and
-    /// whether it replaces another one; none where the outbox is closed.
-    pub(crate) fn attach(&mut self) -> Option<(StreamId, bool)> {
+    /// the one that it replaces, if any; none where the outbox is closed.
+    pub(crate) fn attach(&mut self) -> Option<(StreamId, Option<StreamId>)> {
         if self.closed {
             return None;
         }
         self.opened += 1;
         let stream = StreamId(self.opened);
-        Some((stream, self.stream.replace(stream).is_some()))
+        Some((stream, self.stream.replace(stream)))
     }
 
     /// This stream takes no more messages. Returns those that do not wait for the next stream; none

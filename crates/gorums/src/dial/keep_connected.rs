@@ -88,7 +88,9 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                         reconnect.lost(now, now - since, clock.random());
                         tell_going_away(channel, now - since);
                         is_failing = false;
-                        let status = Status::unavailable("the server is shutting down");
+                        let status = Status::unavailable(
+                            "the node takes no more requests on this connection",
+                        );
                         channel.set_last_error(Some(status.clone()));
                         channel.set_state(NodeState::Disconnected);
                         let failed = channel.outbox().fail_attempt();
@@ -221,7 +223,7 @@ fn tell_going_away(channel: &Channel, lasted: Duration) {
         calls = channel.pending(),
         lasted_ms = log::millis(lasted),
         left_out = admission.left_out,
-        "the node is shutting down"
+        "the node goes away, or has the connection made anew"
     );
 }
 

@@ -173,49 +173,95 @@ impl AsyncWrite for Handshake {
 /// A connection, and what was proven of its peer.
 pub struct Proven {
     io: BoxIo,
+    known: Known,
+}
+
+/// What was proven.
+#[derive(Default)]
+pub(crate) struct Known {
     values: Extensions,
+    /// Ready when it does not hold any more.
+    until: Option<BoxFuture<'static, ()>>,
+}
+
+impl Known {
+    #[cfg(feature = "tls")]
+    pub(crate) fn with_io(self, io: BoxIo) -> Proven {
+        Proven { io, known: self }
+    }
 }
 
 impl Proven {
     /// A connection of whose peer nothing is known.
     #[must_use]
     pub fn new(io: BoxIo) -> Self {
-        Self::from_parts(io, Extensions::new())
+        let known = Known::default();
+        Self { io, known }
     }
 
     /// With this value, which says what was proven: there is one of each type at the most, and the
     /// last one counts.
     #[must_use]
     pub fn with<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
-        self.values.insert(value);
+        self.known.values.insert(value);
         self
     }
 
     /// What was proven, of this type.
     #[must_use]
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
-        self.values.get()
+        self.known.values.get()
+    }
+
+    /// Holds until this future completes, at which a certificate expires, say, or is revoked: a server
+    /// winds the connection down then, without the loss of a call, as it does with one that is
+    /// [old](crate::ServerBuilder::max_connection_age). A client lets it go on. Where one is given
+    /// already, the connection ends with the first of the two.
+    #[must_use]
+    pub fn lasting(mut self, until: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.known.until = Some(match self.known.until.take() {
+            None => Box::pin(until),
+            Some(other) => Box::pin(async move {
+                tokio::select! {
+                    biased;
+                    () = other => {}
+                    () = until => {}
+                }
+            }),
+        });
+        self
     }
 
     /// With the connection in something else that is read and written, of which the same is proven.
     #[must_use]
     pub fn map_io(self, map: impl FnOnce(BoxIo) -> BoxIo) -> Self {
-        Self::from_parts(map(self.io), self.values)
+        Self {
+            io: map(self.io),
+            known: self.known,
+        }
     }
 
-    pub(crate) fn from_parts(io: BoxIo, values: Extensions) -> Self {
-        Self { io, values }
+    /// The connection, and what is to be [put](Known::with_io) to what becomes of it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn without_io(self) -> (BoxIo, Known) {
+        (self.io, self.known)
     }
 
+    /// The connection, and what was proven.
     pub(crate) fn into_parts(self) -> (BoxIo, Extensions) {
-        (self.io, self.values)
+        (self.io, self.known.values)
+    }
+
+    /// Completes when what was proven holds no more, where that may be.
+    pub(crate) fn take_until(&mut self) -> Option<BoxFuture<'static, ()>> {
+        self.known.until.take()
     }
 }
 
 impl fmt::Debug for Proven {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proven")
-            .field("values", &self.values.len())
+            .field("values", &self.known.values.len())
             .finish_non_exhaustive()
     }
 }

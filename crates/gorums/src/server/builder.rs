@@ -41,6 +41,9 @@ use crate::wire::Instance;
 /// How many connections there may be where nobody says otherwise.
 const CONNECTIONS: usize = 16 * 1024;
 
+/// How long a connection may take to wind down where nobody says otherwise.
+pub(crate) const GRACE: Duration = Duration::from_secs(60);
+
 /// How many connections an address may have where nobody says otherwise, however few there may be
 /// in all.
 const LEAST_PER_ADDRESS: usize = 256;
@@ -90,6 +93,8 @@ pub struct ServerBuilder {
     max_buffered_bytes: usize,
     stream_timeout: Duration,
     first_message_timeout: Option<Duration>,
+    max_age: Option<Duration>,
+    grace: Duration,
     keep_alive: (Duration, Duration),
 }
 
@@ -155,6 +160,8 @@ impl ServerBuilder {
             max_buffered_bytes: BUFFERED,
             stream_timeout: Duration::from_secs(10),
             first_message_timeout: None,
+            max_age: None,
+            grace: GRACE,
             keep_alive: (Duration::from_secs(60), Duration::from_secs(20)),
         }
     }
@@ -445,6 +452,35 @@ impl ServerBuilder {
     /// together, before. Default: 10 s.
     pub fn stream_timeout(mut self, timeout: Duration) -> Self {
         self.stream_timeout = bounded(timeout);
+        self
+    }
+
+    /// How long a connection lasts at the most. Default: as long as its client likes. A second at the
+    /// least.
+    ///
+    /// After that, or up to a tenth sooner, so that those that came together do not all go together, the
+    /// server winds the connection down, as it does with all when it [shuts
+    /// down](Server::serve_with_shutdown): it asks the client for no more requests, and answers
+    /// those that it has. The client connects again at once, and what it calls meanwhile waits for
+    /// that. No call fails: neither those of the client nor, where the server calls it over the same
+    /// connection as a peer ([`one_stream_per_pair`](crate::ConfigurationBuilder::one_stream_per_pair)),
+    /// those of the server. A client that is called back is another one when it has connected again,
+    /// unless it has an id of its own. An ordinary gRPC client hears `GOAWAY`. Clients of the Go library
+    /// cannot be told: what they send from then on is dropped, and their calls end with the stream.
+    ///
+    /// With certificates that are [exchanged](crate::tls::Tls::reload) this is how long a client goes on
+    /// by one that it has no more.
+    pub fn max_connection_age(mut self, age: Duration) -> Self {
+        self.max_age = Some(bounded(age).max(Duration::from_secs(1)));
+        self
+    }
+
+    /// How long a connection may take that winds down while the server goes on, because it is
+    /// [old](Self::max_connection_age) or what was [proven](crate::runtime::Proven::lasting) of its
+    /// client holds no more. What is left then is cut off: calls that are not answered end with an
+    /// [unknown outcome](crate::Outcome::Unknown). Default: 60 s.
+    pub fn connection_grace(mut self, grace: Duration) -> Self {
+        self.grace = bounded(grace);
         self
     }
 
@@ -751,6 +787,8 @@ impl ServerBuilder {
             stream_timeout: self.stream_timeout,
             first_message_timeout: self.first_message_timeout,
             buffered: Buffered::new(self.max_buffered_bytes),
+            max_age: self.max_age,
+            grace: self.grace,
             keep_alive_interval: self.keep_alive.0,
             keep_alive_timeout: self.keep_alive.1,
             services: Arc::new(self.into_services(in_process, Some(clients.clone()), all)),

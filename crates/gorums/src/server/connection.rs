@@ -20,6 +20,7 @@ use super::buffered::{Excess, Share};
 use super::connect_request::ConnectRequest;
 use super::grpc_call::{GrpcCall, RequestBytes};
 use super::identity::Claim;
+use super::lasting::{Lasting, shortened};
 use super::served_stream::{Callee, End, ServedStream};
 use super::settings::{ConnectionSettings, ENVELOPE};
 use super::spread::Place;
@@ -51,6 +52,12 @@ const UNFINISHED_STREAMS: usize = 8;
 /// How many calls of an ordinary gRPC client may be on a connection, with those that it has given
 /// up and whose handlers go on. Those that have just ended may count.
 const RUNNING_CALLS: usize = 2 * H2Settings::STREAMS as usize;
+
+/// Why a connection winds down that has lasted as long as one may.
+const OLD: &str = "the connection is old, and another one is to take its place";
+
+/// Why one does whose peer would be refused by now.
+const NOT_PROVEN: &str = "what was proven of the client holds no more";
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy)]
@@ -149,8 +156,12 @@ pub(crate) async fn serve(
             return;
         }
     };
-    let (io, proven) = match made {
-        Ok(proven) => proven.into_parts(),
+    let (io, proven, until) = match made {
+        Ok(mut proven) => {
+            let until = proven.take_until().map(Lasting::new);
+            let (io, values) = proven.into_parts();
+            (io, values, until)
+        }
         Err(failed) => {
             let is_gone = failed.is_gone();
             let (error, farewell) = failed.into_parts();
@@ -232,9 +243,12 @@ pub(crate) async fn serve(
         has_called: false,
         draining: Draining::default(),
         shutdown: Some(shutdown),
+        until,
+        is_renewed: false,
         goodbye: false,
     };
     connection.expect_stream();
+    connection.expect_age();
     let end = poll_fn(|cx| connection.poll(cx)).await;
 
     connection.leave_stream(&end);
@@ -286,6 +300,10 @@ struct ServerConnection {
     is_node: bool,
     /// None once it was asked for.
     shutdown: Option<BoxFuture<'static, ()>>,
+    /// Completes when what was proven of the peer holds no more.
+    until: Option<Lasting>,
+    /// It winds down by itself: the peer is to connect again.
+    is_renewed: bool,
     /// The peer was told that the connection ends.
     goodbye: bool,
 }
@@ -391,7 +409,7 @@ impl ServerConnection {
                     // Also where nothing is read at present.
                     let _ = stream.poll_reset();
                 }
-                again = stream.write(&mut self.link);
+                again = stream.write(cx, &mut self.link);
                 self.link.flush(cx, true);
                 if stream.is_over() {
                     self.leave_stream(&End::new("the stream ended"));
@@ -400,7 +418,7 @@ impl ServerConnection {
                 }
             }
             // At once, also where a stream goes on: no other one is opened then.
-            if self.shutdown.is_none() && !self.goodbye {
+            if (self.shutdown.is_none() || self.is_renewed) && !self.goodbye {
                 self.goodbye = true;
                 self.h2.graceful_shutdown();
                 self.link.flag.set();
@@ -492,6 +510,30 @@ impl ServerConnection {
         self.link.timers.set(Timer::NoStream, until);
     }
 
+    /// The connection may last for so long, or somewhat shorter: those that came together do not go
+    /// together.
+    fn expect_age(&mut self) {
+        if let (Some(age), Origin::Outside(_)) = (self.settings.max_age, self.origin) {
+            let random = self.settings.clock.random();
+            let until = self.link.now() + shortened(age, random);
+            self.link.timers.set(Timer::Age, until);
+        }
+    }
+
+    /// Winds down, for this reason, while the server goes on: the peer connects again, and what it has
+    /// begun here ends here.
+    fn renew(&mut self, why: &'static str) {
+        if self.is_renewed || self.shutdown.is_none() {
+            return;
+        }
+        self.is_renewed = true;
+        let until = self.link.now() + self.settings.grace;
+        self.link.timers.set(Timer::Overdue, until);
+        if let Some(stream) = &mut self.stream {
+            stream.renew(why, &mut self.link);
+        }
+    }
+
     fn tell_arrival(&mut self, peer: Peer, claims: Option<&str>, features: Features) {
         let now = self.link.now();
         self.client = Some((peer, now));
@@ -576,6 +618,12 @@ impl ServerConnection {
                 stream.wind_down(&mut self.link);
             }
         }
+        if let Some(until) = &mut self.until
+            && until.poll_end(cx).is_ready()
+        {
+            self.until = None;
+            self.renew(NOT_PROVEN);
+        }
         self.link.poll_pong();
         while let Poll::Ready(fired) = self.link.poll_timers(cx, true) {
             if fired == Fired::Dead {
@@ -594,6 +642,13 @@ impl ServerConnection {
                     stream.is_late(&mut self.link);
                 }
                 continue;
+            }
+            if fired == Fired::Timer(Timer::Age) {
+                self.renew(OLD);
+                continue;
+            }
+            if fired == Fired::Timer(Timer::Overdue) {
+                return Poll::Ready(End::cut("it did not wind down in time"));
             }
             // What was answered may still be on its way.
             if self.has_called && !self.is_late {
@@ -790,7 +845,11 @@ impl ServerConnection {
         }
         self.tell_arrival(peer, claims, features);
         let stream = NodeStream::new(send, Some(recv), inbound);
-        self.stream = Some(ServedStream::new(stream, callee));
+        let stream = self.stream.insert(ServedStream::new(stream, callee));
+        if self.is_renewed {
+            // It was on its way when the peer was told that the connection ends.
+            stream.renew(OLD, &mut self.link);
+        }
     }
 
     /// Who the client is that opens a stream with these headers, and which node it has proved to be.

@@ -17,6 +17,7 @@ mod descriptors;
 mod grpc_call;
 mod health;
 mod identity;
+mod lasting;
 mod peers;
 mod roles;
 mod serve_client;

@@ -73,9 +73,21 @@ pub(super) struct ServedStream {
     displaced: Option<BoxFuture<'static, ()>>,
     /// Set when no more requests are taken: what the trailers will say once all is written.
     ending: Option<(Code, String)>,
+    /// Calls to the client go over another stream first, where it is to open one.
+    hands_over: HandsOver,
     is_over: bool,
     /// Why it ends, from when that is known.
     why: Option<End>,
+}
+
+/// What is waited for before the stream ends that winds down, beside its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HandsOver {
+    Nothing,
+    /// The calls to the client that are written or queued are answered.
+    Answers,
+    /// The same, and the client has opened another stream, which carries the calls then.
+    Calls,
 }
 
 impl ServedStream {
@@ -85,6 +97,7 @@ impl ServedStream {
             callee,
             displaced: None,
             ending: None,
+            hands_over: HandsOver::Nothing,
             is_over: false,
             why: None,
         }
@@ -167,13 +180,58 @@ impl ServedStream {
     /// call, and the replies to that are read.
     pub(super) fn wind_down(&mut self, link: &mut Link) {
         if self.ending.is_none() {
-            let message = "the server is shutting down";
-            self.note(|| End::new(message));
-            self.ending = Some((Code::Unavailable, message.to_owned()));
-            if self.stream.inbound.ask_for_no_more() {
-                link.timers.set(Timer::NoneFollow, link.now() + NONE_FOLLOW);
-            } else {
-                self.stream.take_no_requests();
+            self.say_goodbye("the server is shutting down", link);
+        }
+        // Who calls clients meanwhile is this server, which ends.
+        self.hands_over = HandsOver::Nothing;
+    }
+
+    /// This connection winds down, and the server goes on: the same, but the calls to the client are
+    /// handed over to the stream that it opens next, where it does so, and those that were written
+    /// are answered.
+    pub(super) fn renew(&mut self, why: &'static str, link: &mut Link) {
+        if self.ending.is_some() {
+            return;
+        }
+        let opens_another = self.say_goodbye(why, link);
+        self.hands_over = match &self.callee {
+            Some(Callee::Peer(attachment)) if opens_another => {
+                attachment.expect_another();
+                HandsOver::Calls
+            }
+            Some(_) => HandsOver::Answers,
+            None => HandsOver::Nothing,
+        };
+    }
+
+    /// Asks the client for no more requests. True if it understands that.
+    fn say_goodbye(&mut self, why: &'static str, link: &mut Link) -> bool {
+        self.note(|| End::new(why));
+        self.ending = Some((Code::Unavailable, why.to_owned()));
+        let understands = self.stream.inbound.ask_for_no_more();
+        if understands {
+            link.timers.set(Timer::NoneFollow, link.now() + NONE_FOLLOW);
+        } else {
+            self.stream.take_no_requests();
+        }
+        understands
+    }
+
+    /// Whether the calls to the client are where they are to be.
+    fn has_handed_over(&self, cx: &Context<'_>) -> bool {
+        let Some(callee) = &self.callee else {
+            return true;
+        };
+        let attachment = callee.attachment();
+        match self.hands_over {
+            HandsOver::Nothing => true,
+            HandsOver::Calls if attachment.carries() => false,
+            HandsOver::Answers if attachment.carries() => {
+                let channel = attachment.channel();
+                channel.pending() == 0 && channel.outbox().is_empty()
+            }
+            HandsOver::Answers | HandsOver::Calls => {
+                !self.stream.outbound.has_messages() && !attachment.awaits_answers(cx.waker())
             }
         }
     }
@@ -238,7 +296,9 @@ impl ServedStream {
         };
         let attachment = callee.attachment();
         let carries = attachment.register(cx.waker());
-        if attachment.channel().is_retired() {
+        if !carries && self.hands_over != HandsOver::Nothing {
+            // It is looked at when something is written.
+        } else if attachment.channel().is_retired() {
             // The node opens another stream then, which is one of its new address.
             self.end(
                 Code::Unavailable,
@@ -257,7 +317,7 @@ impl ServedStream {
     }
 
     /// Writes queued replies and calls, and the trailers behind the last. True if it wrote.
-    pub(super) fn write(&mut self, link: &mut Link) -> bool {
+    pub(super) fn write(&mut self, cx: &Context<'_>, link: &mut Link) -> bool {
         if self.is_over {
             return false;
         }
@@ -279,6 +339,7 @@ impl ServedStream {
             && self.stream.outbound.is_free()
             && self.stream.inbound.is_worked_off()
             && self.stream.inbound.is_answered()
+            && self.has_handed_over(cx)
         {
             self.stream.send_trailers(trailers(*code, message), link);
             self.is_over = true;

@@ -57,6 +57,10 @@ pub(crate) struct ConnectionSettings {
     pub(crate) first_message_timeout: Option<Duration>,
     /// What its connections hold.
     pub(super) buffered: Arc<Buffered>,
+    /// How long a connection lasts, where there is a bound.
+    pub(crate) max_age: Option<Duration>,
+    /// How long one may take that winds down by itself.
+    pub(crate) grace: Duration,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) keep_alive_timeout: Duration,
 }

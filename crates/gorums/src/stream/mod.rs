@@ -36,9 +36,7 @@ pub(crate) use link::{Fired, Link};
 pub(crate) use node_stream::{NodeStream, ReadEnd, Wrote, h2_status};
 #[cfg(all(test, gorums_loom))]
 pub(crate) use outbound::Outbound;
-#[cfg(all(test, gorums_loom))]
-pub(crate) use poll_flag::PollFlag;
-pub(crate) use poll_flag::noop_context;
+pub(crate) use poll_flag::{PollFlag, noop_context};
 pub(crate) use reader::{Limit, Reader, Replies};
 pub(crate) use served::{Served, Source};
 pub(crate) use timers::Timer;

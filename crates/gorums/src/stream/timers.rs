@@ -17,14 +17,20 @@ pub(crate) enum Timer {
     NoneFollow,
     /// The last handle is gone, and what is queued has had its time to be written.
     Linger,
+    /// The connection has lasted as long as one may.
+    Age,
+    /// It winds down by itself, and what is left of it has had its time to finish.
+    Overdue,
 }
 
-const ALL: [Timer; 5] = [
+const ALL: [Timer; 7] = [
     Timer::KeepAlive,
     Timer::NoStream,
     Timer::NoMessage,
     Timer::NoneFollow,
     Timer::Linger,
+    Timer::Age,
+    Timer::Overdue,
 ];
 
 /// The timers of one connection. They share one sleep of the clock, which ends at the earliest: a
