@@ -145,6 +145,12 @@ fn the_page_states_the_defaults_of_a_server() {
     ] {
         assert_eq!(stated_for("## Server", what), value, "{what}");
     }
+    let seconds = |duration: std::time::Duration| format!("{} s", duration.as_secs());
+    let grace = stated(
+        "time that a connection takes to wind down while the server goes on, because it is old or \
+         what its client had proved holds no more",
+    );
+    assert_eq!(grace, seconds(crate::server::builder::GRACE));
     let per_address = stated("the same, from one address (of IPv6: from one network of 64 bits)");
     let expected = count(builder.per_address());
     assert!(
@@ -156,6 +162,23 @@ fn the_page_states_the_defaults_of_a_server() {
         stated.starts_with(&format!("{},", bytes(waiting))),
         "{stated}"
     );
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_page_states_the_bounds_of_certificates() {
+    use crate::tls;
+
+    let seconds = |duration: std::time::Duration| format!("{} s", duration.as_secs());
+    let file = stated("bytes of a file of certificates, of a key or of revocation lists");
+    assert_eq!(file, bytes(tls::LARGEST as usize));
+    let looks = stated("time between two looks at files of certificates");
+    assert!(looks.starts_with(&seconds(tls::RELOAD_INTERVAL)), "{looks}");
+    let settles = format!("stayed the same for {},", seconds(tls::SETTLE));
+    assert!(looks.contains(&settles), "{looks}");
+    let spread =
+        stated("time until a connection winds down whose client a server would refuse by now");
+    assert!(spread.starts_with(&seconds(tls::SPREAD)), "{spread}");
 }
 
 #[test]

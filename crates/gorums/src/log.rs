@@ -18,6 +18,10 @@ use crate::sync::Mutex;
 /// The connections that this process makes.
 pub(crate) const CLIENT: &str = "gorums::client";
 
+/// The certificates that it shows, and by which it knows others.
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "nobody has any"))]
+pub(crate) const TLS: &str = "gorums::tls";
+
 /// The connections that it accepts.
 pub(crate) const SERVER: &str = "gorums::server";
 

@@ -1,55 +1,41 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::server::{NoClientAuth, WebPkiClientVerifier};
-use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio_rustls::rustls::version::TLS13;
-use tokio_rustls::rustls::{
-    ClientConfig, Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig,
-};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::error::TlsError;
+use super::exchange::Exchange;
 use super::handshake::{Tls, server_name};
+use super::material::{ClientCertificates, Rules};
 use super::pem::Pem;
-use super::validity::{self, Invalid};
-use crate::runtime::{Sockets, Transport};
+use super::sources::Sources;
+use super::watch;
+use crate::runtime::{Clock, Sockets, SystemClock, Transport, paced};
 
-/// What both ends agree on to speak: HTTP/2.
-pub(super) const H2: &[u8] = b"h2";
-
-/// Whether a server asks its clients for certificates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum ClientCertificates {
-    /// It does not: it knows nothing of who connects.
-    #[default]
-    None,
-    /// It does, and takes those who have none as well. A certificate that is shown has to be a good
-    /// one.
-    Optional,
-    /// It does, and refuses those who have none. Known as mutual TLS.
-    Required,
-}
+/// How often files are looked at where nobody says otherwise.
+pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Describes a [`Tls`].
 #[must_use = "nothing happens before `build`"]
 pub struct TlsBuilder {
     below: Arc<dyn Transport>,
-    identity: Option<(Pem, Pem)>,
-    roots: Vec<Pem>,
+    sources: Sources,
     client_certificates: ClientCertificates,
     server_name: Option<String>,
+    reload_every: Option<Duration>,
+    clock: Arc<dyn Clock>,
 }
 
 impl TlsBuilder {
     pub(super) fn new() -> Self {
         Self {
             below: Arc::new(Sockets),
-            identity: None,
-            roots: Vec::new(),
+            sources: Sources::default(),
             client_certificates: ClientCertificates::default(),
             server_name: None,
+            reload_every: None,
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -60,7 +46,7 @@ impl TlsBuilder {
     /// and the one that peers trust, where there are any. The key is PKCS #8, PKCS #1 or SEC 1, and
     /// not encrypted.
     pub fn identity(mut self, certificates: Pem, key: Pem) -> Self {
-        self.identity = Some((certificates, key));
+        self.sources.identity = Some((certificates, key));
         self
     }
 
@@ -69,7 +55,7 @@ impl TlsBuilder {
     /// called again for others. No authority is trusted that is not given here, those of the system
     /// neither.
     pub fn trust(mut self, roots: Pem) -> Self {
-        self.roots.push(roots);
+        self.sources.roots.push(roots);
         self
     }
 
@@ -99,140 +85,104 @@ impl TlsBuilder {
         self
     }
 
+    /// Refuses the certificates that are in these lists (X.509 CRL v2, as PEM; there may be several),
+    /// of nodes as well as of clients, and those that are made by an authority that is in one. May be
+    /// called again for others. Needs [`trust`](Self::trust).
+    ///
+    /// An authority of which there is no list has revoked nothing. Of several lists of one authority
+    /// the newest counts. One that is out of date, by its own word, is used on, and that is logged as a
+    /// warning when it is read and every hour while files are [looked at](Self::reload_every): what it
+    /// has stays revoked, and a cluster does not end because nobody has made a new list. A list of an
+    /// authority that is not trusted refuses nobody. What was issued for a part of an authority's
+    /// certificates, or lists changes only, is not supported.
+    ///
+    /// ```no_run
+    /// # fn run() -> Result<(), gorums::tls::TlsError> {
+    /// use gorums::tls::{Pem, Tls};
+    ///
+    /// let tls = Tls::builder()
+    ///     .trust(Pem::file("certs/ca.pem"))
+    ///     .revocation(Pem::file("certs/revoked.pem"))
+    ///     .watch_files()
+    ///     .build()?;
+    /// # drop(tls);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn revocation(mut self, lists: Pem) -> Self {
+        self.sources.revocation.push(lists);
+        self
+    }
+
+    /// Looks at the files again every so often, and takes over what has changed, as
+    /// [`Tls::reload`] does. Default: they are read once. A millisecond at the least.
+    ///
+    /// Their contents are compared, so a link that leads elsewhere is noticed too, as Kubernetes
+    /// exchanges what it mounts. What has changed is read again a second later, or after the interval
+    /// where that is shorter, and taken over when it has not changed since: a file that is being
+    /// written, or a certificate whose key has yet to be, is waited for. What cannot be used is not
+    /// taken over; it is logged as a warning, again every hour, and tried again each time.
+    ///
+    /// Files are read on a thread for blocking work. The task that has it done begins with the first use
+    /// within a tokio runtime, [`build`](Self::build) included, and ends with the last clone of the
+    /// [`Tls`], and of what listens by it. Where its runtime ends before, it begins anew with the next
+    /// use in another one.
+    ///
+    /// Pauses are those of [`clock`](Self::clock). In a simulation, give values and
+    /// [exchange](Tls::exchange) them: the thread of files knows no simulated time.
+    pub fn reload_every(mut self, interval: Duration) -> Self {
+        self.reload_every = Some(paced(interval));
+        self
+    }
+
+    /// [`reload_every`](Self::reload_every) 10 s.
+    pub fn watch_files(self) -> Self {
+        self.reload_every(RELOAD_INTERVAL)
+    }
+
+    /// By which time of day certificates are valid or not, and by which time files are looked at and
+    /// connections end that are not to last. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
     /// Reads the files, and checks what is in them. This blocks the thread while files are read: a
-    /// program does it when it begins. What changes in a file later is not noticed.
+    /// program does it when it begins. What changes in a file later is noticed where that is
+    /// [asked for](Self::reload_every).
     ///
     /// # Errors
     /// A file cannot be read, has not in it what it should, or nobody could connect with what is in
     /// it: see [`TlsError`].
     pub fn build(self) -> Result<Tls, TlsError> {
-        let provider = Arc::new(ring::default_provider());
         let name = self.server_name.map(checked_name).transpose()?;
-        let roots = roots(&self.roots)?;
-        let identity = self
-            .identity
-            .map(|(certificates, key)| identity(&certificates, &key, &provider))
-            .transpose()?
-            .map(|key| Arc::new(SingleCertAndKey::from(key)));
-        let asks = self.client_certificates != ClientCertificates::None;
-        if identity.is_none() && roots.is_none() {
-            return Err(TlsError::NothingGiven);
+        let rules = Rules {
+            client_certificates: self.client_certificates,
+            clock: self.clock,
+        };
+        let mut exchange = Exchange::new(self.sources, rules)?;
+        if let Some(interval) = self.reload_every {
+            exchange = exchange.watched(move |watched| Box::pin(watch::run(watched, interval)));
         }
-        if asks && roots.is_none() {
-            return Err(TlsError::NoRoots);
-        }
-        let client = roots.as_ref().map(|roots| {
-            let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-                .with_protocol_versions(&[&TLS13])
-                .expect("the provider has suites of TLS 1.3")
-                .with_root_certificates(Arc::clone(roots));
-            let mut config = match &identity {
-                Some(identity) => config.with_client_cert_resolver(identity.clone()),
-                None => config.with_no_client_auth(),
-            };
-            config.alpn_protocols = vec![H2.to_vec()];
-            Arc::new(config)
-        });
-        let server = identity.map(|identity| {
-            let verifier = match roots.filter(|_| asks) {
-                None => Arc::new(NoClientAuth) as _,
-                Some(roots) => {
-                    let verifier =
-                        WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
-                    let verifier = match self.client_certificates {
-                        ClientCertificates::Optional => verifier.allow_unauthenticated(),
-                        ClientCertificates::None | ClientCertificates::Required => verifier,
-                    };
-                    verifier.build().expect("there are roots")
-                }
-            };
-            let mut config = ServerConfig::builder_with_provider(provider)
-                .with_protocol_versions(&[&TLS13])
-                .expect("the provider has suites of TLS 1.3")
-                .with_client_cert_verifier(verifier)
-                .with_cert_resolver(identity);
-            config.alpn_protocols = vec![H2.to_vec()];
-            Arc::new(config)
-        });
-        Ok(Tls::new(self.below, client, server, name))
+        let exchange = Arc::new(exchange);
+        exchange.keep_watch();
+        Ok(Tls::new(self.below, exchange, name))
     }
 }
 
 impl fmt::Debug for TlsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsBuilder")
-            .field("identity", &self.identity)
-            .field("roots", &self.roots)
+            .field("identity", &self.sources.identity)
+            .field("roots", &self.sources.roots)
+            .field("revocation", &self.sources.revocation)
             .field("client_certificates", &self.client_certificates)
             .field("server_name", &self.server_name)
+            .field("reload_every", &self.reload_every)
             .finish_non_exhaustive()
     }
 }
 
 fn checked_name(name: String) -> Result<ServerName<'static>, TlsError> {
     server_name(&name).ok_or(TlsError::BadServerName { name })
-}
-
-/// The trusted authorities, where there are any.
-fn roots(given: &[Pem]) -> Result<Option<Arc<RootCertStore>>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for pem in given {
-        for certificate in pem.certificates()? {
-            roots
-                .add(certificate)
-                .map_err(|error| TlsError::BadCertificate {
-                    place: pem.place(),
-                    reason: error.to_string(),
-                })?;
-        }
-    }
-    Ok(Some(Arc::new(roots)).filter(|roots| !roots.is_empty()))
-}
-
-/// The certificate of this process with its key, which peers can take.
-fn identity(
-    certificates: &Pem,
-    key: &Pem,
-    provider: &CryptoProvider,
-) -> Result<CertifiedKey, TlsError> {
-    let chain = certificates.certificates()?;
-    // Of those of authorities behind it peers may need none.
-    if let Some(own) = chain.first() {
-        check(own, certificates)?;
-    }
-    let loaded = provider.key_provider.load_private_key(key.key()?);
-    let signing = loaded.map_err(|error| TlsError::BadKey {
-        place: key.place(),
-        reason: error.to_string(),
-    })?;
-    let identity = CertifiedKey::new(chain, signing);
-    match identity.keys_match() {
-        // Of a key that does not tell, peers will.
-        Ok(()) | Err(RustlsError::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(identity),
-        Err(RustlsError::InconsistentKeys(_)) => Err(TlsError::KeyMismatch {
-            certificate: certificates.place(),
-            key: key.place(),
-        }),
-        Err(error) => Err(TlsError::BadCertificate {
-            place: certificates.place(),
-            reason: error.to_string(),
-        }),
-    }
-}
-
-fn check(certificate: &CertificateDer<'_>, pem: &Pem) -> Result<(), TlsError> {
-    validity::check(certificate).map_err(|invalid| match invalid {
-        Invalid::Expired { since } => TlsError::Expired {
-            certificate: pem.place(),
-            since,
-        },
-        Invalid::NotYet { from } => TlsError::NotYetValid {
-            certificate: pem.place(),
-            from,
-        },
-        Invalid::Unreadable { reason } => TlsError::BadCertificate {
-            place: pem.place(),
-            reason,
-        },
-    })
 }

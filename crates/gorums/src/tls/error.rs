@@ -78,6 +78,21 @@ pub enum TlsError {
         /// When it will be, as text.
         from: String,
     },
+    /// There is no revocation list where there should be some.
+    NoRevocationList {
+        /// The file, or that it was a value.
+        place: String,
+    },
+    /// A revocation list that cannot be read, is of a kind that is not supported, or was not signed
+    /// by the authority that it names.
+    BadRevocationList {
+        /// The file, or that it was a value.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There are revocation lists, and no authority is trusted whose certificates they could be of.
+    RevocationWithoutRoots,
     /// Clients are to show certificates, and no authority is trusted to have made them.
     NoRoots,
     /// There is no certificate of this process, which is to listen.
@@ -161,6 +176,20 @@ impl fmt::Display for TlsError {
                 f,
                 "the certificate in {certificate} is not valid yet (from {from}): check the clock \
                  of this machine, and of the one that made it"
+            ),
+            Self::NoRevocationList { place } => write!(
+                f,
+                "there is no revocation list in {place}: it should have a section BEGIN X509 CRL, as \
+                 PEM, also where nothing is revoked"
+            ),
+            Self::BadRevocationList { place, reason } => write!(
+                f,
+                "cannot use a revocation list in {place}: {reason}; have its authority make it anew, \
+                 as a whole X.509 CRL v2"
+            ),
+            Self::RevocationWithoutRoots => f.write_str(
+                "there is a revocation list, and no authority is trusted whose certificates it could \
+                 be of: give its certificate to TlsBuilder::trust",
             ),
             Self::NoRoots => f.write_str(
                 "clients are to show certificates, and no authority is trusted: give its \

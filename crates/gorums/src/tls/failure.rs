@@ -78,6 +78,7 @@ fn of_certificate(error: &CertificateError) -> Option<&'static str> {
         Bad::UnknownIssuer | Bad::BadSignature => {
             "no authority that is trusted here has made it; TlsBuilder::trust takes others"
         }
+        Bad::Revoked => "a revocation list that was given to TlsBuilder::revocation has it",
         Bad::Expired | Bad::ExpiredContext { .. } => {
             "have it renewed, or check the clock of this machine"
         }
@@ -104,6 +105,9 @@ fn of_alert(alert: AlertDescription) -> Option<&'static str> {
         }
         Alert::CertificateExpired => {
             "by the peer's clock, the certificate of this process is not valid now"
+        }
+        Alert::CertificateRevoked => {
+            "the certificate of this process has been revoked: have another one made"
         }
         Alert::CertificateRequired => {
             "the peer asks for a certificate; give TlsBuilder::identity one"

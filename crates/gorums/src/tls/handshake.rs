@@ -2,20 +2,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use http::Extensions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, CommonState, HandshakeKind, ServerConfig};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, CommonState, HandshakeKind};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::builder::{H2, TlsBuilder};
+use super::builder::TlsBuilder;
 use super::error::TlsError;
+use super::exchange::Exchange;
 use super::failure::{explained, refused};
+use super::material::H2;
 use super::peer::TlsPeer;
+use super::pem::Pem;
+use super::sources::Sources;
+use super::standing::until_refused;
 use super::stream::Stream;
 use super::validity;
 use crate::runtime::{
-    Address, AddressError, BoxFuture, BoxIo, Handshake, HandshakeError, Listener, Proven, Transport,
+    Address, AddressError, BoxFuture, BoxIo, Clock, Handshake, HandshakeError, Listener, Proven,
+    Transport,
 };
 
 /// How many bytes are read from a peer that was refused, until it ends its side.
@@ -24,17 +29,14 @@ const FAREWELL: u64 = 256 * 1024;
 /// TLS over another transport: for clients, for servers, and for those that are both. See the
 /// [module](crate::tls).
 ///
-/// A clone shares everything with the one that it was made of, sessions that can be resumed among
-/// it.
+/// A clone shares everything with the one that it was made of: sessions that can be resumed, and
+/// certificates, which can be exchanged while all of them are in use.
 #[derive(Clone)]
 pub struct Tls(Arc<Inner>);
 
 struct Inner {
     below: Arc<dyn Transport>,
-    /// Where authorities are trusted.
-    client: Option<Arc<ClientConfig>>,
-    /// Where there is a certificate.
-    server: Option<Arc<ServerConfig>>,
+    exchange: Arc<Exchange>,
     /// What all nodes are called.
     name: Option<ServerName<'static>>,
 }
@@ -47,16 +49,50 @@ impl Tls {
 
     pub(super) fn new(
         below: Arc<dyn Transport>,
-        client: Option<Arc<ClientConfig>>,
-        server: Option<Arc<ServerConfig>>,
+        exchange: Arc<Exchange>,
         name: Option<ServerName<'static>>,
     ) -> Self {
         Self(Arc::new(Inner {
             below,
-            client,
-            server,
+            exchange,
             name,
         }))
+    }
+
+    /// Reads again what was given, and takes it over, for all clones: connections that are made or
+    /// accepted from now on are made with what the files have now, and no session is resumed that was
+    /// made before. Connections that stand go on; a server winds down those whose peers it would refuse
+    /// now, within 5 s. True if anything has changed, which is logged; what has not is left as it is.
+    ///
+    /// This blocks the thread while files are read: in a task, have
+    /// [`spawn_blocking`](tokio::task::spawn_blocking) do it. [`TlsBuilder::reload_every`] does it by
+    /// itself.
+    ///
+    /// # Errors
+    /// What there is now cannot be used: see [`TlsError`], which names the file. All stays as it was.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        self.exchange().apply()
+    }
+
+    /// Exchanges what was given for something else, by values or other files. What is not named
+    /// stays, and is read again.
+    ///
+    /// ```no_run
+    /// # fn run(tls: gorums::tls::Tls, old: String, new: String) -> Result<(), gorums::tls::TlsError> {
+    /// use gorums::tls::Pem;
+    ///
+    /// // The first step from one authority to another: both are trusted.
+    /// tls.exchange().trust([Pem::value(old), Pem::value(new)]).apply()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn exchange(&self) -> TlsExchange<'_> {
+        TlsExchange {
+            of: &self.0.exchange,
+            identity: None,
+            roots: None,
+            revocation: None,
+        }
     }
 
     /// The connections of this listener with TLS on them, for
@@ -65,8 +101,11 @@ impl Tls {
     /// # Errors
     /// There is no [identity](TlsBuilder::identity).
     pub fn listener<L: Listener>(&self, listener: L) -> Result<TlsListener<L>, TlsError> {
-        let config = self.0.server.clone().ok_or(TlsError::NoIdentity)?;
-        Ok(TlsListener { listener, config })
+        let exchange = Arc::clone(&self.0.exchange);
+        if exchange.present().server.is_none() {
+            return Err(TlsError::NoIdentity);
+        }
+        Ok(TlsListener { listener, exchange })
     }
 
     /// What the certificate of the node with this address is to name.
@@ -84,8 +123,9 @@ impl Tls {
         })
     }
 
-    fn client(&self, address: &Address) -> Result<&Arc<ClientConfig>, AddressError> {
-        self.0.client.as_ref().ok_or_else(|| {
+    fn client(&self, address: &Address) -> Result<Arc<ClientConfig>, AddressError> {
+        let present = self.0.exchange.present();
+        present.client.clone().ok_or_else(|| {
             AddressError::new(
                 address.as_str(),
                 "no authority is trusted that could have made the certificate of the node: give \
@@ -105,19 +145,27 @@ pub(super) fn server_name(host: &str) -> Option<ServerName<'static>> {
 
 impl Transport for Tls {
     fn check_runtime(&self) -> io::Result<()> {
-        self.0.below.check_runtime()
+        self.0.below.check_runtime()?;
+        if self.0.exchange.is_watched() {
+            self.0.exchange.clock().check_runtime()?;
+            self.0.exchange.keep_watch();
+        }
+        Ok(())
     }
 
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>> {
         Box::pin(async move {
             let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+            self.0.exchange.keep_watch();
             let parsed = self.0.below.address(address).map_err(invalid)?;
-            let config = Arc::clone(self.client(&parsed).map_err(invalid)?);
             let name = self.name_of(&parsed).map_err(invalid)?;
             let io = self.0.below.connect(address).await?;
             // Of the stream, and not of the box around it.
             let peer_addr = (*io).peer_addr();
-            let handshake = Handshake::new(connect(io, config, name));
+            // What is the present one now.
+            let config = self.client(&parsed).map_err(invalid)?;
+            let clock = Arc::clone(self.0.exchange.clock());
+            let handshake = Handshake::new(connect(io, config, name, clock));
             Ok(Box::new(handshake.with_peer_addr(peer_addr)) as BoxIo)
         })
     }
@@ -131,22 +179,88 @@ impl Transport for Tls {
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            let config =
-                self.0.server.clone().ok_or_else(|| {
-                    io::Error::new(io::ErrorKind::InvalidInput, TlsError::NoIdentity)
-                })?;
+            if self.0.exchange.present().server.is_none() {
+                let missing = TlsError::NoIdentity;
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, missing));
+            }
             let listener = self.0.below.listen(address).await?;
-            Ok(Box::new(TlsListener { listener, config }) as Box<dyn Listener>)
+            let exchange = Arc::clone(&self.0.exchange);
+            Ok(Box::new(TlsListener { listener, exchange }) as Box<dyn Listener>)
         })
     }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let present = self.0.exchange.present();
         f.debug_struct("Tls")
-            .field("connects", &self.0.client.is_some())
-            .field("listens", &self.0.server.is_some())
+            .field("connects", &present.client.is_some())
+            .field("listens", &present.server.is_some())
             .field("server_name", &self.0.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is to take the place of what was given to a [`TlsBuilder`], all of it or nothing. Made by
+/// [`Tls::exchange`].
+#[must_use = "nothing happens before `apply`"]
+pub struct TlsExchange<'a> {
+    of: &'a Exchange,
+    identity: Option<(Pem, Pem)>,
+    roots: Option<Vec<Pem>>,
+    revocation: Option<Vec<Pem>>,
+}
+
+impl TlsExchange<'_> {
+    /// Another certificate of this process and its key, as for [`TlsBuilder::identity`].
+    pub fn identity(mut self, certificates: Pem, key: Pem) -> Self {
+        self.identity = Some((certificates, key));
+        self
+    }
+
+    /// These authorities in the place of all that were trusted, as for [`TlsBuilder::trust`].
+    pub fn trust(mut self, roots: impl IntoIterator<Item = Pem>) -> Self {
+        self.roots = Some(roots.into_iter().collect());
+        self
+    }
+
+    /// These revocation lists in the place of all that there were, as for
+    /// [`TlsBuilder::revocation`].
+    pub fn revocation(mut self, lists: impl IntoIterator<Item = Pem>) -> Self {
+        self.revocation = Some(lists.into_iter().collect());
+        self
+    }
+
+    /// Takes it over, as [`Tls::reload`] does: true if anything has changed. This blocks the thread
+    /// while files are read.
+    ///
+    /// # Errors
+    /// It cannot be used: see [`TlsError`]. All stays as it was.
+    pub fn apply(self) -> Result<bool, TlsError> {
+        let Self {
+            of,
+            identity,
+            roots,
+            revocation,
+        } = self;
+        let exchanged = of.take(|before| Sources {
+            identity: identity.or(before.identity),
+            roots: roots.unwrap_or(before.roots),
+            revocation: revocation.unwrap_or(before.revocation),
+        })?;
+        if let Some(exchanged) = &exchanged {
+            exchanged.tell(&**of.clock());
+        }
+        Ok(exchanged.is_some())
+    }
+}
+
+impl fmt::Debug for TlsExchange<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsExchange")
+            .field("identity", &self.identity)
+            .field("roots", &self.roots)
+            .field("revocation", &self.revocation)
             .finish_non_exhaustive()
     }
 }
@@ -155,14 +269,15 @@ impl fmt::Debug for Tls {
 /// the task of its connection.
 pub struct TlsListener<L> {
     listener: L,
-    config: Arc<ServerConfig>,
+    exchange: Arc<Exchange>,
 }
 
 impl<L: Listener> Listener for TlsListener<L> {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxIo, Option<SocketAddr>)>> {
         Box::pin(async move {
+            self.exchange.keep_watch();
             let (io, peer) = self.listener.accept().await?;
-            let handshake = Handshake::new(accept(io, Arc::clone(&self.config)));
+            let handshake = Handshake::new(accept(io, Arc::clone(&self.exchange)));
             Ok((Box::new(handshake.with_peer_addr(peer)) as BoxIo, peer))
         })
     }
@@ -185,32 +300,55 @@ async fn connect(
     io: BoxIo,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    clock: Arc<dyn Clock>,
 ) -> Result<Proven, HandshakeError> {
-    let (io, values) = Handshake::made(io).await?.into_parts();
+    let below = Handshake::made(io).await?;
+    let (io, below) = below.without_io();
     let stream = TlsConnector::from(config).connect(name, io).await;
     let stream = stream.map_err(explained)?;
-    let peer = proven(stream.get_ref().1)?;
-    Ok(with_peer(Stream::boxed(stream), values, peer))
+    let peer = proven(stream.get_ref().1, &*clock)?;
+    let proven = below.with_io(Stream::boxed(stream));
+    Ok(match peer {
+        Some((peer, _)) => proven.with(peer),
+        None => proven,
+    })
 }
 
 /// The handshake of a connection that was accepted.
-async fn accept(io: BoxIo, config: Arc<ServerConfig>) -> Result<Proven, HandshakeError> {
-    let (io, values) = Handshake::made(io).await?.into_parts();
+async fn accept(io: BoxIo, exchange: Arc<Exchange>) -> Result<Proven, HandshakeError> {
+    let mut present = exchange.follow();
+    let clock = Arc::clone(exchange.clock());
+    drop(exchange);
+    let (io, below) = Handshake::made(io).await?.without_io();
+    let config = present.borrow_and_update().server.clone();
+    let config = config.ok_or_else(|| refused("this process has no certificate any more"))?;
     let accepting = TlsAcceptor::from(config).accept(io).into_fallible();
     let stream = accepting.await.map_err(|(error, io)| {
         // The alert is written.
         HandshakeError::from(explained(error)).with_farewell(farewell(io))
     })?;
-    match proven(stream.get_ref().1) {
-        Ok(peer) => Ok(with_peer(Stream::boxed(stream), values, peer)),
+    match proven(stream.get_ref().1, &*clock) {
+        Ok(peer) => {
+            let proven = below.with_io(Stream::boxed(stream));
+            Ok(match peer {
+                Some((peer, chain)) => proven
+                    .with(peer)
+                    .lasting(until_refused(present, chain, clock)),
+                None => proven,
+            })
+        }
         Err(error) => {
             Err(HandshakeError::from(error).with_farewell(farewell(Stream::boxed(stream))))
         }
     }
 }
 
-/// Who the peer is, of a handshake that has come about; None of a client without a certificate.
-fn proven(session: &CommonState) -> io::Result<Option<TlsPeer>> {
+/// Who the peer is, of a handshake that has come about, and its certificates; None of a client
+/// without one.
+fn proven(
+    session: &CommonState,
+    clock: &dyn Clock,
+) -> io::Result<Option<(TlsPeer, Vec<CertificateDer<'static>>)>> {
     if session.alpn_protocol() != Some(H2) {
         let text = "the peer did not agree to speak HTTP/2: it offers no ALPN protocol h2";
         return Err(refused(text));
@@ -218,27 +356,23 @@ fn proven(session: &CommonState) -> io::Result<Option<TlsPeer>> {
     let Some(certificates) = session.peer_certificates() else {
         return Ok(None);
     };
-    // A session that is resumed does not look at the certificate again.
+    // A session that is resumed does not look at the certificate again. It has been since nothing
+    // was exchanged, so nothing but time can have made it a bad one.
     let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
-    if is_resumed && certificates.iter().any(|one| validity::check(one).is_err()) {
+    let now = clock.wall_clock();
+    let mut all = certificates.iter();
+    if is_resumed && all.any(|one| validity::check(one, now).is_err()) {
         return Err(refused(
             "a certificate of the peer has expired since the session began that it resumes",
         ));
     }
     let certificates = certificates.iter().cloned().map(|der| der.into_owned());
-    match TlsPeer::of(certificates.collect()) {
-        Ok(peer) => Ok(Some(peer)),
+    let certificates: Vec<_> = certificates.collect();
+    match TlsPeer::of(certificates.clone()) {
+        Ok(peer) => Ok(Some((peer, certificates))),
         Err(reason) => Err(refused(&format!(
             "the certificate of the peer cannot be read: {reason}"
         ))),
-    }
-}
-
-fn with_peer(io: BoxIo, values: Extensions, peer: Option<TlsPeer>) -> Proven {
-    let proven = Proven::from_parts(io, values);
-    match peer {
-        Some(peer) => proven.with(peer),
-        None => proven,
     }
 }
 

@@ -51,8 +51,18 @@
 //! with [`trust_claimed_ids`](crate::ServerBuilder::trust_claimed_ids), whoever has any certificate
 //! of the authority may claim any id.
 //!
-//! The time is the system's, also where a simulation has a clock of its own: rustls asks for it.
-//! Revocation lists are not looked at.
+//! The time of day is that of [`TlsBuilder::clock`], the system's by default. A certificate that is in
+//! a list of [`TlsBuilder::revocation`] is refused.
+//!
+//! # Rotation
+//!
+//! Certificates, authorities and revocation lists are exchanged while connections are made and
+//! accepted: by [`Tls::reload`], by [`Tls::exchange`], or by looking at files
+//! ([`TlsBuilder::reload_every`]). What cannot be used changes nothing. From then on no session is
+//! resumed that was made before. Connections that stand go on, except that a server winds down those
+//! of clients whom it would refuse by now, as it does with those that are
+//! [old](crate::ServerBuilder::max_connection_age): within 5 s after their certificate has expired or
+//! after what was exchanged refuses it, and without the loss of a call.
 //!
 //! # What fails
 //!
@@ -78,17 +88,32 @@
 
 mod builder;
 mod error;
+mod exchange;
 mod failure;
 mod handshake;
+mod material;
 mod node_uris;
 mod peer;
 mod pem;
+mod revocation;
+mod sources;
+mod standing;
 mod stream;
 mod validity;
+mod watch;
 
-pub use builder::{ClientCertificates, TlsBuilder};
+#[cfg(test)]
+pub(crate) use builder::RELOAD_INTERVAL;
+pub use builder::TlsBuilder;
 pub use error::TlsError;
-pub use handshake::{Tls, TlsListener};
+pub use handshake::{Tls, TlsExchange, TlsListener};
+pub use material::ClientCertificates;
 pub use node_uris::NodeUris;
 pub use peer::TlsPeer;
+#[cfg(test)]
+pub(crate) use pem::LARGEST;
 pub use pem::Pem;
+#[cfg(test)]
+pub(crate) use standing::SPREAD;
+#[cfg(test)]
+pub(crate) use watch::SETTLE;

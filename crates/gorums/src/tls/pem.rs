@@ -3,14 +3,17 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+};
 
 use super::error::TlsError;
 
-/// How many bytes a file has at most: no chain and no set of roots comes near.
-const LARGEST: u64 = 1 << 20;
+/// How many bytes a file has at most: no chain and no set of roots comes near, and a revocation list
+/// has room for some 25,000 certificates.
+pub(crate) const LARGEST: u64 = 1 << 20;
 
-/// Certificates or a private key as PEM, in a file or in memory.
+/// Certificates, a private key or revocation lists as PEM, in a file or in memory.
 ///
 /// What it shows of itself ([`Debug`](fmt::Debug), and in errors) is where it is, and never what is
 /// in it.
@@ -24,8 +27,8 @@ enum From {
 }
 
 impl Pem {
-    /// What is in this file when [`TlsBuilder::build`](super::TlsBuilder::build) reads it, 1 MiB at
-    /// the most.
+    /// What is in this file when [`TlsBuilder::build`](super::TlsBuilder::build) reads it, and when
+    /// it is [read again](super::Tls::reload); 1 MiB at the most.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(From::File(path.into()))
     }
@@ -35,24 +38,53 @@ impl Pem {
         Self(From::Value(bytes.into()))
     }
 
-    /// The certificates, of which there is one at least.
-    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-        let bytes = self.bytes("certificates")?;
-        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    /// The bytes, read now where they are in a file: this blocks.
+    pub(super) fn read(&self, wanted: &'static str) -> Result<Vec<u8>, TlsError> {
+        match &self.0 {
+            From::Value(bytes) => Ok(bytes.clone()),
+            From::File(path) => read(path).map_err(|source| TlsError::Unreadable {
+                path: path.clone(),
+                wanted,
+                source,
+            }),
+        }
+    }
+
+    /// The certificates that were read, of which there is one at least.
+    pub(super) fn certificates(
+        &self,
+        bytes: &[u8],
+    ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
         let found = found.map_err(|error| self.malformed(&error))?;
         if found.is_empty() {
             return Err(TlsError::NoCertificate {
                 place: self.place(),
-                has_key: self.has_key(&bytes),
+                has_key: contains(bytes, b"PRIVATE KEY-----"),
             });
         }
         Ok(found)
     }
 
-    /// The private key, of which there is one.
-    pub(super) fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
-        let bytes = self.bytes("private key")?;
-        let found: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(&bytes).collect();
+    /// The revocation lists that were read, of which there is one at least.
+    pub(super) fn revocation_lists(
+        &self,
+        bytes: &[u8],
+    ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+        let found: Result<Vec<_>, _> =
+            CertificateRevocationListDer::pem_slice_iter(bytes).collect();
+        let found = found.map_err(|error| self.malformed(&error))?;
+        if found.is_empty() {
+            return Err(TlsError::NoRevocationList {
+                place: self.place(),
+            });
+        }
+        Ok(found)
+    }
+
+    /// The private key that was read, of which there is one.
+    pub(super) fn key(&self, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+        let found: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(bytes).collect();
         let mut found = found.map_err(|error| self.malformed(&error))?;
         match (found.pop(), found.len()) {
             (Some(key), 0) => Ok(key),
@@ -62,7 +94,7 @@ impl Pem {
             }),
             (None, _) => Err(TlsError::NoKey {
                 place: self.place(),
-                is_encrypted: contains(&bytes, b"-----BEGIN ENCRYPTED PRIVATE KEY-----"),
+                is_encrypted: contains(bytes, b"-----BEGIN ENCRYPTED PRIVATE KEY-----"),
             }),
         }
     }
@@ -75,10 +107,6 @@ impl Pem {
         }
     }
 
-    fn has_key(&self, bytes: &[u8]) -> bool {
-        contains(bytes, b"PRIVATE KEY-----")
-    }
-
     fn malformed(&self, error: &pem::Error) -> TlsError {
         TlsError::Malformed {
             place: self.place(),
@@ -88,17 +116,6 @@ impl Pem {
                 pem::Error::IllegalSectionStart { .. } => "a BEGIN line is malformed".to_owned(),
                 other => other.to_string(),
             },
-        }
-    }
-
-    fn bytes(&self, wanted: &'static str) -> Result<Vec<u8>, TlsError> {
-        match &self.0 {
-            From::Value(bytes) => Ok(bytes.clone()),
-            From::File(path) => read(path).map_err(|source| TlsError::Unreadable {
-                path: path.clone(),
-                wanted,
-                source,
-            }),
         }
     }
 }

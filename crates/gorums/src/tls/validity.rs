@@ -12,8 +12,8 @@ pub(super) enum Invalid {
     Unreadable { reason: String },
 }
 
-/// Whether the certificate, as DER, is valid now.
-pub(super) fn check(certificate: &[u8]) -> Result<(), Invalid> {
+/// Whether the certificate, as DER, is valid at this time.
+pub(super) fn check(certificate: &[u8], now: SystemTime) -> Result<(), Invalid> {
     let validity = match X509Certificate::from_der(certificate) {
         Ok((_, certificate)) => certificate.validity().clone(),
         Err(error) => {
@@ -22,9 +22,7 @@ pub(super) fn check(certificate: &[u8]) -> Result<(), Invalid> {
             });
         }
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    // Before 1970 nothing has begun.
-    let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    let now = seconds(now);
     if validity.not_after.timestamp() < now {
         Err(Invalid::Expired {
             since: validity.not_after.to_string(),
@@ -36,4 +34,21 @@ pub(super) fn check(certificate: &[u8]) -> Result<(), Invalid> {
     } else {
         Ok(())
     }
+}
+
+/// The last second in which all of these certificates, as DER, are valid, since 1970; none of none.
+pub(super) fn end<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> Option<i64> {
+    let ends = certificates.into_iter().filter_map(|der| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    });
+    ends.min()
+}
+
+/// As certificates count, since 1970. Before that nothing has begun.
+pub(super) fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }

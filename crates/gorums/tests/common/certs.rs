@@ -1,12 +1,14 @@
 //! Authorities and certificates, good ones and bad ones.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use gorums::tls::Pem;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -21,7 +23,11 @@ pub struct Authority {
 pub struct Identity {
     pub certificate: String,
     pub key: String,
+    pub serial: u64,
 }
+
+/// Counts the certificates of all authorities.
+static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 impl Authority {
     pub fn new(name: &str) -> Self {
@@ -29,7 +35,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key).expect("sound").pem();
         Self {
             issuer: Issuer::new(params, key),
@@ -56,17 +62,50 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        params.serial_number = Some(SerialNumber::from(serial));
         change(&mut params);
         let signed = params.signed_by(&key, &self.issuer).expect("sound");
         Identity {
             certificate: signed.pem(),
             key: key.serialize_pem(),
+            serial,
         }
+    }
+
+    /// Its list of these revoked certificates, made so many days ago, until when there should be
+    /// another one a day later.
+    pub fn revoked(&self, identities: &[&Identity], days_ago: u32) -> String {
+        let made = SystemTime::now() - DAY * days_ago;
+        let revoked = identities.iter().map(|identity| RevokedCertParams {
+            serial_number: SerialNumber::from(identity.serial),
+            revocation_time: made.into(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: made.into(),
+            next_update: (made + DAY).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("it may sign lists");
+        list.pem().expect("sound")
     }
 
     pub fn node(&self, node: u32) -> Identity {
         self.issue(node, |_| {})
     }
+}
+
+/// Of a client, which is no node.
+pub fn client(authority: &Authority) -> Identity {
+    authority.issue(0, |params| {
+        let is_uri = |name: &SanType| matches!(name, SanType::URI(_));
+        params.subject_alt_names.retain(|name| !is_uri(name));
+    })
 }
 
 pub fn uri(node: u32) -> String {
