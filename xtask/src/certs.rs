@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber,
 };
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -20,10 +23,15 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The certificate of node 3 has the URI gorums://CLUSTER/node/3, the name localhost, the addresses
 /// 127.0.0.1 and ::1, and the names that --host gives; servers and clients may use it, as a node is
 /// both. The authority's key lies beside them, unprotected: for tests, and for nothing else.
+///
+/// With --renew or --revoke nothing but what they name is written, each file in one step, so that
+/// programs that look at the files take them over.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask certs certs
-  cargo xtask certs certs --cluster prod --nodes 5 --host node.example --host 10.0.0.7")]
+  cargo xtask certs certs --cluster prod --nodes 5 --host node.example --host 10.0.0.7
+  cargo xtask certs certs --renew
+  cargo xtask certs certs --revoke 2 --revoke client")]
 pub(crate) struct Args {
     /// The folder to write them to; it is made if it is not there
     #[arg(value_name = "DIR")]
@@ -48,6 +56,15 @@ pub(crate) struct Args {
     /// Overwrite files that are there: what the old authority has made is worth nothing then
     #[arg(long)]
     force: bool,
+
+    /// Make new certificates and keys for the nodes and the client, by the authority that is there; give
+    /// --cluster, --nodes and --host as before
+    #[arg(long, conflicts_with = "force")]
+    renew: bool,
+
+    /// Revoke the certificate of this node, or of the client: add it to revoked.pem; may be given again
+    #[arg(long, value_name = "ID|client", conflicts_with_all = ["force", "renew", "nodes", "hosts", "cluster"])]
+    revoke: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
@@ -72,8 +89,19 @@ struct Made {
 
 fn make(args: &Args) -> Result<String> {
     check_cluster(&args.cluster)?;
-    let made = certificates(args)?;
-    let files: Vec<_> = made
+    if !args.revoke.is_empty() {
+        return revoke(args);
+    }
+    let (made, list) = if args.renew {
+        (issue_all(args, &authority(&args.folder)?)?, None)
+    } else {
+        let (ca, authority) = new_authority(args)?;
+        let list = list(args, &authority, Vec::new())?;
+        let mut made = vec![ca];
+        made.extend(issue_all(args, &authority)?);
+        (made, Some(list))
+    };
+    let mut files: Vec<_> = made
         .iter()
         .flat_map(|made| {
             let file = |end: &str| args.folder.join(format!("{}.{end}", made.name));
@@ -83,7 +111,11 @@ fn make(args: &Args) -> Result<String> {
             ]
         })
         .collect();
-    if !args.force {
+    files.extend(
+        list.iter()
+            .map(|list| (args.folder.join(REVOKED), list, false)),
+    );
+    if !args.force && !args.renew {
         let there: Vec<_> = files
             .iter()
             .filter(|(path, ..)| path.symlink_metadata().is_ok())
@@ -99,17 +131,127 @@ fn make(args: &Args) -> Result<String> {
     fs::create_dir_all(&args.folder)
         .with_context(|| format!("making {}", args.folder.display()))?;
     for (path, text, is_secret) in files {
-        write(&path, text, is_secret, args.force)
-            .with_context(|| format!("writing {}", path.display()))?;
+        write(&path, text, is_secret).with_context(|| format!("writing {}", path.display()))?;
     }
-    Ok(report(args))
+    Ok(if args.renew {
+        format!(
+            "renewed in {}, valid for {} days: nodes 1 to {}, and the client\n",
+            args.folder.display(),
+            args.days,
+            args.nodes
+        )
+    } else {
+        report(args)
+    })
 }
 
-/// A file with this text. A key is for its owner alone.
-fn write(path: &Path, text: &str, is_secret: bool, force: bool) -> Result<()> {
-    if force && path.symlink_metadata().is_ok() {
-        // Else it would keep its permissions.
-        fs::remove_file(path)?;
+/// The list of those that are revoked.
+const REVOKED: &str = "revoked.pem";
+
+/// Adds certificates to the list.
+fn revoke(args: &Args) -> Result<String> {
+    let authority = authority(&args.folder)?;
+    let path = args.folder.join(REVOKED);
+    let mut revoked = match path.symlink_metadata() {
+        Ok(_) => listed(&path)?,
+        Err(_) => Vec::new(),
+    };
+    for whose in &args.revoke {
+        let name = match whose.parse::<u32>() {
+            Ok(id) => format!("node-{id}.pem"),
+            Err(_) if whose == "client" => "client.pem".to_owned(),
+            Err(_) => bail!("{whose:?} has no certificate: give the id of a node, or client"),
+        };
+        let serial = serial(&args.folder.join(&name))?;
+        if revoked.iter().any(|one| one.serial_number == serial) {
+            bail!("the certificate in {name} is revoked already: --renew makes another one");
+        }
+        revoked.push(RevokedCertParams {
+            serial_number: serial,
+            revocation_time: SystemTime::now().into(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+    }
+    let count = revoked.len();
+    write(&path, &list(args, &authority, revoked)?, false)
+        .with_context(|| format!("writing {}", path.display()))?;
+    Ok(format!(
+        "{} revokes {count} certificates now; there should be another list in {} days\n",
+        path.display(),
+        args.days
+    ))
+}
+
+/// The authority that has made what is in the folder.
+fn authority(folder: &Path) -> Result<Issuer<'static, KeyPair>> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        fs::read_to_string(&path).with_context(|| {
+            format!(
+                "reading {}: the folder is to be one that `cargo xtask certs` has made",
+                path.display()
+            )
+        })
+    };
+    let key = KeyPair::from_pem(&read("ca.key")?).context("ca.key has no key")?;
+    Issuer::from_ca_cert_pem(&read("ca.pem")?, key).context("ca.pem is that of no authority")
+}
+
+/// The serial number of a certificate.
+fn serial(path: &Path) -> Result<SerialNumber> {
+    let name = path.display();
+    let text = fs::read(path).with_context(|| format!("reading {name}"))?;
+    let (_, pem) = parse_x509_pem(&text).map_err(|error| anyhow!("{name} is not PEM: {error}"))?;
+    let certificate = pem.parse_x509();
+    let certificate = certificate.map_err(|error| anyhow!("{name} has no certificate: {error}"))?;
+    Ok(SerialNumber::from(certificate.raw_serial().to_vec()))
+}
+
+/// Those that a list has.
+fn listed(path: &Path) -> Result<Vec<RevokedCertParams>> {
+    let name = path.display();
+    let text = fs::read(path).with_context(|| format!("reading {name}"))?;
+    let (_, pem) = parse_x509_pem(&text).map_err(|error| anyhow!("{name} is not PEM: {error}"))?;
+    let list = CertificateRevocationList::from_der(&pem.contents);
+    let (_, list) = list.map_err(|error| anyhow!("{name} has no list: {error}"))?;
+    let all = list.iter_revoked_certificates();
+    let all = all.map(|one| RevokedCertParams {
+        serial_number: SerialNumber::from(one.raw_serial().to_vec()),
+        revocation_time: one.revocation_date.to_datetime(),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    Ok(all.collect())
+}
+
+/// The list with these, as PEM.
+fn list(
+    args: &Args,
+    authority: &Issuer<'_, KeyPair>,
+    revoked: Vec<RevokedCertParams>,
+) -> Result<String> {
+    let now = SystemTime::now();
+    let made = now.duration_since(SystemTime::UNIX_EPOCH)?;
+    let list = CertificateRevocationListParams {
+        this_update: now.into(),
+        next_update: (now + DAY * args.days).into(),
+        crl_number: SerialNumber::from(made.as_secs()),
+        issuing_distribution_point: None,
+        revoked_certs: revoked,
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    Ok(list.signed_by(authority)?.pem()?)
+}
+
+/// A file with this text, in the place of one that is there, in one step. A key is for its owner alone.
+fn write(path: &Path, text: &str, is_secret: bool) -> Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = Path::new(&new);
+    if new.symlink_metadata().is_ok() {
+        // Left by one that was killed.
+        fs::remove_file(new)?;
     }
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -121,7 +263,8 @@ fn write(path: &Path, text: &str, is_secret: bool, force: bool) -> Result<()> {
     }
     #[cfg(not(unix))]
     let _ = is_secret;
-    options.open(path)?.write_all(text.as_bytes())?;
+    options.open(new)?.write_all(text.as_bytes())?;
+    fs::rename(new, path)?;
     Ok(())
 }
 
@@ -134,18 +277,22 @@ fn check_cluster(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The authority, the nodes and the client.
-fn certificates(args: &Args) -> Result<Vec<Made>> {
+fn new_authority(args: &Args) -> Result<(Made, Issuer<'static, KeyPair>)> {
     let mut params = params(args, &format!("Gorums test authority of {}", args.cluster));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let key = KeyPair::generate()?;
-    let mut made = vec![Made {
+    let made = Made {
         name: "ca".to_owned(),
         certificate: params.self_signed(&key)?.pem(),
         key: key.serialize_pem(),
-    }];
-    let authority = Issuer::new(params, key);
+    };
+    Ok((made, Issuer::new(params, key)))
+}
+
+/// The certificates of the nodes and of the client.
+fn issue_all(args: &Args, authority: &Issuer<'_, KeyPair>) -> Result<Vec<Made>> {
+    let mut made = Vec::new();
     for id in 1..=args.nodes {
         let name = format!("node-{id}");
         let uri = format!("gorums://{}/node/{id}", args.cluster);
@@ -155,7 +302,7 @@ fn certificates(args: &Args) -> Result<Vec<Made>> {
         ];
         made.push(issue(
             args,
-            &authority,
+            authority,
             name,
             uri,
             hosts(&args.hosts)?,
@@ -165,7 +312,7 @@ fn certificates(args: &Args) -> Result<Vec<Made>> {
     let uri = format!("gorums://{}/client", args.cluster);
     let purposes = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let name = "client".to_owned();
-    made.push(issue(args, &authority, name, uri, Vec::new(), purposes)?);
+    made.push(issue(args, authority, name, uri, Vec::new(), purposes)?);
     Ok(made)
 }
 
@@ -242,6 +389,7 @@ fn report(args: &Args) -> String {
   node-N.key  its key
   client.pem  that of a client: gorums://{cluster}/client
   client.key  its key
+  revoked.pem those that are revoked: none, until --revoke says so
 
 node 1, with the feature `tls` of the crate gorums:
 
@@ -297,6 +445,7 @@ mod tests {
             "node-1.pem",
             "node-2.key",
             "node-2.pem",
+            "revoked.pem",
         ];
         assert_eq!(names, expected);
         let read = || fs::read_to_string(folder.join("node-1.key")).expect("it was made");
@@ -306,6 +455,49 @@ mod tests {
         assert_eq!(read(), before);
         make(&args(&folder, &["--force"])).expect("it was asked for");
         assert_ne!(read(), before);
+    }
+
+    #[test]
+    fn certificates_are_renewed_and_revoked_by_the_authority_that_is_there() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let folder = folder.path();
+        let make = |more: &[&str]| make(&args(folder, more));
+        let error = make(&["--renew"]).expect_err("nothing is there");
+        assert!(error.to_string().contains("cargo xtask certs"), "{error}");
+        make(&["--nodes", "2"]).expect("nothing is there");
+        let read = |name: &str| fs::read_to_string(folder.join(name)).expect("it was made");
+        let before = [
+            "ca.pem",
+            "ca.key",
+            "node-1.pem",
+            "node-1.key",
+            "revoked.pem",
+        ]
+        .map(read);
+        make(&["--renew", "--nodes", "2"]).expect("the authority is there");
+        let after = [
+            "ca.pem",
+            "ca.key",
+            "node-1.pem",
+            "node-1.key",
+            "revoked.pem",
+        ]
+        .map(read);
+        let is_new: Vec<_> = (0..5).map(|at| before[at] != after[at]).collect();
+        assert_eq!(is_new, [false, false, true, true, false]);
+        let revoked = || listed(&folder.join(REVOKED)).expect("it was made").len();
+        assert_eq!(revoked(), 0);
+        make(&["--revoke", "1", "--revoke", "client"]).expect("they are there");
+        assert_eq!(revoked(), 2);
+        let error = make(&["--revoke", "1"]).expect_err("it is revoked");
+        assert!(error.to_string().contains("--renew"), "{error}");
+        make(&["--renew", "--nodes", "2"]).expect("the authority is there");
+        make(&["--revoke", "1"]).expect("it is another one");
+        assert_eq!(revoked(), 3);
+        for whose in ["3", "nobody"] {
+            make(&["--revoke", whose]).expect_err("it has none");
+        }
+        assert_eq!(revoked(), 3);
     }
 
     #[cfg(unix)]

@@ -143,6 +143,7 @@ pub struct Target {
 #[derive(Debug, Default, Args)]
 pub struct TlsFiles {
     /// Speak TLS, with those alone whose certificates the authorities in this file have made (PEM).
+    /// What changes in the files is taken over within some 10 s.
     /// `cargo xtask certs DIR` makes all of these files, to try it out.
     #[arg(long, value_name = "FILE", requires_all = ["cert", "key"], help_heading = "TLS")]
     pub ca: Option<PathBuf>,
@@ -152,6 +153,9 @@ pub struct TlsFiles {
     /// Its private key (PEM).
     #[arg(long, value_name = "FILE", requires = "ca", help_heading = "TLS")]
     pub key: Option<PathBuf>,
+    /// Refuse the certificates that this file lists (PEM): `cargo xtask certs DIR --revoke ID` makes it.
+    #[arg(long, value_name = "FILE", requires = "ca", help_heading = "TLS")]
+    pub revoked: Option<PathBuf>,
     /// Have each replica prove its id, by a certificate that has the URI gorums://NAME/node/ID.
     #[arg(long, value_name = "NAME", requires = "ca", help_heading = "TLS")]
     pub cluster: Option<String>,

@@ -1,9 +1,14 @@
 //! TLS, as the options ask for it.
 
+use std::time::Duration;
+
 use gorums::tls::{ClientCertificates, NodeUris, Pem, Tls, TlsError};
 use gorums::{ConfigurationBuilder, ServerBuilder};
 
 use crate::args::TlsFiles;
+
+/// How long a connection with TLS lasts at the most.
+const OLD: Duration = Duration::from_secs(60 * 60);
 
 /// How the connections of a program are secured; not at all, where the options say nothing of it.
 pub(super) struct Security {
@@ -20,11 +25,15 @@ impl Security {
                 nodes: None,
             });
         };
-        let tls = Tls::builder()
+        let mut tls = Tls::builder()
             .trust(Pem::file(ca))
             .identity(Pem::file(cert), Pem::file(key))
             .client_certificates(ClientCertificates::Required)
-            .build()?;
+            .watch_files();
+        if let Some(revoked) = &files.revoked {
+            tls = tls.revocation(Pem::file(revoked));
+        }
+        let tls = tls.build()?;
         Ok(Self {
             tls: Some(tls),
             nodes: files.cluster.as_ref().map(NodeUris::of),
@@ -33,7 +42,7 @@ impl Security {
 
     pub(super) fn of_server(&self, mut server: ServerBuilder) -> ServerBuilder {
         if let Some(tls) = &self.tls {
-            server = server.transport(tls.clone());
+            server = server.transport(tls.clone()).max_connection_age(OLD);
         }
         if let Some(nodes) = &self.nodes {
             server = server.node_proof(nodes.clone());
