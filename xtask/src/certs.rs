@@ -278,7 +278,14 @@ fn check_cluster(name: &str) -> Result<()> {
 }
 
 fn new_authority(args: &Args) -> Result<(Made, Issuer<'static, KeyPair>)> {
-    let mut params = params(args, &format!("Gorums test authority of {}", args.cluster));
+    // No two have the same name: whose list of revoked certificates it is is known by that alone.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let name = format!(
+        "Gorums test authority of {}, {:x}",
+        args.cluster,
+        now.as_micros()
+    );
+    let mut params = params(args, &name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let key = KeyPair::generate()?;

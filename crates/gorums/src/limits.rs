@@ -108,6 +108,10 @@ fn the_page_states_the_defaults_of_a_client() {
             format!("{} characters", log::CHARS),
         ),
         (
+            "time that a client waits then for the answers to what it has called",
+            seconds(crate::dial::OVERDUE),
+        ),
+        (
             "writing after the last handle is dropped",
             seconds(settings.linger),
         ),
@@ -176,8 +180,7 @@ fn the_page_states_the_bounds_of_certificates() {
     assert!(looks.starts_with(&seconds(tls::RELOAD_INTERVAL)), "{looks}");
     let settles = format!("stayed the same for {},", seconds(tls::SETTLE));
     assert!(looks.contains(&settles), "{looks}");
-    let spread =
-        stated("time until a connection winds down whose client a server would refuse by now");
+    let spread = stated("time until a connection winds down whose peer would be refused by now");
     assert!(spread.starts_with(&seconds(tls::SPREAD)), "{spread}");
 }
 

@@ -20,8 +20,8 @@ use gorums::membership::WhileDisconnected;
 use gorums::runtime::{BoxFuture, Clock, Transport};
 use gorums::tls::{ClientCertificates, NodeUris, Pem, Tls, TlsBuilder, TlsError, TlsPeer};
 use gorums::{
-    Client, Code, Configuration, ConfigurationBuilder, NodeError, Outcome, Server, ServerBuilder,
-    ServerCtx, Status,
+    Client, Code, Configuration, ConfigurationBuilder, NodeError, Outcome, ReplySender, Server,
+    ServerBuilder, ServerCtx, Status,
 };
 use log::Log;
 use memory::{Network, settle};
@@ -367,6 +367,66 @@ async fn the_connection_of_a_client_that_is_revoked_ends_and_its_call_is_answere
     assert!(node.last_error().is_none(), "its connection has lasted");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_leaves_a_node_that_is_revoked_and_its_call_is_answered() {
+    let log = Log::of(Level::INFO);
+    let network = Network::new();
+    let authority = Authority::new("ours");
+    let (gate, started) = (Arc::new(Semaphore::new(0)), Counter::new());
+    let (held, begun) = (Arc::clone(&gate), started.clone());
+    let one = authority.node(1);
+    let server = service()
+        .streaming(
+            HOLD,
+            move |ctx: ServerCtx, request: Number, replies: ReplySender<Number>| {
+                let (gate, started) = (Arc::clone(&held), begun.clone());
+                async move {
+                    ctx.release();
+                    started.add();
+                    gate.acquire().await.expect("open").forget();
+                    for value in 0..request.value {
+                        // So large that the caller has to give credit again and again.
+                        let payload = vec![0; 40_000].into();
+                        replies.send(Number { value, payload }).await?;
+                    }
+                    Ok::<_, Status>(())
+                }
+            },
+        )
+        .transport(
+            mutual(&authority, &one)
+                .over(network.clone())
+                .build()
+                .expect("sound"),
+        );
+    let _server = TestServer::start_at(server, "a:1").await;
+    let tls = mutual(&authority, &authority.node(2)).over(network.clone());
+    let tls = tls.build().expect("sound");
+    let client = dial(&tls, "a:1");
+    call(&client).await.expect("it is up");
+    let in_flight = client.streamed_quorum_call::<_, Number>(HOLD, number(100));
+    let mut replies = in_flight.responses();
+    started.reached(1).await;
+    let list = authority.revoked(&[&one], 0);
+    let exchanged = tls.exchange().revocation(lists([list])).apply();
+    assert!(exchanged.expect("sound"));
+    let line = logged(&log, "gorums::client", "holds no more").await;
+    assert!(
+        line.starts_with("INFO client: connecting anew: what was proven of the node holds no more"),
+        "{line}"
+    );
+    let reason = not_sent(&client).await;
+    assert!(reason.contains("Revoked"), "{reason}");
+    gate.add_permits(1);
+    let mut count = 0;
+    while let Some(reply) = within(replies.next()).await {
+        reply.into_result().expect("it was written before");
+        count += 1;
+    }
+    assert_eq!(count, 100);
+    logged(&log, SERVER, "the client ended the stream").await;
+}
+
 #[tokio::test]
 async fn of_several_lists_of_an_authority_the_newest_counts_and_another_has_none() {
     let (authority, other) = (Authority::new("ours"), Authority::new("theirs"));
@@ -459,6 +519,14 @@ fn a_bad_list_is_told_with_the_file_and_what_to_do() {
             assert!(error.contains(part), "{error:?} has no {part:?}");
         }
     }
+    // Nobody could tell whose it is.
+    let built = Tls::builder()
+        .trust(authority.pem())
+        .trust(double.pem())
+        .revocation(Pem::value(good.clone()));
+    let error = built.build().expect_err("they have one name").to_string();
+    assert!(error.contains("2 authorities are trusted that have the name CN=ours"));
+    assert!(error.contains("names of their own"), "{error}");
     let missing = Pem::file(folder.0.join("none.pem"));
     let built = Tls::builder().trust(authority.pem()).revocation(missing);
     let error = built.build().expect_err("it is not there").to_string();
@@ -860,7 +928,7 @@ async fn watching_tells_of_lists_that_are_out_of_date_and_of_a_certificate_that_
     let identity = authority.issue(1, |params| params.not_after = end.into());
     let tls = mutual(&authority, &identity)
         .revocation(Pem::value(authority.revoked(&[], 0)))
-        .watch_files()
+        .reload_every(Duration::from_secs(600))
         .clock(wall.clone());
     let tls = tls.build().expect("sound");
     tokio::time::sleep(Duration::from_secs(23 * 3600)).await;

@@ -55,7 +55,7 @@ impl Channel {
 
     /// Whether calls that were written on this stream, which winds down, wait for their answers. The
     /// task of the stream is woken when there is something to tell the node of them.
-    pub(super) fn awaits_answers(self: &Arc<Self>, stream: StreamId, teller: &Waker) -> bool {
+    pub(crate) fn awaits_answers(self: &Arc<Self>, stream: StreamId, teller: &Waker) -> bool {
         let calls = {
             let mut peer = self.peer();
             let mut streams = peer.winding_down.iter_mut();

@@ -14,8 +14,8 @@ use crate::channel::Channel;
 use crate::error::Status;
 use crate::runtime::Handshake;
 use crate::stream::{
-    FairIo, FirstBytes, Inbound, KeepAlive, Link, NodeStream, Opening, Source, Timer, h2_status,
-    noop_context,
+    FairIo, FirstBytes, Inbound, KeepAlive, Lasting, Link, NodeStream, Opening, Source, Timer,
+    h2_status, noop_context,
 };
 use crate::wire::{Batch, H2Settings, TO, check_response_head, request_head};
 
@@ -145,7 +145,9 @@ async fn open(
             timed_out: false,
         }
     });
-    let (io, proven) = made?.into_parts();
+    let mut made = made?;
+    let lasting = made.take_until().map(Lasting::new);
+    let (io, proven) = made.into_parts();
     check_node(channel, &proven).map_err(|status| Failed {
         status,
         reached: true,
@@ -226,5 +228,7 @@ async fn open(
         is_half_closed: false,
         has_answered: false,
         winding_down: None,
+        lasting,
+        ends_by_itself: false,
     })
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use h2::client::{Connection, ResponseFuture};
 
@@ -11,7 +12,8 @@ use crate::channel::{Channel, ServerIdentity, StreamId};
 use crate::error::{Outcome, Status};
 use crate::log;
 use crate::stream::{
-    FairIo, Fired, FirstBytes, Link, NodeStream, ReadEnd, Timer, Wrote, h2_status, noop_context,
+    FairIo, Fired, FirstBytes, Lasting, Link, NodeStream, ReadEnd, Timer, Wrote, h2_status,
+    noop_context,
 };
 use crate::wire::{
     Batch, Control, Features, H2Settings, check_response_head, is_turned_away, is_unprocessed,
@@ -25,6 +27,10 @@ const BATCHES_PER_TURN: usize = 16;
 /// gets them may have more to write.
 const WORTH_A_LOOK: usize = 1024;
 
+/// How long a connection may take to end that winds down since what was proven of the node holds no
+/// more.
+pub(crate) const OVERDUE: Duration = Duration::from_secs(60);
+
 /// Why a connection ended.
 pub(super) enum End {
     /// It broke, or the peer ended it.
@@ -37,6 +43,8 @@ pub(super) enum End {
     GoingAway,
     /// This process has become a peer since, and the node is to know that.
     Outdated,
+    /// What was proven of the node holds no more.
+    Unproven,
 }
 
 /// A connection whose stream has been asked for.
@@ -66,6 +74,11 @@ pub(super) struct Connected {
     pub(super) has_answered: bool,
     /// What the stream is called since it winds down.
     pub(super) winding_down: Option<StreamId>,
+    /// How long what was proven of the node holds, where that is bounded.
+    pub(super) lasting: Option<Lasting>,
+    /// It winds down, and the node knows nothing of it: this end ends the stream when all is
+    /// answered.
+    pub(super) ends_by_itself: bool,
 }
 
 pub(super) const CLOSED_BY_PEER: &str = "the peer closed the connection";
@@ -90,6 +103,9 @@ impl Connected {
             if self.stream.inbound.goes_away() && !winds_down {
                 return Poll::Ready(End::GoingAway);
             }
+            if !winds_down && self.poll_unproven(cx).is_ready() {
+                return Poll::Ready(End::Unproven);
+            }
             if self.dial_epoch != channel.dial_epoch() && !winds_down {
                 return Poll::Ready(End::Outdated);
             }
@@ -109,12 +125,47 @@ impl Connected {
             }
             match self.write(cx, channel) {
                 Ok(Wrote::Batch | Wrote::Markers) => {}
-                Ok(Wrote::Nothing) => return Poll::Pending,
+                Ok(Wrote::Nothing) => {
+                    if !self.ends_by_itself || self.end_answered(cx, channel).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
                 Err(error) => return Poll::Ready(End::Lost(h2_status(&error))),
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Ready, once, when what was proven of the node holds no more. A node that calls this process over
+    /// the connection would lose what it has called: it goes on then.
+    fn poll_unproven(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.lasting {
+            Some(lasting) if self.head.is_none() && !self.is_called => {
+                ready!(lasting.poll_end(cx));
+                self.lasting = None;
+                Poll::Ready(())
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Ends this end's side of the stream, which winds down, when all that was asked on it is answered.
+    /// The node ends its own then. Ready where it was done now.
+    fn end_answered(&mut self, cx: &Context<'_>, channel: &Arc<Channel>) -> Poll<()> {
+        let outbound = &self.stream.outbound;
+        if self.is_half_closed
+            || outbound.has_messages()
+            || !outbound.is_free()
+            || !self.stream.inbound.is_answered()
+            || channel.awaits_answers(self.stream_id(), cx.waker())
+        {
+            return Poll::Pending;
+        }
+        self.is_half_closed = true;
+        // Where it cannot be ended so, the connection has ended, which is noticed next.
+        let _ = self.stream.half_close(&self.link);
+        Poll::Ready(())
     }
 
     /// Why the connection has ended, if it has.
@@ -207,6 +258,15 @@ impl Connected {
     pub(super) fn wind_down(&mut self, channel: &Arc<Channel>) {
         self.winding_down = Some(channel.wind_down());
         self.stream.inbound.say(Control::NoneFollow);
+    }
+
+    /// The same, where the node is not asked to: what is not answered within this time is lost.
+    pub(super) fn end_by_itself(&mut self, channel: &Arc<Channel>) {
+        self.wind_down(channel);
+        self.ends_by_itself = true;
+        self.link
+            .timers
+            .set(Timer::Overdue, self.link.now() + OVERDUE);
     }
 
     fn stream_id(&self) -> StreamId {

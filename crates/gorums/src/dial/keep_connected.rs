@@ -97,6 +97,20 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                         Channel::fail_unwritten(failed, Outcome::NotSent, &status);
                         continue;
                     }
+                    End::Unproven => {
+                        winding_down.end(connected, channel);
+                        let now = clock.now();
+                        reconnect.lost(now, now - since, clock.random());
+                        tell_unproven(channel, now - since);
+                        is_failing = false;
+                        let status =
+                            Status::unavailable("what was proven of the node holds no more");
+                        channel.set_last_error(Some(status.clone()));
+                        channel.set_state(NodeState::Disconnected);
+                        let failed = channel.outbox().fail_attempt();
+                        Channel::fail_unwritten(failed, Outcome::NotSent, &status);
+                        continue;
+                    }
                     End::Lost(status) => connected.explained(status),
                     End::Dead => Status::unavailable(Fired::DEAD),
                     End::Outdated => Status::unavailable(
@@ -224,6 +238,21 @@ fn tell_going_away(channel: &Channel, lasted: Duration) {
         lasted_ms = log::millis(lasted),
         left_out = admission.left_out,
         "the node goes away, or has the connection made anew"
+    );
+}
+
+/// The node would not be taken for what it is any more, by what it has shown.
+fn tell_unproven(channel: &Channel, lasted: Duration) {
+    let admission = channel.admit_event();
+    log::event!(
+        admission.is_told => info or debug,
+        target: log::CLIENT,
+        node = channel.id().get(),
+        address = %channel.address(),
+        calls = channel.pending(),
+        lasted_ms = log::millis(lasted),
+        left_out = admission.left_out,
+        "connecting anew: what was proven of the node holds no more"
     );
 }
 

@@ -14,5 +14,7 @@ mod reconnect;
 mod serving;
 mod winding_down;
 
+#[cfg(test)]
+pub(crate) use connected::OVERDUE;
 pub(crate) use keep_connected::run;
 pub(crate) use serving::Serving;

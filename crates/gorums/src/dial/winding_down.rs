@@ -24,6 +24,16 @@ impl WindingDown {
     /// The node goes away. It is called over another connection from now on.
     pub(super) fn begin(&mut self, mut connected: Connected, channel: &Arc<Channel>) {
         connected.wind_down(channel);
+        self.add(connected, channel);
+    }
+
+    /// The node is another one perhaps. The same, and this end ends the connection.
+    pub(super) fn end(&mut self, mut connected: Connected, channel: &Arc<Channel>) {
+        connected.end_by_itself(channel);
+        self.add(connected, channel);
+    }
+
+    fn add(&mut self, connected: Connected, channel: &Arc<Channel>) {
         self.0.push_back(connected);
         if self.0.len() > CONNECTIONS
             && let Some(oldest) = self.0.pop_front()
@@ -45,7 +55,7 @@ impl WindingDown {
                 }
                 Poll::Ready(End::Lost(status)) => status,
                 Poll::Ready(End::Dead) => Status::unavailable(Fired::DEAD),
-                Poll::Ready(End::Closed | End::GoingAway | End::Outdated) => {
+                Poll::Ready(End::Closed | End::GoingAway | End::Outdated | End::Unproven) => {
                     Status::unavailable("the connection is closed")
                 }
             };

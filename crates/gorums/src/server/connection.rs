@@ -20,7 +20,6 @@ use super::buffered::{Excess, Share};
 use super::connect_request::ConnectRequest;
 use super::grpc_call::{GrpcCall, RequestBytes};
 use super::identity::Claim;
-use super::lasting::{Lasting, shortened};
 use super::served_stream::{Callee, End, ServedStream};
 use super::settings::{ConnectionSettings, ENVELOPE};
 use super::spread::Place;
@@ -32,8 +31,8 @@ use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::runtime::{BoxFuture, BoxIo, Clock, Handshake};
 use crate::stream::{
-    FairIo, Fired, Inbound, KeepAlive, Limit, Link, NodeStream, Opening, Reader, Replies, Served,
-    Source, Timer,
+    FairIo, Fired, Inbound, KeepAlive, Lasting, Limit, Link, NodeStream, Opening, Reader, Replies,
+    Served, Source, Timer, shortened,
 };
 use crate::wire::{
     Batch, Features, H2Settings, Instance, NODE_ID, PATH, grpc_timeout, is_grpc, response_head,

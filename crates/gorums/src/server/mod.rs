@@ -17,7 +17,6 @@ mod descriptors;
 mod grpc_call;
 mod health;
 mod identity;
-mod lasting;
 mod peers;
 mod roles;
 mod serve_client;

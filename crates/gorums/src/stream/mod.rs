@@ -19,6 +19,7 @@ mod fair_io;
 mod first_bytes;
 mod inbound;
 mod keep_alive;
+mod lasting;
 mod link;
 mod node_stream;
 mod outbound;
@@ -32,11 +33,14 @@ pub(crate) use fair_io::FairIo;
 pub(crate) use first_bytes::FirstBytes;
 pub(crate) use inbound::{Inbound, Opening};
 pub(crate) use keep_alive::KeepAlive;
+pub(crate) use lasting::{Lasting, shortened};
 pub(crate) use link::{Fired, Link};
 pub(crate) use node_stream::{NodeStream, ReadEnd, Wrote, h2_status};
 #[cfg(all(test, gorums_loom))]
 pub(crate) use outbound::Outbound;
-pub(crate) use poll_flag::{PollFlag, noop_context};
+#[cfg(all(test, gorums_loom))]
+pub(crate) use poll_flag::PollFlag;
+pub(crate) use poll_flag::noop_context;
 pub(crate) use reader::{Limit, Reader, Replies};
 pub(crate) use served::{Served, Source};
 pub(crate) use timers::Timer;

@@ -106,6 +106,10 @@ fn of_alert(alert: AlertDescription) -> Option<&'static str> {
         Alert::CertificateExpired => {
             "by the peer's clock, the certificate of this process is not valid now"
         }
+        Alert::DecryptError => {
+            "the certificate of this process is not signed by the authority that the peer knows by \
+             that name"
+        }
         Alert::CertificateRevoked => {
             "the certificate of this process has been revoked: have another one made"
         }

@@ -1,8 +1,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 use std::{fmt, io};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, CommonState, HandshakeKind};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -11,7 +13,7 @@ use super::builder::TlsBuilder;
 use super::error::TlsError;
 use super::exchange::Exchange;
 use super::failure::{explained, refused};
-use super::material::H2;
+use super::material::{H2, Material};
 use super::peer::TlsPeer;
 use super::pem::Pem;
 use super::sources::Sources;
@@ -61,8 +63,8 @@ impl Tls {
 
     /// Reads again what was given, and takes it over, for all clones: connections that are made or
     /// accepted from now on are made with what the files have now, and no session is resumed that was
-    /// made before. Connections that stand go on; a server winds down those whose peers it would refuse
-    /// now, within 5 s. True if anything has changed, which is logged; what has not is left as it is.
+    /// made before. Connections that stand go on; those with peers that would be refused now are wound
+    /// down within 5 s. True if anything has changed, which is logged; what has not is left as it is.
     ///
     /// This blocks the thread while files are read: in a task, have
     /// [`spawn_blocking`](tokio::task::spawn_blocking) do it. [`TlsBuilder::reload_every`] does it by
@@ -122,17 +124,15 @@ impl Tls {
             )
         })
     }
+}
 
-    fn client(&self, address: &Address) -> Result<Arc<ClientConfig>, AddressError> {
-        let present = self.0.exchange.present();
-        present.client.clone().ok_or_else(|| {
-            AddressError::new(
-                address.as_str(),
-                "no authority is trusted that could have made the certificate of the node: give \
-                 it to TlsBuilder::trust",
-            )
-        })
-    }
+/// Nobody can be dialled.
+fn untrusting(address: &Address) -> AddressError {
+    AddressError::new(
+        address.as_str(),
+        "no authority is trusted that could have made the certificate of the node: give it to \
+         TlsBuilder::trust",
+    )
 }
 
 /// A host as certificates have it, of an address or by itself.
@@ -162,17 +162,20 @@ impl Transport for Tls {
             let io = self.0.below.connect(address).await?;
             // Of the stream, and not of the box around it.
             let peer_addr = (*io).peer_addr();
-            // What is the present one now.
-            let config = self.client(&parsed).map_err(invalid)?;
+            let mut present = self.0.exchange.follow();
+            let config = present.borrow_and_update().client.clone();
+            let config = config.ok_or_else(|| invalid(untrusting(&parsed)))?;
             let clock = Arc::clone(self.0.exchange.clock());
-            let handshake = Handshake::new(connect(io, config, name, clock));
+            let handshake = Handshake::new(connect(io, config, present, name, clock));
             Ok(Box::new(handshake.with_peer_addr(peer_addr)) as BoxIo)
         })
     }
 
     fn address(&self, text: &str) -> Result<Address, AddressError> {
         let address = self.0.below.address(text)?;
-        self.client(&address)?;
+        if self.0.exchange.present().client.is_none() {
+            return Err(untrusting(&address));
+        }
         self.name_of(&address)?;
         Ok(address)
     }
@@ -299,19 +302,26 @@ impl<L: fmt::Debug> fmt::Debug for TlsListener<L> {
 async fn connect(
     io: BoxIo,
     config: Arc<ClientConfig>,
+    present: watch::Receiver<Arc<Material>>,
     name: ServerName<'static>,
     clock: Arc<dyn Clock>,
 ) -> Result<Proven, HandshakeError> {
     let below = Handshake::made(io).await?;
     let (io, below) = below.without_io();
-    let stream = TlsConnector::from(config).connect(name, io).await;
+    let connector = TlsConnector::from(config);
+    let stream = connector.connect(name.clone(), io).await;
     let stream = stream.map_err(explained)?;
     let peer = proven(stream.get_ref().1, &*clock)?;
     let proven = below.with_io(Stream::boxed(stream));
-    Ok(match peer {
-        Some((peer, _)) => proven.with(peer),
-        None => proven,
-    })
+    let Some((peer, chain)) = peer else {
+        return Ok(proven);
+    };
+    let is_taken = move |material: &Material, chain: &[CertificateDer<'_>], now: SystemTime| {
+        material.takes_node(&name, chain, now)
+    };
+    Ok(proven
+        .with(peer)
+        .lasting(until_refused(present, chain, clock, is_taken)))
 }
 
 /// The handshake of a connection that was accepted.
@@ -331,9 +341,12 @@ async fn accept(io: BoxIo, exchange: Arc<Exchange>) -> Result<Proven, HandshakeE
         Ok(peer) => {
             let proven = below.with_io(Stream::boxed(stream));
             Ok(match peer {
-                Some((peer, chain)) => proven
-                    .with(peer)
-                    .lasting(until_refused(present, chain, clock)),
+                Some((peer, chain)) => proven.with(peer).lasting(until_refused(
+                    present,
+                    chain,
+                    clock,
+                    Material::takes_client,
+                )),
                 None => proven,
             })
         }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -52,6 +53,8 @@ pub(super) struct Material {
     pub(super) client: Option<Arc<ClientConfig>>,
     /// Where there is a certificate.
     pub(super) server: Option<Arc<ServerConfig>>,
+    /// Says whose certificates a client takes, where it takes any.
+    nodes: Option<Arc<WebPkiServerVerifier>>,
     /// Says whose certificates a server takes, where it asks for some.
     clients: Option<Arc<dyn ClientCertVerifier>>,
     identity: Option<Own>,
@@ -102,15 +105,14 @@ impl Material {
         let own = identity.as_ref().map(Own::of);
         let key = identity.map(|identity| Arc::new(SingleCertAndKey::from(identity)));
         let time = Arc::new(TimeOf(Arc::clone(&rules.clock)));
-        let client = roots.as_ref().map(|roots| {
-            let verifier = WebPkiServerVerifier::builder_with_provider(
-                Arc::clone(roots),
-                Arc::clone(&provider),
-            )
-            .with_crls(revoked())
-            .allow_unknown_revocation_status()
-            .build()
-            .expect("there are roots, and each list was tried");
+        let nodes = roots.as_ref().map(|roots| {
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider))
+                .with_crls(revoked())
+                .allow_unknown_revocation_status()
+                .build()
+                .expect("there are roots, and each list was tried")
+        });
+        let client = nodes.clone().map(|verifier| {
             let config = ClientConfig::builder_with_details(
                 Arc::clone(&provider),
                 Arc::<TimeOf>::clone(&time),
@@ -151,6 +153,7 @@ impl Material {
         Ok(Self {
             client,
             server,
+            nodes,
             clients,
             identity: own,
             authorities: authorities.len(),
@@ -167,6 +170,22 @@ impl Material {
             }
             // Nobody was asked for one.
             _ => true,
+        }
+    }
+
+    /// Whether a client would take a node of this name with this chain of certificates now.
+    pub(super) fn takes_node(
+        &self,
+        name: &ServerName<'_>,
+        chain: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> bool {
+        match (&self.nodes, chain.split_first()) {
+            (Some(nodes), Some((own, behind))) => {
+                let verified = nodes.verify_server_cert(own, behind, name, &[], unix(now));
+                verified.is_ok()
+            }
+            _ => false,
         }
     }
 

@@ -59,10 +59,11 @@
 //! Certificates, authorities and revocation lists are exchanged while connections are made and
 //! accepted: by [`Tls::reload`], by [`Tls::exchange`], or by looking at files
 //! ([`TlsBuilder::reload_every`]). What cannot be used changes nothing. From then on no session is
-//! resumed that was made before. Connections that stand go on, except that a server winds down those
-//! of clients whom it would refuse by now, as it does with those that are
-//! [old](crate::ServerBuilder::max_connection_age): within 5 s after their certificate has expired or
-//! after what was exchanged refuses it, and without the loss of a call.
+//! resumed that was made before. Connections that stand go on, except those with peers that would be
+//! refused by now: they are wound down as those that are
+//! [old](crate::ServerBuilder::max_connection_age), within 5 s after the peer's certificate has expired
+//! or after what was exchanged refuses it, and without the loss of a call. A client does so only where
+//! the node does not call it over the same connection.
 //!
 //! # What fails
 //!

@@ -79,22 +79,25 @@ fn read(
 ) -> Result<RevocationList, String> {
     let (_, parsed) =
         CertificateRevocationList::from_der(&der).map_err(|error| error.to_string())?;
-    let mut is_known = false;
-    let mut is_verified = false;
+    let (mut named, mut verified) = (0, 0);
     for authority in authorities {
         let Ok((_, authority)) = X509Certificate::from_der(authority) else {
             continue;
         };
         if authority.subject().as_raw() == parsed.issuer().as_raw() {
-            is_known = true;
-            is_verified |= parsed.verify_signature(authority.public_key()).is_ok();
+            named += 1;
+            verified += usize::from(parsed.verify_signature(authority.public_key()).is_ok());
         }
     }
-    if is_known && !is_verified {
-        return Err(format!(
-            "its signature is not that of the authority that it names, {}",
-            parsed.issuer()
-        ));
+    if verified < named {
+        let authority = parsed.issuer();
+        return Err(match verified {
+            0 => format!("its signature is not that of the authority that it names, {authority}"),
+            _ => format!(
+                "{named} authorities are trusted that have the name {authority}, and not all of \
+                 them have signed it: give authorities names of their own"
+            ),
+        });
     }
     let next = parsed.next_update();
     Ok(RevocationList {

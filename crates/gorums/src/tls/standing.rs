@@ -1,7 +1,7 @@
 //! Connections whose peers would be refused by now.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -13,12 +13,13 @@ use crate::runtime::{Clock, bounded};
 /// Within which connections end that end for the same reason, so that not all come back at once.
 pub(crate) const SPREAD: Duration = Duration::from_secs(5);
 
-/// Completes when a server would not take a client with this chain of certificates any more: one of
-/// them has expired, or what has been exchanged since makes it so.
+/// Completes when a peer with this chain of certificates would not be taken any more: one of them has
+/// expired, or what has been exchanged since makes it so.
 pub(super) async fn until_refused(
     mut present: watch::Receiver<Arc<Material>>,
     chain: Vec<CertificateDer<'static>>,
     clock: Arc<dyn Clock>,
+    is_taken: impl Fn(&Material, &[CertificateDer<'_>], SystemTime) -> bool,
 ) {
     let end = validity::end(chain.iter().map(|der| &der[..])).unwrap_or(i64::MAX);
     let mut is_final = false;
@@ -35,7 +36,7 @@ pub(super) async fn until_refused(
             () = expiry => {}
         }
         let material = Arc::clone(&present.borrow_and_update());
-        if !material.takes_client(&chain, clock.wall_clock()) {
+        if !is_taken(&material, &chain, clock.wall_clock()) {
             break;
         }
     }

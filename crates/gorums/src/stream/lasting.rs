@@ -1,18 +1,18 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::poll_flag::PollFlag;
 use crate::runtime::BoxFuture;
-use crate::stream::PollFlag;
 
-/// How long what was proven of a client holds. A connection that is busy asks this often, which
+/// How long what was proven of a peer holds. A connection that is busy asks this often, which
 /// costs next to nothing where nothing has happened.
-pub(super) struct Lasting {
+pub(crate) struct Lasting {
     until: BoxFuture<'static, ()>,
     flag: PollFlag,
 }
 
 impl Lasting {
-    pub(super) fn new(until: BoxFuture<'static, ()>) -> Self {
+    pub(crate) fn new(until: BoxFuture<'static, ()>) -> Self {
         Self {
             until,
             flag: PollFlag::default(),
@@ -20,7 +20,7 @@ impl Lasting {
     }
 
     /// Ready, once, when it holds no more.
-    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.flag.register(cx.waker());
         if self.flag.take() {
             self.until.as_mut().poll(&mut self.flag.context())
@@ -31,7 +31,7 @@ impl Lasting {
 }
 
 /// Between 90 % and 100 % of a duration, so that connections that came together do not go together.
-pub(super) fn shortened(duration: Duration, random: u64) -> Duration {
+pub(crate) fn shortened(duration: Duration, random: u64) -> Duration {
     let unit = (random >> 11) as f64 / (1_u64 << 53) as f64;
     duration.mul_f64(0.9 + 0.1 * unit)
 }
