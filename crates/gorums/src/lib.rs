@@ -27,6 +27,7 @@
 //! | let nodes come and go, and follow them | [`membership`] |
 //! | see, refuse or label every call | [`ClientInterceptor`](call::ClientInterceptor), [`server::Interceptor`] |
 //! | encrypt connections, and know who the peer is | `tls::Tls`, with the feature `tls`; [`ServerCtx::proven`] |
+//! | serve within a server of tonic or axum that is there already | `ServerBuilder::into_service`, with the feature `tower` |
 //! | test a service, or put another network or clock below it | [`testing`], [`runtime`] |
 //!
 //! The guide has pages on [calls](https://github.com/gorums/gorums-rs/blob/main/docs/calls.md),
@@ -159,6 +160,17 @@ pub mod testing;
 #[cfg(feature = "tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
 pub mod tls;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub mod tower {
+    //! A server within another one, of tonic, axum or hyper, in the place of a port of its own.
+    //!
+    //! The way in is [`ServerBuilder::into_service`](crate::ServerBuilder::into_service).
+
+    pub use crate::server::gorums_service::GorumsService;
+    pub use crate::server::peer_info::PeerInfo;
+    pub use crate::server::response_body::{ResponseBody, ResponseError};
+}
 
 mod channel;
 mod configuration;

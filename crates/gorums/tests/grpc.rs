@@ -1,12 +1,13 @@
 //! Calls of ordinary gRPC clients, each on a stream of its own: by tonic, and by hand.
 
 mod common;
+#[path = "common/ordinary.rs"]
+mod ordinary;
 #[path = "common/raw_client.rs"]
 mod raw_client;
 #[path = "common/wire.rs"]
 mod wire;
 
-use std::fmt::Display;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,60 +18,16 @@ use gorums::server::{HandlerOrder, Health, Incoming, Next, ServingStatus, interc
 use gorums::{Client, ReplySender, Server, ServerBuilder, ServerCtx, Status};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, StatusCode};
+use ordinary::Ordinary;
 use prost::Message;
 use raw_client::RawClient;
 use tokio::sync::Notify;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 use wire::framed;
 
 const ECHO: &str = "/test.Test/Echo";
 const HOLD: &str = "/test.Test/Hold";
-
-/// What `tonic-prost-build` would generate.
-#[derive(Clone)]
-struct Ordinary(tonic::client::Grpc<Channel>);
-
-impl Ordinary {
-    async fn connect(address: impl Display) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"));
-        let channel = within(endpoint.expect("a URI").connect()).await;
-        Self(tonic::client::Grpc::new(channel.expect("it serves")))
-    }
-
-    async fn request<T>(
-        &mut self,
-        path: &'static str,
-        request: tonic::Request<Number>,
-    ) -> Result<T, tonic::Status>
-    where
-        T: Message + Default + Send + 'static,
-    {
-        within(self.0.ready()).await.expect("it is connected");
-        let codec = ProstCodec::<Number, T>::default();
-        let path = PathAndQuery::from_static(path);
-        let reply = within(self.0.unary(request, path, codec)).await;
-        reply.map(tonic::Response::into_inner)
-    }
-
-    async fn call(&mut self, path: &'static str, request: Number) -> Result<Number, tonic::Status> {
-        self.request(path, tonic::Request::new(request)).await
-    }
-
-    async fn streamed(
-        &mut self,
-        path: &'static str,
-        request: Number,
-    ) -> Result<tonic::Streaming<Number>, tonic::Status> {
-        within(self.0.ready()).await.expect("it is connected");
-        let codec = ProstCodec::<Number, Number>::default();
-        let path = PathAndQuery::from_static(path);
-        let request = tonic::Request::new(request);
-        let replies = within(self.0.server_streaming(request, path, codec)).await;
-        replies.map(tonic::Response::into_inner)
-    }
-}
 
 async fn served(builder: ServerBuilder) -> (TestServer, Ordinary) {
     let server = TestServer::start(builder).await;

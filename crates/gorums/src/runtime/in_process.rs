@@ -37,4 +37,11 @@ impl InProcess {
     }
 }
 
+/// The two ends of a connection within the process.
+#[cfg(feature = "tower")]
+pub(crate) fn pipe() -> (BoxIo, BoxIo) {
+    let (ours, theirs) = tokio::io::duplex(PIPE);
+    (Box::new(ours), Box::new(theirs))
+}
+
 const STOPPED: &str = "the server of this process has stopped";

@@ -18,6 +18,8 @@ use super::clients::Clients;
 use super::connect_request::ConnectRequest;
 use super::context::{HandlerClock, Peers};
 use super::descriptors;
+#[cfg(feature = "tower")]
+use super::gorums_service::GorumsService;
 use super::health::Health;
 use super::settings::{ConnectionSettings, OnConnect, Throttles};
 use super::spread::Spread;
@@ -611,6 +613,72 @@ impl ServerBuilder {
         // over.
         self.runtimes_are_fit(|| Ok(()), has_sockets)?;
         self.with_listener(Box::new(listener))
+    }
+
+    /// Makes a service of tower of it, to be mounted within another server, as that of tonic or axum,
+    /// in the place of an address to listen on. Its requests are served once the [`Server`] is told
+    /// to serve, which is also what shuts it down
+    /// ([`serve_with_shutdown`](Server::serve_with_shutdown)) and knows its
+    /// [clients](Server::clients) and [peers](Server::peers).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use gorums::tower::PeerInfo;
+    /// use gorums::{Server, ServerCtx, Status};
+    /// use tokio::sync::watch;
+    /// use tonic::service::Routes;
+    /// use tonic::transport::server::TcpConnectInfo;
+    ///
+    /// let (service, server) = Server::builder()
+    ///     .unary("demo.Echo.Say", |_: ServerCtx, text: String| async move {
+    ///         Ok::<_, Status>(text)
+    ///     })
+    ///     .into_service()?;
+    /// let service = service.peer_info(|extensions| {
+    ///     let tcp = extensions.get::<TcpConnectInfo>();
+    ///     PeerInfo::new().with_addr(tcp.and_then(TcpConnectInfo::remote_addr))
+    /// });
+    ///
+    /// // Services of tonic are added to the routes as always; ours gets what they leave.
+    /// let routes = Routes::default().into_axum_router().fallback_service(service);
+    ///
+    /// // The streams of Gorums do not end by themselves: tell both servers to shut down.
+    /// let (stop, stopped) = watch::channel(false);
+    /// let told = || {
+    ///     let mut stopped = stopped.clone();
+    ///     async move { drop(stopped.wait_for(|stop| *stop).await) }
+    /// };
+    /// let serving = tokio::spawn(server.serve_with_shutdown(told(), Duration::from_secs(5)));
+    /// let around = tonic::transport::Server::builder()
+    ///     .http2_keepalive_interval(Some(Duration::from_secs(60)))
+    ///     .add_routes(Routes::from(routes))
+    ///     .serve_with_shutdown("127.0.0.1:0".parse()?, told());
+    /// # stop.send(true)?;
+    /// around.await?;
+    /// serving.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Address, TLS, the handshake, HTTP/2's windows and frames, and keep-alive are the business of
+    /// the server around it: [`keep_alive`](Self::keep_alive) is answered within the process, so
+    /// have that server ping its clients, and [`transport`](Self::transport) has no part in it. What
+    /// that server knows of a client, [`PeerInfo`](crate::tower::PeerInfo) hands on. All else is as
+    /// with a port: the same streams, order, bounds, features and statuses.
+    ///
+    /// # Errors
+    /// The runtime lacks timers, a method was added twice, or the server is not one of its
+    /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
+    #[cfg(feature = "tower")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+    pub fn into_service(self) -> Result<(GorumsService, Server), ServerError> {
+        let clock = Arc::clone(&self.clock);
+        let (service, arrivals) = GorumsService::new(clock, self.stream_timeout);
+        let server = self.with_incoming(arrivals)?;
+        Ok((service, server))
     }
 
     /// Lowers the bound of connections to what the system gives descriptors for.

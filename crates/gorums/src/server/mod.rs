@@ -14,15 +14,23 @@ mod connect_request;
 mod connection;
 mod context;
 mod descriptors;
+#[cfg(feature = "tower")]
+pub(crate) mod gorums_service;
 mod grpc_call;
 mod health;
 mod identity;
+#[cfg(feature = "tower")]
+pub(crate) mod peer_info;
 mod peers;
+#[cfg(feature = "tower")]
+pub(crate) mod response_body;
 mod roles;
 mod serve_client;
 mod served_stream;
 mod settings;
 mod spread;
+#[cfg(feature = "tower")]
+mod upload;
 
 pub use builder::HandlerOrder;
 pub use clients::{Clients, ServerStopped, WaitError};

@@ -98,6 +98,9 @@ impl H2Settings {
     /// How many requests of a connection a server looks at at once. A client of Gorums has one; of
     /// other gRPC clients each call is one.
     pub(crate) const STREAMS: u32 = 100;
+    /// How many bytes may be on their way over a connection within the process, unread in `h2`.
+    #[cfg(feature = "tower")]
+    pub(crate) const WITHIN_PROCESS: u32 = 256 * 1024;
     /// The largest size of all headers of a request or a reply together.
     pub(crate) const HEADERS: u32 = 16 * 1024;
 
@@ -110,6 +113,20 @@ impl H2Settings {
             .data_frame_budget(Self::FRAME_BUDGET)
             .max_header_list_size(Self::HEADERS)
             .enable_push(false);
+        builder
+    }
+
+    /// Of the client's end of a connection within the process, on which one request is made: there is
+    /// no way to be filled, so that little needs to be on it.
+    #[cfg(feature = "tower")]
+    pub(crate) fn within_process() -> h2::client::Builder {
+        let mut builder = Self::client();
+        builder
+            .initial_window_size(Self::WITHIN_PROCESS)
+            .initial_connection_window_size(Self::WITHIN_PROCESS)
+            .max_frame_size(Self::WITHIN_PROCESS)
+            .max_send_buffer_size(Self::WITHIN_PROCESS as usize)
+            .initial_max_send_streams(1);
         builder
     }
 
