@@ -192,6 +192,19 @@ fn the_page_states_the_bounds_of_http_2() {
     assert!(stated("overhead of small DATA frames that are unread").starts_with(&budget));
     assert_eq!(stated("one frame"), bytes(H2Settings::FRAME as usize));
     assert_eq!(stated("headers"), bytes(H2Settings::HEADERS as usize));
+    #[cfg(feature = "tower")]
+    {
+        let mounted = stated(
+            "a mounted server (`into_service`): bytes of a request and of its response between the \
+             server around it and this one",
+        );
+        let within = bytes(H2Settings::WITHIN_PROCESS as usize);
+        assert!(
+            mounted.starts_with(&format!("{within} in each")),
+            "{mounted}"
+        );
+        assert_eq!(crate::runtime::PIPE, H2Settings::WITHIN_PROCESS as usize);
+    }
     let calls = stated("calls of an ordinary gRPC client on one connection");
     assert_eq!(calls, count(H2Settings::STREAMS as usize));
 }

@@ -802,3 +802,42 @@ async fn a_server_that_cannot_serve_is_no_service() {
     let error = error.into_service().expect_err("it is there twice");
     assert!(error.to_string().contains("added twice"), "{error}");
 }
+
+#[cfg(feature = "tls")]
+#[path = "common/certs.rs"]
+mod certs;
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn certificates_that_the_server_around_it_has_verified_are_proof_of_ids() {
+    use gorums::tls::{NodeUris, TlsPeer};
+    use tokio_rustls::rustls::pki_types::CertificateDer;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+
+    let node = certs::Authority::new("ours").node(7).certificate;
+    let node = CertificateDer::from_pem_slice(node.as_bytes()).expect("PEM");
+    let peer = TlsPeer::of_verified([node]).expect("a certificate");
+    assert_eq!(peer.uris().collect::<Vec<_>>(), [certs::uri(7)]);
+    for wrong in [&[][..], &[&b"text"[..]]] {
+        let error = TlsPeer::of_verified(wrong).expect_err("there is none");
+        assert!(
+            error.to_string().contains("the chain of the peer"),
+            "{error}"
+        );
+    }
+    let builder = echo().node_proof(NodeUris::of("test"));
+    let (service, server) = builder.into_service().expect("it is sound");
+    let service = service.peer_info(move |_| PeerInfo::new().with(peer.clone()));
+    let routes = Routes::default()
+        .into_axum_router()
+        .fallback_service(service);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let around = tonic::transport::Server::builder();
+    let server = Mounted::with(listener, server, routes.into(), around);
+    let mut raw = RawClient::connect(server.addr).await;
+    let _stream = raw.open_with(callable_request("7")).await;
+    let ids: Vec<_> = server.clients.config().ids().map(NodeId::get).collect();
+    assert_eq!(ids, [7]);
+    let refused = raw.refusal(callable_request("8")).await;
+    assert_eq!(refused.headers()["grpc-status"], "7");
+}

@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use cluster_shell::args::{Client, Mode, STYLES};
 use cluster_shell::command::{
-    Arg, CLEAR, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec, Words,
-    Write,
+    Arg, CALL, CLEAR, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec,
+    Words, Write,
 };
 use cluster_shell::screen::{Key, REMARK, Screen};
 use cluster_shell::session::{Failure, Interrupt, node};
@@ -63,6 +63,9 @@ Examples:
   register serve --id 3 --listen 127.0.0.1:8083 --data data &
   register --connect $ALL
       The same by hand, as on several machines.
+
+  register call --connect $ALL 2 Read '{\"key\": \"greeting\"}'
+      Calls one method of one replica, and prints its reply as JSON.
 
   RUST_LOG=gorums=info register
       Shows on standard error what becomes of connections, too; =debug also each call.
@@ -131,6 +134,7 @@ static COMMANDS: &[Spec] = &[
         details: "This is no read of the register: it may be older than what was read, and newer\n\
                   than what will be.",
     },
+    CALL,
     STOP,
     START,
     PAUSE,
@@ -150,6 +154,7 @@ pub struct Registers {
 impl Program for Registers {
     const NAME: &'static str = "register";
     const COMMANDS: &'static [Spec] = COMMANDS;
+    const DESCRIPTORS: &'static [u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
     type Own = Command;
     type Store = Store<Versioned>;

@@ -101,3 +101,22 @@ fn what_processes_acknowledged_is_there_when_they_were_killed_and_started_again(
     );
     assert_eq!((errors.as_str(), code), ("", Some(0)));
 }
+
+#[test]
+fn a_method_of_one_replica_is_called_with_json() {
+    let commands = "write k v\ncall 1 Read '{\"key\": \"k\"}'\ncall 1 Raed '{}'\n";
+    let (results, errors, code) = run(&["--replicas", "1", "--timeout", "30s"], commands);
+    let lines: Vec<_> = results.lines().collect();
+    // Numbers of 64 bits are texts in the JSON of protobuf.
+    assert!(
+        lines[1].starts_with("{\"version\":{\"number\":\"1\","),
+        "{results}"
+    );
+    assert!(lines[1].ends_with(",\"value\":\"v\"}"), "{results}");
+    assert!(errors.contains("did you mean \"Read\"?"), "{errors}");
+    assert!(
+        errors.contains("register.Register/Latest  LatestRequest -> LatestResponse"),
+        "{errors}"
+    );
+    assert_eq!(code, Some(1));
+}

@@ -26,6 +26,35 @@ pub enum Mode {
     /// The commands are those of local replicas: "stop" kills the process of a replica, "pause"
     /// sends it SIGSTOP. The processes end with this one.
     Cluster(Cluster),
+    /// Call a method of one replica that runs, and print its reply as JSON.
+    #[command(after_help = CALL_HELP)]
+    Call(Call),
+}
+
+const CALL_HELP: &str = "\
+A method that streams prints each reply on a line of its own; one that is one-way says that the \
+request was sent. '{}' is a request in which nothing is set, and a wrong METHOD lists all methods. \
+Replies go to standard output, and an error, with the name of its status, to standard error; the exit \
+status is 1 then. Only the replica that is called is waited for (--wait).";
+
+/// What to call, and where.
+#[derive(Debug, Args)]
+pub struct Call {
+    /// Where the replicas are.
+    #[command(flatten)]
+    pub target: Target,
+    /// How long the call may take, as in 500ms or 2s.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = timeout)]
+    pub timeout: Duration,
+    /// The id of the replica.
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub node: u32,
+    /// The method: Read, Storage/Read or proto.Storage/Read.
+    #[arg(value_name = "METHOD")]
+    pub method: String,
+    /// The request, as in '{"key": "greeting"}'.
+    #[arg(value_name = "JSON")]
+    pub json: String,
 }
 
 /// Which replicas to start as processes.

@@ -20,6 +20,8 @@ pub enum Command<O> {
         /// What is done to it.
         action: Action,
     },
+    /// Call a method of one node.
+    Call(ByHand),
     /// Clear the screen.
     Clear,
     /// Explain all commands, or one.
@@ -37,6 +39,17 @@ pub struct Write {
     pub key: String,
     /// The value.
     pub value: String,
+}
+
+/// A method of one node, called by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByHand {
+    /// Which node.
+    pub node: u32,
+    /// The method, as it was typed.
+    pub method: String,
+    /// The request, as JSON.
+    pub json: String,
 }
 
 /// What can be done to a replica that this program has started.
@@ -85,6 +98,11 @@ pub fn parse<P: Program>(line: &str) -> Result<Option<Command<P::Own>>, ParseErr
             id: words.node()?,
             action: Action::Delay(words.millis()?),
         },
+        "call" => Command::Call(ByHand {
+            node: words.node()?,
+            method: words.next("METHOD, the name of a method,")?,
+            json: words.next("JSON, the request,")?,
+        }),
         "clear" => Command::Clear,
         "help" => Command::Help(words.topic()?),
         "exit" => Command::Exit,
@@ -190,6 +208,9 @@ impl fmt::Display for ParseError {
                 if spec.forms.iter().any(|form| form.contains(&Arg::Value)) {
                     f.write_str("; a value with spaces needs quotes")?;
                 }
+                if spec.forms.iter().any(|form| form.contains(&Arg::Json)) {
+                    f.write_str("; the JSON needs single quotes around it")?;
+                }
                 spec.write_usage(f, *operation)
             }
         }
@@ -231,6 +252,10 @@ pub enum Arg {
     Key,
     /// A value.
     Value,
+    /// The name of a method.
+    Method,
+    /// A request as JSON.
+    Json,
     /// A number from 1.
     Count,
     /// A number of milliseconds.
@@ -247,6 +272,8 @@ impl fmt::Display for Arg {
             Self::Nodes => "NODES",
             Self::Key => "KEY",
             Self::Value => "VALUE",
+            Self::Method => "METHOD",
+            Self::Json => "JSON",
             Self::Count => "COUNT",
             Self::Millis => "MS",
             Self::Command => "[COMMAND]",
@@ -310,6 +337,21 @@ pub const NODES: Spec = Spec {
     details: "State, latency and last error are what this client knows of its connection to\n\
               the node. For replicas that were started from here, one more column says what\n\
               was done to them.",
+};
+
+/// `call`, which calls a method of one node.
+pub const CALL: Spec = Spec {
+    name: "call",
+    forms: &[&[Arg::Node, Arg::Method, Arg::Json]],
+    summary: "call any method of one node, with JSON",
+    details: "Sends the request as it is written, and prints each reply as JSON on a line of\n\
+              its own, with fields that are empty, too. Nothing is asked of other nodes.\n\
+              METHOD is the name of a method, with its service or package where that is\n\
+              needed (Read, Storage/Read, proto.Storage/Read); a wrong one lists all that\n\
+              there are. '{}' is a request in which nothing is set. A one-way method is not\n\
+              answered, and is done when the request was handed to the connection.\n\
+              \n\
+              call 2 Read '{\"key\": \"greeting\"}'   the quotes around it keep its own",
 };
 
 /// `stop`, which stops a replica.

@@ -12,9 +12,11 @@
 mod above;
 pub mod args;
 mod batch;
+mod by_hand;
 pub mod command;
 mod delay;
 mod history;
+mod methods;
 mod pause;
 mod prompt;
 mod quiet;
@@ -41,8 +43,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use self::args::{Calls, Client, Mode, Target};
 use self::batch::Line;
-use self::command::{Command, ParseError, Spec, Words, parse};
+use self::command::{ByHand, Command, ParseError, Spec, Words, parse};
 pub use self::delay::Delay;
+use self::methods::Methods;
 use self::prompt::{Input, Prompt};
 use self::quiet::Quiet;
 use self::replicas::{Local, Plan, Processes, ReplicaError, Replicas};
@@ -70,6 +73,9 @@ pub trait Program: Sized + 'static {
     const NAME: &'static str;
     /// The table of all commands, the common ones among them.
     const COMMANDS: &'static [Spec];
+    /// The descriptors of its services, as the build script wrote them
+    /// (`file_descriptor_set_path` of `gorums-build`): what can be called by hand.
+    const DESCRIPTORS: &'static [u8];
 
     /// A command that only this program has.
     type Own: fmt::Debug + Clone + PartialEq + Eq;
@@ -168,6 +174,7 @@ pub fn run<P: Program>(mode: Option<Mode>, options: Client) -> ExitCode {
             };
             client::<P>(&runtime, Start::Processes(plan), options.calls, screen)
         }
+        Some(Mode::Call(options)) => by_hand::<P>(&runtime, options, screen),
         None if options.target.tls.ca.is_some() && !options.target.is_given() => {
             screen.error(
                 None,
@@ -213,6 +220,65 @@ enum Start {
     Processes(Plan),
 }
 
+/// Calls a method of one of the replicas that run elsewhere.
+fn by_hand<P: Program>(runtime: &Runtime, options: args::Call, mut screen: Screen) -> ExitCode {
+    if !options.target.is_given() {
+        screen.error(
+            None,
+            "where are the replicas? --connect names their addresses, and --config a file with them",
+        );
+        return WRONG_OPTIONS.into();
+    }
+    let _inside = runtime.enter();
+    let wait = options.target.wait;
+    let configuration = match elsewhere(options.target) {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            screen.error(None, error);
+            return WRONG_OPTIONS.into();
+        }
+    };
+    let call = ByHand {
+        node: options.node,
+        method: options.method,
+        json: options.json,
+    };
+    if let Ok(one) = configuration.select([call.node]) {
+        // Where it is not there, the call says so.
+        let _ = runtime.block_on(tokio::time::timeout(wait, one.connected(1)));
+    }
+    let program = P::client(configuration, options.timeout, screen);
+    let mut session = Session::new(program, None, options.timeout);
+    let (_, interrupt) = Interrupt::new();
+    let called = runtime.block_on(session.run(Command::Call(call), interrupt));
+    let code = match called {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the replies has read enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => FAILED.into(),
+        Err(Failure::Output(error)) => {
+            session.screen().error(None, error);
+            FAILED.into()
+        }
+        Err(Failure::Command(error)) => {
+            session.screen().error(None, error);
+            FAILED.into()
+        }
+    };
+    runtime.block_on(session.leave(LEAVING));
+    code
+}
+
+/// A client of replicas that run elsewhere.
+fn elsewhere(target: Target) -> Result<Configuration, StartError> {
+    let security = Security::read(&target.tls).map_err(StartError::Tls)?;
+    let builder = security.of_client(Configuration::builder());
+    let builder = match &target.config {
+        Some(file) => builder.file(file)?,
+        None => builder.addresses(target.connect),
+    };
+    Ok(builder.connect()?)
+}
+
 /// Carries out the commands that there are, or those that are typed.
 fn client<P: Program>(
     runtime: &Runtime,
@@ -235,7 +301,7 @@ fn client<P: Program>(
         }
     };
     let program = P::client(configuration, calls.timeout, screen);
-    let mut session = Session::new(program, replicas);
+    let mut session = Session::new(program, replicas, calls.timeout);
     let done = if !calls.commands.is_empty() {
         carry_out(runtime, &mut session, batch::options(calls.commands))
     } else if !io::stdin().is_terminal() {
@@ -265,14 +331,9 @@ async fn connect<P: Program>(
 ) -> Result<(Configuration, Option<Replicas<P>>), StartError> {
     let replicas = match start {
         Start::Nothing(target) => {
-            let security = Security::read(&target.tls).map_err(StartError::Tls)?;
-            let builder = security.of_client(Configuration::builder());
-            let builder = match &target.config {
-                Some(file) => builder.file(file)?,
-                None => builder.addresses(target.connect),
-            };
-            let configuration = builder.connect()?;
-            wait_for_majority(&configuration, target.wait, screen).await;
+            let wait = target.wait;
+            let configuration = elsewhere(target)?;
+            wait_for_majority(&configuration, wait, screen).await;
             return Ok((configuration, None));
         }
         Start::Local(count, data) => Replicas::Local(Local::start(count, data)?),
@@ -467,7 +528,8 @@ fn converse<P: Program>(
     })?;
     let configuration = session.configuration();
     let ids = configuration.ids().map(|id| id.get());
-    let prompt = Prompt::new(P::NAME, P::COMMANDS, ids);
+    let methods = Methods::of(P::DESCRIPTORS);
+    let prompt = Prompt::new(P::NAME, P::COMMANDS, ids, methods.names());
     let (mut prompt, no_history) = prompt.map_err(io::Error::other)?;
     if session.has_processes() {
         notices.redirect(prompt.printer());

@@ -58,12 +58,13 @@ pub(super) enum Input {
 }
 
 impl Prompt {
-    /// A prompt for these commands, that completes the ids of these nodes and has the lines of
+    /// A prompt for these commands, that completes the ids of these nodes and these methods, and has the lines of
     /// earlier sessions of this program. The text says why there are none, if so.
     pub(super) fn new(
         program: &str,
         commands: &'static [Spec],
         ids: impl IntoIterator<Item = u32>,
+        methods: Vec<String>,
     ) -> rustyline::Result<(Self, Option<String>)> {
         let mut editor = Editor::new()?;
         editor.set_completion_type(CompletionType::List);
@@ -71,6 +72,7 @@ impl Prompt {
         editor.set_helper(Some(Assistant {
             commands,
             ids: ids.into_iter().collect(),
+            methods,
             keys: BTreeSet::new(),
             // A hint that looks like what was typed would mislead.
             hints: anstream::stdout().current_choice() != anstream::ColorChoice::Never,
@@ -192,6 +194,8 @@ impl ConditionalEventHandler for Interrupt {
 struct Assistant {
     commands: &'static [Spec],
     ids: Vec<u32>,
+    /// The names of the methods that `call` knows.
+    methods: Vec<String>,
     /// The keys of earlier commands.
     keys: BTreeSet<String>,
     hints: bool,
@@ -239,7 +243,10 @@ impl Assistant {
                 Arg::Command => {
                     candidates.extend(self.commands.iter().map(|spec| spec.name.to_owned()))
                 }
-                Arg::Value | Arg::Count | Arg::Millis => {}
+                Arg::Method => {
+                    candidates.extend(self.methods.iter().map(|name| format!("{name}{end}")))
+                }
+                Arg::Value | Arg::Json | Arg::Count | Arg::Millis => {}
             }
         }
         (start, pairs(candidates, &line[start..]))
@@ -369,7 +376,7 @@ mod tests {
     use Arg::{Key, Node, Nodes, Value, Word};
 
     use super::*;
-    use crate::command::{CLEAR, DELAY, EXIT, HELP, NODES, PAUSE, RESUME, START, STOP};
+    use crate::command::{CALL, CLEAR, DELAY, EXIT, HELP, NODES, PAUSE, RESUME, START, STOP};
 
     static COMMANDS: &[Spec] = &[
         NODES,
@@ -398,6 +405,7 @@ mod tests {
                 &[Nodes, Word("mcast"), Key, Value],
             ],
         ),
+        CALL,
         STOP,
         START,
         PAUSE,
@@ -421,6 +429,7 @@ mod tests {
         Assistant {
             commands: COMMANDS,
             ids: vec![1, 2, 13],
+            methods: ["Read", "Write", "WriteAll"].map(str::to_owned).into(),
             keys: ["greeting", "grid", "two words"].map(str::to_owned).into(),
             hints: true,
             above: Above::new(),
@@ -456,6 +465,9 @@ mod tests {
             ("cfg 1,", 6, &["1", "13", "2"]),
             ("cfg 2:1", 6, &["1", "13"]),
             ("cfg 1,2 m", 8, &["mcast "]),
+            ("call 1", 5, &["1 ", "13 "]),
+            ("call 1 W", 7, &["Write ", "WriteAll "]),
+            ("call 1 Read ", 12, &[]),
             ("stop ", 5, &["1", "13", "2"]),
             ("delay 2", 6, &["2 "]),
             ("help res", 5, &["resume"]),
@@ -483,6 +495,7 @@ mod tests {
             ("rpc ", Some("N …")),
             ("rpc 1 ", Some("read|write")),
             ("ucast ", Some("N KEY VALUE")),
+            ("call 1 ", Some("METHOD JSON")),
             ("cfg ", Some("NODES …")),
             ("help ", Some("[COMMAND]")),
             ("nodes ", None),

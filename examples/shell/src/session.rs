@@ -11,7 +11,9 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::Program;
+use super::by_hand;
 use super::command::{Action, Arg, Command, Spec};
+use super::methods::Methods;
 use super::replicas::{Condition, ReplicaError, Replicas};
 use super::screen::{BAD, BOLD, GOOD, HELD, Screen, Table};
 
@@ -25,6 +27,8 @@ const NOTICING: Duration = Duration::from_secs(1);
 pub(super) struct Session<P: Program> {
     program: P,
     replicas: Option<Replicas<P>>,
+    /// How long a call by hand may take.
+    timeout: Duration,
 }
 
 /// Why a command was not carried out.
@@ -75,8 +79,12 @@ impl Press {
 
 impl<P: Program> Session<P> {
     /// A session of this program, and with the replicas that it has started.
-    pub(super) fn new(program: P, replicas: Option<Replicas<P>>) -> Self {
-        Self { program, replicas }
+    pub(super) fn new(program: P, replicas: Option<Replicas<P>>, timeout: Duration) -> Self {
+        Self {
+            program,
+            replicas,
+            timeout,
+        }
     }
 
     /// Where it shows what it has to show.
@@ -115,6 +123,12 @@ impl<P: Program> Session<P> {
         match command {
             Command::Nodes => self.nodes().await,
             Command::Replica { id, action } => self.replica(id, action).await,
+            Command::Call(call) => {
+                let configuration = self.configuration();
+                let methods = Methods::of(P::DESCRIPTORS);
+                let screen = self.program.screen();
+                by_hand::call(&methods, &configuration, self.timeout, call, screen).await
+            }
             Command::Clear => Ok(self.screen().clear()?),
             Command::Help(None) => Ok(self.screen().text(Overview(P::COMMANDS))?),
             Command::Help(Some(spec)) => Ok(self.screen().text(Page(spec))?),

@@ -581,6 +581,9 @@ fn wrong_options_are_refused_with_a_status_of_their_own() {
         (&["--connect", "x=a:1"], "\"x\" is not an id"),
         (&["--config", "/nowhere/nodes.toml"], "/nowhere/nodes.toml"),
         (&["serve", "--id", "1"], "--listen"),
+        (&["call", "2", "ReadRPC", "{}"], "--connect"),
+        (&["call", "--connect", "a:1", "0", "ReadRPC", "{}"], "<N>"),
+        (&["call", "--connect", "a:1", "2", "ReadRPC"], "<JSON>"),
         (
             &["serve", "--id", "1", "--listen", "localhost"],
             "there is no port; expected host:port or unix:/path",
@@ -650,5 +653,112 @@ fn it_logs_as_it_is_asked_to() {
         let messages = String::from_utf8(output.stderr).expect("text");
         assert!(messages.contains(told), "{asked}: {messages}");
         assert_eq!(output.status.code(), Some(0));
+    }
+}
+
+#[test]
+fn any_method_of_one_node_is_called_with_json() {
+    let done = run_commands(&[
+        r#"call 2 WriteRPC '{"key": "k", "value": "v", "time": "2026-01-02T03:04:05Z"}'"#,
+        r#"call 2 ReadRPC '{"key": "k"}'"#,
+        r#"call 2 proto.Storage/ReadCorrectable '{"key": "k"}'"#,
+        r#"call 3 Storage.WriteUnicast '{"key": "k", "value": "one-way"}'"#,
+        r#"call 3 /proto.Storage/ReadQC '{"key": "k"}'"#,
+        r#"call 1 ReadRPC '{"key": "k"}'"#,
+        "call 1 ReadRPC '{}'",
+    ]);
+    let found = r#"{"OK":true,"value":"v","time":"2026-01-02T03:04:05Z"}"#;
+    let nothing = r#"{"OK":false,"value":""}"#;
+    let lines = done.lines();
+    assert_eq!(
+        lines[..4],
+        [r#"{"new":true}"#, found, found, "sent to node 3"]
+    );
+    let one_way = r#"{"OK":true,"value":"one-way","time":"#;
+    assert!(lines[4].starts_with(one_way), "{done:?}");
+    assert_eq!(lines[5..], [nothing, nothing]);
+    assert_eq!((done.stderr.as_str(), done.code), ("", 0));
+}
+
+#[test]
+fn a_call_with_json_that_cannot_be_made_says_why() {
+    let fields = "its fields are:\n  key: string";
+    let methods = "the methods are:\n  proto.Storage/ReadRPC  ReadRequest -> ReadResponse\n";
+    let one_way = "\n  proto.Storage/WriteUnicast  WriteRequest, one-way\n";
+    for (command, messages) in [
+        ("call 9 ReadRPC '{}'", &["9", "1"][..]),
+        (
+            "call two ReadRPC '{}'",
+            &["is not the id of a node", "usage: call N METHOD JSON"],
+        ),
+        ("call 1", &["METHOD, the name of a method, is missing"]),
+        ("call 1 ReadRPC", &["JSON, the request, is missing"]),
+        (
+            r#"call 1 ReadRPC {"key": "k"}"#,
+            &["the JSON needs single quotes around it"],
+        ),
+        (
+            r#"call 1 ReadRPC {"key":"k"}"#,
+            &["put the JSON into single quotes"],
+        ),
+        (
+            "call 1 ReedRPC '{}'",
+            &[
+                "there is no method \"ReedRPC\"; did you mean \"ReadRPC\"?",
+                methods,
+                one_way,
+            ],
+        ),
+        ("call 1 other.Storage/ReadRPC '{}'", &[methods]),
+        (
+            r#"call 1 ReadRPC '{"key": 5}'"#,
+            &[
+                "the request is no proto.ReadRequest: field key: invalid type: integer `5`",
+                fields,
+            ],
+        ),
+        (r#"call 1 ReadRPC '{"kee": "k"}'"#, &["kee", fields]),
+        (r#"call 1 ReadRPC '{"key": "k"'"#, &["EOF", fields]),
+        (
+            r#"call 1 ReadRPC '{"key": "k"} x'"#,
+            &["trailing characters"],
+        ),
+        (r#"call 1 WriteRPC '{"time": "noon"}'"#, &["field time: "]),
+        ("call 1 ReadRPC '[]'", &["invalid type", fields]),
+    ] {
+        let done = run(&["--replicas", "1", "-c", command], "");
+        for message in messages {
+            assert!(
+                done.stderr.contains(message),
+                "{command}: {message}: {done:?}"
+            );
+        }
+        assert_eq!((done.stdout.as_str(), done.code), ("", 1), "{command}");
+    }
+    let done = run_commands(&["stop 2", "call 2 ReadRPC '{}'"]);
+    assert!(done.stderr.contains("node 2 (127.0.0.1:"), "{done:?}");
+    assert!(done.stderr.contains("not sent: unavailable: "), "{done:?}");
+    assert_eq!(done.code, 1);
+}
+
+#[test]
+fn one_method_of_a_replica_elsewhere_is_called_from_the_command_line() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let nobody = listener.local_addr().expect("it is bound").to_string();
+    drop(listener);
+    for (words, message) in [
+        (["1", "ReadRPC", "{}"], "not sent: unavailable: "),
+        (["2", "ReadRPC", "{}"], "2"),
+        (["1", "Nothing", "{}"], "the methods are:"),
+        (["1", "ReadRPC", "{"], "the request is no proto.ReadRequest"),
+    ] {
+        let args = ["call", "--wait", "0s", "--connect", &*nobody];
+        let done = run(&[&args[..], &words[..]].concat(), "");
+        assert!(done.stderr.contains(message), "{words:?}: {done:?}");
+        assert_eq!((done.stdout.as_str(), done.code), ("", 1), "{words:?}");
+    }
+    let help = run(&["call", "--help"], "");
+    for text in ["--ca", "{\"key\": \"greeting\"}", "METHOD", "--timeout"] {
+        assert!(help.stdout.contains(text), "{text}: {help:?}");
     }
 }

@@ -188,6 +188,27 @@ fn replicas_and_clients_prove_who_they_are_with_tls() {
     assert_eq!((done.stderr.as_str(), done.code), ("", 0), "{done:?}");
     let done = talk(&options("client"), "qc read k");
     assert!(done.stdout.starts_with("k = \"v\"  ("), "{done:?}");
+    // One of them by hand.
+    for (method, request, reply) in [
+        (
+            "WriteRPC",
+            r#"{"key": "by", "value": "hand"}"#,
+            "{\"new\":true}\n",
+        ),
+        (
+            "ReadRPC",
+            r#"{"key": "by"}"#,
+            "{\"OK\":true,\"value\":\"hand\",",
+        ),
+    ] {
+        let options = options("client");
+        let mut words = vec!["call", "--connect", &*all, "--timeout", "30s"];
+        words.extend(options.iter().map(String::as_str));
+        words.extend(["2", method, request]);
+        let done = run(&words, "");
+        assert!(done.stdout.starts_with(reply), "{done:?}");
+        assert_eq!((done.stderr.as_str(), done.code), ("", 0), "{done:?}");
+    }
     for (options, reason) in [
         (Vec::new(), "not sent"),
         (options("stranger"), "not sent"),

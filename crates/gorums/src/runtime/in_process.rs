@@ -9,7 +9,7 @@ use super::BoxIo;
 
 /// How many bytes may be on their way in each direction. A writer waits beyond that, as with a
 /// socket.
-const PIPE: usize = 256 * 1024;
+pub(crate) const PIPE: usize = 256 * 1024;
 
 /// Connects a process to its own server. Clones lead to the same server.
 ///

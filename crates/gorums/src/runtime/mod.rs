@@ -24,6 +24,8 @@ pub use clock::{Clock, SystemClock};
 pub(crate) use clock::{bounded, paced};
 pub use handshake::{Handshake, HandshakeError, Proven};
 pub(crate) use in_process::InProcess;
+#[cfg(all(test, feature = "tower"))]
+pub(crate) use in_process::PIPE;
 #[cfg(feature = "tower")]
 pub(crate) use in_process::pipe;
 pub(crate) use node_proof::SharedProof;

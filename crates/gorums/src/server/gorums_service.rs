@@ -35,7 +35,7 @@ use crate::runtime::{
     Address, BoxFuture, BoxIo, Clock, Handshake, Listener, Proven, bounded, pipe,
 };
 use crate::stream::{FairIo, h2_status};
-use crate::wire::{H2Settings, grpc_head, trailers, trailers_only};
+use crate::wire::{H2Settings, grpc_head, is_unprocessed, trailers, trailers_only};
 
 /// Answers the requests of a [`Server`](crate::Server) within another server of HTTP/2, as that of
 /// tonic, axum or hyper: a service of [tower](https://docs.rs/tower-service) that
@@ -134,9 +134,10 @@ impl GorumsService {
             .map_err(Failure::NothingDone)?;
 
         let (ours, first_bytes) = FairIo::remembering(ours);
-        // Whatever goes wrong before the server has said anything, it has done nothing.
+        // Whatever goes wrong before the server has said anything, it has done nothing; and HTTP/2 may
+        // say so.
         let failed = |error: &h2::Error| {
-            if first_bytes.is_empty() {
+            if first_bytes.is_empty() || is_unprocessed(error) {
                 let text = "the server did not take the request: it is shutting down, or as many come from \
                             this address as may (max_connections_per_address)";
                 return Failure::NothingDone(Status::unavailable(text));
@@ -157,7 +158,10 @@ impl GorumsService {
         let (clock, patience) = (self.clock, self.stream_timeout);
         tokio::spawn(async move {
             let mut connection = std::pin::pin!(connection);
-            if !is_whole {
+            if is_whole {
+                // Who holds this keeps the stream from ending where nobody reads the response.
+                drop((body, send));
+            } else {
                 let upload = Upload::new(body, send);
                 tokio::select! {
                     biased;

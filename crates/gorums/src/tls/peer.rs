@@ -45,6 +45,28 @@ impl TlsPeer {
         })))
     }
 
+    /// Who the peer of a TLS connection that is none of [`Tls`](super::Tls) has proved to be: that of the
+    /// server around a mounted one, by the chain of certificates that it has verified, as DER, the peer's
+    /// own first. [`tower::PeerInfo`](crate::tower::PeerInfo) hands it on, and
+    /// [`NodeUris`](super::NodeUris) goes by it.
+    ///
+    /// Nothing is verified here.
+    ///
+    /// # Errors
+    /// There is no certificate, or the first one cannot be read.
+    #[cfg(feature = "tower")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+    pub fn of_verified<D: AsRef<[u8]>>(
+        chain: impl IntoIterator<Item = D>,
+    ) -> Result<Self, super::TlsError> {
+        let owned = |der: D| CertificateDer::from(der.as_ref().to_vec());
+        let certificates = chain.into_iter().map(owned).collect();
+        Self::of(certificates).map_err(|reason| super::TlsError::BadCertificate {
+            place: "the chain of the peer".to_owned(),
+            reason,
+        })
+    }
+
     /// The certificates that the peer has sent, as DER: its own, and those of the authorities
     /// between it and the trusted one.
     pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {

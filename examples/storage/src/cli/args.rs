@@ -43,6 +43,10 @@ Examples:
   storage --connect $ALL
       The same by hand, as on several machines.
 
+  storage call --connect $ALL 2 WriteRPC '{\"key\": \"greeting\", \"value\": \"hello\"}'
+  storage call --connect $ALL 2 ReadRPC '{\"key\": \"greeting\"}'
+      Calls one method of one replica, and prints its reply as JSON.
+
   storage --config nodes.toml
       The same, with a file that has three lines for each replica:
           [[node]]

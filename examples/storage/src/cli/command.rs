@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cluster_shell::command::{
-    Arg, CLEAR, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec, Words,
-    Write,
+    Arg, CALL, CLEAR, DELAY, EXIT, HELP, NODES, PAUSE, ParseError, RESUME, START, STOP, Spec,
+    Words, Write,
 };
 
 /// How many writes may be in flight.
@@ -242,6 +242,7 @@ pub(crate) static COMMANDS: &[Spec] = {
                       and how long one took. With 1 in flight, that is what a write costs; with 64,\n\
                       how far writes share the work of the disk. Some may fail meanwhile.",
         },
+        CALL,
         STOP,
         START,
         PAUSE,

@@ -31,6 +31,7 @@ pub(crate) struct Storage {
 impl Program for Storage {
     const NAME: &'static str = "storage";
     const COMMANDS: &'static [Spec] = COMMANDS;
+    const DESCRIPTORS: &'static [u8] = storage::DESCRIPTORS;
 
     type Own = Command;
     type Store = Store;
