@@ -586,3 +586,24 @@ async fn a_request_that_stops_half_way_ends_in_time() {
         .map(|code| code.as_bytes());
     assert_eq!(code, Some(&b"4"[..]), "{answer:?}");
 }
+
+#[tokio::test]
+async fn calls_whose_requests_end_behind_their_answers_do_not_end_their_connection() {
+    let server = TestServer::start(echo()).await;
+    let mut client = RawClient::connect(server.addr).await;
+    let message = Bytes::from(framed(&number(7).encode_to_vec()));
+    // `h2` bears a thousand streams of which more comes than it wants.
+    for _ in 0..2_000 {
+        let (answer, mut send) = client.request(post(ECHO));
+        send.send_data(message.clone(), false).expect("it is open");
+        let mut replies = within(answer).await.expect("it answers").into_body();
+        while let Some(reply) = within(replies.data()).await {
+            reply.expect("the connection is up");
+        }
+        let trailers = within(replies.trailers()).await;
+        let trailers = trailers.expect("the connection is up").expect("some");
+        assert_eq!(wire::grpc_status(&trailers).0, 0);
+        send.send_data(Bytes::new(), true).expect("it is open");
+    }
+    client.ping().await;
+}

@@ -29,6 +29,7 @@ use gorums::{
 use http::{Request, Response};
 use mounted::{ABOVE, Mounted, with_address};
 use ordinary::Ordinary;
+use prost::Message;
 use raw_client::{RawClient, callable_request, stream_request};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -234,6 +235,29 @@ async fn a_caller_that_gives_up_ends_the_stream_of_its_call() {
         }
         handlers.gone.reached(2 + u64::from(cut)).await;
     }
+}
+
+#[tokio::test]
+async fn a_request_that_ends_behind_its_answer_is_read_to_its_end() {
+    let server = Mounted::start(echo()).await;
+    let mut raw = RawClient::connect(server.addr).await;
+    let message = Bytes::from(wire::framed(&number(7).encode_to_vec()));
+    // A server of HTTP/2 that lets go of requests before their ends is ended by `h2` in time.
+    for _ in 0..2_000 {
+        let request = Request::post(format!("http://gorums{ECHO_PATH}"));
+        let request = request.header("content-type", "application/grpc");
+        let (answer, mut send) = raw.request(request.body(()).expect("well-formed"));
+        send.send_data(message.clone(), false).expect("it is open");
+        let mut replies = within(answer).await.expect("it answers").into_body();
+        while let Some(reply) = within(replies.data()).await {
+            reply.expect("the connection is up");
+        }
+        let trailers = within(replies.trailers()).await;
+        let trailers = trailers.expect("the connection is up").expect("some");
+        assert_eq!(wire::grpc_status(&trailers).0, 0);
+        send.send_data(Bytes::new(), true).expect("it is open");
+    }
+    raw.ping().await;
 }
 
 #[tokio::test]

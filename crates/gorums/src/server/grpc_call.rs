@@ -129,12 +129,12 @@ impl GrpcCall {
     /// Answers the call, and waits until its handler has ended: that goes on where the caller has
     /// given up or its connection has ended, and is told so. Dropped, it abandons a request that has
     /// not started.
-    pub(super) async fn serve(self, recv: RecvStream, mut respond: SendResponse<Batch>) {
+    pub(super) async fn serve(self, mut recv: RecvStream, mut respond: SendResponse<Batch>) {
         let mut deadline = pin!(self.deadline());
         let mut bytes = self.bytes.of_call();
         let read = tokio::select! {
             biased;
-            read = self.read(recv, &mut bytes) => read,
+            read = self.read(&mut recv, &mut bytes) => read,
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
             () = &mut deadline => Err(late()),
         };
@@ -165,10 +165,31 @@ impl GrpcCall {
             running.lane.leave();
         }
         poll_fn(|cx| running.poll_ended(cx)).await;
+        drop((running, bytes));
+        self.read_end(recv).await;
+    }
+
+    /// Waits until the request has ended, which may be told after its message. A stream that is let go
+    /// before that is reset, and `h2` ends a connection on which frames of many such streams come.
+    async fn read_end(&self, mut recv: RecvStream) {
+        if recv.is_end_stream() {
+            return;
+        }
+        let late = self.clock.sleep_until(self.clock.now() + self.patience);
+        let ended = async {
+            while let Some(Ok(chunk)) = recv.data().await {
+                let _ = recv.flow_control().release_capacity(chunk.len());
+            }
+        };
+        tokio::select! {
+            biased;
+            () = ended => {}
+            () = late => {}
+        }
     }
 
     /// The one message of the call.
-    async fn read(&self, mut recv: RecvStream, bytes: &mut CallBytes) -> Result<Bytes, Status> {
+    async fn read(&self, recv: &mut RecvStream, bytes: &mut CallBytes) -> Result<Bytes, Status> {
         let limit = self.services.max_decoding;
         let mut decoder = Decoder::new(limit);
         loop {

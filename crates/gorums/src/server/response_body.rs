@@ -1,6 +1,5 @@
 //! What a mounted server answers, as a body of HTTP.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -21,15 +20,14 @@ pub struct ResponseBody {
     left: Option<Left>,
 }
 
-/// Held by whoever is to read the response. Dropped, nobody is.
-pub(super) type Reader = oneshot::Sender<Infallible>;
+/// Held by whoever is to read the response, and told its end. Dropped without that, nobody reads it.
+pub(super) type Reader = oneshot::Sender<()>;
 
 /// What is still to be read.
 struct Left {
     recv: RecvStream,
     /// Nothing but the trailers is.
     are_messages_read: bool,
-    #[expect(dead_code, reason = "it tells the other end when it is dropped")]
     reader: Reader,
 }
 
@@ -87,7 +85,11 @@ impl http_body::Body for ResponseBody {
         };
         let frame = ready!(left.poll_frame(cx));
         if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
-            self.left = None;
+            let left = self.left.take();
+            if let (Some(left), None | Some(Ok(_))) = (left, &frame) {
+                // Where the request is no longer handed on, nobody wants to know.
+                let _ = left.reader.send(());
+            }
         }
         Poll::Ready(frame.map(|frame| frame.or_else(end)))
     }

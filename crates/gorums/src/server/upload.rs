@@ -1,6 +1,5 @@
 //! The request of a mounted server's client, on its way to the server.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -66,30 +65,35 @@ impl<B: Body> Upload<B> {
         }
     }
 
-    /// Hands on all of the request, as long as somebody is to read the response. What has come when
-    /// that ends is handed on, too, for as long as `patience` at most: one-way messages are handled
-    /// though their client has gone.
+    /// Hands on all of the request, as long as somebody is to read the response, and for as long as
+    /// `patience` at most after that: where the response has ended, until the request has, too, since
+    /// whoever lets go of a request before its end resets its stream; where nobody reads it, what has
+    /// come already, since one-way messages are handled though their client has gone.
     ///
     /// It is polled by the task that drives the connection, and after that.
     pub(super) async fn run(
         mut self,
-        mut reader: oneshot::Receiver<Infallible>,
+        mut reader: oneshot::Receiver<()>,
         clock: Arc<dyn Clock>,
         patience: Duration,
     ) {
         let mut late: Option<BoxFuture<'static, ()>> = None;
+        let mut is_answered = false;
         let end = poll_fn(|cx| {
             if let Poll::Ready(end) = self.poll_hand_on(cx) {
                 return Poll::Ready(end);
             }
-            if late.is_none() && Pin::new(&mut reader).poll(cx).is_ready() {
+            if late.is_none()
+                && let Poll::Ready(end) = Pin::new(&mut reader).poll(cx)
+            {
+                is_answered = end.is_ok();
                 late = Some(clock.sleep_until(clock.now() + patience));
             }
             let Some(late) = &mut late else {
                 return Poll::Pending;
             };
             // More may come, but has not.
-            let is_all = self.waiting.is_empty();
+            let is_all = !is_answered && self.waiting.is_empty();
             if is_all || late.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(End::Gone);
             }
