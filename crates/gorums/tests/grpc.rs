@@ -593,7 +593,7 @@ async fn calls_whose_requests_end_behind_their_answers_do_not_end_their_connecti
     let mut client = RawClient::connect(server.addr).await;
     let message = Bytes::from(framed(&number(7).encode_to_vec()));
     // `h2` bears a thousand streams of which more comes than it wants.
-    for _ in 0..2_000 {
+    for _ in 0..1_200 {
         let (answer, mut send) = client.request(post(ECHO));
         send.send_data(message.clone(), false).expect("it is open");
         let mut replies = within(answer).await.expect("it answers").into_body();

@@ -243,7 +243,7 @@ async fn a_request_that_ends_behind_its_answer_is_read_to_its_end() {
     let mut raw = RawClient::connect(server.addr).await;
     let message = Bytes::from(wire::framed(&number(7).encode_to_vec()));
     // A server of HTTP/2 that lets go of requests before their ends is ended by `h2` in time.
-    for _ in 0..2_000 {
+    for _ in 0..1_200 {
         let request = Request::post(format!("http://gorums{ECHO_PATH}"));
         let request = request.header("content-type", "application/grpc");
         let (answer, mut send) = raw.request(request.body(()).expect("well-formed"));
