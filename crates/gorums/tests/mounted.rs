@@ -12,7 +12,10 @@ mod raw_client;
 mod wire;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -27,12 +30,14 @@ use gorums::{
     ServerCtx, Status,
 };
 use http::{Request, Response};
+use http_body::Body;
 use mounted::{ABOVE, Mounted, with_address};
 use ordinary::Ordinary;
 use prost::Message;
 use raw_client::{RawClient, callable_request, stream_request};
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tonic::service::Routes;
 use tower_service::Service;
 
@@ -196,19 +201,27 @@ async fn a_stream_comes_with_its_address_and_metadata_and_a_call_with_its_own() 
     assert_eq!((refused.code(), refused.message()), expected);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_time_of_an_ordinary_call_is_told_and_its_handler_hears_of_the_end() {
     let handlers = Handlers::new();
-    let server = Mounted::start(handlers.builder()).await;
-    let mut ordinary = Ordinary::connect(server.addr).await;
-    let mut request = tonic::Request::new(number(1));
-    // The client waits without one, so that only the server can tell.
-    let timeout = "20m".parse().expect("ASCII");
-    request.metadata_mut().insert("grpc-timeout", timeout);
-    let late = ordinary.request::<Number>("/test.Test/Wait", request).await;
-    let late = late.expect_err("nobody answers");
-    assert_eq!(late.code(), tonic::Code::DeadlineExceeded, "{late}");
+    let (service, server) = handlers.builder().into_service().expect("it is sound");
+    let serving = tokio::spawn(server.serve());
+    let body = wire::framed(&number(1).encode_to_vec());
+    let request = Request::post("/test.Test/Wait")
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "20S")
+        .body(String::from_utf8(body).expect("small numbers"))
+        .expect("well-formed");
+    let begin = tokio::time::Instant::now();
+    let mut late = oneshot(service, request).await;
+    let trailers = within(poll_fn(|cx| Pin::new(late.body_mut()).poll_frame(cx))).await;
+    let trailers = trailers.expect("trailers").expect("it is not cut off");
+    let trailers = trailers.into_trailers().expect("nobody answers");
+    let (code, message) = wire::grpc_status(&trailers);
+    assert_eq!(code, Code::DeadlineExceeded as i32, "{message}");
+    assert_eq!(begin.elapsed(), Duration::from_secs(20));
     handlers.gone.reached(1).await;
+    serving.abort();
 }
 
 #[tokio::test]
@@ -618,48 +631,68 @@ async fn what_a_layer_has_proved_decides_who_a_client_is() {
     }
 }
 
-#[tokio::test]
+/// Connections within the process, as a server of tonic takes them.
+struct Pipes(mpsc::Receiver<DuplexStream>);
+
+impl futures_core::Stream for Pipes {
+    type Item = io::Result<DuplexStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx).map(|pipe| pipe.map(Ok))
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_is_silent_is_left_by_the_keep_alive_of_the_server_around_it() {
     let (service, server) = echo().into_service().expect("it is sound");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let clients = server.clients();
+    let serving = tokio::spawn(server.serve());
     let routes = Routes::default()
         .into_axum_router()
         .fallback_service(service);
+    let (pipes, incoming) = mpsc::channel(1);
     let around = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_millis(20)))
-        .http2_keepalive_timeout(Some(Duration::from_millis(200)));
-    let server = Mounted::with(listener, server, routes.into(), around);
-    let nodes = Configuration::builder()
-        .nodes([server.addr.to_string()])
-        .serve(echo())
-        .keep_alive(Duration::from_millis(5), Duration::from_secs(60))
-        .connect()
-        .expect("legal");
-    let tcp = tokio::net::TcpStream::connect(server.addr).await;
-    let handshake = h2::client::handshake(tcp.expect("it listens"));
-    let (mut requests, mut connection) = handshake.await.expect("HTTP/2");
-    let (freeze, asked) = tokio::sync::oneshot::channel::<()>();
-    let silent = tokio::spawn(async move {
-        tokio::select! {
-            _ = &mut connection => {}
-            _ = asked => {}
-        }
-        // It is neither read nor closed.
-        std::future::pending::<()>().await;
-        drop(connection);
-    });
-    let stream = requests.send_request(callable_request("0"), false);
-    let _stream = stream.expect("the connection is up");
-    let both = server.clients.wait_for(|clients| clients.len() == 2);
-    within(both).await.expect("it serves");
-    let first = nodes[0].clone();
-    // It answers pings no more.
-    freeze.send(()).expect("it reads");
-    let one = server.clients.wait_for(|clients| clients.len() == 1);
-    within(one).await.expect("it serves");
-    assert_eq!(first.state(), NodeState::Connected);
-    echoes(&nodes, 1).await;
-    silent.abort();
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .add_routes(routes.into())
+        .serve_with_incoming(Pipes(incoming));
+    let around = tokio::spawn(around);
+    let begin = tokio::time::Instant::now();
+    let mut streams = Vec::new();
+    let mut connections = Vec::new();
+    for is_silent in [false, true] {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        pipes.send(theirs).await.expect("it serves");
+        let (mut requests, mut connection) = h2::client::handshake(ours).await.expect("HTTP/2");
+        let (answer, send) = requests
+            .send_request(callable_request("0"), false)
+            .expect("the connection is up");
+        let answered = tokio::select! {
+            answered = answer => answered.expect("it is let in"),
+            _ = &mut connection => panic!("the connection is up"),
+        };
+        streams.push((requests, send, answered));
+        // From now on the silent one reads and answers nothing, pings neither.
+        connections.push(tokio::spawn(async move {
+            if is_silent {
+                std::future::pending::<()>().await;
+            }
+            let _ = connection.await;
+        }));
+    }
+    assert_eq!(clients.config().len(), 2);
+    let one = clients.wait_for(|clients| clients.len() == 1);
+    let one = within(one).await.expect("it serves");
+    // The other one has answered, for as long.
+    assert!(begin.elapsed() >= Duration::from_secs(15));
+    assert_eq!(one.ids().map(NodeId::get).collect::<Vec<_>>(), [1 << 20]);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(clients.config().len(), 1);
+    for task in connections {
+        task.abort();
+    }
+    around.abort();
+    serving.abort();
 }
 
 #[tokio::test]
