@@ -205,6 +205,11 @@ fn the_page_states_the_bounds_of_http_2() {
         );
         assert_eq!(crate::runtime::PIPE, H2Settings::WITHIN_PROCESS as usize);
     }
+    let unsent = stated("bytes of an answer of the service that wait to be written");
+    let expected = format!("{}, and", bytes(H2Settings::UNSENT));
+    assert!(unsent.starts_with(&expected), "{unsent}");
+    let unread = stated("bytes of such requests that the service has not read");
+    assert!(unread.starts_with(&window), "{unread}");
     let calls = stated("calls of an ordinary gRPC client on one connection");
     assert_eq!(calls, count(H2Settings::STREAMS as usize));
 }

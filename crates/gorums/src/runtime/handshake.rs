@@ -248,6 +248,16 @@ impl Proven {
         (self.io, self.known)
     }
 
+    /// A connection of whose peer these values say what was proven.
+    #[cfg(feature = "tower")]
+    pub(crate) fn from_parts(io: BoxIo, values: Extensions) -> Self {
+        let until = None;
+        Self {
+            io,
+            known: Known { values, until },
+        }
+    }
+
     /// The connection, and what was proven.
     pub(crate) fn into_parts(self) -> (BoxIo, Extensions) {
         (self.io, self.known.values)

@@ -21,6 +21,7 @@ use super::descriptors;
 #[cfg(feature = "tower")]
 use super::gorums_service::GorumsService;
 use super::health::Health;
+use super::mounted::Mounts;
 use super::settings::{ConnectionSettings, OnConnect, Throttles};
 use super::spread::Spread;
 use crate::channel::{Pool, ServerIdentity, Settings};
@@ -83,6 +84,7 @@ pub struct ServerBuilder {
     clock: Arc<dyn Clock>,
     spread: Spread,
     health: Option<Health>,
+    pub(super) mounts: Mounts,
     /// None where nobody has asked for a bound.
     max_connections: Option<usize>,
     max_connections_per_address: Option<usize>,
@@ -151,6 +153,7 @@ impl ServerBuilder {
             clock: Arc::new(SystemClock),
             spread: Spread::default(),
             health: None,
+            mounts: Mounts::default(),
             max_connections: None,
             max_connections_per_address: None,
             max_connections_per_node: PER_NODE,
@@ -849,6 +852,7 @@ impl ServerBuilder {
             instance: Instance::new(self.clock.random(), self.clock.random()),
             clock: Arc::clone(&self.clock),
             log: Throttles::default(),
+            mounts: std::mem::take(&mut self.mounts),
             on_connect: self.on_connect.take(),
             node_proof: self.node_proof.clone(),
             trust_claimed_ids: self.trust_claimed_ids,

@@ -20,6 +20,7 @@ use super::buffered::{Excess, Share};
 use super::connect_request::ConnectRequest;
 use super::grpc_call::{GrpcCall, RequestBytes};
 use super::identity::Claim;
+use super::mounted::{Dialect, Mounted, MountedCall};
 use super::served_stream::{Callee, End, ServedStream};
 use super::settings::{ConnectionSettings, ENVELOPE};
 use super::spread::Place;
@@ -49,7 +50,8 @@ const REFUSING: Duration = Duration::from_secs(1);
 const UNFINISHED_STREAMS: usize = 8;
 
 /// How many calls of an ordinary gRPC client may be on a connection, with those that it has given
-/// up and whose handlers go on. Those that have just ended may count.
+/// up and whose handlers go on, and with requests that a mounted service answers. Those that have
+/// just ended may count.
 const RUNNING_CALLS: usize = 2 * H2Settings::STREAMS as usize;
 
 /// Why a connection winds down that has lasted as long as one may.
@@ -286,10 +288,11 @@ struct ServerConnection {
     is_told: bool,
     /// No stream was opened in time.
     is_late: bool,
-    /// There were calls of an ordinary gRPC client.
+    /// There were calls of an ordinary gRPC client, or requests for a mounted service.
     has_called: bool,
     draining: Draining,
-    /// Calls of an ordinary gRPC client, which are on streams of their own.
+    /// Calls of an ordinary gRPC client and requests for a mounted service, which are on streams of
+    /// their own.
     calls: JoinSet<()>,
     /// What those calls hold of requests.
     call_bytes: RequestBytes,
@@ -391,14 +394,15 @@ impl ServerConnection {
             if polls && let Poll::Ready(end) = self.poll_accept(cx) {
                 return Poll::Ready(end);
             }
+            // Before the timers: behind the last call one is set.
+            while let Poll::Ready(Some(ended)) = self.calls.poll_join_next(cx) {
+                self.end_call(ended);
+            }
             if let Poll::Ready(end) = self.poll_timers(cx) {
                 return Poll::Ready(end);
             }
             let mut again = false;
             self.draining.work_off(cx);
-            while let Poll::Ready(Some(ended)) = self.calls.poll_join_next(cx) {
-                self.end_call(ended);
-            }
             if let Some(stream) = &mut self.stream {
                 stream.register(cx);
                 if polls || stream.is_held_up() {
@@ -593,6 +597,13 @@ impl ServerConnection {
         status: &Status,
         respond: &mut SendResponse<Batch>,
     ) {
+        self.tell_refused_client(peer, claims, status);
+        // The peer may be gone already.
+        let _ = respond.send_response(trailers_only(status), true);
+    }
+
+    /// A client is turned away.
+    fn tell_refused_client(&mut self, peer: Peer, claims: Option<&str>, status: &Status) {
         self.is_told = true;
         let admission = self.settings.log.refusals.admit(self.link.now());
         log::event!(
@@ -604,8 +615,20 @@ impl ServerConnection {
             left_out = admission.left_out,
             "a client was refused"
         );
-        // The peer may be gone already.
-        let _ = respond.send_response(trailers_only(status), true);
+    }
+
+    /// A request is not served.
+    fn tell_refused_request(&mut self, reason: &Status) {
+        self.is_told = true;
+        let admission = self.settings.log.refusals.admit(self.link.now());
+        log::event!(
+            admission.is_told => warn or debug,
+            target: log::SERVER,
+            peer = %self.origin.peer(),
+            error = %log::text(reason),
+            left_out = admission.left_out,
+            "a request was refused that opens no stream"
+        );
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -722,6 +745,63 @@ impl ServerConnection {
         self.calls.spawn(call.serve(recv, respond));
     }
 
+    /// A request that a mounted service answers.
+    fn accept_mounted(
+        &mut self,
+        mounted: &dyn Mounted,
+        request: HttpRequest<RecvStream>,
+        mut respond: SendResponse<Batch>,
+    ) {
+        let dialect = Dialect::of(&request);
+        if let Err(status) = self.check_call() {
+            self.tell_refused_request(&status);
+            return dialect.refuse(&status, &mut respond);
+        }
+        let (head, recv) = request.into_parts();
+        let mut connecting = self.connecting(&head);
+        let timeout = match dialect {
+            Dialect::Grpc => grpc_timeout(&head.headers),
+            Dialect::Http { .. } => Ok(None),
+        };
+        let asked = timeout.and_then(|timeout| {
+            connecting.info.node = self.settings.proven_node(self.origin, &self.proven)?;
+            self.ask_on_connect(&mut connecting)?;
+            Ok(timeout)
+        });
+        let peer = connecting.info.peer();
+        let timeout = match asked {
+            Ok(timeout) => timeout,
+            Err(status) => {
+                self.tell_refused_client(peer, None, &status);
+                return dialect.refuse(&status, &mut respond);
+            }
+        };
+        if !self.is_told {
+            self.is_told = true;
+            let admission = self.settings.log.arrivals.admit(self.link.now());
+            log::event!(
+                admission.is_told => info or debug,
+                target: log::SERVER,
+                %peer,
+                path = %log::text(head.uri.path()),
+                left_out = admission.left_out,
+                "a client asks a mounted service"
+            );
+        }
+        let call = MountedCall {
+            request: HttpRequest::from_parts(head, recv),
+            respond,
+            dialect,
+            info: Arc::new(connecting.info),
+            clock: Arc::clone(&self.settings.clock),
+            timeout,
+            expose_panics: self.settings.services.lane.expose_panics,
+        };
+        self.link.timers.clear(Timer::NoStream);
+        self.has_called = true;
+        self.calls.spawn(mounted.serve(call));
+    }
+
     /// What the connect callback is asked about.
     fn connecting(&self, head: &Parts) -> ConnectRequest {
         ConnectRequest {
@@ -750,6 +830,8 @@ impl ServerConnection {
             let room = match asked {
                 Asked::Stream => self.check_stream(),
                 Asked::Call(_) => self.check_call(),
+                // Who asks need not speak gRPC, in which others are refused.
+                Asked::Mounted(_) => Ok(()),
             };
             room.map_err(Refusal::grpc)?;
             Ok(asked)
@@ -757,17 +839,9 @@ impl ServerConnection {
         match asked {
             Ok(Asked::Stream) => self.accept_stream(request, respond),
             Ok(Asked::Call(entry)) => self.accept_call(entry, request, respond),
+            Ok(Asked::Mounted(mounted)) => self.accept_mounted(&*mounted, request, respond),
             Err(Refusal { response, reason }) => {
-                self.is_told = true;
-                let admission = self.settings.log.refusals.admit(self.link.now());
-                log::event!(
-                    admission.is_told => warn or debug,
-                    target: log::SERVER,
-                    peer = %self.origin.peer(),
-                    error = %log::text(reason),
-                    left_out = admission.left_out,
-                    "a request was refused that opens no stream"
-                );
+                self.tell_refused_request(&reason);
                 // The peer may be gone already.
                 let _ = respond.send_response(response, true);
             }
@@ -935,6 +1009,20 @@ impl ServerConnection {
 
     /// What a request asks for, if it is for anything here.
     fn asked_for(&self, request: &HttpRequest<RecvStream>) -> Result<Asked, Refusal> {
+        let path = request.uri().path();
+        let is_stream = path == PATH;
+        let entry = match is_stream {
+            true => None,
+            false => GrpcCall::method(path)
+                .and_then(|method| self.settings.services.registry.get(&method).cloned()),
+        };
+        // A path is Gorums' or another's, whatever the method of HTTP and the type of the content.
+        if !is_stream
+            && entry.is_none()
+            && let Some(mounted) = self.settings.mounts.at(path)
+        {
+            return Ok(Asked::Mounted(Arc::clone(mounted)));
+        }
         if request.method() != Method::POST {
             let reason = format!("HTTP method {}", excerpt(request.method().as_str()));
             return Err(Refusal::http(StatusCode::METHOD_NOT_ALLOWED, reason));
@@ -943,13 +1031,10 @@ impl ServerConnection {
             let reason = "the content type is not gRPC".to_owned();
             return Err(Refusal::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
         }
-        let path = request.uri().path();
-        if path == PATH {
+        if is_stream {
             return Ok(Asked::Stream);
         }
-        let method = GrpcCall::method(path);
-        let entry = method.and_then(|method| self.settings.services.registry.get(&method));
-        entry.cloned().map(Asked::Call).ok_or_else(|| {
+        entry.map(Asked::Call).ok_or_else(|| {
             Refusal::grpc(Status::unimplemented(format!(
                 "unknown path {}: this server serves {PATH}, and methods at /package.Service/Method",
                 excerpt(path)
@@ -1011,6 +1096,8 @@ enum Asked {
     Stream,
     /// The answer of a method, as ordinary gRPC clients do.
     Call(Arc<Entry>),
+    /// What a service answers that is no service of Gorums.
+    Mounted(Arc<dyn Mounted>),
 }
 
 /// Why a request opens no stream.

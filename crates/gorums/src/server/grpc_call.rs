@@ -226,18 +226,51 @@ impl GrpcCall {
     }
 
     async fn deadline(&self) {
-        match self.timeout {
-            Some(timeout) => {
-                let until = self.clock.now() + bounded(timeout);
-                self.clock.sleep_until(until).await;
-            }
-            None => std::future::pending().await,
-        }
+        passed(&*self.clock, self.timeout).await;
     }
 }
 
-fn late() -> Status {
+/// Waits until the caller's time has passed, where it has set one.
+pub(super) async fn passed(clock: &dyn Clock, timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => clock.sleep_until(clock.now() + bounded(timeout)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a call ends with whose time has passed.
+pub(super) fn late() -> Status {
     Status::deadline_exceeded("the call's grpc-timeout has passed")
+}
+
+/// Writes the frame, as far as flow control lets it. Ready with false where nobody reads it.
+pub(super) fn poll_send(
+    send: &mut SendStream<Batch>,
+    frame: &mut Bytes,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
+    while !frame.is_empty() {
+        send.reserve_capacity(frame.len());
+        let capacity = send.capacity();
+        if capacity == 0 {
+            match ready!(send.poll_capacity(cx)) {
+                Some(Ok(_)) => continue,
+                Some(Err(_)) | None => return Poll::Ready(false),
+            }
+        }
+        let part = frame.split_to(capacity.min(frame.len()));
+        if send.send_data(batch_of(part), false).is_err() {
+            return Poll::Ready(false);
+        }
+    }
+    Poll::Ready(true)
+}
+
+/// The chunk as what `h2` takes.
+pub(super) fn batch_of(chunk: Bytes) -> Batch {
+    let mut batch = BatchBuilder::default();
+    batch.push_chunk(chunk);
+    batch.finish(&BatchSlot::default())
 }
 
 /// A call whose request is at its lane.
@@ -363,24 +396,10 @@ impl Answers {
     /// Writes the frames, as far as flow control lets it. False where nobody reads them.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         while let Some(frame) = self.frames.front_mut() {
-            self.send.reserve_capacity(frame.len());
-            let capacity = self.send.capacity();
-            if capacity == 0 {
-                match ready!(self.send.poll_capacity(cx)) {
-                    Some(Ok(_)) => continue,
-                    Some(Err(_)) | None => return Poll::Ready(false),
-                }
-            }
-            let part = frame.split_to(capacity.min(frame.len()));
-            if frame.is_empty() {
-                self.frames.pop_front();
-            }
-            let mut batch = BatchBuilder::default();
-            batch.push_chunk(part);
-            let batch = batch.finish(&BatchSlot::default());
-            if self.send.send_data(batch, false).is_err() {
+            if !ready!(poll_send(&mut self.send, frame, cx)) {
                 return Poll::Ready(false);
             }
+            self.frames.pop_front();
         }
         Poll::Ready(true)
     }

@@ -3,7 +3,9 @@
 //! The way in is [`Server::builder`](crate::Server::builder).
 
 // `builder` and `accept` make a server and run it, `spread` over several runtimes; `admission` says
-// which connections it has, and `connection` is one of them. `clients` are those that can be called back, `peers` those that the server calls.
+// which connections it has, and `connection` is one of them. `clients` are those that can be called
+// back, `peers` those that the server calls. `mounted` is what else answers on the port, and
+// `fallback` how a service of tower does; `gorums_service` has this server answer within another.
 
 pub(crate) mod accept;
 mod admission;
@@ -15,10 +17,13 @@ mod connection;
 mod context;
 mod descriptors;
 #[cfg(feature = "tower")]
+mod fallback;
+#[cfg(feature = "tower")]
 pub(crate) mod gorums_service;
 mod grpc_call;
 mod health;
 mod identity;
+mod mounted;
 #[cfg(feature = "tower")]
 pub(crate) mod peer_info;
 mod peers;
@@ -36,6 +41,9 @@ pub use builder::HandlerOrder;
 pub use clients::{Clients, ServerStopped, WaitError};
 pub use connect_request::ConnectRequest;
 pub(crate) use context::Peers;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub use fallback::{ClientInfo, RequestBody};
 pub use health::{Health, ServingStatus};
 pub use peers::ConnectedPeers;
 pub use roles::Roles;

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::buffered::Buffered;
 use super::clients::Clients;
 use super::connect_request::ConnectRequest;
+use super::mounted::Mounts;
 use crate::configuration::Membership;
 use crate::error::Status;
 use crate::handler::Services;
@@ -39,6 +40,8 @@ pub(crate) struct Throttles {
 /// What all connections of a server have in common.
 pub(crate) struct ConnectionSettings {
     pub(crate) services: Arc<Services>,
+    /// What answers at paths that are not Gorums'.
+    pub(super) mounts: Mounts,
     pub(crate) log: Throttles,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_connect: Option<Box<OnConnect>>,

@@ -101,6 +101,9 @@ impl H2Settings {
     /// How many bytes may be on their way over a connection within the process, unread in `h2`.
     #[cfg(feature = "tower")]
     pub(crate) const WITHIN_PROCESS: u32 = 256 * 1024;
+    /// How many bytes of an answer `h2` takes before some are written, where whoever sends asks it how
+    /// many it takes. The stream of Gorums has batches instead.
+    pub(crate) const UNSENT: usize = 400 * 1024;
     /// The largest size of all headers of a request or a reply together.
     pub(crate) const HEADERS: u32 = 16 * 1024;
 
@@ -138,6 +141,7 @@ impl H2Settings {
             .max_frame_size(Self::FRAME)
             .data_frame_budget(Self::FRAME_BUDGET)
             .max_header_list_size(Self::HEADERS)
+            .max_send_buffer_size(Self::UNSENT)
             .max_concurrent_streams(Self::STREAMS);
         builder
     }
@@ -340,6 +344,36 @@ fn code_of_http(status: StatusCode) -> Code {
     }
 }
 
+/// The status of HTTP that says the same to a peer that does not speak gRPC.
+pub(crate) fn http_code(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            StatusCode::BAD_REQUEST
+        }
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+/// Whether what follows the headers is gRPC of any kind, so that a status in trailers is understood.
+/// That of browsers has its trailers elsewhere.
+pub(crate) fn speaks_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let kind = value.as_bytes().strip_prefix(b"application/grpc");
+        kind.is_some_and(|kind| !kind.starts_with(b"-web"))
+    })
+}
+
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -453,6 +487,30 @@ mod tests {
     fn a_server_says_that_it_takes_no_compressed_messages() {
         let head = response_head();
         assert_eq!(head.headers()["grpc-accept-encoding"], "identity");
+    }
+
+    #[test]
+    fn a_peer_that_speaks_grpc_is_told_a_status_in_trailers() {
+        for (kind, speaks) in [
+            ("application/grpc", true),
+            ("application/grpc+json", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web-text+proto", false),
+            ("application/json", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            assert!(!speaks_grpc(&headers));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            assert_eq!(speaks_grpc(&headers), speaks, "{kind}");
+        }
+        // Both ways of telling it agree on what was refused, and on whether trying again helps.
+        for code in [
+            Code::PermissionDenied,
+            Code::Unauthenticated,
+            Code::Unavailable,
+        ] {
+            assert_eq!(code_of_http(http_code(code)), code);
+        }
     }
 
     #[test]

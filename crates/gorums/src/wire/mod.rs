@@ -27,9 +27,9 @@ pub(crate) use encode::{
 pub(crate) use envelope::{Control, Envelope, SERVER_INITIATED};
 pub(crate) use frames::{Decoder, Frame};
 pub(crate) use headers::{
-    Features, H2Settings, check_response_head, grpc_head, grpc_timeout, is_grpc, is_turned_away,
-    is_unprocessed, request_head, response_head, stream_ended, trailers, trailers_only,
-    trailers_status,
+    Features, H2Settings, check_response_head, grpc_head, grpc_timeout, http_code, is_grpc,
+    is_turned_away, is_unprocessed, request_head, response_head, speaks_grpc, stream_ended,
+    trailers, trailers_only, trailers_status,
 };
 pub(crate) use instance::Instance;
 pub(crate) use method_kind::MethodKind;
