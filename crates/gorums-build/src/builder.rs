@@ -15,7 +15,7 @@ use crate::output::{IncludeFrom, Output, write_if_changed};
 use crate::patterns::Pattern;
 use crate::recursion::recursive_groups;
 use crate::rust_names::RustNames;
-use crate::{aliases, front_end};
+use crate::{aliases, front_end, reflection};
 
 /// Starts to configure the code generator.
 ///
@@ -41,6 +41,7 @@ pub fn configure() -> Builder {
         out_dir: None,
         include_file: None,
         file_descriptor_set_path: None,
+        file_descriptor_sets: true,
         extern_paths: Vec::new(),
         type_attributes: Vec::new(),
         field_attributes: Vec::new(),
@@ -89,6 +90,7 @@ pub struct Builder {
     out_dir: Option<PathBuf>,
     include_file: Option<PathBuf>,
     file_descriptor_set_path: Option<PathBuf>,
+    file_descriptor_sets: bool,
     extern_paths: Vec<(String, String)>,
     type_attributes: Vec<(String, String)>,
     field_attributes: Vec<(String, String)>,
@@ -274,6 +276,16 @@ impl Builder {
         self
     }
 
+    /// Whether each package that has servers also has a constant `FILE_DESCRIPTOR_SET: &[u8]`: the
+    /// encoded descriptors of its files and of all that they import, for reflection
+    /// (`ServerBuilder::reflection`). It has them by default, in a file beside that of its code which is
+    /// named like it and ends in `.binpb`. Comments and positions are left out. The plugin for `protoc`
+    /// writes no such files.
+    pub fn file_descriptor_sets(mut self, enable: bool) -> Self {
+        self.file_descriptor_sets = enable;
+        self
+    }
+
     /// Uses an existing Rust type or module for a proto message, enum or package, and does not
     /// generate it.
     ///
@@ -425,6 +437,7 @@ impl Builder {
         if descriptors.targets == Targets::NotImported {
             warnings.extend(files.iter().filter_map(imported_service));
         }
+        let sets = self.descriptor_sets(&files, &services, descriptors)?;
         aliases::name_defaults_by_first(&mut files);
         for path in recursive_groups(&files) {
             config.boxed(path);
@@ -447,9 +460,32 @@ impl Builder {
             })
             .collect();
         self.configure_prost(&mut config)?;
-        config.service_generator(Box::new(Generator::new(services, self.settings()?)));
-        let output = Output::generate(&mut config, protos, &comments)?;
+        let packages = sets.keys().cloned().collect();
+        let generator = Generator::new(services, packages, self.settings()?);
+        config.service_generator(Box::new(generator));
+        let output = Output::generate(&mut config, protos, sets, &comments)?;
         Ok(Generated { output, warnings })
+    }
+
+    /// The descriptors of the packages that have servers, where these are to have them.
+    fn descriptor_sets(
+        &self,
+        files: &[File],
+        services: &Services,
+        descriptors: &DescriptorSet,
+    ) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+        if !self.file_descriptor_sets || !self.build_server {
+            return Ok(BTreeMap::new());
+        }
+        let has_servers = |file: &&File| {
+            let mut own = file.proto.service.iter();
+            let package = file.proto.package();
+            file.is_target
+                && own.any(|service| services.get(&full_name(package, service.name())).is_some())
+        };
+        let with_servers = files.iter().filter(has_servers);
+        let packages = with_servers.map(|file| file.proto.package().to_owned());
+        reflection::sets_of(packages.collect(), files, descriptors)
     }
 
     fn write(&self, generated: &Generated, descriptors: &DescriptorSet) -> Result<(), Error> {

@@ -3,16 +3,19 @@
 //! prost writes the messages of a package, and calls [`Generator`] for each service, so that both
 //! end up in one file.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use proc_macro2::{Ident, Literal, Span, TokenStream};
-use prost_build::{Comments, ServiceGenerator};
+use prost_build::{Comments, Module, ServiceGenerator};
 use quote::{ToTokens, quote};
 
 use crate::error::Error;
 use crate::model::{self, CallType, Services, full_name};
 use crate::naming::MethodName;
+use crate::output::descriptors_file;
 use crate::patterns::{Pattern, starts_with_parts};
+use crate::reflection;
 
 mod client;
 mod server;
@@ -71,12 +74,22 @@ pub(crate) fn parse_attribute(attribute: &str) -> Result<TokenStream, Error> {
 /// Writes the services of a compilation beside their messages.
 pub(crate) struct Generator {
     services: Services,
+    /// The packages beside whose code there are their descriptors.
+    with_descriptors: BTreeSet<String>,
     settings: Settings,
 }
 
 impl Generator {
-    pub(crate) fn new(services: Services, settings: Settings) -> Self {
-        Self { services, settings }
+    pub(crate) fn new(
+        services: Services,
+        with_descriptors: BTreeSet<String>,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            services,
+            with_descriptors,
+            settings,
+        }
     }
 
     /// Joins what we know of a service with what prost knows, its documentation and Rust types.
@@ -171,7 +184,17 @@ impl ServiceGenerator for Generator {
         }
     }
 
-    fn finalize_package(&mut self, _package: &str, buf: &mut String) {
+    fn finalize_package(&mut self, package: &str, buf: &mut String) {
+        if self.with_descriptors.contains(package) {
+            let name = ident(reflection::CONSTANT);
+            let file = descriptors_file(&Module::from_protobuf_package_name(package));
+            let constant = quote! {
+                /// The encoded descriptors of this package and of all that it imports, for reflection.
+                #[allow(dead_code)]
+                pub const #name: &[u8] = include_bytes!(#file);
+            };
+            buf.push_str(&constant.to_string());
+        }
         if self.settings.build_client || self.settings.build_server {
             let version = Literal::u32_unsuffixed(CONTRACT_VERSION);
             let assertion = quote! {

@@ -96,6 +96,12 @@
 //! modules are called (`a.r#async.r#type`). Names that would be one name in Rust, like those of
 //! messages `FooBar` and `foo_bar`, are a mistake.
 //!
+//! A package with servers also has a constant `FILE_DESCRIPTOR_SET`, its encoded descriptors with those
+//! of all imports, so that a server tells what it serves by reflection, in one line:
+//! `.reflection(storage::FILE_DESCRIPTOR_SET)`. They are in a file beside the code, `storage.binpb`, and
+//! only in programs that use them; [`Builder::file_descriptor_sets`] leaves them out. The [`plugin`] writes
+//! none: `protoc --include_imports --descriptor_set_out=FILE` and `buf build -o FILE` do.
+//!
 //! Comments become documentation. Code blocks in them are marked as text where rustdoc would run
 //! them, and characters that change the direction of writing are left out.
 //!
@@ -125,6 +131,7 @@ mod output;
 mod patterns;
 pub mod plugin;
 mod recursion;
+mod reflection;
 mod rust_names;
 mod scopes;
 mod source;

@@ -17,6 +17,8 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct Output {
     by_package: BTreeMap<Module, String>,
+    /// The encoded descriptors of the packages that have them beside their code.
+    descriptors: BTreeMap<Module, Vec<u8>>,
     /// The packages whose names are not those of their files.
     spelled: BTreeMap<String, Module>,
 }
@@ -35,6 +37,7 @@ impl Output {
     pub(crate) fn generate(
         config: &mut prost_build::Config,
         files: Vec<FileDescriptorProto>,
+        descriptors: BTreeMap<String, Vec<u8>>,
         comments: &Comments,
     ) -> Result<Self, Error> {
         // We format it ourselves: prost panics if an attribute has made its code no Rust.
@@ -70,8 +73,11 @@ impl Output {
             .into_iter()
             .filter(|(_, module)| by_package.contains_key(module))
             .collect();
+        let of_module =
+            |(package, set): (String, _)| (Module::from_protobuf_package_name(&package), set);
         Ok(Self {
             by_package,
+            descriptors: descriptors.into_iter().map(of_module).collect(),
             spelled,
         })
     }
@@ -88,6 +94,11 @@ impl Output {
                     .iter()
                     .map(|(name, module)| (name.clone(), module)),
             )
+            .chain(
+                self.descriptors
+                    .keys()
+                    .map(|module| (descriptors_file(module), module)),
+            )
             .find_map(by_name)?;
         let parts: Vec<&str> = module.parts().collect();
         Some(match parts.as_slice() {
@@ -101,11 +112,16 @@ impl Output {
 
     /// Writes the files into a folder.
     ///
+    /// A package that has servers has its descriptors in a file beside its code.
+    ///
     /// A package like `a.async.Type` has its code in a file named like its Rust modules, and one
     /// more file, named as the package is written, that includes it.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), Error> {
         for (name, code) in self.files() {
             write_if_changed(&folder.join(name), code)?;
+        }
+        for (module, set) in &self.descriptors {
+            write_if_changed(&folder.join(descriptors_file(module)), set)?;
         }
         for (spelled, module) in &self.spelled {
             let file_name = file_name(module);
@@ -215,6 +231,12 @@ fn attributes_of(item: &mut Item) -> Option<&mut Vec<Attribute>> {
 
 fn file_name(module: &Module) -> String {
     module.to_file_name_or("_")
+}
+
+/// The name of the file with the descriptors of a package.
+pub(crate) fn descriptors_file(module: &Module) -> String {
+    let code = file_name(module);
+    format!("{}.binpb", code.strip_suffix(".rs").unwrap_or(&code))
 }
 
 fn line(text: &mut String, depth: usize, line: &str) {

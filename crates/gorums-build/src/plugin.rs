@@ -139,7 +139,8 @@ struct Parameters {
 impl Parameters {
     fn parse(text: &str) -> Result<Self, Error> {
         let mut parameters = Self {
-            builder: configure(),
+            // What a plugin writes is text.
+            builder: configure().file_descriptor_sets(false),
             include_file: None,
         };
         for parameter in split(text) {

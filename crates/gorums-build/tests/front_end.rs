@@ -28,8 +28,9 @@ fn generate(from: &TempDir, protos: &[&str]) -> Result<BTreeMap<String, String>,
         .compile_protos(protos, &[from.path()])?;
     let files = fs::read_dir(out.path()).expect("it exists");
     Ok(files
+        .map(|entry| entry.expect("readable"))
+        .filter(|entry| entry.path().extension().is_some_and(|kind| kind == "rs"))
         .map(|entry| {
-            let entry = entry.expect("readable");
             let text = fs::read_to_string(entry.path()).expect("generated text");
             (entry.file_name().to_string_lossy().into_owned(), text)
         })

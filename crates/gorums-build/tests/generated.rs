@@ -5,10 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use gorums_build::{Builder, configure};
+use prost::Message;
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 const FOLDER: &str = "tests/proto";
 
-/// The generated files by name.
+/// The generated files with code, by name.
 fn generate(builder: Builder, protos: &[&str]) -> BTreeMap<String, String> {
     generate_from(builder, protos, &[Path::new(FOLDER)])
 }
@@ -30,8 +32,9 @@ fn generate_from(
 fn read_folder(folder: &Path) -> BTreeMap<String, String> {
     fs::read_dir(folder)
         .expect("it exists")
+        .map(|entry| entry.expect("readable"))
+        .filter(|entry| entry.path().extension().is_some_and(|kind| kind == "rs"))
         .map(|entry| {
-            let entry = entry.expect("readable");
             let text = fs::read_to_string(entry.path()).expect("generated text");
             (entry.file_name().to_string_lossy().into_owned(), text)
         })
@@ -153,6 +156,66 @@ fn descriptors_give_the_same_code_as_their_files() {
         .compile_fds(encoded)
         .expect("the descriptors have no mistake");
     assert_eq!(read_folder(out.path()), from_files);
+}
+
+/// The files of an encoded set, each by its name.
+fn descriptors(folder: &Path, name: &str) -> BTreeMap<String, FileDescriptorProto> {
+    let encoded = fs::read(folder.join(name)).expect("it was written");
+    let set = FileDescriptorSet::decode(encoded.as_slice()).expect("well-formed");
+    let files = set.file.into_iter();
+    files.map(|file| (file.name().to_owned(), file)).collect()
+}
+
+#[test]
+fn a_package_with_servers_has_its_descriptors() {
+    let protos = ["storage.proto", "nested/store.proto"];
+    let out = tempfile::tempdir().expect("a temporary folder");
+    let builder = configure().emit_rerun_if_changed(false).out_dir(out.path());
+    let run = |builder: Builder| builder.compile_protos(&protos, &[FOLDER]);
+    run(builder.clone()).expect("the files have no mistake");
+    let names = |folder: &Path| {
+        let entries = fs::read_dir(folder).expect("it exists");
+        let names = entries.map(|entry| entry.expect("readable").file_name());
+        let mut names: Vec<_> = names
+            .map(|name| name.to_string_lossy().into_owned())
+            .filter(|name| name.ends_with(".binpb"))
+            .collect();
+        names.sort();
+        names
+    };
+    // A package of messages alone has none.
+    assert_eq!(names(out.path()), ["acme.store.v1.binpb", "proto.binpb"]);
+    let store = descriptors(out.path(), "acme.store.v1.binpb");
+    let imports = [
+        "google/protobuf/descriptor.proto",
+        "gorums.proto",
+        "nested/common.proto",
+        "nested/store.proto",
+    ];
+    for import in imports {
+        assert!(store.contains_key(import), "{import}: {:?}", store.keys());
+    }
+    for file in store.values() {
+        assert!(file.source_code_info.is_none(), "{}", file.name());
+        for import in &file.dependency {
+            assert!(store.contains_key(import), "{import}");
+        }
+    }
+    assert!(!descriptors(out.path(), "proto.binpb").contains_key("nested/store.proto"));
+    let code = fs::read_to_string(out.path().join("proto.rs")).expect("generated text");
+    let constant = "pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(\"proto.binpb\");";
+    assert!(code.contains(constant), "{code}");
+
+    for builder in [
+        builder.clone().file_descriptor_sets(false),
+        builder.build_server(false),
+    ] {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        run(builder.out_dir(out.path())).expect("the files have no mistake");
+        assert!(names(out.path()).is_empty());
+        let code = fs::read_to_string(out.path().join("proto.rs")).expect("generated text");
+        assert!(!code.contains("FILE_DESCRIPTOR_SET"));
+    }
 }
 
 #[test]

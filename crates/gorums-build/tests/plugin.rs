@@ -97,6 +97,8 @@ fn the_code_is_that_of_a_build_script() {
         .out_dir(out.path())
         .include_file("mod.rs")
         .emit_rerun_if_changed(false)
+        // A plugin writes text.
+        .file_descriptor_sets(false)
         .fds_targets(["services.proto"])
         .compile_fds(fs::read("tests/golden/protoc.bin").expect("it is in the repository"))
         .expect("the files have no mistake");

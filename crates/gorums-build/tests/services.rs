@@ -30,6 +30,7 @@ fn only_file(folder: &Path) -> String {
     let files: Vec<_> = fs::read_dir(folder)
         .expect("it exists")
         .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "rs"))
         .collect();
     let [file] = files.as_slice() else {
         panic!("one file, not {files:?}");
