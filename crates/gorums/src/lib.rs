@@ -27,6 +27,7 @@
 //! | let nodes come and go, and follow them | [`membership`] |
 //! | see, refuse or label every call | [`ClientInterceptor`](call::ClientInterceptor), [`server::Interceptor`] |
 //! | serve tonic, axum or plain HTTP on the same port | `ServerBuilder::fallback`, with the feature `tower` |
+//! | tell grpcurl and other tools what is served | `ServerBuilder::reflection`, with the feature `reflection` |
 //! | encrypt connections, and know who the peer is | `tls::Tls`, with the feature `tls`; [`ServerCtx::proven`] |
 //! | serve within a server of tonic or axum that is there already | `ServerBuilder::into_service`, with the feature `tower` |
 //! | test a service, or put another network or clock below it | [`testing`], [`runtime`] |

@@ -906,6 +906,55 @@ async fn who_does_not_agree_on_http_2_is_refused() {
     }
 }
 
+#[cfg(feature = "tower")]
+#[tokio::test]
+async fn what_a_client_has_proved_reaches_a_fallback_service() {
+    use axum::routing::get;
+    use axum::{Extension, Router};
+    use gorums::server::ClientInfo;
+
+    async fn who(Extension(client): Extension<ClientInfo>) -> String {
+        format!(
+            "{:?} {}",
+            client.node_id(),
+            name(client.proven::<TlsPeer>())
+        )
+    }
+
+    let authority = Authority::new("ours");
+    let server = service()
+        .transport(mutual(&authority, &authority.node(1)))
+        .node_proof(NodeUris::of("test"))
+        .fallback(Router::new().route("/who", get(who)));
+    let server = TestServer::start(server).await;
+    for (uri, answer) in [
+        (
+            "gorums://test/node/7",
+            Some("Some(NodeId(7)) gorums://test/node/7"),
+        ),
+        ("gorums://test/client", Some("None gorums://test/client")),
+        ("gorums://other/node/7", None),
+    ] {
+        let identity = named(&authority, &[uri]);
+        let careless = Careless::new(&authority, Some(&identity));
+        let (_, stream) = careless.connect_to(server.addr).await;
+        let handshake = h2::client::handshake(stream.expect("it is let in"));
+        let (mut requests, connection) = within(handshake).await.expect("HTTP/2");
+        let connection = tokio::spawn(connection);
+        let request = http::Request::get("https://gorums/who").body(());
+        let sent = requests.send_request(request.expect("well-formed"), true);
+        let (head, _) = sent.expect("the connection is up");
+        let (head, mut body) = within(head).await.expect("it is answered").into_parts();
+        let text = within(body.data()).await.expect("there is some");
+        let text = text.expect("the stream is up");
+        match answer {
+            Some(answer) => assert_eq!(text, answer),
+            None => assert_eq!(head.status, 403, "{text:?}"),
+        }
+        connection.abort();
+    }
+}
+
 #[tokio::test]
 async fn garbage_is_refused_and_others_are_served() {
     let log = Log::of(Level::DEBUG);

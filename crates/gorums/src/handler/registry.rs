@@ -152,6 +152,12 @@ impl Registry {
         self.methods.get(method)
     }
 
+    /// The full names of all methods.
+    #[cfg(feature = "reflection")]
+    pub(crate) fn methods(&self) -> impl Iterator<Item = &str> {
+        self.methods.keys().map(|method| &**method)
+    }
+
     /// The names of the services whose methods these are; a name may come more than once.
     pub(crate) fn services(&self) -> impl Iterator<Item = &str> {
         let methods = self.methods.keys();

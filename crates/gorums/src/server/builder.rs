@@ -85,6 +85,8 @@ pub struct ServerBuilder {
     spread: Spread,
     health: Option<Health>,
     pub(super) mounts: Mounts,
+    #[cfg(feature = "reflection")]
+    pub(super) reflection: super::reflection::Reflection,
     /// None where nobody has asked for a bound.
     max_connections: Option<usize>,
     max_connections_per_address: Option<usize>,
@@ -154,6 +156,8 @@ impl ServerBuilder {
             spread: Spread::default(),
             health: None,
             mounts: Mounts::default(),
+            #[cfg(feature = "reflection")]
+            reflection: super::reflection::Reflection::default(),
             max_connections: None,
             max_connections_per_address: None,
             max_connections_per_node: PER_NODE,
@@ -575,9 +579,11 @@ impl ServerBuilder {
     ///
     /// # Errors
     /// The runtime lacks timers or I/O, the address cannot be listened on, a method was added twice, the server is not one of its
-    /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
+    /// [`peers`](Self::peers), or cannot share their streams as they are configured to; or the descriptors for its reflection are
+    /// not those of what it serves.
     pub async fn bind(mut self, address: &str) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
+        self.mount_reflection()?;
         let transport = || self.transport.check_runtime();
         self.runtimes_are_fit(transport, transport)?;
         self.fit_descriptors();
@@ -595,7 +601,8 @@ impl ServerBuilder {
     ///
     /// # Errors
     /// The runtime lacks timers or I/O, the address cannot be listened on, a method was added twice, the server is not one of its
-    /// [`peers`](Self::peers), or cannot share their streams as they are configured to.
+    /// [`peers`](Self::peers), or cannot share their streams as they are configured to; or the descriptors for its reflection are
+    /// not those of what it serves.
     pub async fn serve(self, address: &str) -> Result<(), ServerError> {
         self.bind(address).await?.serve().await;
         Ok(())
@@ -609,9 +616,11 @@ impl ServerBuilder {
     ///
     /// # Errors
     /// The runtime lacks timers, a method was added twice, the server is not one of its
-    /// [`peers`](Self::peers), or the listener does not know its address.
-    pub fn with_incoming(self, listener: impl Listener) -> Result<Server, ServerError> {
+    /// [`peers`](Self::peers), the listener does not know its address, or the descriptors for the
+    /// server's reflection are not those of what it serves.
+    pub fn with_incoming(mut self, listener: impl Listener) -> Result<Server, ServerError> {
         self.registry_is_sound()?;
+        self.mount_reflection()?;
         // Here the listener has what it needs; its sockets move to the runtimes that they are spread
         // over.
         self.runtimes_are_fit(|| Ok(()), has_sockets)?;
@@ -726,6 +735,21 @@ impl ServerBuilder {
                 method: method.as_ref().to_owned(),
             }),
         }
+    }
+
+    /// Has reflection tell of all that was added, where it is to tell.
+    #[cfg_attr(
+        not(feature = "reflection"),
+        expect(
+            clippy::unnecessary_wraps,
+            clippy::unused_self,
+            reason = "without reflection"
+        )
+    )]
+    fn mount_reflection(&mut self) -> Result<(), ServerError> {
+        #[cfg(feature = "reflection")]
+        std::mem::take(&mut self.reflection).mount(&self.registry, &mut self.mounts)?;
+        Ok(())
     }
 
     fn with_listener(self, listener: Box<dyn Listener>) -> Result<Server, ServerError> {
@@ -925,6 +949,16 @@ pub enum ServerError {
         /// The full name.
         method: String,
     },
+    /// The descriptors for reflection (`ServerBuilder::reflection`) cannot be used.
+    BadDescriptors {
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// The descriptors for reflection (`ServerBuilder::reflection`) lack some of what is served.
+    MissingDescriptors {
+        /// The full names of the methods, and of services of the fallback.
+        missing: Vec<String>,
+    },
     /// The server is to be a peer ([`ServerBuilder::peers`]) that the configuration does not have.
     NotAPeer {
         /// The server's own id.
@@ -966,6 +1000,18 @@ impl fmt::Display for ServerError {
                     "the method {method} was added twice: a server has one handler for each"
                 )
             }
+            Self::BadDescriptors { problem } => write!(
+                f,
+                "the descriptors for reflection cannot be used: {problem}; give it the constant \
+                 FILE_DESCRIPTOR_SET of generated code, or what `protoc --include_imports \
+                 --descriptor_set_out=FILE` writes"
+            ),
+            Self::MissingDescriptors { missing } => write!(
+                f,
+                "reflection has no descriptor of {}: give it those of each package that is served, the \
+                 constant FILE_DESCRIPTOR_SET of its generated code",
+                missing.join(", ")
+            ),
             Self::NotAPeer { me, known } => {
                 write!(f, "this server is to be node {me}, and its peers are ")?;
                 let ids: Vec<_> = known.iter().map(NodeId::to_string).collect();
@@ -1002,6 +1048,8 @@ impl Error for ServerError {
         match self {
             Self::Listen(error) | Self::Runtime(error) => Some(error),
             Self::DuplicateMethod { .. }
+            | Self::BadDescriptors { .. }
+            | Self::MissingDescriptors { .. }
             | Self::NotAPeer { .. }
             | Self::PairsOfAnother { .. }
             | Self::PairsWithoutTrust { .. }

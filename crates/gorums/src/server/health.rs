@@ -10,7 +10,7 @@ use crate::error::Status;
 use crate::handler::{Registry, ReplySender, ServerCtx, Service};
 use crate::sync::{Mutex, Notify};
 
-const NAME: &str = "grpc.health.v1.Health";
+pub(super) const NAME: &str = "grpc.health.v1.Health";
 
 /// How many bytes a request may have.
 const LONGEST_REQUEST: usize = 1024;

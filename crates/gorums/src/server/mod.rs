@@ -5,7 +5,7 @@
 // `builder` and `accept` make a server and run it, `spread` over several runtimes; `admission` says
 // which connections it has, and `connection` is one of them. `clients` are those that can be called
 // back, `peers` those that the server calls. `mounted` is what else answers on the port, and
-// `fallback` how a service of tower does; `gorums_service` has this server answer within another.
+// `fallback` how a service of tower does, of which `reflection` is one; `gorums_service` has this server answer within another.
 
 pub(crate) mod accept;
 mod admission;
@@ -27,6 +27,8 @@ mod mounted;
 #[cfg(feature = "tower")]
 pub(crate) mod peer_info;
 mod peers;
+#[cfg(feature = "reflection")]
+mod reflection;
 #[cfg(feature = "tower")]
 pub(crate) mod response_body;
 mod roles;

@@ -42,6 +42,8 @@ pub(super) struct MountedCall {
 /// What answers at which paths.
 #[derive(Clone, Default)]
 pub(crate) struct Mounts {
+    /// At the paths of methods of these services of gRPC.
+    services: Vec<(&'static str, Arc<dyn Mounted>)>,
     /// At all paths that nothing else answers at.
     fallback: Option<Arc<dyn Mounted>>,
 }
@@ -53,9 +55,23 @@ impl Mounts {
         self.fallback = Some(Arc::new(service));
     }
 
+    /// At the paths of methods of a service of gRPC with this name.
+    #[cfg(feature = "reflection")]
+    pub(super) fn add(&mut self, name: &'static str, service: impl Mounted + 'static) {
+        self.services.push((name, Arc::new(service)));
+    }
+
     /// What answers at this path.
-    pub(super) fn at(&self, _path: &str) -> Option<&Arc<dyn Mounted>> {
-        self.fallback.as_ref()
+    pub(super) fn at(&self, path: &str) -> Option<&Arc<dyn Mounted>> {
+        let service = path
+            .strip_prefix('/')
+            .and_then(|path| path.split_once('/'))
+            .map(|(service, _)| service);
+        let mut services = self.services.iter();
+        let of_service = services.find(|(name, _)| Some(*name) == service);
+        of_service
+            .map(|(_, service)| service)
+            .or(self.fallback.as_ref())
     }
 }
 
