@@ -1,12 +1,6 @@
-//! Generates the messages, the client and the server trait of the storage service, and its descriptors,
-//! by which `storage call` reads and writes messages as JSON.
-
-use std::path::Path;
+//! Generates the messages, the client and the server trait of the storage service.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let out = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
-    gorums_build::configure()
-        .file_descriptor_set_path(Path::new(&out).join("descriptors.bin"))
-        .compile_protos(&["proto/storage.proto"], &["proto"])?;
+    gorums_build::compile_protos("proto/storage.proto")?;
     Ok(())
 }

@@ -18,9 +18,9 @@ use gorums::Configuration;
 use storage::store::Store;
 
 use crate::client::{Register, RegisterError};
-use crate::proto::ReadRequest;
 use crate::proto::register_client::RegisterClient;
 use crate::proto::register_server::RegisterServer;
+use crate::proto::{FILE_DESCRIPTOR_SET, ReadRequest};
 use crate::service::Replica;
 use crate::version::{Version, Versioned, Writer};
 
@@ -154,7 +154,7 @@ pub struct Registers {
 impl Program for Registers {
     const NAME: &'static str = "register";
     const COMMANDS: &'static [Spec] = COMMANDS;
-    const DESCRIPTORS: &'static [u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+    const DESCRIPTORS: &'static [u8] = FILE_DESCRIPTOR_SET;
 
     type Own = Command;
     type Store = Store<Versioned>;

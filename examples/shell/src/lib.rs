@@ -73,8 +73,8 @@ pub trait Program: Sized + 'static {
     const NAME: &'static str;
     /// The table of all commands, the common ones among them.
     const COMMANDS: &'static [Spec];
-    /// The descriptors of its services, as the build script wrote them
-    /// (`file_descriptor_set_path` of `gorums-build`): what can be called by hand.
+    /// The descriptors of what its replicas serve: what they tell by reflection, and what can be called
+    /// by hand.
     const DESCRIPTORS: &'static [u8];
 
     /// A command that only this program has.

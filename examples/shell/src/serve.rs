@@ -56,7 +56,8 @@ pub(super) async fn serve<P: Program>(
     let delay = Delay::default();
     let server = server
         .add_service(P::service(Arc::clone(&store), delay.clone()))
-        .health(&Health::new());
+        .health(&Health::new())
+        .reflection(P::DESCRIPTORS);
     let server = match controlled {
         true => server.with_incoming(shared(id, &listen)?)?,
         false => server.bind(listen.as_str()).await?,

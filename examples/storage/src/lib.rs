@@ -51,9 +51,6 @@ pub mod store;
 pub use planted::Bug;
 pub use planted::Planted;
 
-/// The encoded descriptors of `proto/storage.proto` and its imports (`google.protobuf.FileDescriptorSet`).
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-
 /// What `proto/storage.proto` says, in Rust.
 pub mod proto {
     gorums::include_proto!("proto");

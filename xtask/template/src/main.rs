@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use service_crate::client::Claims;
 use service_crate::disk::VotesFile;
+use service_crate::proto;
 use service_crate::proto::claims_server::ClaimsServer;
 use service_crate::replica::Replica;
 
@@ -102,8 +103,11 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let replica = Replica::open(VotesFile::open(&data).await?).await?;
             let service = ClaimsServer::new(replica);
             let server = Server::builder().add_service(service);
-            // For probes, by grpc.health.v1.Health.
-            let server = server.health(&Health::new()).bind(&listen).await?;
+            // For probes, by grpc.health.v1.Health, and for tools like grpcurl.
+            let server = server
+                .health(&Health::new())
+                .reflection(proto::FILE_DESCRIPTOR_SET);
+            let server = server.bind(&listen).await?;
             eprintln!("listening on {}", server.local_addr());
             server.serve_with_shutdown(stopped(), GRACE).await;
         }

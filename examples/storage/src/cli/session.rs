@@ -15,7 +15,7 @@ use gorums::{Configuration, NodeError, NodeId, QuorumError};
 use storage::client::{Client, newest, version};
 use storage::proto::storage_client::StorageClient;
 use storage::proto::storage_server::StorageServer;
-use storage::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
+use storage::proto::{FILE_DESCRIPTOR_SET, ReadRequest, ReadResponse, WriteRequest, WriteResponse};
 use storage::service::Replica;
 use storage::store::{Store, Time, Times};
 
@@ -31,7 +31,7 @@ pub(crate) struct Storage {
 impl Program for Storage {
     const NAME: &'static str = "storage";
     const COMMANDS: &'static [Spec] = COMMANDS;
-    const DESCRIPTORS: &'static [u8] = storage::DESCRIPTORS;
+    const DESCRIPTORS: &'static [u8] = FILE_DESCRIPTOR_SET;
 
     type Own = Command;
     type Store = Store;
