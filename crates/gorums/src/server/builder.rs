@@ -738,14 +738,6 @@ impl ServerBuilder {
     }
 
     /// Has reflection tell of all that was added, where it is to tell.
-    #[cfg_attr(
-        not(feature = "reflection"),
-        expect(
-            clippy::unnecessary_wraps,
-            clippy::unused_self,
-            reason = "without reflection"
-        )
-    )]
     fn mount_reflection(&mut self) -> Result<(), ServerError> {
         #[cfg(feature = "reflection")]
         std::mem::take(&mut self.reflection).mount(&self.registry, &mut self.mounts)?;
