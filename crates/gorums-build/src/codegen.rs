@@ -190,7 +190,6 @@ impl ServiceGenerator for Generator {
             let file = descriptors_file(&Module::from_protobuf_package_name(package));
             let constant = quote! {
                 /// The encoded descriptors of this package and of all that it imports, for reflection.
-                #[allow(dead_code)]
                 pub const #name: &[u8] = include_bytes!(#file);
             };
             buf.push_str(&constant.to_string());

@@ -225,6 +225,7 @@ fn attributes_of(item: &mut Item) -> Option<&mut Vec<Attribute>> {
         Item::Enum(item) => Some(&mut item.attrs),
         Item::Impl(item) => Some(&mut item.attrs),
         Item::Mod(item) => Some(&mut item.attrs),
+        Item::Const(item) if item.ident != "_" => Some(&mut item.attrs),
         _ => None,
     }
 }
