@@ -7,11 +7,11 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"interop/internal/secrets"
 	"interop/internal/wire"
 )
 
@@ -67,14 +67,24 @@ func (formerCodec) Unmarshal(bytes []byte, value any) error {
 type adapter struct {
 	from, to form
 	target   string
+	// How the connections to it and from it are secured.
+	secrets secrets.Files
 	// How many requests had what the former protocol does not have.
 	strange atomic.Uint64
 }
 
 // serve serves until the listener fails.
 func (a *adapter) serve(listener net.Listener) error {
+	toTarget, err := a.secrets.OfClient(1)
+	if err != nil {
+		return err
+	}
+	toClients, err := a.secrets.OfServer()
+	if err != nil {
+		return err
+	}
 	conn, err := grpc.NewClient("passthrough:///"+a.target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(toTarget),
 		grpc.WithDefaultCallOptions(grpc.ForceCodec(a.to.codec), grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
 		return err
@@ -83,7 +93,7 @@ func (a *adapter) serve(listener net.Listener) error {
 	desc := wire.Stream
 	desc.StreamName = method
 	desc.Handler = func(_ any, stream grpc.ServerStream) error { return a.pass(stream, conn) }
-	server := grpc.NewServer(grpc.ForceServerCodec(a.from.codec), grpc.MaxRecvMsgSize(64<<20))
+	server := grpc.NewServer(grpc.Creds(toClients), grpc.ForceServerCodec(a.from.codec), grpc.MaxRecvMsgSize(64<<20))
 	server.RegisterService(&grpc.ServiceDesc{ServiceName: service, Streams: []grpc.StreamDesc{desc}}, nil)
 	return server.Serve(listener)
 }

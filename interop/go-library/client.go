@@ -11,7 +11,6 @@ import (
 	"github.com/relab/gorums"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -46,6 +45,7 @@ func client(args []string) error {
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
 	server := flags.String("server", "", "the program of our server")
 	folder := flags.String("proto", "interop/proto", "the folder of interop.proto")
+	certs := flags.String("certs", "", "over mutual TLS, with the certificates in this folder")
 	list := flags.Bool("list", false, "print the names of the cases")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -53,7 +53,11 @@ func client(args []string) error {
 	if err := register(*folder); err != nil {
 		return err
 	}
-	if !cases.Run("library-client", ofClient, *server, *list, flags.Args()) {
+	group := "library-client"
+	if *certs != "" {
+		group = "library-client-tls"
+	}
+	if !cases.Run(group, ofClient, cases.Servers{Program: *server, Certs: *certs}, *list, flags.Args()) {
 		os.Exit(1)
 	}
 	return nil
@@ -69,13 +73,14 @@ func three(r *cases.R) ([]*cases.Process, gorums.Configuration) {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		r.Must(err, "a port")
 		r.OnEnd(func() { _ = listener.Close() })
-		adapter := &adapter{from: former, to: present, target: server.Address}
+		adapter := &adapter{from: former, to: present, target: server.Address, secrets: r.NodeSecrets()}
 		go func() { _ = adapter.serve(listener) }()
 		addresses = append(addresses, listener.Addr().String())
 	}
-	credentials := grpc.WithTransportCredentials(insecure.NewCredentials())
+	credentials, err := r.Secrets().OfClient(1)
+	r.Must(err, "the credentials of the client")
 	manager := gorums.NewManager(
-		gorums.WithDialOptions(credentials, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20))),
+		gorums.WithDialOptions(grpc.WithTransportCredentials(credentials), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20))),
 		gorums.WithMetadata(metadata.Pairs("from", "connection")),
 	)
 	r.OnEnd(func() { _ = manager.Close() })

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"os"
+
+	"interop/internal/secrets"
 )
 
 const usage = `The Go library v0.11.0 behind an adapter: see cargo xtask interop
@@ -39,6 +41,8 @@ func serve(args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
 	proto := flags.String("proto", "interop/proto", "the folder of interop.proto")
 	listen := flags.String("listen", "127.0.0.1:0", "where to listen")
+	var files secrets.Files
+	files.AddTo(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -53,8 +57,12 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
-	adapter := &adapter{from: present, to: former, target: inner.Addr().String()}
-	service := newService(adapter.strange.Load)
+	credentials, err := files.OfServer()
+	if err != nil {
+		return err
+	}
+	adapter := &adapter{from: present, to: former, target: inner.Addr().String(), secrets: files}
+	service := newService(adapter.strange.Load, credentials)
 	failed := make(chan error, 2)
 	go func() { failed <- service.server.Serve(inner) }()
 	go func() { failed <- adapter.serve(outer) }()

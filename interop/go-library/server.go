@@ -8,6 +8,8 @@ import (
 
 	"github.com/relab/gorums"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -27,9 +29,9 @@ type service struct {
 	opened  map[uint64]bool
 }
 
-func newService(strange func() uint64) *service {
+func newService(strange func() uint64, credentials credentials.TransportCredentials) *service {
 	s := &service{
-		server:  gorums.NewServer(),
+		server:  gorums.NewServer(gorums.WithGRPCServerOptions(grpc.Creds(credentials))),
 		strange: strange,
 		changed: make(chan struct{}),
 		opened:  make(map[uint64]bool),

@@ -12,6 +12,7 @@ import (
 	"interop/internal/cases"
 	"interop/internal/pb"
 	"interop/internal/peer"
+	"interop/internal/secrets"
 	"interop/internal/service"
 	"interop/internal/storage"
 )
@@ -61,6 +62,8 @@ func serve(args []string) error {
 	holdHeaders := flags.Bool("hold-headers", false, "send nothing before SendHeaders comes")
 	silent := flags.Bool("silent", false, "read all, and never send anything")
 	path := flags.String("path", "", "what to serve, as package.Service/Method")
+	var files secrets.Files
+	files.AddTo(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -68,23 +71,28 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
+	credentials, err := files.OfServer()
+	if err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
 	}
-	address := listener.Addr()
-	listener, pings := peer.CountPings(listener)
+	credentials, pings := peer.CountPings(credentials)
 	interop := service.NewInterop(*holdHeaders)
 	interop.Silent = *silent
 	interop.Pings = pings
 	handlers := peer.NewHandlers()
 	server := peer.NewServer(handlers, peer.Options{
-		ID:      uint32(*id),
-		Peers:   addresses,
-		Path:    *path,
-		Prepare: interop.Prepare,
-		LastID:  *lastID,
-		Window:  int32(*window),
+		ID:          uint32(*id),
+		Peers:       addresses,
+		Path:        *path,
+		Prepare:     interop.Prepare,
+		LastID:      *lastID,
+		Window:      int32(*window),
+		Secrets:     files,
+		Credentials: credentials,
 	})
 	cluster := &service.Cluster{Server: server, Name: fmt.Sprintf("go-%d", *id)}
 	interop.Register(handlers)
@@ -94,7 +102,7 @@ func serve(args []string) error {
 		service.UntilEOF()
 		os.Exit(0)
 	}()
-	fmt.Printf("listening %s\n", address)
+	fmt.Printf("listening %s\n", listener.Addr())
 	return server.Serve(listener)
 }
 
@@ -102,11 +110,16 @@ func serve(args []string) error {
 func client(args []string) error {
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
 	server := flags.String("server", "", "the program of our server")
+	certs := flags.String("certs", "", "over mutual TLS, with the certificates in this folder")
 	list := flags.Bool("list", false, "print the names of the cases")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if !cases.Run("go-client", cases.OfClient, *server, *list, flags.Args()) {
+	group, all := "go-client", cases.OfClient
+	if *certs != "" {
+		group, all = "go-client-tls", append(append([]cases.Case{}, all...), cases.OfTLSClient...)
+	}
+	if !cases.Run(group, all, cases.Servers{Program: *server, Certs: *certs}, *list, flags.Args()) {
 		os.Exit(1)
 	}
 	return nil
@@ -116,10 +129,12 @@ func client(args []string) error {
 func flood(args []string) error {
 	flags := flag.NewFlagSet("flood", flag.ExitOnError)
 	server := flags.String("server", "", "where the server listens")
+	var files secrets.Files
+	files.AddTo(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	client := peer.Client{IDs: peer.NewIDs(0)}
+	client := peer.Client{IDs: peer.NewIDs(0), Secrets: files}
 	node, err := client.Node(1, *server)
 	if err != nil {
 		return err
@@ -146,6 +161,8 @@ func replica(args []string) error {
 	id := flags.Uint("id", 0, "which of the replicas this is")
 	peers := flags.String("peers", "", "all replicas, as 1=host:port,2=host:port")
 	data := flags.String("data", "", "the file that keeps what is written: each write is on disk before it is answered")
+	var files secrets.Files
+	files.AddTo(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -158,7 +175,13 @@ func replica(args []string) error {
 		return err
 	}
 	handlers := peer.NewHandlers()
-	replica.Server = peer.NewServer(handlers, peer.Options{ID: uint32(*id), Peers: addresses})
+	credentials, err := files.OfServer()
+	if err != nil {
+		return err
+	}
+	replica.Server = peer.NewServer(handlers, peer.Options{
+		ID: uint32(*id), Peers: addresses, Secrets: files, Credentials: credentials,
+	})
 	replica.Register(handlers)
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
@@ -177,6 +200,8 @@ func history(args []string) error {
 	flags := flag.NewFlagSet("history", flag.ExitOnError)
 	replicas := flags.String("replicas", "", "the replicas, as 1=host:port,2=host:port")
 	names := flags.String("names", "go", "the clients that write, this one first, with commas")
+	var files secrets.Files
+	files.AddTo(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -184,7 +209,7 @@ func history(args []string) error {
 	if err != nil {
 		return err
 	}
-	client := peer.Client{IDs: peer.NewIDs(0)}
+	client := peer.Client{IDs: peer.NewIDs(0), Secrets: files}
 	var config peer.Config
 	for id, address := range addresses {
 		node, err := client.Node(id, address)

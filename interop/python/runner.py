@@ -26,10 +26,11 @@ class Process:
         reader = threading.Thread(target=lambda: line.append(self.process.stdout.readline()), daemon=True)
         reader.start()
         reader.join(DEADLINE)
-        if not line or not line[0].startswith("listening "):
+        # `listening HOST:PORT`, or with words before it.
+        if not line or "listening " not in line[0]:
             self.stop()
             raise AssertionError(f"{command[0]} does not say where it listens: {line}")
-        self.address = line[0].split()[1]
+        self.address = line[0].split()[-1]
 
     def stop(self):
         self.process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)

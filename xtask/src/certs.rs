@@ -80,6 +80,20 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
+/// Makes some in this folder, in place of those that are there: for three nodes and a client, of the
+/// cluster `test`.
+pub(crate) fn renew(folder: PathBuf) -> Result<()> {
+    let args = Args {
+        folder,
+        cluster: "test".to_owned(),
+        nodes: 3,
+        hosts: Vec::new(),
+        days: 30,
+        force: true,
+    };
+    make(&args).map(drop)
+}
+
 /// A certificate with its key, as PEM.
 struct Made {
     name: String,

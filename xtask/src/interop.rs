@@ -12,17 +12,26 @@ use anyhow::{Result, bail};
 
 use crate::check::Totals;
 use crate::command::Cmd;
-use crate::workspace;
+use crate::{certs, workspace};
 
 /// Tests this library against other implementations of its protocol, in both directions.
 ///
-/// There are three other sides, which share no code with this library. Python's grpcio knows
+/// There are three other sides of Gorums, which share no code with this library. Python's grpcio knows
 /// nothing of Gorums and is good at what no library would send; it is installed into an environment
 /// of its own below the target folder, when its pins in interop/python/requirements.txt change;
 /// python3 has to be there, 3.9 or later, with its module venv. The program in interop/go is on
 /// grpc-go, as the Go library is, and has servers, clients, peers and a durable store. The one in
 /// interop/go-library is the Go library itself, in its last published version, v0.11.0, behind an
 /// adapter to the present form of the protocol. Go has to be there, 1.25 or later.
+///
+/// Others know ordinary gRPC alone: a stub that grpcio has made from the store's .proto file, and the
+/// programs of interop/grpc-tools, grpcurl and grpc-health-probe. And h2spec knows HTTP/2 alone: a
+/// case here is a chapter of it, and the cases in that that do not pass stand in docs/conformance.md,
+/// each with its reason; one that does something else than its row says has failed.
+///
+/// All but one group of Python's run twice: in plain text, and over mutual TLS (`-tls` in the names),
+/// with certificates that are made anew, as `cargo xtask certs` makes them. Clusters and replicas of
+/// the store have their nodes prove their ids by them.
 ///
 /// Each case has a deadline and is shown with what came of it. Nothing is skipped: what cannot be
 /// started has failed. The exit code is 0 only where every case passed, and the last line says how
@@ -31,6 +40,7 @@ use crate::workspace;
 #[command(after_help = "Examples:
   cargo xtask interop                  all cases
   cargo xtask interop metadata 1mb     those whose name contains one of these
+  cargo xtask interop tls h2spec       those over TLS, and all of HTTP/2
   cargo xtask interop --list           the names")]
 pub(crate) struct Args {
     /// Run only the cases whose name contains one of these
@@ -99,55 +109,156 @@ fn list(parts: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// What h2spec requests is a GET, and a server of gRPC takes a POST with gRPC's content type.
+const H2SPEC: &str = "github.com/summerwind/h2spec";
+const H2SPEC_FILE: &str = "spec/util.go";
+const H2SPEC_GET: &str = r#"HeaderField(":method", "GET"),
+		HeaderField(":scheme", scheme),
+		HeaderField(":path", c.Path),
+		HeaderField(":authority", authority),"#;
+const H2SPEC_POST: &str = r#"HeaderField(":method", "POST"),
+		HeaderField(":scheme", scheme),
+		HeaderField(":path", c.Path),
+		HeaderField(":authority", authority),
+		HeaderField("content-type", "application/grpc"),
+		HeaderField("te", "trailers"),"#;
+
+/// The programs of all sides.
+struct Programs {
+    python: python::Python,
+    go: String,
+    library: String,
+    h2spec: String,
+    /// A folder of several.
+    tools: String,
+    ours: String,
+    storage: String,
+    /// The folder of certificates.
+    certs: String,
+}
+
 fn runners() -> Result<Vec<Runner>> {
-    let python = python::Python::prepare()?;
-    let go = go::build("interop/go")?;
-    let library = go::build("interop/go-library")?;
+    let certs = workspace::target().join("interop/certs");
+    certs::renew(certs.clone())?;
+    certs::renew(certs.join("foreign"))?;
+    let programs = Programs {
+        python: python::Python::prepare()?,
+        go: go::Module::new("interop/go")?.build()?,
+        library: go::Module::new("interop/go-library")?.build()?,
+        h2spec: go::Module::new("interop/h2spec")?
+            .change(H2SPEC, H2SPEC_FILE, H2SPEC_GET, H2SPEC_POST)?
+            .build()?,
+        tools: go::Module::new("interop/grpc-tools")?.build_tools()?,
+        ours: built("gorums-interop"),
+        storage: built("storage"),
+        certs: certs.display().to_string(),
+    };
     Cmd::cargo()
         .args(["build", "--locked", "-p", "gorums-interop", "-p", "storage"])
         .run()?;
-    let ours = built("gorums-interop");
-    let client = |group: &str, server: &[&str]| {
+    let mut runners = programs.of_python();
+    runners.extend(programs.of_all(false));
+    runners.extend(programs.of_all(true));
+    Ok(runners)
+}
+
+impl Programs {
+    /// Those that have no certificates.
+    fn of_python(&self) -> Vec<Runner> {
+        let client = self.python.script("client.py");
+        let servers = [
+            &self.python.program() as &str,
+            "-u",
+            "interop/python/server.py",
+        ];
+        let server = self.client("py-server", &servers);
+        vec![
+            Runner {
+                title: "Python client, our server",
+                command: client.args(["--server", &self.ours]),
+            },
+            Runner {
+                title: "our client, Python servers",
+                command: self.python.environment(server),
+            },
+        ]
+    }
+
+    /// The others, in plain text or over TLS.
+    fn of_all(&self, tls: bool) -> Vec<Runner> {
+        let runner = |plain, over_tls, command: Cmd| {
+            let (title, command) = if tls {
+                (over_tls, command.args(["--certs", &self.certs]))
+            } else {
+                (plain, command)
+            };
+            Runner { title, command }
+        };
+        let group = |plain, over_tls| if tls { over_tls } else { plain };
+        let ours = || Cmd::new(&self.ours);
+        vec![
+            runner(
+                "Go client, our servers",
+                "Go client, our servers, over TLS",
+                Cmd::new(&self.go).args(["client", "--server", &self.ours]),
+            ),
+            runner(
+                "our client, Go servers",
+                "our client, Go servers, over TLS",
+                self.client(group("go-server", "go-server-tls"), &[&self.go, "serve"]),
+            ),
+            runner(
+                "client of the Go library v0.11.0, our servers",
+                "client of the Go library v0.11.0, our servers, over TLS",
+                Cmd::new(&self.library).args(["client", "--server", &self.ours]),
+            ),
+            runner(
+                "our client, servers of the Go library v0.11.0",
+                "our client, servers of the Go library v0.11.0, over TLS",
+                self.client(
+                    group("library-server", "library-server-tls"),
+                    &[&self.library, "serve"],
+                )
+                .args(["--library"]),
+            ),
+            runner(
+                "Go servers that call our clients, and clusters of Go and Rust servers",
+                "Go servers that call our clients, and clusters of Go and Rust servers, over TLS",
+                ours()
+                    .args(["mixed", "--storage", &self.storage])
+                    .args(["--server", &self.go, "--server", "serve"]),
+            ),
+            runner(
+                "stub of Python for the store, our replicas",
+                "stub of Python for the store, our replicas, over TLS",
+                self.python
+                    .script("storage.py")
+                    .args(["--storage", &self.storage]),
+            ),
+            runner(
+                "grpcurl and the health probe, our replicas",
+                "grpcurl and the health probe, our replicas, over TLS",
+                ours()
+                    .args(["tools", "--storage", &self.storage])
+                    .args(["--tools", &self.tools]),
+            ),
+            runner(
+                "h2spec, our server",
+                "h2spec, our server, over TLS",
+                Cmd::new(&self.h2spec)
+                    .args(["--server", &self.ours])
+                    .args(["--group", group("h2spec", "h2spec-tls")]),
+            ),
+        ]
+    }
+
+    /// Our client, of servers that this command starts.
+    fn client(&self, group: &str, server: &[&str]) -> Cmd {
         let words = server.iter().flat_map(|word| ["--server", word]);
-        Cmd::new(&ours)
+        Cmd::new(&self.ours)
             .args(["client", "--group", group])
             .args(words)
-    };
-    Ok(vec![
-        Runner {
-            title: "Python client, our server",
-            command: python.script("client.py").args(["--server", &ours]),
-        },
-        Runner {
-            title: "our client, Python servers",
-            command: python.environment(client(
-                "py-server",
-                &[&python.program(), "-u", "interop/python/server.py"],
-            )),
-        },
-        Runner {
-            title: "Go client, our servers",
-            command: Cmd::new(&go).args(["client", "--server", &ours]),
-        },
-        Runner {
-            title: "our client, Go servers",
-            command: client("go-server", &[&go, "serve"]),
-        },
-        Runner {
-            title: "client of the Go library v0.11.0, our servers",
-            command: Cmd::new(&library).args(["client", "--server", &ours]),
-        },
-        Runner {
-            title: "our client, servers of the Go library v0.11.0",
-            command: client("library-server", &[&library, "serve"]).args(["--library"]),
-        },
-        Runner {
-            title: "Go servers that call our clients, and clusters of Go and Rust servers",
-            command: Cmd::new(&ours)
-                .args(["mixed", "--storage", &built("storage")])
-                .args(["--server", &go, "--server", "serve"]),
-        },
-    ])
+    }
 }
 
 /// A program of this workspace, once it is built.

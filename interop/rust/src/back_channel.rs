@@ -11,7 +11,7 @@ use prost_types::Any;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::client::{connect, data, fact, inspect};
+use crate::client::{data, fact, inspect};
 use crate::noting::Noting;
 use crate::process::Process;
 use crate::proto::cluster_client::ClusterClient;
@@ -43,8 +43,8 @@ const FLOOD: u64 = 60_000;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn serving(server: &Process, handlers: ServerBuilder) -> Result<Configuration> {
-    let builder = Configuration::builder().nodes([&server.address]);
+fn serving(start: &Start, server: &Process, handlers: ServerBuilder) -> Result<Configuration> {
+    let builder = start.configuration()?.nodes([&server.address]);
     Ok(builder
         .metadata("from", "connection")
         .serve(handlers)
@@ -70,7 +70,7 @@ async fn called(all: &Configuration, request: ClientsRequest) -> Result<ClientAn
 
 async fn the_server_calls_this_client(start: Start) -> Result<()> {
     let server = start.server(&[]).await?;
-    let all = serving(&server, noting())?;
+    let all = serving(&start, &server, noting())?;
     for size in [0, 1, 3_000, 1 << 20] {
         let sent = Data {
             number: size as u64,
@@ -137,7 +137,7 @@ async fn calls_of_the_server_start_in_order(start: Start) -> Result<()> {
     for _ in 0..3 {
         let notes = Noting::default();
         let handlers = Server::builder().add_service(InteropServer::new(notes.clone()));
-        clients.push((serving(&server, handlers)?, notes));
+        clients.push((serving(&start, &server, handlers)?, notes));
     }
     let request = ClientsRequest {
         clients: 3,
@@ -166,7 +166,7 @@ async fn ids_of_the_server_up_to_2_to_the_63(start: Start) -> Result<()> {
         (1 << 56) - 50,
     ] {
         let server = start.server(&["--last-id", &last.to_string()]).await?;
-        let all = serving(&server, noting())?;
+        let all = serving(&start, &server, noting())?;
         for number in 0..100 {
             let request = ClientsRequest {
                 echo: Some(data(number)),
@@ -204,7 +204,7 @@ async fn the_server_floods_a_client_whose_handler_is_blocked(start: Start) -> Re
             "interop.Interop.EchoAll",
             |_ctx: ServerCtx, request: Data| async { Ok::<_, Status>(request) },
         );
-    let all = serving(&server, handlers)?;
+    let all = serving(&start, &server, handlers)?;
     let request = ClientsRequest {
         clients: 1,
         release: true,
@@ -270,7 +270,7 @@ async fn a_client_without_handlers_is_never_called(start: Start) -> Result<()> {
 async fn node_ids_up_to_the_greatest(start: Start) -> Result<()> {
     let ids = [1, (1 << 20) - 1, 1 << 20, u32::MAX];
     let mut servers = Vec::new();
-    let mut builder = Configuration::builder();
+    let mut builder = start.configuration()?;
     for id in ids {
         let server = start.server(&[]).await?;
         builder = builder.node(id, &server.address);
@@ -291,7 +291,7 @@ async fn node_ids_up_to_the_greatest(start: Start) -> Result<()> {
 }
 
 /// Has a handler of the server hold its turn. Opening it needs another connection.
-async fn block(server: &Process, all: &Configuration) -> Result<Configuration> {
+async fn block(start: &Start, server: &Process, all: &Configuration) -> Result<Configuration> {
     let hold = HoldRequest {
         data: Some(data(0)),
         release: false,
@@ -302,7 +302,7 @@ async fn block(server: &Process, all: &Configuration) -> Result<Configuration> {
             .multicast("interop.Interop.Hold", hold)
             .detach(),
     );
-    let other = connect(std::slice::from_ref(server))?;
+    let other = start.connect(std::slice::from_ref(server))?;
     inspect(&other, 0, 1).await?;
     Ok(other)
 }
@@ -321,9 +321,9 @@ async fn one_connection(all: &Configuration) -> Result<()> {
 
 async fn a_blocked_handler_under_a_multicast_flood(start: Start) -> Result<()> {
     let server = start.server(&[]).await?;
-    let all = serving(&server, noting())?;
+    let all = serving(&start, &server, noting())?;
     all.connected(1).await?;
-    let other = block(&server, &all).await?;
+    let other = block(&start, &server, &all).await?;
     let client = InteropClient::new(&all);
     let mut written = 0;
     // Flow control holds the flood up: at some point a message is not taken within a moment.
@@ -357,9 +357,9 @@ async fn a_blocked_handler_under_a_multicast_flood(start: Start) -> Result<()> {
 
 async fn a_blocked_handler_with_3000_calls_in_flight(start: Start) -> Result<()> {
     let server = start.server(&[]).await?;
-    let all = serving(&server, noting())?;
+    let all = serving(&start, &server, noting())?;
     all.connected(1).await?;
-    let other = block(&server, &all).await?;
+    let other = block(&start, &server, &all).await?;
     let client = InteropClient::new(&all);
     let calls: Vec<_> = (1..=3_000)
         .map(|number| client.echo(&all[0], data(number)).send())
@@ -380,9 +380,8 @@ async fn a_blocked_handler_with_3000_calls_in_flight(start: Start) -> Result<()>
 
 async fn pings_are_fewer_than_the_server_bears(start: Start) -> Result<()> {
     let server = start.server(&[]).await?;
-    let builder = Configuration::builder()
-        .nodes([&server.address])
-        .serve(noting());
+    let builder = start.configuration()?.nodes([&server.address]);
+    let builder = builder.serve(noting());
     let interval = Duration::from_millis(300);
     let all = builder.keep_alive(interval, PATIENCE).connect()?;
     all.connected(1).await?;
@@ -394,7 +393,7 @@ async fn pings_are_fewer_than_the_server_bears(start: Start) -> Result<()> {
     // such pings in five minutes.
     let waits = InteropClient::new(&all).hold(&all[0], hold).send();
     sleep(interval * 15).await;
-    let other = connect(std::slice::from_ref(&server))?;
+    let other = start.connect(std::slice::from_ref(&server))?;
     InteropClient::new(&other).open(&other[0], data(0)).await?;
     waits.await?;
     let pings: u64 = fact(&inspect(&other, 0, 1).await?, "pings")?.parse()?;
@@ -404,7 +403,7 @@ async fn pings_are_fewer_than_the_server_bears(start: Start) -> Result<()> {
 
 async fn flushes_are_fewer_than_the_server_bears(start: Start) -> Result<()> {
     let server = start.server(&[]).await?;
-    let all = serving(&server, noting())?;
+    let all = serving(&start, &server, noting())?;
     all.connected(1).await?;
     for number in 0..50 {
         InteropClient::new(&all).note_all(data(number)).await?;
@@ -482,7 +481,9 @@ async fn a_client_that_is_killed(start: Start) -> Result<()> {
     let program = std::env::current_exe()?.display().to_string();
     for _ in 0..5 {
         let before = inspect(&all, 0, 0).await?.numbers.len() as u64;
-        let command = [program.as_str(), "flood", "--server", &servers[0].address];
+        let secrets = start.secrets("client").args();
+        let mut command = vec![program.as_str(), "flood", "--server", &servers[0].address];
+        command.extend(secrets.iter().map(String::as_str));
         let mut client = Process::start(&command).await?;
         inspect(&all, 0, before + 500).await?;
         client.kill().await?;

@@ -7,7 +7,6 @@ use gorums::{Client, Code, Configuration, NodeError, NodeState, Outcome, QuorumE
 use prost::Message;
 use prost_types::Any;
 
-use crate::process::Process;
 use crate::proto::interop_client::InteropClient;
 use crate::proto::peer_client::PeerClient;
 use crate::proto::{CountRequest, Data, Failure, Frames, HoldRequest, InspectRequest, Seen};
@@ -58,12 +57,6 @@ pub(crate) const LIBRARY: &[Case] = cases![
     a_server_that_restarts,
     calls_that_are_given_up,
 ];
-
-pub(crate) fn connect(servers: &[Process]) -> Result<Configuration> {
-    let addresses = servers.iter().map(|server| server.address.clone());
-    let builder = Configuration::builder().nodes(addresses);
-    Ok(builder.metadata("from", "connection").connect()?)
-}
 
 pub(crate) fn data(number: u64) -> Data {
     Data {
@@ -155,7 +148,7 @@ async fn a_majority_while_a_server_holds_its_answer(start: Start) -> Result<()> 
 async fn a_majority_beside_a_server_that_says_nothing(start: Start) -> Result<()> {
     let silent = start.server(&["--silent"]).await?;
     let servers = [start.server(&[]).await?, silent, start.server(&[]).await?];
-    let all = connect(&servers)?;
+    let all = start.connect(&servers)?;
     let client = InteropClient::new(&all);
     for number in 0..100 {
         client.note_all(data(1_000 + number)).await?;
@@ -178,7 +171,7 @@ async fn a_majority_beside_a_server_that_says_nothing(start: Start) -> Result<()
 async fn a_slow_server_beside_quick_ones(start: Start) -> Result<()> {
     let slow = start.server(&["--hold-headers"]).await?;
     let servers = [start.server(&[]).await?, start.server(&[]).await?, slow];
-    let all = connect(&servers)?;
+    let all = start.connect(&servers)?;
     let client = InteropClient::new(&all);
     for number in 0..20 {
         ensure!(client.echo_all(data(number)).majority().await? == data(number));
@@ -433,7 +426,7 @@ async fn a_reply_above_the_limit(start: Start) -> Result<()> {
 async fn a_server_of_something_else(start: Start) -> Result<()> {
     let other = start.server(&["--path", "other.Service/Stream"]).await?;
     let servers = [start.server(&[]).await?, other, start.server(&[]).await?];
-    let all = connect(&servers)?;
+    let all = start.connect(&servers)?;
     let client = InteropClient::new(&all);
     ensure!(client.echo_all(data(1)).majority().await? == data(1));
     let error = failed(client.echo(&all[1], data(2)).await)?;
@@ -494,7 +487,7 @@ async fn mixed_calls_start_in_order(start: Start) -> Result<()> {
 async fn one_way_messages_only(start: Start) -> Result<()> {
     // The headers of the server never come on a stream that has no answer.
     let servers = [start.server(&["--hold-headers"]).await?];
-    let all = connect(&servers)?;
+    let all = start.connect(&servers)?;
     let client = InteropClient::new(&all);
     for number in 0..100 {
         client.note_all(data(number)).await?;
@@ -508,7 +501,7 @@ async fn one_way_messages_only(start: Start) -> Result<()> {
 
 async fn headers_that_come_late(start: Start) -> Result<()> {
     let servers = [start.server(&["--hold-headers"]).await?];
-    let all = connect(&servers)?;
+    let all = start.connect(&servers)?;
     let client = InteropClient::new(&all);
     let call = client.echo(&all[0], data(1)).send();
     let later = client.echo_all(data(2)).majority();

@@ -1,21 +1,25 @@
 //! A client to be killed.
 
 use anyhow::Result;
-use gorums::Configuration;
 
 use crate::client::data;
 use crate::proto::interop_client::InteropClient;
+use crate::secrets::Secrets;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where the server listens
     #[arg(long, value_name = "HOST:PORT")]
     server: String,
+
+    #[command(flatten)]
+    secrets: Secrets,
 }
 
 /// Calls as fast as it can, with many calls in flight.
 pub(crate) async fn run(args: Args) -> Result<()> {
-    let all = Configuration::builder().nodes([args.server]).connect()?;
+    let nodes = args.secrets.configuration()?;
+    let all = nodes.nodes([args.server]).connect()?;
     all.connected(1).await?;
     let client = InteropClient::new(&all);
     println!("listening nowhere");

@@ -10,8 +10,11 @@ mod mixed;
 mod noting;
 mod process;
 mod runner;
+mod secrets;
 mod serve;
 mod store;
+mod tls;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -48,6 +51,9 @@ enum Job {
     /// Runs the cases of servers that call their clients, and of clusters of which one part is of
     /// another implementation
     Mixed(MixedArgs),
+    /// Runs the cases of programs of others that know ordinary gRPC alone: grpcurl and the health
+    /// probe
+    Tools(ToolsArgs),
     /// Calls a server until this is killed
     Flood(flood::Args),
 }
@@ -68,14 +74,62 @@ struct MixedArgs {
 
 impl MixedArgs {
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let groups = [
+        let plain = [
             ("go-server", back_channel::CASES, 0),
             ("1-go-2-rust", mixed::CASES, 1),
             ("1-go-2-rust", store::CASES, 1),
             ("2-go-1-rust", mixed::CASES, 2),
             ("2-go-1-rust", store::CASES, 2),
         ];
-        runner::run(&groups, &self.chosen, &self.server, Some(&self.storage)).await
+        let tls = [
+            ("go-server-tls", back_channel::CASES, 0),
+            ("1-go-2-rust-tls", mixed::CASES, 1),
+            ("1-go-2-rust-tls", mixed::TLS_CASES, 1),
+            ("1-go-2-rust-tls", store::CASES, 1),
+            ("2-go-1-rust-tls", mixed::CASES, 2),
+            ("2-go-1-rust-tls", mixed::TLS_CASES, 2),
+            ("2-go-1-rust-tls", store::CASES, 2),
+        ];
+        let groups = match self.chosen.certs {
+            Some(_) => &tls[..],
+            None => &plain,
+        };
+        runner::run(groups, &self.chosen, &self.server, Some(&self.storage)).await
+    }
+}
+
+#[derive(clap::Args)]
+struct ToolsArgs {
+    /// The program of our replicas of the store
+    #[arg(long, value_name = "PROGRAM")]
+    storage: String,
+
+    /// The folder of the programs
+    #[arg(long, value_name = "DIR")]
+    tools: String,
+
+    /// Replicas have the service of reflection
+    #[arg(long)]
+    reflection: bool,
+
+    #[command(flatten)]
+    chosen: Chosen,
+}
+
+impl ToolsArgs {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let (grpcurl, probe) = match self.chosen.certs {
+            Some(_) => ("grpcurl-tls", "health-probe-tls"),
+            None => ("grpcurl", "health-probe"),
+        };
+        let mut groups = vec![(grpcurl, tools::GRPCURL, 0), (probe, tools::PROBE, 0)];
+        if self.chosen.certs.is_some() {
+            groups.push((grpcurl, tools::GRPCURL_TLS, 0));
+        }
+        if self.reflection {
+            groups.push((grpcurl, tools::REFLECTION, 0));
+        }
+        runner::run(&groups, &self.chosen, &[self.tools], Some(&self.storage)).await
     }
 }
 
@@ -104,7 +158,10 @@ impl ClientArgs {
         } else {
             client::CASES
         };
-        let groups = [(self.group.as_str(), cases, 0)];
+        let mut groups = vec![(self.group.as_str(), cases, 0)];
+        if self.chosen.certs.is_some() && !self.library {
+            groups.push((&self.group, tls::CASES, 0));
+        }
         runner::run(&groups, &self.chosen, &self.server, None).await
     }
 }
@@ -115,6 +172,7 @@ async fn main() -> ExitCode {
         Job::Serve(args) => serve::run(args).await.map(|()| ExitCode::SUCCESS),
         Job::Client(args) => args.run().await,
         Job::Mixed(args) => args.run().await,
+        Job::Tools(args) => args.run().await,
         Job::Flood(args) => flood::run(args).await.map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

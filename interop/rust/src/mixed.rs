@@ -6,10 +6,10 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use gorums::{Client, Configuration};
+use gorums::{Client, Code, Configuration};
 use tokio::time::{Instant, sleep};
 
-use crate::client::{data, inspect};
+use crate::client::{data, failed, inspect};
 use crate::process::Process;
 use crate::proto::cluster_client::ClusterClient;
 use crate::proto::interop_client::InteropClient;
@@ -17,6 +17,7 @@ use crate::proto::{
     CountRequest, Data, GatherRequest, Gathered, InspectRequest, RelayRequest, Via,
 };
 use crate::runner::{Case, Start, cases};
+use crate::secrets::Secrets;
 
 pub(crate) const CASES: &[Case] = cases![
     quorum_calls_and_multicasts_of_a_client,
@@ -27,6 +28,10 @@ pub(crate) const CASES: &[Case] = cases![
     a_paused_peer_slows_no_majority,
     each_peer_is_killed_and_restarted_under_traffic,
 ];
+
+/// With the certificates of nodes.
+pub(crate) const TLS_CASES: &[Case] =
+    cases![a_peer_with_the_certificate_of_another_is_refused_by_both];
 
 /// So long may it take until all are connected, or connected again.
 const CONNECTED: Duration = Duration::from_secs(20);
@@ -56,9 +61,7 @@ impl Cluster {
             .zip(&addresses)
             .map(|(id, address)| format!("{id}={address}"));
         let peers = peers.collect::<Vec<_>>().join(",");
-        let all = Configuration::builder()
-            .nodes(addresses.clone())
-            .connect()?;
+        let all = start.configuration()?.nodes(addresses.clone()).connect()?;
         let mut cluster = Self {
             start,
             peers,
@@ -75,13 +78,19 @@ impl Cluster {
     }
 
     async fn server(&self, index: usize) -> Result<Process> {
+        let secrets = self.start.secrets(&format!("node-{}", index + 1));
+        self.server_as(index, &secrets).await
+    }
+
+    /// One with other certificates than its own.
+    async fn server_as(&self, index: usize, secrets: &Secrets) -> Result<Process> {
         let id = (index + 1).to_string();
         let address = &self.addresses[index];
         let args = ["--id", &id, "--peers", &self.peers, "--listen", address];
         if index < self.start.others {
-            self.start.server(&args).await
+            self.start.server_as(secrets, &args).await
         } else {
-            self.start.ours(&args).await
+            self.start.ours_as(secrets, &args).await
         }
     }
 
@@ -305,6 +314,52 @@ async fn a_paused_peer_slows_no_majority(start: Start) -> Result<()> {
         }
         cluster.servers[index].resume().await?;
         client.echo_all(data(300)).timeout(CONNECTED).all().await?;
+    }
+    Ok(())
+}
+
+/// Whoever has the certificate of node 1 is not taken for the last node, whoever of the two servers
+/// connects, and the others go on.
+async fn a_peer_with_the_certificate_of_another_is_refused_by_both(start: Start) -> Result<()> {
+    let mut cluster = Cluster::start(start).await?;
+    for index in [0, 2] {
+        cluster.servers[index].kill().await?;
+        let (id, other) = (index + 1, 3 - index);
+        let secrets = cluster.start.secrets(&format!("node-{other}"));
+        cluster.servers[index] = cluster.server_as(index, &secrets).await?;
+        let client = ClusterClient::new(&cluster.all);
+        // Over its own connections and over those of the others: neither takes the other.
+        for via in [Via::Own, Via::Theirs] {
+            for caller in (0..3).filter(|caller| *caller != index) {
+                let request = RelayRequest {
+                    path: vec![id as u32],
+                    data: None,
+                    via: via.into(),
+                };
+                let call = client.relay(&cluster.all[caller], request);
+                let error = failed(call.timeout(CONNECTED).await)?;
+                let refused = [Code::PermissionDenied, Code::Unavailable, Code::NotFound];
+                ensure!(
+                    refused.contains(&error.code()),
+                    "node {} to node {id} over {via:?} connections: {error}",
+                    caller + 1
+                );
+            }
+        }
+        let error = failed(
+            InteropClient::new(&cluster.all)
+                .echo(&cluster.all[index], data(1))
+                .await,
+        )?;
+        ensure!(
+            error.code() == Code::PermissionDenied,
+            "our client to node {id}: {error}"
+        );
+        let call = InteropClient::new(&cluster.all).echo_all(data(2));
+        ensure!(call.timeout(CONNECTED).majority().await? == data(2));
+        cluster.servers[index].kill().await?;
+        cluster.servers[index] = cluster.server(index).await?;
+        cluster.connected().await?;
     }
     Ok(())
 }

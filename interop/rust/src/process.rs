@@ -49,6 +49,11 @@ impl Process {
         self.signal("-CONT").await
     }
 
+    /// Tells it to end (SIGTERM).
+    pub(crate) async fn terminate(&self) -> Result<()> {
+        self.signal("-TERM").await
+    }
+
     async fn signal(&self, signal: &str) -> Result<()> {
         let id = self.child.id().context("the process has ended")?;
         let kill = Command::new("kill")

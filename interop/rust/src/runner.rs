@@ -1,16 +1,17 @@
 //! Runs cases, each with a deadline and a line that says what came of it.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use gorums::Configuration;
+use gorums::{Configuration, ConfigurationBuilder};
 use tokio::time::timeout;
 
-use crate::client;
 use crate::process::Process;
+use crate::secrets::Secrets;
 
 /// So long may a case take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -29,9 +30,14 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-/// Which cases are run.
+/// Which cases are run, and how.
 #[derive(clap::Args)]
 pub(crate) struct Chosen {
+    /// Over mutual TLS, with the certificates that `cargo xtask certs` made in this folder, and those
+    /// of another authority in its folder `foreign`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) certs: Option<PathBuf>,
+
     /// Print the names of the cases
     #[arg(long)]
     list: bool,
@@ -68,6 +74,8 @@ pub(crate) async fn run(
         let start = Start {
             command: command.to_vec(),
             storage: storage.map(str::to_owned),
+            certs: chosen.certs.clone(),
+            proves_ids: chosen.certs.is_some() && others > 0,
             others,
         };
         let result = timeout(DEADLINE, case(start)).await;
@@ -97,24 +105,84 @@ pub(crate) struct Start {
     pub(crate) command: Vec<String>,
     /// Our replica of the store.
     pub(crate) storage: Option<String>,
+    /// Where the certificates are, where it is over TLS.
+    pub(crate) certs: Option<PathBuf>,
+    /// Whether nodes prove their ids by them.
+    pub(crate) proves_ids: bool,
     /// How many servers of a cluster are of the other implementation.
     pub(crate) others: usize,
 }
 
 impl Start {
+    /// One of theirs, with the certificate of node 1 where there are any.
     pub(crate) async fn server(&self, args: &[&str]) -> Result<Process> {
-        let command = self.command.iter().map(String::as_str);
+        self.server_as(&self.secrets("node-1"), args).await
+    }
+
+    /// One of theirs with these certificates.
+    pub(crate) async fn server_as(&self, secrets: &Secrets, args: &[&str]) -> Result<Process> {
+        let secrets = secrets.args();
+        let command = self.command.iter().chain(&secrets).map(String::as_str);
         let command: Vec<_> = command.chain(args.iter().copied()).collect();
         Process::start(&command).await
     }
 
     /// A server of this library.
-    pub(crate) async fn ours(&self, args: &[&str]) -> Result<Process> {
+    pub(crate) async fn ours_as(&self, secrets: &Secrets, args: &[&str]) -> Result<Process> {
         let program = std::env::current_exe().context("this program")?;
         let program = program.display().to_string();
+        let secrets = secrets.args();
         let mut command = vec![program.as_str(), "serve"];
+        command.extend(secrets.iter().map(String::as_str));
         command.extend(args);
         Process::start(&command).await
+    }
+
+    /// A replica of the store.
+    pub(crate) async fn storage_as(&self, secrets: &Secrets, args: &[&str]) -> Result<Process> {
+        let program = self.storage.as_deref().context("--storage is missing")?;
+        let secrets = secrets.args();
+        let mut command = vec![program, "serve"];
+        command.extend(args);
+        command.extend(secrets.iter().map(String::as_str));
+        Process::start(&command).await
+    }
+
+    /// The same, where nodes prove their ids if there are certificates.
+    pub(crate) fn proving(self) -> Self {
+        let proves_ids = self.certs.is_some();
+        Self { proves_ids, ..self }
+    }
+
+    /// The certificates of one of those that have some: `node-3`, `client`. None without TLS.
+    pub(crate) fn secrets(&self, name: &str) -> Secrets {
+        let Some(folder) = &self.certs else {
+            return Secrets::default();
+        };
+        let secrets = Secrets::in_folder(folder, name);
+        if self.proves_ids {
+            secrets.of_cluster()
+        } else {
+            secrets
+        }
+    }
+
+    /// Those of another authority.
+    pub(crate) fn foreign(&self, name: &str) -> Result<Secrets> {
+        let folder = self.certs.as_ref().context("the case needs --certs")?;
+        Ok(Secrets::in_folder(&folder.join("foreign"), name))
+    }
+
+    /// Of our client.
+    pub(crate) fn configuration(&self) -> Result<ConfigurationBuilder> {
+        self.secrets("client").configuration()
+    }
+
+    /// Our client of these servers.
+    pub(crate) fn connect(&self, servers: &[Process]) -> Result<Configuration> {
+        let addresses = servers.iter().map(|server| server.address.clone());
+        let builder = self.configuration()?.nodes(addresses);
+        Ok(builder.metadata("from", "connection").connect()?)
     }
 
     pub(crate) async fn servers(&self, count: usize) -> Result<(Vec<Process>, Configuration)> {
@@ -122,7 +190,7 @@ impl Start {
         for _ in 0..count {
             servers.push(self.server(&[]).await?);
         }
-        let all = client::connect(&servers)?;
+        let all = self.connect(&servers)?;
         all.connected(count).await?;
         Ok((servers, all))
     }

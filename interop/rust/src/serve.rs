@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 use gorums::membership::NodeAddress;
-use gorums::{Configuration, Server};
+use gorums::server::{Health, ServingStatus};
 use tokio::io::AsyncReadExt;
 
 use crate::calling::Calling;
 use crate::noting::Noting;
 use crate::proto::cluster_server::ClusterServer;
 use crate::proto::interop_server::InteropServer;
+use crate::secrets::Secrets;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -27,18 +28,35 @@ pub(crate) struct Args {
     /// Believe clients that say who they are
     #[arg(long)]
     trust: bool,
+
+    /// Tell health probes that it does not serve, although it does
+    #[arg(long)]
+    unhealthy: bool,
+
+    #[command(flatten)]
+    secrets: Secrets,
 }
 
 pub(crate) async fn run(args: Args) -> Result<()> {
-    let mut server = Server::builder().trust_claimed_ids(args.trust || !args.peers.is_empty());
+    let secrets = &args.secrets;
+    let mut server = secrets.server()?;
+    // Where ids are proven, nobody is believed without.
+    if !secrets.prove_ids() {
+        server = server.trust_claimed_ids(args.trust || !args.peers.is_empty());
+    }
+    let health = Health::new();
+    if args.unhealthy {
+        health.set("", ServingStatus::NotServing);
+    }
     if !args.peers.is_empty() {
-        let peers = Configuration::builder().addresses(args.peers).connect()?;
+        let peers = secrets.configuration()?.addresses(args.peers).connect()?;
         server = server.peers(args.id, &peers);
     }
     let calling = Calling::new(format!("rust-{}", args.id));
     let server = server
         .add_service(InteropServer::new(Noting::default()))
         .add_service(ClusterServer::new(calling.clone()))
+        .health(&health)
         .bind(&args.listen)
         .await?;
     calling.set_clients(server.clients());

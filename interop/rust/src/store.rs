@@ -37,12 +37,11 @@ async fn a_durable_store_serves_while_each_replica_is_killed_and_restarted(
     start: Start,
 ) -> Result<()> {
     let folder = Folder::new(start.others)?;
+    let nodes = start.configuration()?;
     let mut replicas = Replicas::start(start, &folder.0).await?;
     let history = History::default();
     let mut clients = JoinSet::new();
-    let all = Configuration::builder()
-        .nodes(replicas.addresses.clone())
-        .connect()?;
+    let all = nodes.nodes(replicas.addresses.clone()).connect()?;
     all.connected(3).await?;
     ours(&mut clients, &all, &history);
     let stop_theirs = theirs(&mut clients, &replicas, &history).await?;
@@ -124,13 +123,6 @@ impl Replicas {
     }
 
     async fn replica(&self, index: usize) -> Result<Process> {
-        let theirs = index < self.start.others;
-        let program = if theirs {
-            vec![self.theirs()?, "storage"]
-        } else {
-            let storage = self.start.storage.as_deref();
-            vec![storage.context("--storage is missing")?, "serve"]
-        };
         let id = (index + 1).to_string();
         let data = self.folder.join(&id).display().to_string();
         let args = [
@@ -140,12 +132,17 @@ impl Replicas {
             &self.addresses[index],
             "--peers",
             &self.peers,
+            "--data",
+            &data,
         ];
-        let command: Vec<_> = program
-            .into_iter()
-            .chain(args)
-            .chain(["--data", &data])
-            .collect();
+        let secrets = self.start.secrets(&format!("node-{id}"));
+        if index >= self.start.others {
+            return self.start.storage_as(&secrets, &args).await;
+        }
+        let secrets = secrets.args();
+        let mut command = vec![self.theirs()?, "storage"];
+        command.extend(args);
+        command.extend(secrets.iter().map(String::as_str));
         Process::start(&command).await
     }
 
@@ -236,7 +233,8 @@ async fn theirs(
 ) -> Result<oneshot::Sender<()>> {
     let [ours, theirs] = NAMES;
     let names = format!("{theirs},{ours}");
-    let command = [
+    let secrets = replicas.start.secrets("client").args();
+    let mut command = vec![
         replicas.theirs()?,
         "history",
         "--replicas",
@@ -244,6 +242,7 @@ async fn theirs(
         "--names",
         &names,
     ];
+    command.extend(secrets.iter().map(String::as_str));
     let mut client = Process::start(&command).await?;
     let history = history.clone();
     let (stop, mut stopped) = oneshot::channel();

@@ -99,8 +99,16 @@ impl Python {
             .args(["-Iinterop/proto", "-Icrates/gorums-build/proto"])
             // The messages of google.rpc come with googleapis-common-protos.
             .args([&format!("-I{}", packages.trim()) as &str])
+            .args(["-Iexamples/storage/proto"])
             .args([&format!("--python_out={}", messages.display()) as &str])
-            .args(["stream.proto", "interop.proto", "gorums.proto"])
+            // The stub of a service is asked for where it is called as one.
+            .args([&format!("--grpc_python_out={}", messages.display()) as &str])
+            .args([
+                "stream.proto",
+                "interop.proto",
+                "gorums.proto",
+                "storage.proto",
+            ])
             .run()
     }
 }

@@ -15,6 +15,7 @@ import (
 
 	"interop/internal/pb"
 	"interop/internal/peer"
+	"interop/internal/secrets"
 	"interop/internal/service"
 )
 
@@ -60,6 +61,9 @@ var OfClient = []Case{
 func (r *R) connect(client *peer.Client, servers ...*Process) peer.Config {
 	if client.IDs == nil {
 		client.IDs = peer.NewIDs(0)
+	}
+	if client.Secrets == (secrets.Files{}) {
+		client.Secrets = r.Secrets()
 	}
 	var config peer.Config
 	for i, server := range servers {

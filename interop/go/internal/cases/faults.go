@@ -106,7 +106,7 @@ func killedClient(r *R) {
 	r.Must(err, "this program")
 	for range 5 {
 		before := uint64(len(r.inspect(witness[0], 0).Numbers))
-		client := r.startProgram(itself, "flood", "--server", server.Address)
+		client := r.startProgram(itself, append([]string{"flood", "--server", server.Address}, r.Secrets().Args()...)...)
 		r.inspect(witness[0], before+500)
 		client.Kill()
 		r.echo(witness[0], 0)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"interop/internal/secrets"
 )
 
 // So long may a case take.
@@ -24,8 +26,16 @@ type Case struct {
 	Do   func(*R)
 }
 
-// Run runs the cases of a group whose name has one of the parts in it, against the program of ours. Whether all passed.
-func Run(group string, cases []Case, server string, list bool, parts []string) bool {
+// Servers are those that cases start.
+type Servers struct {
+	// Our program.
+	Program string
+	// The folder with their certificates and the client's, which `cargo xtask certs` made; empty without TLS.
+	Certs string
+}
+
+// Run runs the cases of a group whose name has one of the parts in it, against servers of ours. Whether all passed.
+func Run(group string, cases []Case, servers Servers, list bool, parts []string) bool {
 	ran, passed := 0, true
 	for _, c := range cases {
 		name := group + "/" + c.Name
@@ -38,7 +48,7 @@ func Run(group string, cases []Case, server string, list bool, parts []string) b
 			continue
 		}
 		start := time.Now()
-		err := runOne(server, c)
+		err := runOne(servers, c)
 		millis := time.Since(start).Milliseconds()
 		if err == nil {
 			fmt.Printf("case %s ok %d\n", name, millis)
@@ -59,7 +69,7 @@ func chosen(name string, parts []string) bool {
 	return len(parts) == 0
 }
 
-func runOne(server string, c Case) error {
+func runOne(servers Servers, c Case) error {
 	// A case that hangs says where, and ends this program: those that did not run have failed.
 	watchdog := time.AfterFunc(deadline, func() {
 		stacks := make([]byte, 1<<20)
@@ -69,7 +79,7 @@ func runOne(server string, c Case) error {
 	defer watchdog.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), deadline/2)
 	defer cancel()
-	r := &R{Context: ctx, program: server}
+	r := &R{Context: ctx, servers: servers}
 	defer r.end()
 	return r.protect(c.Do)
 }
@@ -77,7 +87,7 @@ func runOne(server string, c Case) error {
 // R is one case that runs. What it starts ends with it.
 type R struct {
 	context.Context
-	program string
+	servers Servers
 	ends    []func()
 }
 
@@ -133,10 +143,22 @@ type Process struct {
 	Address string
 }
 
-// Start starts a server with these arguments.
+// Start starts a server with these arguments, which has the certificate of node 1 where there are any.
 func (r *R) Start(args ...string) *Process {
-	return r.startProgram(r.program, append([]string{"serve"}, args...)...)
+	return r.StartAs(r.NodeSecrets(), args...)
 }
+
+// StartAs starts one with these certificates.
+func (r *R) StartAs(files secrets.Files, args ...string) *Process {
+	args = append(files.Args(), args...)
+	return r.startProgram(r.servers.Program, append([]string{"serve"}, args...)...)
+}
+
+// NodeSecrets are those of a server that has no other ones.
+func (r *R) NodeSecrets() secrets.Files { return secrets.InFolder(r.servers.Certs, "node-1") }
+
+// Secrets are those of the client.
+func (r *R) Secrets() secrets.Files { return secrets.InFolder(r.servers.Certs, "client") }
 
 func (r *R) startProgram(program string, args ...string) *Process {
 	command := exec.Command(program, args...)

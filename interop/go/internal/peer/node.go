@@ -11,10 +11,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"interop/internal/secrets"
 	"interop/internal/wire"
 )
 
@@ -124,12 +124,18 @@ type Client struct {
 	// Goes with each stream.
 	Metadata []string
 	IDs      *IDs
+	// How its connections are secured.
+	Secrets secrets.Files
 }
 
 // Node connects to a node, now and whenever it is needed.
 func (c *Client) Node(id uint32, address string) (*Node, error) {
+	credentials, err := c.Secrets.OfClient(id)
+	if err != nil {
+		return nil, err
+	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(credentials),
 		grpc.WithDefaultCallOptions(grpc.ForceCodec(wire.Codec{}), grpc.MaxCallRecvMsgSize(64<<20)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second},

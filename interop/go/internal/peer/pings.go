@@ -3,25 +3,31 @@ package peer
 import (
 	"net"
 	"sync/atomic"
+
+	"google.golang.org/grpc/credentials"
 )
 
-// CountPings counts the pings of HTTP/2 that come over the connections of a listener, answers excepted.
-func CountPings(listener net.Listener) (net.Listener, func() uint64) {
-	counting := &counting{Listener: listener}
-	return counting, counting.pings.Load
+// CountPings counts the pings of HTTP/2 that come over the connections of a server with these credentials, answers excepted.
+func CountPings(credentials credentials.TransportCredentials) (credentials.TransportCredentials, func() uint64) {
+	pings := new(atomic.Uint64)
+	return counting{credentials, pings}, pings.Load
 }
 
 type counting struct {
-	net.Listener
-	pings atomic.Uint64
+	credentials.TransportCredentials
+	pings *atomic.Uint64
 }
 
-func (c *counting) Accept() (net.Conn, error) {
-	conn, err := c.Listener.Accept()
+func (c counting) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &scanned{Conn: conn, pings: &c.pings, skip: preface}, nil
+	return &scanned{Conn: conn, pings: c.pings, skip: preface}, info, nil
+}
+
+func (c counting) Clone() credentials.TransportCredentials {
+	return counting{c.TransportCredentials.Clone(), c.pings}
 }
 
 const (

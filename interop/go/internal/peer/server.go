@@ -11,9 +11,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"interop/internal/secrets"
 	"interop/internal/wire"
 )
 
@@ -30,6 +32,9 @@ type Options struct {
 	LastID uint64
 	// Keeps it from reading more than that ahead of its handlers.
 	Window int32
+	// How its connections are secured, and what of that its listener does: none, where it is not said.
+	Secrets     secrets.Files
+	Credentials credentials.TransportCredentials
 }
 
 // Server serves, and calls its peers and clients.
@@ -67,7 +72,7 @@ func (s *Server) connect() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	options, handlers := s.options, s.handlers
-	client := Client{Handlers: handlers, NodeID: strconv.FormatUint(uint64(options.ID), 10), IDs: s.ids}
+	client := Client{Handlers: handlers, NodeID: strconv.FormatUint(uint64(options.ID), 10), IDs: s.ids, Secrets: options.Secrets}
 	var own []*Node
 	for id, address := range options.Peers {
 		if id == options.ID {
@@ -102,6 +107,9 @@ func (s *Server) Serve(listener net.Listener) error {
 	desc.StreamName = method
 	desc.Handler = func(_ any, stream grpc.ServerStream) error { return s.stream(stream) }
 	options := []grpc.ServerOption{grpc.ForceServerCodec(wire.Codec{}), grpc.MaxRecvMsgSize(64 << 20)}
+	if s.options.Credentials != nil {
+		options = append(options, grpc.Creds(s.options.Credentials))
+	}
 	if s.options.Window > 0 {
 		options = append(options, grpc.InitialWindowSize(s.options.Window), grpc.InitialConnWindowSize(s.options.Window))
 	}
@@ -169,6 +177,9 @@ func (s *Server) classify(link *Link, claims []string) (func(), error) {
 	if peer == nil {
 		// Anonymous: it is served, and never called.
 		return func() {}, nil
+	}
+	if err := s.options.Secrets.CheckClaim(link.ctx, uint32(id)); err != nil {
+		return nil, err
 	}
 	link.Peer = uint32(id)
 	peer.attach(link)
