@@ -29,7 +29,7 @@ use crate::{certs, workspace};
 /// case here is a chapter of it, and the cases in that that do not pass stand in docs/conformance.md,
 /// each with its reason; one that does something else than its row says has failed.
 ///
-/// All but one group of Python's run twice: in plain text, and over mutual TLS (`-tls` in the names),
+/// All but Python's speaker of Gorums run twice: in plain text, and over mutual TLS (`-tls` in the names),
 /// with certificates that are made anew, as `cargo xtask certs` makes them. Clusters and replicas of
 /// the store have their nodes prove their ids by them.
 ///
