@@ -90,6 +90,8 @@ pub(crate) fn renew(folder: PathBuf) -> Result<()> {
         hosts: Vec::new(),
         days: 30,
         force: true,
+        renew: false,
+        revoke: Vec::new(),
     };
     make(&args).map(drop)
 }

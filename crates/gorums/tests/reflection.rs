@@ -262,7 +262,7 @@ async fn services_of_a_fallback_are_listed_where_they_are_named() {
 
 async fn refused(builder: ServerBuilder) -> String {
     let bound = builder.bind("127.0.0.1:0").await;
-    let error = bound.err().expect("it is refused");
+    let error = bound.expect_err("it is refused");
     assert!(matches!(
         error,
         ServerError::BadDescriptors { .. } | ServerError::MissingDescriptors { .. }
