@@ -108,10 +108,6 @@ struct ToolsArgs {
     #[arg(long, value_name = "DIR")]
     tools: String,
 
-    /// Replicas have the service of reflection
-    #[arg(long)]
-    reflection: bool,
-
     #[command(flatten)]
     chosen: Chosen,
 }
@@ -122,12 +118,13 @@ impl ToolsArgs {
             Some(_) => ("grpcurl-tls", "health-probe-tls"),
             None => ("grpcurl", "health-probe"),
         };
-        let mut groups = vec![(grpcurl, tools::GRPCURL, 0), (probe, tools::PROBE, 0)];
+        let mut groups = vec![
+            (grpcurl, tools::GRPCURL, 0),
+            (grpcurl, tools::REFLECTION, 0),
+            (probe, tools::PROBE, 0),
+        ];
         if self.chosen.certs.is_some() {
             groups.push((grpcurl, tools::GRPCURL_TLS, 0));
-        }
-        if self.reflection {
-            groups.push((grpcurl, tools::REFLECTION, 0));
         }
         runner::run(&groups, &self.chosen, &[self.tools], Some(&self.storage)).await
     }
