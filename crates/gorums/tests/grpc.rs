@@ -588,6 +588,27 @@ async fn a_request_that_stops_half_way_ends_in_time() {
 }
 
 #[tokio::test]
+async fn requests_that_are_refused_and_end_behind_that_do_not_end_their_connection() {
+    let builder = echo().on_connect(|connecting| match connecting.metadata().get("in") {
+        Some(_) => Ok(()),
+        None => Err(Status::permission_denied("not you")),
+    });
+    let server = TestServer::start(builder).await;
+    let mut client = RawClient::connect(server.addr).await;
+    for (method, code) in [("test.Test.Unknown", 12), (ECHO, 7)] {
+        for _ in 0..1_200 {
+            let (answer, mut send) = client.request(post(method));
+            let answer = within(answer).await.expect("the connection is up");
+            assert_eq!(wire::grpc_status(answer.headers()).0, code);
+            send.send_data(Bytes::from_static(b"more"), false)
+                .expect("it is open");
+            send.send_data(Bytes::new(), true).expect("it is open");
+        }
+    }
+    client.ping().await;
+}
+
+#[tokio::test]
 async fn calls_whose_requests_end_behind_their_answers_do_not_end_their_connection() {
     let server = TestServer::start(echo()).await;
     let mut client = RawClient::connect(server.addr).await;

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::admission::{Full, Seat};
 use super::buffered::{Excess, Share};
 use super::connect_request::ConnectRequest;
-use super::grpc_call::{GrpcCall, RequestBytes};
+use super::grpc_call::{GrpcCall, RequestBytes, read_end};
 use super::identity::Claim;
 use super::mounted::{Dialect, Mounted, MountedCall};
 use super::served_stream::{Callee, End, ServedStream};
@@ -595,11 +595,24 @@ impl ServerConnection {
         peer: Peer,
         claims: Option<&str>,
         status: &Status,
+        recv: RecvStream,
         respond: &mut SendResponse<Batch>,
     ) {
         self.tell_refused_client(peer, claims, status);
         // The peer may be gone already.
         let _ = respond.send_response(trailers_only(status), true);
+        self.see_out(recv);
+    }
+
+    /// Reads what was refused to its end.
+    fn see_out(&mut self, recv: RecvStream) {
+        if recv.is_end_stream() {
+            return;
+        }
+        let settings = Arc::clone(&self.settings);
+        self.calls.spawn(async move {
+            read_end(recv, &*settings.clock, settings.stream_timeout).await;
+        });
     }
 
     /// A client is turned away.
@@ -716,7 +729,7 @@ impl ServerConnection {
         let timeout = match asked {
             Ok(timeout) => timeout,
             Err(status) => {
-                return self.turn_away(connecting.info.peer(), None, &status, &mut respond);
+                return self.turn_away(connecting.info.peer(), None, &status, recv, &mut respond);
             }
         };
         if !self.is_told {
@@ -755,7 +768,8 @@ impl ServerConnection {
         let dialect = Dialect::of(&request);
         if let Err(status) = self.check_call() {
             self.tell_refused_request(&status);
-            return dialect.refuse(&status, &mut respond);
+            dialect.refuse(&status, &mut respond);
+            return self.see_out(request.into_body());
         }
         let (head, recv) = request.into_parts();
         let mut connecting = self.connecting(&head);
@@ -773,7 +787,8 @@ impl ServerConnection {
             Ok(timeout) => timeout,
             Err(status) => {
                 self.tell_refused_client(peer, None, &status);
-                return dialect.refuse(&status, &mut respond);
+                dialect.refuse(&status, &mut respond);
+                return self.see_out(recv);
             }
         };
         if !self.is_told {
@@ -844,6 +859,7 @@ impl ServerConnection {
                 self.tell_refused_request(&reason);
                 // The peer may be gone already.
                 let _ = respond.send_response(response, true);
+                self.see_out(request.into_body());
             }
         }
     }
@@ -870,7 +886,7 @@ impl ServerConnection {
         let claim = match asked {
             Ok(claim) => claim,
             Err(status) => {
-                return self.turn_away(connecting.info.peer(), claims, &status, &mut respond);
+                return self.turn_away(connecting.info.peer(), claims, &status, recv, &mut respond);
             }
         };
         // Before the reply, so that a client that has it can be called.
@@ -878,7 +894,7 @@ impl ServerConnection {
         let (replies, callee) = match self.attach(claim, &mut connecting, features, instance) {
             Ok(attached) => attached,
             Err(status) => {
-                return self.turn_away(connecting.info.peer(), claims, &status, &mut respond);
+                return self.turn_away(connecting.info.peer(), claims, &status, recv, &mut respond);
             }
         };
         let peer = connecting.info.peer();

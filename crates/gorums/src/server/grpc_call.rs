@@ -166,26 +166,7 @@ impl GrpcCall {
         }
         poll_fn(|cx| running.poll_ended(cx)).await;
         drop((running, bytes));
-        self.read_end(recv).await;
-    }
-
-    /// Waits until the request has ended, which may be told after its message. A stream that is let go
-    /// before that is reset, and `h2` ends a connection on which frames of many such streams come.
-    async fn read_end(&self, mut recv: RecvStream) {
-        if recv.is_end_stream() {
-            return;
-        }
-        let late = self.clock.sleep_until(self.clock.now() + self.patience);
-        let ended = async {
-            while let Some(Ok(chunk)) = recv.data().await {
-                let _ = recv.flow_control().release_capacity(chunk.len());
-            }
-        };
-        tokio::select! {
-            biased;
-            () = ended => {}
-            () = late => {}
-        }
+        read_end(recv, &*self.clock, self.patience).await;
     }
 
     /// The one message of the call.
@@ -235,6 +216,25 @@ pub(super) async fn passed(clock: &dyn Clock, timeout: Option<Duration>) {
     match timeout {
         Some(timeout) => clock.sleep_until(clock.now() + bounded(timeout)).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Waits until a request has ended that was answered before, for no longer than this. A stream that is
+/// let go before that is reset, and `h2` ends a connection on which frames of many such streams come.
+pub(super) async fn read_end(mut recv: RecvStream, clock: &dyn Clock, patience: Duration) {
+    if recv.is_end_stream() {
+        return;
+    }
+    let late = clock.sleep_until(clock.now() + patience);
+    let ended = async {
+        while let Some(Ok(chunk)) = recv.data().await {
+            let _ = recv.flow_control().release_capacity(chunk.len());
+        }
+    };
+    tokio::select! {
+        biased;
+        () = ended => {}
+        () = late => {}
     }
 }
 
