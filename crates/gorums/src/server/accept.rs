@@ -22,9 +22,6 @@ use crate::runtime::{
 /// The pause after the system refused to accept a connection (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many connections are told at once why they are refused. Others are closed without a word.
-pub(super) const REFUSALS: usize = 64;
-
 /// A server that listens and serves once it is told to.
 ///
 /// ```no_run
@@ -158,7 +155,7 @@ impl Server {
                             Err(full) => {
                                 let peer = Origin::Outside(peer).peer();
                                 connection::tell_full(peer, full, &log.full, clock.now());
-                                if refusals.len() < REFUSALS {
+                                if refusals.len() < parts.refusals {
                                     let clock = Arc::clone(&clock);
                                     refusals.spawn(connection::refuse(io, full.status(), clock));
                                 }

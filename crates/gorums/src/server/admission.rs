@@ -28,7 +28,7 @@ pub(super) const UNSETTLED: usize = 1024;
 
 /// How long one that has not settled keeps its place whoever comes: what comes at once has the same
 /// chance.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Where nodes prove who they are, one of so many places is for them.
 const NODES_PART: usize = 4;
@@ -214,7 +214,7 @@ impl Admission {
         }
         let is_full = state.all() >= self.limits.all || state.unsettled.len() >= self.unsettled;
         let displaced = match is_full {
-            true => Some(state.displace(now).ok_or(Full::All)?),
+            true => Some(state.displace(from, now).ok_or(Full::All)?),
             false => None,
         };
         let number = state.next;
@@ -265,20 +265,31 @@ impl State {
             .binary_search_by_key(&number, |unsettled| unsettled.number)
     }
 
-    /// Has one that has not settled in time make room: the oldest of those from the address from
-    /// which most of them come. None where there is none.
-    fn displace(&mut self, now: Instant) -> Option<Displaced> {
-        let is_late = |unsettled: &&Unsettled| {
-            let lasts = now.saturating_duration_since(unsettled.since);
-            lasts >= PATIENCE && unsettled.task.is_some()
+    /// Has one that has not settled make room for another one from here: of those that are late the
+    /// oldest from the address from which most of them come. Where none is late, the newest from the
+    /// address from which most come, if these are more than come from here by two at the least: so
+    /// one that comes often keeps nobody else out. None where there is none such.
+    fn displace(&mut self, comer: Option<IpAddr>, now: Instant) -> Option<Displaced> {
+        let began = |unsettled: &&Unsettled| unsettled.task.is_some();
+        let is_late =
+            |unsettled: &&Unsettled| now.saturating_duration_since(unsettled.since) >= PATIENCE;
+        let late = self.unsettled.iter().take_while(is_late).filter(began);
+        let index = match most(late) {
+            Some((_, from)) => self
+                .unsettled
+                .iter()
+                .position(|unsettled| unsettled.from == from && unsettled.task.is_some())?,
+            None => {
+                let (count, from) = most(self.unsettled.iter().filter(began))?;
+                let own = self.unsettled.iter().filter(|other| other.from == comer);
+                if count < own.count() + 2 {
+                    return None;
+                }
+                self.unsettled
+                    .iter()
+                    .rposition(|unsettled| unsettled.from == from && unsettled.task.is_some())?
+            }
         };
-        let mut counts: Counts<Option<IpAddr>> = Counts::default();
-        for unsettled in self.unsettled.iter().take_while(is_late) {
-            counts.add(unsettled.from);
-        }
-        let most = counts.of.values().copied().max()?;
-        let mut late = self.unsettled.iter().take_while(is_late);
-        let index = late.position(|unsettled| counts.get(unsettled.from) == most)?;
         let Unsettled { from, task, .. } = self.unsettled.remove(index);
         if let Some(from) = from {
             self.addresses.remove(from);
@@ -288,6 +299,18 @@ impl State {
         }
         Some(Displaced { from })
     }
+}
+
+/// How many of these come from the address from which most do, and from which.
+fn most<'a>(unsettled: impl Iterator<Item = &'a Unsettled>) -> Option<(usize, Option<IpAddr>)> {
+    let mut counts: HashMap<Option<IpAddr>, usize> = HashMap::new();
+    for unsettled in unsettled {
+        *counts.entry(unsettled.from).or_default() += 1;
+    }
+    let (from, count) = counts
+        .into_iter()
+        .max_by_key(|(from, count)| (*count, *from))?;
+    Some((count, from))
 }
 
 impl Seat {
@@ -356,7 +379,7 @@ impl Drop for Seat {
 
 /// What is one origin: an address of IPv4, also where it is written as one of IPv6, and of IPv6 the
 /// network that one host has at the least, of 64 bits.
-fn origin(ip: IpAddr) -> IpAddr {
+pub(super) fn origin(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
             let network = ip.to_bits() >> 64 << 64;
@@ -480,8 +503,18 @@ mod tests {
         let mut many: Vec<_> = (0..7)
             .map(|_| enter(&admission, "10.0.0.2").expect("there is room").0)
             .collect();
-        let too_soon = enter(&admission, "10.0.0.3").err();
+        // Nobody is late: who comes from where most come from is too many.
+        let too_soon = enter(&admission, "10.0.0.2").err();
         assert_eq!(too_soon, Some(Full::All));
+        // Others are not, and the newest makes room for them.
+        let (other, displaced) = enter(&admission, "10.0.0.3").expect("another makes room");
+        let from = Some(IpAddr::from([10, 0, 0, 2]));
+        assert_eq!(displaced, Some(Displaced { from }));
+        let newest = many.last_mut().map(|seat| seat.settle(None));
+        assert_eq!(newest, Some(Err(Full::Displaced)));
+        many.pop();
+        drop(other);
+        many.push(enter(&admission, "10.0.0.2").expect("there is room").0);
         tokio::time::advance(PATIENCE).await;
         for _ in 0..5 {
             let (seat, displaced) = enter(&admission, "10.0.0.2").expect("another makes room");

@@ -89,6 +89,8 @@ pub struct ServerBuilder {
     pub(super) reflection: super::reflection::Reflection,
     /// None where nobody has asked for a bound.
     max_connections: Option<usize>,
+    /// How many connections are told at once why they are refused.
+    refusals: usize,
     max_connections_per_address: Option<usize>,
     max_connections_per_node: usize,
     max_running: usize,
@@ -108,6 +110,7 @@ pub struct ServerBuilder {
 pub(crate) struct Parts {
     pub(crate) connection: Arc<ConnectionSettings>,
     pub(super) limits: Limits,
+    pub(super) refusals: usize,
     pub(super) spread: Spread,
     /// Told of the shutdown.
     pub(super) health: Option<Health>,
@@ -159,6 +162,7 @@ impl ServerBuilder {
             #[cfg(feature = "reflection")]
             reflection: super::reflection::Reflection::default(),
             max_connections: None,
+            refusals: descriptors::REFUSALS,
             max_connections_per_address: None,
             max_connections_per_node: PER_NODE,
             max_running: 1024,
@@ -331,13 +335,14 @@ impl ServerBuilder {
     /// How many connections of others there may be, those among them whose handshake is not finished.
     /// Default: 16,384.
     ///
-    /// At the bound one that has said nothing for 100 ms makes room for the next one: the oldest of
-    /// those from the address from which most of them come. Where there is none, the next one is
-    /// refused: told
+    /// At the bound one that does not speak HTTP/2 yet, or is in its handshake, makes room for the next
+    /// one: of those that have had 250 ms the oldest from the address from which most of them come;
+    /// where none has, the newest from that address, unless the next one comes from there, too. Where
+    /// there is none such, the next one is refused: told
     /// [`ResourceExhausted`](crate::Code::ResourceExhausted) in the place of a stream, and closed; where
-    /// more than 64 are being told that, and where there is a handshake to make first, as with TLS, it
-    /// is closed at once. Of those that have said nothing there are never more than 1,024. A warning is
-    /// logged.
+    /// more than 64 are being told that (fewer where descriptors are few), and where there is a
+    /// handshake to make first, as with TLS, it is closed at once. Of those that do not speak HTTP/2 yet
+    /// there are never more than 1,024. A warning is logged.
     ///
     /// With a [`node_proof`](Self::node_proof) a quarter of all places is kept for nodes: who has proved
     /// to be one gets in, however many others come.
@@ -433,20 +438,22 @@ impl ServerBuilder {
     }
 
     /// How many bytes may be kept for all connections together: requests that have not started, what
-    /// has come of others, and replies that wait to be written. Where there are more, a connection that
-    /// adds to them and holds more than its share, which is this divided by the number of connections,
-    /// is ended: its peer is told `ENHANCE_YOUR_CALM` by HTTP/2, a warning is logged, and requests of it
-    /// that have not started never do. Whoever holds less than that is not concerned, and connections
-    /// of nodes are not ended, where nodes prove who they are ([`node_proof`](Self::node_proof)) or are
-    /// believed ([`trust_claimed_ids`](Self::trust_claimed_ids)). So there are never more than twice as
-    /// many, with 64 KiB that each connection may have beyond what is counted, and what connections of
-    /// nodes hold. Default: 512 MiB.
+    /// has come of others, and replies and calls that wait to be written. Where there are more,
+    /// connections are ended until there are not: the one for which most is kept, of those from the
+    /// address for whose connections most is. Its peer is told `ENHANCE_YOUR_CALM` by HTTP/2, a warning
+    /// is logged, and its requests that have not started never do. Connections of nodes count and are not
+    /// ended, where nodes prove who they are ([`node_proof`](Self::node_proof)) or are believed
+    /// ([`trust_claimed_ids`](Self::trust_claimed_ids)). Default: 512 MiB.
+    ///
+    /// Not counted are 64 KiB for each connection, what a [service that is mounted](Self::fallback) has
+    /// not read and what waits of its answers, and what handlers that run have.
     pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.max_buffered_bytes = bytes;
         self
     }
 
-    /// How long a client may send nothing on the stream that it has opened. Then the stream ends with
+    /// How long a client may send no message on streams, from when it has opened the first one of its
+    /// connection. Then the stream ends with
     /// [`DeadlineExceeded`](crate::Code::DeadlineExceeded), and the connection if no other one is opened
     /// in time ([`stream_timeout`](Self::stream_timeout)). A client that has sent a message, be it a
     /// request or a reply, may be silent from then on; so may nodes, where they prove who they are or are
@@ -700,6 +707,8 @@ impl ServerBuilder {
             .as_ref()
             .map_or(0, |(_, peers)| peers.config().len());
         let fitted = descriptors::fitted(self.connections(), nodes);
+        self.refusals = fitted.refusals;
+        let fitted = fitted.connections;
         if let Some(wanted) = self.max_connections.filter(|wanted| fitted < *wanted) {
             tracing::warn!(
                 target: log::SERVER,
@@ -756,6 +765,7 @@ impl ServerBuilder {
         listener: Box<dyn Listener>,
         local_addr: Address,
     ) -> Result<Server, ServerError> {
+        let refusals = self.refusals;
         let limits = Limits {
             all: self.connections(),
             per_address: self.per_address(),
@@ -777,6 +787,7 @@ impl ServerBuilder {
         let parts = Parts {
             connection,
             limits,
+            refusals,
             spread,
             health,
             arrivals,

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::admission::{Full, Seat};
 use super::buffered::{Excess, Share};
 use super::connect_request::ConnectRequest;
-use super::grpc_call::{GrpcCall, RequestBytes, read_end};
+use super::grpc_call::{GrpcCall, RequestBytes, Rest};
 use super::identity::Claim;
 use super::mounted::{Dialect, Mounted, MountedCall};
 use super::served_stream::{Callee, End, ServedStream};
@@ -206,8 +206,9 @@ pub(crate) async fn serve(
             return;
         }
     };
+    let node = settings.proven_node(origin, &proven).ok().flatten();
     if let Some(seat) = &mut admitted.seat
-        && let Err(full) = seat.settle(settings.proven_node(origin, &proven).ok().flatten())
+        && let Err(full) = seat.settle(node)
     {
         if full != Full::Displaced {
             tell_full(origin.peer(), full, &settings.log.full, clock.now());
@@ -227,11 +228,14 @@ pub(crate) async fn serve(
         settings.keep_alive_timeout,
         clock.now(),
     );
+    let is_node = node.is_some() || matches!(origin, Origin::Inside);
     let mut connection = ServerConnection {
         link: Link::new(h2.ping_pong(), keep_alive, clock),
         call_bytes: RequestBytes::new(&settings.services),
-        share: settings.buffered.share(),
-        is_node: false,
+        share: settings.buffered.share(origin.peer().address, is_node),
+        is_node,
+        has_said: false,
+        silent_until: None,
         calls: JoinSet::new(),
         settings,
         origin,
@@ -252,26 +256,49 @@ pub(crate) async fn serve(
     connection.expect_age();
     let end = poll_fn(|cx| connection.poll(cx)).await;
 
+    let had_stream = connection.stream.is_some();
     connection.leave_stream(&end);
     if !connection.is_told {
         tell_end_without_stream(origin.peer(), &end);
+    } else if end.is_cut && !had_stream {
+        connection.tell_cut(&end);
     }
-    let mut draining = std::mem::take(&mut connection.draining);
-    let mut calls = std::mem::take(&mut connection.calls);
+    let mut left = Left {
+        draining: std::mem::take(&mut connection.draining),
+        calls: std::mem::take(&mut connection.calls),
+        call_bytes: connection.call_bytes.clone(),
+    };
+    let mut share = connection.share.take();
     // Handlers go on, and count as long as their connection did. The socket is closed.
     drop(connection);
-    poll_fn(|cx| {
-        draining.work_off(cx);
-        while let Poll::Ready(Some(ended)) = calls.poll_join_next(cx) {
+    poll_fn(|cx| left.poll(&mut share, cx)).await;
+}
+
+/// What is left of a connection that has ended.
+struct Left {
+    draining: Draining,
+    calls: JoinSet<()>,
+    call_bytes: RequestBytes,
+}
+
+impl Left {
+    /// Ready when all has been handled. What is kept for it counts until then, and is let go of where
+    /// that is too much.
+    fn poll(&mut self, share: &mut Share, cx: &mut Context<'_>) -> Poll<()> {
+        self.draining.work_off(cx);
+        while let Poll::Ready(Some(ended)) = self.calls.poll_join_next(cx) {
             tell_failed_call(ended);
         }
-        if draining.0.is_empty() && calls.is_empty() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+        if self.draining.0.is_empty() && self.calls.is_empty() {
+            return Poll::Ready(());
         }
-    })
-    .await;
+        let bytes = self.draining.waiting_bytes() + self.call_bytes.held();
+        if share.note(bytes, cx.waker()).is_err() {
+            self.draining.discard();
+            self.calls.abort_all();
+        }
+        Poll::Pending
+    }
 }
 
 struct ServerConnection {
@@ -300,6 +327,10 @@ struct ServerConnection {
     share: Share,
     /// The client is a node, as far as nodes are believed.
     is_node: bool,
+    /// It has sent a message on a stream.
+    has_said: bool,
+    /// Until when it may send none, from when it has opened its first stream.
+    silent_until: Option<Instant>,
     /// None once it was asked for.
     shutdown: Option<BoxFuture<'static, ()>>,
     /// Completes when what was proven of the peer holds no more.
@@ -322,6 +353,17 @@ impl Draining {
     }
 }
 
+impl Draining {
+    fn waiting_bytes(&self) -> usize {
+        self.0.iter().map(Inbound::waiting_bytes).sum()
+    }
+
+    /// Nothing of it is handled that has not started.
+    fn discard(&mut self) {
+        self.0.iter_mut().for_each(Inbound::discard);
+    }
+}
+
 impl Drop for Draining {
     /// Where handlers have not ended, the server was stopped.
     fn drop(&mut self) {
@@ -341,7 +383,10 @@ impl Drop for ServerConnection {
 
 /// A call's task has ended.
 fn tell_failed_call(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
+    // One is cancelled where too much is kept.
+    if let Err(error) = ended
+        && !error.is_cancelled()
+    {
         tracing::error!(
             target: log::SERVER,
             error = %log::text(error),
@@ -438,27 +483,28 @@ impl ServerConnection {
     /// Notes what is kept for the peer. Ready where that is too much.
     fn poll_share(&mut self) -> Poll<End> {
         let stream = self.stream.as_ref().map_or(0, ServedStream::held_bytes);
-        let draining: usize = self.draining.0.iter().map(Inbound::waiting_bytes).sum();
-        match self.share.note(stream + draining + self.call_bytes.held()) {
-            Err(excess) if !self.is_node => Poll::Ready(self.cut_off(excess)),
-            Ok(()) | Err(_) => Poll::Pending,
+        let bytes = stream + self.draining.waiting_bytes() + self.call_bytes.held();
+        match self.share.note(bytes, self.link.flag.context().waker()) {
+            Ok(()) => Poll::Pending,
+            Err(excess) => Poll::Ready(self.cut_off(bytes, excess)),
         }
     }
 
     /// Ends the connection, with a word to the peer where that reads, and keeps nothing of what has
     /// come.
     #[cold]
-    fn cut_off(&mut self, Excess { bytes, limit }: Excess) -> End {
+    fn cut_off(&mut self, bytes: usize, Excess { limit }: Excess) -> End {
         let end = End::cut(format!(
-            "{bytes} bytes are kept for it, of the {limit} that this server keeps for all \
-             (max_buffered_bytes)"
+            "this server keeps more than {limit} bytes for its connections (max_buffered_bytes), and \
+             {bytes} of them for this one"
         ));
         self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         let _ = self.h2.poll_accept(&mut self.link.flag.context());
         if let Some(stream) = &mut self.stream {
             stream.discard();
         }
-        self.draining.0.iter_mut().for_each(Inbound::discard);
+        self.draining.discard();
+        self.calls.abort_all();
         end
     }
 
@@ -496,9 +542,12 @@ impl ServerConnection {
     /// not.
     fn leave_stream(&mut self, end: &End) {
         if let Some(stream) = self.stream.take() {
-            self.tell_departure(stream.why().unwrap_or(end));
+            // That this end cut it off is the reason, whatever came before.
+            let why = stream.why().filter(|_| !end.is_cut).unwrap_or(end);
+            self.tell_departure(why);
             self.link.pings.end_flush();
             let mut inbound = stream.into_inbound();
+            self.has_said |= inbound.has_message();
             inbound.leave();
             self.draining.0.push(inbound);
         }
@@ -563,7 +612,7 @@ impl ServerConnection {
         let lasted = now.saturating_duration_since(since);
         let throttles = &self.settings.log;
         if end.is_cut {
-            let admission = throttles.refusals.admit(now);
+            let admission = throttles.cuts.admit(now);
             log::event!(
                 admission.is_told => warn or debug,
                 target: log::SERVER,
@@ -589,6 +638,19 @@ impl ServerConnection {
         }
     }
 
+    /// This end has ended the connection, which carried no stream then.
+    fn tell_cut(&self, end: &End) {
+        let admission = self.settings.log.cuts.admit(self.link.now());
+        log::event!(
+            admission.is_told => warn or debug,
+            target: log::SERVER,
+            peer = %self.origin.peer(),
+            reason = %log::text(&end.reason),
+            left_out = admission.left_out,
+            "a connection was cut off"
+        );
+    }
+
     /// Turns a client away with this status.
     fn turn_away(
         &mut self,
@@ -606,12 +668,13 @@ impl ServerConnection {
 
     /// Reads what was refused to its end.
     fn see_out(&mut self, recv: RecvStream) {
-        if recv.is_end_stream() {
+        let rest = Rest::of(recv);
+        if rest.is_over() {
             return;
         }
         let settings = Arc::clone(&self.settings);
         self.calls.spawn(async move {
-            read_end(recv, &*settings.clock, settings.stream_timeout).await;
+            rest.read(&*settings.clock, settings.stream_timeout).await;
         });
     }
 
@@ -633,7 +696,7 @@ impl ServerConnection {
     /// A request is not served.
     fn tell_refused_request(&mut self, reason: &Status) {
         self.is_told = true;
-        let admission = self.settings.log.refusals.admit(self.link.now());
+        let admission = self.settings.log.requests.admit(self.link.now());
         log::event!(
             admission.is_told => warn or debug,
             target: log::SERVER,
@@ -898,7 +961,10 @@ impl ServerConnection {
             }
         };
         let peer = connecting.info.peer();
-        self.is_node = connecting.info.node.is_some();
+        if connecting.info.node.is_some() {
+            self.is_node = true;
+            self.share.spare();
+        }
         let mut response = response_head();
         if let Some(instance) = self.settings.instance.filter(|_| features.instance) {
             instance.write(response.headers_mut());
@@ -928,8 +994,10 @@ impl ServerConnection {
         self.link.timers.clear(Timer::NoStream);
         if let Some(limit) = self.settings.first_message_timeout
             && !self.is_node
+            && !self.has_said
         {
-            let until = self.link.now() + limit;
+            let now = self.link.now();
+            let until = *self.silent_until.get_or_insert_with(|| now + limit);
             self.link.timers.set(Timer::NoMessage, until);
         }
         self.tell_arrival(peer, claims, features);

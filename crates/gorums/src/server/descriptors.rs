@@ -1,27 +1,44 @@
 //! How many connections the process can have, by the descriptors that the system gives it.
 
-use super::accept::REFUSALS;
+/// What a server leaves for all but connections: listeners, files, names that are looked up, the
+/// runtime.
+const BESIDES: usize = 64;
 
-/// What a server leaves for all but the connections that it serves: listeners, files, names that are
-/// looked up, the runtime, and connections that are told why they are refused.
-const BESIDES: usize = 64 + REFUSALS;
+/// How many connections are told at once why they are refused. Others are closed without a word.
+pub(super) const REFUSALS: usize = 64;
 
 /// How many it leaves for each node that the process calls: one for its connection, and one for the
 /// attempt that takes its place.
 const EACH_NODE: usize = 2;
 
-/// The bound of connections that is left of this one, in a process that calls so many nodes.
-pub(super) fn fitted(connections: usize, nodes: usize) -> usize {
-    let Some(all) = all() else {
-        return connections;
-    };
-    connections.min(left(all, nodes))
+/// How many connections a process has descriptors for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fitted {
+    pub(super) connections: usize,
+    /// Those that are being told why they are refused, beside them.
+    pub(super) refusals: usize,
 }
 
-fn left(all: usize, nodes: usize) -> usize {
-    let besides = nodes.saturating_mul(EACH_NODE).saturating_add(BESIDES);
+/// The bounds that are left of this many connections, in a process that calls so many nodes.
+pub(super) fn fitted(connections: usize, nodes: usize) -> Fitted {
+    let fitted = left(all().unwrap_or(usize::MAX), nodes);
+    Fitted {
+        connections: connections.min(fitted.connections),
+        ..fitted
+    }
+}
+
+fn left(all: usize, nodes: usize) -> Fitted {
+    let nodes = nodes.saturating_mul(EACH_NODE);
+    let besides = nodes.saturating_add(BESIDES + REFUSALS);
     // Where hardly any is left, half of them: a server that accepts none is of no use.
-    all.saturating_sub(besides).max(all / 2).max(1)
+    let connections = all.saturating_sub(besides).max(all / 2).max(1);
+    // Half of what is left then beside nodes: files and the like get the others.
+    let rest = all.saturating_sub(connections).saturating_sub(nodes);
+    Fitted {
+        connections,
+        refusals: REFUSALS.min(rest / 2),
+    }
 }
 
 /// How many descriptors the process may have, where the system has such a bound.
@@ -43,11 +60,25 @@ mod tests {
 
     #[test]
     fn what_a_replica_needs_besides_is_left() {
-        assert_eq!(left(1024, 0), 896);
-        assert_eq!(left(1024, 5), 886);
-        assert_eq!(left(64, 5), 32);
-        assert_eq!(left(0, 0), 1);
-        assert_eq!(left(usize::MAX, usize::MAX), usize::MAX / 2);
-        assert_eq!(fitted(10, 3), 10);
+        for (all, nodes, connections, refusals) in [
+            (1024, 0, 896, 64),
+            (1024, 5, 886, 64),
+            // Of the other half ten are for nodes, and half of the rest for refusals.
+            (64, 5, 32, 11),
+            (16, 5, 8, 0),
+            (0, 0, 1, 0),
+        ] {
+            let expected = Fitted {
+                connections,
+                refusals,
+            };
+            assert_eq!(
+                left(all, nodes),
+                expected,
+                "{all} descriptors, {nodes} nodes"
+            );
+        }
+        assert_eq!(left(usize::MAX, 3).refusals, REFUSALS);
+        assert_eq!(fitted(10, 3).connections, 10);
     }
 }

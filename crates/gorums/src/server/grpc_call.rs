@@ -46,6 +46,8 @@ const FEATURES: Features = Features {
 #[derive(Debug, Clone)]
 pub(super) struct RequestBytes {
     all: Arc<AtomicUsize>,
+    /// What they hold of answers, which is not bounded here.
+    answers: Arc<AtomicUsize>,
     limit: usize,
 }
 
@@ -53,6 +55,7 @@ impl RequestBytes {
     pub(super) fn new(services: &Services) -> Self {
         Self {
             all: Arc::default(),
+            answers: Arc::default(),
             // One call alone may have the largest request that there is.
             limit: services
                 .max_waiting_bytes
@@ -60,9 +63,9 @@ impl RequestBytes {
         }
     }
 
-    /// What all of them hold.
+    /// What all of them hold, of answers too.
     pub(super) fn held(&self) -> usize {
-        self.all.load(Ordering::Relaxed)
+        self.all.load(Ordering::Relaxed) + self.answers.load(Ordering::Relaxed)
     }
 
     /// For a call that holds none yet.
@@ -101,6 +104,75 @@ impl CallBytes {
 impl Drop for CallBytes {
     fn drop(&mut self) {
         self.of.all.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
+/// What one call holds of answers, until this is dropped.
+struct AnswerBytes {
+    of: Arc<AtomicUsize>,
+    own: usize,
+}
+
+impl AnswerBytes {
+    fn set(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.own, bytes);
+        if bytes > before {
+            self.of.fetch_add(bytes - before, Ordering::Relaxed);
+        } else if bytes < before {
+            self.of.fetch_sub(before - bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for AnswerBytes {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// What follows in a request whose message was read. It is read and thrown away, so that nothing
+/// gathers, and so that the stream is not let go of before its end: such a one is reset, and `h2` ends
+/// a connection on which frames of many such streams come.
+pub(super) struct Rest {
+    recv: RecvStream,
+    is_over: bool,
+}
+
+impl Rest {
+    pub(super) fn of(recv: RecvStream) -> Self {
+        Self {
+            is_over: recv.is_end_stream(),
+            recv,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.is_over {
+            match ready!(self.recv.poll_data(cx)) {
+                Some(Ok(chunk)) => {
+                    let _ = self.recv.flow_control().release_capacity(chunk.len());
+                }
+                Some(Err(_)) | None => self.is_over = true,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads to the end, for no longer than this.
+    pub(super) async fn read(mut self, clock: &dyn Clock, patience: Duration) {
+        if self.is_over {
+            return;
+        }
+        let late = clock.sleep_until(clock.now() + patience);
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| self.poll(cx)) => {}
+            () = late => {}
+        }
     }
 }
 
@@ -143,17 +215,23 @@ impl GrpcCall {
             Ok(payload) => payload,
             Err(status) => {
                 let _ = respond.send_response(trailers_only(&status), true);
-                return;
+                drop(bytes);
+                return Rest::of(recv).read(&*self.clock, self.patience).await;
             }
         };
         let Ok(send) = respond.send_response(grpc_head(), false) else {
             return;
         };
         let running = Running::start(&self, payload);
-        let mut answers = Answers::new(send, self.entry.kind);
+        let mut rest = Rest::of(recv);
+        let mut answers = Answers::new(send, self.entry.kind, &self.bytes);
+        let answered = poll_fn(|cx| {
+            let _ = rest.poll(cx);
+            answers.poll(cx, &running.replies)
+        });
         let end = tokio::select! {
             biased;
-            end = poll_fn(|cx| answers.poll(cx, &running.replies)) => end,
+            end = answered => end,
             () = &mut deadline => End::Told(Err(late())),
         };
         let is_answered = matches!(end, End::Told(Ok(())));
@@ -164,9 +242,13 @@ impl GrpcCall {
         if !is_answered {
             running.lane.leave();
         }
-        poll_fn(|cx| running.poll_ended(cx)).await;
+        let ended = poll_fn(|cx| {
+            let _ = rest.poll(cx);
+            running.poll_ended(cx)
+        });
+        ended.await;
         drop((running, bytes));
-        read_end(recv, &*self.clock, self.patience).await;
+        rest.read(&*self.clock, self.patience).await;
     }
 
     /// The one message of the call.
@@ -216,25 +298,6 @@ pub(super) async fn passed(clock: &dyn Clock, timeout: Option<Duration>) {
     match timeout {
         Some(timeout) => clock.sleep_until(clock.now() + bounded(timeout)).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Waits until a request has ended that was answered before, for no longer than this. A stream that is
-/// let go before that is reset, and `h2` ends a connection on which frames of many such streams come.
-pub(super) async fn read_end(mut recv: RecvStream, clock: &dyn Clock, patience: Duration) {
-    if recv.is_end_stream() {
-        return;
-    }
-    let late = clock.sleep_until(clock.now() + patience);
-    let ended = async {
-        while let Some(Ok(chunk)) = recv.data().await {
-            let _ = recv.flow_control().release_capacity(chunk.len());
-        }
-    };
-    tokio::select! {
-        biased;
-        () = ended => {}
-        () = late => {}
     }
 }
 
@@ -342,10 +405,11 @@ struct Answers {
     frames: VecDeque<Bytes>,
     /// What comes behind those.
     end: Option<Result<(), Status>>,
+    bytes: AnswerBytes,
 }
 
 impl Answers {
-    fn new(send: SendStream<Batch>, kind: MethodKind) -> Self {
+    fn new(send: SendStream<Batch>, kind: MethodKind, bytes: &RequestBytes) -> Self {
         let mut answers = Self {
             send,
             kind,
@@ -353,6 +417,10 @@ impl Answers {
             queued: BatchBuilder::default(),
             frames: VecDeque::new(),
             end: None,
+            bytes: AnswerBytes {
+                of: Arc::clone(&bytes.answers),
+                own: 0,
+            },
         };
         if kind == MethodKind::OneWay {
             answers.put(Bytes::new());
@@ -363,6 +431,13 @@ impl Answers {
 
     /// Writes what the lane has queued. Ready when all was written, or nobody reads it.
     fn poll(&mut self, cx: &mut Context<'_>, replies: &ReplyQueue) -> Poll<End> {
+        let end = self.poll_queued(cx, replies);
+        let frames: usize = self.frames.iter().map(Bytes::len).sum();
+        self.bytes.set(frames + replies.bytes());
+        end
+    }
+
+    fn poll_queued(&mut self, cx: &mut Context<'_>, replies: &ReplyQueue) -> Poll<End> {
         if self.send.poll_reset(cx).is_ready() {
             return Poll::Ready(End::Gone);
         }

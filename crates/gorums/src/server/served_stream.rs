@@ -106,7 +106,7 @@ impl ServedStream {
     /// Reads what there is, as far as the lane takes it.
     pub(super) fn poll_read(&mut self, cx: &Context<'_>, link: &mut Link) {
         let (end, heard) = self.stream.poll_read(cx.waker(), link);
-        if heard {
+        if heard && self.stream.inbound.has_message() {
             link.timers.clear(Timer::NoMessage);
         }
         match end {
@@ -262,8 +262,11 @@ impl ServedStream {
 
     /// The bytes that are kept for the client.
     pub(super) fn held_bytes(&self) -> usize {
-        let with_replies = !self.stream.outbound.is_free();
-        self.stream.inbound.held_bytes(with_replies)
+        // What waits is written as soon as the last batch is.
+        let is_held_back = !self.stream.outbound.is_free();
+        let callee = self.callee.as_ref().filter(|_| is_held_back);
+        let calls = callee.map_or(0, |callee| callee.channel().outbox().bytes());
+        self.stream.inbound.held_bytes(is_held_back) + calls
     }
 
     /// Nothing that has come is handled, but for what has started.

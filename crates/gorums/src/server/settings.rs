@@ -27,8 +27,12 @@ pub(crate) struct Throttles {
     pub(crate) arrivals: Throttle,
     /// They go.
     pub(crate) departures: Throttle,
-    /// They are turned away, or cut off.
+    /// They are turned away.
     pub(crate) refusals: Throttle,
+    /// They ask for what there is not. By itself, so that strangers hide no refusal of a client.
+    pub(crate) requests: Throttle,
+    /// They are cut off.
+    pub(crate) cuts: Throttle,
     /// There are too many.
     pub(crate) full: Throttle,
     /// One makes room for another.

@@ -79,6 +79,8 @@ struct Messages {
     /// What came while reading paused. `h2` would keep each frame in the buffer that it was read
     /// into, and a peer may make these many and large.
     unread: BytesMut,
+    /// The peer has sent a message.
+    has_message: bool,
     /// No further request is taken.
     is_closed: bool,
     /// The peer was asked to write no more requests.
@@ -153,6 +155,7 @@ impl Inbound {
             consumed: 0,
             answered: None,
             unread: BytesMut::new(),
+            has_message: false,
             is_closed: false,
             has_asked: false,
             goes_away: false,
@@ -348,6 +351,11 @@ impl Inbound {
             + replies.map_or(0, ReplyQueue::bytes)
     }
 
+    /// Whether the peer has sent a message, whole or too large.
+    pub(crate) fn has_message(&self) -> bool {
+        self.messages.has_message
+    }
+
     /// Nothing that has come is handled, but for what has started.
     pub(crate) fn discard(&mut self) {
         self.close();
@@ -450,6 +458,7 @@ impl Messages {
             let Some(frame) = self.reader.next()? else {
                 return Ok(Progress::All);
             };
+            self.has_message = true;
             self.take(frame, handlers, now)?;
         }
     }

@@ -145,6 +145,11 @@ impl Foe {
         assert!(self.pong().await, "the connection is up");
     }
 
+    /// Whether the other side still answers.
+    pub async fn is_up(&mut self) -> bool {
+        self.pong().await
+    }
+
     /// Waits for the answer to a ping. False where the connection has ended.
     async fn pong(&mut self) -> bool {
         self.send(&ping()).await;
