@@ -267,6 +267,7 @@ pub(crate) async fn serve(
         draining: std::mem::take(&mut connection.draining),
         calls: std::mem::take(&mut connection.calls),
         call_bytes: connection.call_bytes.clone(),
+        is_discarded: false,
     };
     let mut share = connection.share.take();
     // Handlers go on, and count as long as their connection did. The socket is closed.
@@ -279,6 +280,8 @@ struct Left {
     draining: Draining,
     calls: JoinSet<()>,
     call_bytes: RequestBytes,
+    /// What had not started was let go of.
+    is_discarded: bool,
 }
 
 impl Left {
@@ -293,7 +296,9 @@ impl Left {
             return Poll::Ready(());
         }
         let bytes = self.draining.waiting_bytes() + self.call_bytes.held();
-        if share.note(bytes, cx.waker()).is_err() {
+        // Once: lanes that are told so wake this task.
+        if share.note(bytes, cx.waker()).is_err() && !self.is_discarded {
+            self.is_discarded = true;
             self.draining.discard();
             self.calls.abort_all();
         }
