@@ -1101,3 +1101,20 @@ async fn calls_of_gorums_keep_their_order_beside_a_flood_of_requests() {
     assert_in_order(&client, "test.Test.Next", 1000).await;
     within(flood).await.expect("no panic");
 }
+
+#[tokio::test]
+async fn requests_that_a_service_does_not_read_and_that_end_late_do_not_end_their_connection() {
+    // It knows no path, and reads no body.
+    let server = TestServer::start(echo().fallback(Router::new())).await;
+    let mut client = RawClient::connect(server.addr).await;
+    for _ in 0..1_200 {
+        let request = Request::post("http://gorums/unknown").body(());
+        let (answer, mut send) = client.request(request.expect("well-formed"));
+        let answer = within(answer).await.expect("the connection is up");
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+        send.send_data(Bytes::from_static(b"more"), false)
+            .expect("it is open");
+        send.send_data(Bytes::new(), true).expect("it is open");
+    }
+    client.ping().await;
+}

@@ -878,6 +878,7 @@ impl ServerConnection {
             info: Arc::new(connecting.info),
             clock: Arc::clone(&self.settings.clock),
             timeout,
+            patience: self.settings.stream_timeout,
             expose_panics: self.settings.services.lane.expose_panics,
         };
         self.link.timers.clear(Timer::NoStream);

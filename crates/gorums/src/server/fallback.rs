@@ -13,16 +13,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
+use tokio::runtime::Handle;
 use tower_service::Service;
 
 use super::builder::ServerBuilder;
-use super::grpc_call::{batch_of, late, passed, poll_send};
+use super::grpc_call::{Rest, batch_of, late, passed, poll_send};
 use super::mounted::{Mounted, MountedCall};
 use crate::error::Status;
 use crate::handler::{ConnectionInfo, panicked};
@@ -150,7 +152,10 @@ impl fmt::Debug for ClientInfo {
 /// Its errors are those of HTTP/2, by which the client has reset the stream or the connection has
 /// ended. tonic tells its handlers the fitting code.
 pub struct RequestBody {
-    recv: RecvStream,
+    /// None once it is let go of.
+    recv: Option<RecvStream>,
+    /// What reads what is left of it then.
+    unread: Unread,
     /// How much is left, where the client has said it.
     left: Option<u64>,
     /// All data were read.
@@ -158,16 +163,49 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    fn new(recv: RecvStream, headers: &HeaderMap) -> Self {
+    fn new(recv: RecvStream, headers: &HeaderMap, unread: Unread) -> Self {
         let length = headers
             .get(CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok());
         Self {
             left: length.and_then(|length| length.parse().ok()),
             is_read: recv.is_end_stream(),
-            recv,
+            recv: Some(recv),
+            unread,
         }
     }
+
+    fn recv(&mut self) -> &mut RecvStream {
+        self.recv
+            .as_mut()
+            .expect("it is there until the body is dropped")
+    }
+}
+
+impl Drop for RequestBody {
+    /// A service need not read all of a request. A stream that is let go of before its end is reset, and
+    /// `h2` ends a connection on which frames of many such streams come.
+    fn drop(&mut self) {
+        let Some(recv) = self.recv.take() else { return };
+        let rest = Rest::of(recv);
+        if !rest.is_over() {
+            let Unread {
+                runtime,
+                clock,
+                patience,
+            } = self.unread.clone();
+            // There are as many at the most as there are streams of the connection.
+            runtime.spawn(async move { rest.read(&*clock, patience).await });
+        }
+    }
+}
+
+/// What reads what is left of a request.
+#[derive(Clone)]
+struct Unread {
+    runtime: Handle,
+    clock: Arc<dyn Clock>,
+    patience: Duration,
 }
 
 impl Body for RequestBody {
@@ -179,27 +217,27 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if !self.is_read {
-            match ready!(self.recv.poll_data(cx)) {
+            match ready!(self.recv().poll_data(cx)) {
                 Some(Ok(chunk)) => {
                     self.left = self
                         .left
                         .map(|left| left.saturating_sub(chunk.len() as u64));
                     // It fails where the stream has ended, and then there is nobody to let go on.
-                    let _ = self.recv.flow_control().release_capacity(chunk.len());
+                    let _ = self.recv().flow_control().release_capacity(chunk.len());
                     return Poll::Ready(Some(Ok(Frame::data(chunk))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None => self.is_read = true,
             }
         }
-        Poll::Ready(match ready!(self.recv.poll_trailers(cx)) {
+        Poll::Ready(match ready!(self.recv().poll_trailers(cx)) {
             Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
             Err(error) => Some(Err(error.into())),
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.recv.is_end_stream()
+        self.recv.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -293,8 +331,14 @@ where
         info,
         clock,
         timeout,
+        patience,
         expose_panics,
     } = call;
+    let unread = Unread {
+        runtime: Handle::current(),
+        clock: Arc::clone(&clock),
+        patience,
+    };
     let (mut head, recv) = request.into_parts();
     let asked = Asked {
         peer: info.peer(),
@@ -305,7 +349,7 @@ where
     };
     let is_head = head.method == Method::HEAD;
     head.extensions.insert(ClientInfo(info));
-    let body = RequestBody::new(recv, &head.headers);
+    let body = RequestBody::new(recv, &head.headers, unread);
     let request = Request::from_parts(head, body);
 
     let mut deadline = pin!(passed(&*clock, timeout));

@@ -35,6 +35,8 @@ pub(super) struct MountedCall {
     pub(super) clock: Arc<dyn Clock>,
     /// The caller's.
     pub(super) timeout: Option<Duration>,
+    /// How long what is left of a request may take that was answered.
+    pub(super) patience: Duration,
     /// Whether the caller is told what a panic says.
     pub(super) expose_panics: bool,
 }
