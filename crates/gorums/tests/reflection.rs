@@ -8,7 +8,7 @@ use std::fmt::Display;
 use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
-use common::{TestServer, echo, within};
+use common::{Stoppable, TestServer, echo, within};
 use gorums::server::Health;
 use gorums::{ServerBuilder, ServerError};
 use prost::Message;
@@ -159,6 +159,28 @@ async fn served(builder: ServerBuilder) -> (TestServer, Channel) {
 
 fn reflecting() -> ServerBuilder {
     echo().reflection(set([number_file(), test_file()]))
+}
+
+#[tokio::test]
+async fn a_client_that_asks_no_more_and_does_not_say_so_does_not_hold_up_a_shutdown() {
+    use tokio_stream::StreamExt;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+
+    let server = Stoppable::start(reflecting(), "127.0.0.1:0").await;
+    let channel = channel(&server.address).await;
+    let request = v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1::MessageRequest::ListServices(String::new())),
+    };
+    let requests = tokio_stream::once(request).chain(tokio_stream::pending());
+    let mut client = ServerReflectionClient::new(channel);
+    let answers = within(client.server_reflection_info(requests)).await;
+    let mut answers = answers.expect("it serves").into_inner();
+    let answer = within(answers.message()).await.expect("it answers");
+    assert!(answer.is_some());
+    within(server.stop()).await.expect("it does not panic");
+    let end = within(answers.message()).await.expect("a whole stream");
+    assert!(end.is_none());
 }
 
 #[tokio::test]

@@ -185,6 +185,7 @@ impl Server {
             }
         }
         drop((listener, parts.arrivals.take()));
+        parts.connection.stopping.cancel();
         if let Some(health) = &parts.health {
             health.stop();
         }

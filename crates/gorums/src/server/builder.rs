@@ -10,6 +10,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::accept::Server;
+use tokio_util::sync::CancellationToken;
+
 use super::admission::Limits;
 #[cfg(test)]
 use super::admission::UNSETTLED;
@@ -886,6 +888,7 @@ impl ServerBuilder {
             stream_timeout: self.stream_timeout,
             first_message_timeout: self.first_message_timeout,
             buffered: Buffered::new(self.max_buffered_bytes),
+            stopping: CancellationToken::new(),
             max_age: self.max_age,
             grace: self.grace,
             keep_alive_interval: self.keep_alive.0,

@@ -879,6 +879,7 @@ impl ServerConnection {
             clock: Arc::clone(&self.settings.clock),
             timeout,
             patience: self.settings.stream_timeout,
+            stopping: self.settings.stopping.clone(),
             expose_panics: self.settings.services.lane.expose_panics,
         };
         self.link.timers.clear(Timer::NoStream);

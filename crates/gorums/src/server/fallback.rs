@@ -21,6 +21,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRANSFER_ENCODING
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower_service::Service;
 
 use super::builder::ServerBuilder;
@@ -156,6 +157,8 @@ pub struct RequestBody {
     recv: Option<RecvStream>,
     /// What reads what is left of it then.
     unread: Unread,
+    /// Ready when the request ends, whether or not the client has ended it.
+    until: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// How much is left, where the client has said it.
     left: Option<u64>,
     /// All data were read.
@@ -172,6 +175,7 @@ impl RequestBody {
             is_read: recv.is_end_stream(),
             recv: Some(recv),
             unread,
+            until: None,
         }
     }
 
@@ -193,9 +197,15 @@ impl Drop for RequestBody {
                 runtime,
                 clock,
                 patience,
+                stopping,
             } = self.unread.clone();
-            // There are as many at the most as there are streams of the connection.
-            runtime.spawn(async move { rest.read(&*clock, patience).await });
+            // There are as many at the most as there are streams of the connection. A server that shuts
+            // down waits for none of them.
+            runtime.spawn(async move {
+                let _ = stopping
+                    .run_until_cancelled(rest.read(&*clock, patience))
+                    .await;
+            });
         }
     }
 }
@@ -206,6 +216,7 @@ struct Unread {
     runtime: Handle,
     clock: Arc<dyn Clock>,
     patience: Duration,
+    stopping: CancellationToken,
 }
 
 impl Body for RequestBody {
@@ -216,6 +227,11 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(until) = &mut self.until
+            && until.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
         if !self.is_read {
             match ready!(self.recv().poll_data(cx)) {
                 Some(Ok(chunk)) => {
@@ -263,13 +279,27 @@ pub(super) struct TowerService<S>(Arc<Shared<S>>);
 
 struct Shared<S> {
     service: S,
+    /// Its requests end when the server shuts down.
+    ends_at_shutdown: bool,
     failures: Throttle,
 }
 
 impl<S> TowerService<S> {
     pub(super) fn new(service: S) -> Self {
+        Self::with(service, false)
+    }
+
+    /// One whose requests end when the server shuts down: their clients may keep them open for ever,
+    /// and want nothing but answers to what they have sent.
+    #[cfg(feature = "reflection")]
+    pub(super) fn until_shutdown(service: S) -> Self {
+        Self::with(service, true)
+    }
+
+    fn with(service: S, ends_at_shutdown: bool) -> Self {
         Self(Arc::new(Shared {
             service,
+            ends_at_shutdown,
             failures: Throttle::default(),
         }))
     }
@@ -332,12 +362,14 @@ where
         clock,
         timeout,
         patience,
+        stopping,
         expose_panics,
     } = call;
     let unread = Unread {
         runtime: Handle::current(),
         clock: Arc::clone(&clock),
         patience,
+        stopping: stopping.clone(),
     };
     let (mut head, recv) = request.into_parts();
     let asked = Asked {
@@ -349,7 +381,10 @@ where
     };
     let is_head = head.method == Method::HEAD;
     head.extensions.insert(ClientInfo(info));
-    let body = RequestBody::new(recv, &head.headers, unread);
+    let mut body = RequestBody::new(recv, &head.headers, unread);
+    if shared.ends_at_shutdown {
+        body.until = Some(Box::pin(stopping.cancelled_owned()));
+    }
     let request = Request::from_parts(head, body);
 
     let mut deadline = pin!(passed(&*clock, timeout));

@@ -194,8 +194,7 @@ impl GorumsService {
                 taken.map_err(|_| Status::unavailable("the server has stopped"))
             }
             () = self.clock.sleep_until(limit) => Err(Status::unavailable(format!(
-                "the server has not taken the request within {:?}: it does not serve yet (Server::serve), \
-                 or has as many connections as it may (max_connections)",
+                "the server has not taken the request within {:?}: it does not serve yet (Server::serve)",
                 self.stream_timeout
             ))),
         }

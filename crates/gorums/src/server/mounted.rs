@@ -9,6 +9,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
+use tokio_util::sync::CancellationToken;
 
 use super::grpc_call::batch_of;
 use crate::error::Status;
@@ -37,6 +38,8 @@ pub(super) struct MountedCall {
     pub(super) timeout: Option<Duration>,
     /// How long what is left of a request may take that was answered.
     pub(super) patience: Duration,
+    /// Cancelled when the server shuts down.
+    pub(super) stopping: CancellationToken,
     /// Whether the caller is told what a panic says.
     pub(super) expose_panics: bool,
 }

@@ -112,10 +112,10 @@ impl Reflection {
         };
         let service = builder().build_v1().map_err(unreadable)?;
         let service = service.max_decoding_message_size(LONGEST_REQUEST);
-        mounts.add(V1, TowerService::new(service));
+        mounts.add(V1, TowerService::until_shutdown(service));
         let service = builder().build_v1alpha().map_err(unreadable)?;
         let service = service.max_decoding_message_size(LONGEST_REQUEST);
-        mounts.add(V1ALPHA, TowerService::new(service));
+        mounts.add(V1ALPHA, TowerService::until_shutdown(service));
         Ok(())
     }
 }

@@ -108,7 +108,10 @@ fn end(error: h2::Error) -> Result<Frame<Bytes>, ResponseError> {
     if error.is_reset() {
         return Err(ResponseError(error));
     }
-    let text = format!("the server has stopped: {}", h2_status(&error).message());
+    let text = format!(
+        "the server has stopped, or has ended this request: {}",
+        h2_status(&error).message()
+    );
     Ok(Frame::trailers(trailers(Code::Unavailable, &text)))
 }
 

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::buffered::Buffered;
 use super::clients::Clients;
 use super::connect_request::ConnectRequest;
@@ -62,6 +64,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) stream_timeout: Duration,
     /// How long the client of a stream may send nothing on it, where that is limited.
     pub(crate) first_message_timeout: Option<Duration>,
+    /// Cancelled when the server shuts down.
+    pub(super) stopping: CancellationToken,
     /// What its connections hold.
     pub(super) buffered: Arc<Buffered>,
     /// How long a connection lasts, where there is a bound.
