@@ -696,6 +696,85 @@ async fn a_connection_ends_with_the_certificate_of_its_client_and_a_renewed_one_
     assert!(!careless.reload().expect("as before"));
 }
 
+/// A certificate behind that of a node which nobody needs to get to an authority, as a root that
+/// another authority has signed.
+fn with_spare(authority: &Authority, spare: &Identity) -> Identity {
+    let mut identity = authority.node(2);
+    identity.certificate.push_str(&spare.certificate);
+    identity
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_where_a_certificate_has_expired_that_nobody_needs() {
+    let authority = Authority::new("ours");
+    let spare = Authority::new("theirs").issue(9, certs::expired);
+    let identity = with_spare(&authority, &spare);
+    // The client shows it.
+    let tls = mutual(&authority, &authority.node(1)).build();
+    let server = TestServer::start(echo().transport(tls.expect("sound"))).await;
+    let (config, theirs) = by_hand(&authority, &identity);
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let io = TcpStream::connect(server.addr).await.expect("it listens");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connector = TlsConnector::from(Arc::clone(&config));
+        let mut stream = connector.connect(name, io).await.expect("it is taken");
+        // The ticket comes with what the server says first.
+        within(stream.read_u8()).await.expect("its settings");
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind));
+    }
+    // The server does.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it has one").to_string();
+    let tls = Tls::builder().trust(authority.pem()).build();
+    let tls = tls.expect("sound");
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let (io, ours) = tokio::join!(listener.accept(), tls.connect(&address));
+        let mut ours = ours.expect("it listens");
+        let acceptor = TlsAcceptor::from(Arc::clone(&theirs));
+        let accepting = async {
+            let mut stream = acceptor.accept(io.expect("one comes").0).await?;
+            tokio::io::AsyncWriteExt::write_u8(&mut stream, 1).await?;
+            tokio::io::AsyncWriteExt::flush(&mut stream).await?;
+            Ok::<_, std::io::Error>(stream)
+        };
+        let (stream, read) = within(async { tokio::join!(accepting, ours.read_u8()) }).await;
+        read.expect("it is taken");
+        let stream = stream.expect("it is taken");
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_outlasts_a_certificate_that_nobody_needs() {
+    let log = Log::of(Level::INFO);
+    let network = Network::new();
+    let authority = Authority::new("ours");
+    let wall = Wall::new();
+    let in_seconds = |seconds| wall.wall_clock() + Duration::from_secs(seconds);
+    let (soon, later) = (in_seconds(100), in_seconds(200));
+    let spare = Authority::new("theirs").issue(9, |params| params.not_after = soon.into());
+    let mut identity = authority.issue(2, |params| params.not_after = later.into());
+    identity.certificate.push_str(&spare.certificate);
+    let on_network = |identity: &Identity| {
+        let builder = mutual(&authority, identity).over(network.clone());
+        builder.clock(wall.clone()).build().expect("sound")
+    };
+    let server = service().transport(on_network(&authority.node(1)));
+    let _server = TestServer::start_at(server, "a:1").await;
+    let client = dial(&on_network(&identity), "a:1");
+    call(&client).await.expect("it is valid");
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    call(&client).await.expect("its own is valid");
+    assert!(
+        log.told(&[SERVER])
+            .iter()
+            .all(|line| !line.contains("holds no more"))
+    );
+    tokio::time::sleep(Duration::from_secs(50) + SPREAD).await;
+    logged(&log, SERVER, "what was proven of the client holds no more").await;
+    not_sent(&client).await;
+}
+
 // ---- files
 
 /// A folder for files, which is removed in the end.

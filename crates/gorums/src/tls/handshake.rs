@@ -19,7 +19,6 @@ use super::pem::Pem;
 use super::sources::Sources;
 use super::standing::until_refused;
 use super::stream::Stream;
-use super::validity;
 use crate::runtime::{
     Address, AddressError, BoxFuture, BoxIo, Clock, Handshake, HandshakeError, Listener, Proven,
     Transport,
@@ -163,10 +162,11 @@ impl Transport for Tls {
             // Of the stream, and not of the box around it.
             let peer_addr = (*io).peer_addr();
             let mut present = self.0.exchange.follow();
-            let config = present.borrow_and_update().client.clone();
+            let material = Arc::clone(&present.borrow_and_update());
+            let config = material.client.clone();
             let config = config.ok_or_else(|| invalid(untrusting(&parsed)))?;
             let clock = Arc::clone(self.0.exchange.clock());
-            let handshake = Handshake::new(connect(io, config, present, name, clock));
+            let handshake = Handshake::new(connect(io, config, material, present, name, clock));
             Ok(Box::new(handshake.with_peer_addr(peer_addr)) as BoxIo)
         })
     }
@@ -302,6 +302,7 @@ impl<L: fmt::Debug> fmt::Debug for TlsListener<L> {
 async fn connect(
     io: BoxIo,
     config: Arc<ClientConfig>,
+    made_with: Arc<Material>,
     present: watch::Receiver<Arc<Material>>,
     name: ServerName<'static>,
     clock: Arc<dyn Clock>,
@@ -311,13 +312,15 @@ async fn connect(
     let connector = TlsConnector::from(config);
     let stream = connector.connect(name.clone(), io).await;
     let stream = stream.map_err(explained)?;
-    let peer = proven(stream.get_ref().1, &*clock)?;
+    let is_taken = move |material: &Material, chain: &[CertificateDer<'_>], now: SystemTime| {
+        material.takes_node(&name, chain, now)
+    };
+    let now = clock.wall_clock();
+    let peer = proven(stream.get_ref().1, |chain| is_taken(&made_with, chain, now))?;
+    drop(made_with);
     let proven = below.with_io(Stream::boxed(stream));
     let Some((peer, chain)) = peer else {
         return Ok(proven);
-    };
-    let is_taken = move |material: &Material, chain: &[CertificateDer<'_>], now: SystemTime| {
-        material.takes_node(&name, chain, now)
     };
     Ok(proven
         .with(peer)
@@ -330,14 +333,20 @@ async fn accept(io: BoxIo, exchange: Arc<Exchange>) -> Result<Proven, HandshakeE
     let clock = Arc::clone(exchange.clock());
     drop(exchange);
     let (io, below) = Handshake::made(io).await?.without_io();
-    let config = present.borrow_and_update().server.clone();
+    let made_with = Arc::clone(&present.borrow_and_update());
+    let config = made_with.server.clone();
     let config = config.ok_or_else(|| refused("this process has no certificate any more"))?;
     let accepting = TlsAcceptor::from(config).accept(io).into_fallible();
     let stream = accepting.await.map_err(|(error, io)| {
         // The alert is written.
         HandshakeError::from(explained(error)).with_farewell(farewell(io))
     })?;
-    match proven(stream.get_ref().1, &*clock) {
+    let now = clock.wall_clock();
+    let proven = proven(stream.get_ref().1, |chain| {
+        made_with.takes_client(chain, now)
+    });
+    drop(made_with);
+    match proven {
         Ok(peer) => {
             let proven = below.with_io(Stream::boxed(stream));
             Ok(match peer {
@@ -357,10 +366,10 @@ async fn accept(io: BoxIo, exchange: Arc<Exchange>) -> Result<Proven, HandshakeE
 }
 
 /// Who the peer is, of a handshake that has come about, and its certificates; None of a client
-/// without one.
+/// without one. `is_taken` says whether a whole handshake would take them.
 fn proven(
     session: &CommonState,
-    clock: &dyn Clock,
+    is_taken: impl FnOnce(&[CertificateDer<'static>]) -> bool,
 ) -> io::Result<Option<(TlsPeer, Vec<CertificateDer<'static>>)>> {
     if session.alpn_protocol() != Some(H2) {
         let text = "the peer did not agree to speak HTTP/2: it offers no ALPN protocol h2";
@@ -369,18 +378,17 @@ fn proven(
     let Some(certificates) = session.peer_certificates() else {
         return Ok(None);
     };
-    // A session that is resumed does not look at the certificate again. It has been since nothing
-    // was exchanged, so nothing but time can have made it a bad one.
+    let certificates = certificates.iter().cloned().map(|der| der.into_owned());
+    let certificates: Vec<_> = certificates.collect();
+    // A session that is resumed does not look at the certificates again. They have been since nothing
+    // was exchanged, so nothing but time can have made them bad ones. Of those that nobody needs to
+    // get to an authority, which may have expired long ago, no more is asked than at the first time.
     let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
-    let now = clock.wall_clock();
-    let mut all = certificates.iter();
-    if is_resumed && all.any(|one| validity::check(one, now).is_err()) {
+    if is_resumed && !is_taken(&certificates) {
         return Err(refused(
             "a certificate of the peer has expired since the session began that it resumes",
         ));
     }
-    let certificates = certificates.iter().cloned().map(|der| der.into_owned());
-    let certificates: Vec<_> = certificates.collect();
     match TlsPeer::of(certificates.clone()) {
         Ok(peer) => Ok(Some((peer, certificates))),
         Err(reason) => Err(refused(&format!(

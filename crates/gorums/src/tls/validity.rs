@@ -36,13 +36,13 @@ pub(super) fn check(certificate: &[u8], now: SystemTime) -> Result<(), Invalid> 
     }
 }
 
-/// The last second in which all of these certificates, as DER, are valid, since 1970; none of none.
-pub(super) fn end<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> Option<i64> {
+/// The last seconds in which these certificates, as DER, are valid, since 1970.
+pub(super) fn ends<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> Vec<i64> {
     let ends = certificates.into_iter().filter_map(|der| {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         Some(certificate.validity().not_after.timestamp())
     });
-    ends.min()
+    ends.collect()
 }
 
 /// As certificates count, since 1970. Before that nothing has begun.
