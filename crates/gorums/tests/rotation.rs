@@ -540,6 +540,60 @@ fn a_bad_list_is_told_with_the_file_and_what_to_do() {
     assert!(error.to_string().contains("TlsBuilder::trust"), "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_has_expired_does_not_keep_lists_and_authorities_from_being_exchanged() {
+    let log = Log::of(Level::INFO);
+    let folder = Folder::new("expired");
+    let network = Network::new();
+    let (authority, other) = (Authority::new("ours"), Authority::new("theirs"));
+    let wall = Wall::new();
+    let end = wall.wall_clock() + Duration::from_secs(100);
+    let own = authority.issue(1, |params| params.not_after = end.into());
+    let (two, three) = (authority.node(2), authority.node(3));
+    let (certificate, key) = folder.identity(&own);
+    let both = format!("{}{}", authority.text(), other.text());
+    let tls = Tls::builder()
+        .trust(folder.write("ca.pem", &both))
+        .identity(certificate, key)
+        .client_certificates(ClientCertificates::Required)
+        .revocation(folder.write("revoked.pem", &authority.revoked(&[&two], 0)))
+        .reload_every(Duration::from_secs(600))
+        .clock(wall.clone())
+        .over(network.clone());
+    let tls = tls.build().expect("it is valid yet");
+    let server = TestServer::start_at(service().transport(tls.clone()), "a:1").await;
+    // Whoever looks away from the time takes it: it is what the server does with lists that counts.
+    let before = SystemTime::now();
+    let shown_to = |identity: &Identity| {
+        let client = mutual(&authority, identity).over(network.clone());
+        let client = client.clock(Wall {
+            at: before,
+            began: Instant::now(),
+            ..wall.clone()
+        });
+        dial(&client.build().expect("sound"), "a:1")
+    };
+    call(&shown_to(&three)).await.expect("it is not revoked");
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    // By hand.
+    folder.write("revoked.pem", &authority.revoked(&[&two, &three], 0));
+    assert!(tls.reload().expect("the list is taken over"));
+    let line = logged(&log, TLS, "the certificate of this process has expired").await;
+    assert!(line.starts_with("WARN tls: "), "{line}");
+    let reason = not_sent(&shown_to(&three)).await;
+    assert!(reason.contains("revoked"), "{reason}");
+    // By those who look, here after an hour, in which that is told again.
+    folder.write("ca.pem", authority.text());
+    let line = logged(&log, TLS, "authorities=1 authorities_before=2").await;
+    assert!(line.contains("certificates were exchanged"), "{line}");
+    // Another one that has expired is none to take over.
+    let (certificate, key) = authority.issue(1, certs::expired).pems();
+    let error = tls.exchange().identity(certificate, key).apply();
+    let error = error.expect_err("nobody would take it");
+    assert!(matches!(error, TlsError::Expired { .. }), "{error}");
+    drop(server);
+}
+
 // ---- sessions
 
 /// What rustls itself does, which shows how handshakes are made.

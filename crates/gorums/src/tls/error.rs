@@ -64,7 +64,8 @@ pub enum TlsError {
         /// Where the key is.
         key: String,
     },
-    /// The certificate of this process has expired: every peer would refuse it.
+    /// The certificate of this process has expired: every peer would refuse it. One that has expired
+    /// since it was taken keeps nothing else from being exchanged, and is warned of.
     Expired {
         /// Where the certificate is.
         certificate: String,

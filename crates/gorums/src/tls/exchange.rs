@@ -58,7 +58,7 @@ impl Exchange {
     /// Reads the sources.
     pub(super) fn new(sources: Sources, rules: Rules) -> Result<Self, TlsError> {
         let contents = sources.read()?;
-        let material = Arc::new(Material::of(&sources, &contents, &rules)?);
+        let material = Arc::new(Material::of(&sources, &contents, None, &rules)?);
         tell_outdated(&material, &*rules.clock);
         Ok(Self {
             present: watch::Sender::new(material),
@@ -127,7 +127,7 @@ impl Exchange {
             given.sources = sources;
             return Ok(None);
         }
-        let material = Material::of(&sources, &contents, &self.rules)?;
+        let material = Material::of(&sources, &contents, Some(&given.contents), &self.rules)?;
         Ok(Some(self.put(&mut given, sources, contents, material)))
     }
 
@@ -149,7 +149,12 @@ impl Exchange {
                 return Look::Refused(seen, reason);
             }
         };
-        match Material::of(&given.sources, &contents, &self.rules) {
+        match Material::of(
+            &given.sources,
+            &contents,
+            Some(&given.contents),
+            &self.rules,
+        ) {
             Ok(material) => {
                 let sources = given.sources.clone();
                 Look::Exchanged(self.put(&mut given, sources, contents, material))
@@ -205,6 +210,7 @@ impl Exchanged {
             "certificates were exchanged"
         );
         tell_outdated(now, clock);
+        tell_expired(now, clock);
     }
 }
 
@@ -224,7 +230,7 @@ pub(super) fn tell_outdated(material: &Material, clock: &dyn Clock) {
     }
 }
 
-/// What is in use is not taken over by peers any more.
+/// Peers do not take what this process shows any more.
 pub(super) fn tell_expired(material: &Material, clock: &dyn Clock) {
     if let Some(identity) = material.identity()
         && material.has_expired(clock.wall_clock())

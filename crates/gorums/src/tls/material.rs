@@ -70,17 +70,21 @@ struct Own {
 }
 
 impl Material {
-    /// What is in the contents of these sources, checked.
+    /// What is in the contents of these sources, checked. Where the certificate of this process is the
+    /// one that is in use, it may have expired: what comes with it, such as newer revocation lists, is
+    /// taken over all the same.
     pub(super) fn of(
         sources: &Sources,
         contents: &Contents,
+        in_use: Option<&Contents>,
         rules: &Rules,
     ) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
-        let now = rules.clock.wall_clock();
+        let is_new = in_use.is_none_or(|in_use| in_use.identity != contents.identity);
+        let valid_at = is_new.then(|| rules.clock.wall_clock());
         let (authorities, roots) = roots(&sources.roots, &contents.roots)?;
         let identity = match (&sources.identity, &contents.identity) {
-            (Some(pems), Some(bytes)) => Some(identity(pems, bytes, now, &provider)?),
+            (Some(pems), Some(bytes)) => Some(identity(pems, bytes, valid_at, &provider)?),
             _ => None,
         };
         let asks = rules.client_certificates != ClientCertificates::None;
@@ -277,16 +281,17 @@ fn roots(
     Ok((authorities, roots))
 }
 
-/// The certificate of this process with its key, which peers can take.
+/// The certificate of this process with its key, which peers can take at this time, where one is
+/// given.
 fn identity(
     (certificates, key): &(Pem, Pem),
     (chain, secret): &(Vec<u8>, Vec<u8>),
-    now: SystemTime,
+    valid_at: Option<SystemTime>,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
     let chain = certificates.certificates(chain)?;
     // Of those of authorities behind it peers may need none.
-    if let Some(own) = chain.first() {
+    if let (Some(own), Some(now)) = (chain.first(), valid_at) {
         check(own, certificates, now)?;
     }
     let loaded = provider.key_provider.load_private_key(key.key(secret)?);
