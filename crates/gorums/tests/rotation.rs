@@ -25,6 +25,7 @@ use gorums::{
 };
 use log::Log;
 use memory::{Network, settle};
+use rcgen::CrlScope;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -504,6 +505,18 @@ fn a_bad_list_is_told_with_the_file_and_what_to_do() {
             &double.revoked(&[], 0),
             "its signature is not that of the authority",
             "CN=ours",
+        ),
+        (
+            "partial.pem",
+            &authority.revoked_for("http://localhost/list", None),
+            "issuing distribution point (the extension 2.5.29.28)",
+            "leave that out",
+        ),
+        (
+            "users.pem",
+            &authority.revoked_for("http://localhost/list", Some(CrlScope::UserCertsOnly)),
+            "issuing distribution point (the extension 2.5.29.28)",
+            "as a whole X.509 CRL",
         ),
         (
             "large.pem",

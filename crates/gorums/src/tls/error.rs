@@ -84,8 +84,9 @@ pub enum TlsError {
         /// The file, or that it was a value.
         place: String,
     },
-    /// A revocation list that cannot be read, is of a kind that is not supported, or was not signed
-    /// by the authority that it names.
+    /// A revocation list that cannot be read, is of a kind that is not supported (of changes only, or
+    /// of some of its authority's certificates only), is signed by an algorithm that is not, or was not
+    /// signed by the authority that it names.
     BadRevocationList {
         /// The file, or that it was a value.
         place: String,

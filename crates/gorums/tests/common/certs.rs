@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use gorums::tls::Pem;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, CrlScope, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -76,6 +76,26 @@ impl Authority {
     /// Its list of these revoked certificates, made so many days ago, until when there should be
     /// another one a day later.
     pub fn revoked(&self, identities: &[&Identity], days_ago: u32) -> String {
+        self.revoked_of(identities, days_ago, None)
+    }
+
+    /// A list that is of those certificates only that name this place, where nothing is revoked.
+    pub fn revoked_for(&self, uri: &str, scope: Option<CrlScope>) -> String {
+        let point = CrlIssuingDistributionPoint {
+            distribution_point: CrlDistributionPoint {
+                uris: vec![uri.to_owned()],
+            },
+            scope,
+        };
+        self.revoked_of(&[], 0, Some(point))
+    }
+
+    fn revoked_of(
+        &self,
+        identities: &[&Identity],
+        days_ago: u32,
+        point: Option<CrlIssuingDistributionPoint>,
+    ) -> String {
         let made = SystemTime::now() - DAY * days_ago;
         let revoked = identities.iter().map(|identity| RevokedCertParams {
             serial_number: SerialNumber::from(identity.serial),
@@ -87,7 +107,7 @@ impl Authority {
             this_update: made.into(),
             next_update: (made + DAY).into(),
             crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
+            issuing_distribution_point: point,
             revoked_certs: revoked.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
