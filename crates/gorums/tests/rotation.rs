@@ -12,6 +12,7 @@ mod memory;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Identity};
@@ -1088,6 +1089,72 @@ async fn watching_tells_of_lists_that_are_out_of_date_and_of_a_certificate_that_
     let line = told.iter().find(|line| line.contains("has expired"));
     assert!(line.expect("it has").starts_with("WARN tls: "), "{told:?}");
     drop(tls);
+}
+
+/// A time of day that cannot be told meanwhile.
+#[derive(Clone)]
+struct Broken {
+    wall: Wall,
+    is_broken: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Broken")
+    }
+}
+
+impl Clock for Broken {
+    fn now(&self) -> Instant {
+        self.wall.now()
+    }
+
+    fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()> {
+        self.wall.sleep_until(at)
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        assert!(
+            !self.is_broken.load(Ordering::Relaxed),
+            "the clock is broken"
+        );
+        self.wall.wall_clock()
+    }
+
+    fn random(&self) -> u64 {
+        self.wall.random()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn watching_goes_on_after_a_look_that_panics_and_that_is_told() {
+    let log = Log::of(Level::INFO);
+    let folder = Folder::new("panic");
+    let network = Network::new();
+    let authority = Authority::new("ours");
+    let (certificate, key) = folder.identity(&authority.node(1));
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let clock = Broken {
+        wall: Wall::new(),
+        is_broken: Arc::clone(&is_broken),
+    };
+    let tls = Tls::builder()
+        .identity(certificate, key)
+        .watch_files()
+        .clock(clock)
+        .over(network.clone());
+    let server = service().transport(tls.build().expect("sound"));
+    let _server = TestServer::start_at(server, "a:1").await;
+    // The first look is over, and what is to be told every hour has been.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let second = authority.node(1);
+    folder.identity(&second);
+    is_broken.store(true, Ordering::Relaxed);
+    let line = logged(&log, TLS, "a look at certificates has panicked").await;
+    assert!(line.starts_with("ERROR tls: "), "{line}");
+    is_broken.store(false, Ordering::Relaxed);
+    logged(&log, TLS, "certificates were exchanged").await;
+    assert_eq!(shown(&network, &authority, "a:1").await, der(&second));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1471,6 +1471,32 @@ fn what_is_wrong_with_one_s_own_is_told_with_the_file_and_what_to_do() {
     assert!(error.contains("no private key in the PEM value"), "{error}");
 }
 
+/// To open a pipe would block until somebody writes to it.
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_not_read_and_a_link_to_one_is() {
+    let folder = Folder::new("irregular");
+    let authority = Authority::new("ours");
+    let pipe = folder.0.join("pipe.pem");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("systems with pipes have it").success());
+    for path in [pipe.as_path(), folder.0.as_path(), "/dev/null".as_ref()] {
+        let error = Tls::builder().trust(Pem::file(path)).build();
+        let error = error.expect_err("it is no file").to_string();
+        let name = path.display().to_string();
+        for part in [&*name, "no regular file", "Pem::value"] {
+            assert!(error.contains(part), "{error:?} has no {part:?}");
+        }
+    }
+    folder.file("ca.pem", authority.text());
+    let link = folder.0.join("link.pem");
+    std::os::unix::fs::symlink("ca.pem", &link).expect("there is none");
+    Tls::builder()
+        .trust(Pem::file(link))
+        .build()
+        .expect("sound");
+}
+
 #[tokio::test]
 async fn what_was_not_given_is_missed_where_it_is_needed() {
     let authority = Authority::new("ours");

@@ -6,7 +6,8 @@ use std::{fmt, io};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file is missing, is not to be read by this process, or is larger than 1 MiB.
+    /// A file is missing, is not to be read by this process, is no regular file (a pipe, a folder, a
+    /// device), or is larger than 1 MiB.
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -255,6 +255,15 @@ pub(super) fn tell_refused(material: &Material, reason: &str, is_told: bool) {
     );
 }
 
+/// A look at the sources has panicked, by the clock that was given perhaps. Each one that does is told:
+/// it is a mistake in a program, and whatever it would have shown is not taken over.
+pub(super) fn tell_panicked() {
+    tracing::error!(
+        target: log::TLS,
+        "a look at certificates has panicked: those before stay in use, and are looked at again"
+    );
+}
+
 /// Says something again after a while, where it still holds.
 #[derive(Default)]
 pub(super) struct Reminder {

@@ -28,7 +28,8 @@ enum From {
 
 impl Pem {
     /// What is in this file when [`TlsBuilder::build`](super::TlsBuilder::build) reads it, and when
-    /// it is [read again](super::Tls::reload); 1 MiB at the most.
+    /// it is [read again](super::Tls::reload); 1 MiB at the most, in a regular file or behind a link
+    /// to one.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(From::File(path.into()))
     }
@@ -121,6 +122,12 @@ impl Pem {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // To open a pipe blocks until somebody writes to it, and what was read of it is gone.
+    if !std::fs::metadata(path)?.is_file() {
+        let text = "it is no regular file, but a folder, a pipe or a device: write it to a file, or \
+                    give what is in it as a value (Pem::value)";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     let mut bytes = Vec::new();
     std::fs::File::open(path)?
         .take(LARGEST + 1)

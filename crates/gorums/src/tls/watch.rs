@@ -3,7 +3,9 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use super::exchange::{Exchange, Look, Reminder, tell_expired, tell_outdated, tell_refused};
+use super::exchange::{
+    Exchange, Look, Reminder, tell_expired, tell_outdated, tell_panicked, tell_refused,
+};
 
 /// How soon files that have changed are looked at again, where not sooner by the interval.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
@@ -26,15 +28,21 @@ pub(super) async fn run(watched: Weak<Exchange>, interval: Duration) {
             return;
         };
         // Whoever keeps the files may be far away.
+        let last = before.take();
         let looking = tokio::task::spawn_blocking(move || {
-            let look = exchange.look(before.as_ref());
+            let look = exchange.look(last.as_ref());
             (exchange, look)
         });
-        let Ok((exchange, look)) = looking.await else {
-            // The runtime ends.
-            return;
-        };
         pause = interval;
+        let (exchange, look) = match looking.await {
+            Ok(looked) => looked,
+            Err(error) if error.is_panic() => {
+                tell_panicked();
+                continue;
+            }
+            // The runtime ends.
+            Err(_) => return,
+        };
         before = match look {
             Look::Same => {
                 refusals.forget();
