@@ -112,6 +112,11 @@ fn the_page_states_the_defaults_of_a_client() {
             seconds(crate::dial::OVERDUE),
         ),
         (
+            "the same, where the node may call the client over the connection (`serve`, \
+             `one_stream_per_pair`), or winds it down itself",
+            format!("{}, in which it goes on", seconds(crate::dial::OVERDUE)),
+        ),
+        (
             "writing after the last handle is dropped",
             seconds(settings.linger),
         ),

@@ -429,6 +429,57 @@ async fn a_client_leaves_a_node_that_is_revoked_and_its_call_is_answered() {
     logged(&log, SERVER, "the client ended the stream").await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_revoked_calls_its_client_for_a_minute_at_the_most() {
+    let log = Log::of(Level::INFO);
+    let network = Network::new();
+    let authority = Authority::new("ours");
+    let one = authority.node(1);
+    let tls = mutual(&authority, &one).over(network.clone());
+    let server = service().transport(tls.build().expect("sound"));
+    let server = server.bind("a:1").await.expect("the network is there");
+    let clients = server.clients();
+    let serving = tokio::spawn(server.serve());
+    let tls = mutual(&authority, &authority.node(2)).over(network.clone());
+    let tls = tls.build().expect("sound");
+    let configuration = Configuration::builder()
+        .transport(tls.clone())
+        .nodes(["a:1"])
+        .serve(
+            service().unary(HOLD, |ctx: ServerCtx, request: Number| async move {
+                ctx.release();
+                ctx.cancelled().await;
+                Ok::<_, Status>(request)
+            }),
+        );
+    let client = Client::new(&configuration.connect().expect("legal"));
+    call(&client).await.expect("it is up");
+    let back = Client::new(clients.config());
+    call(&back).await.expect("it is called back");
+    let held = back.rpc::<_, Number>(&back.configuration()[0], HOLD, number(1));
+    let held = held.send();
+    let list = authority.revoked(&[&one], 0);
+    let exchanged = tls.exchange().revocation(lists([list])).apply();
+    assert!(exchanged.expect("sound"));
+    let began = Instant::now();
+    tokio::time::sleep(Duration::from_secs(55)).await;
+    call(&back).await.expect("it has its time");
+    let error = held.await.expect_err("it had its time");
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    let took = began.elapsed().as_secs_f64();
+    assert!((60.0..=66.0).contains(&took), "{took} s");
+    let line = logged(
+        &log,
+        "gorums::client",
+        "what was proven of the node holds no more",
+    )
+    .await;
+    assert!(line.starts_with("INFO client: lost "), "{line}");
+    let reason = not_sent(&client).await;
+    assert!(reason.contains("Revoked"), "{reason}");
+    serving.abort();
+}
+
 #[tokio::test]
 async fn of_several_lists_of_an_authority_the_newest_counts_and_another_has_none() {
     let (authority, other) = (Authority::new("ours"), Authority::new("theirs"));

@@ -27,8 +27,8 @@ const BATCHES_PER_TURN: usize = 16;
 /// gets them may have more to write.
 const WORTH_A_LOOK: usize = 1024;
 
-/// How long a connection may take to end that winds down since what was proven of the node holds no
-/// more.
+/// How long a connection may take to end since what was proven of the node holds no more: it winds
+/// down, or goes on where the node calls this process over it.
 pub(crate) const OVERDUE: Duration = Duration::from_secs(60);
 
 /// Why a connection ended.
@@ -103,8 +103,11 @@ impl Connected {
             if self.stream.inbound.goes_away() && !winds_down {
                 return Poll::Ready(End::GoingAway);
             }
-            if !winds_down && self.poll_unproven(cx).is_ready() {
-                return Poll::Ready(End::Unproven);
+            if self.poll_unproven(cx).is_ready() {
+                if !winds_down && !self.is_called {
+                    return Poll::Ready(End::Unproven);
+                }
+                self.bound();
             }
             if self.dial_epoch != channel.dial_epoch() && !winds_down {
                 return Poll::Ready(End::Outdated);
@@ -137,16 +140,25 @@ impl Connected {
         Poll::Pending
     }
 
-    /// Ready, once, when what was proven of the node holds no more. A node that calls this process over
-    /// the connection would lose what it has called: it goes on then.
+    /// Ready, once, when what was proven of the node holds no more.
     fn poll_unproven(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.lasting {
-            Some(lasting) if self.head.is_none() && !self.is_called => {
+            Some(lasting) if self.head.is_none() => {
                 ready!(lasting.poll_end(cx));
                 self.lasting = None;
                 Poll::Ready(())
             }
             _ => Poll::Pending,
+        }
+    }
+
+    /// What was proven of the node holds no more, and this end does not wind the connection down: it
+    /// does already, or the node calls this process over it and would lose at once what it has called.
+    /// It goes on for this time, and no longer: the node may never end it.
+    fn bound(&mut self) {
+        if !self.link.timers.is_set(Timer::Overdue) {
+            let until = self.link.now() + OVERDUE;
+            self.link.timers.set(Timer::Overdue, until);
         }
     }
 
@@ -333,6 +345,12 @@ impl Connected {
                 channel.forget_refusal();
                 cx.waker().wake_by_ref();
                 Poll::Pending
+            }
+            Fired::Timer(Timer::Overdue) if self.winding_down.is_none() => {
+                Poll::Ready(End::Lost(Status::unavailable(
+                    "what was proven of the node holds no more, and the time is over in which it \
+                     could still call this process",
+                )))
             }
             Fired::Timer(_) => Poll::Ready(End::Closed),
         }

@@ -216,8 +216,8 @@ impl Proven {
     /// Holds until this future completes, at which a certificate expires, say, or is revoked: a server
     /// winds the connection down then, without the loss of a call, as it does with one that is
     /// [old](crate::ServerBuilder::max_connection_age). So does a client, unless the node may call it
-    /// over the connection: then it goes on. Where one is given already, the connection ends with the
-    /// first of the two.
+    /// over the connection: then it goes on for 60 s, and ends with what is not answered by then. Where
+    /// one is given already, the connection ends with the first of the two.
     #[must_use]
     pub fn lasting(mut self, until: impl Future<Output = ()> + Send + 'static) -> Self {
         self.known.until = Some(match self.known.until.take() {
