@@ -283,8 +283,11 @@ impl Channel {
             .cancel(id, if is_understood { limit } else { 0 });
         for stream in &mut peer.winding_down {
             let limit = if stream.features.cancel { limit } else { 0 };
-            if stream.notices.cancel(id, limit) {
-                is_told = true;
+            let tells = stream.notices.cancel(id, limit);
+            is_told |= tells;
+            // Also where the node is not told: it may have been the last call that the stream waits
+            // for, which ends then.
+            if tells || stream.has(id) {
                 stream.wake();
             }
         }

@@ -72,6 +72,7 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                 }
                 let written = connected.known_of_requests();
                 let was_open = connected.is_open();
+                let has_answered = connected.has_answered;
                 // The node answers the end of this side of the stream by ending its own.
                 let was_ended = connected.is_half_closed;
                 let is_dead = matches!(end, End::Dead);
@@ -93,8 +94,12 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                         );
                         channel.set_last_error(Some(status.clone()));
                         channel.set_state(NodeState::Disconnected);
-                        let failed = channel.outbox().fail_attempt();
-                        Channel::fail_unwritten(failed, Outcome::NotSent, &status);
+                        // A node that has answered is a good one: what waits for it goes on to. One
+                        // that only ever goes away fails what the connection was made for.
+                        if !has_answered {
+                            let failed = channel.outbox().fail_attempt();
+                            Channel::fail_unwritten(failed, Outcome::NotSent, &status);
+                        }
                         continue;
                     }
                     End::Unproven => {
@@ -107,8 +112,8 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                             Status::unavailable("what was proven of the node holds no more");
                         channel.set_last_error(Some(status.clone()));
                         channel.set_state(NodeState::Disconnected);
-                        let failed = channel.outbox().fail_attempt();
-                        Channel::fail_unwritten(failed, Outcome::NotSent, &status);
+                        // What is not written waits for the next connection, whose handshake fails it
+                        // where the node is refused.
                         continue;
                     }
                     End::Lost(status) => connected.explained(status),

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gorums::runtime::{BoxFuture, BoxIo, Handshake, Listener, Proven, Tcp, Transport};
 use gorums::{Code, Outcome, Status};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::common::{Counter, Number, within};
 use crate::raw_client::{RawClient, Stream};
-use crate::raw_server::{RawServer, answered, failed};
+use crate::raw_server::{RawPeer, RawServer, answered, failed};
 use crate::wire::{ECHO, Envelope, envelope};
 
 const HOLD: &str = "test.Test.Hold";
@@ -199,4 +200,99 @@ async fn of_a_server_that_goes_away_again_and_again_few_connections_are_kept() {
             answered(call, 1).await;
         }
     }
+}
+
+// ---- what is proven of a node, and holds no more
+
+/// Proves nothing that lasts longer than until the next notification, of one connection.
+struct Passing(Arc<Notify>);
+
+impl Transport for Passing {
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, std::io::Result<BoxIo>> {
+        Box::pin(async move {
+            let io = Tcp.connect(address).await?;
+            let until = Arc::clone(&self.0).notified_owned();
+            let handshake = Handshake::new(async { Ok(Proven::new(io).lasting(until)) });
+            Ok(Box::new(handshake) as BoxIo)
+        })
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, std::io::Result<Box<dyn Listener>>> {
+        Tcp.listen(address)
+    }
+}
+
+/// A server, and what ends what is proven of it.
+async fn passing() -> (RawServer, Arc<Notify>) {
+    let end = Arc::new(Notify::new());
+    let transport = Passing(Arc::clone(&end));
+    let server = RawServer::start_with(|builder| builder.transport(transport)).await;
+    (server, end)
+}
+
+/// More is queued before the client connects than it writes at a time, and that connection is ended
+/// so when the first call is answered: the others are answered on it or on the next one.
+async fn what_waits_goes_on(server: RawServer, end: impl FnOnce(&mut RawPeer)) {
+    const CALLS: u64 = 8;
+    let mut calls = Vec::new();
+    for value in 0..CALLS {
+        let request = Number {
+            value,
+            payload: vec![0; 100_000].into(),
+        };
+        calls.push(server.client().rpc(&server.node(), ECHO, request).send());
+    }
+    let mut calls = calls.into_iter();
+    let mut old = server.accept().await;
+    old.respond_with("going-away");
+    old.echo().await;
+    answered(calls.next().expect("there are some"), 0).await;
+    end(&mut old);
+    let mut written = 1;
+    loop {
+        let request = old.request().await;
+        if request.control == NONE_FOLLOW {
+            break;
+        }
+        old.send(&request);
+        written += 1;
+    }
+    assert!(written < CALLS, "the rest has waited");
+    let mut new = server.accept().await;
+    for _ in written..CALLS {
+        new.echo().await;
+    }
+    for (value, call) in (1..).zip(calls) {
+        answered(call, value).await;
+    }
+}
+
+#[tokio::test]
+async fn what_has_only_waited_goes_on_to_when_the_node_goes_away() {
+    let server = RawServer::start().await;
+    what_waits_goes_on(server, |peer| peer.send(&control(0, GOING_AWAY))).await;
+}
+
+#[tokio::test]
+async fn what_has_only_waited_goes_on_to_when_what_was_proven_holds_no_more() {
+    let (server, end) = passing().await;
+    what_waits_goes_on(server, |_| end.notify_one()).await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_last_call_that_it_waits_for_where_the_node_is_told_nothing() {
+    let (server, end) = passing().await;
+    let (first, mut old, _) = server.called().await;
+    // It understands no cancellations.
+    old.respond_with("");
+    let another = server.call(3);
+    old.echo().await;
+    answered(another, 3).await;
+    end.notify_one();
+    let second = server.call(2);
+    let mut new = server.accept().await;
+    new.echo().await;
+    answered(second, 2).await;
+    drop(first);
+    old.client_is_gone().await;
 }
