@@ -329,6 +329,67 @@ async fn a_connection_that_renews_itself_stops_with_its_server() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_on_a_stream_that_was_renewed_is_answered_though_its_server_stops() {
+    let network = Network::new();
+    let (gate, started) = (Arc::new(Semaphore::new(0)), Counter::new());
+    let peers = |id| {
+        let builder = Configuration::builder().transport(network.clone());
+        let builder = (1..=2).fold(builder, |builder, id| builder.node(id, address(id)));
+        let builder = builder.one_stream_per_pair(id, WhileDisconnected::Wait);
+        builder.connect().expect("legal")
+    };
+    let (one, two) = (peers(1), peers(2));
+    // The second calls back the first, which connects and calls it.
+    let back = Client::new(&two);
+    let second = Server::builder()
+        .unary(ECHO, move |ctx: ServerCtx, request: Number| {
+            let back = back.clone();
+            async move {
+                ctx.release();
+                let all = back.configuration().clone();
+                let node = all.iter().find(|node| node.id().get() == 1);
+                let call = back.rpc::<_, Number>(node.expect("it is one"), HOLD, request);
+                call.await.map_err(|error| error.status().clone())
+            }
+        })
+        .peers(2, &two)
+        .trust_claimed_ids(true)
+        .max_connection_age(AGE)
+        .transport(network.clone());
+    let second = Stoppable::start(second, &address(2)).await;
+    let (held, begun) = (Arc::clone(&gate), started.clone());
+    let first = Server::builder()
+        .unary(HOLD, move |ctx: ServerCtx, request: Number| {
+            let (gate, started) = (Arc::clone(&held), begun.clone());
+            async move {
+                ctx.release();
+                started.add();
+                gate.acquire().await.expect("open").forget();
+                Ok::<_, Status>(request)
+            }
+        })
+        .peers(1, &one)
+        .trust_claimed_ids(true)
+        .transport(network.clone());
+    let _first = TestServer::start_at(first, &address(1)).await;
+    within(one.connected(2)).await.expect("both are up");
+    let node = one.iter().find(|node| node.id().get() == 2);
+    let call = Client::new(&one).rpc::<_, Number>(node.expect("it is one"), ECHO, number(7));
+    let call = call.send();
+    started.reached(1).await;
+    let attempts = network.attempts(&address(2)).len();
+    network.attempted(&address(2), attempts + 1).await;
+    within(one.connected(2)).await.expect("it is up again");
+    settle().await;
+    let serving = second.stop();
+    settle().await;
+    gate.add_permits(1);
+    let reply = within(call).await.expect("it is answered");
+    assert_eq!(reply.value, 7);
+    within(serving).await.expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ordinary_client_hears_goaway_and_its_calls_are_answered() {
     let network = Network::new();
     let server = Server::builder()

@@ -182,8 +182,13 @@ impl ServedStream {
         if self.ending.is_none() {
             self.say_goodbye("the server is shutting down", link);
         }
-        // Who calls clients meanwhile is this server, which ends.
-        self.hands_over = HandsOver::Nothing;
+        // Who calls clients meanwhile is this server, which ends. But what was written on a stream that
+        // carries the calls no more is of handlers on another one, which have their time of grace.
+        let carries = (self.callee.as_ref()).is_some_and(|callee| callee.attachment().carries());
+        self.hands_over = match self.hands_over {
+            HandsOver::Answers | HandsOver::Calls if !carries => HandsOver::Answers,
+            _ => HandsOver::Nothing,
+        };
     }
 
     /// This connection winds down, and the server goes on: the same, but the calls to the client are
