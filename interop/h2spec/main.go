@@ -6,44 +6,22 @@ package main
 
 import (
 	"flag"
-	"fmt"
 	"os"
 
 	"interop/internal/cases"
 )
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintf(os.Stderr, "error: %v\n", err)
-		os.Exit(1)
-	}
-}
-
-func run() error {
 	server := flag.String("server", "", "the program of our server")
-	table := flag.String("expected", "docs/conformance.md", "the file with the table of the cases that do not pass")
 	group := flag.String("group", "h2spec", "what the cases are called, before a slash")
 	list := flag.Bool("list", false, "print the names of the cases")
 	certs := flag.String("certs", "", "over mutual TLS, with the certificates in this folder")
 	flag.Parse()
-	text, err := os.ReadFile(*table)
-	if err != nil {
-		return err
-	}
-	expected, err := readExpected(string(text))
-	if err != nil {
-		return fmt.Errorf("%s: %w", *table, err)
-	}
-	chapters := chapters()
-	if err := expected.check(chapters); err != nil {
-		return fmt.Errorf("%s: %w", *table, err)
-	}
 	var all []cases.Case
-	for _, chapter := range chapters {
-		all = append(all, cases.Case{Name: chapter.name, Do: func(r *cases.R) { chapter.run(r, expected) }})
+	for _, chapter := range chapters() {
+		all = append(all, cases.Case{Name: chapter.name, Do: chapter.run})
 	}
 	if !cases.Run(*group, all, cases.Servers{Program: *server, Certs: *certs}, *list, flag.Args()) {
 		os.Exit(1)
 	}
-	return nil
 }

@@ -26,8 +26,7 @@ use crate::{certs, workspace};
 ///
 /// Others know ordinary gRPC alone: a stub that grpcio has made from the store's .proto file, and the
 /// programs of interop/grpc-tools, grpcurl and grpc-health-probe. And h2spec knows HTTP/2 alone: a
-/// case here is a chapter of it, and the cases in that that do not pass stand in docs/conformance.md,
-/// each with its reason; one that does something else than its row says has failed.
+/// case here is a chapter of it, which passes where each of its cases does.
 ///
 /// All but Python's speaker of Gorums run twice: in plain text, and over mutual TLS (`-tls` in the names),
 /// with certificates that are made anew, as `cargo xtask certs` makes them. Clusters and replicas of

@@ -1,6 +1,8 @@
 //! The server that other implementations call.
 
 use anyhow::Result;
+use axum::Router;
+use axum::routing::post;
 use gorums::membership::NodeAddress;
 use gorums::server::{Health, ServingStatus};
 use tokio::io::AsyncReadExt;
@@ -37,6 +39,12 @@ pub(crate) struct Args {
     secrets: Secrets,
 }
 
+/// Answers a request without a body by some hundred bytes. Tests of HTTP/2 alone need them, so as to see
+/// how flow control holds an answer back; a method of gRPC has none for a call without a message.
+fn bytes() -> Router {
+    Router::new().route("/bytes", post(|| async { "bytes ".repeat(100) }))
+}
+
 pub(crate) async fn run(args: Args) -> Result<()> {
     let secrets = &args.secrets;
     let mut server = secrets.server()?;
@@ -57,6 +65,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         .add_service(InteropServer::new(Noting::default()))
         .add_service(ClusterServer::new(calling.clone()))
         .health(&health)
+        .fallback(bytes())
         .bind(&args.listen)
         .await?;
     calling.set_clients(server.clients());
