@@ -104,17 +104,17 @@ func strangers(r *R) {
 	other := secrets.InFolder(r.foreign(), "node-1")
 	foreign, err := tls.LoadX509KeyPair(other.Cert, other.Key)
 	r.Must(err, "a certificate of another authority")
-	// The two authorities have one name, so it may be taken for a bad signature of the right one. Go keeps back a certificate that the
-	// server does not ask for, unless it is told to show it.
+	// Go keeps back a certificate of an authority that the server does not ask for, unless it is told to show it.
 	shown := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &foreign, nil }
 	for _, test := range []struct {
 		credentials credentials.TransportCredentials
 		says        []string
 	}{
 		{credentials.NewTLS(&tls.Config{RootCAs: authorities}), []string{"certificate required"}},
-		{credentials.NewTLS(&tls.Config{RootCAs: authorities, GetClientCertificate: shown}), []string{"unknown certificate authority", "error decrypting message"}},
+		{credentials.NewTLS(&tls.Config{RootCAs: authorities, GetClientCertificate: shown}), []string{"unknown certificate authority"}},
 		{credentials.NewTLS(&tls.Config{RootCAs: authorities, MaxVersion: tls.VersionTLS12}), []string{"protocol version not supported"}},
-		{insecure.NewCredentials(), []string{""}},
+		// The alert is shorter than the head of a frame. It is lost where the server has closed before it has read all that was sent.
+		{insecure.NewCredentials(), []string{"error reading server preface: unexpected EOF", "connection reset by peer"}},
 	} {
 		conn, err := grpc.NewClient("passthrough:///"+server.Address, grpc.WithTransportCredentials(test.credentials),
 			grpc.WithDefaultCallOptions(grpc.ForceCodec(wire.Codec{})))
