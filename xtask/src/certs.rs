@@ -1,7 +1,8 @@
 //! `cargo xtask certs`: an authority and certificates to try TLS out.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,7 +15,9 @@ use rcgen::{
     RevokedCertParams, SanType, SerialNumber,
 };
 use x509_parser::pem::parse_x509_pem;
-use x509_parser::prelude::{CertificateRevocationList, FromDer};
+use x509_parser::prelude::{
+    CertificateRevocationList, FromDer, GeneralName, X509Certificate, X509Name,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -25,7 +28,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// both. The authority's key lies beside them, unprotected: for tests, and for nothing else.
 ///
 /// With --renew or --revoke nothing but what they name is written, each file in one step, so that
-/// programs that look at the files take them over.
+/// programs that look at the files take them over. What --renew makes has the names of what was there:
+/// whose certificates there are, of which cluster and with which hosts is not for it to say.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask certs certs
@@ -57,9 +61,9 @@ pub(crate) struct Args {
     #[arg(long)]
     force: bool,
 
-    /// Make new certificates and keys for the nodes and the client, by the authority that is there; give
-    /// --cluster, --nodes and --host as before
-    #[arg(long, conflicts_with = "force")]
+    /// Make the certificates that are there anew, with new keys, by the authority that is there, and the
+    /// list of those that are revoked with new dates
+    #[arg(long, conflicts_with_all = ["force", "nodes", "hosts", "cluster"])]
     renew: bool,
 
     /// Revoke the certificate of this node, or of the client: add it to revoked.pem; may be given again
@@ -96,9 +100,27 @@ pub(crate) fn renew(folder: PathBuf) -> Result<()> {
     make(&args).map(drop)
 }
 
+/// Whose a certificate is. It is shown as the name of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    Authority,
+    Node(u32),
+    Client,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authority => f.write_str("ca"),
+            Self::Node(id) => write!(f, "node-{id}"),
+            Self::Client => f.write_str("client"),
+        }
+    }
+}
+
 /// A certificate with its key, as PEM.
 struct Made {
-    name: String,
+    holder: Holder,
     certificate: String,
     key: String,
 }
@@ -108,30 +130,15 @@ fn make(args: &Args) -> Result<String> {
     if !args.revoke.is_empty() {
         return revoke(args);
     }
-    let (made, list) = if args.renew {
-        (issue_all(args, &authority(&args.folder)?)?, None)
-    } else {
-        let (ca, authority) = new_authority(args)?;
-        let list = list(args, &authority, Vec::new())?;
-        let mut made = vec![ca];
-        made.extend(issue_all(args, &authority)?);
-        (made, Some(list))
-    };
-    let mut files: Vec<_> = made
-        .iter()
-        .flat_map(|made| {
-            let file = |end: &str| args.folder.join(format!("{}.{end}", made.name));
-            [
-                (file("pem"), &made.certificate, false),
-                (file("key"), &made.key, true),
-            ]
-        })
-        .collect();
-    files.extend(
-        list.iter()
-            .map(|list| (args.folder.join(REVOKED), list, false)),
-    );
-    if !args.force && !args.renew {
+    if args.renew {
+        return renew_all(args);
+    }
+    let (ca, authority) = new_authority(args)?;
+    let list = list(args, &authority, Vec::new())?;
+    let mut made = vec![ca];
+    made.extend(issue_all(args, &authority)?);
+    let files = files(&args.folder, &made, &list);
+    if !args.force {
         let there: Vec<_> = files
             .iter()
             .filter(|(path, ..)| path.symlink_metadata().is_ok())
@@ -146,19 +153,58 @@ fn make(args: &Args) -> Result<String> {
     }
     fs::create_dir_all(&args.folder)
         .with_context(|| format!("making {}", args.folder.display()))?;
+    write_all(files)?;
+    Ok(report(args))
+}
+
+/// Makes anew what is there, with the names that it has.
+fn renew_all(args: &Args) -> Result<String> {
+    let folder = &args.folder;
+    let (authority, name) = authority(folder)?;
+    let list = list(args, &authority, listed(&folder.join(REVOKED), &name)?)?;
+    let mut made = Vec::new();
+    for holder in holders(folder)? {
+        let path = folder.join(format!("{holder}.pem"));
+        let names = names_of(&path, &name)?;
+        made.push(issue(args, &authority, holder, names)?);
+    }
+    if made.is_empty() {
+        bail!(
+            "{} has no certificate to renew, neither node-N.pem nor client.pem: without --renew they are made",
+            folder.display()
+        );
+    }
+    let holders: Vec<_> = made.iter().map(|made| made.holder.to_string()).collect();
+    write_all(files(folder, &made, &list))?;
+    Ok(format!(
+        "renewed in {}, valid for {} days: {}, and {REVOKED}\n",
+        folder.display(),
+        args.days,
+        holders.join(", "),
+    ))
+}
+
+/// A file, what it is to have, and whether that is a secret.
+type File<'a> = (PathBuf, &'a str, bool);
+
+fn files<'a>(folder: &Path, made: &'a [Made], list: &'a str) -> Vec<File<'a>> {
+    let of = |made: &'a Made| {
+        let file = |end: &str| folder.join(format!("{}.{end}", made.holder));
+        [
+            (file("pem"), made.certificate.as_str(), false),
+            (file("key"), made.key.as_str(), true),
+        ]
+    };
+    let mut files: Vec<_> = made.iter().flat_map(of).collect();
+    files.push((folder.join(REVOKED), list, false));
+    files
+}
+
+fn write_all(files: Vec<File<'_>>) -> Result<()> {
     for (path, text, is_secret) in files {
         write(&path, text, is_secret).with_context(|| format!("writing {}", path.display()))?;
     }
-    Ok(if args.renew {
-        format!(
-            "renewed in {}, valid for {} days: nodes 1 to {}, and the client\n",
-            args.folder.display(),
-            args.days,
-            args.nodes
-        )
-    } else {
-        report(args)
-    })
+    Ok(())
 }
 
 /// The list of those that are revoked.
@@ -166,21 +212,18 @@ const REVOKED: &str = "revoked.pem";
 
 /// Adds certificates to the list.
 fn revoke(args: &Args) -> Result<String> {
-    let authority = authority(&args.folder)?;
+    let (authority, name) = authority(&args.folder)?;
     let path = args.folder.join(REVOKED);
-    let mut revoked = match path.symlink_metadata() {
-        Ok(_) => listed(&path)?,
-        Err(_) => Vec::new(),
-    };
+    let mut revoked = listed(&path, &name)?;
     for whose in &args.revoke {
-        let name = match whose.parse::<u32>() {
-            Ok(id) => format!("node-{id}.pem"),
-            Err(_) if whose == "client" => "client.pem".to_owned(),
+        let holder = match whose.parse::<u32>() {
+            Ok(id) => Holder::Node(id),
+            Err(_) if whose == "client" => Holder::Client,
             Err(_) => bail!("{whose:?} has no certificate: give the id of a node, or client"),
         };
-        let serial = serial(&args.folder.join(&name))?;
+        let serial = serial(&args.folder.join(format!("{holder}.pem")), &name)?;
         if revoked.iter().any(|one| one.serial_number == serial) {
-            bail!("the certificate in {name} is revoked already: --renew makes another one");
+            bail!("the certificate in {holder}.pem is revoked already: --renew makes another one");
         }
         revoked.push(RevokedCertParams {
             serial_number: serial,
@@ -199,8 +242,8 @@ fn revoke(args: &Args) -> Result<String> {
     ))
 }
 
-/// The authority that has made what is in the folder.
-fn authority(folder: &Path) -> Result<Issuer<'static, KeyPair>> {
+/// The authority that has made what is in the folder, and its name.
+fn authority(folder: &Path) -> Result<(Issuer<'static, KeyPair>, Name)> {
     let read = |name: &str| {
         let path = folder.join(name);
         fs::read_to_string(&path).with_context(|| {
@@ -211,26 +254,121 @@ fn authority(folder: &Path) -> Result<Issuer<'static, KeyPair>> {
         })
     };
     let key = KeyPair::from_pem(&read("ca.key")?).context("ca.key has no key")?;
-    Issuer::from_ca_cert_pem(&read("ca.pem")?, key).context("ca.pem is that of no authority")
+    let issuer = Issuer::from_ca_cert_pem(&read("ca.pem")?, key);
+    let issuer = issuer.context("ca.pem is that of no authority")?;
+    let subject = |certificate: &X509Certificate<'_>| Ok(Name::of(certificate.subject()));
+    let name = with_certificate(&folder.join("ca.pem"), subject)?;
+    Ok((issuer, name))
 }
 
-/// The serial number of a certificate.
-fn serial(path: &Path) -> Result<SerialNumber> {
+/// The name of an authority, as it is encoded: no two have the same one.
+#[derive(PartialEq, Eq)]
+struct Name(Vec<u8>);
+
+impl Name {
+    fn of(name: &X509Name<'_>) -> Self {
+        Self(name.as_raw().to_vec())
+    }
+
+    /// Fails unless what a file has was made by the authority of this name. Otherwise what another one
+    /// has made would be passed off as made by this one, in the middle of a change of authorities, say.
+    fn check(&self, issuer: &X509Name<'_>, path: &Path) -> Result<()> {
+        if Self::of(issuer) != *self {
+            bail!(
+                "{} was not made by the authority in ca.pem, but by {issuer}: put the files of one authority together",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whose certificates the folder has, beside that of the authority.
+fn holders(folder: &Path) -> Result<Vec<Holder>> {
+    let mut holders = Vec::new();
+    let reading = || format!("reading {}", folder.display());
+    for file in fs::read_dir(folder).with_context(reading)? {
+        let name = file.with_context(reading)?.file_name();
+        let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".pem")) else {
+            continue;
+        };
+        let holder = match stem.strip_prefix("node-").map(str::parse) {
+            Some(Ok(id)) => Holder::Node(id),
+            None if stem == "client" => Holder::Client,
+            _ => continue,
+        };
+        // No other spelling of the number.
+        if holder.to_string() == stem {
+            holders.push(holder);
+        }
+    }
+    holders.sort_unstable();
+    Ok(holders)
+}
+
+fn with_certificate<T>(
+    path: &Path,
+    of: impl FnOnce(&X509Certificate<'_>) -> Result<T>,
+) -> Result<T> {
     let name = path.display();
     let text = fs::read(path).with_context(|| format!("reading {name}"))?;
     let (_, pem) = parse_x509_pem(&text).map_err(|error| anyhow!("{name} is not PEM: {error}"))?;
     let certificate = pem.parse_x509();
-    let certificate = certificate.map_err(|error| anyhow!("{name} has no certificate: {error}"))?;
-    Ok(SerialNumber::from(certificate.raw_serial().to_vec()))
+    of(&certificate.map_err(|error| anyhow!("{name} has no certificate: {error}"))?)
 }
 
-/// Those that a list has.
-fn listed(path: &Path) -> Result<Vec<RevokedCertParams>> {
+/// The serial number of a certificate of this authority.
+fn serial(path: &Path, authority: &Name) -> Result<SerialNumber> {
+    with_certificate(path, |certificate| {
+        authority.check(certificate.issuer(), path)?;
+        Ok(SerialNumber::from(certificate.raw_serial().to_vec()))
+    })
+}
+
+/// The names that a certificate of this authority has.
+fn names_of(path: &Path, authority: &Name) -> Result<Vec<SanType>> {
+    with_certificate(path, |certificate| {
+        authority.check(certificate.issuer(), path)?;
+        let names = certificate.subject_alternative_name();
+        let names = names.map_err(|error| anyhow!("the names in {}: {error}", path.display()))?;
+        let Some(names) = names else {
+            return Ok(Vec::new());
+        };
+        let name = |name: &GeneralName<'_>| {
+            Ok(match *name {
+                GeneralName::DNSName(name) => SanType::DnsName(name.try_into()?),
+                GeneralName::URI(uri) => SanType::URI(uri.try_into()?),
+                GeneralName::IPAddress(octets) => SanType::IpAddress(address(octets)?),
+                _ => bail!(
+                    "{} has the name {name}, which is of a kind that this command does not make",
+                    path.display()
+                ),
+            })
+        };
+        names.value.general_names.iter().map(name).collect()
+    })
+}
+
+fn address(octets: &[u8]) -> Result<IpAddr> {
+    if let Ok(octets) = <[u8; 4]>::try_from(octets) {
+        return Ok(octets.into());
+    }
+    let octets = <[u8; 16]>::try_from(octets);
+    Ok(octets.context("an IP address has 4 octets, or 16")?.into())
+}
+
+/// Those that a list of this authority has: none where there is no list.
+fn listed(path: &Path, authority: &Name) -> Result<Vec<RevokedCertParams>> {
     let name = path.display();
-    let text = fs::read(path).with_context(|| format!("reading {name}"))?;
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("reading {name}")),
+    };
     let (_, pem) = parse_x509_pem(&text).map_err(|error| anyhow!("{name} is not PEM: {error}"))?;
     let list = CertificateRevocationList::from_der(&pem.contents);
     let (_, list) = list.map_err(|error| anyhow!("{name} has no list: {error}"))?;
+    authority.check(list.issuer(), path)?;
     let all = list.iter_revoked_certificates();
     let all = all.map(|one| RevokedCertParams {
         serial_number: SerialNumber::from(one.raw_serial().to_vec()),
@@ -306,7 +444,7 @@ fn new_authority(args: &Args) -> Result<(Made, Issuer<'static, KeyPair>)> {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let key = KeyPair::generate()?;
     let made = Made {
-        name: "ca".to_owned(),
+        holder: Holder::Authority,
         certificate: params.self_signed(&key)?.pem(),
         key: key.serialize_pem(),
     };
@@ -317,47 +455,40 @@ fn new_authority(args: &Args) -> Result<(Made, Issuer<'static, KeyPair>)> {
 fn issue_all(args: &Args, authority: &Issuer<'_, KeyPair>) -> Result<Vec<Made>> {
     let mut made = Vec::new();
     for id in 1..=args.nodes {
-        let name = format!("node-{id}");
-        let uri = format!("gorums://{}/node/{id}", args.cluster);
-        let purposes = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        made.push(issue(
-            args,
-            authority,
-            name,
-            uri,
-            hosts(&args.hosts)?,
-            purposes,
-        )?);
+        let mut names = hosts(&args.hosts)?;
+        names.push(uri(args, &format!("node/{id}"))?);
+        made.push(issue(args, authority, Holder::Node(id), names)?);
     }
-    let uri = format!("gorums://{}/client", args.cluster);
-    let purposes = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let name = "client".to_owned();
-    made.push(issue(args, authority, name, uri, Vec::new(), purposes)?);
+    let names = vec![uri(args, "client")?];
+    made.push(issue(args, authority, Holder::Client, names)?);
     Ok(made)
+}
+
+fn uri(args: &Args, whose: &str) -> Result<SanType> {
+    let uri = format!("gorums://{}/{whose}", args.cluster);
+    Ok(SanType::URI(uri.try_into()?))
 }
 
 fn issue(
     args: &Args,
     authority: &Issuer<'_, KeyPair>,
-    name: String,
-    uri: String,
-    hosts: Vec<SanType>,
-    purposes: Vec<ExtendedKeyUsagePurpose>,
+    holder: Holder,
+    names: Vec<SanType>,
 ) -> Result<Made> {
-    let mut params = params(args, &name);
-    params.subject_alt_names = hosts;
-    params.subject_alt_names.push(SanType::URI(uri.try_into()?));
+    let mut params = params(args, &holder.to_string());
+    params.subject_alt_names = names;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = purposes;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if let Holder::Node(_) = holder {
+        let server = ExtendedKeyUsagePurpose::ServerAuth;
+        params.extended_key_usages.push(server);
+    }
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
     Ok(Made {
         certificate: params.signed_by(&key, authority)?.pem(),
         key: key.serialize_pem(),
-        name,
+        holder,
     })
 }
 
@@ -488,39 +619,113 @@ mod tests {
         let error = make(&["--renew"]).expect_err("nothing is there");
         assert!(error.to_string().contains("cargo xtask certs"), "{error}");
         make(&["--nodes", "2"]).expect("nothing is there");
+        let names = [
+            "ca.pem",
+            "ca.key",
+            "node-1.pem",
+            "node-1.key",
+            "node-2.pem",
+            "client.pem",
+            "client.key",
+        ];
         let read = |name: &str| fs::read_to_string(folder.join(name)).expect("it was made");
-        let before = [
-            "ca.pem",
-            "ca.key",
-            "node-1.pem",
-            "node-1.key",
-            "revoked.pem",
-        ]
-        .map(read);
-        make(&["--renew", "--nodes", "2"]).expect("the authority is there");
-        let after = [
-            "ca.pem",
-            "ca.key",
-            "node-1.pem",
-            "node-1.key",
-            "revoked.pem",
-        ]
-        .map(read);
-        let is_new: Vec<_> = (0..5).map(|at| before[at] != after[at]).collect();
-        assert_eq!(is_new, [false, false, true, true, false]);
-        let revoked = || listed(&folder.join(REVOKED)).expect("it was made").len();
-        assert_eq!(revoked(), 0);
+        let before = names.map(read);
+        let report = make(&["--renew"]).expect("the authority is there");
+        let renewed = "node-1, node-2, client, and revoked.pem";
+        assert!(report.contains(renewed), "{report}");
+        let after = names.map(read);
+        let is_new: Vec<_> = (0..7).map(|at| before[at] != after[at]).collect();
+        assert_eq!(is_new, [false, false, true, true, true, true, true]);
+        assert!(!folder.join("node-3.pem").exists());
+
+        let revoked = || {
+            let (_, name) = authority(folder).expect("it was made");
+            let listed = listed(&folder.join(REVOKED), &name).expect("it was made");
+            let serials = listed.into_iter().map(|one| one.serial_number.to_bytes());
+            serials.collect::<Vec<_>>()
+        };
+        assert!(revoked().is_empty());
         make(&["--revoke", "1", "--revoke", "client"]).expect("they are there");
-        assert_eq!(revoked(), 2);
+        let two = revoked();
+        assert_eq!(two.len(), 2);
         let error = make(&["--revoke", "1"]).expect_err("it is revoked");
         assert!(error.to_string().contains("--renew"), "{error}");
-        make(&["--renew", "--nodes", "2"]).expect("the authority is there");
+        let before = read(REVOKED);
+        make(&["--renew", "--days", "60"]).expect("the authority is there");
+        assert_ne!(read(REVOKED), before);
+        assert_eq!(revoked(), two);
         make(&["--revoke", "1"]).expect("it is another one");
-        assert_eq!(revoked(), 3);
+        assert_eq!(revoked().len(), 3);
         for whose in ["3", "nobody"] {
             make(&["--revoke", whose]).expect_err("it has none");
         }
-        assert_eq!(revoked(), 3);
+        assert_eq!(revoked().len(), 3);
+        // A folder of before there was a list.
+        fs::remove_file(folder.join(REVOKED)).expect("it was made");
+        make(&["--renew"]).expect("there is no list");
+        assert!(revoked().is_empty());
+    }
+
+    #[test]
+    fn what_is_renewed_has_the_names_that_it_had() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let folder = folder.path();
+        let more = [
+            "--cluster",
+            "prod",
+            "--nodes",
+            "2",
+            "--host",
+            "node.example",
+            "--host",
+            "10.0.0.7",
+        ];
+        make(&args(folder, &more)).expect("nothing is there");
+        let (_, name) = authority(folder).expect("it was made");
+        let names = || {
+            ["node-1", "node-2", "client"]
+                .map(|holder| names_of(&folder.join(format!("{holder}.pem")), &name))
+                .map(|names| names.expect("it was made"))
+        };
+        let before = names();
+        assert_eq!(before[0].len(), 6);
+        make(&args(folder, &["--renew"])).expect("the authority is there");
+        assert_eq!(names(), before);
+        for option in [["--cluster", "test"], ["--nodes", "3"], ["--host", "here"]] {
+            let line = ["certs", "folder", "--renew"].into_iter().chain(option);
+            assert!(Line::try_parse_from(line).is_err(), "{option:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_another_authority_is_renewed_or_revoked() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let [mine, other] = ["mine", "other"].map(|name| folder.path().join(name));
+        make(&args(&mine, &[])).expect("nothing is there");
+        make(&args(&other, &[])).expect("nothing is there");
+        let take = |name: &str| fs::copy(other.join(name), mine.join(name)).expect("it was made");
+        take("node-2.pem");
+        let read = || fs::read_to_string(mine.join("node-1.pem")).expect("it was made");
+        let before = read();
+        for more in [&["--renew"] as &[_], &["--revoke", "2"]] {
+            let error = make(&args(&mine, more)).expect_err("it is of another authority");
+            let text = error.to_string();
+            let says = ["node-2.pem", "was not made by the authority in ca.pem"];
+            assert!(says.iter().all(|says| text.contains(says)), "{text}");
+        }
+        take(REVOKED);
+        let error = make(&args(&mine, &["--revoke", "1"])).expect_err("so is the list");
+        assert!(error.to_string().contains(REVOKED), "{error}");
+        assert_eq!(read(), before);
+        for name in ["node-1.pem", "node-2.pem", "node-3.pem", "client.pem"] {
+            fs::remove_file(mine.join(name)).expect("it was made");
+        }
+        fs::remove_file(mine.join(REVOKED)).expect("it was made");
+        let error = make(&args(&mine, &["--renew"])).expect_err("there is nothing left");
+        assert!(
+            error.to_string().contains("no certificate to renew"),
+            "{error}"
+        );
     }
 
     #[cfg(unix)]

@@ -5,6 +5,7 @@ mod python;
 
 use std::collections::BTreeSet;
 use std::env;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 /// Runs the cases, and adds up what came of them. Fails unless every one passed.
 pub(crate) fn run_all(parts: &[String], totals: &mut Totals) -> Result<()> {
     let mut ran = Totals::default();
-    let runners = runners();
+    let runners = renew_certs().and_then(|()| runners());
     // What could not even be started is a failure that the totals show.
     ran.failed += u64::from(runners.is_err());
     let result = runners.and_then(|runners| {
@@ -136,10 +137,20 @@ struct Programs {
     certs: String,
 }
 
+/// The folder of certificates, which has one of another authority's in it.
+fn certs_folder() -> PathBuf {
+    workspace::target().join("interop/certs")
+}
+
+/// Makes them anew. Whoever only asks for the names of the cases has none made, as others may be running
+/// them.
+fn renew_certs() -> Result<()> {
+    let folder = certs_folder();
+    certs::renew(folder.join("foreign"))?;
+    certs::renew(folder)
+}
+
 fn runners() -> Result<Vec<Runner>> {
-    let certs = workspace::target().join("interop/certs");
-    certs::renew(certs.clone())?;
-    certs::renew(certs.join("foreign"))?;
     let programs = Programs {
         python: python::Python::prepare()?,
         go: go::Module::new("interop/go")?.build()?,
@@ -150,7 +161,7 @@ fn runners() -> Result<Vec<Runner>> {
         tools: go::Module::new("interop/grpc-tools")?.build_tools()?,
         ours: built("gorums-interop"),
         storage: built("storage"),
-        certs: certs.display().to_string(),
+        certs: certs_folder().display().to_string(),
     };
     Cmd::cargo()
         .args(["build", "--locked", "-p", "gorums-interop", "-p", "storage"])
