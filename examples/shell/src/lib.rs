@@ -45,7 +45,6 @@ use self::args::{Calls, Client, Mode, Target};
 use self::batch::Line;
 use self::command::{ByHand, Command, ParseError, Spec, Words, parse};
 pub use self::delay::Delay;
-use self::methods::Methods;
 use self::prompt::{Input, Prompt};
 use self::quiet::Quiet;
 use self::replicas::{Local, Plan, Processes, ReplicaError, Replicas};
@@ -528,8 +527,8 @@ fn converse<P: Program>(
     })?;
     let configuration = session.configuration();
     let ids = configuration.ids().map(|id| id.get());
-    let methods = Methods::of(P::DESCRIPTORS);
-    let prompt = Prompt::new(P::NAME, P::COMMANDS, ids, methods.names());
+    let names = session.methods().names();
+    let prompt = Prompt::new(P::NAME, P::COMMANDS, ids, names);
     let (mut prompt, no_history) = prompt.map_err(io::Error::other)?;
     if session.has_processes() {
         notices.redirect(prompt.printer());

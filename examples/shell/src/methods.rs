@@ -94,7 +94,8 @@ impl Method {
             Answers::One
         };
         Self {
-            // Names of methods live as long as the process, and there are few.
+            // Calls name methods that live as long as the process. There are few, and a session, of which a
+            // process has one, makes them once.
             name: Box::leak(descriptor.full_name().to_owned().into_boxed_str()),
             descriptor,
             answers,

@@ -27,6 +27,8 @@ const NOTICING: Duration = Duration::from_secs(1);
 pub(super) struct Session<P: Program> {
     program: P,
     replicas: Option<Replicas<P>>,
+    /// Those that can be called by hand. They are made once, since their names stay in memory.
+    methods: Methods,
     /// How long a call by hand may take.
     timeout: Duration,
 }
@@ -83,8 +85,14 @@ impl<P: Program> Session<P> {
         Self {
             program,
             replicas,
+            methods: Methods::of(P::DESCRIPTORS),
             timeout,
         }
+    }
+
+    /// The methods that can be called by hand.
+    pub(super) fn methods(&self) -> &Methods {
+        &self.methods
     }
 
     /// Where it shows what it has to show.
@@ -125,9 +133,8 @@ impl<P: Program> Session<P> {
             Command::Replica { id, action } => self.replica(id, action).await,
             Command::Call(call) => {
                 let configuration = self.configuration();
-                let methods = Methods::of(P::DESCRIPTORS);
                 let screen = self.program.screen();
-                by_hand::call(&methods, &configuration, self.timeout, call, screen).await
+                by_hand::call(&self.methods, &configuration, self.timeout, call, screen).await
             }
             Command::Clear => Ok(self.screen().clear()?),
             Command::Help(None) => Ok(self.screen().text(Overview(P::COMMANDS))?),
