@@ -1,6 +1,6 @@
 //! Whether docs/limits.md says what the code does.
 
-use crate::channel::{NEWEST, Settings, WINDOW, WINDOWS_WITHOUT_CREDIT};
+use crate::channel::{NEWEST, RESENDS, Settings, WINDOW, WINDOWS_WITHOUT_CREDIT};
 use crate::configuration::{MOST, REMEMBERED};
 use crate::log;
 use crate::metadata::{MAX_CONNECTION, MAX_ENTRIES};
@@ -123,6 +123,8 @@ fn the_page_states_the_defaults_of_a_client() {
     ] {
         assert_eq!(stated(what), value, "{what}");
     }
+    let tries = stated("times that a request without a deadline is tried again");
+    assert!(tries.starts_with(&format!("{RESENDS},")), "{tries}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::handle::{Callees, Handle};
 use super::options::Options;
-use crate::channel::{Call, Early, Kind, OutMessage, Pool, Targets};
+use crate::channel::{Call, Early, Kind, OutMessage, Pool, Resending, Targets};
 use crate::configuration::{Configuration, Observers, intercept};
 use crate::error::Status;
 use crate::handler::refusal;
@@ -151,6 +151,7 @@ struct Prepared<'a> {
     now: Instant,
     metadata: Cow<'a, Metadata>,
     max_encoding: Option<usize>,
+    is_idempotent: bool,
     deadline: Option<Instant>,
     /// The call has ended before it begins.
     early: Option<Early>,
@@ -197,6 +198,7 @@ impl<'a> Prepared<'a> {
             now,
             metadata: Cow::Borrowed(&options.metadata),
             max_encoding: options.max_encoding,
+            is_idempotent: options.is_idempotent,
             deadline: options.ends(now),
             early: None,
             refused: options.error.clone(),
@@ -237,7 +239,8 @@ fn register<Req>(
             prepared.now,
         );
         let is_timed = !prepared.observers.is_empty();
-        let call = Arc::new(call.timed(is_timed));
+        let resending = Resending::of(prepared.is_idempotent, prepared.deadline);
+        let call = Arc::new(call.timed(is_timed).resending(resending));
         if members == 0 {
             return call;
         }

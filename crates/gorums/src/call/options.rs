@@ -22,6 +22,8 @@ pub(crate) struct Options {
     pub(crate) interceptors: Interceptors,
     /// In bytes; none for the default.
     pub(crate) unread: Option<u64>,
+    /// A node may handle the request twice.
+    pub(crate) is_idempotent: bool,
 }
 
 impl Options {
@@ -93,4 +95,38 @@ macro_rules! options {
     };
 }
 
+/// The methods of builders whose calls are answered.
+macro_rules! answered_options {
+    () => {
+        /// Says that a node may handle the request twice, as well as once: a read, or a write that
+        /// changes nothing the second time. Generated clients say so of methods whose
+        /// `idempotency_level` in the `.proto` file is `NO_SIDE_EFFECTS` or `IDEMPOTENT`; `false`
+        /// takes it back for this call. Default: `false`.
+        ///
+        /// Where a node's stream breaks after the request was written and before it was answered,
+        /// the request is then sent again on the next stream, before anything newer and in the order
+        /// of all that is sent again; otherwise that node's part fails with an *unknown outcome*.
+        /// This goes on until the deadline of the call, or three times where it has none, of which
+        /// each failed attempt to connect is one. What fails after that has an unknown outcome and
+        /// says the last error. A call that was dropped, was cancelled or has what it wanted is not
+        /// sent again.
+        ///
+        /// The request may start once more *behind newer ones* which the node took from the stream
+        /// that broke: a write that has to stand behind them needs a version or a time by which the
+        /// node tells that it is old.
+        ///
+        /// A streamed call is sent again only where no reply has come of that node. To a node that
+        /// opens the stream itself (`one_stream_per_pair`, clients of a server) no streamed call is,
+        /// and no call without a deadline; nor what is written on a stream of a node that goes away.
+        /// Of a node's requests 16,384 and 16 MiB are kept for it, as much as its outbox may hold
+        /// ([`ConfigurationBuilder::outbox`](crate::ConfigurationBuilder::outbox)): what was written
+        /// beyond that is not sent again.
+        pub fn idempotent(mut self, is_idempotent: bool) -> Self {
+            self.options.is_idempotent = is_idempotent;
+            self
+        }
+    };
+}
+
+pub(crate) use answered_options;
 pub(crate) use options;

@@ -7,7 +7,7 @@ use super::collect::{Collector, MapResponse};
 use super::correctable::{ByQuorumFn, Correctable, Nodes};
 use super::dispatch::{Requests, start};
 use super::handle::Callees;
-use super::options::{Options, options};
+use super::options::{Options, answered_options, options};
 use super::quorum_fn::{Matching, QuorumFn};
 use super::quorum_of::Quorum;
 use super::replies::Replies;
@@ -134,6 +134,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
     }
 
     options!();
+    answered_options!();
 
     /// How many bytes of each node's replies to a streamed call may wait while nobody takes them.
     /// A reply counts 256 bytes beside its own, and one more than this may wait of a node. Default:

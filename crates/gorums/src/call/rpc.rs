@@ -9,7 +9,7 @@ use prost::Message;
 use super::collect::decode_reply;
 use super::dispatch::{Requests, start};
 use super::handle::{Callees, Handle};
-use super::options::{Options, options};
+use super::options::{Options, answered_options, options};
 use crate::channel::{EventKind, Kind, WakeAfter};
 use crate::configuration::Node;
 use crate::error::{NodeError, Outcome, Status};
@@ -37,6 +37,7 @@ impl<Req: Message, Resp: Message + Default> Rpc<Req, Resp> {
     }
 
     options!();
+    answered_options!();
 
     /// Queues the request now and returns the reply's future. Requests that are sent one after the
     /// other start in this order at the node, whatever is awaited when.

@@ -8,14 +8,15 @@ use tokio::time::Instant;
 
 use super::early::Early;
 use super::events::{Event, EventKind};
+use super::kept::Resending;
 use super::parts::{PartState, Parts};
 use super::progress::{Progress, WakeAfter};
 use super::unread::{Account, TooMuch};
 use super::{Channel, OutMessage, Targets, Ticket, Unread};
 use crate::error::{Outcome, Status};
 use crate::log;
-use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::wire::{H2Settings, MethodKind, reply_cost};
 
 /// What kind of answer a call expects.
@@ -38,6 +39,8 @@ pub(crate) struct Call {
     started: Instant,
     /// Whether events say when they happened.
     timed: bool,
+    /// Whether requests are written again where their stream breaks.
+    pub(super) resending: Resending,
     progress: Mutex<Progress>,
     /// No part is open, and since then it is in no table any more.
     has_ended: AtomicBool,
@@ -74,6 +77,7 @@ impl Call {
             kind,
             parts: Parts::new(targets.len()),
             timed: false,
+            resending: Resending::Never,
             progress: Mutex::new(Progress::new(members, accounts)),
             targets,
             started,
@@ -84,6 +88,16 @@ impl Call {
     /// Whether events are to say when they happened.
     pub(crate) fn timed(mut self, timed: bool) -> Self {
         self.timed = timed;
+        self
+    }
+
+    /// Whether requests are to be written again where their stream breaks before they are answered.
+    /// Of no account for one-way calls, of which nothing tells that they were read.
+    pub(crate) fn resending(mut self, resending: Resending) -> Self {
+        if self.kind != Kind::OneWay && resending != Resending::Never {
+            self.resending = resending;
+            self.progress.get_mut().kept = (0..self.parts.len()).map(|_| None).collect();
+        }
         self
     }
 
@@ -107,7 +121,11 @@ impl Call {
         self.started
     }
 
-    fn channel(&self, part: usize) -> &Arc<Channel> {
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock()
+    }
+
+    pub(super) fn channel(&self, part: usize) -> &Arc<Channel> {
         &self.targets.channels()[part]
     }
 
@@ -244,6 +262,9 @@ impl Call {
             if was == PartState::Sent && self.is_streamed() {
                 self.channel(part).send_cancel(self.id, true);
             }
+            if was == PartState::Again {
+                self.channel(part).outbox().note_withdrawn();
+            }
             self.release_pending(part);
         }
     }
@@ -294,14 +315,14 @@ impl Call {
     /// Gives up a part that is not done, and says what became of its request.
     fn abandon(&self, part: usize) -> Option<Outcome> {
         let was = self.parts.abandon(part)?;
-        let outcome = if was == PartState::Queued {
+        if matches!(was, PartState::Queued | PartState::Again) {
             self.channel(part).outbox().note_withdrawn();
-            Outcome::NotSent
-        } else {
-            if self.kind != Kind::OneWay {
-                self.channel(part).send_cancel(self.id, self.is_streamed());
-            }
-            Outcome::Unknown
+        } else if self.kind != Kind::OneWay {
+            self.channel(part).send_cancel(self.id, self.is_streamed());
+        }
+        let outcome = match was {
+            PartState::Queued => Outcome::NotSent,
+            _ => Outcome::Unknown,
         };
         self.release_pending(part);
         Some(outcome)
@@ -329,10 +350,15 @@ impl Call {
         }
     }
 
-    /// The request will not be written; the outcome is refused where the node has said why.
+    /// The request will not be written; the outcome is refused where the node has said why. One that
+    /// was written on an earlier stream may have been handled then.
     pub(crate) fn not_written(&self, part: usize, outcome: Outcome, status: &Status) {
-        if self.parts.refuse(part) {
+        if let Some(was) = self.parts.refuse(part) {
             self.release_pending(part);
+            let outcome = match was {
+                PartState::Again => Outcome::Unknown,
+                _ => outcome,
+            };
             let error = self.channel(part).error(outcome, status.clone());
             self.record(part, EventKind::Failed(error), true);
         }
@@ -407,6 +433,7 @@ impl Call {
     }
 
     fn release_pending(&self, part: usize) {
+        self.let_go(part);
         if self.kind != Kind::OneWay {
             self.channel(part).remove_pending();
         }
@@ -440,6 +467,8 @@ impl Call {
         if !self.parts.is_sent(part) {
             return;
         }
+        // The rest of the replies would not follow on this one.
+        self.take_kept_of(&mut progress, part);
         let made_room = progress.make_room(part, cost);
         let reserve = |bytes| channel.reserve_unread(bytes);
         if let Err(too_much) = progress.accounts[part].received(cost, is_held, reserve) {

@@ -4,6 +4,7 @@ use std::task::Waker;
 
 use tokio::sync::Notify;
 
+use super::kept::KeptTotal;
 use super::latency::Latencies;
 use super::servers::Found;
 use super::{NodeState, OutMessage, Outbox, Pool, Rejected, StreamId, WhileDisconnected};
@@ -34,6 +35,8 @@ pub(crate) struct Channel {
     /// Two-way requests that are queued or written and not answered, of calls that somebody waits
     /// for.
     pending: AtomicUsize,
+    /// How much is kept of requests that may be written again.
+    kept: KeptTotal,
     /// The I/O task has paused reading because nobody waits for a reply. Whoever queues a call
     /// wakes it: the reply may be behind what it has not read.
     reading_paused: AtomicBool,
@@ -154,6 +157,7 @@ impl Channel {
             closing: AtomicBool::new(false),
             retired: OnceLock::new(),
             pending: AtomicUsize::new(0),
+            kept: KeptTotal::default(),
             reading_paused: AtomicBool::new(false),
             latencies: Latencies::default(),
             last_error: Mutex::new(None),
@@ -500,6 +504,10 @@ impl Channel {
         self.pending.fetch_sub(1, Ordering::Relaxed);
     }
 
+    pub(super) fn kept_total(&self) -> &KeptTotal {
+        &self.kept
+    }
+
     pub(crate) fn latencies(&self) -> &Latencies {
         &self.latencies
     }
@@ -535,19 +543,6 @@ impl Channel {
 
     pub(crate) fn error(&self, outcome: Outcome, status: Status) -> NodeError {
         NodeError::new(self.id, Arc::clone(&self.address), outcome, status)
-    }
-
-    /// The connection broke: requests that were written on it will have no answer. The outcome is
-    /// what is known of them.
-    pub(crate) fn fail_written(self: &Arc<Self>, outcome: Outcome, status: &Status) {
-        for call in self.pool.calls.all() {
-            if self.is_winding_down_with(call.id()) {
-                continue;
-            }
-            if let Some(part) = call.targets().position_of(self) {
-                call.lost(part, outcome, status);
-            }
-        }
     }
 
     /// Fails requests that will not be written. The outcome is refused where the node has said why.

@@ -12,8 +12,12 @@ pub(crate) struct OutMessage {
     pub(crate) frame: Bytes,
     /// None where nobody waits for an answer or for the frame to be written.
     pub(crate) ticket: Option<Ticket>,
-    /// An attempt to connect has begun since it was queued. It fails with that attempt.
+    /// An attempt to connect has begun since it was queued. It fails with that attempt, unless it
+    /// may be tried again.
     attempted: bool,
+    /// How often it has been tried again, since it was written on a stream that broke; 0 where it
+    /// was not.
+    pub(super) tries: u8,
 }
 
 /// A call's part at one node.
@@ -29,6 +33,7 @@ impl OutMessage {
             frame,
             ticket,
             attempted: false,
+            tries: 0,
         }
     }
 
@@ -37,6 +42,14 @@ impl OutMessage {
         self.ticket
             .as_ref()
             .is_none_or(|ticket| ticket.call.parts.is_queued(ticket.part))
+    }
+
+    /// Whether it was written before, and is tried once more.
+    fn is_tried_again(&self) -> bool {
+        let has_another = |ticket: &Ticket| {
+            ticket.call.may_try_again(ticket.part, self.tries) && self.is_wanted()
+        };
+        self.tries > 0 && self.ticket.as_ref().is_some_and(has_another)
     }
 }
 
@@ -66,6 +79,8 @@ pub(crate) struct Outbox {
     bytes: usize,
     /// How many messages in the queue were withdrawn.
     withdrawn: usize,
+    /// How many messages were taken out whose frames are kept. Gives each its place among them.
+    places: u64,
     closed: bool,
     /// Takes messages out. None while a node that opens its streams itself has none open.
     stream: Option<StreamId>,
@@ -87,6 +102,7 @@ impl Outbox {
             queue: VecDeque::new(),
             bytes: 0,
             withdrawn: 0,
+            places: 0,
             closed: false,
             stream: Some(StreamId::DIALLED),
             opened: 0,
@@ -186,10 +202,10 @@ impl Outbox {
         }
         loop {
             let message = self.pop_any()?;
-            let wanted = message
-                .ticket
-                .as_ref()
-                .is_none_or(|ticket| ticket.call.parts.take_for_writing(ticket.part));
+            let wanted = message.ticket.as_ref().is_none_or(|ticket| {
+                let Ticket { call, part } = ticket;
+                call.take_for_writing(&message, *part, &mut self.places)
+            });
             if wanted {
                 return Some(message);
             }
@@ -203,7 +219,7 @@ impl Outbox {
         Some(message)
     }
 
-    /// Puts back the message that was popped last and not written.
+    /// Puts a message before all others, which was popped last and not written, or is written again.
     pub(crate) fn put_back(&mut self, message: OutMessage) {
         self.bytes += message.frame.len();
         self.queue.push_front(message);
@@ -217,19 +233,42 @@ impl Outbox {
     }
 
     /// The attempt failed, or its stream broke early: takes out the messages that it was made for,
-    /// which are the first of the queue.
+    /// which are the first of the queue, but for those that are tried again. These stay before all
+    /// others.
     pub(crate) fn fail_attempt(&mut self) -> Vec<OutMessage> {
         let attempted = self.queue.iter().take_while(|message| message.attempted);
-        let count = attempted.count();
-        let failed: Vec<_> = (0..count).filter_map(|_| self.pop_any()).collect();
-        self.withdrawn = self.withdrawn.min(self.queue.len());
+        let attempted = self.take_first(attempted.count());
+        let (again, failed): (Vec<_>, _) =
+            attempted.into_iter().partition(OutMessage::is_tried_again);
+        for mut message in again.into_iter().rev() {
+            message.tries = message.tries.saturating_add(1);
+            self.put_back(message);
+        }
         failed
     }
 
     /// Takes out all messages.
     pub(crate) fn drain(&mut self) -> Vec<OutMessage> {
-        self.begin_attempt();
-        self.fail_attempt()
+        self.take_first(self.queue.len())
+    }
+
+    fn take_first(&mut self, count: usize) -> Vec<OutMessage> {
+        let taken = (0..count).filter_map(|_| self.pop_any()).collect();
+        self.withdrawn = self.withdrawn.min(self.queue.len());
+        taken
+    }
+
+    /// Puts messages that were written before all others, whatever the bound: they were within it
+    /// when they were kept. Gives them back where they cannot wait for a stream.
+    pub(crate) fn push_again(&mut self, messages: Vec<OutMessage>) -> Vec<OutMessage> {
+        let is_away = self.fails_fast && self.stream.is_none();
+        if self.closed || self.refuses || is_away {
+            return messages;
+        }
+        for message in messages.into_iter().rev() {
+            self.put_back(message);
+        }
+        Vec::new()
     }
 
     /// From now on messages are not taken. Returns those that were queued.

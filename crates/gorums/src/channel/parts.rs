@@ -6,13 +6,17 @@
 //!
 //! ```text
 //!            queued ──taken by the writer──► sent ──reply, error, loss, hand-over──► done
-//!              │                              │
+//!              │                              │ ▲
+//!              │                              │ └──taken by the writer──┐
+//!              │                              ├──the stream broke──► again ──whatever ends it──► done
 //!              ├──withdrawn, refused──► done  ├──the call was forgotten──► done
 //!              │                              └──the call ended──► sent orphan
 //!              └──the call ended──► orphan ──written──► sent orphan
 //! ```
+//!
+//! Only parts of calls that may be handled twice are written again.
 
-use PartState::{Done, Idle, Orphan, Queued, Sent, SentOrphan};
+use PartState::{Again, Done, Idle, Orphan, Queued, Sent, SentOrphan};
 
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::many;
@@ -31,6 +35,9 @@ pub(super) enum PartState {
     /// With the writer, in a call that nobody waits for any more: if it is not written after all,
     /// it is an orphan again.
     SentOrphan,
+    /// Queued once more, since the stream broke on which it was written. What the node has made of
+    /// it is unknown.
+    Again,
 }
 
 impl PartState {
@@ -43,6 +50,7 @@ impl PartState {
             3 => Sent,
             4 => Done,
             5 => SentOrphan,
+            6 => Again,
             _ => return None,
         })
     }
@@ -122,7 +130,7 @@ impl Parts {
     /// Whether the request is still to be written.
     #[inline]
     pub(crate) fn is_queued(&self, part: usize) -> bool {
-        matches!(self.load(part), Some(Queued | Orphan))
+        matches!(self.load(part), Some(Queued | Orphan | Again))
     }
 
     /// The request is about to be queued.
@@ -139,7 +147,9 @@ impl Parts {
     /// The request is about to be written. False if it was withdrawn.
     #[inline]
     pub(crate) fn take_for_writing(&self, part: usize) -> bool {
-        self.shift(part, Queued, Sent) || self.shift(part, Orphan, SentOrphan)
+        self.shift(part, Queued, Sent)
+            || self.shift(part, Orphan, SentOrphan)
+            || self.shift(part, Again, Sent)
     }
 
     /// The request was not written after all. False if nobody wants it any more.
@@ -148,36 +158,46 @@ impl Parts {
         self.shift(part, Sent, Queued) || self.shift(part, SentOrphan, Orphan)
     }
 
+    /// The request, which was written once, is to be written again. False if nobody waits for it any
+    /// more.
+    #[inline]
+    pub(super) fn write_again(&self, part: usize) -> bool {
+        self.shift(part, Sent, Again)
+    }
+
     /// A part whose request was written is done. False if it was before, or never was written.
     #[inline]
     pub(super) fn finish(&self, part: usize) -> bool {
         self.shift(part, Sent, Done)
     }
 
-    /// The request will not be written. False if nobody waits to hear of it.
-    pub(super) fn refuse(&self, part: usize) -> bool {
-        let waited_for = self.shift(part, Queued, Done);
-        if !waited_for {
-            self.shift(part, Orphan, Done);
-        }
-        waited_for
+    /// The request will not be written. Says which state the part was in, queued or again; none where
+    /// nobody waits to hear of it.
+    pub(super) fn refuse(&self, part: usize) -> Option<PartState> {
+        let was = self.move_on(part, |state| {
+            matches!(state, Queued | Orphan | Again).then_some(Done)
+        })?;
+        (was != Orphan).then_some(was)
     }
 
     /// Nobody wants the part any more, nor its request to be written. Says which state it was in,
-    /// queued or sent; none where it was done.
+    /// queued, sent or again; none where it was done.
     #[inline]
     pub(super) fn abandon(&self, part: usize) -> Option<PartState> {
-        self.move_on(part, |state| matches!(state, Queued | Sent).then_some(Done))
+        self.move_on(part, |state| {
+            matches!(state, Queued | Sent | Again).then_some(Done)
+        })
     }
 
-    /// Nobody waits for the part any more, but its request is still written. Says which state it
-    /// was in, queued or sent; none where it was done.
+    /// Nobody waits for the part any more, but its request is still written, though not again. Says
+    /// which state it was in, queued, sent or again; none where it was done.
     #[inline]
     pub(super) fn complete(&self, part: usize, is_streamed: bool) -> Option<PartState> {
         self.move_on(part, |state| match state {
             Queued => Some(Orphan),
             Sent if is_streamed => Some(Done),
             Sent => Some(SentOrphan),
+            Again => Some(Done),
             _ => None,
         })
     }
@@ -189,9 +209,9 @@ mod tests {
 
     #[test]
     fn every_state_is_found_by_its_number_and_no_other_number_is_one() {
-        for state in [Idle, Queued, Orphan, Sent, Done, SentOrphan] {
+        for state in [Idle, Queued, Orphan, Sent, Done, SentOrphan, Again] {
             assert_eq!(PartState::from_number(state as u8), Some(state));
         }
-        assert_eq!(PartState::from_number(6), None);
+        assert_eq!(PartState::from_number(7), None);
     }
 }

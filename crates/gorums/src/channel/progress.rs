@@ -4,6 +4,7 @@ use std::task::{Context, Waker};
 
 use super::early::Early;
 use super::events::{Event, EventKind, Events};
+use super::kept::Kept;
 use super::unread::Account;
 use crate::sync::MutexGuard;
 use crate::wire::reply_cost;
@@ -38,6 +39,8 @@ pub(super) struct Progress {
     pub(super) early: Option<Early>,
     /// Of the nodes of a streamed call, by position; none in other calls.
     pub(super) accounts: Box<[Account]>,
+    /// By position: what is written again where a stream breaks; none in other calls.
+    pub(super) kept: Box<[Option<Kept>]>,
 }
 
 impl Progress {
@@ -51,6 +54,7 @@ impl Progress {
             waker: None,
             early: None,
             accounts,
+            kept: Box::default(),
         }
     }
 

@@ -24,7 +24,11 @@ impl Channel {
     pub(super) fn leave_calls_to(self: &Arc<Self>, stream: StreamId) {
         let is_written = |call: &Arc<Call>| {
             let part = call.targets().position_of(self);
-            part.is_some_and(|part| call.parts.is_sent(part))
+            part.is_some_and(|part| {
+                // Newer ones go over the next stream from now on, before it could be written there.
+                call.let_go(part);
+                call.parts.is_sent(part)
+            })
         };
         let calls = self.pool().calls.all().into_iter().filter(is_written);
         let mut calls: Vec<_> = calls.map(|call| call.id()).collect();

@@ -142,7 +142,6 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                 is_failing = !was_open && !is_outdated;
                 channel.set_last_error(Some(status.clone()));
                 channel.set_state(NodeState::Disconnected);
-                channel.fail_written(written, &status);
                 // What this connection was made for has had its attempt; the rest waits for the
                 // next.
                 let failed = if channel.is_refused() {
@@ -155,6 +154,8 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                     Outcome::Refused => Outcome::Refused,
                     Outcome::NotSent | Outcome::Unknown => Outcome::NotSent,
                 };
+                // What is written again comes before all that is left in the outbox.
+                channel.fail_written(written, &status);
                 Channel::fail_unwritten(failed, unwritten, &status);
             }
             Err(Failed {
@@ -178,10 +179,12 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                 // A call that came during an attempt that was refused at once may have come after
                 // the server did: it gets an attempt of its own. One that has waited for a silent
                 // peer has waited enough.
-                let failed = if timed_out {
-                    channel.outbox().drain()
-                } else {
-                    channel.outbox().fail_attempt()
+                let failed = {
+                    let mut outbox = channel.outbox();
+                    if timed_out {
+                        outbox.begin_attempt();
+                    }
+                    outbox.fail_attempt()
                 };
                 Channel::fail_unwritten(failed, Outcome::NotSent, &status);
             }

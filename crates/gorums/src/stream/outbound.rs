@@ -133,7 +133,7 @@ impl Outbound {
             let wanted = message
                 .ticket
                 .as_ref()
-                .is_none_or(|ticket| ticket.call.parts.take_back(ticket.part));
+                .is_none_or(|ticket| ticket.call.take_back(&message, ticket.part));
             if wanted {
                 outbox.put_back(message);
             }
