@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use prost_build::{Comments, Module, ServiceGenerator};
+use prost_types::method_options::IdempotencyLevel;
 use quote::{ToTokens, quote};
 
 use crate::error::Error;
@@ -128,6 +129,8 @@ impl Generator {
             full_name: model.full_name.clone(),
             documentation: self.documentation(&model.full_name, &method.comments),
             deprecated: method.options.deprecated(),
+            is_idempotent: method.options.idempotency_level()
+                != IdempotencyLevel::IdempotencyUnknown,
             call_type: model.call_type,
             request: self.rust_type(&method.input_type, &method.input_proto_type),
             response: self.rust_type(&method.output_type, &method.output_proto_type),
@@ -231,6 +234,8 @@ struct Method {
     /// From the proto file, or empty.
     documentation: TokenStream,
     deprecated: bool,
+    /// It may be handled twice, whether it has side effects or not.
+    is_idempotent: bool,
     call_type: CallType,
     request: TokenStream,
     response: TokenStream,

@@ -68,6 +68,10 @@
 //! One-way methods ignore their response type, which is usually `google.protobuf.Empty`. Options
 //! are read by their number, so they may also come from a copy of `gorums.proto`.
 //!
+//! The standard option `idempotency_level` says that a node may handle a request twice, by either of
+//! `NO_SIDE_EFFECTS` and `IDEMPOTENT`. Calls of such a method, one-way ones excepted, are sent again
+//! where the stream breaks before they are answered; others then have an unknown outcome.
+//!
 //! # Which files it takes
 //!
 //! Files of proto2, proto3 and the editions 2023 and 2024. Of an edition's features it takes field

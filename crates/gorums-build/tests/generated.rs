@@ -107,6 +107,30 @@ fn attributes() {
 }
 
 #[test]
+fn calls_of_idempotent_methods_say_so_where_they_are_answered() {
+    let code = generate_one(configure().build_server(false), "idempotent.proto");
+    let words: String = code.split_whitespace().collect();
+    let says_so = |method: &str| {
+        let begin = words
+            .find(&format!("\"ledger.Ledger.{method}\",request"))
+            .expect("each method is called by its name");
+        let rest = &words[begin..];
+        let end = rest.find('}').expect("a function ends");
+        rest[..end].contains(".idempotent(true)")
+    };
+    for (method, expected) in [
+        ("Balance", true),
+        ("Deposit", false),
+        ("Set", true),
+        ("Follow", true),
+        ("Note", false),
+        ("Tell", false),
+    ] {
+        assert_eq!(says_so(method), expected, "{method}");
+    }
+}
+
+#[test]
 fn half_of_the_code_can_be_left_out() {
     let client = generate_one(configure().build_server(false), "storage.proto");
     assert!(client.contains("pub mod storage_client") && !client.contains("storage_server"));

@@ -142,6 +142,9 @@ fn method(method: &Method) -> TokenStream {
         CallType::QuorumCall => quote!(quorum_call(#full_name, request)),
         CallType::StreamedQuorumCall => quote!(streamed_quorum_call(#full_name, request)),
     };
+    // Nothing tells that a message without an answer was read, so none is sent again.
+    let is_answered = !matches!(method.call_type, CallType::Unicast | CallType::Multicast);
+    let idempotent = (method.is_idempotent && is_answered).then(|| quote!(.idempotent(true)));
     let set_defaults = defaults_name(method);
     let defaults_documentation = format!(
         " Sets what every call of [`{name}`](Self::{name}) of this client begins with, such as a timeout, in place of what was set before.",
@@ -150,7 +153,7 @@ fn method(method: &Method) -> TokenStream {
         #documentation
         #deprecated
         pub fn #name(&self, #node request: #request) -> #builder {
-            self.defaults.#name.apply(self.client.#call)
+            self.defaults.#name.apply(self.client.#call #idempotent)
         }
 
         #[doc = #defaults_documentation]

@@ -11,6 +11,7 @@ fn main() -> Result<(), gorums_build::Error> {
                 "nested/store.proto",
                 "comments.proto",
                 "names.proto",
+                "idempotent.proto",
             ],
             &[proto],
         )?;

@@ -1,13 +1,19 @@
 //! Generated clients call generated servers.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use gorums::server::Service;
-use gorums::{Code, Configuration, NodeError, Server, ServerCtx, Status};
+use gorums::{Code, Configuration, NodeError, Outcome, ReplySender, Server, ServerCtx, Status};
 use gorums_build_compiled::all::acme::common::{Key, key};
 use gorums_build_compiled::all::acme::store::v1::{Entry, entry, store_client, store_server};
 use gorums_build_compiled::all::cluster::{
     Member, election_client, election_server, membership_client, membership_server,
 };
+use gorums_build_compiled::all::ledger::{Account, ledger_client, ledger_server};
 use gorums_build_compiled::clock::{clock_client, clock_server};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 struct Cluster;
 
@@ -131,6 +137,112 @@ async fn well_known_types_work_and_default_stubs_answer() {
     );
     assert!(ticks.next().await.is_none());
     clock.reset(()).await.expect("handed over");
+}
+
+/// Answers nothing until it is whole, and counts what it is asked.
+#[derive(Clone)]
+struct Ledger {
+    is_whole: bool,
+    asked: Arc<watch::Sender<u32>>,
+}
+
+impl Ledger {
+    async fn answer(&self, account: Account) -> Result<Account, Status> {
+        self.asked.send_modify(|asked| *asked += 1);
+        if self.is_whole {
+            return Ok(account);
+        }
+        std::future::pending().await
+    }
+
+    async fn serve(self, address: &str) -> (String, JoinHandle<()>) {
+        let server = Server::builder()
+            .add_service(ledger_server::LedgerServer::new(self))
+            .bind(address);
+        let server = server.await.expect("a free port");
+        let address = server.local_addr().to_string();
+        (address, tokio::spawn(server.serve()))
+    }
+}
+
+impl ledger_server::Ledger for Ledger {
+    async fn balance(&self, ctx: ServerCtx, account: Account) -> Result<Account, Status> {
+        ctx.release();
+        self.answer(account).await
+    }
+
+    async fn deposit(&self, ctx: ServerCtx, account: Account) -> Result<Account, Status> {
+        ctx.release();
+        self.answer(account).await
+    }
+
+    async fn set(&self, ctx: ServerCtx, account: Account) -> Result<Account, Status> {
+        ctx.release();
+        self.answer(account).await
+    }
+
+    async fn follow(
+        &self,
+        ctx: ServerCtx,
+        account: Account,
+        replies: ReplySender<Account>,
+    ) -> Result<(), Status> {
+        ctx.release();
+        let account = self.answer(account).await?;
+        replies
+            .send(account)
+            .await
+            .map_err(|_| Status::aborted("nobody reads on"))
+    }
+
+    async fn note(&self, _ctx: ServerCtx, _account: Account) {}
+
+    async fn tell(&self, _ctx: ServerCtx, _account: Account) {}
+}
+
+#[tokio::test]
+async fn calls_of_methods_that_say_that_they_are_idempotent_outlive_a_server() {
+    let asked = Arc::new(watch::Sender::new(0));
+    let mut ledger = Ledger {
+        is_whole: false,
+        asked: Arc::clone(&asked),
+    };
+    let (address, serving) = ledger.clone().serve("127.0.0.1:0").await;
+    let all = Configuration::builder()
+        .nodes([address.clone()])
+        .connect()
+        .expect("a legal address");
+    let client = ledger_client::LedgerClient::new(&all).with_timeout(Duration::from_secs(60));
+    let account = || Account {
+        name: "a".to_owned(),
+        amount: 1,
+    };
+    let balance = client.balance(&all[0], account()).send();
+    let deposit = client.deposit(&all[0], account()).send();
+    let set = client.set(account()).all();
+    let mut follow = client.follow(account()).responses();
+    let careful = client
+        .clone()
+        .with_balance_defaults(|call| call.idempotent(false));
+    let taken_back = careful.balance(&all[0], account()).send();
+    let mut count = asked.subscribe();
+    count
+        .wait_for(|asked| *asked == 5)
+        .await
+        .expect("it is here");
+    serving.abort();
+    let _ = serving.await;
+    for once in [deposit, taken_back] {
+        let error = once.await.expect_err("it may have been done");
+        assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+    ledger.is_whole = true;
+    let (_address, _serving) = ledger.serve(&address).await;
+    assert_eq!(balance.await.expect("sent again"), account());
+    assert_eq!(set.await.expect("sent again"), account());
+    let reply = follow.next().await.expect("a reply").into_result();
+    assert_eq!(reply.expect("sent again"), account());
+    assert_eq!(*asked.borrow(), 5 + 3);
 }
 
 #[tokio::test]
