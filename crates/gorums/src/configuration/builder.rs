@@ -115,6 +115,9 @@ impl ConfigurationBuilder {
     /// How much may wait to be written to a node: messages, and bytes. At the bound that node's
     /// part of a call fails at once, as not sent. Default: 16,384 messages and 16 MiB. A single
     /// message above the bound in bytes is taken by an empty outbox.
+    ///
+    /// As much again is kept of the node's requests that were written, are not answered and may be
+    /// [sent again](crate::call::Rpc::idempotent); those beyond it are not sent again.
     pub fn outbox(mut self, messages: usize, bytes: usize) -> Self {
         self.settings.outbox_messages = messages.max(1);
         self.settings.outbox_bytes = bytes;
