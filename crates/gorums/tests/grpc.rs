@@ -252,6 +252,43 @@ async fn a_caller_that_gives_up_or_is_late_is_told_to_its_handler() {
 }
 
 #[tokio::test]
+async fn grpc_timeout_is_the_deadline_that_the_handler_knows() {
+    let (told, mut left) = tokio::sync::mpsc::unbounded_channel();
+    let builder =
+        Server::builder().unary("test.Test.Echo", move |ctx: ServerCtx, request: Number| {
+            let _ = told.send((ctx.deadline().is_some(), ctx.time_left()));
+            async move { Ok::<_, Status>(request) }
+        });
+    let (server, _client) = served(builder).await;
+    let mut raw = RawClient::connect(server.addr).await;
+    for (timeout, most) in [
+        (Some("1H"), Some(Duration::from_secs(3600))),
+        // Nobody can wait for so long.
+        (
+            Some("99999999H"),
+            Some(Duration::from_secs(10 * 365 * 24 * 3600)),
+        ),
+        (None, None),
+    ] {
+        let mut request = post(ECHO);
+        if let Some(timeout) = timeout {
+            let value = timeout.parse().expect("ASCII");
+            request.headers_mut().insert("grpc-timeout", value);
+        }
+        let answer = answered(&mut raw, request, framed(&number(1).encode_to_vec())).await;
+        assert_eq!(answer.code(), Some("0"), "{answer:?}");
+        let (has_deadline, left) = within(left.recv()).await.expect("it was called");
+        assert_eq!(
+            (has_deadline, left.is_some()),
+            (most.is_some(), most.is_some())
+        );
+        if let (Some(left), Some(most)) = (left, most) {
+            assert!(left <= most && left > most / 2, "{left:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn handlers_whose_callers_have_given_up_are_bounded() {
     const BOUND: u64 = 200;
     let (started, go_on) = (Counter::new(), Arc::new(Notify::new()));

@@ -67,8 +67,8 @@ async fn a_connection_is_told_once_at_each_end_and_so_is_its_end() {
         log.told(&[CLIENT, SERVER]),
         [
             "INFO server: listening address=127.0.0.1:1",
-            "INFO server: a client connected peer=unknown features=cancel,stream-end,credit,instance,kind,going-away",
-            "INFO client: connected node=1 address=a:1 features=cancel,stream-end,credit,instance,kind,going-away",
+            "INFO server: a client connected peer=unknown features=cancel,stream-end,credit,instance,kind,going-away,deadline",
+            "INFO client: connected node=1 address=a:1 features=cancel,stream-end,credit,instance,kind,going-away,deadline",
         ]
     );
     network.cut(NODE);
@@ -84,8 +84,8 @@ async fn a_connection_is_told_once_at_each_end_and_so_is_its_end() {
              lasted_ms=N retry_ms=N",
             "INFO server: a client left peer=unknown reason=stream closed because of a broken pipe \
              lasted_ms=N",
-            "INFO server: a client connected peer=unknown features=cancel,stream-end,credit,instance,kind,going-away",
-            "INFO client: connected node=1 address=a:1 features=cancel,stream-end,credit,instance,kind,going-away",
+            "INFO server: a client connected peer=unknown features=cancel,stream-end,credit,instance,kind,going-away,deadline",
+            "INFO client: connected node=1 address=a:1 features=cancel,stream-end,credit,instance,kind,going-away,deadline",
         ]
     );
     drop(client);
@@ -398,7 +398,7 @@ async fn who_a_client_claims_to_be_is_told_and_so_is_who_it_is_taken_for() {
     assert_eq!(
         log.told(&[SERVER])[1],
         "INFO server: a client connected peer=node 1048576 node=1048576 claims=0 \
-         features=cancel,stream-end,credit,instance,kind,going-away"
+         features=cancel,stream-end,credit,instance,kind,going-away,deadline"
     );
 }
 
@@ -568,6 +568,39 @@ async fn what_a_handler_logs_is_within_a_span_that_names_its_request() {
             assert_eq!(line.spans, spans, "{line}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_come_too_late_for_their_turn_are_told() {
+    let log = Log::of(Level::WARN);
+    let network = Network::new();
+    let builder = Server::builder()
+        .unary(ECHO, |_: ServerCtx, request: Number| async move {
+            tokio::time::sleep(SECOND).await;
+            Ok::<_, Status>(request)
+        })
+        .one_way("test.Test.Note", |_: ServerCtx, _: Number| async {});
+    let _server = serve(&network, builder).await;
+    let client = alone(&network);
+    let node = &client.configuration()[0];
+    // The node has said what it understands.
+    call(&client, ECHO).await.expect("up");
+    let before = client.rpc::<_, Number>(node, ECHO, number(1)).send();
+    let late = client.rpc::<_, Number>(node, ECHO, number(2));
+    let late = late.timeout(SECOND / 2).send();
+    let note = client.unicast(node, "test.Test.Note", number(3));
+    within(note.timeout(SECOND / 2)).await.expect("handed over");
+    within(late).await.expect_err("it is late");
+    assert!(log.told(&[HANDLER]).is_empty(), "its turn has not come");
+    within(before).await.expect("answered");
+    settle().await;
+    let line = |method| {
+        format!(
+            "WARN handler: a request was not run: its deadline had passed before its turn \
+             method=test.Test.{method} peer=unknown call=N"
+        )
+    };
+    assert_eq!(log.told(&[HANDLER]), [line("Echo"), line("Note")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -795,7 +828,7 @@ async fn a_client_over_tcp_is_told_by_its_address() {
     assert_eq!(
         told[2],
         format!(
-            "INFO client: connected node=1 address={address} features=cancel,stream-end,credit,instance,kind,going-away"
+            "INFO client: connected node=1 address={address} features=cancel,stream-end,credit,instance,kind,going-away,deadline"
         )
     );
 }

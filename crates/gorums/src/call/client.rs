@@ -84,6 +84,11 @@ impl Client {
         self
     }
 
+    /// Those of the next call.
+    fn options(&self) -> Options {
+        self.options.clone().called_by(self.nodes.caller())
+    }
+
     /// A request to one node, which need not be in the configuration, and its reply.
     pub fn rpc<Req: Message, Resp: Message + Default>(
         &self,
@@ -91,7 +96,7 @@ impl Client {
         method: &'static str,
         request: Req,
     ) -> Rpc<Req, Resp> {
-        Rpc::new(node.clone(), method, request, self.options.clone())
+        Rpc::new(node.clone(), method, request, self.options())
     }
 
     /// A one-way message to one node, which need not be in the configuration.
@@ -101,12 +106,12 @@ impl Client {
         method: &'static str,
         request: Req,
     ) -> Unicast<Req> {
-        Unicast::new(node.clone(), method, request, self.options.clone())
+        Unicast::new(node.clone(), method, request, self.options())
     }
 
     /// A one-way message to all nodes.
     pub fn multicast<Req: Message>(&self, method: &'static str, request: Req) -> Multicast<Req> {
-        Multicast::new(self.nodes.config(), method, request, self.options.clone())
+        Multicast::new(self.nodes.config(), method, request, self.options())
     }
 
     /// A request to all nodes, each of which sends one reply.
@@ -115,13 +120,7 @@ impl Client {
         method: &'static str,
         request: Req,
     ) -> QuorumCall<Req, Resp> {
-        QuorumCall::new(
-            self.nodes.config(),
-            method,
-            request,
-            self.options.clone(),
-            false,
-        )
+        QuorumCall::new(self.nodes.config(), method, request, self.options(), false)
     }
 
     /// A request to all nodes, each of which sends any number of replies.
@@ -130,12 +129,6 @@ impl Client {
         method: &'static str,
         request: Req,
     ) -> QuorumCall<Req, Resp> {
-        QuorumCall::new(
-            self.nodes.config(),
-            method,
-            request,
-            self.options.clone(),
-            true,
-        )
+        QuorumCall::new(self.nodes.config(), method, request, self.options(), true)
     }
 }

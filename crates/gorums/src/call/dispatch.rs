@@ -13,7 +13,7 @@ use super::options::Options;
 use crate::channel::{Call, Early, Kind, OutMessage, Pool, Resending, Targets};
 use crate::configuration::{Configuration, Observers, intercept};
 use crate::error::Status;
-use crate::handler::refusal;
+use crate::handler::{ServerCtx, refusal};
 use crate::log;
 use crate::metadata::Metadata;
 use crate::node_id::NodeId;
@@ -52,7 +52,7 @@ pub(crate) fn start<Req: Message>(
     requests: &Requests<'_, Req>,
 ) -> Handle {
     let targets = callees.targets();
-    let mut prepared = Prepared::new(&callees, &targets, method, options, requests);
+    let mut prepared = Prepared::new(&callees, &targets, method, kind, options, requests);
     let call = register(kind, &targets, requests, &mut prepared);
     let observers = std::mem::take(&mut prepared.observers);
     tracing::trace!(
@@ -68,6 +68,7 @@ pub(crate) fn start<Req: Message>(
         observers,
         prepared.deadline,
         options,
+        prepared.caller.take(),
     );
     let frames = Frames::new(call.id(), kind, &targets, &prepared, requests);
     frames.for_each(|part, frame| match frame {
@@ -92,7 +93,7 @@ pub(crate) fn detach<Req: Message>(
 ) -> Vec<NodeId> {
     let kind = Kind::OneWay;
     let targets = callees.targets();
-    let mut prepared = Prepared::new(&callees, &targets, method, options, requests);
+    let mut prepared = Prepared::new(&callees, &targets, method, kind, options, requests);
     // With a deadline the tables keep the call, so that what is not written by then is withdrawn.
     let is_kept = prepared.deadline.is_some() && prepared.is_sent();
     let call = is_kept.then(|| register(kind, &targets, requests, &mut prepared));
@@ -128,8 +129,9 @@ pub(crate) fn flush(configuration: &Configuration) -> Handle {
     let targets = configuration.targets();
     let requests: Requests<'_, ()> = Requests::Same(&());
     let options = Options::default();
-    let mut prepared = Prepared::plain("", now(targets), &options);
-    let call = register(Kind::OneWay, targets, &requests, &mut prepared);
+    let kind = Kind::OneWay;
+    let mut prepared = Prepared::plain("", kind, now(targets), &options);
+    let call = register(kind, targets, &requests, &mut prepared);
     for part in 0..targets.len() {
         match &prepared.refused {
             None => call.queue_marker(part),
@@ -142,6 +144,7 @@ pub(crate) fn flush(configuration: &Configuration) -> Handle {
         prepared.observers,
         None,
         &options,
+        None,
     )
 }
 
@@ -153,6 +156,8 @@ struct Prepared<'a> {
     max_encoding: Option<usize>,
     is_idempotent: bool,
     deadline: Option<Instant>,
+    /// The request on whose behalf the call is made.
+    caller: Option<ServerCtx>,
     /// The call has ended before it begins.
     early: Option<Early>,
     /// The call fails, and nothing is sent.
@@ -167,10 +172,11 @@ impl<'a> Prepared<'a> {
         callees: &Callees,
         targets: &Targets,
         method: &'static str,
+        kind: Kind,
         options: &'a Options,
         requests: &Requests<'_, Req>,
     ) -> Self {
-        let mut prepared = Self::plain(method, now(targets), options);
+        let mut prepared = Self::plain(method, kind, now(targets), options);
         let is_left_out = |part| requests.is_left_out(part);
         if let Some(intercepted) = intercept(
             callees.interceptors(options),
@@ -186,20 +192,26 @@ impl<'a> Prepared<'a> {
             prepared.refused = prepared.refused.or(intercepted.refused);
             prepared.observers = intercepted.observers;
         }
-        prepared.early = options.early(prepared.deadline, prepared.now);
+        prepared.early = options.early(prepared.deadline, prepared.caller.as_ref(), prepared.now);
         prepared
     }
 
     /// A call that no interceptor sees.
     #[inline]
-    fn plain(method: &'static str, now: Instant, options: &'a Options) -> Self {
+    fn plain(method: &'static str, kind: Kind, now: Instant, options: &'a Options) -> Self {
+        let caller = options.caller(kind == Kind::OneWay);
+        let mut deadline = options.ends(now);
+        if let Some(inherited) = caller.as_ref().and_then(ServerCtx::deadline) {
+            deadline = Some(deadline.map_or(inherited, |own| own.min(inherited)));
+        }
         Self {
             method,
             now,
             metadata: Cow::Borrowed(&options.metadata),
             max_encoding: options.max_encoding,
             is_idempotent: options.is_idempotent,
-            deadline: options.ends(now),
+            deadline,
+            caller,
             early: None,
             refused: options.error.clone(),
             rejected: Vec::new(),
@@ -240,7 +252,8 @@ fn register<Req>(
         );
         let is_timed = !prepared.observers.is_empty();
         let resending = Resending::of(prepared.is_idempotent, prepared.deadline);
-        let call = Arc::new(call.timed(is_timed).resending(resending));
+        let call = call.timed(is_timed).ending(prepared.deadline);
+        let call = Arc::new(call.resending(resending));
         if members == 0 {
             return call;
         }

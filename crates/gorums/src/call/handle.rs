@@ -1,16 +1,16 @@
 //! A call that somebody waits for.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::runtime::{Handle as Runtime, Id};
 use tokio::time::Instant;
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::CancellationToken;
 
 use super::options::Options;
 use crate::channel::{Call, Early, Event, EventKind, Targets, WakeAfter};
 use crate::configuration::{Configuration, Interceptors, Node, Observers};
+use crate::handler::ServerCtx;
 use crate::log;
 use crate::runtime::BoxFuture;
 
@@ -20,7 +20,7 @@ pub(crate) struct Handle {
     /// Holds the nodes, so that their connections stay open.
     callees: Callees,
     observers: Observers,
-    cancelled: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    cancelled: Option<BoxFuture<'static, ()>>,
     /// Until the connections' runtime is known to see to it.
     deadline: Option<Instant>,
     /// Where it is the task that waits, in the runtime with this id.
@@ -47,13 +47,13 @@ impl Handle {
         observers: Observers,
         deadline: Option<Instant>,
         options: &Options,
+        caller: Option<ServerCtx>,
     ) -> Self {
-        let cancellation = options.cancellation.as_ref();
         Self {
             call,
             callees,
             observers,
-            cancelled: cancellation.map(|token| Box::pin(token.clone().cancelled_owned())),
+            cancelled: cancelled(options.cancellation.as_ref(), caller),
             deadline,
             timer: None,
             over: false,
@@ -224,6 +224,27 @@ impl Handle {
             false => self.call.forget(),
             true => 0,
         }
+    }
+}
+
+/// Ready when the call is cancelled, by its token or with the request on whose behalf it is made.
+#[inline]
+fn cancelled(
+    token: Option<&CancellationToken>,
+    caller: Option<ServerCtx>,
+) -> Option<BoxFuture<'static, ()>> {
+    let token = token.map(|token| token.clone().cancelled_owned());
+    match (token, caller) {
+        (None, None) => None,
+        (Some(token), None) => Some(Box::pin(token)),
+        (None, Some(caller)) => Some(Box::pin(async move { caller.cancelled().await })),
+        (Some(token), Some(caller)) => Some(Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = token => {}
+                () = caller.cancelled() => {}
+            }
+        })),
     }
 }
 

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use crate::channel::Early;
 use crate::configuration::Interceptors;
 use crate::error::Status;
+use crate::handler::{Running, ServerCtx};
 use crate::metadata::Metadata;
 
 /// The settings that all four call types share.
@@ -24,9 +25,44 @@ pub(crate) struct Options {
     pub(crate) unread: Option<u64>,
     /// A node may handle the request twice.
     pub(crate) is_idempotent: bool,
+    pub(crate) inherits: Inherits,
+}
+
+/// From which request a call takes deadline and cancellation, beside its own.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Inherits {
+    /// From the one whose handler the nodes are of, if any.
+    #[default]
+    Unsaid,
+    /// The same, once it is known: as long as the handler runs.
+    Handler(Running),
+    /// From this one, whether or not its handler runs.
+    Request(ServerCtx),
+    Nothing,
 }
 
 impl Options {
+    /// With the request whose handler the nodes are of, where nothing else was said.
+    #[inline]
+    pub(crate) fn called_by(mut self, caller: Option<&Running>) -> Self {
+        if let (Inherits::Unsaid, Some(caller)) = (&self.inherits, caller) {
+            self.inherits = Inherits::Handler(caller.clone());
+        }
+        self
+    }
+
+    /// The request from which the call inherits. A one-way message does where that was asked for:
+    /// nobody would hear of one that was withdrawn.
+    #[inline]
+    pub(crate) fn caller(&self, is_one_way: bool) -> Option<ServerCtx> {
+        match &self.inherits {
+            Inherits::Unsaid | Inherits::Nothing => None,
+            Inherits::Handler(running) if !is_one_way => running.ctx(),
+            Inherits::Handler(_) => None,
+            Inherits::Request(ctx) => Some(ctx.clone()),
+        }
+    }
+
     /// When the call ends: the earlier of timeout and deadline.
     pub(crate) fn ends(&self, now: Instant) -> Option<Instant> {
         // A timeout too large for the clock is none.
@@ -38,9 +74,16 @@ impl Options {
     }
 
     /// Why a call that begins now has ended already.
-    pub(crate) fn early(&self, deadline: Option<Instant>, now: Instant) -> Option<Early> {
+    pub(crate) fn early(
+        &self,
+        deadline: Option<Instant>,
+        caller: Option<&ServerCtx>,
+        now: Instant,
+    ) -> Option<Early> {
         let cancelled = self.cancellation.as_ref();
-        if cancelled.is_some_and(CancellationToken::is_cancelled) {
+        if cancelled.is_some_and(CancellationToken::is_cancelled)
+            || caller.is_some_and(ServerCtx::is_cancelled)
+        {
             Some(Early::Cancelled)
         } else if deadline.is_some_and(|deadline| deadline <= now) {
             Some(Early::Deadline)
@@ -90,6 +133,23 @@ macro_rules! options {
             token: impl std::borrow::Borrow<tokio_util::sync::CancellationToken>,
         ) -> Self {
             self.options.cancellation = Some(token.borrow().clone());
+            self
+        }
+
+        /// Makes the call on behalf of this request: it ends at the request's
+        /// [deadline](crate::ServerCtx::deadline), where its own is not earlier, and is cancelled
+        /// where the request [is](crate::ServerCtx::is_cancelled). Calls that have replies do so
+        /// by themselves on [`ServerCtx::config`](crate::ServerCtx::config); one-way messages only
+        /// where this says so.
+        pub fn within(mut self, ctx: &crate::ServerCtx) -> Self {
+            self.options.inherits = $crate::call::options::Inherits::Request(ctx.clone());
+            self
+        }
+
+        /// Inherits nothing from the request whose handler makes the call: neither deadline nor
+        /// cancellation. See [`ServerCtx::config`](crate::ServerCtx::config).
+        pub fn independent(mut self) -> Self {
+            self.options.inherits = $crate::call::options::Inherits::Nothing;
             self
         }
     };

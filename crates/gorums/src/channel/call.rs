@@ -13,7 +13,7 @@ use super::parts::{PartState, Parts};
 use super::progress::{Progress, WakeAfter};
 use super::unread::{Account, TooMuch};
 use super::{Channel, OutMessage, Targets, Ticket, Unread};
-use crate::error::{Outcome, Status};
+use crate::error::{Code, Outcome, Status};
 use crate::log;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -37,6 +37,8 @@ pub(crate) struct Call {
     targets: Arc<Targets>,
     pub(crate) parts: Parts,
     started: Instant,
+    /// Told to the nodes that take it.
+    deadline: Option<Instant>,
     /// Whether events say when they happened.
     timed: bool,
     /// Whether requests are written again where their stream breaks.
@@ -81,6 +83,7 @@ impl Call {
             progress: Mutex::new(Progress::new(members, accounts)),
             targets,
             started,
+            deadline: None,
             has_ended: AtomicBool::new(false),
         }
     }
@@ -99,6 +102,17 @@ impl Call {
             self.progress.get_mut().kept = (0..self.parts.len()).map(|_| None).collect();
         }
         self
+    }
+
+    /// With when it ends. It is for the nodes to know: the table ends the call.
+    pub(crate) fn ending(mut self, deadline: Option<Instant>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    #[inline]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -414,11 +428,25 @@ impl Call {
         if self.kind == Kind::OneWay {
             return;
         }
+        let was_late = status.code() == Code::DeadlineExceeded && self.deadline_has_passed(part);
+        if was_late {
+            // The node has found it out before the sweeper: the call ends at its deadline, and not
+            // because of the node.
+            self.progress.lock().early.get_or_insert(Early::Deadline);
+        }
         // The handler may go on, for it is told of nothing that went wrong behind it, and would
         // wait for credit that never comes.
         if self.fail_sent(part, outcome, status) && self.is_streamed() {
             self.channel(part).send_cancel(self.id, true);
         }
+        if was_late {
+            self.end_early(Early::Deadline);
+        }
+    }
+
+    fn deadline_has_passed(&self, part: usize) -> bool {
+        let now = || self.channel(part).pool().clock.now();
+        self.deadline.is_some_and(|deadline| deadline <= now())
     }
 
     /// Fails a part whose request was written; false if it was done.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::Call;
 
@@ -18,6 +19,8 @@ pub(crate) struct OutMessage {
     /// How often it has been tried again, since it was written on a stream that broke; 0 where it
     /// was not.
     pub(super) tries: u8,
+    /// How many bytes it has on the wire beyond those of its frame.
+    pub(crate) beyond: usize,
 }
 
 /// A call's part at one node.
@@ -34,7 +37,14 @@ impl OutMessage {
             ticket,
             attempted: false,
             tries: 0,
+            beyond: 0,
         }
+    }
+
+    /// When its caller stops to wait, if ever.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.ticket.as_ref()?.call.deadline()
     }
 
     /// Whether the message is still to be written, and was not withdrawn.
@@ -220,7 +230,8 @@ impl Outbox {
     }
 
     /// Puts a message before all others, which was popped last and not written, or is written again.
-    pub(crate) fn put_back(&mut self, message: OutMessage) {
+    pub(crate) fn put_back(&mut self, mut message: OutMessage) {
+        message.beyond = 0;
         self.bytes += message.frame.len();
         self.queue.push_front(message);
     }

@@ -600,7 +600,8 @@ impl From<Configuration> for Membership {
     /// A membership that begins with these nodes.
     fn from(config: Configuration) -> Self {
         let members = config.iter().next().map(|node| Arc::clone(node.members()));
-        Self::new(members, config)
+        // It is for longer than the request of a handler that makes it.
+        Self::new(members, config.independent())
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) use watch::Watched;
 
 use crate::channel::Targets;
 use crate::error::{NodeError, QuorumError};
+use crate::handler::{Running, ServerCtx};
 use crate::node_id::NodeId;
 
 /// An immutable set of nodes in a fixed order, for calls.
@@ -52,7 +53,11 @@ use crate::node_id::NodeId;
 ///
 /// Two configurations are equal if they have the same nodes, in whatever order.
 #[derive(Clone)]
-pub struct Configuration(Arc<Inner>);
+pub struct Configuration {
+    inner: Arc<Inner>,
+    /// Of whose handler it is, from which its calls inherit.
+    caller: Option<Running>,
+}
 
 struct Inner {
     nodes: Box<[Node]>,
@@ -70,11 +75,35 @@ impl Configuration {
             .fold(Interceptors::default(), |all, members| {
                 all.then(members.interceptors())
             });
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             nodes,
             targets,
             interceptors,
-        }))
+        });
+        Self {
+            inner,
+            caller: None,
+        }
+    }
+
+    /// The same nodes as the handler of this request has them: its calls inherit.
+    pub(crate) fn called_by(mut self, ctx: &ServerCtx) -> Self {
+        self.caller = Some(ctx.while_running());
+        self
+    }
+
+    /// The request from which calls inherit.
+    #[inline]
+    pub(crate) fn caller(&self) -> Option<&Running> {
+        self.caller.as_ref()
+    }
+
+    /// These nodes, as a part of this configuration or made from it.
+    fn made_of(&self, nodes: impl IntoIterator<Item = Node>) -> Self {
+        Self {
+            caller: self.caller.clone(),
+            ..Self::from_nodes(nodes)
+        }
     }
 
     /// The configuration of no nodes.
@@ -83,44 +112,55 @@ impl Configuration {
     }
 
     pub(crate) fn targets(&self) -> &Arc<Targets> {
-        &self.0.targets
+        &self.inner.targets
     }
 
     /// The interceptors of every call to these nodes.
     pub(crate) fn interceptors(&self) -> &Interceptors {
-        &self.0.interceptors
+        &self.inner.interceptors
     }
 
     /// One for each pool that the nodes belong to, in the order of the nodes.
     pub(crate) fn members(&self) -> Vec<Arc<Members>> {
-        distinct_members(&self.0.nodes)
+        distinct_members(&self.inner.nodes)
     }
 
     pub(crate) fn position(&self, id: NodeId) -> Option<usize> {
-        self.0.targets.position(id)
+        self.inner.targets.position(id)
+    }
+
+    /// The same nodes, of which calls inherit nothing from the request whose handler has got them:
+    /// neither its deadline nor its cancellation. For what a handler does on its own account, and
+    /// leaves to run when its caller has gone. See [`ServerCtx::config`].
+    #[must_use]
+    pub fn independent(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            caller: None,
+        }
     }
 
     /// The number of nodes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.nodes.len()
+        self.inner.nodes.len()
     }
 
     /// Whether there are no nodes, which only a part of another configuration can be.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.nodes.is_empty()
+        self.inner.nodes.is_empty()
     }
 
     /// The nodes, in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Node> {
-        self.0.nodes.iter()
+        self.inner.nodes.iter()
     }
 
     /// The nodes, in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Node] {
-        &self.0.nodes
+        &self.inner.nodes
     }
 
     /// The ids of the nodes, in order.
@@ -145,7 +185,7 @@ impl Configuration {
     /// # Errors
     /// Two different nodes have one id.
     pub fn union(&self, other: &Self) -> Result<Self, ConfigurationError> {
-        let mut nodes = self.0.nodes.to_vec();
+        let mut nodes = self.inner.nodes.to_vec();
         for node in other {
             match self.node(node.id()) {
                 None => nodes.push(node.clone()),
@@ -158,7 +198,9 @@ impl Configuration {
                 }
             }
         }
-        Ok(Self::from_nodes(nodes))
+        let mut union = self.made_of(nodes);
+        union.caller = union.caller.or_else(|| other.caller.clone());
+        Ok(union)
     }
 
     /// This configuration and one more node.
@@ -194,7 +236,7 @@ impl Configuration {
             }
             nodes.push(node.clone());
         }
-        Ok(Self::from_nodes(nodes))
+        Ok(self.made_of(nodes))
     }
 
     /// The nodes that are in both, in this one's order.
@@ -242,7 +284,7 @@ impl Configuration {
     /// The nodes for which the function is true.
     #[must_use]
     pub fn filter(&self, mut keep: impl FnMut(&Node) -> bool) -> Self {
-        Self::from_nodes(self.iter().filter(|node| keep(node)).cloned())
+        self.made_of(self.iter().filter(|node| keep(node)).cloned())
     }
 
     /// The same nodes in another order, in which calls are queued. Nodes that compare as equal keep
@@ -260,7 +302,7 @@ impl Configuration {
             let place = sorted.partition_point(|other| compare(other, node) != Ordering::Greater);
             sorted.insert(place, node.clone());
         }
-        Self::from_nodes(sorted)
+        self.made_of(sorted)
     }
 
     /// This configuration and nodes at these addresses, which it starts to connect to and does not
@@ -305,7 +347,7 @@ impl Configuration {
         if wanted.is_empty() {
             return Ok(self.clone());
         }
-        let first = self.0.nodes.first();
+        let first = self.inner.nodes.first();
         let first = first.ok_or(ConfigurationError::NothingToExtend)?;
         let nodes = first.members().join(self.as_slice(), &wanted, None)?;
         self.union(&Self::from_nodes(nodes))
@@ -333,7 +375,7 @@ impl Index<usize> for Configuration {
     /// # Panics
     /// The position is not below [`len`](Configuration::len).
     fn index(&self, position: usize) -> &Node {
-        &self.0.nodes[position]
+        &self.inner.nodes[position]
     }
 }
 

@@ -1,4 +1,5 @@
 use super::{Configuration, Membership, Node};
+use crate::handler::Running;
 
 /// The nodes that a client calls: a configuration, or those that a [`Membership`] has at the time
 /// of each call.
@@ -14,6 +15,14 @@ enum Source {
 }
 
 impl Nodes {
+    /// The request from which calls inherit, where the nodes are of a handler.
+    pub(crate) fn caller(&self) -> Option<&Running> {
+        match &self.0 {
+            Source::Fixed(configuration) => configuration.caller(),
+            Source::Following(_) => None,
+        }
+    }
+
     /// The configuration of the moment.
     #[must_use]
     pub fn config(&self) -> Configuration {

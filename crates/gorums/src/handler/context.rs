@@ -1,8 +1,9 @@
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use http::Extensions;
+use tokio::time::Instant;
 
 use super::reply_queue::ReplyQueue;
 use super::turn::{Released, Turn};
@@ -27,6 +28,8 @@ struct Inner {
     /// Where the reply goes.
     replies: Option<Arc<ReplyQueue>>,
     turn: Turn,
+    /// When the caller stops to wait.
+    deadline: Option<Instant>,
     cancelled: AtomicBool,
     cancel: Notify,
     values: Mutex<Extensions>,
@@ -45,6 +48,7 @@ impl Inner {
             connection,
             replies: None,
             turn: Turn::new(permit),
+            deadline: None,
             cancelled: AtomicBool::new(false),
             cancel: Notify::new(),
             values: Mutex::new(Extensions::new()),
@@ -103,6 +107,14 @@ impl ServerCtx {
         self
     }
 
+    /// With when its caller stops to wait; nobody else has it yet.
+    pub(super) fn due(mut self, deadline: Option<Instant>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.deadline = deadline;
+        }
+        self
+    }
+
     /// The context of another request of the same connection, in the place of this one where nobody
     /// holds this one any more.
     pub(crate) fn renew(
@@ -110,6 +122,7 @@ impl ServerCtx {
         method: &Arc<str>,
         metadata: Metadata,
         permit: Option<OwnedSemaphorePermit>,
+        deadline: Option<Instant>,
     ) -> Self {
         match Arc::get_mut(&mut self.0) {
             Some(place) => {
@@ -119,6 +132,7 @@ impl ServerCtx {
                 }
                 place.metadata = metadata;
                 place.turn.renew(permit);
+                place.deadline = deadline;
                 // Whoever waited to be told of it held the context.
                 place.cancelled.store(false, Ordering::Relaxed);
                 place.values.get_mut().clear();
@@ -127,6 +141,7 @@ impl ServerCtx {
                 let connection = Arc::clone(&self.0.connection);
                 self.0 = Arc::new(Inner {
                     replies: self.0.replies.clone(),
+                    deadline,
                     ..Inner::new(Arc::clone(method), metadata, connection, permit)
                 });
             }
@@ -244,6 +259,22 @@ impl ServerCtx {
         self.0.values.lock()
     }
 
+    /// When the caller stops to wait, by this server's [clock](Self::clock); none where it set no
+    /// deadline, or its library does not tell.
+    ///
+    /// Of calls of this library this is the time that was left when the request was written, from
+    /// when it was read: the way from one to the other is not counted, so this is later than the
+    /// caller's own deadline by as much. It is not told with requests that are written before the
+    /// server has opened the stream, which are the first ones on a connection. Of ordinary gRPC it is
+    /// what `grpc-timeout` says, from when the call's head came.
+    ///
+    /// A request whose deadline has passed before its turn is not run, and calls that have replies
+    /// inherit the deadline where this handler makes them: see [`config`](Self::config).
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.deadline
+    }
+
     /// Whether the caller gave up, or its connection ended: nobody reads the reply. The handler
     /// goes on all the same, and keeps its turn if it has it.
     ///
@@ -289,9 +320,32 @@ impl ServerCtx {
         &self.0.turn
     }
 
+    /// The same, for as long as the handler runs.
+    pub(crate) fn while_running(&self) -> Running {
+        Running(Arc::downgrade(&self.0))
+    }
+
     /// Whether it is the context of the same request.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// A request whose handler may have ended. It keeps nothing of it.
+#[derive(Clone)]
+pub(crate) struct Running(Weak<Inner>);
+
+impl Running {
+    /// None once the handler has ended.
+    pub(crate) fn ctx(&self) -> Option<ServerCtx> {
+        let ctx = ServerCtx(self.0.upgrade()?);
+        (!ctx.turn().has_ended()).then_some(ctx)
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Running").field(&self.ctx()).finish()
     }
 }
 
@@ -302,6 +356,7 @@ impl fmt::Debug for ServerCtx {
             .field("metadata", self.metadata())
             .field("peer_addr", &self.peer_addr())
             .field("released", &self.0.turn.is_released())
+            .field("deadline", &self.deadline())
             .field("cancelled", &self.is_cancelled())
             .finish()
     }

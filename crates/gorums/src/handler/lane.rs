@@ -36,7 +36,8 @@ use super::request::{Called, Request};
 use super::unstarted::Unstarted;
 use super::worker::Worker;
 use super::{Monitor, Polling};
-use crate::runtime::{BoxFuture, InProcess};
+use crate::log::Throttle;
+use crate::runtime::{BoxFuture, Clock, InProcess};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 use crate::wire::{Features, NO_BOUND};
 
@@ -54,6 +55,10 @@ pub(crate) struct LaneSettings {
     pub(crate) expose_panics: bool,
     /// The way to the server itself, where it is one of its peers.
     pub(crate) in_process: Option<InProcess>,
+    /// By which requests come too late for their turn.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Of requests that did.
+    pub(crate) late: Throttle,
 }
 
 /// What the lane shares with the I/O task and with the handlers that were moved.
@@ -101,6 +106,8 @@ pub(super) struct Begun {
     pub(super) called: Called,
     pub(super) payload: Bytes,
     pub(super) ctx: ServerCtx,
+    /// Its caller's deadline has passed: it is not run.
+    pub(super) is_late: bool,
 }
 
 impl State {
@@ -358,15 +365,19 @@ impl Lane {
             metadata,
             payload,
             size: _,
+            deadline,
         } = request;
+        let is_late = deadline.is_some_and(|deadline| deadline <= self.settings.clock.now());
         let method = called.name();
         let ctx = match last {
-            Some((_, last)) => last.renew(method, metadata, permit.take()),
+            Some((_, last)) => last.renew(method, metadata, permit.take(), deadline),
             None => {
                 let method = Arc::clone(method);
                 let info = Arc::clone(&self.info);
                 let replies = Arc::clone(&self.replies);
-                ServerCtx::new(method, metadata, info, permit.take()).replying_to(replies)
+                ServerCtx::new(method, metadata, info, permit.take())
+                    .replying_to(replies)
+                    .due(deadline)
             }
         };
         let cancelled = state.unstarted.remove(id);
@@ -386,6 +397,7 @@ impl Lane {
             called,
             payload,
             ctx,
+            is_late,
         })
     }
 

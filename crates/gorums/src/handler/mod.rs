@@ -33,8 +33,8 @@ pub(crate) mod turn;
 mod unstarted;
 mod worker;
 
-pub(crate) use context::ConnectionInfo;
 pub use context::ServerCtx;
+pub(crate) use context::{ConnectionInfo, Running};
 #[cfg(all(test, gorums_loom))]
 pub(crate) use credit::Credit;
 pub(crate) use handling::refusal;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use tokio::time::Instant;
 
 use super::registry::{Entry, Registry};
 use crate::error::Status;
@@ -48,6 +49,8 @@ pub(crate) struct Request {
     pub(crate) payload: Bytes,
     /// The bytes that it came in, and what was made of them.
     pub(crate) size: usize,
+    /// When its caller stops to wait, by the clock of this end, if that is known.
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// Leaves only the last bytes, which are so many. Of an empty payload nothing is kept, as its frame
@@ -95,6 +98,7 @@ impl Request {
             size: frame.len() + name + ENTRY * envelope.metadata.len(),
             metadata: envelope.metadata(),
             payload: frame.slice_ref(envelope.payload),
+            deadline: None,
         })
     }
 
@@ -110,6 +114,7 @@ impl Request {
             metadata: Metadata::new(),
             payload: frame,
             size,
+            deadline: None,
         }
     }
 

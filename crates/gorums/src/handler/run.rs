@@ -52,6 +52,34 @@ impl Run {
         self.poll_handling(cx, lane, |run| run.start(start))
     }
 
+    /// Ends the request without its handler: its caller's deadline has passed. Ready as in
+    /// [`begin`](Self::begin).
+    #[cold]
+    pub(super) fn refuse_late(&mut self, cx: &mut Context<'_>, lane: &Lane) -> Poll<()> {
+        let settings = &lane.settings;
+        let peer = self.ctx.peer();
+        let admission = settings.late.admit(settings.clock.now());
+        log::event!(
+            admission.is_told => warn or debug,
+            target: log::HANDLER,
+            method = %log::text(self.ctx.method()),
+            peer = %peer,
+            node = peer.node(),
+            call = call_id(self.id),
+            left_out = admission.left_out,
+            "a request was not run: its deadline had passed before its turn"
+        );
+        let result = match self.kind {
+            // Nobody expects an answer.
+            MethodKind::OneWay => Ok(Reply::none()),
+            _ => Err(Status::deadline_exceeded(
+                "the deadline had passed before the request had its turn, and it was not run",
+            )),
+        };
+        let refused = HandlerFuture::Once(Box::pin(std::future::ready(result)));
+        self.poll_handling(cx, lane, |_| refused)
+    }
+
     /// Ready when the handler has ended, its reply is queued, and its turn given up.
     #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, lane: &Lane) -> Poll<()> {

@@ -11,6 +11,8 @@ use crate::sync::{AtomicWaker, Mutex, OwnedSemaphorePermit};
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     released: AtomicBool,
+    /// The handler has ended.
+    ended: AtomicBool,
     /// Its handler awaited the release.
     own_task: AtomicBool,
     /// The lane, while it waits for the handler that holds the turn.
@@ -34,6 +36,7 @@ impl Turn {
     /// As if it were new: nobody else has it.
     pub(crate) fn renew(&mut self, permit: Option<OwnedSemaphorePermit>) {
         self.released.store(false, Ordering::Relaxed);
+        self.ended.store(false, Ordering::Relaxed);
         self.own_task.store(false, Ordering::Relaxed);
         if self.has_waited.load(Ordering::Relaxed) {
             self.has_waited.store(false, Ordering::Relaxed);
@@ -53,6 +56,8 @@ impl Turn {
 
     /// The handler has ended. Whoever polled it goes on by itself, and need not be woken.
     pub(crate) fn end(&self) {
+        // Whoever looks at this does so on its own account: nothing is ordered by it.
+        self.ended.store(true, Ordering::Relaxed);
         self.give_up();
     }
 
@@ -64,6 +69,10 @@ impl Turn {
             drop(permit);
         }
         held
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Whether all connections share it.

@@ -167,6 +167,7 @@ impl Worker {
             called,
             payload,
             ctx,
+            is_late,
         } = begun;
         let (kind, max_encoding) = match called.entry() {
             Some(entry) => (entry.kind, entry.max_encoding),
@@ -199,6 +200,11 @@ impl Worker {
             sink,
             stage: Stage::Ended(None),
         };
+        if is_late {
+            drop(incoming);
+            let polled = run.refuse_late(cx, lane);
+            return (run, polled);
+        }
         let start = || match called.entry() {
             // Nothing is between the request and its handler.
             Some(entry)

@@ -15,7 +15,9 @@ use crate::handler::{
     Called, ConnectionInfo, Entry, Incoming, Lane, LaneSettings, Reply, ReplyQueue, Request,
     ServerCtx,
 };
+use crate::log::Throttle;
 use crate::metadata::Metadata;
+use crate::runtime::SystemClock;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Semaphore, block_on};
 use crate::wire::MethodKind;
@@ -55,6 +57,8 @@ impl Connection {
             max_running: bounds.running,
             expose_panics: false,
             in_process: None,
+            clock: Arc::new(SystemClock),
+            late: Throttle::default(),
         };
         let replies = Arc::new(ReplyQueue::new(bounds.reply_bytes));
         let info = Arc::new(ConnectionInfo::default());
@@ -126,6 +130,7 @@ where
         metadata: Metadata::new(),
         payload: Bytes::new(),
         size: 0,
+        deadline: None,
     }
 }
 

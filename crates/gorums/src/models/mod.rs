@@ -164,6 +164,7 @@ const FEATURES: Features = Features {
     // The ids of the models say nothing.
     kind: false,
     going_away: true,
+    deadline: false,
 };
 
 /// A call on these nodes that is in the table, with a deadline, and not queued yet.

@@ -911,7 +911,7 @@ impl ServerBuilder {
         };
         let mut values = Extensions::new();
         values.insert(Peers::Known { peers, clients });
-        values.insert(HandlerClock(self.clock));
+        values.insert(HandlerClock(Arc::clone(&self.clock)));
         Services {
             max_decoding: self.registry.max_decoding(self.max_decoding),
             registry: self.registry,
@@ -923,6 +923,8 @@ impl ServerBuilder {
                 max_encoding: self.max_encoding,
                 max_running: self.max_running,
                 in_process,
+                clock: self.clock,
+                late: Throttle::default(),
             }),
             max_waiting_bytes: self.max_waiting_bytes,
             max_reply_bytes: self.max_reply_bytes,

@@ -1,6 +1,7 @@
 //! Whom the handlers of a server can call, and by which clock they go.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use http::Extensions;
 
@@ -67,22 +68,39 @@ impl ServerCtx {
     /// that the next one's request waits for: release the turn, or set a
     /// [timeout](crate::call::QuorumCall::timeout), where handlers call handlers that call.
     ///
-    /// Nothing of the request goes on to such a call by itself, neither its metadata nor its
-    /// deadline.
+    /// Calls on it, and on configurations that are made from it, inherit from the request as long as
+    /// its handler runs, unless they say otherwise
+    /// ([`independent`](Configuration::independent)): one that has replies ends at the request's
+    /// [deadline](Self::deadline), where its own is not earlier, and is cancelled where the
+    /// request [is](Self::is_cancelled). One-way messages inherit nothing, since nobody would hear
+    /// of one that was withdrawn; nor do calls that begin after the handler has ended, in a task
+    /// that it has left behind. A [`Node`](crate::Node) knows nothing of the request: a client that
+    /// is made of one inherits by [`within`](crate::call::Rpc::within), as any other does.
+    ///
+    /// The request's metadata does not go on to such a call by itself.
     #[must_use]
     pub fn config(&self) -> Configuration {
         let peers = Peers::of(self.connection_values()).and_then(Peers::config);
-        peers.unwrap_or_else(Configuration::empty)
+        peers.map_or_else(Configuration::empty, |peers| peers.called_by(self))
     }
 
     /// The clients of this server that are connected now and can be called back, by their ids. A
     /// handler may make any call on them, with or without release, as on [`config`](Self::config);
     /// the client that sent the request is the node [`peer_id`](Self::peer_id). Empty where there
-    /// are none, and calls on it fail at once. See [`Clients`].
+    /// are none, and calls on it fail at once. Calls inherit from the request as they do there. See
+    /// [`Clients`].
     #[must_use]
     pub fn client_config(&self) -> Configuration {
         let clients = Peers::of(self.connection_values()).and_then(Peers::client_config);
-        clients.unwrap_or_else(Configuration::empty)
+        clients.map_or_else(Configuration::empty, |clients| clients.called_by(self))
+    }
+
+    /// The time that is left until the [deadline](Self::deadline): zero where it has passed, and none
+    /// where there is none.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let deadline = self.deadline()?;
+        Some(deadline.saturating_duration_since(self.clock().now()))
     }
 
     /// The clock of the server, or of the client that serves: the one that

@@ -31,7 +31,7 @@ use crate::error::Status;
 use crate::handler::{ConnectionInfo, panicked};
 use crate::log::{self, Peer, Throttle};
 use crate::node_id::NodeId;
-use crate::runtime::{BoxFuture, Clock};
+use crate::runtime::{BoxFuture, Clock, bounded};
 use crate::wire::Batch;
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -387,7 +387,8 @@ where
     }
     let request = Request::from_parts(head, body);
 
-    let mut deadline = pin!(passed(&*clock, timeout));
+    let until = timeout.map(|timeout| clock.now() + bounded(timeout));
+    let mut deadline = pin!(passed(&*clock, until));
     let answer = {
         let answering = caught(async {
             let mut service = shared.service.clone();

@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
+use tokio::time::Instant;
 
 use crate::error::{Code, Status};
 use crate::handler::{Called, ConnectionInfo, Entry, Lane, ReplyQueue, Request, Services};
@@ -40,6 +41,7 @@ const FEATURES: Features = Features {
     instance: false,
     kind: false,
     going_away: false,
+    deadline: false,
 };
 
 /// The bytes of requests that the calls of one connection hold, all of them together.
@@ -202,7 +204,10 @@ impl GrpcCall {
     /// given up or its connection has ended, and is told so. Dropped, it abandons a request that has
     /// not started.
     pub(super) async fn serve(self, mut recv: RecvStream, mut respond: SendResponse<Batch>) {
-        let mut deadline = pin!(self.deadline());
+        let until = self
+            .timeout
+            .map(|timeout| self.clock.now() + bounded(timeout));
+        let mut deadline = pin!(passed(&*self.clock, until));
         let mut bytes = self.bytes.of_call();
         let read = tokio::select! {
             biased;
@@ -222,7 +227,7 @@ impl GrpcCall {
         let Ok(send) = respond.send_response(grpc_head(), false) else {
             return;
         };
-        let running = Running::start(&self, payload);
+        let running = Running::start(&self, payload, until);
         let mut rest = Rest::of(recv);
         let mut answers = Answers::new(send, self.entry.kind, &self.bytes);
         let answered = poll_fn(|cx| {
@@ -287,16 +292,12 @@ impl GrpcCall {
             }
         }
     }
-
-    async fn deadline(&self) {
-        passed(&*self.clock, self.timeout).await;
-    }
 }
 
-/// Waits until the caller's time has passed, where it has set one.
-pub(super) async fn passed(clock: &dyn Clock, timeout: Option<Duration>) {
-    match timeout {
-        Some(timeout) => clock.sleep_until(clock.now() + bounded(timeout)).await,
+/// Waits until the caller's deadline, where it has set one.
+pub(super) async fn passed(clock: &dyn Clock, deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => clock.sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }
@@ -343,7 +344,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(call: &GrpcCall, payload: Bytes) -> Self {
+    fn start(call: &GrpcCall, payload: Bytes, deadline: Option<Instant>) -> Self {
         let services = &call.services;
         // All calls of a connection together may have as much as a stream.
         let replies = Arc::new(ReplyQueue::new(
@@ -363,6 +364,7 @@ impl Running {
             metadata,
             size: payload.len(),
             payload,
+            deadline,
         }]);
         lane.finish();
         Self { lane, replies }

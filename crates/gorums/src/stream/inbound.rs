@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Extensions;
@@ -26,7 +27,7 @@ use crate::handler::{
     Answer, ConnectionInfo, Lane, ReadFor, ReplyQueue, Request, Services, Waiting, keep_last,
 };
 use crate::log::{self, Peer};
-use crate::runtime::{Clock, SystemClock};
+use crate::runtime::{Clock, SystemClock, bounded};
 use crate::wire::{Control, Features, Frame, SERVER_INITIATED};
 
 /// The bound of the answers to a peer whose requests nobody serves, and how far the answers to
@@ -489,7 +490,11 @@ impl Messages {
             .reader
             .interpret(&frame, handlers, &self.likely, room)?;
         match event {
-            Event::Request(request) => {
+            Event::Request {
+                mut request,
+                time_left,
+            } => {
+                request.deadline = self.deadline(time_left, handlers);
                 self.likely.note_request(&request);
                 self.take_request(request, handlers);
             }
@@ -590,6 +595,17 @@ impl Messages {
             }
         }
         None
+    }
+
+    /// When the caller of a request stops to wait to whom so many microseconds are left, or 0 where it
+    /// has no deadline.
+    fn deadline(&self, time_left: u64, handlers: Handlers<'_>) -> Option<Instant> {
+        if time_left == 0 || !self.features.deadline {
+            return None;
+        }
+        let clock = &handlers.services()?.lane.clock;
+        // Whatever the peer says can be added.
+        Some(clock.now() + bounded(Duration::from_micros(time_left)))
     }
 
     #[inline]

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use crate::channel::{Channel, OutMessage, StreamId, Ticket};
 use crate::handler::ReplyQueue;
 use crate::wire::{
-    BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, encode_control, encode_credit,
+    BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, PREFIX, encode_control, encode_credit,
+    timed_start,
 };
 
 /// Puts batches together, of which one at a time is with `h2`: answers first, then calls.
@@ -47,6 +48,7 @@ impl Outbound {
     /// that neither holds up the other.
     pub(crate) fn push_messages(&mut self, channel: &Channel, stream: StreamId) {
         self.before = self.builder.len();
+        let mut has_deadlines = false;
         let notices = {
             let mut outbox = channel.outbox();
             let mut len = 0;
@@ -55,6 +57,7 @@ impl Outbound {
                     break;
                 };
                 len += message.frame.len();
+                has_deadlines |= message.deadline().is_some();
                 if let Some(ticket) = &message.ticket
                     && ticket.call.is_streamed()
                 {
@@ -69,8 +72,12 @@ impl Outbound {
                 channel.take_notices_of(stream)
             }
         };
-        for message in &self.batch {
-            self.builder.push(&message.frame);
+        if has_deadlines && channel.features().deadline {
+            self.push_timed(channel.pool().clock.now());
+        } else {
+            for message in &self.batch {
+                self.builder.push(&message.frame);
+            }
         }
         // Behind the requests: what is given up was written before.
         let side = channel.side();
@@ -81,6 +88,29 @@ impl Outbound {
         for (id, credit) in notices.credits {
             let frame = encode_credit(side.id_on_the_wire(id), credit);
             self.builder.push(&frame);
+        }
+    }
+
+    /// Adds the messages of the batch, each with the time that is left to its caller at this time.
+    #[cold]
+    fn push_timed(&mut self, now: Instant) {
+        for message in &mut self.batch {
+            let start = message.deadline().and_then(|deadline| {
+                // Rounded up: the node does not find it late before the caller does.
+                let left = deadline.saturating_duration_since(now).as_nanos();
+                let left = left.div_ceil(1_000);
+                // One whose time has just passed is not told as one that has no deadline.
+                let left = u64::try_from(left).unwrap_or(u64::MAX).max(1);
+                timed_start(&message.frame, left)
+            });
+            match start {
+                None => self.builder.push(&message.frame),
+                Some((start, len)) => {
+                    message.beyond = len - PREFIX;
+                    self.builder
+                        .push_begun(&start[..len], &message.frame, PREFIX);
+                }
+            }
         }
     }
 
@@ -117,7 +147,7 @@ impl Outbound {
         let mut begin = self.before;
         let mut unwritten = Vec::new();
         for message in self.batch.drain(..) {
-            let end = begin + message.frame.len();
+            let end = begin + message.frame.len() + message.beyond;
             match &message.ticket {
                 Some(ticket) if end <= written => ticket.call.handed_over(ticket.part),
                 _ if begin >= written => unwritten.push(message),
@@ -150,7 +180,8 @@ mod tests {
     use super::*;
     use crate::channel::{Attachment, Call, Kind, Targets, Unread};
     use crate::membership::WhileDisconnected;
-    use crate::wire::{Decoder, Envelope, FIRST_CREDIT, Features, Frame, Side};
+    use crate::metadata::Metadata;
+    use crate::wire::{Decoder, Envelope, FIRST_CREDIT, Features, Frame, Side, encode_message};
     use crate::{Client, Configuration};
 
     /// A node that opens its streams itself, and what holds it.
@@ -182,6 +213,62 @@ mod tests {
             assert_eq!(channel.outbox().is_empty(), replaced);
             drop((first, second));
             channel.outbox().drain();
+        }
+    }
+
+    /// A one-way call on the node that ends in a second, and is queued.
+    fn timed_call(channel: &Arc<Channel>, id: u64, frame: &Bytes) -> Arc<Call> {
+        let now = channel.pool().clock.now();
+        let targets = Targets::new([Arc::clone(channel)]);
+        let call = Call::new(id, "m", Kind::OneWay, targets, 1, now);
+        let call = Arc::new(call.ending(Some(now + std::time::Duration::from_secs(1))));
+        assert!(call.queue(0, frame.clone()));
+        call
+    }
+
+    /// It is counted with the time that was put before it, and has another time when it is written
+    /// at last.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_written_of_messages_with_deadlines_goes_back() {
+        let node = node_that_connects();
+        let channel = node[0].channel();
+        let features = Features {
+            deadline: true,
+            ..Features::default()
+        };
+        // Small ones are copied, and large ones go by reference.
+        for size in [10, 10_000] {
+            let request = "k".repeat(size);
+            let frame = encode_message(3, "m", &Metadata::new(), &request, usize::MAX);
+            let frame = frame.expect("no limit");
+            let stream = Attachment::new(channel, features).expect("open");
+            let calls: Vec<_> = (1..=3).map(|id| timed_call(channel, id, &frame)).collect();
+            let mut outbound = Outbound::default();
+            outbound.push_messages(channel, stream.stream_id());
+            let mut batch = outbound.next().expect("three requests");
+            let each = batch.remaining() / 3;
+            assert_eq!(each, frame.len() + 4);
+            // All of the first, and a byte of the second.
+            batch.advance(each + 1);
+            drop(batch);
+            outbound.give_back(channel, stream.stream_id());
+            let is_over: Vec<_> = calls.iter().map(|call| call.is_over()).collect();
+            assert_eq!(is_over, [false, false, false], "events are to be taken");
+            assert!(calls[0].try_event().is_some() && calls[0].is_over());
+            assert!(calls[1].try_event().is_none(), "its outcome is unknown");
+            assert_eq!(channel.outbox().len(), 1);
+            tokio::time::advance(std::time::Duration::from_millis(999)).await;
+            outbound.push_messages(channel, stream.stream_id());
+            let mut batch = outbound.next().expect("the third request");
+            let bytes = batch.copy_to_bytes(batch.remaining());
+            let mut decoder = Decoder::new(100_000);
+            decoder.push(bytes);
+            let Some(Frame::Message(message)) = decoder.next().expect("ours") else {
+                panic!("it is whole");
+            };
+            let envelope = Envelope::decode(&message).expect("ours");
+            assert_eq!(envelope.time_left, 1_000);
+            drop((calls, stream));
         }
     }
 
@@ -220,6 +307,7 @@ mod tests {
             instance: true,
             kind: true,
             going_away: true,
+            deadline: true,
         };
         let stream = Attachment::new(channel, features).expect("open");
         let mut outbound = Outbound::default();

@@ -9,8 +9,8 @@ use crate::wire::{Control, Decoder, Envelope, Frame, SERVER_INITIATED, peek_id, 
 
 /// What a message of the peer asks this end to do.
 pub(crate) enum Event<'a> {
-    /// Run a handler.
-    Request(Request),
+    /// Run a handler. The caller waits for so many microseconds more, or has no deadline with 0.
+    Request { request: Request, time_left: u64 },
     /// Give this to the call that waits for it.
     Reply { id: u64, envelope: Envelope<'a> },
     /// Tell the call that its reply was too large to be read.
@@ -297,7 +297,10 @@ impl Reader {
             return Ok(refuse(status));
         }
         match Request::read(&envelope, bytes, &services.registry, likely.entry()) {
-            Ok(request) => Ok(Event::Request(request)),
+            Ok(request) => Ok(Event::Request {
+                request,
+                time_left: envelope.time_left,
+            }),
             Err(status) => Ok(refuse(status)),
         }
     }

@@ -13,6 +13,7 @@ use crate::error::{Code, Status};
 use crate::handler::{LaneSettings, ReadFor, Registry, Request, ServerCtx, Services, Waiting};
 use crate::log::Throttle;
 use crate::metadata::Metadata;
+use crate::runtime::SystemClock;
 use crate::wire::{
     Control, Frame, SERVER_INITIATED, encode_control, encode_credit, encode_message, encode_status,
 };
@@ -48,6 +49,8 @@ fn services() -> Services {
             max_running: 1,
             expose_panics: false,
             in_process: None,
+            clock: Arc::new(SystemClock),
+            late: Throttle::default(),
         }),
         max_decoding: LIMIT,
         max_waiting_bytes: 10_000,
@@ -97,7 +100,7 @@ fn read(replies: Replies, handlers: Handlers<'_>, chunks: &[&[u8]]) -> Vec<Strin
             match reader.interpret(&frame, handlers, &likely, waiting(0)) {
                 Ok(event) => {
                     told.push(tell(&event));
-                    if let Event::Request(request) = event {
+                    if let Event::Request { request, .. } = event {
                         likely.note_request(&request);
                     }
                 }
@@ -135,7 +138,7 @@ fn tell_plain(plain: &Plain<'_>, frame: &Bytes) -> String {
 
 fn tell(event: &Event<'_>) -> String {
     match event {
-        Event::Request(request) => {
+        Event::Request { request, .. } => {
             format!(
                 "request {} {} {:?}",
                 request.id,
@@ -296,7 +299,7 @@ fn request(size: usize) -> Request {
     let reader = Reader::new(Replies::Never, A_LIMIT);
     let likely = Likely::default();
     let event = reader.interpret(&frame, Handlers::These(&services), &likely, waiting(0));
-    let Ok(Event::Request(mut request)) = event else {
+    let Ok(Event::Request { mut request, .. }) = event else {
         panic!("a sound request");
     };
     request.size = size;

@@ -80,6 +80,19 @@ impl BatchBuilder {
         }
     }
 
+    /// Adds a message whose first bytes, of which there are so many, are replaced by these.
+    pub(crate) fn push_begun(&mut self, start: &[u8], message: &Bytes, replaced: usize) {
+        self.len += start.len();
+        self.scratch.extend_from_slice(start);
+        if message.len() <= COPY {
+            let rest = &message[replaced..];
+            self.len += rest.len();
+            self.scratch.extend_from_slice(rest);
+        } else {
+            self.push_chunk(message.slice(replaced..));
+        }
+    }
+
     /// Adds a chunk by reference, whatever its size.
     pub(crate) fn push_chunk(&mut self, chunk: Bytes) {
         if chunk.is_empty() {

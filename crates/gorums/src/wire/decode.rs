@@ -5,13 +5,17 @@ use std::fmt;
 use prost::Message;
 use prost_types::Any;
 
-use super::envelope::{CONTROL, CREDIT, Control, ENTRY, Envelope, ID, METHOD, PAYLOAD, STATUS};
+use super::envelope::{
+    CONTROL, CREDIT, Control, ENTRY, Envelope, ID, METHOD, PAYLOAD, STATUS, TIME_LEFT,
+};
 use crate::error::{Code, Status};
 use crate::metadata::MAX_ENTRIES;
 
 /// How many details a status may have. In memory they take far more than the two bytes that one
 /// takes on the wire, as entries of metadata do.
 pub(crate) const MAX_DETAILS: usize = 1024;
+
+const TIME_LEFT_KEY: u8 = (TIME_LEFT as u8) << 3;
 
 impl<'a> Envelope<'a> {
     /// Reads an envelope. The message of the error says what is wrong with the bytes.
@@ -31,11 +35,21 @@ impl<'a> Envelope<'a> {
             metadata: Vec::new(),
             payload: &[],
             control: Control::Message,
+            time_left: 0,
             credit: 0,
             excess: None,
         };
         if let Some((id, method, payload)) = plain(frame, likely) {
             (envelope.id, envelope.method, envelope.payload) = (id, method, payload);
+            return Ok(envelope);
+        }
+        // As this version writes a request whose caller has a deadline.
+        if let [TIME_LEFT_KEY, rest @ ..] = frame
+            && let Some((time_left, rest)) = short_varint(rest)
+            && let Some((id, method, payload)) = plain(rest, likely)
+        {
+            (envelope.id, envelope.method, envelope.payload) = (id, method, payload);
+            envelope.time_left = time_left;
             return Ok(envelope);
         }
         match envelope.read(frame) {
@@ -68,9 +82,10 @@ impl<'a> Envelope<'a> {
                     }
                 }
                 (PAYLOAD, Value::Bytes(bytes)) => self.payload = bytes,
+                (TIME_LEFT, Value::Varint(time_left)) => self.time_left = time_left,
                 (CREDIT, Value::Varint(credit)) => self.credit = credit,
                 (CONTROL, Value::Varint(number)) => self.control = Control::from_number(number),
-                (ID..=PAYLOAD | CREDIT | CONTROL, _) => {
+                (ID..=PAYLOAD | TIME_LEFT | CREDIT | CONTROL, _) => {
                     return Err(nowhere(Malformed::OtherWireType(number)));
                 }
                 _ => {}
@@ -314,6 +329,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_time_left_is_read_wherever_it_stands() {
+        let request = "k".to_owned();
+        let frame = encode_message(7, "a.B.C", &Metadata::new(), &request, 1000).expect("small");
+        let plain = &frame[PREFIX..];
+        for (left, expected) in [
+            (&[0][..], 0),
+            (&[1], 1),
+            (&[0xe8, 7], 1000),
+            // -1, and the greatest number that needs eight bytes
+            (&[255, 255, 255, 255, 255, 255, 255, 255, 255, 1], u64::MAX),
+            (&[255, 255, 255, 255, 255, 255, 255, 127], (1 << 56) - 1),
+        ] {
+            let field = [&[TIME_LEFT_KEY], left].concat();
+            for bytes in [[&field, plain].concat(), [plain, &field].concat()] {
+                let envelope = Envelope::decode(&bytes).expect("legal");
+                assert_eq!((envelope.id, envelope.method), (7, "a.B.C"), "{left:?}");
+                assert_eq!(envelope.payload, &plain[plain.len() - 3..], "{left:?}");
+                assert_eq!(envelope.time_left, expected, "{left:?}");
+            }
+        }
+        for cut in [&[TIME_LEFT_KEY][..], &[TIME_LEFT_KEY, 0x80]] {
+            let error = Envelope::decode(cut).expect_err("no number");
+            assert!(error.contains("varint"), "{error}");
+        }
+        let error = Envelope::decode(&[TIME_LEFT_KEY | 2, 0]).expect_err("no number");
+        assert!(error.contains("field 13"), "{error}");
     }
 
     #[test]

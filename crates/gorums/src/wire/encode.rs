@@ -8,7 +8,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use prost_types::Any;
 
 use super::PREFIX;
-use super::envelope::{CONTROL, CREDIT, Control, ENTRY, ID, METHOD, PAYLOAD, STATUS};
+use super::envelope::{CONTROL, CREDIT, Control, ENTRY, ID, METHOD, PAYLOAD, STATUS, TIME_LEFT};
 use crate::error::Status;
 use crate::metadata::Metadata;
 
@@ -315,6 +315,34 @@ pub(crate) fn encode_status(
 
 /// The largest error reply, with message and details.
 const MAX_STATUS: usize = 1 << 20;
+
+/// How the frame of a request begins whose caller waits so many more microseconds: the rest of it
+/// comes behind this, from [`PREFIX`] on. None for a frame that would be too long with it.
+///
+/// A request is encoded once for all nodes, and long before it is written where a node is away: so
+/// this is put before it as it is written.
+pub(crate) fn timed_start(frame: &[u8], time_left: u64) -> Option<([u8; TIMED_START], usize)> {
+    let mut start = [0; TIMED_START];
+    let mut len = PREFIX;
+    let mut put = |byte| {
+        start[len] = byte;
+        len += 1;
+    };
+    put((TIME_LEFT << 3) as u8 | WireType::Varint as u8);
+    let mut value = time_left;
+    while value >= 0x80 {
+        put(value as u8 | 0x80);
+        value >>= 7;
+    }
+    put(value as u8);
+    let rest = frame.len().checked_sub(PREFIX)?;
+    let prefix = u32::try_from(len - PREFIX + rest).ok()?;
+    start[1..PREFIX].copy_from_slice(&prefix.to_be_bytes());
+    Some((start, len))
+}
+
+/// Prefix, key, and a number of at most ten bytes.
+const TIMED_START: usize = PREFIX + 1 + 10;
 
 /// A frame that only says something about another one.
 pub(crate) fn encode_control(id: u64, control: Control) -> Bytes {

@@ -34,12 +34,14 @@ pub(crate) struct Features {
     pub(crate) kind: bool,
     /// It says when it takes no further requests, or stops to send them where it is told so.
     pub(crate) going_away: bool,
+    /// It takes the time that is left to the caller of a request, and says so of its own calls.
+    pub(crate) deadline: bool,
 }
 
 impl Features {
     /// All that this version knows.
     const OURS: HeaderValue =
-        HeaderValue::from_static("cancel,stream-end,credit,instance,kind,going-away");
+        HeaderValue::from_static("cancel,stream-end,credit,instance,kind,going-away,deadline");
 
     /// Their names, or `none`.
     pub(crate) fn names(self) -> String {
@@ -50,6 +52,7 @@ impl Features {
             (self.instance, "instance"),
             (self.kind, "kind"),
             (self.going_away, "going-away"),
+            (self.deadline, "deadline"),
         ];
         let names: Vec<_> = known
             .into_iter()
@@ -73,6 +76,7 @@ impl Features {
                     "instance" => features.instance = true,
                     "kind" => features.kind = true,
                     "going-away" => features.going_away = true,
+                    "deadline" => features.deadline = true,
                     _ => {}
                 }
             }

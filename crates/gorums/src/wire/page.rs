@@ -77,6 +77,39 @@ fn what_is_added() {
     is_stated("`credit`", &encode_credit(7, 1000));
     is_stated("`going-away`", &encode_control(0, Control::GoingAway));
     is_stated("its answer", &encode_control(0, Control::NoneFollow));
+    let request = "nosuchkey".to_owned();
+    let frame = encode_message(1, READ, &Metadata::new(), &request, LIMIT).expect("small");
+    is_stated("request 1 with a second left", &timed(&frame, 1_000_000));
+}
+
+/// The frame as it is written with so many microseconds left.
+fn timed(frame: &[u8], time_left: u64) -> Vec<u8> {
+    let (start, len) = timed_start(frame, time_left).expect("small");
+    [&start[..len], &frame[PREFIX..]].concat()
+}
+
+#[test]
+fn a_request_with_time_left_is_the_same_request() {
+    for size in [0, 1, 1_000, 100_000] {
+        let request = "k".repeat(size);
+        let frame = encode_message(7, READ, &Metadata::new(), &request, LIMIT).expect("small");
+        for time_left in [1, 127, 128, 1_000_000, u64::MAX] {
+            let bytes = timed(&frame, time_left);
+            assert!(bytes.len() <= frame.len() + 11);
+            let mut decoder = Decoder::new(LIMIT);
+            decoder.push(bytes.into());
+            let Some(Frame::Message(message)) = decoder.next().expect("legal") else {
+                panic!("it is whole");
+            };
+            assert!(decoder.is_between_messages());
+            let envelope = Envelope::decode(&message).expect("legal");
+            assert_eq!((envelope.id, envelope.method), (7, READ));
+            assert_eq!(envelope.time_left, time_left);
+            let plain = Envelope::decode(&frame[PREFIX..]).expect("legal");
+            assert_eq!((envelope.payload, plain.time_left), (plain.payload, 0));
+        }
+    }
+    assert!(timed_start(&[], 1).is_none(), "a marker");
 }
 
 #[test]
@@ -90,6 +123,7 @@ fn the_bytes_are_read_as_the_page_says() {
         ("`credit`", 7, "", Control::Credit),
         ("`going-away`", 0, "", Control::GoingAway),
         ("its answer", 0, "", Control::NoneFollow),
+        ("request 1 with a second left", 1, READ, Control::Message),
     ] {
         let mut decoder = Decoder::new(LIMIT);
         decoder.push(stated(what).into());
@@ -101,6 +135,8 @@ fn the_bytes_are_read_as_the_page_says() {
         assert_eq!(envelope.control, control, "{what}");
         let credit = if control == Control::Credit { 1000 } else { 0 };
         assert_eq!(envelope.credit, credit, "{what}");
+        let is_timed = what.ends_with("left");
+        assert_eq!(envelope.time_left, if is_timed { 1_000_000 } else { 0 });
         let code = envelope.status.map(|status| status.code());
         let expected = what.starts_with("error").then_some(Code::NotFound);
         assert_eq!(code, expected, "{what}");

@@ -199,6 +199,14 @@ impl RawPeer {
         request
     }
 
+    /// The same, and announces these features with the first answer.
+    pub async fn echo_with(&mut self, features: &str) -> Envelope {
+        let request = self.request().await;
+        self.respond_with(features);
+        self.send(&request);
+        request
+    }
+
     /// Ends the stream with trailers.
     pub fn end(&mut self, status: &str, message: &str) {
         let mut trailers = HeaderMap::new();

@@ -31,6 +31,8 @@ pub struct Envelope {
     pub entries: Vec<Entry>,
     #[prost(bytes = "bytes", tag = "5")]
     pub payload: Bytes,
+    #[prost(uint64, optional, tag = "13")]
+    pub time_left: Option<u64>,
     #[prost(uint64, tag = "14")]
     pub credit: u64,
     #[prost(uint32, tag = "15")]

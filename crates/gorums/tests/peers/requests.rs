@@ -33,7 +33,7 @@ async fn the_request_head_is_as_documented() {
         ("content-type", "application/grpc"),
         (
             "gorums-features",
-            "cancel,stream-end,credit,instance,kind,going-away",
+            "cancel,stream-end,credit,instance,kind,going-away,deadline",
         ),
         ("te", "trailers"),
     ];
