@@ -452,7 +452,7 @@ async fn a_node_that_is_revoked_calls_its_client_for_a_minute_at_the_most() {
                 Ok::<_, Status>(request)
             }),
         );
-    let client = Client::new(&configuration.connect().expect("legal"));
+    let client = Client::new(configuration.connect().expect("legal"));
     call(&client).await.expect("it is up");
     let back = Client::new(clients.config());
     call(&back).await.expect("it is called back");
