@@ -2,10 +2,10 @@
 //! the wrong time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gorums::runtime::{BoxFuture, BoxIo, Handshake, Listener, Proven, Tcp, Transport};
-use gorums::{Code, Outcome, Status};
+use gorums::{Code, ConfigurationBuilder, Outcome, Status};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -226,8 +226,11 @@ impl Transport for Passing {
 async fn passing() -> (RawServer, Arc<Notify>) {
     let end = Arc::new(Notify::new());
     let transport = Passing(Arc::clone(&end));
-    let server = RawServer::start_with(|builder| builder.transport(transport)).await;
-    (server, end)
+    // Nothing but what happens wakes the client.
+    let never = Duration::from_secs(3600);
+    let tell =
+        |builder: ConfigurationBuilder| builder.transport(transport).keep_alive(never, never);
+    (RawServer::start_with(tell).await, end)
 }
 
 /// More is queued before the client connects than it writes at a time, and that connection is ended
@@ -288,6 +291,7 @@ async fn a_connection_ends_with_the_last_call_that_it_waits_for_where_the_node_i
     let another = server.call(3);
     old.echo().await;
     answered(another, 3).await;
+    let began = Instant::now();
     end.notify_one();
     let second = server.call(2);
     let mut new = server.accept().await;
@@ -295,4 +299,9 @@ async fn a_connection_ends_with_the_last_call_that_it_waits_for_where_the_node_i
     answered(second, 2).await;
     drop(first);
     old.client_is_gone().await;
+    let took = began.elapsed();
+    assert!(
+        took < Duration::from_secs(50),
+        "it ends at 60 s by itself: {took:?}"
+    );
 }
