@@ -170,10 +170,38 @@ fn keep_calling(callers: &mut JoinSet<()>, all: &Configuration, count: usize, un
     }
 }
 
+/// Majority calls of all that may be handled twice, one after the other, until this time; none fails.
+fn keep_calling_majorities(
+    callers: &mut JoinSet<()>,
+    all: &Configuration,
+    count: usize,
+    until: Instant,
+) {
+    for _ in 0..count {
+        let client = Client::new(all);
+        callers.spawn(async move {
+            while Instant::now() < until {
+                let call = client.quorum_call::<_, Number>(ECHO, number(1));
+                let call = call.idempotent(true).timeout(Duration::from_secs(30));
+                call.majority().await.expect("no call fails");
+            }
+        });
+    }
+}
+
+/// What happens to the network meanwhile.
+#[derive(Clone, Copy, PartialEq)]
+enum Faults {
+    None,
+    /// All connections to one of the nodes break, again and again, by this seed.
+    Cuts(u64),
+}
+
 /// Three nodes and a client go from one authority to another.
 async fn three_steps(
     peers: impl Fn(u32, ConfigurationBuilder) -> ConfigurationBuilder,
     serving: impl Fn(ServerBuilder) -> ServerBuilder,
+    faults: Faults,
 ) {
     let log = Log::of(Level::WARN);
     let network = Network::new();
@@ -216,7 +244,20 @@ async fn three_steps(
     let until = Instant::now() + 4 * SPREAD;
     let mut callers = JoinSet::new();
     for (_, _, configuration, _) in &processes {
-        keep_calling(&mut callers, configuration, 25, until);
+        match faults {
+            Faults::None => keep_calling(&mut callers, configuration, 25, until),
+            Faults::Cuts(_) => keep_calling_majorities(&mut callers, configuration, 25, until),
+        }
+    }
+    if let Faults::Cuts(seed) = faults {
+        let (network, mut random) = (network.clone(), fastrand::Rng::with_seed(seed));
+        let addresses = [1, 2, 3].map(address);
+        callers.spawn(async move {
+            while Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(random.u64(50..250))).await;
+                network.cut(&addresses[random.usize(..3)]);
+            }
+        });
     }
     // Each process takes its time.
     let pause = || tokio::time::sleep(Duration::from_millis(300));
@@ -260,14 +301,14 @@ async fn three_steps(
 
 #[tokio::test(start_paused = true)]
 async fn three_steps_lead_from_one_authority_to_another_and_no_call_fails() {
-    three_steps(|_, builder| builder, |server| server).await;
+    three_steps(|_, builder| builder, |server| server, Faults::None).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn they_do_where_connections_end_at_an_age() {
     let age = Duration::from_secs(1);
     let serving = move |server: ServerBuilder| server.max_connection_age(age);
-    three_steps(|_, builder| builder, serving).await;
+    three_steps(|_, builder| builder, serving, Faults::None).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,7 +316,15 @@ async fn they_do_where_peers_share_a_connection() {
     let pairs = |id, builder: ConfigurationBuilder| {
         builder.one_stream_per_pair(id, WhileDisconnected::Wait)
     };
-    three_steps(pairs, |server| server).await;
+    three_steps(pairs, |server| server, Faults::None).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_do_while_connections_break() {
+    for seed in 0..3 {
+        let cuts = Faults::Cuts(seed);
+        three_steps(|_, builder| builder, |server| server, cuts).await;
+    }
 }
 
 // ---- revocation
