@@ -589,7 +589,8 @@ async fn requests_that_come_too_late_for_their_turn_are_told() {
     let late = client.rpc::<_, Number>(node, ECHO, number(2));
     let late = late.timeout(SECOND / 2).send();
     let note = client.unicast(node, "test.Test.Note", number(3));
-    within(note.timeout(SECOND / 2)).await.expect("handed over");
+    let note = note.deadline(tokio::time::Instant::now() + SECOND / 2);
+    within(note).await.expect("handed over");
     within(late).await.expect_err("it is late");
     assert!(log.told(&[HANDLER]).is_empty(), "its turn has not come");
     within(before).await.expect("answered");

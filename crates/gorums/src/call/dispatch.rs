@@ -156,6 +156,8 @@ struct Prepared<'a> {
     max_encoding: Option<usize>,
     is_idempotent: bool,
     deadline: Option<Instant>,
+    /// The same, as nodes are told of it.
+    told: Option<Instant>,
     /// The request on whose behalf the call is made.
     caller: Option<ServerCtx>,
     /// The call has ended before it begins.
@@ -200,10 +202,17 @@ impl<'a> Prepared<'a> {
     #[inline]
     fn plain(method: &'static str, kind: Kind, now: Instant, options: &'a Options) -> Self {
         let caller = options.caller(kind == Kind::OneWay);
-        let mut deadline = options.ends(now);
-        if let Some(inherited) = caller.as_ref().and_then(ServerCtx::deadline) {
-            deadline = Some(deadline.map_or(inherited, |own| own.min(inherited)));
-        }
+        let inherited = caller.as_ref().and_then(ServerCtx::deadline);
+        let with_inherited = |own: Option<Instant>| match (own, inherited) {
+            (Some(own), Some(inherited)) => Some(own.min(inherited)),
+            (own, inherited) => own.or(inherited),
+        };
+        let deadline = with_inherited(options.ends(now));
+        let told = match kind {
+            // It is over when it is handed over, which is what its timeout is for.
+            Kind::OneWay => with_inherited(options.deadline),
+            _ => deadline,
+        };
         Self {
             method,
             now,
@@ -211,6 +220,7 @@ impl<'a> Prepared<'a> {
             max_encoding: options.max_encoding,
             is_idempotent: options.is_idempotent,
             deadline,
+            told,
             caller,
             early: None,
             refused: options.error.clone(),
@@ -252,7 +262,7 @@ fn register<Req>(
         );
         let is_timed = !prepared.observers.is_empty();
         let resending = Resending::of(prepared.is_idempotent, prepared.deadline);
-        let call = call.timed(is_timed).ending(prepared.deadline);
+        let call = call.timed(is_timed).ending(prepared.told);
         let call = Arc::new(call.resending(resending));
         if members == 0 {
             return call;

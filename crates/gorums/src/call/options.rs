@@ -57,7 +57,7 @@ impl Options {
     pub(crate) fn caller(&self, is_one_way: bool) -> Option<ServerCtx> {
         match &self.inherits {
             Inherits::Unsaid | Inherits::Nothing => None,
-            Inherits::Handler(running) if !is_one_way => running.ctx(),
+            Inherits::Handler(running) if !is_one_way => running.awaited(),
             Inherits::Handler(_) => None,
             Inherits::Request(ctx) => Some(ctx.clone()),
         }
@@ -105,6 +105,10 @@ macro_rules! options {
         /// Ends the call this long after its terminal was called, in place of the client's default.
         /// What is not written then is withdrawn, and the others' outcome is unknown. Without a
         /// timeout or deadline a call waits for as long as a node is silent.
+        ///
+        /// Nodes that know deadlines are told how much time is left, and do not run a request whose time
+        /// has passed before its turn. Of one-way messages they are not: the timeout of those is for
+        /// handing them over. A [`deadline`](Self::deadline) is told of these, too.
         pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
             self.options.timeout = Some(timeout);
             self

@@ -110,9 +110,11 @@ impl Call {
         self
     }
 
+    /// What the node of a part is told of it. Where nobody waits for its answer any more, since there
+    /// are enough, the request is one to be handled all the same, however late.
     #[inline]
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    pub(super) fn deadline_of(&self, part: usize) -> Option<Instant> {
+        self.deadline.filter(|_| self.parts.is_sent(part))
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -428,6 +430,11 @@ impl Call {
         if self.kind == Kind::OneWay {
             return;
         }
+        let outcome = match outcome {
+            // It may have been handled before, and what is refused is the second time.
+            Outcome::Refused if self.was_sent_again(part) => Outcome::Unknown,
+            outcome => outcome,
+        };
         let was_late = status.code() == Code::DeadlineExceeded && self.deadline_has_passed(part);
         if was_late {
             // The node has found it out before the sweeper: the call ends at its deadline, and not

@@ -41,10 +41,11 @@ impl OutMessage {
         }
     }
 
-    /// When its caller stops to wait, if ever.
+    /// When its caller stops to wait, where the node is to know it.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.ticket.as_ref()?.call.deadline()
+        let Ticket { call, part } = self.ticket.as_ref()?;
+        call.deadline_of(*part)
     }
 
     /// Whether the message is still to be written, and was not withdrawn.

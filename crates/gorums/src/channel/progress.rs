@@ -41,6 +41,8 @@ pub(super) struct Progress {
     pub(super) accounts: Box<[Account]>,
     /// By position: what is written again where a stream breaks; none in other calls.
     pub(super) kept: Box<[Option<Kept>]>,
+    /// The parts that were to be written again, each once.
+    pub(super) again: Vec<usize>,
 }
 
 impl Progress {
@@ -55,6 +57,7 @@ impl Progress {
             early: None,
             accounts,
             kept: Box::default(),
+            again: Vec::new(),
         }
     }
 

@@ -123,6 +123,11 @@ impl Call {
             && self.may_try_again(part, tries)
             && self.parts.write_again(part)
         {
+            let mut progress = self.progress();
+            if !progress.again.contains(&part) {
+                progress.again.push(part);
+            }
+            drop(progress);
             let ticket = Ticket {
                 call: Arc::clone(self),
                 part,
@@ -133,6 +138,11 @@ impl Call {
         }
         self.lost(part, outcome, status);
         None
+    }
+
+    /// Whether the request was to be written again, so that the node may have handled it before.
+    pub(super) fn was_sent_again(&self, part: usize) -> bool {
+        self.resending != Resending::Never && self.progress().again.contains(&part)
     }
 
     /// Whether the request may be tried once more, which has been tried again so often.

@@ -30,6 +30,8 @@ struct Inner {
     turn: Turn,
     /// When the caller stops to wait.
     deadline: Option<Instant>,
+    /// Nobody waits for an answer.
+    is_one_way: bool,
     cancelled: AtomicBool,
     cancel: Notify,
     values: Mutex<Extensions>,
@@ -49,6 +51,7 @@ impl Inner {
             replies: None,
             turn: Turn::new(permit),
             deadline: None,
+            is_one_way: false,
             cancelled: AtomicBool::new(false),
             cancel: Notify::new(),
             values: Mutex::new(Extensions::new()),
@@ -107,10 +110,11 @@ impl ServerCtx {
         self
     }
 
-    /// With when its caller stops to wait; nobody else has it yet.
-    pub(super) fn due(mut self, deadline: Option<Instant>) -> Self {
+    /// With when its caller stops to wait, and whether it does at all; nobody else has it yet.
+    pub(super) fn due(mut self, deadline: Option<Instant>, is_one_way: bool) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             inner.deadline = deadline;
+            inner.is_one_way = is_one_way;
         }
         self
     }
@@ -123,6 +127,7 @@ impl ServerCtx {
         metadata: Metadata,
         permit: Option<OwnedSemaphorePermit>,
         deadline: Option<Instant>,
+        is_one_way: bool,
     ) -> Self {
         match Arc::get_mut(&mut self.0) {
             Some(place) => {
@@ -133,6 +138,7 @@ impl ServerCtx {
                 place.metadata = metadata;
                 place.turn.renew(permit);
                 place.deadline = deadline;
+                place.is_one_way = is_one_way;
                 // Whoever waited to be told of it held the context.
                 place.cancelled.store(false, Ordering::Relaxed);
                 place.values.get_mut().clear();
@@ -142,6 +148,7 @@ impl ServerCtx {
                 self.0 = Arc::new(Inner {
                     replies: self.0.replies.clone(),
                     deadline,
+                    is_one_way,
                     ..Inner::new(Arc::clone(method), metadata, connection, permit)
                 });
             }
@@ -340,6 +347,12 @@ impl Running {
     pub(crate) fn ctx(&self) -> Option<ServerCtx> {
         let ctx = ServerCtx(self.0.upgrade()?);
         (!ctx.turn().has_ended()).then_some(ctx)
+    }
+
+    /// The request, where somebody waits for its answer. That the caller of a one-way message has gone
+    /// says nothing of what it has asked for.
+    pub(crate) fn awaited(&self) -> Option<ServerCtx> {
+        self.ctx().filter(|ctx| !ctx.0.is_one_way)
     }
 }
 

@@ -369,15 +369,16 @@ impl Lane {
         } = request;
         let is_late = deadline.is_some_and(|deadline| deadline <= self.settings.clock.now());
         let method = called.name();
+        let is_one_way = called.is_one_way();
         let ctx = match last {
-            Some((_, last)) => last.renew(method, metadata, permit.take(), deadline),
+            Some((_, last)) => last.renew(method, metadata, permit.take(), deadline, is_one_way),
             None => {
                 let method = Arc::clone(method);
                 let info = Arc::clone(&self.info);
                 let replies = Arc::clone(&self.replies);
                 ServerCtx::new(method, metadata, info, permit.take())
                     .replying_to(replies)
-                    .due(deadline)
+                    .due(deadline, is_one_way)
             }
         };
         let cancelled = state.unstarted.remove(id);

@@ -24,6 +24,12 @@ pub(crate) enum Called {
 }
 
 impl Called {
+    /// Whether nobody waits for an answer.
+    #[inline]
+    pub(crate) fn is_one_way(&self) -> bool {
+        matches!(self, Self::Method(entry) if entry.kind == MethodKind::OneWay)
+    }
+
     #[inline]
     pub(crate) fn name(&self) -> &Arc<str> {
         match self {
