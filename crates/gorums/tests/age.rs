@@ -86,6 +86,20 @@ fn nodes(network: &Network) -> gorums::ConfigurationBuilder {
         .transport(network.clone())
 }
 
+/// A handler that releases its turn, and answers when the test says so.
+fn holding(gate: &Arc<Semaphore>, started: &Counter) -> ServerBuilder {
+    let (gate, started) = (Arc::clone(gate), started.clone());
+    Server::builder().unary(HOLD, move |ctx: ServerCtx, request: Number| {
+        let (gate, started) = (Arc::clone(&gate), started.clone());
+        async move {
+            ctx.release();
+            started.add();
+            gate.acquire().await.expect("open").forget();
+            Ok::<_, Status>(request)
+        }
+    })
+}
+
 #[tokio::test(start_paused = true)]
 async fn connections_are_renewed_with_a_hundred_calls_in_flight_and_none_fails() {
     let network = Network::new();
@@ -229,16 +243,7 @@ async fn a_client_that_is_being_called_answers_before_its_connection_ends() {
     let server = server.bind("a:1").await.expect("the network is there");
     let clients = server.clients();
     let serving = tokio::spawn(server.serve());
-    let (held, begun) = (Arc::clone(&gate), started.clone());
-    let own = Server::builder().unary(HOLD, move |ctx: ServerCtx, request: Number| {
-        let (gate, started) = (Arc::clone(&held), begun.clone());
-        async move {
-            ctx.release();
-            started.add();
-            gate.acquire().await.expect("open").forget();
-            Ok::<_, Status>(request)
-        }
-    });
+    let own = holding(&gate, &started);
     let all = Configuration::builder()
         .transport(network.clone())
         .nodes(["a:1"])
@@ -298,17 +303,7 @@ async fn what_does_not_finish_in_the_time_of_grace_is_cut_off() {
 async fn a_connection_that_renews_itself_stops_with_its_server() {
     let network = Network::new();
     let (gate, started) = (Arc::new(Semaphore::new(0)), Counter::new());
-    let (held, begun) = (Arc::clone(&gate), started.clone());
-    let server = Server::builder()
-        .unary(HOLD, move |ctx: ServerCtx, request: Number| {
-            let (gate, started) = (Arc::clone(&held), begun.clone());
-            async move {
-                ctx.release();
-                started.add();
-                gate.acquire().await.expect("open").forget();
-                Ok::<_, Status>(request)
-            }
-        })
+    let server = holding(&gate, &started)
         .max_connection_age(AGE)
         .transport(network.clone());
     let server = Stoppable::start(server, "a:1").await;
@@ -357,17 +352,7 @@ async fn a_call_on_a_stream_that_was_renewed_is_answered_though_its_server_stops
         .max_connection_age(AGE)
         .transport(network.clone());
     let second = Stoppable::start(second, &address(2)).await;
-    let (held, begun) = (Arc::clone(&gate), started.clone());
-    let first = Server::builder()
-        .unary(HOLD, move |ctx: ServerCtx, request: Number| {
-            let (gate, started) = (Arc::clone(&held), begun.clone());
-            async move {
-                ctx.release();
-                started.add();
-                gate.acquire().await.expect("open").forget();
-                Ok::<_, Status>(request)
-            }
-        })
+    let first = holding(&gate, &started)
         .peers(1, &one)
         .trust_claimed_ids(true)
         .transport(network.clone());

@@ -652,16 +652,7 @@ async fn calls_whose_requests_end_behind_their_answers_do_not_end_their_connecti
     let message = Bytes::from(framed(&number(7).encode_to_vec()));
     // `h2` bears a thousand streams of which more comes than it wants.
     for _ in 0..1_200 {
-        let (answer, mut send) = client.request(post(ECHO));
-        send.send_data(message.clone(), false).expect("it is open");
-        let mut replies = within(answer).await.expect("it answers").into_body();
-        while let Some(reply) = within(replies.data()).await {
-            reply.expect("the connection is up");
-        }
-        let trailers = within(replies.trailers()).await;
-        let trailers = trailers.expect("the connection is up").expect("some");
-        assert_eq!(wire::grpc_status(&trailers).0, 0);
-        send.send_data(Bytes::new(), true).expect("it is open");
+        client.call_and_end_late(post(ECHO), message.clone()).await;
     }
     client.ping().await;
 }

@@ -2,6 +2,8 @@
 #![cfg(feature = "tower")]
 
 mod common;
+#[path = "common/handlers.rs"]
+mod handlers;
 #[path = "common/mounted.rs"]
 mod mounted;
 #[path = "common/ordinary.rs"]
@@ -16,12 +18,11 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Counter, Number, TestServer, echo, number, within};
+use common::{Number, TestServer, echo, number, within};
 use gorums::runtime::Evidence;
 use gorums::server::{Health, ServingStatus};
 use gorums::tower::{GorumsService, PeerInfo, ResponseBody};
@@ -29,6 +30,7 @@ use gorums::{
     Client, Code, Configuration, NodeId, NodeState, Outcome, ReplySender, Server, ServerBuilder,
     ServerCtx, Status,
 };
+use handlers::{HOLD, Handlers, NOTE, WAIT};
 use http::{Request, Response};
 use http_body::Body;
 use mounted::{ABOVE, Mounted, with_address};
@@ -37,88 +39,36 @@ use prost::Message;
 use raw_client::{RawClient, callable_request, stream_request};
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tonic::service::Routes;
 use tower_service::Service;
 
 const ECHO: &str = "test.Test.Echo";
 const ECHO_PATH: &str = "/test.Test/Echo";
-const NOTE: &str = "test.Test.Note";
-const HOLD: &str = "test.Test.Hold";
 const STREAM: &str = "test.Test.Stream";
 const ASK: &str = "test.Test.Ask";
-const WAIT: &str = "test.Test.Wait";
 
-/// What handlers did, and what they wait for.
-#[derive(Clone)]
-struct Handlers {
-    started: Counter,
-    noted: Counter,
-    gone: Counter,
-    gate: Arc<Semaphore>,
-    /// The numbers of the requests, in the order in which their handlers started.
-    order: Arc<Mutex<Vec<u64>>>,
-}
-
-impl Handlers {
-    fn new() -> Self {
-        Self {
-            started: Counter::new(),
-            noted: Counter::new(),
-            gone: Counter::new(),
-            gate: Arc::new(Semaphore::new(0)),
-            order: Arc::default(),
-        }
-    }
-
-    fn builder(&self) -> ServerBuilder {
-        let [held, noted, waited] = [self, self, self].map(Self::clone);
-        echo()
-            .unary(HOLD, move |ctx: ServerCtx, request: Number| {
-                let handlers = held.clone();
-                async move {
-                    let order = &handlers.order;
-                    order.lock().expect("no panic").push(request.value);
-                    if request.value % 2 == 1 {
-                        ctx.release();
-                    }
-                    handlers.started.add();
-                    handlers.gate.acquire().await.expect("open").forget();
-                    Ok::<_, Status>(request)
+/// All handlers, by which the tests of this file find out what happens.
+fn builder(handlers: &Handlers) -> ServerBuilder {
+    handlers
+        .add_to(echo())
+        .streaming(
+            STREAM,
+            |_: ServerCtx, request: Number, replies: ReplySender<Number>| async move {
+                for value in 0..request.value {
+                    let payload = vec![value as u8; 10_000].into();
+                    replies.send(Number { value, payload }).await?;
                 }
-            })
-            .one_way(NOTE, move |_: ServerCtx, _: Number| {
-                noted.noted.add();
-                std::future::ready(())
-            })
-            .streaming(
-                STREAM,
-                |_: ServerCtx, request: Number, replies: ReplySender<Number>| async move {
-                    for value in 0..request.value {
-                        let payload = vec![value as u8; 10_000].into();
-                        replies.send(Number { value, payload }).await?;
-                    }
-                    Ok::<_, Status>(())
-                },
-            )
-            .unary(WAIT, move |ctx: ServerCtx, request: Number| {
-                let handlers = waited.clone();
-                async move {
-                    ctx.release();
-                    handlers.started.add();
-                    ctx.cancelled().await;
-                    handlers.gone.add();
-                    Ok::<_, Status>(request)
-                }
-            })
-            .unary(ASK, |ctx: ServerCtx, request: Number| async move {
-                ctx.release();
-                let clients = Client::new(ctx.client_config());
-                let call = clients.quorum_call::<_, Number>(ECHO, request);
-                let replies = call.all().replies().await?;
-                Ok::<_, Status>(number(replies.values().map(|reply| reply.value).sum()))
-            })
-    }
+                Ok::<_, Status>(())
+            },
+        )
+        .unary(ASK, |ctx: ServerCtx, request: Number| async move {
+            ctx.release();
+            let clients = Client::new(ctx.client_config());
+            let call = clients.quorum_call::<_, Number>(ECHO, request);
+            let replies = call.all().replies().await?;
+            Ok::<_, Status>(number(replies.values().map(|reply| reply.value).sum()))
+        })
 }
 
 async fn three(make: impl Fn(usize) -> ServerBuilder) -> (Vec<Mounted>, Configuration) {
@@ -204,7 +154,7 @@ async fn a_stream_comes_with_its_address_and_metadata_and_a_call_with_its_own() 
 #[tokio::test(start_paused = true)]
 async fn the_time_of_an_ordinary_call_is_told_and_its_handler_hears_of_the_end() {
     let handlers = Handlers::new();
-    let (service, server) = handlers.builder().into_service().expect("it is sound");
+    let (service, server) = builder(&handlers).into_service().expect("it is sound");
     let serving = tokio::spawn(server.serve());
     let body = wire::framed(&number(1).encode_to_vec());
     let request = Request::post("/test.Test/Wait")
@@ -227,7 +177,7 @@ async fn the_time_of_an_ordinary_call_is_told_and_its_handler_hears_of_the_end()
 #[tokio::test]
 async fn a_caller_that_gives_up_ends_the_stream_of_its_call() {
     let handlers = Handlers::new();
-    let server = Mounted::start(handlers.builder()).await;
+    let server = Mounted::start(builder(&handlers)).await;
     let mut ordinary = Ordinary::connect(server.addr).await;
     let call = tokio::spawn(async move {
         let call = ordinary.call("/test.Test/Wait", number(1));
@@ -259,23 +209,15 @@ async fn a_request_that_ends_behind_its_answer_is_read_to_its_end() {
     for _ in 0..1_200 {
         let request = Request::post(format!("http://gorums{ECHO_PATH}"));
         let request = request.header("content-type", "application/grpc");
-        let (answer, mut send) = raw.request(request.body(()).expect("well-formed"));
-        send.send_data(message.clone(), false).expect("it is open");
-        let mut replies = within(answer).await.expect("it answers").into_body();
-        while let Some(reply) = within(replies.data()).await {
-            reply.expect("the connection is up");
-        }
-        let trailers = within(replies.trailers()).await;
-        let trailers = trailers.expect("the connection is up").expect("some");
-        assert_eq!(wire::grpc_status(&trailers).0, 0);
-        send.send_data(Bytes::new(), true).expect("it is open");
+        let request = request.body(()).expect("well-formed");
+        raw.call_and_end_late(request, message.clone()).await;
     }
     raw.ping().await;
 }
 
 #[tokio::test]
 async fn clients_are_called_back_over_the_streams_that_they_opened() {
-    let server = Mounted::start(Handlers::new().builder()).await;
+    let server = Mounted::start(builder(&Handlers::new())).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
         let client = Configuration::builder()
@@ -296,7 +238,7 @@ async fn clients_are_called_back_over_the_streams_that_they_opened() {
 #[tokio::test]
 async fn streamed_replies_come_in_order_and_wait_for_their_reader() {
     const CHUNKS: u64 = 2_000;
-    let (servers, nodes) = three(|_| Handlers::new().builder()).await;
+    let (servers, nodes) = three(|_| builder(&Handlers::new())).await;
     let call = Client::new(&nodes).streamed_quorum_call::<_, Number>(STREAM, number(CHUNKS));
     let mut replies = call.responses();
     // 60 MB, of which nobody reads any while the others come.
@@ -357,7 +299,7 @@ async fn messages_of_some_megabytes_pass_in_both_directions() {
 #[tokio::test]
 async fn handlers_start_in_order_and_one_that_has_released_lets_the_next_start() {
     let handlers = Handlers::new();
-    let server = Mounted::start(handlers.builder()).await;
+    let server = Mounted::start(builder(&handlers)).await;
     let nodes = connected([server.addr]).await;
     let client = Client::new(&nodes);
     let hold = |value| {
@@ -386,7 +328,7 @@ async fn handlers_start_in_order_and_one_that_has_released_lets_the_next_start()
 async fn one_way_messages_are_handled_though_their_client_leaves_at_once() {
     const NOTES: u64 = 5_000;
     let handlers = Handlers::new();
-    let server = Mounted::start(handlers.builder()).await;
+    let server = Mounted::start(builder(&handlers)).await;
     let nodes = connected([server.addr]).await;
     let client = Client::new(&nodes);
     for value in 1..NOTES {
@@ -402,7 +344,7 @@ async fn one_way_messages_are_handled_though_their_client_leaves_at_once() {
 #[tokio::test]
 async fn a_shutdown_finishes_calls_and_clients_come_back_when_there_is_another_server() {
     let handlers = Handlers::new();
-    let server = Mounted::start(handlers.builder()).await;
+    let server = Mounted::start(builder(&handlers)).await;
     let address = server.addr.to_string();
     let nodes = connected([server.addr]).await;
     let client = Client::new(&nodes);
@@ -432,7 +374,7 @@ async fn a_shutdown_finishes_calls_and_clients_come_back_when_there_is_another_s
     assert_eq!(reply.value, 9);
     within(server.stopped()).await;
 
-    let server = Mounted::start_at(handlers.builder(), &address).await;
+    let server = Mounted::start_at(builder(&handlers), &address).await;
     within(nodes.connected(1)).await.expect("it is back");
     echoes(&nodes, 3).await;
     drop(server);
@@ -440,7 +382,7 @@ async fn a_shutdown_finishes_calls_and_clients_come_back_when_there_is_another_s
 
 #[tokio::test]
 async fn the_server_around_it_goes_on_when_it_has_shut_down() {
-    let server = Mounted::start(Handlers::new().builder()).await;
+    let server = Mounted::start(builder(&Handlers::new())).await;
     let nodes = connected([server.addr]).await;
     let mut ordinary = Ordinary::connect(server.addr).await;
     ordinary
@@ -465,7 +407,7 @@ async fn the_server_around_it_goes_on_when_it_has_shut_down() {
 #[tokio::test]
 async fn what_is_under_way_when_it_is_stopped_at_once_ends_as_unavailable() {
     let handlers = Handlers::new();
-    let server = Mounted::start(handlers.builder()).await;
+    let server = Mounted::start(builder(&handlers)).await;
     let nodes = connected([server.addr]).await;
     let call = Client::new(&nodes).rpc::<_, Number>(&nodes[0], WAIT, number(1));
     let call = call.send();
@@ -698,7 +640,7 @@ async fn a_client_that_is_silent_is_left_by_the_keep_alive_of_the_server_around_
 #[tokio::test]
 async fn requests_count_as_connections_from_their_address() {
     let handlers = Handlers::new();
-    let builder = handlers.builder().max_connections_per_address(2);
+    let builder = builder(&handlers).max_connections_per_address(2);
     let server = Mounted::start(builder).await;
     let first = connected([server.addr]).await;
     let mut ordinary = Ordinary::connect(server.addr).await;

@@ -4,6 +4,8 @@
 #[path = "common/certs.rs"]
 mod certs;
 mod common;
+#[path = "common/dialled.rs"]
+mod dialled;
 #[path = "common/log.rs"]
 mod log;
 #[path = "common/memory.rs"]
@@ -17,12 +19,13 @@ use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Identity};
 use common::{Counter, Number, TestServer, echo, number, within};
+use dialled::{call, not_sent};
 use gorums::membership::WhileDisconnected;
 use gorums::runtime::{BoxFuture, Clock, Transport};
 use gorums::tls::{ClientCertificates, NodeUris, Pem, Tls, TlsBuilder, TlsError, TlsPeer};
 use gorums::{
-    Client, Code, Configuration, ConfigurationBuilder, NodeError, Outcome, ReplySender, Server,
-    ServerBuilder, ServerCtx, Status,
+    Client, Configuration, ConfigurationBuilder, Outcome, ReplySender, Server, ServerBuilder,
+    ServerCtx, Status,
 };
 use log::Log;
 use memory::{Network, settle};
@@ -60,27 +63,7 @@ fn mutual(authority: &Authority, identity: &Identity) -> TlsBuilder {
 }
 
 fn dial(tls: &Tls, address: impl ToString) -> Client {
-    let configuration = Configuration::builder()
-        .transport(tls.clone())
-        .nodes([address.to_string()])
-        .connect();
-    Client::new(configuration.expect("a legal address"))
-}
-
-async fn call(client: &Client) -> Result<Number, NodeError> {
-    let node = &client.configuration()[0];
-    within(client.rpc(node, ECHO, number(1))).await
-}
-
-/// What a call ends with at a node that it cannot reach: nothing was sent, and this is why.
-async fn not_sent(client: &Client) -> String {
-    let error = call(client).await.expect_err("it is refused");
-    assert_eq!(
-        (error.outcome(), error.code()),
-        (Outcome::NotSent, Code::Unavailable),
-        "{error}"
-    );
-    error.status().message().to_owned()
+    dialled::dial(tls.clone(), address)
 }
 
 /// Waits for a line that says this.

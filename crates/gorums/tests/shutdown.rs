@@ -2,81 +2,52 @@
 //! could be saved.
 
 mod common;
+#[path = "common/handlers.rs"]
+mod handlers;
 #[path = "common/memory.rs"]
 mod memory;
-
-use std::sync::Arc;
 
 use common::{Counter, Number, Stoppable, number, within};
 use gorums::{
     Client, Code, Configuration, Node, NodeState, Outcome, ReplySender, Server, ServerBuilder,
-    ServerCtx, Status,
+    Status,
 };
+use handlers::{HOLD, Handlers, NOTE, WAIT};
 use memory::{Network, settle};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 const ECHO: &str = "test.Test.Echo";
-const NOTE: &str = "test.Test.Note";
-/// Is answered when the test says so. Releases where the number is odd.
-const HOLD: &str = "test.Test.Hold";
-/// Is answered when its caller has gone.
-const WAIT: &str = "test.Test.Wait";
 /// Streams so many numbers, each when its caller has room for it.
 const STREAM: &str = "test.Test.Stream";
 
-/// What handlers did, and what they wait for.
-#[derive(Clone)]
-struct Handlers {
-    started: Counter,
-    noted: Counter,
+/// Held and other handlers, those among them that echo and stream.
+struct All {
+    held: Handlers,
     echoed: Counter,
-    gone: Counter,
-    gate: Arc<Semaphore>,
 }
 
-impl Handlers {
+impl std::ops::Deref for All {
+    type Target = Handlers;
+
+    fn deref(&self) -> &Handlers {
+        &self.held
+    }
+}
+
+impl All {
     fn new() -> Self {
         Self {
-            started: Counter::new(),
-            noted: Counter::new(),
+            held: Handlers::new(),
             echoed: Counter::new(),
-            gone: Counter::new(),
-            gate: Arc::new(Semaphore::new(0)),
         }
     }
 
     fn builder(&self) -> ServerBuilder {
-        let (held, noted, echoed, waited) =
-            (self.clone(), self.clone(), self.clone(), self.clone());
-        Server::builder()
+        let echoed = self.echoed.clone();
+        let builder = Server::builder()
             .unary(ECHO, move |_ctx, request: Number| {
-                echoed.echoed.add();
+                echoed.add();
                 std::future::ready(Ok::<_, Status>(request))
-            })
-            .one_way(NOTE, move |_ctx, _: Number| {
-                noted.noted.add();
-                std::future::ready(())
-            })
-            .unary(HOLD, move |ctx: ServerCtx, request: Number| {
-                let handlers = held.clone();
-                async move {
-                    if request.value % 2 == 1 {
-                        ctx.release();
-                    }
-                    handlers.started.add();
-                    handlers.gate.acquire().await.expect("open").forget();
-                    Ok::<_, Status>(request)
-                }
-            })
-            .unary(WAIT, move |ctx: ServerCtx, request: Number| {
-                let handlers = waited.clone();
-                async move {
-                    ctx.release();
-                    handlers.started.add();
-                    ctx.cancelled().await;
-                    handlers.gone.add();
-                    Ok::<_, Status>(request)
-                }
             })
             .streaming(
                 STREAM,
@@ -87,7 +58,8 @@ impl Handlers {
                     }
                     Ok::<_, Status>(())
                 },
-            )
+            );
+        self.held.add_to(builder)
     }
 }
 
@@ -113,7 +85,7 @@ async fn is_away(node: &Node) {
 #[tokio::test]
 async fn calls_made_while_a_server_shuts_down_are_not_sent_at_once() {
     for released in [1, 2] {
-        let handlers = Handlers::new();
+        let handlers = All::new();
         let server = Stoppable::start(handlers.builder(), "127.0.0.1:0").await;
         let all = Configuration::builder().nodes([&server.address]).connect();
         let all = all.expect("legal");
@@ -165,7 +137,7 @@ async fn now<F: Future + Unpin>(call: &mut F) -> Option<F::Output> {
 /// Every message that was handed over is handled, and no other one.
 #[tokio::test]
 async fn messages_that_race_a_shutdown_are_handled_or_not_sent() {
-    let handlers = Handlers::new();
+    let handlers = All::new();
     let server = Stoppable::start(handlers.builder(), "127.0.0.1:0").await;
     let all = Configuration::builder().nodes([&server.address]).connect();
     let all = all.expect("legal");
@@ -211,7 +183,7 @@ async fn messages_that_race_a_shutdown_are_handled_or_not_sent() {
 async fn a_rolling_restart_loses_no_call_that_could_be_saved() {
     let network = Network::new();
     let address = |id: u32| format!("node:{id}");
-    let handlers = Handlers::new();
+    let handlers = All::new();
     let start = || handlers.builder().transport(network.clone());
     let mut servers = Vec::new();
     let mut builder = Configuration::builder().transport(network.clone());
@@ -269,7 +241,7 @@ async fn a_rolling_restart_loses_no_call_that_could_be_saved() {
 async fn a_server_that_shuts_down_hears_of_credit_and_of_callers_that_give_up() {
     const NODE: &str = "node:1";
     let network = Network::new();
-    let handlers = Handlers::new();
+    let handlers = All::new();
     let start = || handlers.builder().transport(network.clone());
     let server = Stoppable::start(start(), NODE).await;
     let builder = Configuration::builder().node(1, NODE);
@@ -302,7 +274,7 @@ async fn a_server_that_shuts_down_hears_of_credit_and_of_callers_that_give_up() 
 async fn a_connection_that_breaks_while_it_winds_down_takes_its_own_calls_with_it() {
     const NODE: &str = "node:1";
     let network = Network::new();
-    let handlers = Handlers::new();
+    let handlers = All::new();
     let start = || handlers.builder().transport(network.clone());
     let server = Stoppable::start(start(), NODE).await;
     let builder = Configuration::builder().node(1, NODE);
@@ -346,7 +318,7 @@ async fn a_connection_that_breaks_while_it_winds_down_takes_its_own_calls_with_i
 async fn a_client_that_leaves_meanwhile_leaves_nothing_behind() {
     const NODE: &str = "node:1";
     let network = Network::new();
-    let handlers = Handlers::new();
+    let handlers = All::new();
     let server = Stoppable::start(handlers.builder().transport(network.clone()), NODE).await;
     let builder = Configuration::builder().node(1, NODE);
     let all = builder.transport(network.clone()).connect().expect("legal");

@@ -4,6 +4,8 @@
 #[path = "common/certs.rs"]
 mod certs;
 mod common;
+#[path = "common/dialled.rs"]
+mod dialled;
 #[path = "common/log.rs"]
 mod log;
 #[path = "common/memory.rs"]
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use certs::{Authority, Identity, uri};
 use common::{Number, TestServer, echo, number, within};
+use dialled::{call, dial, not_sent};
 use gorums::membership::WhileDisconnected;
 use gorums::runtime::{
     Address, BoxFuture, BoxIo, Handshake, Listener, Proven, Tcp, TcpAcceptor, Transport,
@@ -25,8 +28,8 @@ use gorums::runtime::{
 use gorums::server::{Incoming, Next, Roles, interceptor_fn};
 use gorums::tls::{ClientCertificates, NodeUris, Pem, Tls, TlsBuilder, TlsError, TlsPeer};
 use gorums::{
-    Client, Code, Configuration, ConfigurationBuilder, NodeError, NodeId, Outcome, Server,
-    ServerBuilder, ServerCtx, ServerError, Status,
+    Client, Code, Configuration, ConfigurationBuilder, NodeId, Outcome, Server, ServerBuilder,
+    ServerCtx, ServerError, Status,
 };
 use log::Log;
 use memory::{Network, settle};
@@ -85,34 +88,10 @@ fn service() -> ServerBuilder {
     })
 }
 
-fn dial(tls: impl Transport, address: impl ToString) -> Client {
-    let configuration = Configuration::builder()
-        .transport(tls)
-        .nodes([address.to_string()])
-        .connect();
-    Client::new(configuration.expect("a legal address"))
-}
-
-async fn call(client: &Client) -> Result<Number, NodeError> {
-    let node = &client.configuration()[0];
-    within(client.rpc(node, ECHO, number(1))).await
-}
-
 async fn who(client: &Client) -> String {
     let node = &client.configuration()[0];
     let name = within(client.rpc::<(), String>(node, WHO, ())).await;
     name.expect("it is up")
-}
-
-/// What a call ends with at a node that it cannot reach: nothing was sent, and this is why.
-async fn not_sent(client: &Client) -> String {
-    let error = call(client).await.expect_err("it is refused");
-    assert_eq!(
-        (error.outcome(), error.code()),
-        (Outcome::NotSent, Code::Unavailable),
-        "{error}"
-    );
-    error.status().message().to_owned()
 }
 
 /// Waits for a line of the server that says this.

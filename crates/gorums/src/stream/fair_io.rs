@@ -101,26 +101,15 @@ impl AsyncWrite for FairIo {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Wake, Waker};
 
     use super::*;
-
-    /// Counts how often it was woken.
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::sync::Woken;
 
     #[test]
     fn others_run_while_there_is_always_something_to_read() {
         let mut reader = FairIo::new(Box::new(endless()));
         let woken = Arc::new(Woken::default());
-        let waker = Waker::from(Arc::clone(&woken));
+        let waker = woken.waker();
         let mut cx = Context::from_waker(&waker);
         for turn in 0..3 {
             for _ in 0..READS {
@@ -130,12 +119,12 @@ mod tests {
                     .poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
                 assert!(read.is_ready());
             }
-            assert_eq!(woken.0.load(Ordering::Relaxed), turn);
+            assert_eq!(woken.count(), turn);
             // The others' turn; it goes on by itself.
             let mut byte = [0];
             let read = Pin::new(&mut reader).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
             assert!(read.is_pending());
-            assert_eq!(woken.0.load(Ordering::Relaxed), turn + 1);
+            assert_eq!(woken.count(), turn + 1);
         }
     }
 

@@ -88,27 +88,17 @@ impl Wake for Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-
     use super::*;
-
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::sync::Woken;
 
     #[test]
     fn the_task_is_woken_once_until_it_takes_the_flag() {
         let woken = Arc::new(Woken::default());
-        let count = || woken.0.load(Ordering::Relaxed);
+        let count = || woken.count();
         let flag = PollFlag::default();
         assert!(flag.take(), "a new connection is polled");
         for round in 1..=2 {
-            flag.register(&Waker::from(Arc::clone(&woken)));
+            flag.register(&woken.waker());
             flag.context().waker().wake_by_ref();
             flag.context().waker().wake_by_ref();
             assert_eq!(count(), round);
@@ -121,10 +111,10 @@ mod tests {
     fn a_task_that_has_set_the_flag_itself_is_not_woken() {
         let woken = Arc::new(Woken::default());
         let flag = PollFlag::default();
-        flag.register(&Waker::from(Arc::clone(&woken)));
+        flag.register(&woken.waker());
         flag.set();
         flag.context().waker().wake_by_ref();
-        assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+        assert_eq!(woken.count(), 0);
         assert!(flag.take());
     }
 }

@@ -10,10 +10,14 @@
 #[cfg(all(test, gorums_loom))]
 mod explored;
 mod mutex;
+#[cfg(test)]
+mod woken;
 
 #[cfg(all(test, gorums_loom))]
 pub(crate) use explored::*;
 pub(crate) use mutex::{Condvar, Mutex, MutexGuard};
+#[cfg(test)]
+pub(crate) use woken::Woken;
 #[cfg(not(all(test, gorums_loom)))]
 pub(crate) use {
     atomic_waker::AtomicWaker,

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::common::{TestServer, within};
-use crate::wire::{ECHO, Envelope, PATH, Reader, envelope};
+use crate::wire::{ECHO, Envelope, PATH, Reader, envelope, grpc_status};
 
 /// A server, a client that is connected to it, and the stream that the client has opened.
 pub async fn opened(builder: ServerBuilder) -> (TestServer, RawClient, Stream) {
@@ -82,6 +82,20 @@ impl RawClient {
     pub fn request(&mut self, request: Request<()>) -> (ResponseFuture, SendStream<Bytes>) {
         let sent = self.requests.send_request(request, false);
         sent.expect("the connection is up")
+    }
+
+    /// Makes an ordinary call that is answered, and ends its request behind the answer.
+    pub async fn call_and_end_late(&mut self, request: Request<()>, message: Bytes) {
+        let (answer, mut send) = self.request(request);
+        send.send_data(message, false).expect("it is open");
+        let mut replies = within(answer).await.expect("it answers").into_body();
+        while let Some(reply) = within(replies.data()).await {
+            reply.expect("the connection is up");
+        }
+        let trailers = within(replies.trailers()).await;
+        let trailers = trailers.expect("the connection is up").expect("some");
+        assert_eq!(grpc_status(&trailers).0, 0);
+        send.send_data(Bytes::new(), true).expect("it is open");
     }
 
     /// Opens the stream.
