@@ -17,22 +17,23 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, TE};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower_service::Service;
 
+use super::bodies::{Rest, poll_frame, poll_send};
 use super::builder::ServerBuilder;
-use super::grpc_call::{Rest, batch_of, late, passed, poll_send};
+use super::grpc_call::{batch_of, late, passed};
 use super::mounted::{Mounted, MountedCall};
 use crate::error::Status;
 use crate::handler::{ConnectionInfo, panicked};
 use crate::log::{self, Peer, Throttle};
 use crate::node_id::NodeId;
 use crate::runtime::{BoxFuture, Clock, bounded};
-use crate::wire::Batch;
+use crate::wire::{Batch, remove_headers_of_connection};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -178,12 +179,6 @@ impl RequestBody {
             until: None,
         }
     }
-
-    fn recv(&mut self) -> &mut RecvStream {
-        self.recv
-            .as_mut()
-            .expect("it is there until the body is dropped")
-    }
 }
 
 impl Drop for RequestBody {
@@ -232,24 +227,22 @@ impl Body for RequestBody {
         {
             return Poll::Ready(None);
         }
-        if !self.is_read {
-            match ready!(self.recv().poll_data(cx)) {
-                Some(Ok(chunk)) => {
-                    self.left = self
-                        .left
-                        .map(|left| left.saturating_sub(chunk.len() as u64));
-                    // It fails where the stream has ended, and then there is nobody to let go on.
-                    let _ = self.recv().flow_control().release_capacity(chunk.len());
-                    return Poll::Ready(Some(Ok(Frame::data(chunk))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                None => self.is_read = true,
-            }
+        let Self {
+            recv,
+            is_read,
+            left,
+            ..
+        } = &mut *self;
+        let recv = recv
+            .as_mut()
+            .expect("it is there until the body is dropped");
+        let frame = ready!(poll_frame(recv, is_read, cx));
+        if let (Some(left), Some(Ok(frame))) = (left, &frame)
+            && let Some(data) = frame.data_ref()
+        {
+            *left = left.saturating_sub(data.len() as u64);
         }
-        Poll::Ready(match ready!(self.recv().poll_trailers(cx)) {
-            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-            Err(error) => Some(Err(error.into())),
-        })
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -450,7 +443,8 @@ fn checked<B: Body>(
         let text = format!("its answer has the status {status}, behind which another one comes");
         return Err(Failure::error(text));
     }
-    remove_headers_of_connections(&mut head.headers);
+    remove_headers_of_connection(&mut head.headers);
+    head.headers.remove(TE);
     let is_empty = is_head || body.is_end_stream();
     Ok((Response::from_parts(head, ()), body, is_empty))
 }
@@ -482,7 +476,7 @@ where
                     if send.poll_reset(cx).is_ready() {
                         return Poll::Ready(false);
                     }
-                    poll_send(send, &mut data, cx)
+                    poll_send(send, &mut data, batch_of, cx)
                 });
                 if !sent.await {
                     return Ok(());
@@ -496,33 +490,6 @@ where
                 // A kind of frame that is not known yet has nothing for HTTP/2.
             }
         }
-    }
-}
-
-/// Takes away what HTTP/2 has no place for, and hyper takes away, too.
-fn remove_headers_of_connections(headers: &mut HeaderMap) {
-    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-    // It may name others.
-    for value in headers
-        .get_all(CONNECTION)
-        .into_iter()
-        .cloned()
-        .collect::<Vec<_>>()
-    {
-        for name in value.to_str().unwrap_or_default().split(',') {
-            headers.remove(name.trim());
-        }
-    }
-    for name in [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ] {
-        headers.remove(name);
     }
 }
 

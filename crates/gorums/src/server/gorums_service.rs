@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{fmt, io};
 
-use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{HOST, TE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Extensions, Request, Response, Uri, Version};
@@ -35,7 +35,9 @@ use crate::runtime::{
     Address, BoxFuture, BoxIo, Clock, Handshake, Listener, Proven, bounded, pipe,
 };
 use crate::stream::{FairIo, h2_status};
-use crate::wire::{H2Settings, grpc_head, is_unprocessed, trailers, trailers_only};
+use crate::wire::{
+    H2Settings, grpc_head, is_unprocessed, remove_headers_of_connection, trailers, trailers_only,
+};
 
 /// Answers the requests of a [`Server`](crate::Server) within another server of HTTP/2, as that of
 /// tonic, axum or hyper: a service of [tower](https://docs.rs/tower-service) that
@@ -48,9 +50,10 @@ use crate::wire::{H2Settings, grpc_head, is_unprocessed, trailers, trailers_only
 /// HTTP/1 has no trailers to say how they ended.
 ///
 /// It is always ready. A request that the server has not taken within
-/// [`stream_timeout`](crate::ServerBuilder::stream_timeout), because it does not serve yet or has as
-/// many connections as it may, is answered with `UNAVAILABLE`, and so is each once the server has
-/// stopped. A request counts as a connection of its own, and as one from the address of its
+/// [`stream_timeout`](crate::ServerBuilder::stream_timeout), because it does not serve yet, is answered
+/// with `UNAVAILABLE`, and so is each once the server has stopped. Where the server has as many
+/// connections as it may, the answer is `RESOURCE_EXHAUSTED`, or `UNAVAILABLE` where something is proven
+/// of whoever asks. A request counts as a connection of its own, and as one from the address of its
 /// [`PeerInfo`]. Dropping the future of a request or the body of its response tells the server that
 /// nobody waits any more.
 #[derive(Clone)]
@@ -138,8 +141,9 @@ impl GorumsService {
         // say so.
         let failed = |error: &h2::Error| {
             if first_bytes.is_empty() || is_unprocessed(error) {
-                let text = "the server did not take the request: it is shutting down, or as many come from \
-                            this address as may (max_connections_per_address)";
+                let text = "the server did not take the request: it is shutting down, or has as many \
+                            connections as it may (max_connections, max_connections_per_address, \
+                            max_connections_per_node)";
                 return Failure::NothingDone(Status::unavailable(text));
             }
             Failure::Unknown(h2_status(error))
@@ -211,9 +215,6 @@ enum Failure {
 
 /// The head of a request as `h2` sends it.
 fn head_of(head: Parts) -> Result<Request<()>, Status> {
-    /// Headers that are about the connection that the request came over.
-    const OF_A_CONNECTION: [http::HeaderName; 3] = [CONNECTION, TRANSFER_ENCODING, UPGRADE];
-
     let mut headers = head.headers;
     let host = headers.remove(HOST);
     let authority = head.uri.authority().cloned().or_else(|| {
@@ -231,11 +232,7 @@ fn head_of(head: Parts) -> Result<Request<()>, Status> {
         )
         .build()
         .map_err(|error| Status::invalid_argument(format!("the URI of the request: {error}")))?;
-    for name in OF_A_CONNECTION {
-        headers.remove(name);
-    }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
+    remove_headers_of_connection(&mut headers);
     if headers.get(TE).is_some_and(|te| te != "trailers") {
         headers.remove(TE);
     }

@@ -18,6 +18,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::time::Instant;
 
+use super::bodies::{Rest, poll_send};
 use crate::error::{Code, Status};
 use crate::handler::{Called, ConnectionInfo, Entry, Lane, ReplyQueue, Request, Services};
 use crate::runtime::{Clock, bounded};
@@ -73,16 +74,46 @@ impl RequestBytes {
     /// For a call that holds none yet.
     fn of_call(&self) -> CallBytes {
         CallBytes {
-            of: self.clone(),
-            own: 0,
+            held: Held::nothing(&self.all),
+            limit: self.limit,
         }
     }
 }
 
-/// What one call holds of those, until this is dropped.
-struct CallBytes {
-    of: RequestBytes,
+/// What one call holds of a sum, until this is dropped.
+struct Held {
+    of: Arc<AtomicUsize>,
     own: usize,
+}
+
+impl Held {
+    fn nothing(of: &Arc<AtomicUsize>) -> Self {
+        Self {
+            of: Arc::clone(of),
+            own: 0,
+        }
+    }
+
+    /// It holds so much now. Returns the sum.
+    fn set(&mut self, bytes: usize) -> usize {
+        let before = std::mem::replace(&mut self.own, bytes);
+        // As good as one step for everybody else: what is wrapped around is unwrapped.
+        let change = bytes.wrapping_sub(before);
+        let sum = self.of.fetch_add(change, Ordering::Relaxed);
+        sum.wrapping_add(change)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// What one call holds of requests.
+struct CallBytes {
+    held: Held,
+    limit: usize,
 }
 
 impl CallBytes {
@@ -91,90 +122,13 @@ impl CallBytes {
     /// # Errors
     /// All calls together would hold too much.
     fn add(&mut self, bytes: usize) -> Result<(), Status> {
-        let limit = self.of.limit;
-        let before = self.of.all.fetch_add(bytes, Ordering::Relaxed);
-        self.own += bytes;
-        if before.saturating_add(bytes) <= limit {
+        let limit = self.limit;
+        if self.held.set(self.held.own + bytes) <= limit {
             return Ok(());
         }
         Err(Status::resource_exhausted(format!(
             "the requests of this connection that are being read or handled have more than {limit} bytes"
         )))
-    }
-}
-
-impl Drop for CallBytes {
-    fn drop(&mut self) {
-        self.of.all.fetch_sub(self.own, Ordering::Relaxed);
-    }
-}
-
-/// What one call holds of answers, until this is dropped.
-struct AnswerBytes {
-    of: Arc<AtomicUsize>,
-    own: usize,
-}
-
-impl AnswerBytes {
-    fn set(&mut self, bytes: usize) {
-        let before = std::mem::replace(&mut self.own, bytes);
-        if bytes > before {
-            self.of.fetch_add(bytes - before, Ordering::Relaxed);
-        } else if bytes < before {
-            self.of.fetch_sub(before - bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for AnswerBytes {
-    fn drop(&mut self) {
-        self.set(0);
-    }
-}
-
-/// What follows in a request whose message was read. It is read and thrown away, so that nothing
-/// gathers, and so that the stream is not let go of before its end: such a one is reset, and `h2` ends
-/// a connection on which frames of many such streams come.
-pub(super) struct Rest {
-    recv: RecvStream,
-    is_over: bool,
-}
-
-impl Rest {
-    pub(super) fn of(recv: RecvStream) -> Self {
-        Self {
-            is_over: recv.is_end_stream(),
-            recv,
-        }
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.is_over
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.is_over {
-            match ready!(self.recv.poll_data(cx)) {
-                Some(Ok(chunk)) => {
-                    let _ = self.recv.flow_control().release_capacity(chunk.len());
-                }
-                Some(Err(_)) | None => self.is_over = true,
-            }
-        }
-        Poll::Ready(())
-    }
-
-    /// Reads to the end, for no longer than this.
-    pub(super) async fn read(mut self, clock: &dyn Clock, patience: Duration) {
-        if self.is_over {
-            return;
-        }
-        let late = clock.sleep_until(clock.now() + patience);
-        tokio::select! {
-            biased;
-            () = poll_fn(|cx| self.poll(cx)) => {}
-            () = late => {}
-        }
     }
 }
 
@@ -307,29 +261,6 @@ pub(super) fn late() -> Status {
     Status::deadline_exceeded("the call's grpc-timeout has passed")
 }
 
-/// Writes the frame, as far as flow control lets it. Ready with false where nobody reads it.
-pub(super) fn poll_send(
-    send: &mut SendStream<Batch>,
-    frame: &mut Bytes,
-    cx: &mut Context<'_>,
-) -> Poll<bool> {
-    while !frame.is_empty() {
-        send.reserve_capacity(frame.len());
-        let capacity = send.capacity();
-        if capacity == 0 {
-            match ready!(send.poll_capacity(cx)) {
-                Some(Ok(_)) => continue,
-                Some(Err(_)) | None => return Poll::Ready(false),
-            }
-        }
-        let part = frame.split_to(capacity.min(frame.len()));
-        if send.send_data(batch_of(part), false).is_err() {
-            return Poll::Ready(false);
-        }
-    }
-    Poll::Ready(true)
-}
-
 /// The chunk as what `h2` takes.
 pub(super) fn batch_of(chunk: Bytes) -> Batch {
     let mut batch = BatchBuilder::default();
@@ -407,7 +338,7 @@ struct Answers {
     frames: VecDeque<Bytes>,
     /// What comes behind those.
     end: Option<Result<(), Status>>,
-    bytes: AnswerBytes,
+    held: Held,
 }
 
 impl Answers {
@@ -419,10 +350,7 @@ impl Answers {
             queued: BatchBuilder::default(),
             frames: VecDeque::new(),
             end: None,
-            bytes: AnswerBytes {
-                of: Arc::clone(&bytes.answers),
-                own: 0,
-            },
+            held: Held::nothing(&bytes.answers),
         };
         if kind == MethodKind::OneWay {
             answers.put(Bytes::new());
@@ -435,7 +363,7 @@ impl Answers {
     fn poll(&mut self, cx: &mut Context<'_>, replies: &ReplyQueue) -> Poll<End> {
         let end = self.poll_queued(cx, replies);
         let frames: usize = self.frames.iter().map(Bytes::len).sum();
-        self.bytes.set(frames + replies.bytes());
+        self.held.set(frames + replies.bytes());
         end
     }
 
@@ -473,7 +401,7 @@ impl Answers {
     /// Writes the frames, as far as flow control lets it. False where nobody reads them.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         while let Some(frame) = self.frames.front_mut() {
-            if !ready!(poll_send(&mut self.send, frame, cx)) {
+            if !ready!(poll_send(&mut self.send, frame, batch_of, cx)) {
                 return Poll::Ready(false);
             }
             self.frames.pop_front();

@@ -9,6 +9,7 @@
 
 pub(crate) mod accept;
 mod admission;
+mod bodies;
 mod buffered;
 pub(crate) mod builder;
 mod clients;

@@ -9,6 +9,7 @@ use h2::RecvStream;
 use http_body::Frame;
 use tokio::sync::oneshot;
 
+use super::bodies::poll_frame;
 use crate::error::Code;
 use crate::stream::h2_status;
 use crate::wire::trailers;
@@ -48,30 +49,6 @@ impl ResponseBody {
     }
 }
 
-impl Left {
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if !self.are_messages_read {
-            if let Some(data) = ready!(self.recv.poll_data(cx)) {
-                return Poll::Ready(Some(data.map(|data| {
-                    // Whoever takes it waits for room before taking more.
-                    let _ = self.recv.flow_control().release_capacity(data.len());
-                    Frame::data(data)
-                })));
-            }
-            self.are_messages_read = true;
-        }
-        let trailers = ready!(self.recv.poll_trailers(cx));
-        Poll::Ready(
-            trailers
-                .map(|trailers| trailers.map(Frame::trailers))
-                .transpose(),
-        )
-    }
-}
-
 impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = ResponseError;
@@ -83,7 +60,7 @@ impl http_body::Body for ResponseBody {
         let Some(left) = &mut self.left else {
             return Poll::Ready(None);
         };
-        let frame = ready!(left.poll_frame(cx));
+        let frame = ready!(poll_frame(&mut left.recv, &mut left.are_messages_read, cx));
         if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
             let left = self.left.take();
             if let (Some(left), None | Some(Ok(_))) = (left, &frame) {

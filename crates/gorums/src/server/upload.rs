@@ -12,6 +12,7 @@ use http::HeaderMap;
 use http_body::Body;
 use tokio::sync::oneshot;
 
+use super::bodies::poll_send;
 use crate::runtime::{BoxFuture, Clock};
 
 /// Bytes of a request while `h2` has them.
@@ -141,20 +142,13 @@ impl<B: Body> Upload<B> {
         }
     }
 
-    /// Sends what there is room for. False where the server takes no more.
+    /// Sends what waits, as there is room for it. False where the server takes no more.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.send.reserve_capacity(self.waiting.len());
-        let capacity = self.send.capacity();
-        if capacity == 0 {
-            let more = ready!(self.send.poll_capacity(cx));
-            return Poll::Ready(matches!(more, Some(Ok(_))));
-        }
-        let bytes = self.waiting.split_to(capacity.min(self.waiting.len()));
-        let chunk = Chunk {
+        let chunk = |bytes| Chunk {
             bytes,
             unwritten: Some(Arc::clone(&self.unwritten)),
         };
-        Poll::Ready(self.send.send_data(chunk, false).is_ok())
+        poll_send(&mut self.send, &mut self.waiting, chunk, cx)
     }
 
     /// Where the server has gone meanwhile, there is nobody to tell.

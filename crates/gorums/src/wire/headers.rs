@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+#[cfg(feature = "tower")]
+use http::header::{CONNECTION, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
@@ -413,6 +415,30 @@ fn percent_decoded(text: &str) -> String {
     match String::from_utf8_lossy(&bytes) {
         Cow::Borrowed(text) => text.to_owned(),
         Cow::Owned(text) => text,
+    }
+}
+
+/// Takes out the headers that are about one connection, and mean nothing on another one: all but `te`,
+/// of which requests may have one.
+#[cfg(feature = "tower")]
+pub(crate) fn remove_headers_of_connection(headers: &mut HeaderMap) {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    // It may name others.
+    let named: Vec<_> = headers.get_all(CONNECTION).into_iter().cloned().collect();
+    for value in named {
+        for name in value.to_str().unwrap_or_default().split(',') {
+            headers.remove(name.trim());
+        }
+    }
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        headers.remove(name);
     }
 }
 

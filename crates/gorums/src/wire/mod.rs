@@ -26,6 +26,8 @@ pub(crate) use encode::{
 };
 pub(crate) use envelope::{Control, Envelope, SERVER_INITIATED};
 pub(crate) use frames::{Decoder, Frame};
+#[cfg(feature = "tower")]
+pub(crate) use headers::remove_headers_of_connection;
 pub(crate) use headers::{
     Features, H2Settings, check_response_head, grpc_head, grpc_timeout, http_code, is_grpc,
     is_turned_away, is_unprocessed, request_head, response_head, speaks_grpc, stream_ended,
