@@ -91,6 +91,11 @@ impl Share {
         std::mem::replace(self, left)
     }
 
+    /// Whether the connection is one that is never ended.
+    pub(super) fn is_spared(&self) -> bool {
+        self.is_spared
+    }
+
     /// The connection is one that is never ended, from now on.
     pub(super) fn spare(&mut self) {
         self.is_spared = true;
@@ -177,19 +182,8 @@ impl Drop for Share {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
-
     use super::*;
-
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::sync::Woken;
 
     fn address(ip: [u8; 4]) -> Option<SocketAddr> {
         Some(SocketAddr::from((ip, 1)))
@@ -199,7 +193,7 @@ mod tests {
     fn the_largest_of_the_address_that_holds_most_ends_where_all_hold_too_much() {
         let all = Buffered::new(10 * STEP);
         let woken = Arc::new(Woken::default());
-        let task = Waker::from(Arc::clone(&woken));
+        let task = woken.waker();
         let mut hoarders: Vec<_> = (0..4)
             .map(|_| all.share(address([10, 0, 0, 1]), false))
             .collect();
@@ -208,10 +202,10 @@ mod tests {
         }
         let mut large = all.share(address([10, 0, 0, 2]), false);
         large.note(STEP - 1, &task).expect("too little to count");
-        assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+        assert_eq!(woken.count(), 0);
         // More than any other one, and less than all of the other address.
         large.note(4 * STEP, &task).expect("others hold more");
-        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert_eq!(woken.count(), 1);
         let excess = Excess { limit: 10 * STEP };
         let ends: Vec<_> = hoarders
             .iter_mut()

@@ -16,9 +16,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::admission::{Full, Seat};
+use super::bodies::Rest;
 use super::buffered::{Excess, Share};
 use super::connect_request::ConnectRequest;
-use super::grpc_call::{GrpcCall, RequestBytes, Rest};
+use super::grpc_call::{GrpcCall, RequestBytes};
 use super::identity::Claim;
 use super::mounted::{Dialect, Mounted, MountedCall};
 use super::served_stream::{Callee, End, ServedStream};
@@ -233,7 +234,6 @@ pub(crate) async fn serve(
         link: Link::new(h2.ping_pong(), keep_alive, clock),
         call_bytes: RequestBytes::new(&settings.services),
         share: settings.buffered.share(origin.peer().address, is_node),
-        is_node,
         has_said: false,
         silent_until: None,
         calls: JoinSet::new(),
@@ -249,7 +249,7 @@ pub(crate) async fn serve(
         draining: Draining::default(),
         shutdown: Some(shutdown),
         until,
-        is_renewed: false,
+        renewed: None,
         goodbye: false,
     };
     connection.expect_stream();
@@ -328,10 +328,9 @@ struct ServerConnection {
     calls: JoinSet<()>,
     /// What those calls hold of requests.
     call_bytes: RequestBytes,
-    /// What is kept for the peer, as a part of what the server keeps for all.
+    /// What is kept for the peer, as a part of what the server keeps for all. It is spared where the
+    /// peer is a node, as far as nodes are believed.
     share: Share,
-    /// The client is a node, as far as nodes are believed.
-    is_node: bool,
     /// It has sent a message on a stream.
     has_said: bool,
     /// Until when it may send none, from when it has opened its first stream.
@@ -340,8 +339,8 @@ struct ServerConnection {
     shutdown: Option<BoxFuture<'static, ()>>,
     /// Completes when what was proven of the peer holds no more.
     until: Option<Lasting>,
-    /// It winds down by itself: the peer is to connect again.
-    is_renewed: bool,
+    /// Why it winds down by itself, where it does: the peer is to connect again.
+    renewed: Option<&'static str>,
     /// The peer was told that the connection ends.
     goodbye: bool,
 }
@@ -356,9 +355,7 @@ impl Draining {
         self.0
             .retain_mut(|inbound| inbound.poll_work_off(cx).is_pending());
     }
-}
 
-impl Draining {
     fn waiting_bytes(&self) -> usize {
         self.0.iter().map(Inbound::waiting_bytes).sum()
     }
@@ -471,7 +468,7 @@ impl ServerConnection {
                 }
             }
             // At once, also where a stream goes on: no other one is opened then.
-            if (self.shutdown.is_none() || self.is_renewed) && !self.goodbye {
+            if (self.shutdown.is_none() || self.renewed.is_some()) && !self.goodbye {
                 self.goodbye = true;
                 self.h2.graceful_shutdown();
                 self.link.flag.set();
@@ -580,10 +577,10 @@ impl ServerConnection {
     /// Winds down, for this reason, while the server goes on: the peer connects again, and what it has
     /// begun here ends here.
     fn renew(&mut self, why: &'static str) {
-        if self.is_renewed || self.shutdown.is_none() {
+        if self.renewed.is_some() || self.shutdown.is_none() {
             return;
         }
-        self.is_renewed = true;
+        self.renewed = Some(why);
         let until = self.link.now() + self.settings.grace;
         self.link.timers.set(Timer::Overdue, until);
         if let Some(stream) = &mut self.stream {
@@ -788,21 +785,13 @@ impl ServerConnection {
     ) {
         let (head, recv) = request.into_parts();
         let mut connecting = self.connecting(&head);
-        let timeout = grpc_timeout(&head.headers);
-        let asked = timeout.and_then(|timeout| {
-            connecting.info.node = self.settings.proven_node(self.origin, &self.proven)?;
-            self.ask_on_connect(&mut connecting)?;
-            Ok(timeout)
-        });
-        let timeout = match asked {
+        let timeout = match self.let_call_in(&mut connecting, grpc_timeout(&head.headers)) {
             Ok(timeout) => timeout,
             Err(status) => {
                 return self.turn_away(connecting.info.peer(), None, &status, recv, &mut respond);
             }
         };
-        if !self.is_told {
-            self.is_told = true;
-            let admission = self.settings.log.arrivals.admit(self.link.now());
+        if let Some(admission) = self.first_call() {
             log::event!(
                 admission.is_told => info or debug,
                 target: log::SERVER,
@@ -821,9 +810,7 @@ impl ServerConnection {
             patience: self.settings.stream_timeout,
             bytes: self.call_bytes.clone(),
         };
-        self.link.timers.clear(Timer::NoStream);
-        self.has_called = true;
-        self.calls.spawn(call.serve(recv, respond));
+        self.begin_call(call.serve(recv, respond));
     }
 
     /// A request that a mounted service answers.
@@ -845,13 +832,9 @@ impl ServerConnection {
             Dialect::Grpc => grpc_timeout(&head.headers),
             Dialect::Http { .. } => Ok(None),
         };
-        let asked = timeout.and_then(|timeout| {
-            connecting.info.node = self.settings.proven_node(self.origin, &self.proven)?;
-            self.ask_on_connect(&mut connecting)?;
-            Ok(timeout)
-        });
+        let let_in = self.let_call_in(&mut connecting, timeout);
         let peer = connecting.info.peer();
-        let timeout = match asked {
+        let timeout = match let_in {
             Ok(timeout) => timeout,
             Err(status) => {
                 self.tell_refused_client(peer, None, &status);
@@ -859,9 +842,7 @@ impl ServerConnection {
                 return self.see_out(recv);
             }
         };
-        if !self.is_told {
-            self.is_told = true;
-            let admission = self.settings.log.arrivals.admit(self.link.now());
+        if let Some(admission) = self.first_call() {
             log::event!(
                 admission.is_told => info or debug,
                 target: log::SERVER,
@@ -882,9 +863,32 @@ impl ServerConnection {
             stopping: self.settings.stopping.clone(),
             expose_panics: self.settings.services.lane.expose_panics,
         };
+        self.begin_call(mounted.serve(call));
+    }
+
+    /// Whether the client of a request that opens no stream is let in, with how long it waits.
+    fn let_call_in(
+        &self,
+        connecting: &mut ConnectRequest,
+        timeout: Result<Option<Duration>, Status>,
+    ) -> Result<Option<Duration>, Status> {
+        let timeout = timeout?;
+        connecting.info.node = self.settings.proven_node(self.origin, &self.proven)?;
+        self.ask_on_connect(connecting)?;
+        Ok(timeout)
+    }
+
+    /// Whether this is the first that is told of the connection, and how.
+    fn first_call(&mut self) -> Option<log::Admission> {
+        let is_first = !std::mem::replace(&mut self.is_told, true);
+        is_first.then(|| self.settings.log.arrivals.admit(self.link.now()))
+    }
+
+    /// A request is being answered that opens no stream.
+    fn begin_call(&mut self, call: impl Future<Output = ()> + Send + 'static) {
         self.link.timers.clear(Timer::NoStream);
         self.has_called = true;
-        self.calls.spawn(mounted.serve(call));
+        self.calls.spawn(call);
     }
 
     /// What the connect callback is asked about.
@@ -969,7 +973,6 @@ impl ServerConnection {
         };
         let peer = connecting.info.peer();
         if connecting.info.node.is_some() {
-            self.is_node = true;
             self.share.spare();
         }
         let mut response = response_head();
@@ -1000,7 +1003,7 @@ impl ServerConnection {
         inbound.start_lane();
         self.link.timers.clear(Timer::NoStream);
         if let Some(limit) = self.settings.first_message_timeout
-            && !self.is_node
+            && !self.share.is_spared()
             && !self.has_said
         {
             let now = self.link.now();
@@ -1010,9 +1013,9 @@ impl ServerConnection {
         self.tell_arrival(peer, claims, features);
         let stream = NodeStream::new(send, Some(recv), inbound);
         let stream = self.stream.insert(ServedStream::new(stream, callee));
-        if self.is_renewed {
+        if let Some(why) = self.renewed {
             // It was on its way when the peer was told that the connection ends.
-            stream.renew(OLD, &mut self.link);
+            stream.renew(why, &mut self.link);
         }
     }
 
