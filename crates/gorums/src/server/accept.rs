@@ -1,6 +1,7 @@
 //! Accepting connections, and winding them down.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,15 +109,17 @@ impl Server {
         parts.connection.clients.start();
         // Tells connections in the order in which they came, as `Clients` does.
         let shutdown = Arc::new(Notify::new());
-        let mut connections = JoinSet::new();
+        let mut arrivals = parts.arrivals.take();
+        let mut visitors = Visitors {
+            parts: &parts,
+            admission: Admission::new(parts.limits),
+            connections: JoinSet::new(),
+            refusals: JoinSet::new(),
+        };
         // There are as many as this process has nodes of its own, and they take nobody's place.
         let mut own_connections = JoinSet::new();
         let mut signal = std::pin::pin!(signal);
         let mut pause = Pause::default();
-        let admission = Admission::new(parts.limits);
-        let log = &parts.connection.log;
-        // Those that are being told that there are too many.
-        let mut refusals = JoinSet::new();
         let serve = |io: BoxIo, origin, admitted| {
             // Hears of it from now on.
             let asked = Box::pin(Arc::clone(&shutdown).notified_owned());
@@ -126,41 +129,17 @@ impl Server {
             tokio::select! {
                 biased;
                 () = &mut signal => break,
-                Some(ended) = connections.join_next() => report(ended),
+                Some(ended) = visitors.connections.join_next() => report(ended),
                 Some(ended) = own_connections.join_next() => report(ended),
-                Some(ended) = refusals.join_next() => report(ended),
-                Some(io) = arrival(&mut parts.arrivals) => {
+                Some(ended) = visitors.refusals.join_next() => report(ended),
+                Some(io) = arrival(&mut arrivals) => {
                     let admitted = Admitted::default();
                     own_connections.spawn(serve(Box::new(io), Origin::Inside, admitted));
                 }
                 () = pause.over(), if pause.lasts() => {}
                 accepted = listener.accept(), if !pause.lasts() => {
                     match accepted {
-                        Ok((io, peer)) => match admission.enter(peer, Handshake::is_one(&io), clock.now()) {
-                            Ok(Entered { seat, displaced: made_room }) => {
-                                if let Some(made_room) = made_room {
-                                    tell_displaced(made_room, &log.displaced, clock.now());
-                                }
-                                let place = parts.spread.place();
-                                let runtime = place.as_ref().map(|place| place.runtime.clone());
-                                let number = seat.number();
-                                let admitted = Admitted { place, seat: Some(seat) };
-                                let serving = serve(io, Origin::Outside(peer), admitted);
-                                let task = match runtime {
-                                    None => connections.spawn(serving),
-                                    Some(runtime) => connections.spawn_on(serving, &runtime),
-                                };
-                                admission.began(number, task);
-                            }
-                            Err(full) => {
-                                let peer = Origin::Outside(peer).peer();
-                                connection::tell_full(peer, full, &log.full, clock.now());
-                                if refusals.len() < parts.refusals {
-                                    let clock = Arc::clone(&clock);
-                                    refusals.spawn(connection::refuse(io, full.status(), clock));
-                                }
-                            }
-                        },
+                        Ok((io, peer)) => visitors.admit(io, peer, serve),
                         Err(error) if concerns_one_connection(&error) => {
                             tracing::debug!(
                                 target: log::SERVER,
@@ -184,7 +163,8 @@ impl Server {
                 }
             }
         }
-        drop((listener, parts.arrivals.take()));
+        drop((listener, arrivals));
+        let mut connections = visitors.connections;
         parts.connection.stopping.cancel();
         if let Some(health) = &parts.health {
             health.stop();
@@ -223,6 +203,58 @@ impl Server {
                 "handlers did not finish within the grace period"
             );
         }
+    }
+}
+
+/// The connections of others than this process itself.
+struct Visitors<'a> {
+    parts: &'a Parts,
+    admission: Arc<Admission>,
+    /// Those that are served.
+    connections: JoinSet<()>,
+    /// Those that are being told that there are too many.
+    refusals: JoinSet<()>,
+}
+
+impl Visitors<'_> {
+    /// Has a connection served by this, or refused.
+    fn admit<F>(
+        &mut self,
+        io: BoxIo,
+        peer: Option<SocketAddr>,
+        serve: impl FnOnce(BoxIo, Origin, Admitted) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let settings = &self.parts.connection;
+        let now = settings.clock.now();
+        let origin = Origin::Outside(peer);
+        let entered = self.admission.enter(peer, Handshake::is_one(&io), now);
+        let Entered { seat, displaced } = match entered {
+            Ok(entered) => entered,
+            Err(full) => {
+                connection::tell_full(origin.peer(), full, &settings.log.full, now);
+                if self.refusals.len() < self.parts.refusals {
+                    let clock = Arc::clone(&settings.clock);
+                    self.refusals
+                        .spawn(connection::refuse(io, full.status(), clock));
+                }
+                return;
+            }
+        };
+        if let Some(displaced) = displaced {
+            tell_displaced(displaced, &settings.log.displaced, now);
+        }
+        let place = self.parts.spread.place();
+        let runtime = place.as_ref().map(|place| place.runtime.clone());
+        let number = seat.number();
+        let seat = Some(seat);
+        let serving = serve(io, origin, Admitted { place, seat });
+        let task = match runtime {
+            None => self.connections.spawn(serving),
+            Some(runtime) => self.connections.spawn_on(serving, &runtime),
+        };
+        self.admission.began(number, task);
     }
 }
 

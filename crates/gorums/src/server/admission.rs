@@ -2,11 +2,11 @@
 //! of them makes room where there are too many.
 //!
 //! A connection *enters* when it is accepted, and nothing is known of the peer but its address. It
-//! is *settled* when its handshake is over and it speaks HTTP/2: as one of a node, which has proved to
-//! be that, or as one of a stranger. One that has not after a while makes room for others where all
-//! places are taken, so that strangers who connect and say nothing keep nobody out. Where nodes prove who they are, a
-//! part of all places is for them and for those who may still prove it: strangers never settle
-//! there.
+//! is *settled* when its handshake is over and it speaks HTTP/2: as one of a node, which has proved
+//! to be that, or as one of a stranger. One that has not after a while makes room for others where
+//! all places are taken, so that strangers who connect and say nothing keep nobody out. Where nodes
+//! prove who they are, a part of all places is for them and for those who may still prove it:
+//! strangers never settle there.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
