@@ -83,37 +83,30 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                         winding_down.finish(channel).await;
                         return;
                     }
-                    End::GoingAway => {
-                        winding_down.begin(connected, channel);
+                    End::GoingAway | End::Unproven => {
                         let now = clock.now();
                         reconnect.lost(now, now - since, clock.random());
-                        tell_going_away(channel, now - since);
                         is_failing = false;
-                        let status = Status::unavailable(
-                            "the node takes no more requests on this connection",
-                        );
-                        channel.set_last_error(Some(status.clone()));
-                        channel.set_state(NodeState::Disconnected);
-                        // A node that has answered is a good one: what waits for it goes on to. One
-                        // that only ever goes away fails what the connection was made for.
-                        if !has_answered {
-                            let failed = channel.outbox().fail_attempt();
-                            Channel::fail_unwritten(failed, Outcome::NotSent, &status);
-                        }
-                        continue;
-                    }
-                    End::Unproven => {
-                        winding_down.end(connected, channel);
-                        let now = clock.now();
-                        reconnect.lost(now, now - since, clock.random());
-                        tell_unproven(channel, now - since);
-                        is_failing = false;
-                        let status =
-                            Status::unavailable("what was proven of the node holds no more");
+                        let is_unproven = matches!(end, End::Unproven);
+                        let why = if is_unproven {
+                            winding_down.end(connected, channel);
+                            tell_unproven(channel, now - since);
+                            "what was proven of the node holds no more"
+                        } else {
+                            winding_down.begin(connected, channel);
+                            tell_going_away(channel, now - since);
+                            "the node takes no more requests on this connection"
+                        };
+                        let status = Status::unavailable(why);
                         channel.set_last_error(Some(status.clone()));
                         channel.set_state(NodeState::Disconnected);
                         // What is not written waits for the next connection, whose handshake fails it
-                        // where the node is refused.
+                        // where the node is refused by then. A node that only ever goes away, and has
+                        // answered nothing, fails what the connection was made for.
+                        if !is_unproven && !has_answered {
+                            let failed = channel.outbox().fail_attempt();
+                            Channel::fail_unwritten(failed, Outcome::NotSent, &status);
+                        }
                         continue;
                     }
                     End::Lost(status) => connected.explained(status),
