@@ -4,6 +4,8 @@ use std::fmt;
 
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 
+use super::command::nearest;
+
 /// All methods of a program's services.
 pub(crate) struct Methods(Vec<Method>);
 
@@ -24,7 +26,7 @@ pub(crate) enum Answers {
 }
 
 impl Methods {
-    /// Those of these encoded descriptors, which the program's build script wrote.
+    /// Those of these encoded descriptors, which the code generator wrote.
     pub(crate) fn of(descriptors: &[u8]) -> Self {
         let pool = DescriptorPool::decode(descriptors).expect("the code generator checked them");
         let services = pool.services();
@@ -65,15 +67,11 @@ impl Methods {
     /// What was probably meant.
     fn nearest(&self, name: &str) -> Option<String> {
         let short = name.rsplit('.').next().unwrap_or(name).to_lowercase();
-        let names = self.0.iter().map(|method| method.descriptor.name());
-        names
-            .map(|name| {
-                let distance = strsim::damerau_levenshtein(&short, &name.to_lowercase());
-                (distance, name)
-            })
-            .filter(|&(distance, name)| distance <= 2 && distance < name.len())
-            .min_by_key(|&(distance, _)| distance)
-            .map(|(_, name)| name.to_owned())
+        let names = self.names();
+        let lower: Vec<_> = names.iter().map(|name| name.to_lowercase()).collect();
+        let nearest = nearest(&short, lower.iter().map(String::as_str))?;
+        let index = lower.iter().position(|name| name == nearest)?;
+        names.into_iter().nth(index)
     }
 }
 
