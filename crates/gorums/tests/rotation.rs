@@ -1,6 +1,8 @@
 //! Certificates, authorities and revocation lists that are exchanged while everything runs.
 #![cfg(feature = "tls")]
 
+#[path = "common/careless.rs"]
+mod careless;
 #[path = "common/certs.rs"]
 mod certs;
 mod common;
@@ -35,11 +37,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::version::TLS13;
-use tokio_rustls::rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, HandshakeKind, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tracing::Level;
 
@@ -695,29 +695,10 @@ async fn a_certificate_that_has_expired_does_not_keep_lists_and_authorities_from
 
 /// What rustls itself does, which shows how handshakes are made.
 fn by_hand(authority: &Authority, identity: &Identity) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
-    let provider = Arc::new(ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(authority.text().as_bytes()) {
-        roots.add(root.expect("PEM")).expect("an authority");
-    }
-    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
-    let chain: Vec<_> = chain.collect::<Result<_, _>>().expect("PEM");
-    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("PEM");
-    let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&TLS13])
-        .expect("it has TLS 1.3")
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain.clone(), key.clone_key());
-    let mut client = client.expect("they match");
-    client.alpn_protocols = vec![b"h2".to_vec()];
-    let server = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .expect("it has TLS 1.3")
-        .with_no_client_auth()
-        .with_single_cert(chain, key);
-    let mut server = server.expect("they match");
-    server.alpn_protocols = vec![b"h2".to_vec()];
-    (Arc::new(client), Arc::new(server))
+    (
+        careless::client(authority, Some(identity)),
+        careless::server(identity),
+    )
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Connections with TLS: what is proven, and what is refused, by whom and how.
 #![cfg(feature = "tls")]
 
+#[path = "common/careless.rs"]
+mod careless;
 #[path = "common/certs.rs"]
 mod certs;
 mod common;
@@ -37,11 +39,8 @@ use rcgen::{CertificateParams, SanType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::version::TLS13;
-use tokio_rustls::rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, HandshakeKind, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tracing::Level;
 
@@ -575,41 +574,9 @@ struct Careless {
 
 impl Careless {
     fn new(authority: &Authority, identity: Option<&Identity>) -> Self {
-        let provider = Arc::new(ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(authority.text().as_bytes()) {
-            roots.add(root.expect("PEM")).expect("an authority");
-        }
-        let parts = identity.map(|identity| {
-            let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
-            let chain: Vec<_> = chain.collect::<Result<_, _>>().expect("PEM");
-            let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes());
-            (chain, key.expect("PEM"))
-        });
-        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&TLS13])
-            .expect("it has TLS 1.3")
-            .with_root_certificates(roots);
-        let mut client = match &parts {
-            None => config.with_no_client_auth(),
-            Some((chain, key)) => config
-                .with_client_auth_cert(chain.clone(), key.clone_key())
-                .expect("they match"),
-        };
-        client.alpn_protocols = vec![b"h2".to_vec()];
-        let server = parts.map(|(chain, key)| {
-            let mut server = ServerConfig::builder_with_provider(provider)
-                .with_protocol_versions(&[&TLS13])
-                .expect("it has TLS 1.3")
-                .with_no_client_auth()
-                .with_single_cert(chain, key)
-                .expect("they match");
-            server.alpn_protocols = vec![b"h2".to_vec()];
-            Arc::new(server)
-        });
         Self {
-            client: Arc::new(client),
-            server,
+            client: careless::client(authority, identity),
+            server: identity.map(careless::server),
         }
     }
 
