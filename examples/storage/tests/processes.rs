@@ -1,15 +1,21 @@
 //! Replicas as processes of their own, and a client of them.
 
+#[path = "../../../crates/gorums/tests/common/careless.rs"]
+mod careless;
 #[path = "../../../crates/gorums/tests/common/certs.rs"]
 mod certs;
 mod common;
 
 use std::fs;
+use std::io::{self, Read};
+use std::net::TcpStream;
 use std::path::Path;
 
 use certs::{Authority, Identity};
 use common::{Program, host, run, serve, serve_as};
 use rcgen::SanType;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 
 fn serve_three() -> (Vec<Program>, Vec<String>) {
     (1..=3)
@@ -231,6 +237,68 @@ fn replicas_and_clients_prove_who_they_are_with_tls() {
     );
     let done = talk(&options("client"), "qc read k");
     assert!(done.stdout.starts_with("k = \"v\"  ("), "{done:?}");
+}
+
+/// What a replica answers to a client of TLS that shows this.
+fn answer(address: &str, authority: &Authority, identity: Option<&Identity>) -> io::Result<usize> {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let config = careless::client(authority, identity);
+    let client = ClientConnection::new(config, name).expect("sound");
+    let socket = TcpStream::connect(address).expect("it listens");
+    StreamOwned::new(client, socket).read(&mut [0])
+}
+
+#[test]
+fn clients_that_prove_nothing_are_refused_by_an_alert_and_the_replica_serves_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let (authority, stranger) = (Authority::new("ours"), Authority::new("theirs"));
+    fs::write(folder.join("ca.pem"), authority.text()).expect("there is room");
+    let host = host();
+    let listen = format!("{host}:0");
+    let ip = host.parse().expect("an address");
+    let own = authority.issue(1, |params| {
+        params.subject_alt_names.push(SanType::IpAddress(ip));
+    });
+    write_identity(folder, "node-1", &own);
+    write_identity(folder, "node-2", &authority.node(2));
+    let options = |name: &str| tls_options(folder, name, "test");
+    let words = options("node-1");
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let (_replica, address) = serve_as(1, &listen, &words);
+    // Whoever says nothing holds up nobody.
+    let _silent = TcpStream::connect(&address).expect("it listens");
+    for (identity, alert) in [
+        (None, "CertificateRequired"),
+        (Some(stranger.node(2)), "UnknownCA"),
+        (
+            Some(authority.issue(2, certs::expired)),
+            "CertificateExpired",
+        ),
+        (
+            Some(authority.issue(2, certs::not_yet_valid)),
+            "CertificateExpired",
+        ),
+        (
+            Some(authority.issue(2, certs::for_servers_only)),
+            "UnsupportedCertificate",
+        ),
+    ] {
+        let error = answer(&address, &authority, identity.as_ref()).expect_err("it is refused");
+        assert!(error.to_string().contains(alert), "{alert}: {error}");
+    }
+    // So is one that does not speak TLS.
+    let done = run(&["--connect", &address, "--wait", "0s", "-c", "nodes"], "");
+    assert!(!done.stdout.contains(" connected "), "{done:?}");
+    let mut words = vec!["--connect", &*address, "-c", "qc write k v"];
+    let options = options("node-2");
+    words.extend(options.iter().map(String::as_str));
+    let done = run(&words, "");
+    assert_eq!(
+        (done.stderr.as_str(), done.code),
+        ("", 0),
+        "it serves on: {done:?}"
+    );
 }
 
 #[test]
