@@ -1,4 +1,5 @@
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::time::{Duration, SystemTime};
 
@@ -26,8 +27,10 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// The time of day.
     fn wall_clock(&self) -> SystemTime;
 
-    /// A random number, used for the jitter of reconnecting, and to tell servers apart: no two
-    /// clocks may yield the same numbers. One that always yields the same number tells none apart.
+    /// A random number, used for the jitter of reconnecting, to tell servers apart, and for the names of
+    /// [sessions](crate::ConfigurationBuilder::sessions): no two clocks may yield the same numbers, and
+    /// nobody else is to be able to guess the next ones. One that always yields the same number tells
+    /// none apart.
     fn random(&self) -> u64;
 }
 
@@ -54,7 +57,9 @@ impl Clock for SystemClock {
     }
 
     fn random(&self) -> u64 {
-        fastrand::u64(..)
+        // Made of keys that the operating system has given, and different each time: who sees some cannot
+        // tell the next ones.
+        RandomState::new().hash_one(())
     }
 }
 
