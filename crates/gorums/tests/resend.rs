@@ -1,142 +1,27 @@
 //! Calls that a node may handle twice are sent again where their stream breaks, and no others are.
 
+#[path = "common/asked.rs"]
+mod asked;
 mod common;
 #[path = "common/memory.rs"]
 mod memory;
 
 use std::future::IntoFuture as _;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Counter, Number, TestServer, number, within};
-use gorums::call::{Rpc, Unary};
-use gorums::membership::WhileDisconnected;
-use gorums::{
-    Client, Code, Configuration, ConfigurationBuilder, Outcome, ReplySender, Server, ServerBuilder,
-    ServerCtx, Status,
+use asked::{
+    ASK, Asked, BREAK, ECHO, LARGE, LOST, NODE, STREAM, answered, builder, call, connect, failed,
 };
+use common::{Number, TestServer, number, within};
+use gorums::call::Unary;
+use gorums::membership::WhileDisconnected;
+use gorums::{Client, Code, Outcome};
 use memory::{Network, settle};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-const ECHO: &str = "test.Test.Echo";
-/// Is answered when the gate is open.
-const ASK: &str = "test.Test.Ask";
-/// Sends a reply where its value is odd, and the last one when the gate is open.
-const STREAM: &str = "test.Test.Stream";
-/// Ends the connection that it came on.
-const BREAK: &str = "test.Test.Break";
-
-const NODE: &str = "node:1";
 /// A deadline that only what is said to run into it runs into.
 const LONG: Duration = Duration::from_secs(30);
-/// A payload that HTTP/2 passes on by reference: it is written when the socket takes it.
-const LARGE: usize = 1024;
-
-/// What servers of one node are asked, in order, and whether they answer.
-#[derive(Clone)]
-struct Asked {
-    values: Arc<Mutex<Vec<u64>>>,
-    count: Counter,
-    gate: Arc<watch::Sender<bool>>,
-}
-
-impl Asked {
-    fn new() -> Self {
-        Self {
-            values: Arc::default(),
-            count: Counter::new(),
-            gate: Arc::new(watch::Sender::new(false)),
-        }
-    }
-
-    fn add(&self, value: u64) {
-        self.values.lock().expect("no panic").push(value);
-        self.count.add();
-    }
-
-    /// What was asked since the last time.
-    fn taken(&self) -> Vec<u64> {
-        std::mem::take(&mut *self.values.lock().expect("no panic"))
-    }
-
-    fn open(&self) {
-        self.gate.send_replace(true);
-    }
-
-    async fn opened(&self) -> Result<(), Status> {
-        let mut gate = self.gate.subscribe();
-        let opened = gate.wait_for(|is_open| *is_open).await;
-        opened
-            .map(|_| ())
-            .map_err(|_| Status::internal("the test is over"))
-    }
-
-    fn server(&self, network: &Network) -> ServerBuilder {
-        let [echoed, asked, streamed, broken] = [(); 4].map(|()| self.clone());
-        let net = network.clone();
-        Server::builder()
-            .transport(network.clone())
-            .unary(ECHO, move |_ctx, request: Number| {
-                echoed.add(request.value);
-                async move { Ok::<_, Status>(request) }
-            })
-            .unary(ASK, move |ctx: ServerCtx, request: Number| {
-                asked.add(request.value);
-                ctx.release();
-                let asked = asked.clone();
-                async move { asked.opened().await.map(|()| request) }
-            })
-            .streaming(
-                STREAM,
-                move |ctx: ServerCtx, request: Number, replies: ReplySender<Number>| {
-                    streamed.add(request.value);
-                    ctx.release();
-                    let streamed = streamed.clone();
-                    async move {
-                        if request.value % 2 == 1 {
-                            let _ = replies.send(request.clone()).await;
-                        }
-                        streamed.opened().await?;
-                        let _ = replies.send(request).await;
-                        Ok(())
-                    }
-                },
-            )
-            .unary(BREAK, move |_ctx, request: Number| {
-                broken.add(request.value);
-                net.cut(NODE);
-                std::future::pending::<Result<Number, Status>>()
-            })
-    }
-
-    async fn serve(&self, network: &Network, address: &str) -> TestServer {
-        TestServer::start_at(self.server(network), address).await
-    }
-}
-
-fn large(value: u64) -> Number {
-    Number {
-        value,
-        payload: vec![0; LARGE].into(),
-    }
-}
-
-fn builder(network: &Network) -> ConfigurationBuilder {
-    Configuration::builder().transport(network.clone())
-}
-
-fn connect(builder: ConfigurationBuilder) -> (Configuration, Client) {
-    let all = builder.connect().expect("legal");
-    let client = Client::new(&all);
-    (all, client)
-}
-
-fn call(client: &Client, method: &'static str, value: u64) -> Rpc<Number, Number> {
-    let node = client.configuration()[0].clone();
-    client.rpc(&node, method, large(value))
-}
 
 fn idempotent(client: &Client, value: u64) -> Unary<Number> {
     call(client, ASK, value)
@@ -144,18 +29,6 @@ fn idempotent(client: &Client, value: u64) -> Unary<Number> {
         .timeout(LONG)
         .send()
 }
-
-async fn answered(call: Unary<Number>, value: u64) {
-    let reply = within(call).await;
-    assert_eq!(reply.expect("it is sent again").value, value);
-}
-
-async fn failed(call: Unary<Number>) -> (Outcome, Code) {
-    let error = within(call).await.expect_err("it is not sent again");
-    (error.outcome(), error.code())
-}
-
-const LOST: (Outcome, Code) = (Outcome::Unknown, Code::Unavailable);
 
 #[tokio::test(start_paused = true)]
 async fn idempotent_calls_survive_a_server_that_is_killed_and_starts_again() {
