@@ -162,6 +162,21 @@ fn the_page_states_the_defaults_of_a_server() {
          what its client had proved holds no more",
     );
     assert_eq!(grace, seconds(crate::server::builder::GRACE));
+    let kept = stated(
+        "time that the [session](calls.md#sessions) of a client without a connection is kept",
+    );
+    assert_eq!(kept, seconds(crate::server::sessions::TIMEOUT));
+    let parked = stated("sessions of clients without a connection");
+    assert_eq!(
+        parked,
+        format!(
+            "{}, and they count as connections",
+            count(crate::server::sessions::PARKED)
+        )
+    );
+    let kept = stated("bytes of answers that the client of a session has not said to have");
+    let least = bytes(crate::stream::LEAST_KEPT);
+    assert_eq!(kept, format!("{}, {least} at least", bytes(replies)));
     let per_address = stated("the same, from one address (of IPv6: from one network of 64 bits)");
     let expected = count(builder.per_address());
     assert!(

@@ -102,6 +102,7 @@ const OF_A_CLIENT: &[(&str, Calls, ClientSetting)] = &[
         b.keep_alive(SECOND, to.time)
     }),
     ("keep_alive", Work, |b, to| b.keep_alive(to.time, to.time)),
+    ("sessions", Work, |b, to| b.sessions(to.time)),
 ];
 
 const OF_A_SERVER: &[(&str, Calls, ServerSetting)] = &[
@@ -147,6 +148,7 @@ const OF_A_SERVER: &[(&str, Calls, ServerSetting)] = &[
         b.keep_alive(SECOND, to.time)
     }),
     ("keep_alive", Work, |b, to| b.keep_alive(to.time, to.time)),
+    ("session_timeout", Work, |b, to| b.session_timeout(to.time)),
 ];
 
 /// Nodes of which one is up, one refuses, one closes and one is silent, and what calls to each

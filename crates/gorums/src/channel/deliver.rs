@@ -60,7 +60,8 @@ pub(crate) fn deliver(
         | Control::Cancel
         | Control::Credit
         | Control::GoingAway
-        | Control::NoneFollow => {}
+        | Control::NoneFollow
+        | Control::Received => {}
         Control::End => call.ended(part, envelope.status.clone()),
         Control::Message if envelope.method != method => {
             of_another_method(channel, &call, part, envelope.method);

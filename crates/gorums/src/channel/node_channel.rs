@@ -376,17 +376,23 @@ impl Channel {
 
     /// Notes what the peer understands; none when there is no connection any more.
     pub(crate) fn set_features(&self, features: Option<Features>) {
+        if features.is_none() {
+            self.suspend();
+        }
         let mut peer = self.peer.lock();
         peer.features = features;
-        if features.is_none() {
-            self.found().is_current = false;
-        }
         if !features.is_some_and(|features| features.cancel) {
             peer.notices.cancels = Vec::new();
         }
         if !features.is_some_and(|features| features.credit) {
             peer.notices.credits = BTreeMap::new();
         }
+    }
+
+    /// There is no connection, and what the peer is to be told is told on the next one.
+    pub(crate) fn suspend(&self) {
+        self.peer.lock().features = None;
+        self.found().is_current = false;
     }
 
     pub(crate) fn io(&self) -> &AtomicWaker {

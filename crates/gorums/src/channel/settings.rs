@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     /// How long a connection whose last handle was dropped goes on writing what is queued.
     pub(crate) linger: Duration,
     pub(crate) pairs: Option<Pairs>,
+    /// How long calls that were written wait for another connection, in sessions. None: there are none.
+    pub(crate) sessions: Option<Duration>,
     /// Two nodes may turn out to be one server.
     pub(crate) allow_same_server: bool,
     /// A server may be another node to its peers than it is here.
@@ -78,6 +80,7 @@ impl Default for Settings {
             unread_replies: 64 * 1024 * 1024,
             linger: Duration::from_secs(1),
             pairs: None,
+            sessions: None,
             allow_same_server: false,
             allow_other_ids: false,
             node_proof: None,

@@ -217,6 +217,37 @@ impl ConfigurationBuilder {
         self
     }
 
+    /// Gives each node a session, which outlives a connection that breaks: no call is lost by that, and
+    /// none is handled twice, whether or not that would do harm. Default: there are none, and calls that
+    /// were written and not answered when a connection breaks end with an [unknown
+    /// outcome](crate::Outcome::Unknown), or are sent again where their methods are idempotent.
+    ///
+    /// In a session the node keeps what it has answered until this client has it, and the client what
+    /// it has written until the node has that. On the next connection each writes what the other one
+    /// does not have, before anything newer, so that order holds as well: for calls with one reply, for
+    /// streamed replies, for one-way messages and for cancellations. A handler is not told that the
+    /// connection broke. A call whose deadline passes meanwhile ends then, as ever.
+    ///
+    /// A call waits for that up to `limit` from the end of the connection. After this, or where the
+    /// node says that it does not have the session any more, because it was started anew or has given it
+    /// up ([`ServerBuilder::session_timeout`](crate::ServerBuilder::session_timeout)), the calls end as
+    /// they do without sessions, and the error says that the session is over: nothing is handled a
+    /// second time in silence. The next calls begin another session.
+    ///
+    /// A call that is not written yet does not wait: it fails as *not sent* with the next attempt to
+    /// connect, as without sessions. Calls of a node to this client
+    /// ([`serve`](Self::serve)) belong to no session, and neither do those over a stream that the node
+    /// has opened ([`one_stream_per_pair`](Self::one_stream_per_pair)). What is sent on a connection
+    /// that [winds down](crate::ServerBuilder::max_connection_age) is lost where that breaks. With a
+    /// node of the Go library, or one that keeps no sessions, everything is as without them.
+    ///
+    /// What the node has not said to have is bounded by [`outbox`](Self::outbox) once more: no request
+    /// is written beyond that. In a session all this costs a copy of each message that is short.
+    pub fn sessions(mut self, limit: Duration) -> Self {
+        self.settings.sessions = Some(bounded(limit));
+        self
+    }
+
     /// Has these handlers serve the nodes' requests. An error is returned by
     /// [`connect`](Self::connect).
     pub(crate) fn served(mut self, served: Result<Served, ConfigurationError>) -> Self {

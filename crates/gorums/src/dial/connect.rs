@@ -10,6 +10,7 @@ use http::Extensions;
 
 use super::Serving;
 use super::connected::{CLOSED_BY_PEER, Connected, explained};
+use super::suspended::{Suspended, begin};
 use crate::channel::Channel;
 use crate::error::Status;
 use crate::runtime::Handshake;
@@ -37,9 +38,11 @@ impl From<Status> for Failed {
     }
 }
 
+/// A session that is to go on is asked for, and left where it is.
 pub(super) async fn connect(
     channel: &Arc<Channel>,
     serving: &Serving,
+    suspended: Option<&Suspended>,
 ) -> Result<Connected, Failed> {
     let pool = channel.pool();
     let limit = pool.settings.connect_timeout;
@@ -55,7 +58,7 @@ pub(super) async fn connect(
     let reached = Reached::default();
     tokio::select! {
         biased;
-        result = open(channel, serving, &reached) => result,
+        result = open(channel, serving, suspended, &reached) => result,
         () = closing => Err(Status::unavailable("the connection is closed").into()),
         () = timeout => {
             let status = Status::unavailable(format!("no connection within {limit:?}"));
@@ -107,6 +110,7 @@ struct Reached {
 async fn open(
     channel: &Arc<Channel>,
     serving: &Serving,
+    suspended: Option<&Suspended>,
     reached: &Reached,
 ) -> Result<Connected, Failed> {
     let pool = channel.pool();
@@ -125,6 +129,13 @@ async fn open(
     if let Some(instance) = served.as_ref().and_then(|served| served.instance) {
         instance.write(request.headers_mut());
     }
+    let begun = match suspended {
+        Some(suspended) => {
+            suspended.request().write(request.headers_mut());
+            None
+        }
+        None => begin(channel, request.headers_mut()),
+    };
     let io = match channel.in_process() {
         Some(in_process) => in_process.connect().await,
         None => pool.transport.connect(channel.address()).await,
@@ -205,7 +216,7 @@ async fn open(
         clock.now(),
     );
     let mut link = Link::new(connection.ping_pong(), keep_alive, Arc::clone(clock));
-    if channel.is_refused() {
+    if channel.is_refused() || suspended.is_some() {
         let until = clock.now() + pool.settings.connect_timeout;
         link.timers.set(Timer::NoStream, until);
     }
@@ -214,6 +225,8 @@ async fn open(
         Source::OfServer(_) => pool.settings.pairs.is_some() && channel.in_process().is_none(),
     });
     let inbound = Inbound::new(Opening::dialled(channel, served, proven));
+    let mut stream = NodeStream::new(send, None, inbound);
+    stream.session = begun;
     Ok(Connected {
         dial_epoch,
         first_bytes,
@@ -221,7 +234,8 @@ async fn open(
         connection,
         link,
         head: Some(head),
-        stream: NodeStream::new(send, None, inbound),
+        stream,
+        resumes: None,
         refused: None,
         gave_way: false,
         is_called,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use h2::client::{Connection, ResponseFuture};
 
+use super::suspended::Suspended;
 use crate::channel::{Channel, ServerIdentity, StreamId};
 use crate::error::{Outcome, Status};
 use crate::log;
@@ -16,8 +17,8 @@ use crate::stream::{
     noop_context,
 };
 use crate::wire::{
-    Batch, Control, Features, H2Settings, check_response_head, is_turned_away, is_unprocessed,
-    stream_ended, trailers_status,
+    Batch, Control, Features, H2Settings, SessionAnswer, check_response_head, is_turned_away,
+    is_unprocessed, stream_ended, trailers_status,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -60,6 +61,8 @@ pub(super) struct Connected {
     /// None once the peer has opened the stream.
     pub(super) head: Option<ResponseFuture>,
     pub(super) stream: NodeStream,
+    /// The session that the stream is to carry on. Nothing is written before the node has answered.
+    pub(super) resumes: Option<Suspended>,
     /// The stream has not come about, and this is known of all that was written on it.
     pub(super) refused: Option<Outcome>,
     /// Others have run since there was something to write.
@@ -212,6 +215,7 @@ impl Connected {
                     }
                     channel.set_last_error(None);
                     self.stream.inbound.set_features(features);
+                    self.settle_session(SessionAnswer::read(response.headers()), channel);
                     self.stream.opened(response.into_body());
                     let admission = channel.admit_event();
                     log::event!(
@@ -246,9 +250,21 @@ impl Connected {
         Poll::Ready(stream_ended(status, cut))
     }
 
+    /// The node has said what it makes of the session that was asked for.
+    fn settle_session(&mut self, answer: Option<SessionAnswer>, channel: &Arc<Channel>) {
+        if let Some(suspended) = self.resumes.take() {
+            if let Some((session, received)) = suspended.resume(answer, channel) {
+                self.stream.inbound.go_on_from(received);
+                self.stream.session = Some(session);
+            }
+        } else if answer != Some(SessionAnswer::Begun) {
+            self.stream.session = None;
+        }
+    }
+
     /// Sends the next batch if there is one and the last one is written.
     fn write(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Result<Wrote, h2::Error> {
-        if !self.stream.outbound.is_free() || self.is_half_closed {
+        if !self.stream.outbound.is_free() || self.is_half_closed || self.resumes.is_some() {
             return Ok(Wrote::Nothing);
         }
         if self.winding_down.is_none() && self.gives_way(cx, channel) {
@@ -319,6 +335,8 @@ impl Connected {
         let is_written = !outbound.has_messages() && outbound.is_free();
         if self.is_half_closed
             || !is_written
+            || self.resumes.is_some()
+            || self.stream.has_rest()
             || (self.winding_down.is_none() && !channel.outbox().is_empty())
             || !self.stream.inbound.is_answered()
         {
@@ -332,7 +350,7 @@ impl Connected {
         }
     }
 
-    fn poll_timers(&mut self, cx: &mut Context<'_>, channel: &Channel) -> Poll<End> {
+    fn poll_timers(&mut self, cx: &mut Context<'_>, channel: &Arc<Channel>) -> Poll<End> {
         let owed = self.winding_down.is_some()
             || (self.is_called && channel.features() != Features::default())
             || channel.pending() > 0
@@ -343,6 +361,9 @@ impl Connected {
             // Go's servers say nothing before their first message.
             Fired::Timer(Timer::NoStream) => {
                 channel.forget_refusal();
+                if let Some(suspended) = self.resumes.take() {
+                    suspended.resume(None, channel);
+                }
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -386,6 +407,36 @@ impl Connected {
         }
     }
 
+    /// The connection has broken. What was written is not lost where it has a session: that waits for
+    /// another one. Gives back the connection where there is none, to be [given
+    /// back](Self::give_back).
+    pub(super) fn suspend(mut self, channel: &Arc<Channel>) -> Result<Suspended, Box<Self>> {
+        let has_session = self.is_open() && self.stream.session.is_some();
+        let is_over = self.is_half_closed || self.winding_down.is_some() || channel.is_closing();
+        if is_over || !(has_session || self.resumes.is_some()) {
+            return Err(Box::new(self));
+        }
+        if let Some(suspended) = self.resumes.take() {
+            self.give_back(channel);
+            return Ok(suspended);
+        }
+        let Self {
+            connection,
+            head,
+            stream,
+            mut link,
+            ..
+        } = self;
+        let (inbound, outbound, session) = stream.into_parts();
+        drop((head, connection));
+        link.pings.end_flush();
+        channel.suspend();
+        let mut session = session.expect("it was looked at");
+        session.suspend(outbound);
+        let received = inbound.received().0;
+        Ok(Suspended::new(session, received, channel))
+    }
+
     /// Ends the connection. Messages of which not a byte was written go back to the outbox, unless
     /// the stream wound down; the others are left to fail with an unknown outcome.
     pub(super) fn give_back(self, channel: &Arc<Channel>) {
@@ -397,13 +448,16 @@ impl Connected {
             mut link,
             ..
         } = self;
-        let (_inbound, mut outbound) = stream.into_halves();
+        let (_inbound, mut outbound, session) = stream.into_parts();
         drop((head, connection));
         link.pings.end_flush();
         if stream_id == StreamId::DIALLED {
             channel.set_features(None);
         }
-        outbound.give_back(channel, stream_id);
+        // What a session has written before may be among the messages of the batch.
+        if session.is_none() {
+            outbound.give_back(channel, stream_id);
+        }
     }
 }
 

@@ -9,7 +9,10 @@ use super::Serving;
 use super::connect::{Failed, connect};
 use super::connected::End;
 use super::reconnect::Reconnect;
+use super::suspended::Suspended;
 use super::winding_down::WindingDown;
+use tokio::time::Instant;
+
 use crate::channel::{Channel, NodeState};
 use crate::error::{Outcome, Status};
 use crate::log;
@@ -40,14 +43,19 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
     let mut reconnect = Reconnect::new(&channel.pool().settings, clock.now());
     let mut is_failing = false;
     let mut winding_down = WindingDown::default();
+    let mut suspended: Option<Suspended> = None;
     let mut is_first = true;
     loop {
         if !std::mem::take(&mut is_first) {
-            let pause = pause(channel, &reconnect);
+            let until = suspended.as_ref().map(Suspended::until);
+            let pause = pause(channel, &reconnect, until);
             if winding_down.beside(channel, pause).await.is_break() {
                 winding_down.finish(channel).await;
                 return;
             }
+        }
+        if let Some(expired) = suspended.take_if(|session| session.until() <= clock.now()) {
+            expired.expire(channel);
         }
         channel.set_state(NodeState::Connecting);
         tracing::debug!(
@@ -59,10 +67,11 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
         reconnect.started(clock.now());
         channel.outbox().begin_attempt();
         match winding_down
-            .beside(channel, connect(channel, serving))
+            .beside(channel, connect(channel, serving, suspended.as_ref()))
             .await
         {
             Ok(mut connected) => {
+                connected.resumes = suspended.take();
                 let since = clock.now();
                 channel.set_state(NodeState::Connected);
                 let serving = poll_fn(|cx| connected.poll(cx, channel));
@@ -77,6 +86,7 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                 let was_ended = connected.is_half_closed;
                 let is_dead = matches!(end, End::Dead);
                 let is_outdated = matches!(end, End::Outdated);
+                let is_broken = matches!(end, End::Lost(_) | End::Dead);
                 let status = match end {
                     End::Closed => {
                         connected.give_back(channel);
@@ -115,7 +125,14 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                         "the connection was made before this process became a peer",
                     ),
                 };
-                connected.give_back(channel);
+                if is_broken {
+                    match connected.suspend(channel) {
+                        Ok(session) => suspended = Some(session),
+                        Err(connected) => connected.give_back(channel),
+                    }
+                } else {
+                    connected.give_back(channel);
+                }
                 let now = clock.now();
                 reconnect.lost(now, now - since, clock.random());
                 let pause = reconnect.next(false).saturating_duration_since(now);
@@ -148,7 +165,9 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                     Outcome::NotSent | Outcome::Unknown => Outcome::NotSent,
                 };
                 // What is written again comes before all that is left in the outbox.
-                channel.fail_written(written, &status);
+                if suspended.is_none() {
+                    channel.fail_written(written, &status);
+                }
                 Channel::fail_unwritten(failed, unwritten, &status);
             }
             Err(Failed {
@@ -310,8 +329,13 @@ fn keep(channel: Arc<Channel>) -> impl Future<Output = ()> + Send {
     }
 }
 
-/// Waits until the next attempt is due, or a call asks for one. Break where the channel is closed.
-async fn pause(channel: &Arc<Channel>, reconnect: &Reconnect) -> std::ops::ControlFlow<()> {
+/// Waits until the next attempt is due, or a call asks for one, and no longer than until this time
+/// where there is one. Break where the channel is closed.
+async fn pause(
+    channel: &Arc<Channel>,
+    reconnect: &Reconnect,
+    until: Option<Instant>,
+) -> std::ops::ControlFlow<()> {
     let clock = &channel.pool().clock;
     let dial_epoch = channel.dial_epoch();
     loop {
@@ -320,6 +344,7 @@ async fn pause(channel: &Arc<Channel>, reconnect: &Reconnect) -> std::ops::Contr
             return std::ops::ControlFlow::Break(());
         }
         let at = reconnect.next(demanded);
+        let at = until.map_or(at, |until| until.min(at));
         if at <= clock.now() || dial_epoch != channel.dial_epoch() {
             return std::ops::ControlFlow::Continue(());
         }

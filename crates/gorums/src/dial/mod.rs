@@ -4,6 +4,7 @@
 //!   is lost.
 //! * [`connect`] is one attempt, [`connected`] is what came of one that succeeded.
 //! * [`winding_down`] has the connections of a node that goes away, until it has answered.
+//! * [`suspended`] has a session whose connection was lost, until another one carries it.
 //! * [`reconnect`] decides when the next attempt is made.
 //! * [`serving`] has who serves what the nodes ask of this process.
 
@@ -12,6 +13,7 @@ mod connected;
 mod keep_connected;
 mod reconnect;
 mod serving;
+mod suspended;
 mod winding_down;
 
 #[cfg(test)]

@@ -313,6 +313,12 @@ impl ServerCtx {
         !self.0.turn.is_released() && (self.0.connection.own || self.0.turn.is_of_server())
     }
 
+    /// Whether the request came on this connection.
+    #[inline]
+    pub(super) fn is_of(&self, connection: &Arc<ConnectionInfo>) -> bool {
+        Arc::ptr_eq(&self.0.connection, connection)
+    }
+
     /// Who sent the request.
     pub(crate) fn peer(&self) -> Peer {
         self.0.connection.peer()

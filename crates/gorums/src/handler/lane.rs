@@ -64,7 +64,6 @@ pub(crate) struct LaneSettings {
 /// What the lane shares with the I/O task and with the handlers that were moved.
 pub(crate) struct Lane {
     pub(super) settings: Arc<LaneSettings>,
-    pub(super) info: Arc<ConnectionInfo>,
     pub(super) replies: Arc<ReplyQueue>,
     /// What the peer understands.
     pub(super) features: Features,
@@ -74,6 +73,8 @@ pub(crate) struct Lane {
 
 #[derive(Default)]
 pub(super) struct State {
+    /// What the requests that come have in common.
+    info: Arc<ConnectionInfo>,
     pub(super) waiting: VecDeque<Request>,
     /// The cost of the waiting requests.
     pub(super) bytes: usize,
@@ -151,10 +152,12 @@ impl Lane {
     ) -> (Arc<Self>, Arc<ReleasedSet>, BoxFuture<'static, ()>) {
         let lane = Arc::new(Self {
             settings,
-            info,
             replies,
             features,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                info,
+                ..State::default()
+            }),
             task: AtomicWaker::new(),
         });
         let runtime = Handle::current();
@@ -214,6 +217,11 @@ impl Lane {
         }
         drop(state);
         self.task.wake();
+    }
+
+    /// Requests start from now on as those of another connection.
+    pub(crate) fn go_on(&self, info: Arc<ConnectionInfo>) {
+        self.state().info = info;
     }
 
     /// The cost of the requests that wait.
@@ -370,11 +378,13 @@ impl Lane {
         let is_late = deadline.is_some_and(|deadline| deadline <= self.settings.clock.now());
         let method = called.name();
         let is_one_way = called.is_one_way();
+        // Another connection may carry the session by now.
+        let last = last.filter(|(_, last)| last.is_of(&state.info));
         let ctx = match last {
             Some((_, last)) => last.renew(method, metadata, permit.take(), deadline, is_one_way),
             None => {
                 let method = Arc::clone(method);
-                let info = Arc::clone(&self.info);
+                let info = Arc::clone(&state.info);
                 let replies = Arc::clone(&self.replies);
                 ServerCtx::new(method, metadata, info, permit.take())
                     .replying_to(replies)

@@ -9,7 +9,9 @@ use prost::Message;
 use crate::error::Status;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, Notify};
-use crate::wire::{BATCH_BYTES, BatchBuilder, Control, encode_reply, encode_status};
+use crate::wire::{
+    BATCH_BYTES, BatchBuilder, Control, Unacknowledged, encode_reply, encode_status,
+};
 
 /// Payloads up to this size are copied beside the others.
 const COPY: usize = 2048;
@@ -53,12 +55,20 @@ pub(crate) struct ReplyQueue {
 }
 
 struct State {
-    chunks: VecDeque<Bytes>,
+    chunks: VecDeque<Chunk>,
     tail: BytesMut,
+    /// How many answers begin in the tail.
+    in_tail: u64,
     bytes: usize,
     /// Of answers that wait for room, of handlers that have ended.
     held: usize,
     closed: bool,
+}
+
+struct Chunk {
+    bytes: Bytes,
+    /// How many answers begin in it. What is said about no request is none.
+    answers: u64,
 }
 
 impl ReplyQueue {
@@ -67,6 +77,7 @@ impl ReplyQueue {
             state: Mutex::new(State {
                 chunks: VecDeque::new(),
                 tail: BytesMut::new(),
+                in_tail: 0,
                 bytes: 0,
                 held: 0,
                 closed: false,
@@ -248,8 +259,8 @@ impl ReplyQueue {
         self.lock().bytes == 0
     }
 
-    /// Moves what is queued to a batch, up to a batch's size.
-    pub(crate) fn take(&self, batch: &mut BatchBuilder) {
+    /// Moves what is queued to a batch, up to a batch's size. It is kept, too, where that is asked for.
+    pub(crate) fn take(&self, batch: &mut BatchBuilder, mut kept: Option<&mut Unacknowledged>) {
         let mut state = self.lock();
         state.seal();
         let was_full = state.bytes >= self.max_bytes;
@@ -257,8 +268,11 @@ impl ReplyQueue {
             let Some(chunk) = state.chunks.pop_front() else {
                 break;
             };
-            state.bytes -= chunk.len();
-            batch.push_chunk(chunk);
+            state.bytes -= chunk.bytes.len();
+            if let Some(kept) = &mut kept {
+                kept.push_part(&chunk.bytes, chunk.answers);
+            }
+            batch.push_chunk(chunk.bytes);
         }
         let has_room = state.bytes < self.max_bytes;
         let left_bound = self.note_bound(&state);
@@ -277,6 +291,7 @@ impl ReplyQueue {
         state.closed = true;
         state.chunks.clear();
         state.tail = BytesMut::new();
+        state.in_tail = 0;
         state.bytes = 0;
         let left_bound = self.note_bound(&state);
         drop(state);
@@ -309,6 +324,7 @@ impl State {
     fn put(&mut self, id: u64, method: &str, answer: &Answer<'_>, limit: usize) {
         let before = self.tail.len();
         let mut large = None;
+        self.in_tail += u64::from(!matches!(answer, Answer::Notice(_)));
         match answer {
             Answer::Reply(payload) => {
                 match encode_reply(id, method, payload.len(), limit, &mut self.tail) {
@@ -334,7 +350,10 @@ impl State {
         if let Some(payload) = large {
             self.seal();
             self.bytes += payload.len();
-            self.chunks.push_back(payload);
+            self.chunks.push_back(Chunk {
+                bytes: payload,
+                answers: 0,
+            });
         } else if self.tail.len() >= BATCH_BYTES {
             self.seal();
         }
@@ -364,6 +383,7 @@ impl State {
         }
         draft.whole = end;
         drop(draft);
+        self.in_tail += 1;
         self.bytes += end - before;
         if end >= BATCH_BYTES {
             self.seal();
@@ -373,7 +393,10 @@ impl State {
 
     fn seal(&mut self) {
         if !self.tail.is_empty() {
-            self.chunks.push_back(self.tail.split().freeze());
+            self.chunks.push_back(Chunk {
+                bytes: self.tail.split().freeze(),
+                answers: std::mem::take(&mut self.in_tail),
+            });
         }
     }
 }
@@ -415,7 +438,7 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(1), second.as_mut())
                 .await
                 .expect_err("there is no room");
-            queue.take(&mut BatchBuilder::default());
+            queue.take(&mut BatchBuilder::default(), None);
             assert!(second.await);
         }
         queue.close();
@@ -435,7 +458,7 @@ mod tests {
             );
         }
         let mut batch = BatchBuilder::default();
-        queue.take(&mut batch);
+        queue.take(&mut batch, None);
         let slot = BatchSlot::default();
         let mut bytes = batch.finish(&slot);
         for (id, len) in [(1, 10), (2, COPY + 1), (3, 0), (4, 3 * COPY)] {
@@ -494,7 +517,7 @@ mod tests {
         assert!(queue.is_empty());
         assert!(encode(&odd(2, false)));
         let mut batch = BatchBuilder::default();
-        queue.take(&mut batch);
+        queue.take(&mut batch, None);
         use bytes::Buf;
         let slot = BatchSlot::default();
         let mut bytes = batch.finish(&slot);
@@ -512,7 +535,7 @@ mod tests {
             Some(true)
         );
         let mut batch = BatchBuilder::default();
-        queue.take(&mut batch);
+        queue.take(&mut batch, None);
         let slot = BatchSlot::default();
         use bytes::Buf;
         let mut bytes = batch.finish(&slot);

@@ -247,7 +247,7 @@ impl Written {
     fn write_on(&mut self, channel: &Channel, stream: StreamId) {
         let mut markers = Vec::new();
         loop {
-            self.writer.push_messages(channel, stream);
+            self.writer.push_messages(channel, stream, None);
             let Some(batch) = self.writer.next() else {
                 return;
             };
@@ -258,7 +258,7 @@ impl Written {
 
     /// Takes what is queued for a stream that breaks before a byte is written.
     fn break_off(&mut self, channel: &Channel) {
-        self.writer.push_messages(channel, StreamId::DIALLED);
+        self.writer.push_messages(channel, StreamId::DIALLED, None);
         drop(self.writer.next());
         self.writer.give_back(channel, StreamId::DIALLED);
     }

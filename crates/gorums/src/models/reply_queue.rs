@@ -15,7 +15,7 @@ use crate::wire::{BatchBuilder, BatchSlot};
 /// Takes what is queued, and tells whose replies they are.
 pub(super) fn taken(replies: &ReplyQueue) -> Vec<u64> {
     let mut builder = BatchBuilder::default();
-    replies.take(&mut builder);
+    replies.take(&mut builder, None);
     if builder.is_empty() {
         return Vec::new();
     }

@@ -32,7 +32,7 @@ fn what_a_stream_gives_back_neither_comes_late_nor_keeps_its_successor_asleep() 
             let node = Arc::clone(&node);
             spawn(move || {
                 let mut sent = Written::default();
-                sent.writer.push_messages(&node, first.stream_id());
+                sent.writer.push_messages(&node, first.stream_id(), None);
                 drop(sent.writer.next());
                 sent.writer.give_back(&node, first.stream_id());
                 drop(first);

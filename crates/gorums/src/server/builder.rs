@@ -24,6 +24,7 @@ use super::descriptors;
 use super::gorums_service::GorumsService;
 use super::health::Health;
 use super::mounted::Mounts;
+use super::sessions::{self, Sessions};
 use super::settings::{ConnectionSettings, OnConnect, Throttles};
 use super::spread::Spread;
 use crate::channel::{Pool, ServerIdentity, Settings};
@@ -105,6 +106,7 @@ pub struct ServerBuilder {
     first_message_timeout: Option<Duration>,
     max_age: Option<Duration>,
     grace: Duration,
+    session_timeout: Duration,
     keep_alive: (Duration, Duration),
 }
 
@@ -177,6 +179,7 @@ impl ServerBuilder {
             first_message_timeout: None,
             max_age: None,
             grace: GRACE,
+            session_timeout: sessions::TIMEOUT,
             keep_alive: (Duration::from_secs(60), Duration::from_secs(20)),
         }
     }
@@ -499,6 +502,20 @@ impl ServerBuilder {
     /// [unknown outcome](crate::Outcome::Unknown). Default: 60 s.
     pub fn connection_grace(mut self, grace: Duration) -> Self {
         self.grace = bounded(grace);
+        self
+    }
+
+    /// How long the session of a client is kept whose connection has broken
+    /// ([`ConfigurationBuilder::sessions`](crate::ConfigurationBuilder::sessions)): the handlers that
+    /// run go on, requests that have come are handled in their turn, and the answers wait for the next
+    /// connection of the client. Default: 60 s. With zero there are no sessions.
+    ///
+    /// While it is kept the session counts as its connection did, for the bounds of this server. No
+    /// more than 1,024 are kept so, and then the one that has waited longest is given up. A client that
+    /// takes more than [`max_reply_bytes`](Self::max_reply_bytes) of answers and does not say that it
+    /// has them cannot resume its session.
+    pub fn session_timeout(mut self, timeout: Duration) -> Self {
+        self.session_timeout = bounded(timeout);
         self
     }
 
@@ -888,6 +905,7 @@ impl ServerBuilder {
             stream_timeout: self.stream_timeout,
             first_message_timeout: self.first_message_timeout,
             buffered: Buffered::new(self.max_buffered_bytes),
+            sessions: Sessions::new(self.session_timeout),
             stopping: CancellationToken::new(),
             max_age: self.max_age,
             grace: self.grace,

@@ -23,6 +23,7 @@ use super::grpc_call::{GrpcCall, RequestBytes};
 use super::identity::Claim;
 use super::mounted::{Dialect, Mounted, MountedCall};
 use super::served_stream::{Callee, End, ServedStream};
+use super::sessions::{Carried, Parked, Waiting};
 use super::settings::{ConnectionSettings, ENVELOPE};
 use super::spread::Place;
 use crate::channel::{Attachment, ServerIdentity, Settings};
@@ -34,11 +35,11 @@ use crate::node_id::NodeId;
 use crate::runtime::{BoxFuture, BoxIo, Clock, Handshake};
 use crate::stream::{
     FairIo, Fired, Inbound, KeepAlive, Lasting, Limit, Link, NodeStream, Opening, Reader, Replies,
-    Served, Source, Timer, shortened,
+    Served, Session, Source, Timer, Writes, shortened,
 };
 use crate::wire::{
-    Batch, Features, H2Settings, Instance, NODE_ID, PATH, grpc_timeout, is_grpc, response_head,
-    trailers_only,
+    Batch, Features, H2Settings, Instance, NODE_ID, PATH, SessionAnswer, SessionId, SessionRequest,
+    grpc_timeout, is_grpc, response_head, trailers_only,
 };
 
 /// How many batches are written in one turn of the task before others get theirs.
@@ -242,6 +243,8 @@ pub(crate) async fn serve(
         proven,
         h2,
         stream: None,
+        claiming: None,
+        unresumed: None,
         client: None,
         is_told: false,
         is_late: false,
@@ -257,6 +260,7 @@ pub(crate) async fn serve(
     let end = poll_fn(|cx| connection.poll(cx)).await;
 
     let had_stream = connection.stream.is_some();
+    let suspended = connection.suspend_stream(&end);
     connection.leave_stream(&end);
     if !connection.is_told {
         tell_end_without_stream(origin.peer(), &end);
@@ -264,6 +268,7 @@ pub(crate) async fn serve(
         connection.tell_cut(&end);
     }
     let mut left = Left {
+        suspended,
         draining: std::mem::take(&mut connection.draining),
         calls: std::mem::take(&mut connection.calls),
         call_bytes: connection.call_bytes.clone(),
@@ -277,6 +282,8 @@ pub(crate) async fn serve(
 
 /// What is left of a connection that has ended.
 struct Left {
+    /// The session that it carried, until another one does.
+    suspended: Option<Waiting>,
     draining: Draining,
     calls: JoinSet<()>,
     call_bytes: RequestBytes,
@@ -288,17 +295,27 @@ impl Left {
     /// Ready when all has been handled. What is kept for it counts until then, and is let go of where
     /// that is too much.
     fn poll(&mut self, share: &mut Share, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(suspended) = &mut self.suspended
+            && let Poll::Ready(over) = suspended.poll(cx)
+        {
+            self.suspended = None;
+            self.draining.add(over);
+        }
         self.draining.work_off(cx);
         while let Poll::Ready(Some(ended)) = self.calls.poll_join_next(cx) {
             tell_failed_call(ended);
         }
-        if self.draining.0.is_empty() && self.calls.is_empty() {
+        if self.suspended.is_none() && self.draining.0.is_empty() && self.calls.is_empty() {
             return Poll::Ready(());
         }
-        let bytes = self.draining.waiting_bytes() + self.call_bytes.held();
+        let suspended = self.suspended.as_ref().map_or(0, Waiting::held_bytes);
+        let bytes = suspended + self.draining.waiting_bytes() + self.call_bytes.held();
         // Once: lanes that are told so wake this task.
         if share.note(bytes, cx.waker()).is_err() && !self.is_discarded {
             self.is_discarded = true;
+            let suspended = self.suspended.take();
+            self.draining
+                .add(suspended.and_then(|suspended| suspended.give_up()));
             self.draining.discard();
             self.calls.abort_all();
         }
@@ -314,6 +331,11 @@ struct ServerConnection {
     h2: Connection<FairIo, Batch>,
     link: Link,
     stream: Option<ServedStream>,
+    /// The request for a stream that is to carry on a session, until the connection that carries that
+    /// has let go of it.
+    claiming: Option<Claiming>,
+    /// A session that was to go on here, where the stream did not come about.
+    unresumed: Option<(Carried, Box<Parked>)>,
     /// Who has opened the stream, and when.
     client: Option<(Peer, Instant)>,
     /// What came of the connection was told, or will be with the end of the stream.
@@ -349,7 +371,22 @@ struct ServerConnection {
 #[derive(Default)]
 struct Draining(Vec<Inbound>);
 
+/// A request that waits for its session.
+struct Claiming {
+    request: HttpRequest<RecvStream>,
+    respond: SendResponse<Batch>,
+    let_go: BoxFuture<'static, ()>,
+}
+
 impl Draining {
+    /// What has come on a stream that has ended is to be handled, if there is any.
+    fn add(&mut self, inbound: Option<Inbound>) {
+        if let Some(mut inbound) = inbound {
+            inbound.leave();
+            self.0.push(inbound);
+        }
+    }
+
     /// Hands the lanes what they take, and forgets what has been handled.
     fn work_off(&mut self, cx: &mut Context<'_>) {
         self.0
@@ -450,7 +487,18 @@ impl ServerConnection {
             }
             let mut again = false;
             self.draining.work_off(cx);
+            if let Some(claiming) = &mut self.claiming
+                && claiming.let_go.as_mut().poll(cx).is_ready()
+                && let Some(Claiming {
+                    request, respond, ..
+                }) = self.claiming.take()
+            {
+                self.accept_stream(request, respond);
+            }
             if let Some(stream) = &mut self.stream {
+                if stream.is_wanted_elsewhere() {
+                    return Poll::Ready(End::new("the client goes on over another connection"));
+                }
                 stream.register(cx);
                 if polls || stream.is_held_up() {
                     stream.poll_read(cx, &mut self.link);
@@ -461,6 +509,10 @@ impl ServerConnection {
                 }
                 again = stream.write(cx, &mut self.link);
                 self.link.flush(cx, true);
+                if stream.is_broken() {
+                    let why = stream.why().cloned();
+                    return Poll::Ready(why.unwrap_or_else(|| End::new("the connection broke")));
+                }
                 if stream.is_over() {
                     self.leave_stream(&End::new("the stream ended"));
                     self.expect_stream();
@@ -548,11 +600,33 @@ impl ServerConnection {
             let why = stream.why().filter(|_| !end.is_cut).unwrap_or(end);
             self.tell_departure(why);
             self.link.pings.end_flush();
-            let mut inbound = stream.into_inbound();
+            let inbound = stream.into_inbound();
             self.has_said |= inbound.has_message();
-            inbound.leave();
-            self.draining.0.push(inbound);
+            self.draining.add(Some(inbound));
         }
+    }
+
+    /// The connection has ended, for this reason. What there is of the session that it carries waits
+    /// for another one.
+    fn suspend_stream(&mut self, end: &End) -> Option<Waiting> {
+        let (carried, parked) = match self.stream.take() {
+            None => self.unresumed.take()?,
+            Some(stream) => match stream.suspend() {
+                Ok(suspended) => suspended,
+                Err(stream) => {
+                    self.stream = Some(*stream);
+                    return None;
+                }
+            },
+        };
+        let Some(shutdown) = self.shutdown.take() else {
+            drop(carried);
+            self.draining.add(Some(parked.inbound));
+            return None;
+        };
+        self.link.pings.end_flush();
+        self.tell_departure(end);
+        Some(carried.park(parked, &*self.settings.clock, shutdown))
     }
 
     /// The connection may be without a stream and without calls for a while.
@@ -944,6 +1018,20 @@ impl ServerConnection {
         request: HttpRequest<RecvStream>,
         mut respond: SendResponse<Batch>,
     ) {
+        let wanted = SessionRequest::read(request.headers());
+        if let Ok(Some(wanted)) = wanted
+            && wanted.received.is_some()
+            && let Some(let_go) = self.settings.sessions.claim(wanted.id)
+        {
+            self.claiming = Some(Claiming {
+                request,
+                respond,
+                let_go,
+            });
+            // It is polled before the task sleeps.
+            self.link.flag.context().waker().wake_by_ref();
+            return;
+        }
         let (head, recv) = request.into_parts();
         let mut connecting = self.connecting(&head);
         let features = Features::announced(&head.headers);
@@ -955,10 +1043,13 @@ impl ServerConnection {
             };
             self.settings.check_meant(&head)?;
             self.ask_on_connect(&mut connecting)?;
-            Ok(claim)
+            let wanted = wanted.map_err(|text| {
+                Status::invalid_argument(format!("{:?} names no session", excerpt(&text)))
+            })?;
+            Ok((claim, wanted))
         });
-        let claim = match asked {
-            Ok(claim) => claim,
+        let (claim, wanted) = match asked {
+            Ok(asked) => asked,
             Err(status) => {
                 return self.turn_away(connecting.info.peer(), claims, &status, recv, &mut respond);
             }
@@ -971,6 +1062,16 @@ impl ServerConnection {
                 return self.turn_away(connecting.info.peer(), claims, &status, recv, &mut respond);
             }
         };
+        let session = match wanted {
+            None => Ok(None),
+            Some(wanted) => self.session_for(wanted, connecting.info.node, features),
+        };
+        let session = match session {
+            Ok(session) => session,
+            Err(status) => {
+                return self.turn_away(connecting.info.peer(), claims, &status, recv, &mut respond);
+            }
+        };
         let peer = connecting.info.peer();
         if connecting.info.node.is_some() {
             self.share.spare();
@@ -979,7 +1080,13 @@ impl ServerConnection {
         if let Some(instance) = self.settings.instance.filter(|_| features.instance) {
             instance.write(response.headers_mut());
         }
+        if let Some(session) = &session {
+            session.answer().write(response.headers_mut());
+        }
         let Ok(send) = respond.send_response(response, false) else {
+            if let Some(Opened::Resumed(carried, parked)) = session {
+                self.unresumed = Some((carried, parked));
+            }
             return;
         };
         let limit = Limit {
@@ -988,7 +1095,7 @@ impl ServerConnection {
             setting: "ServerBuilder::max_decoding_message_size",
         };
         let channel = callee.as_ref().map(|callee| callee.channel().clone());
-        let mut inbound = Inbound::new(Opening {
+        let opening = Opening {
             reader: Reader::new(replies, limit),
             served: Some(Served {
                 node_id: 0,
@@ -998,9 +1105,32 @@ impl ServerConnection {
             }),
             info: connecting.info,
             callee: channel,
-        });
-        inbound.set_features(features);
-        inbound.start_lane();
+        };
+        let (inbound, session, carried) = match session {
+            Some(Opened::Resumed(carried, parked)) => {
+                let Parked {
+                    mut inbound,
+                    session,
+                    ..
+                } = *parked;
+                inbound.resume(opening);
+                (inbound, Some(session), Some(carried))
+            }
+            begun => {
+                let mut inbound = Inbound::new(opening);
+                inbound.set_features(features);
+                inbound.start_lane();
+                let limit = self.settings.services.max_reply_bytes;
+                let (session, carried) = match begun {
+                    Some(Opened::Begun(id, carried)) => {
+                        let session = Session::new(id, Writes::Answers, limit);
+                        (Some(Box::new(session)), Some(carried))
+                    }
+                    _ => (None, None),
+                };
+                (inbound, session, carried)
+            }
+        };
         self.link.timers.clear(Timer::NoStream);
         if let Some(limit) = self.settings.first_message_timeout
             && !self.share.is_spared()
@@ -1011,12 +1141,47 @@ impl ServerConnection {
             self.link.timers.set(Timer::NoMessage, until);
         }
         self.tell_arrival(peer, claims, features);
-        let stream = NodeStream::new(send, Some(recv), inbound);
-        let stream = self.stream.insert(ServedStream::new(stream, callee));
+        let mut stream = NodeStream::new(send, Some(recv), inbound);
+        stream.session = session;
+        let stream = ServedStream::new(stream, callee, carried);
+        let stream = self.stream.insert(stream);
         if let Some(why) = self.renewed {
             // It was on its way when the peer was told that the connection ends.
             stream.renew(why, &mut self.link);
         }
+    }
+
+    /// What becomes of the session that a client asks for. None where there are none.
+    fn session_for(
+        &mut self,
+        wanted: SessionRequest,
+        node: Option<NodeId>,
+        features: Features,
+    ) -> Result<Option<Opened>, Status> {
+        let sessions = &self.settings.sessions;
+        if !sessions.are_kept() {
+            return Ok(None);
+        }
+        let id = wanted.id;
+        let task = self.link.flag.context();
+        let Some(received) = wanted.received else {
+            return Ok(Some(Opened::Begun(
+                id,
+                sessions.begin(id, node, task.waker())?,
+            )));
+        };
+        let Some((carried, mut parked)) = sessions.resume(id, node, task.waker())? else {
+            return Ok(Some(Opened::Begun(
+                id,
+                sessions.begin(id, node, task.waker())?,
+            )));
+        };
+        let Parked { inbound, session } = &mut *parked;
+        if inbound.features() == features && session.resume(received, inbound.received().0) {
+            return Ok(Some(Opened::Resumed(carried, parked)));
+        }
+        self.draining.add(Some(parked.inbound));
+        Ok(Some(Opened::Begun(id, carried)))
     }
 
     /// Who the client is that opens a stream with these headers, and which node it has proved to be.
@@ -1157,7 +1322,7 @@ impl ServerConnection {
 
     /// Whether there is room for a stream.
     fn check_stream(&self) -> Result<(), Status> {
-        if self.stream.is_some() {
+        if self.stream.is_some() || self.claiming.is_some() {
             return Err(Status::unimplemented(
                 "there is a stream on this connection already: a client has one stream per node",
             ));
@@ -1181,6 +1346,24 @@ impl ServerConnection {
             )));
         }
         Ok(())
+    }
+}
+
+/// The session of a stream that is opened.
+enum Opened {
+    Begun(SessionId, Carried),
+    Resumed(Carried, Box<Parked>),
+}
+
+impl Opened {
+    /// What the client is told.
+    fn answer(&self) -> SessionAnswer {
+        match self {
+            Self::Begun(..) => SessionAnswer::Begun,
+            Self::Resumed(_, parked) => SessionAnswer::Resumed {
+                received: parked.inbound.received().0,
+            },
+        }
     }
 }
 

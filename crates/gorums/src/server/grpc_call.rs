@@ -382,7 +382,7 @@ impl Answers {
             match self.decoder.next() {
                 Ok(Some(Frame::Message(frame))) => self.take(&frame),
                 Ok(None) => {
-                    replies.take(&mut self.queued);
+                    replies.take(&mut self.queued, None);
                     if self.queued.is_empty() {
                         return Poll::Pending;
                     }

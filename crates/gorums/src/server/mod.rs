@@ -35,6 +35,7 @@ pub(crate) mod response_body;
 mod roles;
 mod serve_client;
 mod served_stream;
+pub(crate) mod sessions;
 mod settings;
 mod spread;
 #[cfg(feature = "tower")]

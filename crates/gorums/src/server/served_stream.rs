@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::clients::Attached;
+use super::sessions::{Carried, Parked};
 use crate::channel::{Attachment, Channel};
 use crate::error::Code;
 use crate::runtime::BoxFuture;
@@ -76,8 +77,12 @@ pub(super) struct ServedStream {
     /// Calls to the client go over another stream first, where it is to open one.
     hands_over: HandsOver,
     is_over: bool,
+    /// The client has reset it.
+    is_reset: bool,
     /// Why it ends, from when that is known.
     why: Option<End>,
+    /// The session that it carries.
+    session: Option<Carried>,
 }
 
 /// What is waited for before the stream ends that winds down, beside its requests.
@@ -91,14 +96,20 @@ enum HandsOver {
 }
 
 impl ServedStream {
-    pub(super) fn new(stream: NodeStream, callee: Option<Callee>) -> Self {
+    pub(super) fn new(
+        stream: NodeStream,
+        callee: Option<Callee>,
+        session: Option<Carried>,
+    ) -> Self {
         Self {
             stream,
             callee,
+            session,
             displaced: None,
             ending: None,
             hands_over: HandsOver::Nothing,
             is_over: false,
+            is_reset: false,
             why: None,
         }
     }
@@ -122,6 +133,7 @@ impl ServedStream {
                 self.end(Code::Internal, message);
             }
             Some(ReadEnd::Gone(error)) => {
+                self.is_reset |= error.is_reset();
                 self.note(|| End::of(&error));
                 self.is_over = true;
             }
@@ -157,6 +169,7 @@ impl ServedStream {
     /// before is handled.
     pub(super) fn poll_reset(&mut self) -> Poll<()> {
         self.stream.poll_reset().map(|reset| {
+            self.is_reset |= reset.is_ok();
             self.note(|| match reset {
                 Ok(_) => End::new("the client reset the stream"),
                 Err(error) => End::of(&error),
@@ -271,7 +284,31 @@ impl ServedStream {
         let is_held_back = !self.stream.outbound.is_free();
         let callee = self.callee.as_ref().filter(|_| is_held_back);
         let calls = callee.map_or(0, |callee| callee.channel().outbox().bytes());
-        self.stream.inbound.held_bytes(is_held_back) + calls
+        let session = self.stream.session.as_ref();
+        let kept = session.map_or(0, |session| session.held_bytes());
+        self.stream.inbound.held_bytes(is_held_back) + calls + kept
+    }
+
+    /// Whether another connection is to carry the session.
+    pub(super) fn is_wanted_elsewhere(&self) -> bool {
+        self.session.as_ref().is_some_and(Carried::is_wanted)
+    }
+
+    /// The connection has broken. What there is of the session, where that goes on: neither end has
+    /// ended the stream.
+    pub(super) fn suspend(mut self) -> Result<(Carried, Box<Parked>), Box<Self>> {
+        let goes_on = self.ending.is_none() && !self.is_reset && !self.stream.inbound.is_closed();
+        let Some(carried) = self.session.take_if(|_| goes_on) else {
+            return Err(Box::new(self));
+        };
+        let (mut inbound, mut outbound, session) = self.stream.into_parts();
+        inbound.suspend();
+        if let Some(callee) = self.callee {
+            let attachment = callee.attachment();
+            outbound.give_back(attachment.channel(), attachment.stream_id());
+        }
+        let session = session.expect("one that is carried has an end here");
+        Ok((carried, Box::new(Parked { inbound, session })))
     }
 
     /// Nothing that has come is handled, but for what has started.
@@ -358,7 +395,7 @@ impl ServedStream {
 
     /// The stream is over: calls to the client fail. What the client sent is left.
     pub(super) fn into_inbound(self) -> Inbound {
-        let (mut inbound, mut outbound) = self.stream.into_halves();
+        let (mut inbound, mut outbound, _) = self.stream.into_parts();
         inbound.end_calls();
         if let Some(callee) = self.callee {
             let attachment = callee.attachment();
@@ -369,5 +406,10 @@ impl ServedStream {
 
     pub(super) fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    /// Whether it is over because the connection is, and carries a session that goes on.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_over && !self.is_reset && self.ending.is_none() && self.session.is_some()
     }
 }

@@ -7,6 +7,7 @@ use super::buffered::Buffered;
 use super::clients::Clients;
 use super::connect_request::ConnectRequest;
 use super::mounted::Mounts;
+use super::sessions::Sessions;
 use crate::configuration::Membership;
 use crate::error::Status;
 use crate::handler::Services;
@@ -68,6 +69,8 @@ pub(crate) struct ConnectionSettings {
     pub(super) stopping: CancellationToken,
     /// What its connections hold.
     pub(super) buffered: Arc<Buffered>,
+    /// What outlives the streams of clients that want it.
+    pub(super) sessions: Arc<Sessions>,
     /// How long a connection lasts, where there is a bound.
     pub(crate) max_age: Option<Duration>,
     /// How long one may take that winds down by itself.

@@ -82,6 +82,13 @@ struct Messages {
     unread: BytesMut,
     /// The peer has sent a message.
     has_message: bool,
+    /// How many messages were read that would belong to a session: replies where this end has opened
+    /// the stream, and others where the peer has.
+    in_session: u64,
+    /// How many bytes of the stream were taken since this end last said how much it has read.
+    unsaid: usize,
+    /// How many messages of a session the peer has said to have.
+    acknowledged: Option<u64>,
     /// No further request is taken.
     is_closed: bool,
     /// The peer was asked to write no more requests.
@@ -157,6 +164,9 @@ impl Inbound {
             answered: None,
             unread: BytesMut::new(),
             has_message: false,
+            in_session: 0,
+            unsaid: 0,
+            acknowledged: None,
             is_closed: false,
             has_asked: false,
             goes_away: false,
@@ -300,6 +310,47 @@ impl Inbound {
         }
     }
 
+    /// The stream has broken, and its session goes on. What was not read is written again.
+    pub(crate) fn suspend(&mut self) {
+        self.end_calls();
+        let messages = &mut self.messages;
+        messages.hand_over();
+        messages.reader.close();
+        messages.unread = BytesMut::new();
+        messages.chunk_len = 0;
+        messages.consumed = 0;
+    }
+
+    /// Another stream carries the session, which is told this. The handlers are those of before.
+    pub(crate) fn resume(&mut self, opening: Opening) {
+        let Opening {
+            reader,
+            served: _,
+            info,
+            callee,
+        } = opening;
+        let messages = &mut self.messages;
+        messages.reader = reader;
+        messages.callee = callee;
+        messages.peer = info.peer();
+        messages.unsaid = 0;
+        messages.acknowledged = None;
+        let lane = messages.lane.as_ref();
+        if let Some(lane) = lane {
+            lane.go_on(Arc::new(info));
+        }
+    }
+
+    /// What the peer understands.
+    pub(crate) fn features(&self) -> Features {
+        self.messages.features
+    }
+
+    /// Whether no more is read.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.messages.is_closed
+    }
+
     /// No reply to a call of this end comes any more.
     pub(crate) fn end_calls(&mut self) {
         self.messages.callee = None;
@@ -352,6 +403,30 @@ impl Inbound {
             + replies.map_or(0, ReplyQueue::bytes)
     }
 
+    /// How many messages of the session were read, and how many bytes of the stream since this end last
+    /// [said](Self::said) so.
+    #[inline]
+    pub(crate) fn received(&self) -> (u64, usize) {
+        (self.messages.in_session, self.messages.unsaid)
+    }
+
+    /// The peer is told how many messages were read.
+    pub(crate) fn said(&mut self) {
+        self.messages.unsaid = 0;
+    }
+
+    /// So many messages of the session were read on earlier streams.
+    pub(crate) fn go_on_from(&mut self, received: u64) {
+        self.messages.in_session = received;
+    }
+
+    /// How many messages of the session the peer has said to have, where it has said more since this
+    /// was last asked.
+    #[inline]
+    pub(crate) fn take_acknowledged(&mut self) -> Option<u64> {
+        self.messages.acknowledged.take()
+    }
+
     /// Whether the peer has sent a message, whole or too large.
     pub(crate) fn has_message(&self) -> bool {
         self.messages.has_message
@@ -386,6 +461,7 @@ impl Messages {
     fn push(&mut self, chunk: Bytes) {
         self.accountant.begin_chunk(chunk.len());
         self.chunk_len = chunk.len();
+        self.unsaid = self.unsaid.saturating_add(chunk.len());
         self.reader.push(chunk);
     }
 
@@ -489,6 +565,9 @@ impl Messages {
         let event = self
             .reader
             .interpret(&frame, handlers, &self.likely, room)?;
+        if let Some(is_reply) = event.is_reply() {
+            self.in_session += u64::from(is_reply == self.reader.has_opened());
+        }
         match event {
             Event::Request {
                 mut request,
@@ -556,6 +635,7 @@ impl Messages {
                     self.take_no_requests();
                 }
             }
+            Event::Received { messages } => self.acknowledged = Some(messages),
             Event::Nothing => {}
         }
         Ok(())
@@ -576,6 +656,7 @@ impl Messages {
         match self.reader.plain(&bytes, handlers, &self.likely, room) {
             None => return Some(Frame::Message(bytes)),
             Some(Plain::Request { id, entry, payload }) => {
+                self.in_session += u64::from(!self.reader.has_opened());
                 let request = Request::plain(id, entry, payload, bytes);
                 self.take_request(request, handlers);
             }
@@ -584,6 +665,7 @@ impl Messages {
                 method,
                 payload,
             }) => {
+                self.in_session += u64::from(self.reader.has_opened());
                 if let Some(channel) = &self.callee
                     && let Some((call, part)) = waiting(channel, id, method)
                 {

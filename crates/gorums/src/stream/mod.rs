@@ -10,6 +10,7 @@
 //! * [`inbound`] is what comes: [`reader`] says what each message is for, [`accountant`] counts
 //!   what waits, and [`served`] has the handlers of requests.
 //! * [`outbound`] is what goes: it makes batches, and knows how far each message came.
+//! * [`session`] is what outlives the stream, where the client wants that.
 //! * [`link`] is what a connection has beside its stream: [`keep_alive`], [`pings`], [`timers`],
 //!   and the [`poll_flag`], which says whether the connection has to be polled.
 //! * [`fair_io`] lets other tasks run between reads; [`first_bytes`] tell what a peer speaks.
@@ -27,6 +28,7 @@ mod pings;
 mod poll_flag;
 mod reader;
 mod served;
+mod session;
 mod timers;
 
 pub(crate) use fair_io::FairIo;
@@ -43,6 +45,9 @@ pub(crate) use poll_flag::PollFlag;
 pub(crate) use poll_flag::noop_context;
 pub(crate) use reader::{Limit, Reader, Replies};
 pub(crate) use served::{Served, Source};
+#[cfg(test)]
+pub(crate) use session::LEAST_KEPT;
+pub(crate) use session::{Session, Writes};
 pub(crate) use timers::Timer;
 
 #[cfg(test)]

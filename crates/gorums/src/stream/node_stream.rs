@@ -9,6 +9,7 @@ use super::inbound::{Inbound, Progress};
 use super::link::Link;
 use super::outbound::Outbound;
 use super::poll_flag::noop_context;
+use super::session::{Session, Writes};
 use crate::channel::{Channel, StreamId};
 use crate::error::{Status, excerpt};
 use crate::wire::Batch;
@@ -45,6 +46,8 @@ pub(crate) struct NodeStream {
     ended: Option<Result<(), h2::Error>>,
     pub(crate) inbound: Inbound,
     pub(crate) outbound: Outbound,
+    /// What outlives the stream, where something does.
+    pub(crate) session: Option<Box<Session>>,
 }
 
 impl NodeStream {
@@ -55,6 +58,7 @@ impl NodeStream {
             ended: None,
             inbound,
             outbound: Outbound::default(),
+            session: None,
         }
     }
 
@@ -104,6 +108,14 @@ impl NodeStream {
         now: &mut Option<Instant>,
     ) -> Result<Progress, Status> {
         let progress = self.inbound.read(waker, now)?;
+        if let Some(received) = self.inbound.take_acknowledged()
+            && let Some(session) = &mut self.session
+            && !session.acknowledge(received)
+        {
+            return Err(Status::internal(
+                "the peer says that it has more messages of the session than there are",
+            ));
+        }
         let consumed = self.inbound.take_consumed();
         if consumed > 0
             && let Some(recv) = &mut self.recv
@@ -191,11 +203,18 @@ impl NodeStream {
         if !self.outbound.is_free() {
             return Ok(Wrote::Nothing);
         }
-        if let Some(replies) = self.inbound.replies() {
-            self.outbound.push_replies(replies);
-        }
-        if let Some((channel, stream_id)) = carried {
-            self.outbound.push_messages(channel, stream_id);
+        match &mut self.session {
+            None => {
+                if let Some(replies) = self.inbound.replies() {
+                    self.outbound.push_replies(replies, None);
+                }
+                if let Some((channel, stream_id)) = carried {
+                    self.outbound.push_messages(channel, stream_id, None);
+                }
+            }
+            Some(session) => {
+                Self::push_all(&mut self.inbound, &mut self.outbound, session, carried)
+            }
         }
         let Some(batch) = self.outbound.next() else {
             if !self.outbound.has_messages() {
@@ -208,6 +227,40 @@ impl NodeStream {
         link.flag.set();
         self.send.send_data(batch, false)?;
         Ok(Wrote::Batch)
+    }
+
+    /// Puts together what is written next, where there is a session.
+    #[inline]
+    fn push_all(
+        inbound: &mut Inbound,
+        outbound: &mut Outbound,
+        session: &mut Session,
+        carried: Option<(&Channel, StreamId)>,
+    ) {
+        let (received, bytes) = inbound.received();
+        if outbound.say(session, received, bytes) {
+            inbound.said();
+        }
+        if outbound.push_rest(session) {
+            return;
+        }
+        let writes = session.writes;
+        if let Some(replies) = inbound.replies() {
+            let kept = (writes == Writes::Answers).then_some(&mut session.kept);
+            outbound.push_replies(replies, kept);
+            session.shorten();
+        }
+        if let Some((channel, stream_id)) = carried {
+            let session = (writes == Writes::Messages).then_some(session);
+            outbound.push_messages(channel, stream_id, session);
+        }
+    }
+
+    /// Whether there is more to write of what a session had written on an earlier stream.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.session
+            .as_ref()
+            .is_some_and(|session| session.has_rest())
     }
 
     /// Ends this end's side of the stream, as a client does.
@@ -223,17 +276,18 @@ impl NodeStream {
         let _ = self.send.send_trailers(trailers);
     }
 
-    /// The stream is over: what is left of its halves.
-    pub(crate) fn into_halves(self) -> (Inbound, Outbound) {
+    /// The stream is over: what is left of its halves, and of its session.
+    pub(crate) fn into_parts(self) -> (Inbound, Outbound, Option<Box<Session>>) {
         let Self {
             send,
             recv,
             inbound,
             outbound,
+            session,
             ..
         } = self;
         drop((send, recv));
-        (inbound, outbound)
+        (inbound, outbound, session)
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::session::Session;
 use crate::channel::{Channel, OutMessage, StreamId, Ticket};
 use crate::handler::ReplyQueue;
 use crate::wire::{
-    BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, PREFIX, encode_control, encode_credit,
-    timed_start,
+    BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, PREFIX, Unacknowledged, encode_control,
+    encode_credit, timed_start,
 };
 
 /// Puts batches together, of which one at a time is with `h2`: answers first, then calls.
@@ -39,20 +41,44 @@ impl Outbound {
         Some(ticket.call.started())
     }
 
+    /// Adds what a session begins with on a stream that resumes it, up to a batch's size. True where
+    /// more of that is to come.
+    #[inline]
+    pub(super) fn push_rest(&mut self, session: &mut Session) -> bool {
+        session.push_rest(&mut self.builder, &mut self.batch)
+    }
+
+    /// Says that this end has read so many messages of the session, where that is due. True where it
+    /// did.
+    #[inline]
+    pub(super) fn say(&mut self, session: &mut Session, received: u64, bytes: usize) -> bool {
+        session.say(received, bytes, &mut self.builder)
+    }
+
     /// Adds answers that are queued, up to a batch's size.
-    pub(crate) fn push_replies(&mut self, replies: &ReplyQueue) {
-        replies.take(&mut self.builder);
+    #[inline]
+    pub(crate) fn push_replies(&mut self, replies: &ReplyQueue, kept: Option<&mut Unacknowledged>) {
+        replies.take(&mut self.builder, kept);
     }
 
     /// Adds messages that are queued, behind all answers and up to a batch's size of their own, so
     /// that neither holds up the other.
-    pub(crate) fn push_messages(&mut self, channel: &Channel, stream: StreamId) {
+    pub(crate) fn push_messages(
+        &mut self,
+        channel: &Channel,
+        stream: StreamId,
+        session: Option<&mut Session>,
+    ) {
         self.before = self.builder.len();
+        let unsettled = self.batch.len();
+        let room = session
+            .as_ref()
+            .map_or(usize::MAX, |session| session.room());
         let mut has_deadlines = false;
         let notices = {
             let mut outbox = channel.outbox();
             let mut len = 0;
-            while len < BATCH_BYTES {
+            while len < BATCH_BYTES.min(room) {
                 let Some(message) = outbox.pop(stream) else {
                     break;
                 };
@@ -72,29 +98,31 @@ impl Outbound {
                 channel.take_notices_of(stream)
             }
         };
+        let mut kept = session.map(|session| &mut session.kept);
         if has_deadlines && channel.features().deadline {
-            self.push_timed(channel.pool().clock.now());
+            self.push_timed(channel.pool().clock.now(), unsettled, kept.as_deref_mut());
         } else {
-            for message in &self.batch {
-                self.builder.push(&message.frame);
+            for message in self.batch.range(unsettled..) {
+                push(&mut self.builder, &mut kept, &message.frame);
             }
         }
         // Behind the requests: what is given up was written before.
         let side = channel.side();
         for id in notices.cancels {
             let frame = encode_control(side.id_on_the_wire(id), Control::Cancel);
-            self.builder.push(&frame);
+            push(&mut self.builder, &mut kept, &frame);
         }
         for (id, credit) in notices.credits {
             let frame = encode_credit(side.id_on_the_wire(id), credit);
-            self.builder.push(&frame);
+            push(&mut self.builder, &mut kept, &frame);
         }
     }
 
-    /// Adds the messages of the batch, each with the time that is left to its caller at this time.
+    /// Adds the messages of the batch from this one on, each with the time that is left to its caller
+    /// at this time.
     #[cold]
-    fn push_timed(&mut self, now: Instant) {
-        for message in &mut self.batch {
+    fn push_timed(&mut self, now: Instant, from: usize, mut kept: Option<&mut Unacknowledged>) {
+        for message in self.batch.range_mut(from..) {
             let start = message.deadline().and_then(|deadline| {
                 // Rounded up: the node does not find it late before the caller does.
                 let left = deadline.saturating_duration_since(now).as_nanos();
@@ -104,11 +132,14 @@ impl Outbound {
                 timed_start(&message.frame, left)
             });
             match start {
-                None => self.builder.push(&message.frame),
+                None => push(&mut self.builder, &mut kept, &message.frame),
                 Some((start, len)) => {
+                    let (start, frame) = (&start[..len], &message.frame);
                     message.beyond = len - PREFIX;
-                    self.builder
-                        .push_begun(&start[..len], &message.frame, PREFIX);
+                    self.builder.push_begun(start, frame, PREFIX);
+                    if let Some(kept) = &mut kept {
+                        kept.push_begun(start, frame, PREFIX);
+                    }
                 }
             }
         }
@@ -137,6 +168,12 @@ impl Outbound {
                 None => {}
             }
         }
+    }
+
+    /// The stream has ended, and its session goes on: these are the messages of the last batch, of
+    /// which it is not known whether they were written.
+    pub(super) fn into_batch(self) -> VecDeque<OutMessage> {
+        self.batch
     }
 
     /// The stream has ended, and `h2` holds no batch any more. Messages of which not a byte was
@@ -171,11 +208,22 @@ impl Outbound {
     }
 }
 
+/// Adds a message to the batch, and to what a session keeps. A marker is none.
+#[inline]
+fn push(builder: &mut BatchBuilder, kept: &mut Option<&mut Unacknowledged>, frame: &Bytes) {
+    builder.push(frame);
+    if let Some(kept) = kept
+        && !frame.is_empty()
+    {
+        kept.push(frame);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use bytes::{Buf, Bytes};
+    use bytes::Buf;
 
     use super::*;
     use crate::channel::{Attachment, Call, Kind, Targets, Unread};
@@ -206,7 +254,7 @@ mod tests {
             let detached = Client::new(&node).multicast("test.Test.Note", ()).detach();
             assert!(detached.is_empty());
             let mut outbound = Outbound::default();
-            outbound.push_messages(channel, first.stream_id());
+            outbound.push_messages(channel, first.stream_id(), None);
             assert!(outbound.has_messages());
             let second = replaced.then(|| Attachment::new(channel, features));
             outbound.give_back(channel, first.stream_id());
@@ -244,7 +292,7 @@ mod tests {
             let stream = Attachment::new(channel, features).expect("open");
             let calls: Vec<_> = (1..=3).map(|id| timed_call(channel, id, &frame)).collect();
             let mut outbound = Outbound::default();
-            outbound.push_messages(channel, stream.stream_id());
+            outbound.push_messages(channel, stream.stream_id(), None);
             let mut batch = outbound.next().expect("three requests");
             let each = batch.remaining() / 3;
             assert_eq!(each, frame.len() + 4);
@@ -258,7 +306,7 @@ mod tests {
             assert!(calls[1].try_event().is_none(), "its outcome is unknown");
             assert_eq!(channel.outbox().len(), 1);
             tokio::time::advance(std::time::Duration::from_millis(999)).await;
-            outbound.push_messages(channel, stream.stream_id());
+            outbound.push_messages(channel, stream.stream_id(), None);
             let mut batch = outbound.next().expect("the third request");
             let bytes = batch.copy_to_bytes(batch.remaining());
             let mut decoder = Decoder::new(100_000);
@@ -285,7 +333,7 @@ mod tests {
         channel.send_cancel(7, false);
         for (stream, expected) in [(&first, false), (&second, true)] {
             let mut outbound = Outbound::default();
-            outbound.push_messages(channel, stream.stream_id());
+            outbound.push_messages(channel, stream.stream_id(), None);
             assert_eq!(outbound.next().is_some(), expected);
         }
     }
@@ -311,7 +359,7 @@ mod tests {
         };
         let stream = Attachment::new(channel, features).expect("open");
         let mut outbound = Outbound::default();
-        outbound.push_messages(channel, stream.stream_id());
+        outbound.push_messages(channel, stream.stream_id(), None);
         let mut batch = outbound.next().expect("the request");
         let mut bytes = batch.copy_to_bytes(batch.remaining());
         bytes.advance(b"a request".len());

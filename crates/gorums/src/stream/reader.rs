@@ -29,8 +29,27 @@ pub(crate) enum Event<'a> {
     GoAway,
     /// Take no more requests: none follows.
     NoneFollow,
+    /// The peer has so many messages of the session.
+    Received { messages: u64 },
     /// Nothing: this version does not know the message, or nobody needs it any more.
     Nothing,
+}
+
+impl Event<'_> {
+    /// Whether it is a reply to a call of this end. None where it is about the stream, and no message of
+    /// a session.
+    #[inline]
+    pub(super) fn is_reply(&self) -> Option<bool> {
+        match self {
+            Self::Reply { .. } | Self::Oversized { .. } => Some(true),
+            Self::Request { .. }
+            | Self::Cancel { .. }
+            | Self::Credit { .. }
+            | Self::Refuse { .. }
+            | Self::Nothing => Some(false),
+            Self::GoAway | Self::NoneFollow | Self::Received { .. } => None,
+        }
+    }
 }
 
 /// Almost every message: one that has an id, a method, and a payload as its last bytes, which are so
@@ -176,6 +195,12 @@ impl Reader {
         }
     }
 
+    /// Whether this end has opened the stream.
+    #[inline]
+    pub(crate) fn has_opened(&self) -> bool {
+        self.replies == Replies::WithoutBit
+    }
+
     /// Takes the next chunk. All messages of the previous one have been taken out.
     #[inline]
     pub(crate) fn push(&mut self, chunk: Bytes) {
@@ -255,6 +280,11 @@ impl Reader {
         match envelope.control {
             Control::GoingAway => return Ok(Event::GoAway),
             Control::NoneFollow => return Ok(Event::NoneFollow),
+            Control::Received => {
+                return Ok(Event::Received {
+                    messages: envelope.credit,
+                });
+            }
             _ => {}
         }
         if let Some(id) = self.call_of(id) {
@@ -269,9 +299,11 @@ impl Reader {
                     bytes: envelope.credit,
                 });
             }
-            Control::End | Control::GoingAway | Control::NoneFollow | Control::Unknown => {
-                return Ok(Event::Nothing);
-            }
+            Control::End
+            | Control::GoingAway
+            | Control::NoneFollow
+            | Control::Received
+            | Control::Unknown => return Ok(Event::Nothing),
         }
         let refuse = |status| Event::Refuse {
             id,

@@ -353,14 +353,25 @@ pub(crate) fn encode_control(id: u64, control: Control) -> Bytes {
 
 /// A frame by which the caller takes so many more bytes of the streamed reply to this call.
 pub(crate) fn encode_credit(id: u64, credit: u64) -> Bytes {
+    encode_number(id, Control::Credit, credit)
+}
+
+/// A frame by which this end says that it has so many messages of the session.
+pub(crate) fn encode_received(messages: u64) -> Bytes {
+    encode_number(0, Control::Received, messages)
+}
+
+fn encode_number(id: u64, control: Control, number: u64) -> Bytes {
     let mut buf = BytesMut::new();
     buf.put_bytes(0, PREFIX);
-    encode_key(ID, WireType::Varint, &mut buf);
-    encode_varint(id, &mut buf);
+    if id != 0 {
+        encode_key(ID, WireType::Varint, &mut buf);
+        encode_varint(id, &mut buf);
+    }
     encode_key(CREDIT, WireType::Varint, &mut buf);
-    encode_varint(credit, &mut buf);
+    encode_varint(number, &mut buf);
     encode_key(CONTROL, WireType::Varint, &mut buf);
-    encode_varint(Control::Credit.number(), &mut buf);
+    encode_varint(control.number(), &mut buf);
     let len = buf.len() - PREFIX;
     // Three numbers of ten bytes each at most.
     buf[PREFIX - 1] = len as u8;

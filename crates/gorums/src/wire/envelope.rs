@@ -42,6 +42,8 @@ pub(crate) enum Control {
     GoingAway,
     /// The answer to that: no request follows.
     NoneFollow,
+    /// This end has so many messages of the session.
+    Received,
     /// Something that this version does not know.
     Unknown,
 }
@@ -55,6 +57,7 @@ impl Control {
             3 => Self::Credit,
             4 => Self::GoingAway,
             5 => Self::NoneFollow,
+            6 => Self::Received,
             _ => Self::Unknown,
         }
     }
@@ -67,6 +70,7 @@ impl Control {
             Self::Credit => 3,
             Self::GoingAway => 4,
             Self::NoneFollow => 5,
+            Self::Received => 6,
         }
     }
 }
@@ -82,7 +86,7 @@ pub(crate) struct Envelope<'a> {
     pub(crate) control: Control,
     /// Of a request: how long its caller waits from when it was written, in microseconds. None is 0.
     pub(crate) time_left: u64,
-    /// With [`Control::Credit`].
+    /// With [`Control::Credit`] and [`Control::Received`].
     pub(crate) credit: u64,
     /// What there is too much of. Such a message is refused, and the next ones are read.
     pub(crate) excess: Option<String>,

@@ -20,17 +20,24 @@ impl Instance {
     /// What the peer says. None where it says nothing, or something else.
     pub(crate) fn read(headers: &HeaderMap) -> Option<Self> {
         let text = headers.get(Self::HEADER)?.to_str().ok()?;
-        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        u128::from_str_radix(text, 16)
-            .ok()
-            .filter(|_| is_hex)
-            .map(Self)
+        read_hexadecimal(text).map(Self)
     }
 
     pub(crate) fn write(self, headers: &mut HeaderMap) {
-        let value = HeaderValue::try_from(format!("{:032x}", self.0));
+        let value = HeaderValue::try_from(hexadecimal(self.0));
         headers.insert(Self::HEADER, value.expect("digits are legal"));
     }
+}
+
+/// A number of 128 bits in 32 hexadecimal digits.
+pub(super) fn hexadecimal(number: u128) -> String {
+    format!("{number:032x}")
+}
+
+/// The number that these digits are. None where they are no 32 hexadecimal ones.
+pub(super) fn read_hexadecimal(digits: &str) -> Option<u128> {
+    let is_hex = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u128::from_str_radix(digits, 16).ok().filter(|_| is_hex)
 }
 
 #[cfg(test)]

@@ -14,7 +14,9 @@ mod instance;
 mod method_kind;
 #[cfg(test)]
 mod page;
+mod session;
 mod side;
+mod unacknowledged;
 
 pub(crate) use batch::{BATCH_BYTES, Batch, BatchBuilder, BatchSlot};
 pub(crate) use credit::{FIRST_CREDIT, NO_BOUND, reply_cost};
@@ -22,7 +24,8 @@ pub(crate) use credit::{FIRST_CREDIT, NO_BOUND, reply_cost};
 pub(crate) use decode::MAX_DETAILS;
 pub(crate) use decode::{peek_id, plain};
 pub(crate) use encode::{
-    encode_control, encode_credit, encode_message, encode_reply, encode_status, timed_start,
+    encode_control, encode_credit, encode_message, encode_received, encode_reply, encode_status,
+    timed_start,
 };
 pub(crate) use envelope::{Control, Envelope, SERVER_INITIATED};
 pub(crate) use frames::{Decoder, Frame};
@@ -35,7 +38,9 @@ pub(crate) use headers::{
 };
 pub(crate) use instance::Instance;
 pub(crate) use method_kind::MethodKind;
+pub(crate) use session::{SessionAnswer, SessionId, SessionRequest};
 pub(crate) use side::Side;
+pub(crate) use unacknowledged::Unacknowledged;
 
 /// The path of the stream that carries everything.
 pub(crate) const PATH: &str = "/stream.Gorums/NodeStream";

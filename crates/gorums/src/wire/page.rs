@@ -77,6 +77,7 @@ fn what_is_added() {
     is_stated("`credit`", &encode_credit(7, 1000));
     is_stated("`going-away`", &encode_control(0, Control::GoingAway));
     is_stated("its answer", &encode_control(0, Control::NoneFollow));
+    is_stated("`received`", &encode_received(64));
     let request = "nosuchkey".to_owned();
     let frame = encode_message(1, READ, &Metadata::new(), &request, LIMIT).expect("small");
     is_stated("request 1 with a second left", &timed(&frame, 1_000_000));
@@ -123,6 +124,7 @@ fn the_bytes_are_read_as_the_page_says() {
         ("`credit`", 7, "", Control::Credit),
         ("`going-away`", 0, "", Control::GoingAway),
         ("its answer", 0, "", Control::NoneFollow),
+        ("`received`", 0, "", Control::Received),
         ("request 1 with a second left", 1, READ, Control::Message),
     ] {
         let mut decoder = Decoder::new(LIMIT);
@@ -133,7 +135,11 @@ fn the_bytes_are_read_as_the_page_says() {
         let envelope = Envelope::decode(&frame).expect("legal");
         assert_eq!((envelope.id, envelope.method), (id, method), "{what}");
         assert_eq!(envelope.control, control, "{what}");
-        let credit = if control == Control::Credit { 1000 } else { 0 };
+        let credit = match control {
+            Control::Credit => 1000,
+            Control::Received => 64,
+            _ => 0,
+        };
         assert_eq!(envelope.credit, credit, "{what}");
         let is_timed = what.ends_with("left");
         assert_eq!(envelope.time_left, if is_timed { 1_000_000 } else { 0 });

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use gorums::ServerBuilder;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, SendStream};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -113,10 +113,15 @@ impl RawClient {
 
     /// Opens the stream with this request.
     pub async fn open_with(&mut self, request: Request<()>) -> Stream {
+        self.answered(request).await.0
+    }
+
+    /// The same, and the headers of the answer.
+    pub async fn answered(&mut self, request: Request<()>) -> (Stream, HeaderMap) {
         let (head, requests) = self.request(request);
-        let head = within(head).await.expect("the stream is up");
-        let replies = Reader::new(head.into_body());
-        Stream { requests, replies }
+        let (head, body) = within(head).await.expect("the stream is up").into_parts();
+        let replies = Reader::new(body);
+        (Stream { requests, replies }, head.headers)
     }
 
     /// The answer to a request that opens no stream, which is all in its head.

@@ -1,0 +1,334 @@
+//! The sessions of clients: what outlives the stream that carried it.
+//!
+//! A session is carried by the connection on which it began. When that breaks, what there is of the
+//! session is parked: the requests that wait, the handlers that run, and the answers that the client
+//! has not said to have. The next connection of the client takes it from there. Where that comes
+//! sooner than the end of the one before is noticed, the one before is told to let go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::error::Status;
+use crate::node_id::NodeId;
+use crate::runtime::{BoxFuture, Clock};
+use crate::stream::{Inbound, Session};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, Notify};
+use crate::wire::SessionId;
+
+/// How many sessions may be parked. One more ends the one that has waited longest.
+pub(crate) const PARKED: usize = 1024;
+
+/// How long one is parked, unless the server is told otherwise.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The sessions of a server.
+pub(super) struct Sessions {
+    timeout: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: BTreeMap<SessionId, Entry>,
+    /// Those that are parked, the oldest first.
+    parked: BTreeMap<u64, SessionId>,
+    last: u64,
+}
+
+struct Entry {
+    /// Changes with each stage.
+    number: u64,
+    stage: Stage,
+    /// Which node the client is. No other one goes on with it.
+    node: Option<NodeId>,
+    /// Tells whoever waits for the next stage.
+    changed: Arc<Notify>,
+}
+
+enum Stage {
+    /// A connection carries it, whose task is woken when another one wants to.
+    Carried {
+        is_wanted: Arc<AtomicBool>,
+        task: Waker,
+    },
+    Parked(Box<Parked>),
+}
+
+/// What there is of a session that no connection carries.
+pub(super) struct Parked {
+    pub(super) inbound: Inbound,
+    pub(super) session: Box<Session>,
+}
+
+impl Sessions {
+    /// Those that no connection carries are kept for so long.
+    pub(super) fn new(timeout: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            timeout,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Whether there are sessions at all.
+    pub(super) fn are_kept(&self) -> bool {
+        !self.timeout.is_zero()
+    }
+
+    /// Has the connection that carries this session let go of it. Ready when it has. None where there
+    /// is nothing to wait for.
+    pub(super) fn claim(&self, id: SessionId) -> Option<BoxFuture<'static, ()>> {
+        let state = self.state.lock();
+        let entry = state.entries.get(&id)?;
+        let Stage::Carried { is_wanted, task } = &entry.stage else {
+            return None;
+        };
+        let changed = listen(&entry.changed);
+        is_wanted.store(true, Ordering::Release);
+        let task = task.clone();
+        drop(state);
+        task.wake();
+        Some(changed)
+    }
+
+    /// A session of this client begins, which this task carries.
+    ///
+    /// # Errors
+    /// There is one of this name.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        id: SessionId,
+        node: Option<NodeId>,
+        task: &Waker,
+    ) -> Result<Carried, Status> {
+        let mut state = self.state.lock();
+        if state.entries.contains_key(&id) {
+            return Err(Status::already_exists(
+                "another connection carries a session of this name",
+            ));
+        }
+        let number = state.number();
+        let is_wanted = Arc::default();
+        let entry = Entry {
+            number,
+            stage: Stage::carried(&is_wanted, task),
+            node,
+            changed: Arc::default(),
+        };
+        state.entries.insert(id, entry);
+        Ok(self.carried(id, number, is_wanted))
+    }
+
+    /// This task goes on with a session of this client. None where none is parked.
+    ///
+    /// # Errors
+    /// It is the session of another client.
+    pub(super) fn resume(
+        self: &Arc<Self>,
+        id: SessionId,
+        node: Option<NodeId>,
+        task: &Waker,
+    ) -> Result<Option<(Carried, Box<Parked>)>, Status> {
+        let mut state = self.state.lock();
+        let number = state.number();
+        let is_wanted = Arc::default();
+        let next = Stage::carried(&is_wanted, task);
+        let Some(entry) = state.entries.get_mut(&id) else {
+            return Ok(None);
+        };
+        if entry.node != node {
+            return Err(Status::permission_denied("the session is another client's"));
+        }
+        let parked = match std::mem::replace(&mut entry.stage, next) {
+            Stage::Parked(parked) => parked,
+            other => {
+                entry.stage = other;
+                return Ok(None);
+            }
+        };
+        let was = std::mem::replace(&mut entry.number, number);
+        entry.changed.notify_waiters();
+        state.parked.remove(&was);
+        Ok(Some((self.carried(id, number, is_wanted), parked)))
+    }
+
+    fn carried(
+        self: &Arc<Self>,
+        id: SessionId,
+        number: u64,
+        is_wanted: Arc<AtomicBool>,
+    ) -> Carried {
+        Carried {
+            place: Place {
+                of: Arc::clone(self),
+                id,
+                number,
+            },
+            is_wanted,
+        }
+    }
+}
+
+impl Stage {
+    fn carried(is_wanted: &Arc<AtomicBool>, task: &Waker) -> Self {
+        Self::Carried {
+            is_wanted: Arc::clone(is_wanted),
+            task: task.clone(),
+        }
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// The session that has been parked longest is over.
+    fn expire_oldest(&mut self) {
+        let oldest = self.parked.pop_first();
+        if let Some(entry) = oldest.and_then(|(_, id)| self.entries.get_mut(&id)) {
+            // Whoever has parked it gives it up.
+            entry.changed.notify_waiters();
+        }
+    }
+}
+
+/// Ready when this is notified from now on.
+fn listen(changed: &Arc<Notify>) -> BoxFuture<'static, ()> {
+    let changed = Arc::clone(changed);
+    let mut listening = Box::pin(async move { changed.notified().await });
+    // It listens once it was polled.
+    let _ = listening
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()));
+    listening
+}
+
+/// A stage of a session, which is over when this is dropped in it.
+struct Place {
+    of: Arc<Sessions>,
+    id: SessionId,
+    number: u64,
+}
+
+impl Place {
+    /// Takes the session out, where it is in this stage.
+    fn leave(&self) -> Option<Entry> {
+        let mut state = self.of.state.lock();
+        let is_ours = |entry: &Entry| entry.number == self.number;
+        if !state.entries.get(&self.id).is_some_and(is_ours) {
+            return None;
+        }
+        state.parked.remove(&self.number);
+        let entry = state.entries.remove(&self.id)?;
+        entry.changed.notify_waiters();
+        Some(entry)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// A session that this connection carries.
+pub(super) struct Carried {
+    place: Place,
+    is_wanted: Arc<AtomicBool>,
+}
+
+impl Carried {
+    /// Whether another connection of the client is to carry it.
+    #[inline]
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::Acquire)
+    }
+
+    /// The connection has broken. The session is over when another one has it, when it has been parked
+    /// as long as it may, and when this is ready.
+    pub(super) fn park(
+        self,
+        parked: Box<Parked>,
+        clock: &dyn Clock,
+        shutdown: BoxFuture<'static, ()>,
+    ) -> Waiting {
+        let Place { of, id, .. } = &self.place;
+        let mut state = of.state.lock();
+        let number = state.number();
+        let changed = Arc::<Notify>::default();
+        let node = state.entries.get(id).and_then(|entry| entry.node);
+        let waiting = Waiting {
+            changed: listen(&changed),
+            place: Place {
+                of: Arc::clone(of),
+                id: *id,
+                number,
+            },
+            timer: clock.sleep_until(clock.now() + of.timeout),
+            shutdown,
+        };
+        let entry = Entry {
+            number,
+            stage: Stage::Parked(parked),
+            node,
+            changed,
+        };
+        // Nobody else changes a stage in which a connection carries it.
+        let before = state.entries.insert(*id, entry);
+        state.parked.insert(number, *id);
+        if state.parked.len() > PARKED {
+            state.expire_oldest();
+        }
+        drop(state);
+        if let Some(before) = before {
+            before.changed.notify_waiters();
+        }
+        waiting
+    }
+}
+
+/// A session that is parked, for whoever has parked it.
+pub(super) struct Waiting {
+    place: Place,
+    changed: BoxFuture<'static, ()>,
+    timer: BoxFuture<'static, ()>,
+    shutdown: BoxFuture<'static, ()>,
+}
+
+impl Waiting {
+    /// Ready when the session is over here: with what has come in it, where no other connection has
+    /// taken it.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Inbound>> {
+        let has_changed = self.changed.as_mut().poll(cx).is_ready();
+        if has_changed
+            || self.timer.as_mut().poll(cx).is_ready()
+            || self.shutdown.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(self.give_up());
+        }
+        Poll::Pending
+    }
+
+    /// The session is over. Returns what has come in it, where no other connection has taken it.
+    pub(super) fn give_up(&self) -> Option<Inbound> {
+        match self.place.leave()?.stage {
+            Stage::Parked(parked) => Some(parked.inbound),
+            Stage::Carried { .. } => None,
+        }
+    }
+
+    /// The bytes that are kept of it.
+    pub(super) fn held_bytes(&self) -> usize {
+        let state = self.place.of.state.lock();
+        match state.entries.get(&self.place.id).map(|entry| &entry.stage) {
+            Some(Stage::Parked(parked)) => {
+                parked.inbound.held_bytes(true) + parked.session.held_bytes()
+            }
+            _ => 0,
+        }
+    }
+}
