@@ -69,7 +69,8 @@ enum Step {
     /// What others begin with, outside of this workspace: a crate that `cargo xtask new` makes passes
     /// its tests and lints, the README's crate builds, and the packages can be published
     Outside,
-    /// docs/conformance.md names every behaviour, and the tests that prove it exist
+    /// docs/conformance.md names every behaviour, and the tests exist that prove it and what
+    /// docs/reliability.md says
     Conformance,
     /// docs/observability.md lists every event that the library logs, and no other
     Events,
@@ -86,8 +87,8 @@ enum Step {
     /// A few hundred seeds of whole clusters in simulation, others for each commit, as
     /// `cargo xtask sim` runs them
     Sim,
-    /// All tests, documentation examples among them; those that docs/conformance.md names have to
-    /// run
+    /// All tests, documentation examples among them; those that docs/conformance.md and
+    /// docs/reliability.md name have to run
     Test,
 }
 

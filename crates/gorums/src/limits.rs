@@ -167,13 +167,7 @@ fn the_page_states_the_defaults_of_a_server() {
     );
     assert_eq!(kept, seconds(crate::server::sessions::TIMEOUT));
     let parked = stated("sessions of clients without a connection");
-    assert_eq!(
-        parked,
-        format!(
-            "{}, and they count as connections",
-            count(crate::server::sessions::PARKED)
-        )
-    );
+    assert_eq!(parked, count(crate::server::sessions::PARKED));
     let kept = stated("bytes of answers that the client of a session has not said to have");
     let least = bytes(crate::stream::LEAST_KEPT);
     assert_eq!(kept, format!("{}, {least} at least", bytes(replies)));

@@ -41,6 +41,9 @@ pub struct Metadata {
     entries: Vec<(String, String)>,
 }
 
+/// Headers by which a client names its sessions. Whoever knows them could go on with these.
+const SECRET: [&str; 2] = ["gorums-session", "gorums-client"];
+
 impl Metadata {
     /// No entries.
     #[must_use]
@@ -109,7 +112,10 @@ impl Metadata {
     }
 
     pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
-        Self::received(headers.iter().filter_map(|(name, value)| {
+        // What is secret is for nobody to see.
+        let headers = headers.iter();
+        let headers = headers.filter(|(name, _)| !SECRET.contains(&name.as_str()));
+        Self::received(headers.filter_map(|(name, value)| {
             Some((name.as_str(), std::str::from_utf8(value.as_bytes()).ok()?))
         }))
     }

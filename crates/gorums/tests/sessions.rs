@@ -10,14 +10,17 @@ mod raw_client;
 #[path = "common/wire.rs"]
 mod wire;
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use asked::{
     ASK, Asked, ECHO, LARGE, LOST, NODE, NOTE, STREAM, answered, builder, call, connect, failed,
     large,
 };
-use common::{Counter, Number, TestServer, echo, within};
-use gorums::{Code, ConfigurationBuilder, Outcome, Server, ServerCtx, Status};
+use common::{Counter, Number, TestServer, echo, number, within};
+use gorums::server::{Answered, AnsweredCalls};
+use gorums::{Code, ConfigurationBuilder, Outcome, ReplySender, Server, ServerCtx, Status};
 use memory::{Direction, Manner, Network, settle};
 use raw_client::{RawClient, stream_request};
 use tokio::time::Instant;
@@ -135,12 +138,172 @@ async fn a_server_that_was_started_anew_has_no_session_and_the_error_says_so() {
     answered(idempotent, 2).await;
     assert_eq!(asked.taken(), [1, 2, 2]);
     // The next session is as good as the first.
+    asked.close();
     let asked_before = asked.count.get();
-    let next = call(&client, ECHO, 3).send();
+    let next = call(&client, ASK, 3).send();
     asked.count.reached(asked_before + 1).await;
     network.cut(NODE);
+    settle().await;
+    asked.open();
     answered(next, 3).await;
     assert_eq!(asked.taken(), [3]);
+}
+
+/// The handler waits for credit that the caller has given meanwhile.
+#[tokio::test(start_paused = true)]
+async fn credit_outlasts_attempts_to_connect_that_fail() {
+    const REPLIES: u64 = 5_000;
+    let network = Network::new();
+    let server = Server::builder().transport(network.clone()).streaming(
+        STREAM,
+        |_, request: Number, replies: ReplySender<Number>| async move {
+            for value in 0..REPLIES {
+                let payload = request.payload.clone();
+                replies.send(Number { value, payload }).await?;
+            }
+            Ok(())
+        },
+    );
+    let _server = TestServer::start_at(server, NODE).await;
+    let (_all, client) = connect(sessions(&network));
+    let call = client.streamed_quorum_call::<_, Number>(STREAM, large(1));
+    let mut replies = call.responses();
+    let mut next = 0;
+    let mut take = async |count: u64| {
+        for _ in 0..count {
+            let reply = within(replies.next()).await.expect("there are more");
+            assert_eq!(reply.result().expect("it goes on").value, next);
+            next += 1;
+        }
+    };
+    take(10).await;
+    // All that there is credit for has come.
+    settle().await;
+    network.set(NODE, Manner::Flapping);
+    network.cut(NODE);
+    take(600).await;
+    let attempts = network.attempts(NODE).len();
+    network.attempted(NODE, attempts + 3).await;
+    network.set(NODE, Manner::Normal);
+    take(REPLIES - 610).await;
+    assert!(within(replies.next()).await.is_none());
+}
+
+/// It has sent messages on the stream before.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_on_and_has_nothing_to_say_may_be_silent() {
+    let network = Network::new();
+    let asked = Asked::new();
+    let limit = Duration::from_secs(1);
+    let server = asked.server(&network).first_message_timeout(limit);
+    let _server = TestServer::start_at(server, NODE).await;
+    let (_all, client) = connect(sessions(&network));
+    let held = call(&client, ASK, 1).send();
+    asked.count.reached(1).await;
+    network.cut(NODE);
+    network.attempted(NODE, 2).await;
+    tokio::time::sleep(3 * limit).await;
+    asked.open();
+    answered(held, 1).await;
+    assert_eq!(network.attempts(NODE).len(), 2);
+}
+
+/// What has not started when a server is stopped never does, also where no connection carries it.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_stopped_starts_nothing_of_a_session_without_a_connection() {
+    let network = Network::new();
+    let (asked, gate) = (Counter::new(), Arc::new(tokio::sync::Notify::new()));
+    let (asks, opens) = (asked.clone(), Arc::clone(&gate));
+    let server = Server::builder().transport(network.clone());
+    let server = server.unary(ASK, move |_, request: Number| {
+        asks.add();
+        let opens = Arc::clone(&opens);
+        async move {
+            opens.notified().await;
+            Ok::<_, Status>(request)
+        }
+    });
+    let server = TestServer::start_at(server, NODE).await;
+    let (_all, client) = connect(sessions(&network));
+    let calls: Vec<_> = (1..=3)
+        .map(|value| call(&client, ASK, value).send())
+        .collect();
+    asked.reached(1).await;
+    settle().await;
+    network.set(NODE, Manner::Silent);
+    network.cut(NODE);
+    settle().await;
+    server.stop().await;
+    gate.notify_waiters();
+    settle().await;
+    assert_eq!(asked.get(), 1);
+    drop(calls);
+}
+
+/// What is durable of a service: each call that has had its effect, with its answer.
+#[derive(Clone, Default)]
+struct Durable(Arc<Mutex<(u64, AnsweredCalls<u64>)>>);
+
+impl Durable {
+    /// Counts a call, once.
+    fn count(&self, ctx: &ServerCtx) -> Result<u64, Status> {
+        let key = ctx.call_key().expect("the client has sessions");
+        let mut state = self.0.lock().expect("no panic");
+        let (count, answered) = &mut *state;
+        match answered.find(key) {
+            Answered::Yes(count) => Ok(*count),
+            Answered::Forgotten => Err(Status::aborted("forgotten")),
+            Answered::No => {
+                *count += 1;
+                answered.insert(key, *count);
+                Ok(*count)
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_keeps_what_it_answers_counts_each_call_once_over_restarts() {
+    let network = Network::new();
+    let durable = Durable::default();
+    let (stuck, count) = (Arc::new(Mutex::new(BTreeSet::new())), Counter::new());
+    let serve = || {
+        let (durable, stuck, count) = (durable.clone(), Arc::clone(&stuck), count.clone());
+        let server = Server::builder().transport(network.clone());
+        let server = server.unary(ASK, move |ctx: ServerCtx, _: Number| {
+            let (durable, stuck, count) = (durable.clone(), Arc::clone(&stuck), count.clone());
+            async move {
+                let value = durable.count(&ctx)?;
+                // The effect is there, and the answer is lost with the server.
+                if value.is_multiple_of(5) && stuck.lock().expect("no panic").insert(value) {
+                    count.add();
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Status>(number(value))
+            }
+        });
+        TestServer::start_at(server, NODE)
+    };
+    let mut server = serve().await;
+    let (_all, client) = connect(sessions(&network));
+    let calls: Vec<_> = (1..=20)
+        .map(|value| {
+            call(&client, ASK, value)
+                .idempotent(true)
+                .timeout(LIMIT)
+                .send()
+        })
+        .collect();
+    for times in 1..=4 {
+        count.reached(times).await;
+        server.stop().await;
+        network.cut(NODE);
+        server = serve().await;
+    }
+    for (call, value) in calls.into_iter().zip(1..) {
+        answered(call, value).await;
+    }
+    assert_eq!(durable.0.lock().expect("no panic").0, 20);
 }
 
 #[tokio::test(start_paused = true)]
@@ -310,18 +473,18 @@ async fn opened(server: &TestServer, session: &str) -> (RawClient, raw_client::S
 #[tokio::test]
 async fn the_connection_that_comes_last_carries_the_session() {
     let server = TestServer::start(echo()).await;
-    let (_first, mut stream, answer) = opened(&server, ID).await;
+    let (_first, mut stream, answer) = opened(&server, &format!("{ID};1")).await;
     assert_eq!(answer, "new");
     for id in 1..=3 {
         stream.call(id).await;
     }
     // The end of the first connection has not come to the server.
-    let (_second, mut stream, answer) = opened(&server, &format!("{ID};2")).await;
+    let (_second, mut stream, answer) = opened(&server, &format!("{ID};2;2")).await;
     assert_eq!(answer, "resumed;3");
     let again = stream.reply().await;
     assert_eq!((again.id, again.number()), (3, 3));
     stream.call(4).await;
-    let (_third, mut stream, answer) = opened(&server, &format!("{ID};4")).await;
+    let (_third, mut stream, answer) = opened(&server, &format!("{ID};3;4")).await;
     assert_eq!(answer, "resumed;4");
     stream.call(5).await;
 }
@@ -329,7 +492,7 @@ async fn the_connection_that_comes_last_carries_the_session() {
 #[tokio::test]
 async fn an_end_says_now_and_then_what_it_has() {
     let server = TestServer::start(echo()).await;
-    let (_client, mut stream, _) = opened(&server, ID).await;
+    let (_client, mut stream, _) = opened(&server, &format!("{ID};1")).await;
     let mut said = Vec::new();
     for id in 1..=200 {
         stream.send(&envelope(id, ECHO, id));
@@ -347,12 +510,17 @@ async fn an_end_says_now_and_then_what_it_has() {
 #[tokio::test]
 async fn a_session_that_is_named_wrongly_is_refused() {
     let server = TestServer::start(echo()).await;
-    let (_client, _stream, _) = opened(&server, ID).await;
+    let (_client, _stream, _) = opened(&server, &format!("{ID};1")).await;
     for (session, code) in [
         ("x", Code::InvalidArgument),
-        ("000102030405060708090a0b0c0d0e0f;-1", Code::InvalidArgument),
-        // There is one of this name.
-        (ID, Code::AlreadyExists),
+        (ID, Code::InvalidArgument),
+        (
+            "000102030405060708090a0b0c0d0e0f;2;-1",
+            Code::InvalidArgument,
+        ),
+        // A later stream has asked for it.
+        ("000102030405060708090a0b0c0d0e0f;1", Code::AlreadyExists),
+        ("000102030405060708090a0b0c0d0e0f;1;0", Code::AlreadyExists),
     ] {
         let mut client = RawClient::connect(server.addr).await;
         let mut request = stream_request();
@@ -365,9 +533,9 @@ async fn a_session_that_is_named_wrongly_is_refused() {
     }
     for session in [
         // Nobody knows of it.
-        "00000000000000000000000000000001;0",
+        "00000000000000000000000000000001;1;0",
         // It has had no reply.
-        "000102030405060708090a0b0c0d0e0f;1",
+        "000102030405060708090a0b0c0d0e0f;2;1",
     ] {
         let (_client, mut stream, answer) = opened(&server, session).await;
         assert_eq!(answer, "new", "{session}");
@@ -378,7 +546,7 @@ async fn a_session_that_is_named_wrongly_is_refused() {
 #[tokio::test]
 async fn who_says_to_have_what_was_never_sent_is_cut_off() {
     let server = TestServer::start(echo()).await;
-    let (_client, mut stream, _) = opened(&server, ID).await;
+    let (_client, mut stream, _) = opened(&server, &format!("{ID};1")).await;
     stream.call(1).await;
     let mut lie = envelope(0, "", 0);
     lie.payload = Default::default();

@@ -1,4 +1,5 @@
-//! Whether docs/conformance.md names every behaviour, and proves it by tests that exist and run.
+//! Whether docs/conformance.md names every behaviour, and proves it by tests that exist and run; and
+//! whether the tests do that docs/reliability.md names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -10,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use crate::command::Cmd;
 use crate::workspace;
 
-const PAGE: &str = "docs/conformance.md";
+const CONFORMANCE: &str = "docs/conformance.md";
+const RELIABILITY: &str = "docs/reliability.md";
 
 /// The behaviours of the original that its tests assert, and its quirks.
 fn numbers() -> impl Iterator<Item = String> {
@@ -101,32 +103,44 @@ pub(super) fn run() -> Result<()> {
     check(&tests)
 }
 
-/// Fails with every mistake of the page.
+/// Fails with every mistake of the pages.
 pub(super) fn check(tests: &Tests) -> Result<()> {
-    let page = fs::read_to_string(workspace::root().join(PAGE)).with_context(|| PAGE.to_owned())?;
-    let mistakes = mistakes(&page, tests);
+    let mut mistakes = String::new();
+    for path in [CONFORMANCE, RELIABILITY] {
+        let page = fs::read_to_string(workspace::root().join(path)).context(path)?;
+        let rows: Vec<_> = page.lines().filter_map(Row::read).collect();
+        if rows.is_empty() {
+            bail!("{path} has no rows");
+        }
+        let known = (path == CONFORMANCE).then(|| numbers().collect());
+        let found = mistakes_of(&page, known, tests);
+        for mistake in &found {
+            write!(mistakes, "\n  {path}: {mistake}")?;
+        }
+        println!(
+            "{path}: {} rows, each with its tests or a reason",
+            rows.len()
+        );
+    }
     if mistakes.is_empty() {
-        let rows = numbers().count();
-        println!("{PAGE}: {rows} behaviours, each with its tests or a reason");
         return Ok(());
     }
-    let mut text = String::new();
-    for mistake in &mistakes {
-        write!(text, "\n  {mistake}")?;
-    }
-    bail!("{PAGE} does not hold:{text}")
+    bail!("these do not hold:{mistakes}")
 }
 
-fn mistakes(page: &str, tests: &Tests) -> Vec<String> {
+/// What is wrong with a page, which is to have rows of exactly these numbers where that is known.
+fn mistakes_of(page: &str, known: Option<BTreeSet<String>>, tests: &Tests) -> Vec<String> {
     let mut mistakes = Vec::new();
-    let mut missing: BTreeSet<String> = numbers().collect();
-    let known = missing.clone();
+    let mut there = BTreeSet::new();
     for (index, line) in page.lines().enumerate() {
         let Some(row) = Row::read(line) else { continue };
         let at = format!("line {}: {}", index + 1, row.number);
-        if !known.contains(row.number) {
+        if known
+            .as_ref()
+            .is_some_and(|known| !known.contains(row.number))
+        {
             mistakes.push(format!("{at}: there is no such behaviour"));
-        } else if !missing.remove(row.number) {
+        } else if !there.insert(row.number.to_owned()) {
             mistakes.push(format!("{at} is there twice"));
         }
         if row.behaviour.is_empty() {
@@ -146,7 +160,9 @@ fn mistakes(page: &str, tests: &Tests) -> Vec<String> {
             }
         }
     }
-    mistakes.extend(missing.iter().map(|number| format!("{number} is missing")));
+    let missing = known.into_iter().flatten();
+    let missing = missing.filter(|number| !there.contains(number));
+    mistakes.extend(missing.map(|number| format!("{number} is missing")));
     mistakes
 }
 
@@ -164,7 +180,10 @@ impl<'a> Row<'a> {
         let (number, rest) = line.split_once('|')?;
         let (behaviour, proof) = rest.rsplit_once('|')?;
         let number = number.trim();
-        if !number.starts_with("R8-") && !number.starts_with("Q-") {
+        let is_row = ["R8-", "Q-", "F-"]
+            .iter()
+            .any(|kind| number.starts_with(kind));
+        if !is_row {
             return None;
         }
         // What stands between backticks and has a program's name in front.
@@ -186,6 +205,10 @@ impl<'a> Row<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn mistakes(page: &str, tests: &Tests) -> Vec<String> {
+        mistakes_of(page, Some(numbers().collect()), tests)
+    }
 
     fn ran(lines: &[&str]) -> Tests {
         let mut tests = Tests::default();

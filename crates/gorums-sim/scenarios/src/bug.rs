@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use gorums_sim::Scenario;
 
 use crate::peers::Streams;
-use crate::{order, peers, register, store};
+use crate::{once, order, peers, register, store};
 
 /// Mistakes that can be planted. They exist in this program only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,6 +31,8 @@ pub(crate) enum Bug {
     FifoBrokenOnReconnect,
     /// Order: a handler releases its turn before its ordered part
     ReleaseBeforeOrder,
+    /// Once: calls that may not be handled twice are sent again where there are no sessions
+    OnceSentAgain,
     /// Peers: nobody is pinged, whatever is owed
     PeersNoKeepAlive,
     /// Peers: whatever a node sends by itself counts as the answer to a ping
@@ -65,6 +67,7 @@ impl Bug {
             | Self::StoreNoCommitSync
             | Self::StoreUnsyncedGrowth => store::scenario(Some(self)),
             Self::FifoBrokenOnReconnect | Self::ReleaseBeforeOrder => order::scenario(Some(self)),
+            Self::OnceSentAgain => once::scenario(Some(self)),
             Self::PeersNoKeepAlive | Self::PeersForgivenPing => {
                 peers::scenario(Streams::Two, Some(self))
             }

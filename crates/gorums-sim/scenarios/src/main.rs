@@ -3,6 +3,7 @@
 mod bug;
 mod cli;
 mod forgiving;
+mod once;
 mod order;
 mod peers;
 mod register;
@@ -27,6 +28,8 @@ enum Name {
     Register,
     /// The library: messages are handled in the order in which they were queued
     Order,
+    /// The library: with sessions, a counter and a log have every call once
+    Once,
     /// Replicas that are peers: dead connections are noticed in time, and the register that they
     /// keep is linearizable
     Peers,
@@ -40,6 +43,7 @@ impl Name {
             Self::Store => store::scenario(None),
             Self::Register => register::scenario(None),
             Self::Order => order::scenario(None),
+            Self::Once => once::scenario(None),
             Self::Peers => peers::scenario(peers::Streams::Two, None),
             Self::Pairs => peers::scenario(peers::Streams::One, None),
         }
@@ -49,7 +53,7 @@ impl Name {
     /// those with peers, so that a check does not take much longer.
     fn share_of(self, seeds: u64) -> u64 {
         match self {
-            Self::Store | Self::Register | Self::Order => seeds,
+            Self::Store | Self::Register | Self::Order | Self::Once => seeds,
             Self::Peers | Self::Pairs => seeds.div_ceil(5),
         }
     }

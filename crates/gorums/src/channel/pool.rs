@@ -15,7 +15,7 @@ use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, Notify};
-use crate::wire::MethodKind;
+use crate::wire::{ClientId, MethodKind};
 
 /// Shared by all pools of the process: one call may go to nodes of several pools.
 static PROCESS_IDS: MessageIds = MessageIds::new();
@@ -27,6 +27,8 @@ pub(crate) struct Pool {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) calls: Table<Call>,
+    /// Which client this is, to nodes that it has sessions with.
+    pub(crate) client: Option<ClientId>,
     /// Of calls that find the table full.
     pub(crate) refusals: Throttle,
     /// Which servers the nodes are.
@@ -60,7 +62,10 @@ impl Pool {
             next: AtomicU64::new(NEVER),
             wake: Notify::new(),
         });
+        let has_sessions = settings.sessions.is_some();
+        let client = || ClientId::new(clock.random(), clock.random());
         Arc::new(Self {
+            client: has_sessions.then(client).flatten(),
             calls: Table::new(settings.max_calls),
             refusals: Throttle::default(),
             settings,

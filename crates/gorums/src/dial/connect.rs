@@ -10,7 +10,7 @@ use http::Extensions;
 
 use super::Serving;
 use super::connected::{CLOSED_BY_PEER, Connected, explained};
-use super::suspended::{Suspended, begin};
+use super::suspended::{Names, Suspended};
 use crate::channel::Channel;
 use crate::error::Status;
 use crate::runtime::Handshake;
@@ -43,9 +43,13 @@ pub(super) async fn connect(
     channel: &Arc<Channel>,
     serving: &Serving,
     suspended: Option<&Suspended>,
+    names: &mut Names,
 ) -> Result<Connected, Failed> {
     let pool = channel.pool();
     let limit = pool.settings.connect_timeout;
+    // A session is not waited for longer than it may be.
+    let left = |suspended: &Suspended| suspended.until() - pool.clock.now();
+    let limit = suspended.map_or(limit, |suspended| limit.min(left(suspended)));
     let timeout = pool.clock.sleep_until(pool.clock.now() + limit);
     let closing = poll_fn(|cx| {
         channel.io().register(cx.waker());
@@ -58,7 +62,7 @@ pub(super) async fn connect(
     let reached = Reached::default();
     tokio::select! {
         biased;
-        result = open(channel, serving, suspended, &reached) => result,
+        result = open(channel, serving, suspended, names, &reached) => result,
         () = closing => Err(Status::unavailable("the connection is closed").into()),
         () = timeout => {
             let status = Status::unavailable(format!("no connection within {limit:?}"));
@@ -111,6 +115,7 @@ async fn open(
     channel: &Arc<Channel>,
     serving: &Serving,
     suspended: Option<&Suspended>,
+    names: &mut Names,
     reached: &Reached,
 ) -> Result<Connected, Failed> {
     let pool = channel.pool();
@@ -129,13 +134,7 @@ async fn open(
     if let Some(instance) = served.as_ref().and_then(|served| served.instance) {
         instance.write(request.headers_mut());
     }
-    let begun = match suspended {
-        Some(suspended) => {
-            suspended.request().write(request.headers_mut());
-            None
-        }
-        None => begin(channel, request.headers_mut()),
-    };
+    let session = names.ask(channel, suspended, request.headers_mut());
     let io = match channel.in_process() {
         Some(in_process) => in_process.connect().await,
         None => pool.transport.connect(channel.address()).await,
@@ -218,6 +217,7 @@ async fn open(
     let mut link = Link::new(connection.ping_pong(), keep_alive, Arc::clone(clock));
     if channel.is_refused() || suspended.is_some() {
         let until = clock.now() + pool.settings.connect_timeout;
+        let until = suspended.map_or(until, |suspended| until.min(suspended.until()));
         link.timers.set(Timer::NoStream, until);
     }
     let is_called = served.as_ref().is_some_and(|served| match served.source {
@@ -226,7 +226,8 @@ async fn open(
     });
     let inbound = Inbound::new(Opening::dialled(channel, served, proven));
     let mut stream = NodeStream::new(send, None, inbound);
-    stream.session = begun;
+    // One that is suspended is carried on where the node has it.
+    stream.session = session;
     Ok(Connected {
         dial_epoch,
         first_bytes,
@@ -236,6 +237,8 @@ async fn open(
         head: Some(head),
         stream,
         resumes: None,
+        is_ended: false,
+        is_refused_by_name: false,
         refused: None,
         gave_way: false,
         is_called,

@@ -10,7 +10,7 @@ use h2::client::{Connection, ResponseFuture};
 
 use super::suspended::Suspended;
 use crate::channel::{Channel, ServerIdentity, StreamId};
-use crate::error::{Outcome, Status};
+use crate::error::{Code, Outcome, Status};
 use crate::log;
 use crate::stream::{
     FairIo, Fired, FirstBytes, Lasting, Link, NodeStream, ReadEnd, Timer, Wrote, h2_status,
@@ -63,6 +63,10 @@ pub(super) struct Connected {
     pub(super) stream: NodeStream,
     /// The session that the stream is to carry on. Nothing is written before the node has answered.
     pub(super) resumes: Option<Suspended>,
+    /// The node has ended the stream, or has sent what cannot be read: no session goes on.
+    pub(super) is_ended: bool,
+    /// The node has refused the session that was asked for by its name.
+    pub(super) is_refused_by_name: bool,
     /// The stream has not come about, and this is known of all that was written on it.
     pub(super) refused: Option<Outcome>,
     /// Others have run since there was something to write.
@@ -199,6 +203,12 @@ impl Connected {
                 Ok(response) => {
                     if let Err(status) = check_response_head(&response) {
                         self.refused = is_turned_away(&response).then_some(Outcome::Refused);
+                        self.is_refused_by_name = names_refused(status.code());
+                        if self.is_refused_by_name
+                            && let Some(suspended) = self.resumes.take()
+                        {
+                            suspended.lose(status.message(), channel);
+                        }
                         return Poll::Ready(status);
                     }
                     // Before any reply is looked at. What was written is with the other node now.
@@ -239,24 +249,34 @@ impl Connected {
         self.has_answered |= heard && !self.stream.inbound.goes_away();
         let status = match end {
             None => return Poll::Pending,
-            Some(ReadEnd::Broken(status)) => return Poll::Ready(status),
-            Some(ReadEnd::Gone(error)) => return Poll::Ready(h2_status(&error)),
+            Some(ReadEnd::Broken(status)) => {
+                self.is_ended = true;
+                return Poll::Ready(status);
+            }
+            Some(ReadEnd::Gone(error)) => {
+                self.is_ended = error.is_reset();
+                return Poll::Ready(h2_status(&error));
+            }
             Some(ReadEnd::HalfClosed | ReadEnd::Cut) => match ready!(self.stream.poll_trailers()) {
                 Ok(trailers) => trailers.as_ref().and_then(trailers_status),
                 Err(error) => Some(h2_status(&error)),
             },
         };
+        self.is_ended = true;
         let cut = !self.stream.inbound.is_between_messages();
         Poll::Ready(stream_ended(status, cut))
     }
 
     /// The node has said what it makes of the session that was asked for.
     fn settle_session(&mut self, answer: Option<SessionAnswer>, channel: &Arc<Channel>) {
-        if let Some(suspended) = self.resumes.take() {
-            if let Some((session, received)) = suspended.resume(answer, channel) {
-                self.stream.inbound.go_on_from(received);
-                self.stream.session = Some(session);
-            }
+        if let Some(suspended) = self.resumes.take()
+            && let Some((session, received)) = suspended.resume(answer, channel)
+        {
+            self.stream.inbound.go_on_from(received);
+            self.stream.session = Some(session);
+            // What is written again wants an answer, or the proof that it came.
+            let now = self.link.now();
+            self.link.asked(now);
         } else if answer != Some(SessionAnswer::Begun) {
             self.stream.session = None;
         }
@@ -412,14 +432,11 @@ impl Connected {
     /// back](Self::give_back).
     pub(super) fn suspend(mut self, channel: &Arc<Channel>) -> Result<Suspended, Box<Self>> {
         let has_session = self.is_open() && self.stream.session.is_some();
-        let is_over = self.is_half_closed || self.winding_down.is_some() || channel.is_closing();
-        if is_over || !(has_session || self.resumes.is_some()) {
+        let is_over = self.is_ended || self.is_half_closed || self.winding_down.is_some();
+        if is_over || channel.is_closing() || !(has_session || self.resumes.is_some()) {
             return Err(Box::new(self));
         }
-        if let Some(suspended) = self.resumes.take() {
-            self.give_back(channel);
-            return Ok(suspended);
-        }
+        let resumes = self.resumes.take();
         let Self {
             connection,
             head,
@@ -431,6 +448,10 @@ impl Connected {
         drop((head, connection));
         link.pings.end_flush();
         channel.suspend();
+        // It was not carried on here, and nothing was written.
+        if let Some(suspended) = resumes {
+            return Ok(suspended);
+        }
         let mut session = session.expect("it was looked at");
         session.suspend(outbound);
         let received = inbound.received().0;
@@ -448,17 +469,22 @@ impl Connected {
             mut link,
             ..
         } = self;
-        let (_inbound, mut outbound, session) = stream.into_parts();
+        let (_inbound, mut outbound, _) = stream.into_parts();
         drop((head, connection));
         link.pings.end_flush();
         if stream_id == StreamId::DIALLED {
             channel.set_features(None);
         }
-        // What a session has written before may be among the messages of the batch.
-        if session.is_none() {
-            outbound.give_back(channel, stream_id);
-        }
+        outbound.give_back(channel, stream_id);
     }
+}
+
+/// Whether a client that is refused with this may get in with a session of another name.
+fn names_refused(code: Code) -> bool {
+    matches!(
+        code,
+        Code::PermissionDenied | Code::AlreadyExists | Code::InvalidArgument
+    )
 }
 
 fn foreign_protocol(first_bytes: &FirstBytes) -> Option<String> {

@@ -9,7 +9,7 @@ use super::Serving;
 use super::connect::{Failed, connect};
 use super::connected::End;
 use super::reconnect::Reconnect;
-use super::suspended::Suspended;
+use super::suspended::{Names, Suspended};
 use super::winding_down::WindingDown;
 use tokio::time::Instant;
 
@@ -44,6 +44,7 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
     let mut is_failing = false;
     let mut winding_down = WindingDown::default();
     let mut suspended: Option<Suspended> = None;
+    let mut names = Names::default();
     let mut is_first = true;
     loop {
         if !std::mem::take(&mut is_first) {
@@ -67,7 +68,10 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
         reconnect.started(clock.now());
         channel.outbox().begin_attempt();
         match winding_down
-            .beside(channel, connect(channel, serving, suspended.as_ref()))
+            .beside(
+                channel,
+                connect(channel, serving, suspended.as_ref(), &mut names),
+            )
             .await
         {
             Ok(mut connected) => {
@@ -78,6 +82,9 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                 let end = winding_down.beside(channel, serving).await;
                 if connected.has_answered {
                     reconnect.proven();
+                }
+                if connected.is_refused_by_name || matches!(end, End::Outdated) {
+                    names.renew();
                 }
                 let written = connected.known_of_requests();
                 let was_open = connected.is_open();
@@ -94,6 +101,7 @@ async fn keep_connected(channel: &Arc<Channel>, serving: &Serving) {
                         return;
                     }
                     End::GoingAway | End::Unproven => {
+                        names.renew();
                         let now = clock.now();
                         reconnect.lost(now, now - since, clock.random());
                         is_failing = false;

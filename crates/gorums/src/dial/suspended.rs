@@ -38,12 +38,9 @@ impl Suspended {
         self.until
     }
 
-    /// What the next stream asks for.
-    pub(super) fn request(&self) -> SessionRequest {
-        SessionRequest {
-            id: self.session.id,
-            received: Some(self.received),
-        }
+    /// How many replies were read.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// The node has answered. Returns the session, and how many replies of it have come, where it goes
@@ -105,16 +102,50 @@ impl Suspended {
     }
 }
 
-/// A session that begins with the stream that is opened with these headers. None where none is wanted.
-pub(super) fn begin(channel: &Channel, headers: &mut HeaderMap) -> Option<Box<Session>> {
-    let pool = channel.pool();
-    // Nothing breaks within a process.
-    if pool.settings.sessions.is_none() || channel.in_process().is_some() {
-        return None;
+/// What the sessions of a node are called, one after the other: the node forgets the one before when the
+/// next one begins, so that nothing of it comes behind what is newer.
+#[derive(Default)]
+pub(super) struct Names {
+    id: Option<SessionId>,
+    /// How many streams have asked for one by this name.
+    streams: u64,
+}
+
+impl Names {
+    /// What is left of the session goes on beside the next one, on a stream that winds down.
+    pub(super) fn renew(&mut self) {
+        *self = Self::default();
     }
-    let id = SessionId::new(pool.clock.random(), pool.clock.random())?;
-    let limit = pool.settings.outbox_bytes;
-    let request = SessionRequest { id, received: None };
-    request.write(headers);
-    Some(Box::new(Session::new(id, Writes::Messages, limit)))
+
+    /// Asks for a session by the headers of the next stream: for the one that is suspended, or for one
+    /// that begins. None where there are none.
+    pub(super) fn ask(
+        &mut self,
+        channel: &Channel,
+        suspended: Option<&Suspended>,
+        headers: &mut HeaderMap,
+    ) -> Option<Box<Session>> {
+        let pool = channel.pool();
+        // Nothing breaks within a process.
+        if pool.settings.sessions.is_none() || channel.in_process().is_some() {
+            return None;
+        }
+        let new_id = || SessionId::new(pool.clock.random(), pool.clock.random());
+        let id = self.id.or_else(new_id)?;
+        self.id = Some(id);
+        self.streams += 1;
+        let request = SessionRequest {
+            id,
+            stream: self.streams,
+            received: suspended.map(Suspended::received),
+        };
+        request.write(headers);
+        if let Some(client) = pool.client {
+            client.write(headers);
+        }
+        Some(Box::new(Session::new(
+            Writes::Messages,
+            pool.settings.outbox_bytes,
+        )))
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use http::Extensions;
 use tokio::time::Instant;
 
+use super::call_key::CallKey;
 use super::reply_queue::ReplyQueue;
 use super::turn::{Released, Turn};
 use crate::log::Peer;
@@ -12,6 +13,7 @@ use crate::metadata::Metadata;
 use crate::node_id::NodeId;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard, Notify, OwnedSemaphorePermit};
+use crate::wire::ClientId;
 
 /// What a handler knows of its request, and how it lets the next one start.
 ///
@@ -28,13 +30,21 @@ struct Inner {
     /// Where the reply goes.
     replies: Option<Arc<ReplyQueue>>,
     turn: Turn,
-    /// When the caller stops to wait.
-    deadline: Option<Instant>,
-    /// Nobody waits for an answer.
-    is_one_way: bool,
+    request: RequestInfo,
     cancelled: AtomicBool,
     cancel: Notify,
     values: Mutex<Extensions>,
+}
+
+/// What one request brings, beside its metadata.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct RequestInfo {
+    /// That of its message.
+    pub(super) id: u64,
+    /// When the caller stops to wait.
+    pub(super) deadline: Option<Instant>,
+    /// Nobody waits for an answer.
+    pub(super) is_one_way: bool,
 }
 
 impl Inner {
@@ -50,8 +60,7 @@ impl Inner {
             connection,
             replies: None,
             turn: Turn::new(permit),
-            deadline: None,
-            is_one_way: false,
+            request: RequestInfo::default(),
             cancelled: AtomicBool::new(false),
             cancel: Notify::new(),
             values: Mutex::new(Extensions::new()),
@@ -74,6 +83,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) callee: Option<NodeId>,
     /// The connection is the one to the process' own node.
     pub(crate) own: bool,
+    /// Which client it is, of one that has sessions.
+    pub(crate) client: Option<ClientId>,
 }
 
 impl ConnectionInfo {
@@ -110,24 +121,22 @@ impl ServerCtx {
         self
     }
 
-    /// With when its caller stops to wait, and whether it does at all; nobody else has it yet.
-    pub(super) fn due(mut self, deadline: Option<Instant>, is_one_way: bool) -> Self {
+    /// With what the request brings; nobody else has it yet.
+    pub(super) fn of(mut self, request: RequestInfo) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
-            inner.deadline = deadline;
-            inner.is_one_way = is_one_way;
+            inner.request = request;
         }
         self
     }
 
     /// The context of another request of the same connection, in the place of this one where nobody
     /// holds this one any more.
-    pub(crate) fn renew(
+    pub(super) fn renew(
         mut self,
         method: &Arc<str>,
         metadata: Metadata,
         permit: Option<OwnedSemaphorePermit>,
-        deadline: Option<Instant>,
-        is_one_way: bool,
+        request: RequestInfo,
     ) -> Self {
         match Arc::get_mut(&mut self.0) {
             Some(place) => {
@@ -137,8 +146,7 @@ impl ServerCtx {
                 }
                 place.metadata = metadata;
                 place.turn.renew(permit);
-                place.deadline = deadline;
-                place.is_one_way = is_one_way;
+                place.request = request;
                 // Whoever waited to be told of it held the context.
                 place.cancelled.store(false, Ordering::Relaxed);
                 place.values.get_mut().clear();
@@ -147,8 +155,7 @@ impl ServerCtx {
                 let connection = Arc::clone(&self.0.connection);
                 self.0 = Arc::new(Inner {
                     replies: self.0.replies.clone(),
-                    deadline,
-                    is_one_way,
+                    request,
                     ..Inner::new(Arc::clone(method), metadata, connection, permit)
                 });
             }
@@ -279,7 +286,20 @@ impl ServerCtx {
     /// inherit the deadline where this handler makes them: see [`config`](Self::config).
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.deadline
+        self.0.request.deadline
+    }
+
+    /// Names the call, also where it is sent again. None where the client has no
+    /// [sessions](crate::ConfigurationBuilder::sessions), and for calls of ordinary gRPC and of the
+    /// Go library.
+    ///
+    /// A service whose effects outlive it keeps the key with each effect, and so knows a call that it
+    /// has handled before it was started anew: see
+    /// [`AnsweredCalls`](crate::server::AnsweredCalls).
+    #[must_use]
+    pub fn call_key(&self) -> Option<CallKey> {
+        let client = self.0.connection.client?;
+        Some(CallKey::new(client.number(), self.0.request.id))
     }
 
     /// Whether the caller gave up, or its connection ended: nobody reads the reply. The handler
@@ -358,7 +378,7 @@ impl Running {
     /// The request, where somebody waits for its answer. That the caller of a one-way message has gone
     /// says nothing of what it has asked for.
     pub(crate) fn awaited(&self) -> Option<ServerCtx> {
-        self.ctx().filter(|ctx| !ctx.0.is_one_way)
+        self.ctx().filter(|ctx| !ctx.0.request.is_one_way)
     }
 }
 

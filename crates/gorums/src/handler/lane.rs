@@ -26,7 +26,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::context::{ConnectionInfo, ServerCtx};
+use super::context::{ConnectionInfo, RequestInfo, ServerCtx};
 use super::credit::Credit;
 use super::interceptor::Interceptor;
 use super::released::ReleasedSet;
@@ -377,18 +377,22 @@ impl Lane {
         } = request;
         let is_late = deadline.is_some_and(|deadline| deadline <= self.settings.clock.now());
         let method = called.name();
-        let is_one_way = called.is_one_way();
+        let request = RequestInfo {
+            id,
+            deadline,
+            is_one_way: called.is_one_way(),
+        };
         // Another connection may carry the session by now.
         let last = last.filter(|(_, last)| last.is_of(&state.info));
         let ctx = match last {
-            Some((_, last)) => last.renew(method, metadata, permit.take(), deadline, is_one_way),
+            Some((_, last)) => last.renew(method, metadata, permit.take(), request),
             None => {
                 let method = Arc::clone(method);
                 let info = Arc::clone(&state.info);
                 let replies = Arc::clone(&self.replies);
                 ServerCtx::new(method, metadata, info, permit.take())
                     .replying_to(replies)
-                    .due(deadline, is_one_way)
+                    .of(request)
             }
         };
         let cancelled = state.unstarted.remove(id);

@@ -13,8 +13,10 @@
 //!   that go on without the turn; [`reply_queue`] is where their replies wait to be written.
 //! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
 //!   [`reply_sender`] is how a handler streams, and [`credit`] how its caller holds it back.
+//! * [`call_key`] names calls over restarts of their server, for services that keep what they answer.
 //! * [`monitor`] notices a handler that blocks its thread, and has the others go on elsewhere.
 
+mod call_key;
 mod context;
 mod credit;
 mod handler_future;
@@ -33,6 +35,7 @@ pub(crate) mod turn;
 mod unstarted;
 mod worker;
 
+pub use call_key::{Answered, AnsweredCalls, CallKey};
 pub use context::ServerCtx;
 pub(crate) use context::{ConnectionInfo, Running};
 #[cfg(all(test, gorums_loom))]

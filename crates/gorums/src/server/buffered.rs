@@ -104,6 +104,13 @@ impl Share {
         }
     }
 
+    /// From now on this task is woken where the connection is to end.
+    pub(super) fn attend(&mut self, task: &Waker) {
+        if let Some(holder) = self.of.state.lock().holders.get_mut(&self.number) {
+            holder.waker.clone_from(task);
+        }
+    }
+
     /// The connection holds so much now. Where it is to end on account of what others hold, this task
     /// is woken, and is told here.
     ///

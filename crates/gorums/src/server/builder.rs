@@ -510,8 +510,11 @@ impl ServerBuilder {
     /// run go on, requests that have come are handled in their turn, and the answers wait for the next
     /// connection of the client. Default: 60 s. With zero there are no sessions.
     ///
-    /// While it is kept the session counts as its connection did, for the bounds of this server. No
-    /// more than 1,024 are kept so, and then the one that has waited longest is given up. A client that
+    /// While it is kept the session takes no place of a connection, and what it holds counts as what
+    /// connections hold ([`max_buffered_bytes`](Self::max_buffered_bytes)). No more than 1,024 are kept
+    /// so, and then the one that has waited longest is given up. With
+    /// [`HandlerOrder::PerServer`] one is also given up where a handler of it waits with its answer,
+    /// since that would keep the turn of the whole server. A client that
     /// takes more than [`max_reply_bytes`](Self::max_reply_bytes) of answers and does not say that it
     /// has them cannot resume its session.
     pub fn session_timeout(mut self, timeout: Duration) -> Self {

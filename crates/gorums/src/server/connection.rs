@@ -38,7 +38,7 @@ use crate::stream::{
     Served, Session, Source, Timer, Writes, shortened,
 };
 use crate::wire::{
-    Batch, Features, H2Settings, Instance, NODE_ID, PATH, SessionAnswer, SessionId, SessionRequest,
+    Batch, ClientId, Features, H2Settings, Instance, NODE_ID, PATH, SessionAnswer, SessionRequest,
     grpc_timeout, is_grpc, response_head, trailers_only,
 };
 
@@ -269,6 +269,7 @@ pub(crate) async fn serve(
     }
     let mut left = Left {
         suspended,
+        has_server_turn: connection.settings.services.lane.server_turn.is_some(),
         draining: std::mem::take(&mut connection.draining),
         calls: std::mem::take(&mut connection.calls),
         call_bytes: connection.call_bytes.clone(),
@@ -277,13 +278,23 @@ pub(crate) async fn serve(
     let mut share = connection.share.take();
     // Handlers go on, and count as long as their connection did. The socket is closed.
     drop(connection);
-    poll_fn(|cx| left.poll(&mut share, cx)).await;
+    if left.suspended.is_some() {
+        // The client needs the place to come back.
+        admitted.seat = None;
+    }
+    poll_fn(|cx| {
+        share.attend(cx.waker());
+        left.poll(&mut share, cx)
+    })
+    .await;
 }
 
 /// What is left of a connection that has ended.
 struct Left {
     /// The session that it carried, until another one does.
     suspended: Option<Waiting>,
+    /// The whole server has one turn.
+    has_server_turn: bool,
     draining: Draining,
     calls: JoinSet<()>,
     call_bytes: RequestBytes,
@@ -295,11 +306,18 @@ impl Left {
     /// Ready when all has been handled. What is kept for it counts until then, and is let go of where
     /// that is too much.
     fn poll(&mut self, share: &mut Share, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(suspended) = &mut self.suspended
-            && let Poll::Ready(over) = suspended.poll(cx)
-        {
-            self.suspended = None;
-            self.draining.add(over);
+        if let Some(suspended) = &mut self.suspended {
+            let over = match suspended.poll(cx) {
+                // A handler that waits with its reply would keep the turn of the whole server.
+                Poll::Pending if self.has_server_turn && suspended.is_full() => {
+                    Poll::Ready(suspended.give_up())
+                }
+                polled => polled,
+            };
+            if let Poll::Ready(over) = over {
+                self.suspended = None;
+                self.draining.add(over);
+            }
         }
         self.draining.work_off(cx);
         while let Poll::Ready(Some(ended)) = self.calls.poll_join_next(cx) {
@@ -318,6 +336,8 @@ impl Left {
                 .add(suspended.and_then(|suspended| suspended.give_up()));
             self.draining.discard();
             self.calls.abort_all();
+            // What has just been added has nobody to wake.
+            cx.waker().wake_by_ref();
         }
         Poll::Pending
     }
@@ -412,6 +432,9 @@ impl Drop for Draining {
 
 impl Drop for ServerConnection {
     fn drop(&mut self) {
+        if let Some((_, mut parked)) = self.unresumed.take() {
+            parked.inbound.abandon();
+        }
         if let Some(stream) = self.stream.take() {
             self.link.pings.end_flush();
             stream.into_inbound().abandon();
@@ -494,6 +517,9 @@ impl ServerConnection {
                 }) = self.claiming.take()
             {
                 self.accept_stream(request, respond);
+            }
+            if self.unresumed.is_some() {
+                return Poll::Ready(End::new("the client has gone before its session went on"));
             }
             if let Some(stream) = &mut self.stream {
                 if stream.is_wanted_elsewhere() {
@@ -975,6 +1001,7 @@ impl ServerConnection {
                     Origin::Inside => None,
                 },
                 own: matches!(self.origin, Origin::Inside),
+                client: ClientId::read(&head.headers),
                 values: self.settings.services.values.clone(),
                 proven: self.proven.clone(),
                 ..ConnectionInfo::default()
@@ -1019,9 +1046,9 @@ impl ServerConnection {
         mut respond: SendResponse<Batch>,
     ) {
         let wanted = SessionRequest::read(request.headers());
-        if let Ok(Some(wanted)) = wanted
-            && wanted.received.is_some()
-            && let Some(let_go) = self.settings.sessions.claim(wanted.id)
+        if let Ok(Some(wanted)) = &wanted
+            && let Ok((claim, proven)) = self.claim(request.headers())
+            && let Some(let_go) = self.settings.sessions.claim(wanted, claim.node(proven))
         {
             self.claiming = Some(Claiming {
                 request,
@@ -1037,10 +1064,7 @@ impl ServerConnection {
         let features = Features::announced(&head.headers);
         let claims = head.headers.get(NODE_ID).and_then(|id| id.to_str().ok());
         let asked = self.claim(&head.headers).and_then(|(claim, proven)| {
-            connecting.info.node = match claim {
-                Claim::Peer(id) | Claim::Client(Some(id)) => Some(id),
-                Claim::Nobody | Claim::Unproven | Claim::Client(None) => proven,
-            };
+            connecting.info.node = claim.node(proven);
             self.settings.check_meant(&head)?;
             self.ask_on_connect(&mut connecting)?;
             let wanted = wanted.map_err(|text| {
@@ -1122,8 +1146,8 @@ impl ServerConnection {
                 inbound.start_lane();
                 let limit = self.settings.services.max_reply_bytes;
                 let (session, carried) = match begun {
-                    Some(Opened::Begun(id, carried)) => {
-                        let session = Session::new(id, Writes::Answers, limit);
+                    Some(Opened::Begun(carried)) => {
+                        let session = Session::new(Writes::Answers, limit);
                         (Some(Box::new(session)), Some(carried))
                     }
                     _ => (None, None),
@@ -1135,6 +1159,7 @@ impl ServerConnection {
         if let Some(limit) = self.settings.first_message_timeout
             && !self.share.is_spared()
             && !self.has_said
+            && !inbound.has_message()
         {
             let now = self.link.now();
             let until = *self.silent_until.get_or_insert_with(|| now + limit);
@@ -1149,6 +1174,10 @@ impl ServerConnection {
             // It was on its way when the peer was told that the connection ends.
             stream.renew(why, &mut self.link);
         }
+        if self.shutdown.is_none() {
+            // It has waited for its session.
+            stream.wind_down(&mut self.link);
+        }
     }
 
     /// What becomes of the session that a client asks for. None where there are none.
@@ -1162,26 +1191,22 @@ impl ServerConnection {
         if !sessions.are_kept() {
             return Ok(None);
         }
-        let id = wanted.id;
         let task = self.link.flag.context();
-        let Some(received) = wanted.received else {
-            return Ok(Some(Opened::Begun(
-                id,
-                sessions.begin(id, node, task.waker())?,
-            )));
-        };
-        let Some((carried, mut parked)) = sessions.resume(id, node, task.waker())? else {
-            return Ok(Some(Opened::Begun(
-                id,
-                sessions.begin(id, node, task.waker())?,
-            )));
+        let (carried, parked) = sessions.open(&wanted, node, task.waker())?;
+        let Some(mut parked) = parked else {
+            return Ok(Some(Opened::Begun(carried)));
         };
         let Parked { inbound, session } = &mut *parked;
-        if inbound.features() == features && session.resume(received, inbound.received().0) {
+        if let Some(received) = wanted.received
+            && inbound.features() == features
+            && session.resume(received, inbound.received().0)
+        {
             return Ok(Some(Opened::Resumed(carried, parked)));
         }
+        // The client does not wait for it any more, and nothing of it is to come behind what is newer.
+        parked.inbound.discard();
         self.draining.add(Some(parked.inbound));
-        Ok(Some(Opened::Begun(id, carried)))
+        Ok(Some(Opened::Begun(carried)))
     }
 
     /// Who the client is that opens a stream with these headers, and which node it has proved to be.
@@ -1351,7 +1376,7 @@ impl ServerConnection {
 
 /// The session of a stream that is opened.
 enum Opened {
-    Begun(SessionId, Carried),
+    Begun(Carried),
     Resumed(Carried, Box<Parked>),
 }
 
@@ -1359,7 +1384,7 @@ impl Opened {
     /// What the client is told.
     fn answer(&self) -> SessionAnswer {
         match self {
-            Self::Begun(..) => SessionAnswer::Begun,
+            Self::Begun(_) => SessionAnswer::Begun,
             Self::Resumed(_, parked) => SessionAnswer::Resumed {
                 received: parked.inbound.received().0,
             },

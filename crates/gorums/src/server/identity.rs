@@ -24,6 +24,16 @@ pub(super) enum Claim {
     Client(Option<NodeId>),
 }
 
+impl Claim {
+    /// Which node the client is, which has proved to be this one.
+    pub(super) fn node(&self, proven: Option<NodeId>) -> Option<NodeId> {
+        match *self {
+            Self::Peer(id) | Self::Client(Some(id)) => Some(id),
+            Self::Nobody | Self::Unproven | Self::Client(None) => proven,
+        }
+    }
+}
+
 impl ConnectionSettings {
     /// Which node a client has proved to be, where it is asked. This process is not.
     ///

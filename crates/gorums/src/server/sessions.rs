@@ -5,7 +5,7 @@
 //! has not said to have. The next connection of the client takes it from there. Where that comes
 //! sooner than the end of the one before is noticed, the one before is told to let go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::runtime::{BoxFuture, Clock};
 use crate::stream::{Inbound, Session};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, Notify};
-use crate::wire::SessionId;
+use crate::wire::{SessionId, SessionRequest};
 
 /// How many sessions may be parked. One more ends the one that has waited longest.
 pub(crate) const PARKED: usize = 1024;
@@ -44,6 +44,8 @@ struct Entry {
     stage: Stage,
     /// Which node the client is. No other one goes on with it.
     node: Option<NodeId>,
+    /// The last of its streams. What an earlier one has sent comes too late.
+    stream: u64,
     /// Tells whoever waits for the next stage.
     changed: Arc<Notify>,
 }
@@ -79,9 +81,16 @@ impl Sessions {
 
     /// Has the connection that carries this session let go of it. Ready when it has. None where there
     /// is nothing to wait for.
-    pub(super) fn claim(&self, id: SessionId) -> Option<BoxFuture<'static, ()>> {
+    pub(super) fn claim(
+        &self,
+        wanted: &SessionRequest,
+        node: Option<NodeId>,
+    ) -> Option<BoxFuture<'static, ()>> {
         let state = self.state.lock();
-        let entry = state.entries.get(&id)?;
+        let entry = state.entries.get(&wanted.id)?;
+        if wanted.stream <= entry.stream || entry.node != node {
+            return None;
+        }
         let Stage::Carried { is_wanted, task } = &entry.stage else {
             return None;
         };
@@ -93,65 +102,54 @@ impl Sessions {
         Some(changed)
     }
 
-    /// A session of this client begins, which this task carries.
+    /// This task carries the session that a client wants from now on. Where one of its name is parked,
+    /// that is handed over: it goes on, or what is left of it is to be let go of.
     ///
     /// # Errors
-    /// There is one of this name.
-    pub(super) fn begin(
+    /// It is the session of another client, or a later stream of this one has asked for it.
+    pub(super) fn open(
         self: &Arc<Self>,
-        id: SessionId,
+        wanted: &SessionRequest,
         node: Option<NodeId>,
         task: &Waker,
-    ) -> Result<Carried, Status> {
-        let mut state = self.state.lock();
-        if state.entries.contains_key(&id) {
-            return Err(Status::already_exists(
-                "another connection carries a session of this name",
-            ));
-        }
-        let number = state.number();
-        let is_wanted = Arc::default();
-        let entry = Entry {
-            number,
-            stage: Stage::carried(&is_wanted, task),
-            node,
-            changed: Arc::default(),
-        };
-        state.entries.insert(id, entry);
-        Ok(self.carried(id, number, is_wanted))
-    }
-
-    /// This task goes on with a session of this client. None where none is parked.
-    ///
-    /// # Errors
-    /// It is the session of another client.
-    pub(super) fn resume(
-        self: &Arc<Self>,
-        id: SessionId,
-        node: Option<NodeId>,
-        task: &Waker,
-    ) -> Result<Option<(Carried, Box<Parked>)>, Status> {
+    ) -> Result<(Carried, Option<Box<Parked>>), Status> {
+        let SessionRequest { id, stream, .. } = *wanted;
         let mut state = self.state.lock();
         let number = state.number();
         let is_wanted = Arc::default();
         let next = Stage::carried(&is_wanted, task);
-        let Some(entry) = state.entries.get_mut(&id) else {
-            return Ok(None);
-        };
-        if entry.node != node {
-            return Err(Status::permission_denied("the session is another client's"));
-        }
-        let parked = match std::mem::replace(&mut entry.stage, next) {
-            Stage::Parked(parked) => parked,
-            other => {
-                entry.stage = other;
-                return Ok(None);
+        let State {
+            entries, parked, ..
+        } = &mut *state;
+        let before = match entries.entry(id) {
+            btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(Entry {
+                    number,
+                    stage: next,
+                    node,
+                    stream,
+                    changed: Arc::default(),
+                });
+                None
+            }
+            btree_map::Entry::Occupied(mut occupied) => {
+                let entry = occupied.get_mut();
+                if entry.node != node {
+                    return Err(Status::permission_denied("the session is another client's"));
+                }
+                if stream <= entry.stream || matches!(entry.stage, Stage::Carried { .. }) {
+                    return Err(Status::already_exists("another stream carries the session"));
+                }
+                parked.remove(&entry.number);
+                (entry.number, entry.stream) = (number, stream);
+                entry.changed.notify_waiters();
+                match std::mem::replace(&mut entry.stage, next) {
+                    Stage::Parked(parked) => Some(parked),
+                    Stage::Carried { .. } => None,
+                }
             }
         };
-        let was = std::mem::replace(&mut entry.number, number);
-        entry.changed.notify_waiters();
-        state.parked.remove(&was);
-        Ok(Some((self.carried(id, number, is_wanted), parked)))
+        Ok((self.carried(id, number, is_wanted), before))
     }
 
     fn carried(
@@ -184,6 +182,13 @@ impl State {
     fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
+    }
+
+    fn parked(&self, id: &SessionId) -> Option<&Parked> {
+        match &self.entries.get(id)?.stage {
+            Stage::Parked(parked) => Some(parked),
+            Stage::Carried { .. } => None,
+        }
     }
 
     /// The session that has been parked longest is over.
@@ -260,7 +265,8 @@ impl Carried {
         let mut state = of.state.lock();
         let number = state.number();
         let changed = Arc::<Notify>::default();
-        let node = state.entries.get(id).and_then(|entry| entry.node);
+        let before = state.entries.get(id);
+        let (node, stream) = before.map_or((None, 0), |entry| (entry.node, entry.stream));
         let waiting = Waiting {
             changed: listen(&changed),
             place: Place {
@@ -275,6 +281,7 @@ impl Carried {
             number,
             stage: Stage::Parked(parked),
             node,
+            stream,
             changed,
         };
         // Nobody else changes a stage in which a connection carries it.
@@ -310,7 +317,19 @@ impl Waiting {
         {
             return Poll::Ready(self.give_up());
         }
+        // What is kept of it changes.
+        let state = self.place.of.state.lock();
+        if let Some(parked) = state.parked(&self.place.id) {
+            parked.inbound.register(cx.waker());
+        }
         Poll::Pending
+    }
+
+    /// Whether handlers wait with their replies.
+    pub(super) fn is_full(&self) -> bool {
+        let state = self.place.of.state.lock();
+        let parked = state.parked(&self.place.id);
+        parked.is_some_and(|parked| parked.inbound.is_full())
     }
 
     /// The session is over. Returns what has come in it, where no other connection has taken it.
@@ -324,11 +343,17 @@ impl Waiting {
     /// The bytes that are kept of it.
     pub(super) fn held_bytes(&self) -> usize {
         let state = self.place.of.state.lock();
-        match state.entries.get(&self.place.id).map(|entry| &entry.stage) {
-            Some(Stage::Parked(parked)) => {
-                parked.inbound.held_bytes(true) + parked.session.held_bytes()
-            }
-            _ => 0,
+        state.parked(&self.place.id).map_or(0, |parked| {
+            parked.inbound.held_bytes(true) + parked.session.held_bytes()
+        })
+    }
+}
+
+impl Drop for Waiting {
+    /// The server was stopped: what has not started never will.
+    fn drop(&mut self) {
+        if let Some(mut inbound) = self.give_up() {
+            inbound.abandon();
         }
     }
 }

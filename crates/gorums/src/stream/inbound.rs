@@ -85,7 +85,7 @@ struct Messages {
     /// How many messages were read that would belong to a session: replies where this end has opened
     /// the stream, and others where the peer has.
     in_session: u64,
-    /// How many bytes of the stream were taken since this end last said how much it has read.
+    /// How many bytes the messages have that were read since this end last said how many it has.
     unsaid: usize,
     /// How many messages of a session the peer has said to have.
     acknowledged: Option<u64>,
@@ -346,6 +346,11 @@ impl Inbound {
         self.messages.features
     }
 
+    /// Whether handlers wait with their replies.
+    pub(crate) fn is_full(&self) -> bool {
+        self.replies().is_some_and(ReplyQueue::is_full)
+    }
+
     /// Whether no more is read.
     pub(crate) fn is_closed(&self) -> bool {
         self.messages.is_closed
@@ -403,8 +408,8 @@ impl Inbound {
             + replies.map_or(0, ReplyQueue::bytes)
     }
 
-    /// How many messages of the session were read, and how many bytes of the stream since this end last
-    /// [said](Self::said) so.
+    /// How many messages of the session were read, and how many bytes those have that came since this
+    /// end last [said](Self::said) so.
     #[inline]
     pub(crate) fn received(&self) -> (u64, usize) {
         (self.messages.in_session, self.messages.unsaid)
@@ -461,7 +466,6 @@ impl Messages {
     fn push(&mut self, chunk: Bytes) {
         self.accountant.begin_chunk(chunk.len());
         self.chunk_len = chunk.len();
-        self.unsaid = self.unsaid.saturating_add(chunk.len());
         self.reader.push(chunk);
     }
 
@@ -566,7 +570,13 @@ impl Messages {
             .reader
             .interpret(&frame, handlers, &self.likely, room)?;
         if let Some(is_reply) = event.is_reply() {
-            self.in_session += u64::from(is_reply == self.reader.has_opened());
+            let len = match &frame {
+                Frame::Message(bytes) => bytes.len(),
+                Frame::Oversized { len, .. } => *len,
+            };
+            let is_of_session = is_reply == self.reader.has_opened();
+            self.in_session += u64::from(is_of_session);
+            self.unsaid = self.unsaid.saturating_add(len);
         }
         match event {
             Event::Request {
@@ -636,7 +646,7 @@ impl Messages {
                 }
             }
             Event::Received { messages } => self.acknowledged = Some(messages),
-            Event::Nothing => {}
+            Event::Nothing | Event::Unknown => {}
         }
         Ok(())
     }
@@ -657,6 +667,7 @@ impl Messages {
             None => return Some(Frame::Message(bytes)),
             Some(Plain::Request { id, entry, payload }) => {
                 self.in_session += u64::from(!self.reader.has_opened());
+                self.unsaid += bytes.len();
                 let request = Request::plain(id, entry, payload, bytes);
                 self.take_request(request, handlers);
             }
@@ -666,6 +677,7 @@ impl Messages {
                 payload,
             }) => {
                 self.in_session += u64::from(self.reader.has_opened());
+                self.unsaid += bytes.len();
                 if let Some(channel) = &self.callee
                     && let Some((call, part)) = waiting(channel, id, method)
                 {

@@ -22,6 +22,8 @@ pub(crate) struct Outbound {
     batch: VecDeque<OutMessage>,
     /// How many of its bytes come before them.
     before: usize,
+    /// How many of these are messages of a session that were written before, on a stream that broke.
+    again: usize,
 }
 
 impl Outbound {
@@ -45,7 +47,9 @@ impl Outbound {
     /// more of that is to come.
     #[inline]
     pub(super) fn push_rest(&mut self, session: &mut Session) -> bool {
-        session.push_rest(&mut self.builder, &mut self.batch)
+        let more = session.push_rest(&mut self.builder, &mut self.batch);
+        self.again = self.batch.len();
+        more
     }
 
     /// Says that this end has read so many messages of the session, where that is due. True where it
@@ -161,6 +165,7 @@ impl Outbound {
         if self.batch.is_empty() || !self.slot.is_free() {
             return;
         }
+        self.again = 0;
         for message in self.batch.drain(..) {
             match message.ticket {
                 Some(marker) if message.frame.is_empty() => markers.push(marker),
@@ -176,10 +181,15 @@ impl Outbound {
         self.batch
     }
 
-    /// The stream has ended, and `h2` holds no batch any more. Messages of which not a byte was
-    /// written go back to the outbox; the others are left to fail with an unknown outcome. Where
-    /// another stream has taken over, so are all: it may have written what came behind them.
+    /// The stream has ended. Messages of which not a byte was written go back to the outbox; the
+    /// others are left to fail with an unknown outcome. Where another stream has taken over, so are
+    /// all: it may have written what came behind them. And so are those of a batch that `h2` still
+    /// holds, which it may yet write, and those that were written before.
     pub(crate) fn give_back(&mut self, channel: &Channel, stream: StreamId) {
+        self.batch.drain(..self.again);
+        if !self.slot.is_free() {
+            self.batch.clear();
+        }
         let written = self.slot.written();
         let mut begin = self.before;
         let mut unwritten = Vec::new();

@@ -33,6 +33,8 @@ pub(crate) enum Event<'a> {
     Received { messages: u64 },
     /// Nothing: this version does not know the message, or nobody needs it any more.
     Nothing,
+    /// Nothing: this version does not know what is said about the stream.
+    Unknown,
 }
 
 impl Event<'_> {
@@ -47,7 +49,7 @@ impl Event<'_> {
             | Self::Credit { .. }
             | Self::Refuse { .. }
             | Self::Nothing => Some(false),
-            Self::GoAway | Self::NoneFollow | Self::Received { .. } => None,
+            Self::GoAway | Self::NoneFollow | Self::Received { .. } | Self::Unknown => None,
         }
     }
 }
@@ -280,6 +282,7 @@ impl Reader {
         match envelope.control {
             Control::GoingAway => return Ok(Event::GoAway),
             Control::NoneFollow => return Ok(Event::NoneFollow),
+            Control::Unknown if id == 0 => return Ok(Event::Unknown),
             Control::Received => {
                 return Ok(Event::Received {
                     messages: envelope.credit,

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::outbound::Outbound;
 use crate::channel::OutMessage;
-use crate::wire::{BATCH_BYTES, BatchBuilder, SessionId, Unacknowledged, encode_received};
+use crate::wire::{BATCH_BYTES, BatchBuilder, Unacknowledged, encode_received};
 
 /// What is read is said when it has come to so many messages, or so many bytes.
 const MESSAGES: u64 = 64;
@@ -35,7 +35,6 @@ pub(crate) enum Writes {
 
 /// One end of a session.
 pub(crate) struct Session {
-    pub(crate) id: SessionId,
     pub(super) writes: Writes,
     pub(super) kept: Unacknowledged,
     /// No more than so many bytes are kept: the client writes no more requests then, and the server
@@ -51,9 +50,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(id: SessionId, writes: Writes, limit: usize) -> Self {
+    pub(crate) fn new(writes: Writes, limit: usize) -> Self {
         Self {
-            id,
             writes,
             kept: Unacknowledged::default(),
             limit: limit.max(LEAST_KEPT),

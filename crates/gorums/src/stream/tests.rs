@@ -161,7 +161,7 @@ fn tell(event: &Event<'_>) -> String {
         Event::GoAway => "go away".to_owned(),
         Event::NoneFollow => "none follow".to_owned(),
         Event::Received { messages } => format!("received {messages}"),
-        Event::Nothing => "nothing".to_owned(),
+        Event::Nothing | Event::Unknown => "nothing".to_owned(),
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) use headers::{
 };
 pub(crate) use instance::Instance;
 pub(crate) use method_kind::MethodKind;
-pub(crate) use session::{SessionAnswer, SessionId, SessionRequest};
+pub(crate) use session::{ClientId, SessionAnswer, SessionId, SessionRequest};
 pub(crate) use side::Side;
 pub(crate) use unacknowledged::Unacknowledged;
 

@@ -1,5 +1,7 @@
 //! What the headers of a stream say of a session, which outlives the streams that carry it.
 
+use std::fmt;
+
 use http::HeaderMap;
 use http::header::HeaderValue;
 
@@ -10,8 +12,15 @@ const HEADER: &str = "gorums-session";
 
 /// A number that one session of a client at a node has, and no other one. Whoever knows it can go on
 /// with the session, so it is as good as random.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SessionId(u128);
+
+impl fmt::Debug for SessionId {
+    /// Without the number, which is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(..)")
+    }
+}
 
 impl SessionId {
     /// Of two random numbers. None where these are the same: then there is no randomness.
@@ -20,10 +29,49 @@ impl SessionId {
     }
 }
 
+/// A number that one client has, and no other one: with it the ids of its calls name them for good.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClientId(u128);
+
+impl fmt::Debug for ClientId {
+    /// Without the number, which is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientId(..)")
+    }
+}
+
+impl ClientId {
+    const HEADER: &str = "gorums-client";
+
+    /// Of two random numbers. None where these are the same: then there is no randomness.
+    pub(crate) fn new(high: u64, low: u64) -> Option<Self> {
+        SessionId::new(high, low).map(|SessionId(number)| Self(number))
+    }
+
+    pub(crate) fn number(self) -> u128 {
+        self.0
+    }
+
+    /// What the client says. None where it says nothing, or something else.
+    pub(crate) fn read(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(Self::HEADER)?.to_str().ok()?;
+        read_hexadecimal(text).map(Self)
+    }
+
+    pub(crate) fn write(self, headers: &mut HeaderMap) {
+        let mut value = HeaderValue::try_from(hexadecimal(self.0)).expect("digits are legal");
+        value.set_sensitive(true);
+        headers.insert(Self::HEADER, value);
+    }
+}
+
 /// What a client asks for when it opens a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SessionRequest {
     pub(crate) id: SessionId,
+    /// Which of the streams it is that ask for the session, by number. What an earlier one has sent may
+    /// come later.
+    pub(crate) stream: u64,
     /// How many replies of the session the client has, where it is to go on. None where it begins.
     pub(crate) received: Option<u64>,
 }
@@ -39,28 +87,29 @@ impl SessionRequest {
         };
         let text = value.to_str().unwrap_or("what is no text");
         let read = || {
-            let (id, received) = match text.split_once(';') {
-                None => (text, None),
-                Some((id, received)) => (id, Some(received)),
+            let mut parts = text.split(';');
+            let id = SessionId(read_hexadecimal(parts.next()?)?);
+            let stream = read_number(parts.next()?)?;
+            let received = match parts.next() {
+                None => None,
+                Some(number) => Some(read_number(number)?),
             };
-            Some(Self {
-                id: SessionId(read_hexadecimal(id)?),
-                received: match received {
-                    None => None,
-                    Some(number) => Some(read_number(number)?),
-                },
+            parts.next().is_none().then_some(Self {
+                id,
+                stream,
+                received,
             })
         };
         read().map(Some).ok_or_else(|| text.to_owned())
     }
 
     pub(crate) fn write(self, headers: &mut HeaderMap) {
-        let id = hexadecimal(self.id.0);
+        let (id, stream) = (hexadecimal(self.id.0), self.stream);
         write(
             headers,
             match self.received {
-                None => id,
-                Some(received) => format!("{id};{received}"),
+                None => format!("{id};{stream}"),
+                Some(received) => format!("{id};{stream};{received}"),
             },
         );
     }
@@ -101,8 +150,9 @@ impl SessionAnswer {
 }
 
 fn write(headers: &mut HeaderMap, text: String) {
-    let value = HeaderValue::try_from(text);
-    headers.insert(HEADER, value.expect("digits and letters are legal"));
+    let mut value = HeaderValue::try_from(text).expect("digits and letters are legal");
+    value.set_sensitive(true);
+    headers.insert(HEADER, value);
 }
 
 fn read_number(text: &str) -> Option<u64> {
@@ -124,14 +174,18 @@ mod tests {
     fn what_is_asked_for_is_read_as_it_was_written_and_nothing_else_is() {
         let id = SessionId::new(1, 2).expect("they differ");
         for (received, text) in [
-            (None, "00000000000000010000000000000002"),
-            (Some(0), "00000000000000010000000000000002;0"),
+            (None, "00000000000000010000000000000002;7"),
+            (Some(0), "00000000000000010000000000000002;7;0"),
             (
                 Some(u64::MAX),
-                "00000000000000010000000000000002;18446744073709551615",
+                "00000000000000010000000000000002;7;18446744073709551615",
             ),
         ] {
-            let request = SessionRequest { id, received };
+            let request = SessionRequest {
+                id,
+                stream: 7,
+                received,
+            };
             let mut headers = HeaderMap::new();
             request.write(&mut headers);
             assert_eq!(headers[HEADER], text);
@@ -141,16 +195,31 @@ mod tests {
         for text in [
             "",
             "1",
+            "00000000000000010000000000000002",
             "00000000000000010000000000000002;",
+            "00000000000000010000000000000002;1;",
+            "00000000000000010000000000000002;1;1;1",
             "00000000000000010000000000000002;-1",
             "00000000000000010000000000000002;+1",
-            "00000000000000010000000000000002;18446744073709551616",
+            "00000000000000010000000000000002;1;18446744073709551616",
             ";1",
         ] {
             let read = SessionRequest::read(&headers(text));
             assert_eq!(read, Err(text.to_owned()), "{text:?}");
         }
         assert_eq!(SessionId::new(7, 7), None);
+    }
+
+    #[test]
+    fn a_client_is_read_as_it_was_written() {
+        let client = ClientId::new(1, 2).expect("they differ");
+        let mut headers = HeaderMap::new();
+        assert_eq!(ClientId::read(&headers), None);
+        client.write(&mut headers);
+        assert_eq!(ClientId::read(&headers), Some(client));
+        assert_eq!(client.number(), (1 << 64) + 2);
+        headers.insert(ClientId::HEADER, HeaderValue::from_static("12"));
+        assert_eq!(ClientId::read(&headers), None);
     }
 
     #[test]

@@ -106,10 +106,12 @@ impl Unacknowledged {
         true
     }
 
-    /// Keeps no more than so many bytes, and those that are copied side by side: lets go of the first
-    /// messages, which cannot be written again then.
+    /// Keeps no more than so many bytes, and the last messages in any case: lets go of the first ones,
+    /// which cannot be written again then.
     pub(crate) fn shorten(&mut self, bytes: usize) {
-        while self.bytes > bytes && !self.chunks.is_empty() {
+        while self.bytes > bytes
+            && (self.chunks.front()).is_some_and(|chunk| chunk.end < self.written)
+        {
             self.drop_first();
             // The rest of a message that is not there as a whole any more.
             while self

@@ -54,6 +54,10 @@ impl Asked {
         std::mem::take(&mut *self.values.lock().expect("no panic"))
     }
 
+    pub fn close(&self) {
+        self.gate.send_replace(false);
+    }
+
     pub fn open(&self) {
         self.gate.send_replace(true);
     }
