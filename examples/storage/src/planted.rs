@@ -13,6 +13,8 @@ pub enum Bug {
     /// Where the file grows, its length is not synced before the header names it, and a file that
     /// is shorter than its header says is refused.
     UnsyncedGrowth,
+    /// A sync that has failed is tried again, and taken for done when that succeeds.
+    SyncAgain,
 }
 
 /// The mistake that is made, if any: one of this crate or, as it is told, of another.

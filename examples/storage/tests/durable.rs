@@ -107,7 +107,7 @@ fn a_damaged_file_is_named_and_left_as_it_is() {
         let message = refused(data.path());
         let expected = format!("{} is damaged, or not the file", text(&file));
         assert!(message.contains(&expected), "{message}");
-        assert!(message.contains("restore it from a backup"), "{message}");
+        assert!(message.contains("restore all files of the replica"), "{message}");
         assert!(fs::read(&file).expect("a file") == bytes, "{message}");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use gorums::Status;
 use tokio::sync::{mpsc, oneshot};
 
+use super::health::Pulse;
 use super::room::{Place, Room};
 use super::{Answer, Commit, FOUND_BYTES, REQUESTS, Read, Record, Reply, Request, Volume, Write};
 
@@ -16,32 +17,64 @@ pub(super) struct Worker<E, V> {
     put_back: VecDeque<Request<E>>,
     /// Room for the bytes of records that were found.
     found: Room,
-    /// What a write is told for which there is no room.
-    no_room: Status,
+    pulse: Pulse,
+    id: u32,
 }
 
 impl<E: Record, V: Volume<E>> Worker<E, V> {
-    pub(super) fn new(volume: V, requests: mpsc::Receiver<Request<E>>, id: u32) -> Self {
-        let no_room = format!("the disk of replica {id} has no room for this write");
+    pub(super) fn new(
+        volume: V,
+        requests: mpsc::Receiver<Request<E>>,
+        pulse: Pulse,
+        id: u32,
+    ) -> Self {
+        pulse.full(volume.is_full());
         Self {
             volume,
             requests,
             put_back: VecDeque::new(),
             // A record may be there twice: as what is known of its key, and as an answer.
             found: Room::new(FOUND_BYTES, FOUND_BYTES / 2),
-            no_room: Status::resource_exhausted(no_room),
+            pulse,
+            id,
         }
+    }
+
+    /// What a write is told for which there is no room.
+    fn no_room(&self) -> Status {
+        let id = self.id;
+        let mut text = format!("the disk of replica {id} has no room for this write");
+        if let Some(path) = self.volume.place() {
+            let path = path.display();
+            text += &format!(": make room for {path}; it is used as soon as it is there");
+        }
+        Status::resource_exhausted(text)
+    }
+
+    /// What a write is told whose sync has failed.
+    fn not_synced(&self, error: &str) -> Status {
+        let id = self.id;
+        let text =
+            format!("the disk of replica {id} may have lost this write, or have it: {error}");
+        Status::internal(text)
     }
 
     /// Carries out requests until nobody can send any, or the disk is to be closed. Returns who
     /// waits for that.
     pub(super) async fn work(&mut self) -> Result<Option<oneshot::Sender<()>>, V::Error> {
         while let Some(first) = self.next().await {
-            if let Request::Close(closed) = first {
-                return Ok(Some(closed));
+            match first {
+                Request::Close(closed) => return Ok(Some(closed)),
+                Request::Verify(from, reply) => {
+                    let next = self.pulse.time(self.volume.verify(from)).await?;
+                    // Whoever asked may have gone.
+                    let _ = reply.send(next);
+                }
+                first => {
+                    let batch = self.collect(first).await?;
+                    self.carry_out(batch).await?;
+                }
             }
-            let batch = self.collect(first).await?;
-            self.carry_out(batch).await?;
         }
         Ok(None)
     }
@@ -84,10 +117,10 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
         let key = match &request {
             Request::Read(read) => &read.key,
             Request::Write(write) => &write.key,
-            Request::Close(_) => return Ok(Some(request)),
+            Request::Close(_) | Request::Verify(..) => return Ok(Some(request)),
         };
         if !batch.known.contains_key(key) {
-            let record = self.volume.read(key).await?;
+            let record = self.pulse.time(self.volume.read(key)).await?;
             let Some(place) = batch.place(&self.found, record.as_ref()).await else {
                 return Ok(Some(request));
             };
@@ -128,7 +161,7 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
                 }
                 batch.answers.push(Pending::Write(reply, taken));
             }
-            Request::Close(_) => {}
+            Request::Close(_) | Request::Verify(..) => {}
         }
         Ok(None)
     }
@@ -147,24 +180,43 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
         changed.sort_unstable_by_key(|(key, _)| *key);
         let commit = match changed.is_empty() {
             true => Commit::Done,
-            false => self.volume.commit(&changed).await?,
+            false => {
+                let commit = self.pulse.time(self.volume.commit(&changed)).await?;
+                self.note(&commit);
+                commit
+            }
         };
         drop(changed);
         drop(known);
-        match commit {
-            Commit::Done => answers.into_iter().for_each(Pending::give),
-            Commit::NoRoom => {
-                // The last one is put back first, so that they are in their order again.
-                for answer in answers.into_iter().rev() {
-                    match answer {
-                        // It may have found what was to be written.
-                        Pending::Read(read, _) => self.put_back.push_front(Request::Read(read)),
-                        Pending::Write(reply, _) => drop(reply.send(Err(self.no_room.clone()))),
-                    }
-                }
+        let refused = match commit {
+            Commit::Done => {
+                answers.into_iter().for_each(Pending::give);
+                return Ok(());
+            }
+            Commit::NoRoom => self.no_room(),
+            Commit::NotSynced(error) => self.not_synced(&error),
+        };
+        // The last one is put back first, so that they are in their order again.
+        for answer in answers.into_iter().rev() {
+            match answer {
+                // It may have found what was to be written.
+                Pending::Read(read, _) => self.put_back.push_front(Request::Read(read)),
+                Pending::Write(reply, _) => drop(reply.send(Err(refused.clone()))),
             }
         }
         Ok(())
+    }
+
+    /// Notes what a commit says of the disk.
+    fn note(&self, commit: &Commit) {
+        match commit {
+            Commit::Done => {
+                self.pulse.failing(false);
+                self.pulse.full(self.volume.is_full());
+            }
+            Commit::NoRoom => self.pulse.full(true),
+            Commit::NotSynced(_) => self.pulse.failing(true),
+        }
     }
 }
 

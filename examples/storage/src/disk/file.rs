@@ -1,27 +1,28 @@
 //! The file of a replica: made where there is none, and refused where it is not as it was written.
 
-use std::any::Any;
-use std::cell::Cell;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::{fmt, fs, io};
 
-use redb::{Database, ReadOnlyTable, StorageBackend, TableDefinition};
+use redb::StorageBackend;
 
-use super::held::Held;
+use super::caught::caught;
+use super::database::{Open, create, fill_backend, open_whole};
+use super::directory;
+use super::error::{FileError, Loss, OpenError};
+use super::held::is_no_room;
 use super::native::{Backend, Native};
-use super::{Commit, Record, Volume};
+use super::reserve::RESERVE;
+use super::seal::{Identity, Seal};
+use super::{Commit, Found, Record, Volume};
 use crate::planted::{Bug, Planted};
 
-/// The records by their keys. Their type is part of the file: it cannot be opened as one of another
-/// program.
-fn table<E: Record>() -> TableDefinition<'static, &'static str, E::Stored> {
-    TableDefinition::new("values")
-}
+/// How many syncs may fail, without a commit that succeeds in between, before the disk counts as
+/// broken.
+const FAILED_SYNCS: u32 = 3;
 
-/// How much of a file is kept in memory, in bytes.
-const CACHE: usize = 64 << 20;
+/// How many bytes are verified at a time.
+const VERIFIED: u64 = 1 << 20;
 
 /// The file of a replica. Its calls wait for the disk, and keep the thread meanwhile.
 pub struct File<E: Record> {
@@ -29,35 +30,146 @@ pub struct File<E: Record> {
     open: Option<Open<E>>,
     /// What the database is in. It keeps the file locked while the database is opened again.
     backend: Arc<dyn Backend>,
+    named: Option<Named>,
+    /// How many syncs have failed since the last commit that succeeded.
+    failed_syncs: u32,
+    /// Whether the reserve is there.
+    has_reserve: bool,
+    /// A commit had no room, and there was too little since.
+    had_no_room: bool,
     planted: Planted<Bug>,
 }
 
-/// A file that was found whole.
-struct Open<E: Record> {
-    /// What was committed, for reading. It is made where there is none.
-    committed: Option<Records<E>>,
-    database: Database,
-    held: Held,
+/// A file in a directory, and what is beside it.
+struct Named {
+    path: PathBuf,
+    seal: Seal,
+    /// What the seal says.
+    sealed: Identity,
+    found: Found,
 }
-
-type Records<E> = ReadOnlyTable<&'static str, <E as Record>::Stored>;
 
 impl<E: Record> File<E> {
     /// Opens the file of a replica in this directory. Both are made where there is none.
     pub(super) fn open(directory: &Path, id: u32) -> Result<Self, OpenError> {
-        make_directory(directory).map_err(|error| OpenError {
-            path: directory.to_owned(),
-            cause: error.into(),
-        })?;
-        let path = directory.join(format!("replica-{id}.redb"));
-        let opened = caught(|| {
-            if !path.try_exists()? {
-                create::<E>(directory, &path)?;
+        directory::make(directory).map_err(|error| OpenError::at(directory, error))?;
+        let path = directory::path(directory, id);
+        let seal = Seal::at(directory::seal(&path));
+        let sealed = seal.read();
+        let sealed = sealed.map_err(|error| OpenError::at(seal.path(), error))?;
+        let is_there = path.try_exists();
+        let is_there = is_there.map_err(|error| OpenError::at(&path, error))?;
+        if !is_there && sealed.is_none() {
+            let created = caught(|| create::<E>(directory, &path, Identity::new(id)));
+            created.map_err(|error| OpenError::at(&path, error))?;
+        }
+        let mut file = Self::whole(&path, id, &seal, sealed)?;
+        let identity = file.opened().identity;
+        let found = match sealed {
+            None => Found::New,
+            Some(sealed) if sealed.commits == identity.commits => Found::Closed,
+            Some(_) => Found::Interrupted,
+        };
+        file.has_reserve = file.backend.take_reserve();
+        let released = caught(|| file.release());
+        released.map_err(|error| OpenError::at(&path, error))?;
+        if sealed != Some(identity) {
+            match file.sealing(|| seal.write(identity)) {
+                // The one that is there is right as well.
+                Err(error) if sealed.is_some() && is_no_room(&error) => {}
+                written => written.map_err(|error| OpenError::at(seal.path(), error))?,
             }
-            let file = fs::File::options().read(true).write(true).open(&path)?;
-            File::planted(Arc::new(Native::new(file)?), Planted::default())
+        }
+        file.named = Some(Named {
+            path,
+            seal,
+            sealed: identity,
+            found,
         });
-        opened.map_err(|cause| OpenError { path, cause })
+        Ok(file)
+    }
+
+    /// Opens the file at this path without changing anything, where it is the one that it should be.
+    fn whole(
+        path: &Path,
+        id: u32,
+        seal: &Seal,
+        sealed: Option<Identity>,
+    ) -> Result<Self, OpenError> {
+        let opened = caught(|| {
+            let file = fs::File::options().read(true).write(true).open(path);
+            let backend = Native::new(file?, &directory::reserve(path))?;
+            refresh(&backend)?;
+            File::planted(Arc::new(backend), Planted::default())
+        });
+        let mut file = match opened {
+            Err(error) if error.is_not_found() => {
+                return Err(OpenError::lost(
+                    path,
+                    Loss::Missing,
+                    format!(
+                        "is gone: {} is there, and tells of it",
+                        seal.path().display(),
+                    ),
+                ));
+            }
+            opened => opened.map_err(|error| OpenError::at(path, error))?,
+        };
+        let Identity {
+            replica, commits, ..
+        } = file.opened().identity;
+        let lost = |loss, text| Err(OpenError::lost(path, loss, text));
+        match sealed {
+            _ if replica != id => lost(Loss::Foreign, format!("is the file of replica {replica}")),
+            None if commits == 0 => Ok(file),
+            None => {
+                let text = format!("is gone, which belongs to {}", path.display());
+                Err(OpenError::lost(seal.path(), Loss::Missing, text))
+            }
+            Some(sealed) if sealed.file != file.opened().identity.file => lost(
+                Loss::Foreign,
+                format!(
+                    "is another file than the one that {} tells of",
+                    seal.path().display()
+                ),
+            ),
+            Some(sealed) if sealed.commits > commits => lost(
+                Loss::Older,
+                format!(
+                    "is an older copy: it has {commits} commits, and {} tells of {}",
+                    seal.path().display(),
+                    sealed.commits
+                ),
+            ),
+            Some(_) => Ok(file),
+        }
+    }
+
+    /// Looks at all of the file of a replica that does not run, and changes nothing.
+    pub(super) fn verify_closed(directory: &Path, id: u32) -> Result<Verified, OpenError> {
+        let path = directory::path(directory, id);
+        let seal = Seal::at(directory::seal(&path));
+        let sealed = seal.read();
+        let sealed = sealed.map_err(|error| OpenError::at(seal.path(), error))?;
+        if sealed.is_none() {
+            let there = fs::metadata(&path);
+            there.map_err(|error| OpenError::at(&path, error))?;
+        }
+        let mut file = Self::whole(&path, id, &seal, sealed)?;
+        let verified = caught(|| {
+            let open = file.opened();
+            Ok(Verified {
+                records: open.count()?,
+                bytes: open.held.len()?,
+                commits: open.identity.commits,
+            })
+        });
+        verified.map_err(|error| OpenError::at(&path, error))
+    }
+
+    /// What was there when it was opened. Of a file without a directory nothing is known.
+    pub(super) fn found(&self) -> Option<Found> {
+        self.named.as_ref().map(|named| named.found)
     }
 
     /// The file of a replica that is kept there, wherever that is. One that is new has to be
@@ -67,7 +179,7 @@ impl<E: Record> File<E> {
     ///
     /// Where it cannot be read, or is not as it was written. It is left as it is.
     pub fn on(backend: Arc<dyn Backend>) -> Result<Self, FileError> {
-        caught(|| Self::planted(backend, Planted::default()))
+        Self::released(backend, Planted::default())
     }
 
     /// The same with a mistake in it.
@@ -77,24 +189,44 @@ impl<E: Record> File<E> {
     /// As for [`on`](Self::on).
     #[cfg(feature = "planted-bugs")]
     pub fn on_with_bug(backend: Arc<dyn Backend>, bug: Bug) -> Result<Self, FileError> {
-        caught(|| Self::planted(backend, Planted::one(bug)))
+        Self::released(backend, Planted::one(bug))
     }
 
-    /// Makes an empty place the file of a replica that has no records yet. A crash may leave a part
-    /// of it, so it is to be given its name afterwards.
+    /// Makes an empty place the file of a replica that has no records yet, and no number. A crash
+    /// may leave a part of it, so it is to be given its name afterwards.
     ///
     /// # Errors
     ///
     /// Where it cannot be written.
     pub fn fill(backend: impl StorageBackend) -> Result<(), FileError> {
-        caught(|| fill::<E>(&builder().create_with_backend(backend)?))
+        let nobody = Identity {
+            replica: 0,
+            file: 0,
+            commits: 0,
+        };
+        caught(|| fill_backend::<E>(backend, nobody))
     }
 
+    fn released(backend: Arc<dyn Backend>, planted: Planted<Bug>) -> Result<Self, FileError> {
+        caught(|| {
+            refresh(&*backend)?;
+            let mut file = Self::planted(backend, planted)?;
+            file.has_reserve = file.backend.take_reserve();
+            file.release()?;
+            Ok(file)
+        })
+    }
+
+    /// A file of which nothing is changed yet.
     fn planted(backend: Arc<dyn Backend>, planted: Planted<Bug>) -> Result<Self, FileError> {
         let open = Some(open_whole(Arc::clone(&backend), planted)?);
         Ok(Self {
             open,
             backend,
+            named: None,
+            failed_syncs: 0,
+            has_reserve: false,
+            had_no_room: false,
             planted,
         })
     }
@@ -104,61 +236,133 @@ impl<E: Record> File<E> {
         open.expect("it is there until the file is dropped, or its volume has failed")
     }
 
+    /// Makes the changes that opening the file has left to be made, where there is room: with the
+    /// reserve, if need be. Whether they are made. Otherwise it can be read, and not written to.
+    fn release(&mut self) -> Result<bool, FileError> {
+        let held = self.opened().held.clone();
+        Ok(held.release()? || self.give_reserve() && held.release()?)
+    }
+
+    /// Does something for which the reserve is kept.
+    fn sealing(&mut self, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        match work() {
+            Err(error) if is_no_room(&error) && self.give_reserve() => work(),
+            done => done,
+        }
+    }
+
+    fn give_reserve(&mut self) -> bool {
+        self.has_reserve = false;
+        self.backend.release_reserve()
+    }
+
     /// Opens the file again, since redb does nothing more with one that it could not write to.
     fn open_again(&mut self) -> Result<(), FileError> {
+        self.open = Some(open_whole(Arc::clone(&self.backend), self.planted)?);
+        self.release()?;
+        Ok(())
+    }
+
+    /// Gives up what did not fit.
+    fn without_room(&mut self) -> Result<(), FileError> {
         if let Some(Open { held, database, .. }) = self.open.take() {
             // Before that it could still write.
             drop(database);
             held.give_back();
         }
-        self.open = Some(open_whole(Arc::clone(&self.backend), self.planted)?);
-        Ok(())
+        self.open_again()
     }
+
+    /// After a sync that has failed the system may have in memory what is not on the disk, and take
+    /// it for written: another sync would succeed, and mean nothing. So what is in memory is given
+    /// up, and what is on the disk is looked at as after a loss of power.
+    fn without_sync(&mut self, cause: FileError) -> Result<String, FileError> {
+        self.failed_syncs += 1;
+        if self.failed_syncs >= FAILED_SYNCS {
+            return Err(cause);
+        }
+        self.open = None;
+        if !matches!(refresh(&*self.backend), Ok(true)) {
+            // Nobody can say what is on the disk.
+            return Err(cause);
+        }
+        self.open_again()?;
+        Ok(cause.to_string())
+    }
+}
+
+/// What a look at all of a file has found, where it is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// How many records there are.
+    pub records: u64,
+    /// How long the file is.
+    pub bytes: u64,
+    /// How many commits there were.
+    pub commits: u64,
 }
 
 impl<E: Record> Volume<E> for File<E> {
     type Error = FileError;
 
     async fn read(&mut self, key: &str) -> Result<Option<E>, FileError> {
-        caught(|| self.opened().read(key))
+        let read = caught(|| self.opened().read(key));
+        read.map_err(|error| error.of(self.place()))
     }
 
     async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, FileError> {
-        let open = self.opened();
-        match caught(|| open.commit(records)) {
-            Ok(()) => Ok(Commit::Done),
-            Err(_) if open.held.had_no_room() => {
-                caught(|| self.open_again())?;
-                Ok(Commit::NoRoom)
+        let committed = self.try_commit(records);
+        committed.map_err(|error| error.of(self.place()))
+    }
+
+    async fn verify(&mut self, from: u64) -> Result<Option<u64>, FileError> {
+        let held = &self.opened().held;
+        let verified = caught(|| Ok(held.verify(from, VERIFIED)?));
+        let verified = match verified {
+            // Nothing may be in this page any more.
+            Err(error) if error.is_damage() => {
+                self.open = None;
+                let opened = caught(|| self.open_again());
+                opened.map(|()| from.checked_add(VERIFIED))
             }
-            Err(cause) => Err(cause),
-        }
+            verified => verified,
+        };
+        verified.map_err(|error| error.of(self.place()))
+    }
+
+    fn place(&self) -> Option<&Path> {
+        self.named.as_ref().map(|named| &*named.path)
+    }
+
+    fn is_full(&self) -> bool {
+        !self.has_reserve || self.had_no_room
     }
 }
 
-impl<E: Record> Open<E> {
-    fn read(&mut self, key: &str) -> Result<Option<E>, FileError> {
-        let committed = match &mut self.committed {
-            Some(committed) => committed,
-            none => none.insert(self.database.begin_read()?.open_table(table::<E>())?),
-        };
-        let found = committed.get(key)?;
-        Ok(found.map(|found| E::from_stored(found.value())))
-    }
-
-    fn commit(&mut self, records: &[(&str, &E)]) -> Result<(), FileError> {
-        // What is replaced can be used again when nobody reads it any more.
-        self.committed = None;
-        let mut transaction = self.database.begin_write()?;
-        // So a commit is never taken back when the file is opened after a crash.
-        transaction.set_two_phase_commit(true);
-        let mut values = transaction.open_table(table::<E>())?;
-        for (key, record) in records {
-            values.insert(*key, record.stored())?;
+impl<E: Record> File<E> {
+    fn try_commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, FileError> {
+        if !self.opened().held.is_released() && !caught(|| self.release())? {
+            return Ok(Commit::NoRoom);
         }
-        drop(values);
-        transaction.commit()?;
-        Ok(())
+        let open = self.opened();
+        let Err(error) = caught(|| open.commit(records)) else {
+            self.failed_syncs = 0;
+            self.has_reserve = self.backend.take_reserve();
+            if self.had_no_room {
+                self.had_no_room = !self.backend.has_room(RESERVE);
+            }
+            return Ok(Commit::Done);
+        };
+        if open.held.has_not_synced() {
+            let text = caught(|| self.without_sync(error))?;
+            Ok(Commit::NotSynced(text))
+        } else if open.held.had_no_room() {
+            self.had_no_room = true;
+            caught(|| self.without_room())?;
+            Ok(Commit::NoRoom)
+        } else {
+            Err(error)
+        }
     }
 }
 
@@ -174,250 +378,30 @@ impl<E: Record> fmt::Debug for File<E> {
 impl<E: Record> Drop for File<E> {
     fn drop(&mut self) {
         // What was committed is there, whatever becomes of this.
-        let _ = caught(|| {
-            self.open = None;
+        let Some(open) = self.open.take() else { return };
+        let identity = open.identity;
+        let closed = caught(|| {
+            drop(open);
             Ok(())
         });
-    }
-}
-
-/// Does something with redb, which panics on some damage; this is an error here.
-fn caught<T>(work: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileError> {
-    static HOOK: Once = Once::new();
-    thread_local! {
-        static CATCHING: Cell<bool> = const { Cell::new(false) };
-    }
-    HOOK.call_once(|| {
-        let report = panic::take_hook();
-        // The error is the report.
-        panic::set_hook(Box::new(move |info| {
-            if !CATCHING.get() {
-                report(info);
-            }
-        }));
-    });
-    CATCHING.set(true);
-    let done = panic::catch_unwind(AssertUnwindSafe(work));
-    CATCHING.set(false);
-    done.unwrap_or_else(|panic| Err(damaged(message(&*panic))))
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(message), _) => message,
-        (_, Some(message)) => message,
-        (None, None) => "a panic without a message",
-    }
-}
-
-fn damaged(message: &str) -> FileError {
-    redb::Error::Corrupted(message.to_owned()).into()
-}
-
-/// Opens a file after a look at all of it. One that is refused is left as it is.
-fn open_whole<E: Record>(
-    file: Arc<dyn Backend>,
-    planted: Planted<Bug>,
-) -> Result<Open<E>, FileError> {
-    let held = Held::new(file, planted);
-    if held.len()? == 0 {
-        // redb would begin a new one here.
-        return Err(damaged("it is empty"));
-    }
-    extend_to_layout(&held, planted)?;
-    let mut database = builder().create_with_backend(held.clone())?;
-    // Every page has a checksum, and all of them are looked at. Since each commit has two phases,
-    // the last one is never given up for the one before. What is set right is which pages are free.
-    database.check_integrity()?;
-    database.begin_read()?.open_table(table::<E>())?;
-    held.release()?;
-    Ok(Open {
-        committed: None,
-        database,
-        held,
-    })
-}
-
-/// How redb divides a file: the size of a page, and how many pages of a region are its header and
-/// its data.
-const LAYOUT: [u32; 3] = [4096, 130, 1 << 20];
-
-/// Where these are in the file, and behind them how many regions are full, and how many pages the
-/// last one has.
-const LAYOUT_AT: u64 = 12;
-
-/// Looks at the part of the header that no checksum covers, and by which redb goes: with some other
-/// values there it neither opens the file nor refuses it.
-///
-/// A file may be shorter than its header says, where the power was lost while it grew: a disk may
-/// keep the header and lose the length, and with it nothing that was committed. Then it gets the
-/// length, in memory as yet, and its checksums say whether it is whole.
-fn extend_to_layout(file: &Held, planted: Planted<Bug>) -> Result<(), FileError> {
-    let bytes = file.read(LAYOUT_AT, 20)?;
-    let mut fields = bytes.chunks_exact(4).map(|field| {
-        let number = field.iter().rev();
-        number.fold(0, |number, byte| number << 8 | u64::from(*byte))
-    });
-    let layout: Vec<u64> = fields.by_ref().take(3).collect();
-    if layout != LAYOUT.map(u64::from) {
-        return Err(damaged("its header does not say how it is divided"));
-    }
-    let [page, header, data] = LAYOUT.map(u64::from);
-    let (full, last) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0));
-    let last_region = if last == 0 { 0 } else { header + last };
-    // The file's own first page, and the regions. After a crash there may be more of it.
-    let pages = 1 + full * (header + data) + last_region;
-    let (needed, has) = (pages.saturating_mul(page), file.len()?);
-    // redb makes a file twice as large when it grows, or larger by a region.
-    let most = has
-        .saturating_mul(2)
-        .max(has.saturating_add((header + data) * page));
-    if last > data || needed > most {
-        return Err(damaged("it is much shorter than its header says"));
-    }
-    if needed > has {
-        if planted.is(Bug::UnsyncedGrowth) {
-            return Err(damaged("it is shorter than its header says"));
-        }
-        file.set_len(needed)?;
-    }
-    Ok(())
-}
-
-/// Makes an empty file under another name first: one with this name is whole.
-fn create<E: Record>(directory: &Path, path: &Path) -> Result<(), FileError> {
-    let new = path.with_extension(format!("new-{}", std::process::id()));
-    // Half made by a process that died, and had the same number.
-    if new.try_exists()? {
-        fs::remove_file(&new)?;
-    }
-    fill::<E>(&builder().create(&new)?)?;
-    // Where another process was quicker, its file stays.
-    match fs::hard_link(&new, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        linked => linked?,
-    }
-    fs::remove_file(&new)?;
-    sync_directory(directory)?;
-    Ok(())
-}
-
-fn fill<E: Record>(database: &Database) -> Result<(), FileError> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_two_phase_commit(true);
-    transaction.open_table(table::<E>())?;
-    transaction.commit()?;
-    Ok(())
-}
-
-fn builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    // The newer format has checksums also for what is free, and later versions of redb read no
-    // other.
-    builder.create_with_file_format_v3(true);
-    builder.set_cache_size(CACHE);
-    builder
-}
-
-/// Makes a directory, and those above it, so that their names last.
-fn make_directory(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    let above = match directory.parent() {
-        Some(above) if !above.as_os_str().is_empty() => above,
-        _ => Path::new("."),
-    };
-    make_directory(above)?;
-    match fs::create_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // Another process may have been quicker.
-            if !directory.is_dir() {
-                return Err(io::ErrorKind::NotADirectory.into());
-            }
-        }
-        made => made?,
-    }
-    sync_directory(above)
-}
-
-/// Makes the names in a directory last.
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    // Elsewhere a directory cannot be opened, and need not be.
-    if cfg!(unix) {
-        fs::File::open(directory)?.sync_all()?;
-    }
-    Ok(())
-}
-
-/// Why a replica has no file.
-#[derive(Debug)]
-pub struct OpenError {
-    path: PathBuf,
-    cause: FileError,
-}
-
-/// Why the file of a replica cannot be used.
-// Those of redb are large.
-#[derive(Debug)]
-pub struct FileError(Box<redb::Error>);
-
-impl FileError {
-    /// Whether the file is not as it was written, rather than out of reach.
-    pub fn is_damage(&self) -> bool {
-        use io::ErrorKind::{InvalidData, UnexpectedEof};
-
-        match &*self.0 {
-            redb::Error::DatabaseAlreadyOpen | redb::Error::PreviousIo => false,
-            // These two are redb's, about what it reads.
-            redb::Error::Io(error) => matches!(error.kind(), InvalidData | UnexpectedEof),
-            _ => true,
+        let Some(Named { seal, sealed, .. }) = self.named.take() else {
+            return;
+        };
+        if closed.is_ok() && sealed != identity {
+            // Where this cannot be done the old one is right, and knows of less.
+            let _ = self.sealing(|| seal.write(identity));
         }
     }
 }
 
-impl<E: Into<redb::Error>> From<E> for FileError {
-    fn from(error: E) -> Self {
-        Self(Box::new(error.into()))
-    }
+/// Sees to it that the file is read from the disk, whatever was in memory. Whether that can be had.
+fn refresh(file: &dyn Backend) -> Result<bool, FileError> {
+    // What another process has written, and was killed before it could sync it.
+    file.sync_data(false)?;
+    Ok(file.forget(0, file.len()?)?)
 }
 
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for FileError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&*self.0)
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        match &*self.cause.0 {
-            redb::Error::DatabaseAlreadyOpen => {
-                write!(f, "{path} is in use by another replica")
-            }
-            // Without redb's words before the system's.
-            redb::Error::Io(error) if !self.cause.is_damage() => write!(f, "{path}: {error}"),
-            error if !self.cause.is_damage() => write!(f, "{path}: {error}"),
-            cause => write!(
-                f,
-                "{path} is damaged, or not the file of a replica ({cause}); it was left as it is: restore it from \
-                 a backup, or move it away to start empty, without what the replica acknowledged"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&*self.cause.0)
-    }
-}
-
+#[cfg(test)]
+pub(super) mod simulated;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::{Seek, SeekFrom, Write};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -52,7 +53,8 @@ async fn what_was_written_is_there_when_the_file_is_opened_again() {
         disk.close().await;
     }
     let files: Vec<_> = fs::read_dir(&path).expect("a directory").collect();
-    assert_eq!(files.len(), 1, "{files:?}");
+    // Its file, its seal and its reserve.
+    assert_eq!(files.len(), 3, "{files:?}");
 }
 
 #[tokio::test]
@@ -143,7 +145,7 @@ async fn a_damaged_file_is_refused_and_left_as_it_is_or_all_of_it_is_there() {
     }
 }
 
-/// A volume that takes a second, and fails when it is told to.
+/// A volume that takes a second, or what it is told to, and fails when it is told to.
 #[derive(Clone, Default)]
 struct Simulated(Arc<Mutex<SimulatedState>>);
 
@@ -153,6 +155,11 @@ struct SimulatedState {
     /// The keys of the last commit, as they came.
     keys: Vec<String>,
     fails: bool,
+    does_not_sync: bool,
+    /// There is no reserve.
+    is_full: bool,
+    /// How long a commit takes.
+    takes: Duration,
     /// How many bytes of values fit into a commit.
     room: usize,
 }
@@ -164,6 +171,9 @@ impl Default for SimulatedState {
             commits: 0,
             keys: Vec::new(),
             fails: false,
+            does_not_sync: false,
+            is_full: false,
+            takes: Duration::from_secs(1),
             room: usize::MAX,
         }
     }
@@ -183,10 +193,14 @@ impl Volume for Simulated {
     }
 
     async fn commit(&mut self, records: &[(&str, &Entry)]) -> Result<Commit, Self::Error> {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let takes = self.state().takes;
+        tokio::time::sleep(takes).await;
         let mut state = self.state();
         if state.fails {
             return Err("it is broken");
+        }
+        if state.does_not_sync {
+            return Ok(Commit::NotSynced("it is broken".to_owned()));
         }
         state.commits += 1;
         state.keys = records.iter().map(|(key, _)| (*key).to_owned()).collect();
@@ -199,6 +213,10 @@ impl Volume for Simulated {
             .map(|&(key, entry)| (key.to_owned(), entry.clone()));
         state.entries.extend(new);
         Ok(Commit::Done)
+    }
+
+    fn is_full(&self) -> bool {
+        self.state().is_full
     }
 }
 
@@ -345,4 +363,234 @@ async fn work_that_is_dropped_leaves_nobody_waiting() {
     working.abort();
     let error = coming.result().await.expect_err("nobody works");
     assert_eq!(error.message(), "the replica is being stopped");
+}
+
+/// The files of a replica of this directory, and what is in them.
+fn files(directory: &Path, id: u32) -> [(PathBuf, Vec<u8>); 2] {
+    ["redb", "seal"].map(|kind| {
+        let path = directory.join(format!("replica-{id}.{kind}"));
+        let bytes = fs::read(&path).expect("a file");
+        (path, bytes)
+    })
+}
+
+/// Why a replica cannot be opened. Nothing is changed by it.
+fn refused(directory: &Path, id: u32) -> (Loss, String) {
+    let there = || {
+        let entries = fs::read_dir(directory).expect("a directory");
+        let mut entries: Vec<_> = entries.map(|entry| entry.expect("one").path()).collect();
+        entries.sort();
+        let read = |path: PathBuf| (fs::read(&path).expect("a file"), path);
+        entries.into_iter().map(read).collect::<Vec<_>>()
+    };
+    let before = there();
+    let error = Disk::<Entry>::open(directory, id).expect_err("it is refused");
+    assert!(there() == before, "{error}");
+    let verified = Disk::<Entry>::verify_closed(directory, id).expect_err("it is refused");
+    assert_eq!(verified.to_string(), error.to_string());
+    assert!(there() == before, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("everything was left as it is"), "{text}");
+    (error.loss().expect("it is known what is lost"), text)
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_or_older_or_another_one_is_refused_and_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    for id in [3, 4] {
+        let disk = Disk::open(path, id).expect("it can be opened");
+        assert_eq!(disk.found(), Some(Found::New));
+        assert!(write(&disk, "k", entry("v", 1)).await);
+        disk.close().await;
+    }
+    let [old, old_seal] = files(path, 3);
+    let disk = open(path);
+    assert_eq!(disk.found(), Some(Found::Closed));
+    assert!(write(&disk, "k", entry("w", 2)).await);
+    disk.close().await;
+    let [new, seal] = files(path, 3);
+    let [other, other_seal] = files(path, 4);
+    let put = |(path, _): &(PathBuf, Vec<u8>), (_, bytes): &(PathBuf, Vec<u8>)| {
+        fs::write(path, bytes).expect("written");
+    };
+
+    fs::remove_file(&new.0).expect("it is there");
+    let (loss, text) = refused(path, 3);
+    assert_eq!(loss, Loss::Missing);
+    assert!(text.contains("replica-3.redb is gone"), "{text}");
+
+    put(&new, &old);
+    let (loss, text) = refused(path, 3);
+    assert_eq!(loss, Loss::Older);
+    let expected = "replica-3.redb is an older copy: it has 1 commits, and ";
+    assert!(text.contains(expected), "{text}");
+
+    put(&new, &other);
+    let (loss, text) = refused(path, 3);
+    assert_eq!(loss, Loss::Foreign);
+    assert!(
+        text.contains("replica-3.redb is the file of replica 4"),
+        "{text}"
+    );
+
+    put(&new, &new);
+    put(&seal, &other_seal);
+    let (loss, text) = refused(path, 3);
+    assert_eq!(loss, Loss::Foreign);
+    assert!(text.contains("is another file than the one that"), "{text}");
+
+    fs::remove_file(&seal.0).expect("it is there");
+    let (loss, text) = refused(path, 3);
+    assert_eq!(loss, Loss::Missing);
+    assert!(
+        text.contains("replica-3.seal is gone, which belongs to"),
+        "{text}"
+    );
+
+    fs::write(&seal.0, "replica 3, file 1, commits 1\n").expect("written");
+    let (loss, text) = refused(path, 3);
+    assert_eq!(loss, Loss::Damaged);
+    assert!(text.contains("replica-3.seal is damaged"), "{text}");
+
+    // As after a crash: the seal knows of less.
+    put(&seal, &old_seal);
+    let disk = open(path);
+    assert_eq!(disk.found(), Some(Found::Interrupted));
+    assert_eq!(read(&disk, "k").await, Some(entry("w", 2)));
+    disk.close().await;
+    assert!(files(path, 3)[1].1 == seal.1);
+    let verified = Disk::<Entry>::verify_closed(path, 3).expect("it is whole");
+    assert_eq!((verified.records, verified.commits), (1, 2));
+    // All of it is gone, which nobody can know here.
+    for kind in ["redb", "seal", "reserve"] {
+        fs::remove_file(path.join(format!("replica-3.{kind}"))).expect("it is there");
+    }
+    let error = Disk::<Entry>::verify_closed(path, 3).expect_err("there is nothing");
+    assert_eq!(error.loss(), None);
+    assert_eq!(open(path).found(), Some(Found::New));
+}
+
+#[tokio::test]
+async fn what_is_left_of_lost_data_is_put_aside_for_a_new_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    for lost in ["redb", "seal"] {
+        let disk = open(path);
+        assert_eq!(disk.found(), Some(Found::New));
+        assert!(write(&disk, "k", entry("v", 1)).await);
+        disk.close().await;
+        fs::remove_file(path.join(format!("replica-3.{lost}"))).expect("it is there");
+        assert_eq!(refused(path, 3).0, Loss::Missing);
+        let aside = Disk::<Entry>::set_aside(path, 3).expect("it can be renamed");
+        let left = if lost == "redb" { "seal" } else { "redb" };
+        assert_eq!(aside, [path.join(format!("replica-3.{left}.lost"))]);
+        assert!(aside[0].exists());
+    }
+    let disk = open(path);
+    assert_eq!(disk.found(), Some(Found::New));
+    assert_eq!(read(&disk, "k").await, None);
+}
+
+#[tokio::test]
+async fn what_was_lost_before_anything_was_acknowledged_is_no_loss() {
+    let directory = tempfile::tempdir().expect("a directory");
+    open(directory.path()).close().await;
+    // As where it was killed while it was made.
+    fs::remove_file(directory.path().join("replica-3.seal")).expect("it is there");
+    let disk = open(directory.path());
+    assert_eq!(disk.found(), Some(Found::New));
+    assert!(write(&disk, "k", entry("v", 1)).await);
+    disk.close().await;
+}
+
+#[tokio::test]
+async fn damage_under_a_replica_that_runs_is_found_by_a_look_at_all_and_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = open(directory.path());
+    let value = "v".repeat(3000);
+    for key in 0..20 {
+        assert!(write(&disk, &key.to_string(), entry(&value, 1)).await);
+    }
+    disk.verify().await.expect("it is whole");
+    assert_eq!(disk.health(), Health::Healthy);
+    let path = directory.path().join("replica-3.redb");
+    let bytes = fs::read(&path).expect("a file");
+    let place = bytes
+        .windows(3000)
+        .rposition(|bytes| bytes == value.as_bytes());
+    let place = place.expect("the values are there as they are");
+    let mut file = fs::File::options().write(true).open(&path).expect("a file");
+    file.seek(SeekFrom::Start(place as u64))
+        .expect("it is there");
+    file.write_all(b"w").expect("written");
+    let error = disk.verify().await.expect_err("it is damaged");
+    let text = error.message();
+    let named = format!("has failed: {}", path.display());
+    assert!(
+        text.contains(&named) && text.contains("at offset"),
+        "{text}"
+    );
+    assert_eq!(disk.health(), Health::Failing);
+    let error = disk.read("1".to_owned()).await.expect_err("it has ended");
+    assert_eq!(error.message(), text);
+    let error = Disk::<Entry>::open(directory.path(), 3).expect_err("it is damaged");
+    assert_eq!(error.loss(), Some(Loss::Damaged));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_tells_how_it_is() {
+    let volume = Simulated::default();
+    let (disk, work) = Disk::on(volume.clone(), 1);
+    assert_eq!(disk.health(), Health::Healthy);
+    tokio::spawn(work);
+    let ask = async |value: &str, seconds| {
+        let written = disk.write("k".to_owned(), entry(value, seconds)).await;
+        written.expect("open")
+    };
+    volume.state().takes = STALLED + Duration::from_millis(500);
+    let written = ask("v", 1).await;
+    tokio::time::sleep(STALLED).await;
+    assert_eq!(disk.health(), Health::Healthy);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(
+        disk.health(),
+        Health::Stalled(STALLED + Duration::from_millis(300))
+    );
+    assert!(written.result().await.expect("the disk works"));
+    assert_eq!(disk.health(), Health::Healthy);
+    volume.state().takes = Duration::from_millis(1);
+
+    volume.state().room = 5;
+    ask("too large", 2)
+        .await
+        .result()
+        .await
+        .expect_err("no room");
+    assert_eq!(disk.health(), Health::Full);
+    assert!(ask("fits", 3).await.result().await.expect("the disk works"));
+    assert_eq!(disk.health(), Health::Healthy);
+    volume.state().is_full = true;
+    assert!(ask("fits", 4).await.result().await.expect("the disk works"));
+    assert_eq!(disk.health(), Health::Full);
+    volume.state().is_full = false;
+
+    volume.state().does_not_sync = true;
+    let found = disk.read("k".to_owned());
+    let (written, found) = tokio::join!(ask("lost", 5), found);
+    let error = written.result().await.expect_err("it did not sync");
+    assert_eq!(error.code(), gorums::Code::Internal);
+    let expected = "the disk of replica 1 may have lost this write, or have it: it is broken";
+    assert_eq!(error.message(), expected);
+    // What was asked behind it is read again.
+    let found = found.expect("open").result().await.expect("the disk works");
+    assert_eq!(found, Some(entry("fits", 4)));
+    assert_eq!(disk.health(), Health::Failing);
+    volume.state().does_not_sync = false;
+    assert!(ask("fits", 6).await.result().await.expect("the disk works"));
+    assert_eq!(disk.health(), Health::Healthy);
+
+    volume.state().fails = true;
+    ask("fits", 7).await.result().await.expect_err("it fails");
+    assert_eq!(disk.health(), Health::Failing);
 }

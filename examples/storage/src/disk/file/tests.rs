@@ -1,140 +1,12 @@
-use std::collections::BTreeSet;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+//! Files on disks that are simulated.
 
+use std::sync::atomic::Ordering;
+
+use super::super::database::open_held;
+use super::super::held::Held;
+use super::simulated::{Lasting, PAGE, Powered, Small, Unsynced, new_file, of_size, small};
 use super::*;
 use crate::store::{Entry, Time};
-
-/// A file on a disk that keeps no promise but one: what was synced is there. Of what was changed
-/// since, a loss of power leaves any part.
-#[derive(Debug, Clone)]
-struct Powered(Arc<Mutex<Contents>>);
-
-#[derive(Debug)]
-struct Contents {
-    now: Vec<u8>,
-    lasting: Lasting,
-    /// What there was before each sync.
-    before_syncs: Vec<Lasting>,
-}
-
-#[derive(Debug, Clone)]
-struct Lasting {
-    synced: Vec<u8>,
-    /// What was changed since, in parts of which each may survive without the others.
-    unsynced: Vec<Unsynced>,
-}
-
-#[derive(Debug, Clone)]
-enum Unsynced {
-    /// A disk writes sectors whole, and no more than that.
-    Sector {
-        offset: usize,
-        bytes: Vec<u8>,
-    },
-    Length(usize),
-}
-
-const SECTOR: usize = 512;
-
-impl Lasting {
-    fn synced(now: &[u8]) -> Self {
-        Self {
-            synced: now.to_owned(),
-            unsynced: Vec::new(),
-        }
-    }
-
-    /// What a loss of power may leave: `survives` says of each part whether it does. The length
-    /// is a part of its own, and what lies behind it is lost.
-    fn left(&self, mut survives: impl FnMut(&Unsynced) -> bool) -> Vec<u8> {
-        let mut left = self.synced.clone();
-        let mut length = left.len();
-        for part in self.unsynced.iter().filter(|part| survives(part)) {
-            match part {
-                Unsynced::Length(new) => {
-                    left.truncate(*new);
-                    length = *new;
-                }
-                Unsynced::Sector { offset, bytes } => {
-                    let end = offset + bytes.len();
-                    left.resize(left.len().max(end), 0);
-                    left[*offset..end].copy_from_slice(bytes);
-                }
-            }
-        }
-        left.resize(length, 0);
-        left
-    }
-}
-
-impl Powered {
-    fn new(now: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Contents {
-            lasting: Lasting::synced(&now),
-            now,
-            before_syncs: Vec::new(),
-        })))
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&mut Contents) -> T) -> T {
-        work(&mut self.0.lock().expect("no test panics with it"))
-    }
-}
-
-impl StorageBackend for Powered {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.with(|contents| contents.now.len() as u64))
-    }
-
-    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        Ok(self.with(|contents| contents.now[offset as usize..][..len].to_owned()))
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(|contents| {
-            contents.now.resize(len as usize, 0);
-            let length = Unsynced::Length(len as usize);
-            contents.lasting.unsynced.push(length);
-        });
-        Ok(())
-    }
-
-    fn sync_data(&self, eventual: bool) -> io::Result<()> {
-        // What is synced at some time is not yet.
-        if !eventual {
-            self.with(|contents| {
-                let synced = Lasting::synced(&contents.now);
-                let before = std::mem::replace(&mut contents.lasting, synced);
-                contents.before_syncs.push(before);
-            });
-        }
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.with(|contents| {
-            let (mut at, end) = (offset as usize, offset as usize + data.len());
-            contents.now[at..end].copy_from_slice(data);
-            while at < end {
-                let next = ((at / SECTOR + 1) * SECTOR).min(end);
-                let bytes = contents.now[at..next].to_owned();
-                let sector = Unsynced::Sector { offset: at, bytes };
-                contents.lasting.unsynced.push(sector);
-                at = next;
-            }
-        });
-        Ok(())
-    }
-}
-
-/// A new file of a replica, and the folder that it was made in.
-fn new_file() -> (Vec<u8>, tempfile::TempDir) {
-    let directory = tempfile::tempdir().expect("a directory");
-    drop(File::<Entry>::open(directory.path(), 1).expect("it can be opened"));
-    let now = fs::read(directory.path().join("replica-1.redb")).expect("a file");
-    (now, directory)
-}
 
 /// The file as a loss of power left it.
 fn after(left: Vec<u8>) -> Result<File<Entry>, FileError> {
@@ -219,100 +91,9 @@ fn lefts(moment: &Lasting, random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
     lefts
 }
 
-/// A file on a disk with so many pages, which says what has no room, and whether in a sync.
-#[derive(Debug)]
-struct Small {
-    file: Powered,
-    /// The pages that something was written to. The others take no room.
-    used: Mutex<BTreeSet<u64>>,
-    pages: AtomicUsize,
-    /// Syncs fail as well when there is no room.
-    late: AtomicBool,
-}
-
-impl StorageBackend for Small {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        self.file.read(offset, len)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self, eventual: bool) -> io::Result<()> {
-        let used = self.used.lock().expect("no test panics with it").len();
-        if self.late.load(Ordering::Relaxed) && used > self.pages.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.file.sync_data(eventual)
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut used = self.used.lock().expect("no test panics with it");
-        for (page, data) in (offset / PAGE..).zip(data.chunks(PAGE as usize)) {
-            let full = used.len() >= self.pages.load(Ordering::Relaxed);
-            if full && !used.contains(&page) && !self.late.load(Ordering::Relaxed) {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            used.insert(page);
-            self.file.write(page * PAGE + offset % PAGE, data)?;
-        }
-        Ok(())
-    }
-}
-
-impl Backend for Small {
-    fn give_back(&self, offset: u64, len: u64) {
-        let end = offset + len;
-        let pages = offset.div_ceil(PAGE)..end / PAGE;
-        let mut used = self.used.lock().expect("no test panics with it");
-        used.retain(|page| !pages.contains(page));
-        self.file.with(|contents| {
-            let end = contents.now.len().min(end as usize);
-            contents.now[offset as usize..end].fill(0);
-        });
-    }
-}
-
-impl Backend for Powered {
-    fn give_back(&self, _: u64, _: u64) {}
-}
-
-const PAGE: u64 = 4096;
-
-/// A new file of a replica, on a disk that has room for so many more pages.
-fn small(more: usize) -> (Arc<Small>, tempfile::TempDir) {
-    let (now, directory) = new_file();
-    let used: BTreeSet<_> = (0..)
-        .zip(now.chunks(PAGE as usize))
-        .filter(|(_, page)| page.iter().any(|byte| *byte != 0))
-        .map(|(page, _)| page)
-        .collect();
-    let pages = AtomicUsize::new(used.len() + more);
-    let file = Powered::new(now);
-    let small = Small {
-        file,
-        used: Mutex::new(used),
-        pages,
-        late: AtomicBool::new(false),
-    };
-    (Arc::new(small), directory)
-}
-
-fn of_size(bytes: usize, seconds: i64) -> Entry {
-    Entry {
-        value: "v".repeat(bytes),
-        time: Time::from_parts(seconds, 0),
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_takes_what_fits_and_keeps_what_it_had() {
-    let (small, _directory) = small(100);
+    let (small, _directory) = small(100, 0);
     let mut file = File::<Entry>::on(Arc::<Small>::clone(&small)).expect("it is whole");
     let mut kept = of_size(10, 0);
     let large = of_size(900_000, 100);
@@ -347,7 +128,7 @@ async fn a_full_disk_takes_what_fits_and_keeps_what_it_had() {
 
 #[tokio::test]
 async fn a_disk_that_is_filled_to_its_last_page_can_still_be_read() {
-    let (small, _directory) = small(15);
+    let (small, _directory) = small(15, 0);
     let mut file = File::<Entry>::on(Arc::<Small>::clone(&small)).expect("it is whole");
     let mut kept = Vec::new();
     let mut refused = 0;
@@ -357,6 +138,7 @@ async fn a_disk_that_is_filled_to_its_last_page_can_still_be_read() {
         match file.commit(&[(&key, &entry)]).await.expect("it goes on") {
             Commit::Done => kept.push((key, entry)),
             Commit::NoRoom => refused += 1,
+            Commit::NotSynced(error) => panic!("{error}"),
         }
     }
     assert!(!kept.is_empty() && refused > 0, "{refused} refused");
@@ -366,11 +148,364 @@ async fn a_disk_that_is_filled_to_its_last_page_can_still_be_read() {
 }
 
 #[tokio::test]
-async fn a_sync_without_room_is_no_lack_of_room_but_the_end() {
-    let (small, _directory) = small(100);
+async fn a_sync_without_room_is_no_lack_of_room() {
+    let (small, _directory) = small(100, 0);
     let mut file = File::<Entry>::on(Arc::<Small>::clone(&small)).expect("it is whole");
     small.late.store(true, Ordering::Relaxed);
     let large = of_size(900_000, 1);
     let failed = file.commit(&[("k", &large)]).await;
-    failed.expect_err("nobody knows what is on the disk");
+    // Nor can it be opened again: that needs a sync.
+    let error = failed.expect_err("nobody knows what is on the disk");
+    assert!(error.to_string().contains("a sync has failed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_disk_whose_room_others_take_is_read_and_written_when_there_is_room_again() {
+    for reserve in [0, 30] {
+        let (small, _directory) = small(100, reserve);
+        let mut file = File::<Entry>::on(Arc::<Small>::clone(&small)).expect("it is whole");
+        assert!(!file.is_full());
+        let kept = of_size(1000, 1);
+        let committed = file.commit(&[("k", &kept)]).await.expect("it goes on");
+        assert_eq!(committed, Commit::Done);
+        small.greedy.store(true, Ordering::Relaxed);
+        let large = of_size(900_000, 2);
+        for round in 0..3 {
+            let committed = file.commit(&[("k", &large)]).await.expect("it goes on");
+            assert_eq!(committed, Commit::NoRoom, "{round}");
+            assert!(file.read("k").await.expect("it goes on").as_ref() == Some(&kept));
+            // The reserve is for one time. Without it the file can be read alone.
+            let is_released = file.opened().held.is_released();
+            assert_eq!(is_released, reserve > 0 && round == 0, "{round}");
+            assert!(file.is_full());
+            if reserve > 0 {
+                assert_eq!(small.reserved.load(Ordering::Relaxed), 0);
+            }
+        }
+        // A process that is started now serves what is there.
+        let synced = small.file.with(|contents| contents.lasting.left(|_| false));
+        let mut left = after(synced).expect("it is whole");
+        assert!(left.read("k").await.expect("it is whole").as_ref() == Some(&kept));
+        // When there is room again, it is used, and the reserve is there again.
+        small.greedy.store(false, Ordering::Relaxed);
+        small.pages.store(10_000, Ordering::Relaxed);
+        let committed = file.commit(&[("k", &large)]).await.expect("it goes on");
+        assert_eq!(committed, Commit::Done);
+        assert!(file.read("k").await.expect("it goes on") == Some(large));
+        assert!(!file.is_full());
+        assert_eq!(small.reserved.load(Ordering::Relaxed), reserve);
+    }
+}
+
+#[tokio::test]
+async fn a_loss_of_power_at_any_point_of_a_write_takes_nothing_that_was_acknowledged() {
+    let (now, _directory) = new_file();
+    let powered = Powered::new(now);
+    let mut file = File::<Entry>::on(Arc::new(powered.clone())).expect("it is whole");
+    let mut old = None;
+    for seconds in 1..=3 {
+        let new = of_size(1500, seconds);
+        powered.with(|contents| contents.before_syncs.clear());
+        let both = [("a", &new), ("b", &new)];
+        let committed = file.commit(&both).await.expect("the disk works");
+        assert_eq!(committed, Commit::Done);
+        let moments = powered.with(|contents| std::mem::take(&mut contents.before_syncs));
+        assert_eq!(moments.len(), 2, "two phases");
+        let mut points = 0;
+        for (phase, moment) in moments.iter().enumerate() {
+            for point in 0..=moment.unsynced.len() {
+                points += 1;
+                let mut before = point;
+                let left = moment.left(|_| {
+                    let survives = before > 0;
+                    before = before.saturating_sub(1);
+                    survives
+                });
+                let case = format!("commit {seconds}, phase {phase}, point {point}");
+                let mut left = after(left).unwrap_or_else(|error| panic!("{case}: {error}"));
+                let a = left.read("a").await.expect("it is whole");
+                assert!(a == left.read("b").await.expect("it is whole"), "{case}");
+                assert!(a == old || a.as_ref() == Some(&new), "{case}");
+            }
+        }
+        assert!(points > 20, "{points}");
+        let synced = powered.with(|contents| contents.lasting.left(|_| false));
+        let mut left = after(synced).expect("it is whole");
+        assert!(left.read("a").await.expect("it is whole").as_ref() == Some(&new));
+        old = Some(new);
+    }
+}
+
+/// What is said where a failed sync is taken for done and nothing is lost.
+const BY_CHANCE: &str = "it is taken for done, and is on the disk by chance";
+
+/// Writes to a disk of which one of the syncs of a write fails. What is read then, and what is
+/// written afterwards, is what a loss of power leaves; otherwise it says what is not.
+async fn write_past_a_failed_sync(
+    open: impl Fn(Arc<Powered>) -> Result<File<Entry>, FileError>,
+    fails: usize,
+    seed: u64,
+) -> Result<(), String> {
+    let (now, _directory) = new_file();
+    let powered = Powered::new(now);
+    let mut file = open(Arc::new(powered.clone())).expect("it is whole");
+    let [old, new, next] = [1, 2, 3].map(|seconds| of_size(40_000, seconds));
+    for key in ["k", "l"] {
+        let committed = file.commit(&[(key, &old)]).await.expect("the disk works");
+        assert_eq!(committed, Commit::Done);
+    }
+    powered.with(|contents| {
+        contents.failing = vec![fails];
+        contents.random = fastrand::Rng::with_seed(seed);
+    });
+    let both = [("k", &new), ("l", &new)];
+    let committed = file
+        .commit(&both)
+        .await
+        .map_err(|error| error.to_string())?;
+    let left = || after(powered.with(|contents| contents.lasting.left(|_| false)));
+    if committed == Commit::Done {
+        let mut left = left().map_err(|error| error.to_string())?;
+        let found = left.read("k").await.map_err(|error| error.to_string())?;
+        return Err(match found.as_ref() == Some(&new) {
+            true => BY_CHANCE.to_owned(),
+            false => "what was acknowledged is not on the disk".to_owned(),
+        });
+    }
+    if !matches!(&committed, Commit::NotSynced(text) if text.contains("a sync has failed")) {
+        return Err(format!("it is something else: {committed:?}"));
+    }
+    let mut shown = None;
+    for key in ["k", "l"] {
+        let found = file.read(key).await.map_err(|error| error.to_string())?;
+        let mut left = left().map_err(|error| error.to_string())?;
+        if found != left.read(key).await.map_err(|error| error.to_string())? {
+            return Err("what was read is not on the disk".to_owned());
+        }
+        if !(found.as_ref() == Some(&old) || found.as_ref() == Some(&new)) {
+            return Err("something else is on the disk".to_owned());
+        }
+        if shown
+            .replace(found.clone())
+            .is_some_and(|shown| shown != found)
+        {
+            return Err("half of it is on the disk".to_owned());
+        }
+    }
+    let committed = file
+        .commit(&[("k", &next)])
+        .await
+        .map_err(|error| error.to_string())?;
+    if committed != Commit::Done {
+        return Err(format!("it does not go on: {committed:?}"));
+    }
+    let mut left = left().map_err(|error| error.to_string())?;
+    let [k, l] = ["k", "l"].map(|key| key.to_owned());
+    let k = left.read(&k).await.map_err(|error| error.to_string())?;
+    let l = left.read(&l).await.map_err(|error| error.to_string())?;
+    match k == Some(next) && Some(l) == shown {
+        true => Ok(()),
+        false => Err("what was written later is not on the disk".to_owned()),
+    }
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_is_never_taken_for_done() {
+    for fails in [0, 1] {
+        for seed in 0..10 {
+            let written = write_past_a_failed_sync(|disk| File::on(disk), fails, seed).await;
+            written.unwrap_or_else(|error| panic!("sync {fails}, seed {seed}: {error}"));
+        }
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+#[tokio::test]
+async fn whoever_syncs_again_after_a_failed_sync_is_found_out() {
+    let open = |disk: Arc<Powered>| File::on_with_bug(disk, Bug::SyncAgain);
+    for fails in [0, 1] {
+        let mut found = 0;
+        for seed in 0..10 {
+            let written = write_past_a_failed_sync(open, fails, seed).await;
+            found += usize::from(written.is_err_and(|error| error != BY_CHANCE));
+        }
+        assert!(found > 2, "sync {fails}: {found} of 10");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_whose_syncs_go_on_failing_is_given_up() {
+    let (now, _directory) = new_file();
+    let powered = Powered::new(now);
+    let mut file = File::<Entry>::on(Arc::new(powered.clone())).expect("it is whole");
+    let entry = of_size(10, 1);
+    for time in 1..=FAILED_SYNCS {
+        powered.with(|contents| contents.failing = vec![0]);
+        let committed = file.commit(&[("k", &entry)]).await;
+        assert_eq!(committed.is_err(), time == FAILED_SYNCS, "{committed:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_memory_cannot_be_told_from_the_disk_one_failed_sync_is_the_end() {
+    let (now, _directory) = new_file();
+    let powered = Powered::new(now);
+    let mut file = File::<Entry>::on(Arc::new(powered.clone())).expect("it is whole");
+    powered.with(|contents| (contents.failing, contents.forgets) = (vec![0], false));
+    let entry = of_size(10, 1);
+    let error = file.commit(&[("k", &entry)]).await.expect_err("the end");
+    assert!(error.to_string().contains("a sync has failed"), "{error}");
+}
+
+const RECORDS: i64 = 150;
+
+/// A file with some records, some of which were replaced, and what is in it.
+async fn filled() -> Vec<u8> {
+    let (now, _directory) = new_file();
+    let powered = Powered::new(now);
+    let mut file = File::<Entry>::on(Arc::new(powered.clone())).expect("it is whole");
+    for seconds in 0..RECORDS {
+        for length in [100, 600] {
+            let entry = of_size(length + seconds as usize, seconds);
+            let key = format!("key-{seconds}");
+            let committed = file.commit(&[(&key, &entry)]).await;
+            assert_eq!(committed.expect("the disk works"), Commit::Done);
+        }
+    }
+    drop(file);
+    powered.with(|contents| contents.now.clone())
+}
+
+/// Whether all records are there. A record that is there otherwise than it was written is the end.
+async fn are_all_there(file: &mut File<Entry>, case: &str) -> bool {
+    let mut all = true;
+    for seconds in 0..RECORDS {
+        match file.read(&format!("key-{seconds}")).await {
+            Ok(found) => {
+                let expected = of_size(600 + seconds as usize, seconds);
+                assert!(found == Some(expected), "{case}: record {seconds}");
+            }
+            Err(error) => {
+                assert!(error.is_damage() || !all, "{case}: {error}");
+                all = false;
+            }
+        }
+    }
+    all
+}
+
+/// Places in a file of which a bit is flipped: most of them where something is.
+fn places(bytes: &[u8], count: usize) -> Vec<usize> {
+    let mut random = fastrand::Rng::with_seed(7);
+    let used: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+    let place = |number: usize| match number % 4 {
+        0 => random.usize(0..bytes.len()),
+        _ => used[random.usize(0..used.len())],
+    };
+    (0..count).map(place).collect()
+}
+
+#[tokio::test]
+async fn a_file_that_is_damaged_is_refused_by_the_page_or_all_of_it_is_there() {
+    let whole = filled().await;
+    let (mut refused, mut named) = (0, 0);
+    for place in places(&whole, 250) {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1 << (place % 8);
+        let powered = Powered::new(bytes.clone());
+        let opened = File::<Entry>::on(Arc::new(powered.clone()));
+        match opened {
+            Ok(mut file) => {
+                assert!(are_all_there(&mut file, &format!("place {place}")).await);
+            }
+            Err(error) => {
+                assert!(error.is_damage(), "place {place}: {error}");
+                assert!(
+                    powered.with(|contents| contents.now == bytes),
+                    "place {place}"
+                );
+                refused += 1;
+                let (offset, len) = error.last_read().expect("a page is named");
+                named += usize::from((offset as usize..offset as usize + len).contains(&place));
+            }
+        }
+    }
+    assert!(refused > 80, "{refused}");
+    assert_eq!(named, refused);
+}
+
+/// A file that keeps nothing of what it has read.
+fn without_cache(powered: Powered) -> File<Entry> {
+    let backend: Arc<dyn Backend> = Arc::new(powered);
+    let held = Held::new(Arc::clone(&backend), Planted::default());
+    let open = open_held(held, 0, Planted::default()).expect("it is whole");
+    let mut file = File {
+        open: Some(open),
+        backend,
+        named: None,
+        failed_syncs: 0,
+        has_reserve: true,
+        had_no_room: false,
+        planted: Planted::default(),
+    };
+    assert!(file.release().expect("the disk works"));
+    file
+}
+
+#[tokio::test]
+async fn damage_at_any_of_1000_places_under_a_file_that_is_open_is_found_with_its_page() {
+    let whole = filled().await;
+    let powered = Powered::new(whole.clone());
+    let mut file = without_cache(powered.clone());
+    let held = file.opened().held.clone();
+    let look_at_all = || -> io::Result<()> {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = held.verify(from, VERIFIED)?;
+        }
+        Ok(())
+    };
+    look_at_all().expect("it is whole");
+    let mut found = 0;
+    for place in places(&whole, 1000) {
+        let flip = || powered.with(|contents| contents.now[place] ^= 1 << (place % 8));
+        let page = place as u64 / PAGE * PAGE;
+        flip();
+        match look_at_all() {
+            Err(error) => {
+                let expected = format!("at offset {page} are not as they were written");
+                assert!(error.to_string().contains(&expected), "{place}: {error}");
+                found += 1;
+            }
+            // What redb has not read when it looked at all there is, is in use by nobody.
+            Ok(()) => assert!(!held.knows(page / PAGE), "{place}"),
+        }
+        flip();
+    }
+    look_at_all().expect("it is whole");
+    assert!(found > 400, "{found}");
+}
+
+#[tokio::test]
+async fn no_read_gives_another_value_whatever_becomes_of_the_disk_under_it() {
+    let whole = filled().await;
+    let mut found = 0;
+    for place in places(&whole, 100) {
+        let case = format!("place {place}");
+        let powered = Powered::new(whole.clone());
+        let mut file = without_cache(powered.clone());
+        powered.with(|contents| contents.now[place] ^= 1 << (place % 8));
+        let is_found = !are_all_there(&mut file, &case).await;
+        found += usize::from(is_found);
+        let mut verified = file.verify(0).await;
+        while let Ok(Some(from)) = verified {
+            verified = file.verify(from).await;
+        }
+        match verified {
+            Err(error) => assert!(error.is_damage() || is_found, "{case}: {error}"),
+            // Where nothing is, it does no harm.
+            Ok(_) => assert!(are_all_there(&mut file, &case).await, "{case}"),
+        }
+    }
+    assert!(found > 5, "{found}");
 }
