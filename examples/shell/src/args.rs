@@ -29,6 +29,11 @@ pub enum Mode {
     /// Call a method of one replica that runs, and print its reply as JSON.
     #[command(after_help = CALL_HELP)]
     Call(Call),
+    /// Look at all of the files of one replica that does not run, and say whether they are whole.
+    ///
+    /// Nothing is changed. The exit status is 1 where something is damaged, gone, older than it was,
+    /// or another replica's.
+    Verify(Verify),
 }
 
 const CALL_HELP: &str = "\
@@ -55,6 +60,17 @@ pub struct Call {
     /// The request, as in '{"key": "greeting"}'.
     #[arg(value_name = "JSON")]
     pub json: String,
+}
+
+/// Whose files to look at.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The id of the replica.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub id: u32,
+    /// The directory of its files.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 /// Which replicas to start as processes.

@@ -126,12 +126,32 @@ pub trait ReplicaStore: fmt::Debug + Send + Sync + Sized + 'static {
     /// Where the directory or what is in it cannot be used.
     fn open(directory: Option<&Path>, id: u32) -> Result<Self, Self::OpenError>;
 
+    /// Looks at all that the replica with this id keeps in this directory while it does not run, and
+    /// changes nothing. What it has found, for the user.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not whole, or cannot be looked at.
+    fn verify(directory: &Path, id: u32) -> Result<String, Self::OpenError>;
+
+    /// What is wrong with it now, if anything. Asked often, so that it has to be known already.
+    fn trouble(&self) -> Option<Trouble>;
+
     /// Completes with the reason when nothing can be stored any more. The replica ends then.
     fn failed(&self) -> impl Future<Output = Status> + Send;
 
     /// Completes when everything that was written is where it shall be, and the store can be opened
     /// again.
     fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// What is wrong with a store that can be used nevertheless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trouble {
+    /// A few words of it, as in "its disk is full".
+    pub text: &'static str,
+    /// Whether requests are answered, if not all of them as one wishes.
+    pub is_serving: bool,
 }
 
 /// Does what the options say, and returns the exit status.
@@ -174,6 +194,7 @@ pub fn run<P: Program>(mode: Option<Mode>, options: Client) -> ExitCode {
             client::<P>(&runtime, Start::Processes(plan), options.calls, screen)
         }
         Some(Mode::Call(options)) => by_hand::<P>(&runtime, options, screen),
+        Some(Mode::Verify(options)) => verify::<P>(&options, screen),
         None if options.target.tls.ca.is_some() && !options.target.is_given() => {
             screen.error(
                 None,
@@ -217,6 +238,24 @@ enum Start {
     Local(u32, Option<PathBuf>),
     /// Replicas as processes of their own.
     Processes(Plan),
+}
+
+/// Looks at the files of a replica.
+fn verify<P: Program>(options: &args::Verify, mut screen: Screen) -> ExitCode {
+    let shown = match P::Store::verify(&options.data, options.id) {
+        Ok(found) => screen.result(format_args!("replica {}: {found}", options.id)),
+        Err(error) => {
+            screen.error(None, error);
+            return FAILED.into();
+        }
+    };
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            screen.error(None, error);
+            FAILED.into()
+        }
+    }
 }
 
 /// Calls a method of one of the replicas that run elsewhere.

@@ -107,6 +107,8 @@ pub enum Condition {
         delay: Duration,
         /// The id of its process, if it has one of its own.
         process: Option<u32>,
+        /// What is wrong with its store, if that can be seen from here.
+        trouble: Option<&'static str>,
     },
     /// It was stopped.
     Stopped,
@@ -123,15 +125,16 @@ impl fmt::Display for Condition {
                 paused,
                 delay,
                 process,
+                trouble,
             } => {
                 f.write_str(if paused { "paused" } else { "running" })?;
                 if !delay.is_zero() {
                     write!(f, ", {} ms late", delay.as_millis())?;
                 }
-                match process {
-                    Some(process) => write!(f, ", process {process}"),
-                    None => Ok(()),
+                if let Some(process) = process {
+                    write!(f, ", process {process}")?;
                 }
+                trouble.map_or(Ok(()), |text| write!(f, ", {text}"))
             }
             Self::Stopped => f.write_str("stopped"),
             Self::Failed => f.write_str("failed"),
@@ -230,6 +233,34 @@ impl Error for ReplicaError {
             Self::Listen { cause, .. } | Self::Process { cause, .. } => Some(cause),
             Self::Open(error) => Some(&**error),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_says_all_that_is_not_as_it_should_be() {
+        let running = |paused, delay, process, trouble| Condition::Running {
+            paused,
+            delay: Duration::from_millis(delay),
+            process,
+            trouble,
+        };
+        for (condition, expected) in [
+            (running(false, 0, None, None), "running"),
+            (
+                running(false, 0, None, Some("its disk is full")),
+                "running, its disk is full",
+            ),
+            (
+                running(true, 20, Some(7), Some("its disk stalls")),
+                "paused, 20 ms late, process 7, its disk stalls",
+            ),
+        ] {
+            assert_eq!(condition.to_string(), expected);
         }
     }
 }

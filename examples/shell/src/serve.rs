@@ -1,12 +1,13 @@
 //! A replica as a process of its own.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gorums::runtime::{Address, TcpAcceptor};
-use gorums::server::Health;
+use gorums::server::{Health, Service, ServingStatus};
 use gorums::tls::TlsError;
 use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
 use tokio::sync::oneshot;
@@ -14,10 +15,13 @@ use tokio::sync::oneshot;
 use crate::args::Serve;
 use crate::screen::Screen;
 use crate::tls::Security;
-use crate::{Delay, Program, ReplicaStore, replicas};
+use crate::{Delay, Program, ReplicaStore, Trouble, replicas};
 
 /// How long requests that are being handled may take to end when the replica is told to end.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How often a replica looks at how its store is.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Serves until the process is told to end. A second signal ends it at once.
 pub(super) async fn serve<P: Program>(
@@ -54,9 +58,12 @@ pub(super) async fn serve<P: Program>(
     let store = P::Store::open(data.as_deref(), id);
     let store = Arc::new(store.map_err(|error| ServeError::Open(error.into()))?);
     let delay = Delay::default();
+    let service = P::service(Arc::clone(&store), delay.clone());
+    let names = ["", service.name()];
+    let health = Health::new();
     let server = server
-        .add_service(P::service(Arc::clone(&store), delay.clone()))
-        .health(&Health::new())
+        .add_service(service)
+        .health(&health)
         .reflection(P::DESCRIPTORS);
     let server = match controlled {
         true => server.with_incoming(shared(id, &listen)?)?,
@@ -83,7 +90,11 @@ pub(super) async fn serve<P: Program>(
             std::process::exit(1);
         });
     };
-    server.serve_with_shutdown(told, GRACE).await;
+    tokio::select! {
+        biased;
+        () = server.serve_with_shutdown(told, GRACE) => {}
+        never = tell_trouble(&*store, id, &health, &names, screen) => match never {},
+    }
     if let Some(status) = failure {
         return Err(ServeError::Disk(status));
     }
@@ -92,6 +103,35 @@ pub(super) async fn serve<P: Program>(
         screen.message(format_args!("replica {id} has ended"));
     }
     Ok(())
+}
+
+/// Tells probes and the user what is wrong with the store, as soon as that changes.
+async fn tell_trouble(
+    store: &impl ReplicaStore,
+    id: u32,
+    health: &Health,
+    services: &[&str],
+    screen: &mut Screen,
+) -> Infallible {
+    let mut told = None;
+    loop {
+        let trouble = store.trouble();
+        if trouble != told {
+            let status = match trouble {
+                Some(Trouble {
+                    is_serving: false, ..
+                }) => ServingStatus::NotServing,
+                _ => ServingStatus::Serving,
+            };
+            services.iter().for_each(|name| health.set(name, status));
+            match trouble {
+                Some(Trouble { text, .. }) => screen.message(format_args!("replica {id}: {text}")),
+                None => screen.message(format_args!("replica {id}: its store is well again")),
+            }
+            told = trouble;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// `--listen` and `--peers` say two things of one replica.
@@ -286,7 +326,72 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+
     use super::*;
+
+    /// A store with which something is wrong when it is told so.
+    #[derive(Debug, Default)]
+    struct Told(Mutex<Option<Trouble>>);
+
+    impl ReplicaStore for Told {
+        type OpenError = io::Error;
+
+        fn open(_: Option<&Path>, _: u32) -> io::Result<Self> {
+            Ok(Self::default())
+        }
+
+        fn verify(_: &Path, _: u32) -> io::Result<String> {
+            Ok(String::new())
+        }
+
+        fn trouble(&self) -> Option<Trouble> {
+            *self.0.lock().expect("no test panics with it")
+        }
+
+        async fn failed(&self) -> Status {
+            std::future::pending().await
+        }
+
+        async fn close(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probes_are_told_while_a_store_answers_nothing() {
+        let store = Told::default();
+        let health = Health::new();
+        let names = ["", "a.Service"];
+        let mut screen = Screen::standard();
+        let telling = tell_trouble(&store, 1, &health, &names, &mut screen);
+        let asking = async {
+            let stalls = Trouble {
+                text: "its disk stalls",
+                is_serving: false,
+            };
+            let full = Trouble {
+                text: "its disk is full",
+                is_serving: true,
+            };
+            for (trouble, expected) in [
+                (Some(stalls), ServingStatus::NotServing),
+                (Some(full), ServingStatus::Serving),
+                (Some(stalls), ServingStatus::NotServing),
+                (None, ServingStatus::Serving),
+            ] {
+                *store.0.lock().expect("no test panics with it") = trouble;
+                tokio::time::sleep(2 * LOOK).await;
+                for name in names {
+                    assert_eq!(health.get(name), Some(expected), "{trouble:?}");
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            never = telling => match never {},
+            () = asking => {}
+        }
+    }
 
     #[test]
     fn a_replica_listens_where_its_peers_look_for_it() {

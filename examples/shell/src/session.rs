@@ -238,6 +238,7 @@ fn style_of(condition: Condition) -> anstyle::Style {
         Condition::Running {
             paused: false,
             delay: Duration::ZERO,
+            trouble: None,
             ..
         } => anstyle::Style::new(),
         Condition::Running { .. } => HELD,

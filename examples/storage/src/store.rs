@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use cluster_shell::ReplicaStore;
+use cluster_shell::{ReplicaStore, Trouble};
 use gorums::{ServerCtx, Status};
 use prost_types::Timestamp;
 
-use crate::disk::{Coming, Disk, OpenError, Record};
+use crate::disk::{Coming, Disk, Health, OpenError, Record, Verified};
 
 /// When a value was written, by the clock of the client that wrote it. The newest value of a key
 /// wins.
@@ -118,6 +118,14 @@ impl<E: Record> Store<E> {
         })
     }
 
+    /// How it is with the disk. It costs a lock that nobody holds for long. Memory is healthy.
+    pub fn health(&self) -> Health {
+        match self {
+            Self::Memory(_) => Health::Healthy,
+            Self::Disk(disk) => disk.health(),
+        }
+    }
+
     /// Completes with the reason when nothing can be stored any more.
     pub async fn failed(&self) -> Status {
         match self {
@@ -135,6 +143,29 @@ impl<E: Record> ReplicaStore for Store<E> {
             None => Self::in_memory(),
             Some(directory) => Self::Disk(Disk::open(directory, id)?),
         })
+    }
+
+    fn verify(directory: &Path, id: u32) -> Result<String, OpenError> {
+        let verified = Disk::<E>::verify_closed(directory, id)?;
+        let Verified {
+            records,
+            commits,
+            bytes,
+        } = verified;
+        let text =
+            format!("its file is whole: {records} records, {commits} commits, {bytes} bytes");
+        Ok(text)
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        let (text, is_serving) = match self.health() {
+            Health::Healthy => return None,
+            Health::Full => ("its disk is full", true),
+            Health::Stalled(_) => ("its disk stalls", false),
+            // It answers what it has, and the next write tells whether the disk is well again.
+            Health::Failing => ("its disk fails", true),
+        };
+        Some(Trouble { text, is_serving })
     }
 
     async fn failed(&self) -> Status {

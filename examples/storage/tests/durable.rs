@@ -107,9 +107,48 @@ fn a_damaged_file_is_named_and_left_as_it_is() {
         let message = refused(data.path());
         let expected = format!("{} is damaged, or not the file", text(&file));
         assert!(message.contains(&expected), "{message}");
-        assert!(message.contains("restore all files of the replica"), "{message}");
+        assert!(
+            message.contains("restore all files of the replica"),
+            "{message}"
+        );
         assert!(fs::read(&file).expect("a file") == bytes, "{message}");
     }
+}
+
+#[test]
+fn the_files_of_a_replica_that_does_not_run_are_verified_and_what_is_wrong_is_named() {
+    let data = directory();
+    let verify = || run(&["verify", "--id", "1", "--data", text(data.path())], "");
+    let file = data.path().join("replica-1.redb");
+    let done = verify();
+    let expected = format!("error: {}: No such file", text(&file));
+    assert!(done.stderr.starts_with(&expected), "{done:?}");
+    assert_eq!((done.stdout.as_str(), done.code), ("", 1));
+
+    let (replica, address) = serve(data.path());
+    let done = verify();
+    assert!(
+        done.stderr.contains("is in use by another replica"),
+        "{done:?}"
+    );
+    let write = ["-c", "rpc 1 write k v", "-c", "rpc 1 write l v"];
+    let done = run(&[&["--connect", &address], &write[..]].concat(), "");
+    assert_eq!(done.code, 0, "{done:?}");
+    drop(replica);
+    let before = fs::read(&file).expect("a file");
+    let done = verify();
+    let expected = "replica 1: its file is whole: 2 records, 2 commits, ";
+    assert!(done.stdout.starts_with(expected), "{done:?}");
+    assert_eq!((done.stderr.as_str(), done.code), ("", 0));
+    assert!(fs::read(&file).expect("a file") == before);
+
+    fs::remove_file(&file).expect("it is there");
+    let expected = format!("{} is gone", text(&file));
+    let done = verify();
+    assert!(done.stderr.contains(&expected), "{done:?}");
+    assert_eq!((done.stdout.as_str(), done.code), ("", 1));
+    let message = refused(data.path());
+    assert!(message.contains(&expected), "{message}");
 }
 
 #[test]

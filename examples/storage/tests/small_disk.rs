@@ -2,6 +2,8 @@
 //! file system of its own where one can be mounted.
 #![cfg(unix)]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
@@ -9,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use common::{host, run, serve_as};
 use gorums::Code;
 use storage::disk::{Disk, Found, Health, Loss};
 use storage::store::{Entry, Time};
@@ -120,6 +123,8 @@ fn nothing_that_was_acknowledged_is_lost_on_a_small_disk_whatever_becomes_of_it(
             becomes_full(&mut replica, mounted).await;
             is_damaged(&mut replica).await;
             loses_its_file(&mut replica).await;
+            fs::remove_dir_all(&replica.directory).expect("it is closed");
+            is_killed_while_full(&mounted.join("process"));
         });
     }
     let directory = tempfile::tempdir().expect("a directory");
@@ -233,6 +238,52 @@ async fn becomes_full(replica: &mut Replica, mounted: &Path) {
     replica.close().await;
     assert_eq!(replica.open(), Found::Closed);
     replica.check("closed and opened").await;
+}
+
+/// The process of a replica is killed while its disk is full, and the next one starts there.
+fn is_killed_while_full(data: &Path) {
+    let options = ["--data", data.to_str().expect("a plain path")];
+    let listen = format!("{}:0", host());
+    let (mut replica, address) = serve_as(1, &listen, &options);
+    // As much as an argument of a program may have.
+    let value = "v".repeat(100_000);
+    let write = |address: &str, key: &str, value: &str| {
+        let command = format!("rpc 1 write {key} {value}");
+        run(&["--connect", address, "-c", &command], "")
+    };
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let key = format!("key-{}", acknowledged.len());
+        let done = write(&address, &key, &value);
+        match done.code {
+            0 => acknowledged.push(key),
+            _ => break done,
+        }
+    };
+    assert!(acknowledged.len() > 5, "{refused:?}");
+    let expected = format!("make room for {}", data.join("replica-1.redb").display());
+    assert!(refused.stderr.contains(&expected), "{}", refused.stderr);
+    assert_eq!(replica.error_line(), "replica 1: its disk is full");
+    drop(replica);
+
+    let filler = data.join("filler");
+    fill(&filler);
+    let (_replica, address) = serve_as(1, &listen, &options);
+    let reads = |keys: &[String]| {
+        let reads = keys.iter().map(|key| format!("rpc 1 read {key}\n"));
+        run(&["--connect", &address], &reads.collect::<String>()).lines()
+    };
+    let found = reads(&acknowledged);
+    assert_eq!(found.len(), acknowledged.len());
+    for (found, key) in found.iter().zip(&acknowledged) {
+        assert!(
+            found.starts_with(&format!("{key} = \"{value}\"  (")),
+            "{key}"
+        );
+    }
+    fs::remove_file(&filler).expect("it is there");
+    let done = write(&address, "last", "v");
+    assert_eq!(done.code, 0, "{done:?}");
 }
 
 /// Takes all room that there is.

@@ -129,6 +129,7 @@ impl<P: Program> Local<P> {
                 paused: !running.gate.is_open(),
                 delay: running.delay.get(),
                 process: None,
+                trouble: running.store.trouble().map(|trouble| trouble.text),
             },
         })
     }

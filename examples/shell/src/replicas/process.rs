@@ -250,6 +250,8 @@ impl Processes {
                 paused: running.paused,
                 delay: running.delay,
                 process: running.child.id(),
+                // It tells that by itself.
+                trouble: None,
             },
         })
     }

@@ -47,6 +47,9 @@ Examples:
   storage call --connect $ALL 2 ReadRPC '{\"key\": \"greeting\"}'
       Calls one method of one replica, and prints its reply as JSON.
 
+  storage verify --data data --id 1
+      Looks at all that replica 1, which does not run, has on disk, and says whether it is whole.
+
   storage --config nodes.toml
       The same, with a file that has three lines for each replica:
           [[node]]
