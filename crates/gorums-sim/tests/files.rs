@@ -198,7 +198,7 @@ fn a_killed_replica_finds_what_it_wrote_without_a_sync() {
 }
 
 #[test]
-fn a_failing_disk_fails_all_calls_and_loses_nothing_that_was_synced() {
+fn a_failing_disk_fails_all_calls_or_each_sync_and_loses_nothing_that_was_synced() {
     with_file(FaultKind::FailingDisk, async |_, file| {
         if file.is_empty()? {
             file.replace(b"0")?;
@@ -213,7 +213,11 @@ fn a_failing_disk_fails_all_calls_and_loses_nothing_that_was_synced() {
             ];
             file.done().await;
             let failed = results.iter().filter(|result| result.is_err()).count();
-            assert!([0, results.len()].contains(&failed), "{results:?}");
+            let only_sync = failed == 1 && results[2].is_err();
+            assert!(
+                only_sync || [0, results.len()].contains(&failed),
+                "{results:?}"
+            );
         }
     });
 }

@@ -34,6 +34,9 @@ pub(crate) struct Contents {
 struct Entry {
     done_at: Duration,
     change: Change,
+    /// A sync that was to write it has failed, and it is in the memory of the system alone, as if
+    /// it were written.
+    is_lost: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +94,24 @@ impl Contents {
         self.push(now, takes, Change::Sync);
     }
 
+    /// A sync fails. Of what it was to write, any part is not written, and no later sync will write
+    /// it. It can still be read.
+    pub(crate) fn fail_sync(&mut self, now: Duration, takes: Duration, mut random: Random) {
+        self.pass(now, takes);
+        let writes = self.log.iter_mut();
+        for entry in writes.filter(|entry| matches!(entry.change, Change::Write { .. })) {
+            entry.is_lost |= random.one_in(2);
+        }
+    }
+
+    /// What is in the memory of the system, and counts as written, is given up: what is on the disk
+    /// is read from now on. What is to be written yet stays.
+    pub(crate) fn forget(&mut self, now: Duration, takes: Duration) {
+        self.pass(now, takes);
+        self.log.retain(|entry| !entry.is_lost);
+        self.show();
+    }
+
     /// When all that was begun is done.
     pub(crate) fn busy_until(&self) -> Duration {
         self.busy_until
@@ -129,6 +150,7 @@ impl Contents {
         let done = self.log.partition_point(|entry| entry.done_at <= at);
         // What is under way may be there as well, in part. What follows has not begun.
         self.log.truncate(done + 1);
+        self.log.retain(|entry| !entry.is_lost);
         let log = std::mem::take(&mut self.log);
         self.durable.keep_any(&log, random);
         self.restart();
@@ -138,6 +160,11 @@ impl Contents {
     fn restart(&mut self) {
         self.syncs = self.log.iter().filter(|entry| entry.change.syncs()).count();
         self.busy_until = Duration::ZERO;
+        self.show();
+    }
+
+    /// What its program sees is what is on the disk, with what is to be written.
+    fn show(&mut self) {
         self.now = self.durable.clone();
         for entry in &self.log {
             self.now.change(&entry.change);
@@ -148,12 +175,16 @@ impl Contents {
         self.now.change(&change);
         self.syncs += usize::from(change.syncs());
         let done_at = self.busy_until.max(now) + takes;
-        self.log.push_back(Entry { done_at, change });
+        self.log.push_back(Entry {
+            done_at,
+            change,
+            is_lost: false,
+        });
         self.pass(now, takes);
         while self.log.len() > UNSYNCED {
             if let Some(oldest) = self.log.pop_front() {
                 self.syncs -= usize::from(oldest.change.syncs());
-                self.durable.change(&oldest.change);
+                self.durable.change_unless_lost(&oldest);
             }
         }
     }
@@ -168,7 +199,7 @@ impl Contents {
         if let Some(last) = done.rposition(|entry| entry.change.syncs()) {
             for entry in self.log.drain(..=last) {
                 self.syncs -= usize::from(entry.change.syncs());
-                self.durable.change(&entry.change);
+                self.durable.change_unless_lost(&entry);
             }
         }
     }
@@ -230,6 +261,12 @@ impl Image {
             Change::Length(length) => self.set_len(*length),
             Change::Replace(image) => self.clone_from(image),
             Change::Sync => {}
+        }
+    }
+
+    fn change_unless_lost(&mut self, entry: &Entry) {
+        if !entry.is_lost {
+            self.change(&entry.change);
         }
     }
 
@@ -433,6 +470,45 @@ mod tests {
             file
         });
         assert_eq!(strings(lefts), ["----", "a---", "ab--", "abc-"]);
+    }
+
+    #[test]
+    fn what_a_failed_sync_has_lost_is_read_until_it_is_forgotten_and_no_sync_writes_it() {
+        let make = |seed| {
+            let mut file = Tried::default();
+            file.write(0, b"----");
+            file.sync();
+            file.write(0, b"a");
+            file.write(1, b"b");
+            let random = Random::new(seed);
+            file.contents.fail_sync(file.now, TAKES, random);
+            file.wait();
+            file
+        };
+        let mut left = BTreeSet::new();
+        for seed in 0..100 {
+            let mut file = make(seed);
+            file.write(3, b"d");
+            file.sync();
+            // The next program reads it, too.
+            file.contents.kill(file.now);
+            assert_eq!(&file.all()[2..], b"-d");
+            let mut forgets = make(seed);
+            assert_eq!(forgets.all(), b"ab--");
+            forgets.contents.forget(forgets.now, TAKES);
+            forgets.wait();
+            let read = forgets.all();
+            forgets.sync();
+            forgets.contents.lose_power(forgets.now, Random::new(0));
+            assert_eq!(forgets.all(), read, "what is read is on the disk");
+            file.contents.lose_power(file.now, Random::new(0));
+            assert_eq!(
+                (&file.all()[..3], &file.all()[3..]),
+                (&read[..3], &b"d"[..])
+            );
+            left.insert(read);
+        }
+        assert_eq!(strings(left), ["----", "-b--", "a---", "ab--"]);
     }
 
     #[test]

@@ -3,9 +3,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::DiskError;
 use super::contents::Contents;
 use super::world::{self, World};
+use super::{DiskError, Random};
 
 /// A file of a replica, on a disk that is as unkind as real ones.
 ///
@@ -25,13 +25,14 @@ use super::world::{self, World};
 /// that grows, as long as it would last.
 ///
 /// On a [slow disk](super::FaultKind::SlowDisk) each sync takes 50 to 500 ms. While a disk
-/// [fails](super::FaultKind::FailingDisk), all calls but [`len`](Self::len) end with an error, and
-/// what they were to write may be written nevertheless. What was not synced stays so, until a sync
-/// succeeds. When the replica is killed its files do nothing any more, so what is dropped then
+/// [fails](super::FaultKind::FailingDisk), either all calls but [`len`](Self::len) end with an error,
+/// and what they were to write may be written nevertheless; or, as where the system has what is read
+/// and written in its memory, each `sync` alone. Of what such a sync was to write, any part counts as
+/// written and is not: it can be read, also by the next program after a crash, and no later sync
+/// writes it. [`forget`](Self::forget) gives it up. When the replica is killed its files do nothing any more, so what is dropped then
 /// cannot write.
 ///
-/// It is kinder than a disk in three ways. Systems may forget after a `sync` that has failed what it
-/// was to write, so that a later one succeeds without it. A write that is under way when its program
+/// It is kinder than a disk in two ways. A write that is under way when its program
 /// is killed, or that fails, may be there in part; here it is there or not. And of more than 10,000
 /// operations without a `sync` the oldest are written out, and no loss of power takes them back.
 #[derive(Clone)]
@@ -136,7 +137,8 @@ impl File {
     ///
     /// # Errors
     ///
-    /// While the disk fails; nobody knows then what is on it. And when the replica was killed.
+    /// While the disk fails; nobody knows then what is on it, and a later sync that succeeds says
+    /// nothing of what this one was to write. And when the replica was killed.
     pub fn sync(&self) -> io::Result<()> {
         let operation = self.begin(true)?;
         let mut contents = self.lock();
@@ -144,12 +146,32 @@ impl File {
         let result = operation.result();
         match result {
             Ok(()) => contents.sync(now, takes),
-            Err(_) => contents.pass(now, takes),
+            Err(_) => {
+                let random = Random::new(self.world.random(self.node));
+                contents.fail_sync(now, takes, random);
+            }
         }
         let length = contents.len();
         drop(contents);
         self.world.note_sync(self.node, length, result.is_ok());
         result
+    }
+
+    /// Gives up what the system has in memory and could not write, so that what is on the disk is read
+    /// from now on: what a [`sync`](Self::sync) that has failed was to write may be there or not. What
+    /// is to be written yet stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// While the disk fails, and when the replica was killed.
+    pub fn forget(&self) -> io::Result<()> {
+        let operation = self.begin(false)?;
+        let mut contents = self.lock();
+        match operation.result() {
+            Ok(()) => contents.forget(operation.now, operation.takes),
+            Err(_) => contents.pass(operation.now, operation.takes),
+        }
+        operation.result()
     }
 
     /// Puts this in the place of all that is there, and makes it last: all or nothing, as where
