@@ -129,6 +129,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod bounds;
 pub mod call;
 pub mod codegen;
 pub mod membership {

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::handle::{Callees, Handle};
 use super::options::Options;
-use crate::channel::{Call, Early, Kind, OutMessage, Pool, Resending, Targets};
+use crate::bounds::Bound;
+use crate::channel::{Call, Early, Kind, OutMessage, Pool, Resending, Targets, WhilePaused};
 use crate::configuration::{Configuration, Observers, intercept};
 use crate::error::Status;
 use crate::handler::{ServerCtx, refusal};
@@ -155,6 +156,7 @@ struct Prepared<'a> {
     metadata: Cow<'a, Metadata>,
     max_encoding: Option<usize>,
     is_idempotent: bool,
+    while_paused: WhilePaused,
     deadline: Option<Instant>,
     /// The same, as nodes are told of it.
     told: Option<Instant>,
@@ -219,6 +221,7 @@ impl<'a> Prepared<'a> {
             metadata: Cow::Borrowed(&options.metadata),
             max_encoding: options.max_encoding,
             is_idempotent: options.is_idempotent,
+            while_paused: options.while_paused,
             deadline,
             told,
             caller,
@@ -263,6 +266,7 @@ fn register<Req>(
         let is_timed = !prepared.observers.is_empty();
         let resending = Resending::of(prepared.is_idempotent, prepared.deadline);
         let call = call.timed(is_timed).ending(prepared.told);
+        let call = call.while_paused(prepared.while_paused);
         let call = Arc::new(call.resending(resending));
         if members == 0 {
             return call;
@@ -273,6 +277,7 @@ fn register<Req>(
                 Ok(inserted) => taken &= inserted,
                 Err(_) => {
                     call.complete();
+                    pool.reached.add(Bound::Calls);
                     let admission = pool.refusals.admit(prepared.now);
                     log::event!(
                         admission.is_told => warn or debug,

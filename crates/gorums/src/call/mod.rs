@@ -39,4 +39,5 @@ pub use sent::{NotQueued, Sent};
 pub use unicast::Unicast;
 pub use votes::{VoteError, Votes};
 
+pub use crate::channel::WhilePaused;
 pub use crate::configuration::{ClientInterceptor, Outgoing};

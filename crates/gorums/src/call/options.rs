@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::channel::Early;
+use crate::channel::{Early, WhilePaused};
 use crate::configuration::Interceptors;
 use crate::error::Status;
 use crate::handler::{Running, ServerCtx};
@@ -25,6 +25,7 @@ pub(crate) struct Options {
     pub(crate) unread: Option<u64>,
     /// A node may handle the request twice.
     pub(crate) is_idempotent: bool,
+    pub(crate) while_paused: WhilePaused,
     pub(crate) inherits: Inherits,
 }
 
@@ -187,6 +188,15 @@ macro_rules! answered_options {
         /// beyond that is not sent again.
         pub fn idempotent(mut self, is_idempotent: bool) -> Self {
             self.options.is_idempotent = is_idempotent;
+            self
+        }
+
+        /// What becomes of the call at a node that is overloaded and has asked for a pause of its
+        /// method ([`ServerBuilder::shed`](crate::ServerBuilder::shed)): it fails there at once, or
+        /// waits. Default: [`WhilePaused::Fail`](crate::call::WhilePaused::Fail), so that a quorum
+        /// call goes on with the other nodes.
+        pub fn while_paused(mut self, while_paused: $crate::channel::WhilePaused) -> Self {
+            self.options.while_paused = while_paused;
             self
         }
     };

@@ -12,7 +12,7 @@ use super::kept::Resending;
 use super::parts::{PartState, Parts};
 use super::progress::{Progress, WakeAfter};
 use super::unread::{Account, TooMuch};
-use super::{Channel, OutMessage, Targets, Ticket, Unread};
+use super::{Channel, OutMessage, Targets, Ticket, Unread, WhilePaused};
 use crate::error::{Code, Outcome, Status};
 use crate::log;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +43,7 @@ pub(crate) struct Call {
     timed: bool,
     /// Whether requests are written again where their stream breaks.
     pub(super) resending: Resending,
+    while_paused: WhilePaused,
     progress: Mutex<Progress>,
     /// No part is open, and since then it is in no table any more.
     has_ended: AtomicBool,
@@ -80,6 +81,7 @@ impl Call {
             parts: Parts::new(targets.len()),
             timed: false,
             resending: Resending::Never,
+            while_paused: WhilePaused::Fail,
             progress: Mutex::new(Progress::new(members, accounts)),
             targets,
             started,
@@ -101,6 +103,12 @@ impl Call {
             self.resending = resending;
             self.progress.get_mut().kept = (0..self.parts.len()).map(|_| None).collect();
         }
+        self
+    }
+
+    /// What becomes of it at a node that has asked for a pause.
+    pub(crate) fn while_paused(mut self, while_paused: WhilePaused) -> Self {
+        self.while_paused = while_paused;
         self
     }
 
@@ -149,6 +157,19 @@ impl Call {
 
     /// Queues a part's frame; a part that is refused at once fails.
     pub(crate) fn queue(self: &Arc<Self>, part: usize, frame: Bytes) -> bool {
+        // Nobody sheds one-way messages.
+        if self.kind != Kind::OneWay
+            && let Some(until) = self.channel(part).paused_until(self.method)
+        {
+            match self.while_paused {
+                WhilePaused::Fail => {
+                    let status = self.channel(part).refuse_paused(self.method, until);
+                    self.fail_at_once(part, &status);
+                    return false;
+                }
+                WhilePaused::Wait => self.channel(part).hold_until(until),
+            }
+        }
         let message = self.begin(part, frame);
         let queued = self.channel(part).queue(message);
         if let Err(status) = &queued {

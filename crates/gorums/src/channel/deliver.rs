@@ -47,6 +47,10 @@ pub(crate) fn deliver(
     frame: &Bytes,
     now: Instant,
 ) -> Option<Answered> {
+    if let Some(status) = &envelope.status {
+        // Also where the call has its answers, or was given up.
+        channel.note_pause(envelope.method, status);
+    }
     let (call, part) = find(channel, id)?;
     let method = call.method();
     let answered = Answered::of(&call);

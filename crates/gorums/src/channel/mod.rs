@@ -13,6 +13,7 @@
 //! * [`Outbox`] and [`table`] are the two bounded queues: requests that are not written, calls that
 //!   are not answered.
 //! * [`Attachment`] lets the calls to a node that opens the stream itself go over that stream.
+//! * [`pause`] knows which methods an overloaded node does not want to be called by for a while.
 //! * [`Pool`] is what all nodes of a pool share, and the sweeper that ends calls at their
 //!   deadlines.
 
@@ -27,6 +28,7 @@ mod latency;
 mod node_channel;
 mod outbox;
 mod parts;
+mod pause;
 mod pool;
 mod progress;
 mod resend;
@@ -48,6 +50,7 @@ pub(crate) use kept::RESENDS;
 pub(crate) use kept::Resending;
 pub(crate) use node_channel::{Channel, Notices};
 pub(crate) use outbox::{OutMessage, Outbox, Rejected, StreamId, Ticket};
+pub use pause::WhilePaused;
 pub(crate) use pool::Pool;
 pub(crate) use progress::WakeAfter;
 pub(crate) use servers::ServerIdentity;

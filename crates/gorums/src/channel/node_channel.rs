@@ -6,8 +6,10 @@ use tokio::sync::Notify;
 
 use super::kept::KeptTotal;
 use super::latency::Latencies;
+use super::pause::Pauses;
 use super::servers::Found;
 use super::{NodeState, OutMessage, Outbox, Pool, Rejected, StreamId, WhileDisconnected};
+use crate::bounds::Bound;
 use crate::error::{NodeError, Outcome, Status};
 use crate::log::{self, Admission, Throttle};
 use crate::node_id::NodeId;
@@ -41,6 +43,7 @@ pub(crate) struct Channel {
     /// wakes it: the reply may be behind what it has not read.
     reading_paused: AtomicBool,
     latencies: Latencies,
+    pauses: Pauses,
     last_error: Mutex<Option<Status>>,
     found: Mutex<Found<Self>>,
     peer: Mutex<Peer>,
@@ -160,6 +163,7 @@ impl Channel {
             kept: KeptTotal::default(),
             reading_paused: AtomicBool::new(false),
             latencies: Latencies::default(),
+            pauses: Pauses::default(),
             last_error: Mutex::new(None),
             found: Mutex::default(),
             peer: Mutex::default(),
@@ -230,6 +234,7 @@ impl Channel {
     fn rejection(&self, rejected: Rejected) -> Status {
         match rejected {
             Rejected::Full => {
+                self.pool.reached.add(Bound::Outbox);
                 let admission = self.admit_event();
                 log::event!(
                     admission.is_told => warn or debug,
@@ -516,6 +521,10 @@ impl Channel {
 
     pub(crate) fn latencies(&self) -> &Latencies {
         &self.latencies
+    }
+
+    pub(super) fn pauses(&self) -> &Pauses {
+        &self.pauses
     }
 
     pub(crate) fn last_error(&self) -> Option<Status> {

@@ -102,6 +102,8 @@ pub(crate) struct Outbox {
     fails_fast: bool,
     /// No message is taken: the node is the same server as another one.
     refuses: bool,
+    /// Nothing is taken out before this time, or somewhat later.
+    held_until: Option<Instant>,
     max_messages: usize,
     max_bytes: usize,
 }
@@ -119,6 +121,7 @@ impl Outbox {
             opened: 0,
             fails_fast: false,
             refuses: false,
+            held_until: None,
             max_messages,
             max_bytes,
         }
@@ -208,7 +211,7 @@ impl Outbox {
     /// The next message for this stream to write, whose part is now sent. Withdrawn ones are passed
     /// over.
     pub(crate) fn pop(&mut self, stream: StreamId) -> Option<OutMessage> {
-        if !self.is_carried_by(stream) {
+        if !self.is_carried_by(stream) || self.held_until.is_some() {
             return None;
         }
         loop {
@@ -228,6 +231,19 @@ impl Outbox {
         let message = self.queue.pop_front()?;
         self.bytes -= message.frame.len();
         Some(message)
+    }
+
+    /// Nothing is taken out before this time. True where somebody has to [end](Self::end_hold) that.
+    pub(super) fn hold_until(&mut self, until: Instant) -> bool {
+        let before = self.held_until;
+        self.held_until = before.max(Some(until));
+        before.is_none()
+    }
+
+    /// Until when nothing is taken out; none from now on where that is over.
+    pub(super) fn end_hold(&mut self, now: Instant) -> Option<Instant> {
+        self.held_until = self.held_until.filter(|until| *until > now);
+        self.held_until
     }
 
     /// Puts a message before all others, which was popped last and not written, or is written again.

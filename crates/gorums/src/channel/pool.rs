@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::servers::Servers;
 use super::table::{MessageIds, Table, TooManyCalls};
 use super::{Call, Channel, Early, Settings};
+use crate::bounds::Counts;
 use crate::log::Throttle;
 use crate::metadata::Metadata;
 use crate::runtime::{Clock, Transport};
@@ -29,6 +30,8 @@ pub(crate) struct Pool {
     pub(crate) calls: Table<Call>,
     /// Which client this is, to nodes that it has sessions with.
     pub(crate) client: Option<ClientId>,
+    /// How often bounds were reached.
+    pub(crate) reached: Arc<Counts>,
     /// Of calls that find the table full.
     pub(crate) refusals: Throttle,
     /// Which servers the nodes are.
@@ -67,6 +70,7 @@ impl Pool {
         Arc::new(Self {
             client: has_sessions.then(client).flatten(),
             calls: Table::new(settings.max_calls),
+            reached: Arc::default(),
             refusals: Throttle::default(),
             settings,
             metadata,

@@ -35,6 +35,7 @@ pub use resolve::{Family, Resolve};
 pub use watch::Watch;
 pub(crate) use watch::Watched;
 
+use crate::bounds::Reached;
 use crate::channel::Targets;
 use crate::error::{NodeError, QuorumError};
 use crate::handler::{Running, ServerCtx};
@@ -123,6 +124,18 @@ impl Configuration {
     /// One for each pool that the nodes belong to, in the order of the nodes.
     pub(crate) fn members(&self) -> Vec<Arc<Members>> {
         distinct_members(&self.inner.nodes)
+    }
+
+    /// How often the bounds of these nodes' connections were reached: of all nodes that they share
+    /// calls and settings with, those that were [added](Self::extend) too.
+    #[must_use]
+    pub fn reached(&self) -> Reached {
+        let members = self.members();
+        Reached::of(
+            members
+                .iter()
+                .map(|members| Arc::clone(&members.pool().reached)),
+        )
     }
 
     pub(crate) fn position(&self, id: NodeId) -> Option<usize> {

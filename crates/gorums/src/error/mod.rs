@@ -12,4 +12,5 @@ pub use node::{NodeError, Outcome};
 pub(crate) use quorum::{Counted, QuorumFailure};
 pub use quorum::{QuorumError, QuorumErrorKind};
 pub(crate) use shown::write_shown;
+pub(crate) use status::LONGEST_PAUSE;
 pub use status::{Code, Status};

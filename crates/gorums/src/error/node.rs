@@ -110,11 +110,13 @@ impl Error for NodeError {
 }
 
 /// Lets `?` work in a handler that calls other nodes: the code is kept, and the message says which
-/// node failed and how.
+/// node failed and how. A [hint when to come back](Status::retry_delay) is not: it is about that node,
+/// and not about the one whose handler this is.
 impl From<NodeError> for Status {
     fn from(error: NodeError) -> Self {
         Status::new(error.code(), error.to_string())
             .with_details(error.status().details().iter().cloned())
+            .without_retry_delay()
             .with_source(error)
     }
 }

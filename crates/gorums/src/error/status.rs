@@ -2,7 +2,9 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use prost::Message;
 use prost_types::Any;
 
 use super::shown::shown;
@@ -175,6 +177,61 @@ impl Status {
     pub fn details(&self) -> &[Any] {
         &self.0.details
     }
+
+    /// The same status with a hint when to come back: a `google.rpc.RetryInfo` among its
+    /// [details](Self::details), in the place of the one that it had.
+    ///
+    /// A handler that answers with [`ResourceExhausted`](Code::ResourceExhausted) and this asks its
+    /// caller for a pause: clients of this library send no further call of the method to its node
+    /// before that. They take up to 10 s for what it says, and up to half as much more at random.
+    #[must_use]
+    pub fn with_retry_delay(self, delay: Duration) -> Self {
+        let mut status = self.without_retry_delay();
+        let info = RetryInfo {
+            retry_delay: prost_types::Duration::try_from(delay).ok(),
+        };
+        Arc::make_mut(&mut status.0).details.push(Any {
+            type_url: RETRY_INFO.to_owned(),
+            value: info.encode_to_vec(),
+        });
+        status
+    }
+
+    /// When to come back, from now: what the first `google.rpc.RetryInfo` among the
+    /// [details](Self::details) says. None where there is none, or what it says is no time to come.
+    #[must_use]
+    pub fn retry_delay(&self) -> Option<Duration> {
+        let detail = self.details().iter().find(|detail| is_retry_info(detail))?;
+        let info = RetryInfo::decode(&*detail.value).ok()?;
+        info.retry_delay?.try_into().ok()
+    }
+
+    /// Without a hint when to come back.
+    pub(crate) fn without_retry_delay(mut self) -> Self {
+        if self.details().iter().any(is_retry_info) {
+            let details = &mut Arc::make_mut(&mut self.0).details;
+            details.retain(|detail| !is_retry_info(detail));
+        }
+        self
+    }
+}
+
+/// The longest pause that an overloaded node asks for, and the longest that is taken from one, but for
+/// what is added at random.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+/// Whatever the place is that its type is said to come from.
+fn is_retry_info(detail: &Any) -> bool {
+    detail.type_url.rsplit('/').next() == Some("google.rpc.RetryInfo")
+}
+
+/// `google.rpc.RetryInfo`, of `google/rpc/error_details.proto`.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<prost_types::Duration>,
 }
 
 impl fmt::Debug for Status {
@@ -268,6 +325,37 @@ mod tests {
             status.source().expect("it was set").to_string(),
             "bad sector"
         );
+    }
+
+    #[test]
+    fn a_hint_when_to_come_back_is_a_detail_of_the_field() {
+        let other = Any {
+            type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(),
+            value: vec![1],
+        };
+        let status = Status::resource_exhausted("busy").with_details([other.clone()]);
+        assert_eq!(status.retry_delay(), None);
+        let delay = Duration::from_millis(1_250);
+        let hinted = status.clone().with_retry_delay(Duration::from_secs(9));
+        let hinted = hinted.with_retry_delay(delay);
+        assert_eq!(hinted.retry_delay(), Some(delay));
+        // RetryInfo { retry_delay { seconds: 1, nanos: 250_000_000 } }
+        let value = vec![0x0a, 7, 0x08, 1, 0x10, 0x80, 0xe5, 0x9a, 0x77];
+        let info = Any {
+            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+            value,
+        };
+        assert_eq!(hinted.details(), [other.clone(), info]);
+        assert_eq!(hinted.without_retry_delay().details(), [other]);
+        for value in [vec![0xff], Vec::new(), vec![0x0a, 2, 0x08, 0x80]] {
+            let broken = Any {
+                type_url: RETRY_INFO.to_owned(),
+                value,
+            };
+            assert_eq!(status.clone().with_details([broken]).retry_delay(), None);
+        }
+        let longest = status.with_retry_delay(Duration::MAX);
+        assert_eq!(longest.retry_delay(), None, "it is no time to come");
     }
 
     #[test]

@@ -22,9 +22,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::context::{ConnectionInfo, RequestInfo, ServerCtx};
 use super::credit::Credit;
@@ -33,9 +35,11 @@ use super::released::ReleasedSet;
 use super::reply_queue::ReplyQueue;
 use super::reply_sender::Sink;
 use super::request::{Called, Request};
+use super::shedding::{Candidate, Overload, Refusal, Shedding};
 use super::unstarted::Unstarted;
 use super::worker::Worker;
 use super::{Monitor, Polling};
+use crate::bounds::Counts;
 use crate::log::Throttle;
 use crate::runtime::{BoxFuture, Clock, InProcess};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
@@ -59,6 +63,12 @@ pub(crate) struct LaneSettings {
     pub(crate) clock: Arc<dyn Clock>,
     /// Of requests that did.
     pub(crate) late: Throttle,
+    /// When requests are shed, where any are.
+    pub(crate) shedding: Option<Shedding>,
+    /// Of those that were.
+    pub(crate) sheds: Throttle,
+    /// How often bounds were reached.
+    pub(crate) reached: Arc<Counts>,
 }
 
 /// What the lane shares with the I/O task and with the handlers that were moved.
@@ -88,6 +98,8 @@ pub(super) struct State {
     pub(super) has_room: bool,
     /// Cancellations of requests that have not started.
     pub(super) unstarted: Unstarted,
+    /// Of no account where nothing is shed.
+    overload: Overload,
     /// Of the requests of streamed methods, from the time that they come until their handlers have
     /// ended, where the peer gives credit.
     pub(super) credits: BTreeMap<u64, Arc<Credit>>,
@@ -107,11 +119,37 @@ pub(super) struct Begun {
     pub(super) called: Called,
     pub(super) payload: Bytes,
     pub(super) ctx: ServerCtx,
-    /// Its caller's deadline has passed: it is not run.
-    pub(super) is_late: bool,
+    /// Why it is not run, where it is not.
+    pub(super) refusal: Option<Refusal>,
+    /// When it began, where it is measured how long the method takes.
+    pub(super) measured: Option<Instant>,
 }
 
 impl State {
+    /// Why the request is not run that has its turn now, if it is not.
+    fn judge(
+        &mut self,
+        settings: &LaneSettings,
+        called: &Called,
+        now: Instant,
+        waited: Duration,
+        deadline: Option<Instant>,
+    ) -> Option<Refusal> {
+        let shedding = settings.shedding.as_ref()?;
+        let entry = called.entry()?;
+        let candidate = Candidate {
+            now,
+            waited,
+            deadline,
+            priority: entry.priority,
+            needed: &entry.needed,
+            is_at_bound: self.wake_below.is_some(),
+        };
+        let refusal = self.overload.judge(shedding, &candidate)?;
+        // Nobody would hear of one that was shed.
+        (!called.is_one_way()).then_some(refusal)
+    }
+
     /// See [`Lane::needs_credit`].
     fn needs_credit(&self, max_running: usize) -> bool {
         // One that was cancelled and still runs is not among those that were moved, and ends by itself.
@@ -202,8 +240,10 @@ impl Lane {
         if requests.is_empty() {
             return;
         }
+        let arrived = self.settings.shedding.map(|_| self.settings.clock.now());
         let mut state = self.state();
         for mut request in requests.drain(..) {
+            request.arrived = arrived;
             if !request.is_as_expected(&self.features) {
                 request.refuse_kind();
             }
@@ -374,8 +414,8 @@ impl Lane {
             payload,
             size: _,
             deadline,
+            arrived,
         } = request;
-        let is_late = deadline.is_some_and(|deadline| deadline <= self.settings.clock.now());
         let method = called.name();
         let request = RequestInfo {
             id,
@@ -384,6 +424,16 @@ impl Lane {
         };
         // Another connection may carry the session by now.
         let last = last.filter(|(_, last)| last.is_of(&state.info));
+        let needs_time = deadline.is_some() || arrived.is_some();
+        let now = needs_time.then(|| self.settings.clock.now());
+        let refusal = now.and_then(|now| {
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Some(Refusal::Late);
+            }
+            let waited = now.saturating_duration_since(arrived?);
+            state.judge(&self.settings, &called, now, waited, deadline)
+        });
+        let measured = now.filter(|_| arrived.is_some());
         let ctx = match last {
             Some((_, last)) => last.renew(method, metadata, permit.take(), request),
             None => {
@@ -412,7 +462,8 @@ impl Lane {
             called,
             payload,
             ctx,
-            is_late,
+            refusal,
+            measured,
         })
     }
 

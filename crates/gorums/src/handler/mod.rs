@@ -14,6 +14,7 @@
 //! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
 //!   [`reply_sender`] is how a handler streams, and [`credit`] how its caller holds it back.
 //! * [`call_key`] names calls over restarts of their server, for services that keep what they answer.
+//! * [`shedding`] says what is not run while there is overload.
 //! * [`monitor`] notices a handler that blocks its thread, and has the others go on elsewhere.
 
 mod call_key;
@@ -31,6 +32,7 @@ mod reply_sender;
 mod request;
 mod run;
 mod services;
+mod shedding;
 pub(crate) mod turn;
 mod unstarted;
 mod worker;
@@ -53,4 +55,7 @@ pub use reply_sender::{Gone, ReplySender, TrySendError};
 pub(crate) use request::{Called, Request, keep_last};
 pub(crate) use run::panicked;
 pub(crate) use services::{ReadFor, Services, Waiting};
+#[cfg(all(test, gorums_loom))]
+pub(crate) use shedding::Needed;
+pub use shedding::{Priority, Shedding};
 pub use turn::Released;

@@ -10,6 +10,7 @@ use super::context::ServerCtx;
 use super::handler_future::Handler;
 use super::interceptor::{Incoming, Reply};
 use super::reply_sender::ReplySender;
+use super::shedding::{Needed, Priority};
 use crate::error::Status;
 use crate::wire::MethodKind;
 
@@ -47,6 +48,8 @@ pub(crate) struct Entry {
     pub(crate) handler: Box<dyn Handler>,
     pub(crate) max_decoding: Option<usize>,
     pub(crate) max_encoding: Option<usize>,
+    pub(crate) priority: Priority,
+    pub(crate) needed: Needed,
 }
 
 impl Entry {
@@ -142,10 +145,27 @@ impl Registry {
             handler: Box::new(handler),
             max_decoding: self.max_decoding,
             max_encoding: self.max_encoding,
+            priority: Priority::default(),
+            needed: Needed::default(),
         });
         if self.methods.insert(Arc::clone(&name), entry).is_some() {
             self.duplicates.push(name);
         }
+    }
+
+    /// How important this method is, or all of this service. False where there is none such.
+    pub(crate) fn prioritize(&mut self, name: &str, priority: Priority) -> bool {
+        let mut found = false;
+        for (method, entry) in &mut self.methods {
+            let rest = method.strip_prefix(name);
+            let is_named = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            // Nobody else has it before the server has begun.
+            if is_named && let Some(entry) = Arc::get_mut(entry) {
+                entry.priority = priority;
+                found = true;
+            }
+        }
+        found
     }
 
     pub(crate) fn get(&self, method: &str) -> Option<&Arc<Entry>> {

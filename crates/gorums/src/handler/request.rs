@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
 use super::registry::{Entry, Registry};
+use super::shedding::Needed;
 use crate::error::Status;
 use crate::metadata::Metadata;
 use crate::wire::{Envelope, Features, MethodKind};
@@ -57,6 +58,8 @@ pub(crate) struct Request {
     pub(crate) size: usize,
     /// When its caller stops to wait, by the clock of this end, if that is known.
     pub(crate) deadline: Option<Instant>,
+    /// When it began to wait for its turn, where the server sheds what waits too long.
+    pub(crate) arrived: Option<Instant>,
 }
 
 /// Leaves only the last bytes, which are so many. Of an empty payload nothing is kept, as its frame
@@ -105,6 +108,7 @@ impl Request {
             metadata: envelope.metadata(),
             payload: frame.slice_ref(envelope.payload),
             deadline: None,
+            arrived: None,
         })
     }
 
@@ -121,6 +125,7 @@ impl Request {
             payload: frame,
             size,
             deadline: None,
+            arrived: None,
         }
     }
 
@@ -162,6 +167,8 @@ impl Request {
             handler: Box::new(move |_| std::future::ready(Err(status.clone()))),
             max_decoding: entry.max_decoding,
             max_encoding: entry.max_encoding,
+            priority: entry.priority,
+            needed: Needed::default(),
         }));
     }
 

@@ -5,15 +5,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::context::ServerCtx;
 use super::handler_future::{Block, HandlerFuture};
 use super::interceptor::Reply;
-use super::lane::Lane;
+use super::lane::{Lane, LaneSettings};
+use super::registry::Entry;
 use super::reply_queue::Answer;
 use super::reply_sender::Sink;
+use super::shedding::Refusal;
 use super::{Monitor, Polling};
+use crate::bounds::Bound;
 use crate::error::Status;
 use crate::log;
 use crate::runtime::BoxFuture;
@@ -29,6 +33,8 @@ pub(super) struct Run {
     /// Where a streamed method sends its replies.
     pub(super) sink: Option<Arc<Sink>>,
     pub(super) stage: Stage,
+    /// When it began, and the method, where it is measured how long that takes.
+    pub(super) measured: Option<(Instant, Arc<Entry>)>,
 }
 
 pub(super) enum Stage {
@@ -52,32 +58,58 @@ impl Run {
         self.poll_handling(cx, lane, |run| run.start(start))
     }
 
-    /// Ends the request without its handler: its caller's deadline has passed. Ready as in
-    /// [`begin`](Self::begin).
+    /// Ends the request without its handler. Ready as in [`begin`](Self::begin).
     #[cold]
-    pub(super) fn refuse_late(&mut self, cx: &mut Context<'_>, lane: &Lane) -> Poll<()> {
-        let settings = &lane.settings;
-        let peer = self.ctx.peer();
-        let admission = settings.late.admit(settings.clock.now());
-        log::event!(
-            admission.is_told => warn or debug,
-            target: log::HANDLER,
-            method = %log::text(self.ctx.method()),
-            peer = %peer,
-            node = peer.node(),
-            call = call_id(self.id),
-            left_out = admission.left_out,
-            "a request was not run: its deadline had passed before its turn"
-        );
+    pub(super) fn refuse(
+        &mut self,
+        refusal: Refusal,
+        cx: &mut Context<'_>,
+        lane: &Lane,
+    ) -> Poll<()> {
+        self.tell_refusal(refusal, &lane.settings);
         let result = match self.kind {
             // Nobody expects an answer.
             MethodKind::OneWay => Ok(Reply::none()),
-            _ => Err(Status::deadline_exceeded(
-                "the deadline had passed before the request had its turn, and it was not run",
-            )),
+            _ => Err(refusal.status()),
         };
         let refused = HandlerFuture::Once(Box::pin(std::future::ready(result)));
         self.poll_handling(cx, lane, |_| refused)
+    }
+
+    fn tell_refusal(&self, refusal: Refusal, settings: &LaneSettings) {
+        let peer = self.ctx.peer();
+        let now = settings.clock.now();
+        match refusal {
+            Refusal::Late => {
+                settings.reached.add(Bound::Deadline);
+                let admission = settings.late.admit(now);
+                log::event!(
+                    admission.is_told => warn or debug,
+                    target: log::HANDLER,
+                    method = %log::text(self.ctx.method()),
+                    peer = %peer,
+                    node = peer.node(),
+                    call = call_id(self.id),
+                    left_out = admission.left_out,
+                    "a request was not run: its deadline had passed before its turn"
+                );
+            }
+            Refusal::Shed(waited) => {
+                settings.reached.add(Bound::Shed);
+                let admission = settings.sheds.admit(now);
+                log::event!(
+                    admission.is_told => warn or debug,
+                    target: log::HANDLER,
+                    method = %log::text(self.ctx.method()),
+                    peer = %peer,
+                    node = peer.node(),
+                    call = call_id(self.id),
+                    waited_ms = log::millis(waited),
+                    left_out = admission.left_out,
+                    "a request was shed: more comes than can be done"
+                );
+            }
+        }
     }
 
     /// Ready when the handler has ended, its reply is queued, and its turn given up.
@@ -124,6 +156,10 @@ impl Run {
                 Err(panicked("the handler", text, lane.settings.expose_panics))
             }
         };
+        if let Some((began, entry)) = self.measured.take() {
+            let now = lane.settings.clock.now();
+            entry.needed.note(now.saturating_duration_since(began));
+        }
         if let Some(sink) = &self.sink {
             sink.end();
             lane.end_credit(self.id, sink);
@@ -204,6 +240,7 @@ impl Run {
             stage: Stage::Ended(None),
             ctx: self.ctx.clone(),
             sink: None,
+            measured: None,
             ..*self
         };
         Box::pin(async move {

@@ -167,7 +167,8 @@ impl Worker {
             called,
             payload,
             ctx,
-            is_late,
+            refusal,
+            measured,
         } = begun;
         let (kind, max_encoding) = match called.entry() {
             Some(entry) => (entry.kind, entry.max_encoding),
@@ -199,12 +200,14 @@ impl Worker {
             max_encoding,
             sink,
             stage: Stage::Ended(None),
+            measured: None,
         };
-        if is_late {
+        if let Some(refusal) = refusal {
             drop(incoming);
-            let polled = run.refuse_late(cx, lane);
+            let polled = run.refuse(refusal, cx, lane);
             return (run, polled);
         }
+        run.measured = measured.and_then(|began| Some((began, Arc::clone(called.entry()?))));
         let start = || match called.entry() {
             // Nothing is between the request and its handler.
             Some(entry)

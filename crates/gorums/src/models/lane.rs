@@ -12,8 +12,8 @@ use super::{Gate, join, spawn};
 use crate::error::Status;
 use crate::handler::released::ReleasedSet;
 use crate::handler::{
-    Called, ConnectionInfo, Entry, Incoming, Lane, LaneSettings, Reply, ReplyQueue, Request,
-    ServerCtx,
+    Called, ConnectionInfo, Entry, Incoming, Lane, LaneSettings, Needed, Priority, Reply,
+    ReplyQueue, Request, ServerCtx,
 };
 use crate::log::Throttle;
 use crate::metadata::Metadata;
@@ -59,6 +59,9 @@ impl Connection {
             in_process: None,
             clock: Arc::new(SystemClock),
             late: Throttle::default(),
+            shedding: None,
+            sheds: Throttle::default(),
+            reached: Arc::default(),
         };
         let replies = Arc::new(ReplyQueue::new(bounds.reply_bytes));
         let info = Arc::new(ConnectionInfo::default());
@@ -123,6 +126,8 @@ where
         }),
         max_decoding: None,
         max_encoding: None,
+        priority: Priority::default(),
+        needed: Needed::default(),
     };
     Request {
         id,
@@ -131,6 +136,7 @@ where
         payload: Bytes::new(),
         size: 0,
         deadline: None,
+        arrived: None,
     }
 }
 

@@ -15,6 +15,7 @@ use super::builder::{Parts, ServerBuilder};
 use super::clients::Clients;
 use super::connection::{self, Admitted, Origin};
 use super::peers::ConnectedPeers;
+use crate::bounds::Reached;
 use crate::log::{self, Throttle};
 use crate::runtime::{
     Address, BoxFuture, BoxIo, Clock, Handshake, Listener, bounded, concerns_one_connection,
@@ -80,6 +81,12 @@ impl Server {
             membership.clone(),
             connection.clients.clone(),
         ))
+    }
+
+    /// How often the bounds of this server were reached.
+    #[must_use]
+    pub fn reached(&self) -> Reached {
+        Reached::of([Arc::clone(&self.parts.connection.services.lane.reached)])
     }
 
     /// Serves for ever. Dropping the future stops the server at once: connections end, and requests

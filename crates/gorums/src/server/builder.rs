@@ -27,11 +27,13 @@ use super::mounted::Mounts;
 use super::sessions::{self, Sessions};
 use super::settings::{ConnectionSettings, OnConnect, Throttles};
 use super::spread::Spread;
+use crate::bounds::Counts;
 use crate::channel::{Pool, ServerIdentity, Settings};
 use crate::configuration::{Interceptors, Members, Membership};
 use crate::error::Status;
 use crate::handler::{
-    Interceptor, LaneSettings, Registry, ReplySender, ServerCtx, Service, Services,
+    Interceptor, LaneSettings, Priority, Registry, ReplySender, ServerCtx, Service, Services,
+    Shedding,
 };
 use crate::log::{self, Throttle};
 use crate::metadata::Metadata;
@@ -108,6 +110,10 @@ pub struct ServerBuilder {
     grace: Duration,
     session_timeout: Duration,
     keep_alive: (Duration, Duration),
+    shedding: Option<Shedding>,
+    /// By the full name of a method or a service.
+    priorities: Vec<(String, Priority)>,
+    reached: Arc<Counts>,
 }
 
 /// Everything that a running server needs.
@@ -181,6 +187,9 @@ impl ServerBuilder {
             grace: GRACE,
             session_timeout: sessions::TIMEOUT,
             keep_alive: (Duration::from_secs(60), Duration::from_secs(20)),
+            shedding: None,
+            priorities: Vec::new(),
+            reached: Arc::default(),
         }
     }
 
@@ -442,6 +451,46 @@ impl ServerBuilder {
         self
     }
 
+    /// Has the server answer requests with [`ResourceExhausted`](crate::Code::ResourceExhausted) in the
+    /// place of running them while it is overloaded. Default: it does not, and what is too much waits,
+    /// at the server and, by flow control, at its clients.
+    ///
+    /// There is overload where each request of a connection has waited longer than the target of the
+    /// [`Shedding`] for its turn, for the interval of it, or where one has and
+    /// [`max_waiting_bytes`](Self::max_waiting_bytes) was reached; and there is none any more from the
+    /// first on that has waited less than half of the target. In between a request is shed when its
+    /// turn comes that
+    ///
+    /// 1. has less time left, until its caller's [deadline](ServerCtx::deadline), than its method has
+    ///    needed lately, or
+    /// 2. has waited longer than the target where its [priority](Self::priority) is low, than twice
+    ///    the target where it is normal, and than four times where it is high.
+    ///
+    /// So the oldest go first, of those the least important ones, and of each priority none that is
+    /// more important than what it takes to have the others wait no longer. It is answered in its
+    /// place in the order of requests, and the order of those that are run is what it was. One-way
+    /// messages are never shed, since nobody would hear of it.
+    ///
+    /// The answer asks for a pause, as long as the request has waited and 10 s at the most
+    /// ([`Status::retry_delay`]). Clients of this library obey: until then, and up to half as long
+    /// again, they send no call of this method to this node, as
+    /// [`while_paused`](crate::call::Rpc::while_paused) says.
+    ///
+    /// What is shed is counted ([`Bound::Shed`](crate::bounds::Bound::Shed)), and logged as a warning.
+    pub fn shed(mut self, shedding: Shedding) -> Self {
+        self.shedding = Some(shedding);
+        self
+    }
+
+    /// How important a method is, by its full name, `package.Service.Method`, or all of a service, by
+    /// `package.Service`, where requests are [shed](Self::shed). What is said of a method counts more
+    /// than what is said of its service. Default: [`Priority::Normal`]. Where nothing of this name is
+    /// added, the server cannot serve: [`ServerError::UnknownPriority`].
+    pub fn priority(mut self, name: impl Into<String>, priority: Priority) -> Self {
+        self.priorities.push((name.into(), priority));
+        self
+    }
+
     /// How many bytes may be kept for all connections together: requests that have not started, what
     /// has come of others, and replies and calls that wait to be written. Where there are more,
     /// connections are ended until there are not: the one for which most is kept, of those from the
@@ -611,7 +660,7 @@ impl ServerBuilder {
     /// [`peers`](Self::peers), or cannot share their streams as they are configured to; or the descriptors for its reflection are
     /// not those of what it serves.
     pub async fn bind(mut self, address: &str) -> Result<Server, ServerError> {
-        self.registry_is_sound()?;
+        self.complete_registry()?;
         self.mount_reflection()?;
         let transport = || self.transport.check_runtime();
         self.runtimes_are_fit(transport, transport)?;
@@ -648,7 +697,7 @@ impl ServerBuilder {
     /// [`peers`](Self::peers), the listener does not know its address, or the descriptors for the
     /// server's reflection are not those of what it serves.
     pub fn with_incoming(mut self, listener: impl Listener) -> Result<Server, ServerError> {
-        self.registry_is_sound()?;
+        self.complete_registry()?;
         self.mount_reflection()?;
         // Here the listener has what it needs; its sockets move to the runtimes that they are spread
         // over.
@@ -759,13 +808,22 @@ impl ServerBuilder {
             .map_err(ServerError::Runtime)
     }
 
-    fn registry_is_sound(&self) -> Result<(), ServerError> {
-        match self.registry.duplicates().first() {
-            None => Ok(()),
-            Some(method) => Err(ServerError::DuplicateMethod {
+    /// Nothing is added to what is served.
+    fn complete_registry(&mut self) -> Result<(), ServerError> {
+        if let Some(method) = self.registry.duplicates().first() {
+            return Err(ServerError::DuplicateMethod {
                 method: method.as_ref().to_owned(),
-            }),
+            });
         }
+        let mut priorities = std::mem::take(&mut self.priorities);
+        // What is said of a method counts more than what is said of its service.
+        priorities.sort_by_key(|(name, _)| name.len());
+        for (name, priority) in priorities {
+            if !self.registry.prioritize(&name, priority) {
+                return Err(ServerError::UnknownPriority { name });
+            }
+        }
+        Ok(())
     }
 
     /// Has reflection tell of all that was added, where it is to tell.
@@ -875,8 +933,8 @@ impl ServerBuilder {
     }
 
     /// What serves calls to a client, without a listener.
-    pub(crate) fn into_served(self) -> Result<Served, ServerError> {
-        self.registry_is_sound()?;
+    pub(crate) fn into_served(mut self) -> Result<Served, ServerError> {
+        self.complete_registry()?;
         let peers = self.peers.clone().map(|(_, peers)| peers);
         let services = self.into_services(None, None, peers);
         Ok(Served {
@@ -946,6 +1004,9 @@ impl ServerBuilder {
                 in_process,
                 clock: self.clock,
                 late: Throttle::default(),
+                shedding: self.shedding,
+                sheds: Throttle::default(),
+                reached: self.reached,
             }),
             max_waiting_bytes: self.max_waiting_bytes,
             max_reply_bytes: self.max_reply_bytes,
@@ -977,6 +1038,11 @@ pub enum ServerError {
     DuplicateMethod {
         /// The full name.
         method: String,
+    },
+    /// A [priority](ServerBuilder::priority) is of no method or service that was added.
+    UnknownPriority {
+        /// The name that was given.
+        name: String,
     },
     /// The descriptors for reflection (`ServerBuilder::reflection`) cannot be used.
     BadDescriptors {
@@ -1029,6 +1095,11 @@ impl fmt::Display for ServerError {
                     "the method {method} was added twice: a server has one handler for each"
                 )
             }
+            Self::UnknownPriority { name } => write!(
+                f,
+                "a priority was given to {name}, and no method or service of this name was added: name \
+                 it as package.Service or package.Service.Method"
+            ),
             Self::BadDescriptors { problem } => write!(
                 f,
                 "the descriptors for reflection cannot be used: {problem}; give it the constant \
@@ -1077,6 +1148,7 @@ impl Error for ServerError {
         match self {
             Self::Listen(error) | Self::Runtime(error) => Some(error),
             Self::DuplicateMethod { .. }
+            | Self::UnknownPriority { .. }
             | Self::BadDescriptors { .. }
             | Self::MissingDescriptors { .. }
             | Self::NotAPeer { .. }

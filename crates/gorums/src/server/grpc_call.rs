@@ -296,6 +296,7 @@ impl Running {
             size: payload.len(),
             payload,
             deadline,
+            arrived: None,
         }]);
         lane.finish();
         Self { lane, replies }

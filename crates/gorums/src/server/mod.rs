@@ -53,6 +53,6 @@ pub use peers::ConnectedPeers;
 pub use roles::Roles;
 
 pub use crate::handler::{
-    Answered, AnsweredCalls, CallKey, Gone, Incoming, Interceptor, Next, Registry, Released, Reply,
-    Service, TrySendError, interceptor_fn,
+    Answered, AnsweredCalls, CallKey, Gone, Incoming, Interceptor, Next, Priority, Registry, Released,
+    Reply, Service, Shedding, TrySendError, interceptor_fn,
 };
