@@ -454,7 +454,7 @@ impl Connected {
         }
         let mut session = session.expect("it was looked at");
         session.suspend(outbound);
-        let received = inbound.received().0;
+        let received = inbound.of_session().0;
         Ok(Suspended::new(session, received, channel))
     }
 

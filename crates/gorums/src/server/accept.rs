@@ -86,7 +86,7 @@ impl Server {
     /// How often the bounds of this server were reached.
     #[must_use]
     pub fn reached(&self) -> Reached {
-        Reached::of([Arc::clone(&self.parts.connection.services.lane.reached)])
+        Reached::of([Arc::clone(self.parts.connection.reached())])
     }
 
     /// Serves for ever. Dropping the future stops the server at once: connections end, and requests

@@ -62,6 +62,9 @@ const BUFFERED: usize = 512 * 1024 * 1024;
 /// How many connections a node may have that has proved which one it is.
 const PER_NODE: usize = 16;
 
+/// How long a client may take for a part of a message where nobody says otherwise.
+pub(crate) const SLOW_PEER: Duration = Duration::from_secs(120);
+
 /// Whose turns exclude each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HandlerOrder {
@@ -106,6 +109,7 @@ pub struct ServerBuilder {
     max_buffered_bytes: usize,
     stream_timeout: Duration,
     first_message_timeout: Option<Duration>,
+    slow_peer_timeout: Duration,
     max_age: Option<Duration>,
     grace: Duration,
     session_timeout: Duration,
@@ -183,6 +187,7 @@ impl ServerBuilder {
             max_buffered_bytes: BUFFERED,
             stream_timeout: Duration::from_secs(10),
             first_message_timeout: None,
+            slow_peer_timeout: SLOW_PEER,
             max_age: None,
             grace: GRACE,
             session_timeout: sessions::TIMEOUT,
@@ -514,6 +519,22 @@ impl ServerBuilder {
     /// believed. Default: as long as it likes, since a client may be there to be called back alone.
     pub fn first_message_timeout(mut self, timeout: Duration) -> Self {
         self.first_message_timeout = Some(bounded(timeout));
+        self
+    }
+
+    /// In which time a client has to go on with what it does on its stream: to send 64 KiB of a message
+    /// that it has begun, or the rest of it, and to take 64 KiB of what is written to it, or all of it.
+    /// One that does not is cut off, within twice this time, however well it answers pings: it would
+    /// keep what the server holds for it for as long as it likes. The stream of a slow sender ends with
+    /// [`DeadlineExceeded`](crate::Code::DeadlineExceeded), and the connection of a slow reader with
+    /// `ENHANCE_YOUR_CALM`; what came whole is still handled. Default: 120 s, so that less than 5 kbit/s
+    /// is too slow.
+    ///
+    /// A client whose requests wait for their turn here is not to blame for that, and is not cut off. One
+    /// that reads nothing since it serves this server's calls and has too much to do
+    /// ([`max_waiting_bytes`](Self::max_waiting_bytes) at its end) for so long is.
+    pub fn slow_peer_timeout(mut self, timeout: Duration) -> Self {
+        self.slow_peer_timeout = paced(timeout);
         self
     }
 
@@ -965,6 +986,7 @@ impl ServerBuilder {
             trust_claimed_ids: self.trust_claimed_ids,
             stream_timeout: self.stream_timeout,
             first_message_timeout: self.first_message_timeout,
+            slow_peer_timeout: self.slow_peer_timeout,
             buffered: Buffered::new(self.max_buffered_bytes),
             sessions: Sessions::new(self.session_timeout),
             stopping: CancellationToken::new(),

@@ -26,6 +26,7 @@ use super::served_stream::{Callee, End, ServedStream};
 use super::sessions::{Carried, Parked, Waiting};
 use super::settings::{ConnectionSettings, ENVELOPE};
 use super::spread::Place;
+use crate::bounds::Bound;
 use crate::channel::{Attachment, ServerIdentity, Settings};
 use crate::error::{Status, excerpt};
 use crate::handler::{ConnectionInfo, Entry, panicked};
@@ -837,6 +838,26 @@ impl ServerConnection {
                 }
                 continue;
             }
+            if fired == Fired::Timer(Timer::SlowSender) {
+                if let Some(stream) = &mut self.stream
+                    && stream.ends_slow_sender(&mut self.link, cx.waker())
+                {
+                    self.settings.reached().add(Bound::SlowSender);
+                    cx.waker().wake_by_ref();
+                }
+                continue;
+            }
+            if fired == Fired::Timer(Timer::SlowReader) {
+                if let Some(stream) = &mut self.stream
+                    && let Some(end) = stream.slow_reader(&mut self.link, cx.waker())
+                {
+                    self.settings.reached().add(Bound::SlowReader);
+                    self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    let _ = self.h2.poll_accept(&mut self.link.flag.context());
+                    return Poll::Ready(end);
+                }
+                continue;
+            }
             if fired == Fired::Timer(Timer::NoneFollow) {
                 if let Some(stream) = &mut self.stream {
                     stream.is_late(&mut self.link);
@@ -1168,7 +1189,8 @@ impl ServerConnection {
         self.tell_arrival(peer, claims, features);
         let mut stream = NodeStream::new(send, Some(recv), inbound);
         stream.session = session;
-        let stream = ServedStream::new(stream, callee, carried);
+        let limit = self.settings.slow_peer_timeout;
+        let stream = ServedStream::new(stream, callee, carried, limit);
         let stream = self.stream.insert(stream);
         if let Some(why) = self.renewed {
             // It was on its way when the peer was told that the connection ends.
@@ -1199,7 +1221,7 @@ impl ServerConnection {
         let Parked { inbound, session } = &mut *parked;
         if let Some(received) = wanted.received
             && inbound.features() == features
-            && session.resume(received, inbound.received().0)
+            && session.resume(received, inbound.of_session().0)
         {
             return Ok(Some(Opened::Resumed(carried, parked)));
         }
@@ -1386,7 +1408,7 @@ impl Opened {
         match self {
             Self::Begun(_) => SessionAnswer::Begun,
             Self::Resumed(_, parked) => SessionAnswer::Resumed {
-                received: parked.inbound.received().0,
+                received: parked.inbound.of_session().0,
             },
         }
     }

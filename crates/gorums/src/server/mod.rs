@@ -37,6 +37,7 @@ mod serve_client;
 mod served_stream;
 pub(crate) mod sessions;
 mod settings;
+mod slow_peer;
 mod spread;
 #[cfg(feature = "tower")]
 mod upload;

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::clients::Attached;
 use super::sessions::{Carried, Parked};
+use super::slow_peer::SlowPeer;
 use crate::channel::{Attachment, Channel};
 use crate::error::Code;
 use crate::runtime::BoxFuture;
@@ -83,6 +84,7 @@ pub(super) struct ServedStream {
     why: Option<End>,
     /// The session that it carries.
     session: Option<Carried>,
+    slow_peer: SlowPeer,
 }
 
 /// What is waited for before the stream ends that winds down, beside its requests.
@@ -100,6 +102,7 @@ impl ServedStream {
         stream: NodeStream,
         callee: Option<Callee>,
         session: Option<Carried>,
+        slow_peer_timeout: Duration,
     ) -> Self {
         Self {
             stream,
@@ -111,6 +114,7 @@ impl ServedStream {
             is_over: false,
             is_reset: false,
             why: None,
+            slow_peer: SlowPeer::new(slow_peer_timeout),
         }
     }
 
@@ -121,7 +125,7 @@ impl ServedStream {
             link.timers.clear(Timer::NoMessage);
         }
         match end {
-            None => {}
+            None => self.slow_peer.after_read(&self.stream, link, cx.waker()),
             // What was asked is still answered.
             Some(ReadEnd::HalfClosed) => {
                 self.note(|| End::new("the client ended the stream"));
@@ -278,6 +282,26 @@ impl ServedStream {
         }
     }
 
+    /// It is time to look whether the client goes on with a message. True where it has not, and the
+    /// stream ends.
+    pub(super) fn ends_slow_sender(&mut self, link: &mut Link, task: &Waker) -> bool {
+        let is_slow = self.slow_peer.is_slow_sender(&self.stream, link, task);
+        if is_slow {
+            let message = self.slow_peer.sender();
+            self.note(|| End::cut(message.clone()));
+            self.end(Code::DeadlineExceeded, &message);
+            link.flag.set();
+        }
+        is_slow
+    }
+
+    /// It is time to look whether the client takes what is written. Why the connection ends, where it
+    /// has not.
+    pub(super) fn slow_reader(&mut self, link: &mut Link, task: &Waker) -> Option<End> {
+        let is_slow = self.slow_peer.is_slow_reader(&self.stream, link, task);
+        is_slow.then(|| End::cut(self.slow_peer.reader()))
+    }
+
     /// The bytes that are kept for the client.
     pub(super) fn held_bytes(&self) -> usize {
         // What waits is written as soon as the last batch is.
@@ -373,7 +397,7 @@ impl ServedStream {
         self.stream.settle(link);
         match self.stream.write(carried, link) {
             Ok(Wrote::Batch | Wrote::Markers) => return true,
-            Ok(Wrote::Nothing) => {}
+            Ok(Wrote::Nothing) => self.slow_peer.after_write(&self.stream, link, cx.waker()),
             Err(error) => {
                 self.note(|| End::of(&error));
                 self.is_over = true;

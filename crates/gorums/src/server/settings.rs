@@ -8,6 +8,7 @@ use super::clients::Clients;
 use super::connect_request::ConnectRequest;
 use super::mounted::Mounts;
 use super::sessions::Sessions;
+use crate::bounds::Counts;
 use crate::configuration::Membership;
 use crate::error::Status;
 use crate::handler::Services;
@@ -65,6 +66,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) stream_timeout: Duration,
     /// How long the client of a stream may send nothing on it, where that is limited.
     pub(crate) first_message_timeout: Option<Duration>,
+    /// How long the client of a stream may take for a part of a message, in either direction.
+    pub(crate) slow_peer_timeout: Duration,
     /// Cancelled when the server shuts down.
     pub(super) stopping: CancellationToken,
     /// What its connections hold.
@@ -77,4 +80,11 @@ pub(crate) struct ConnectionSettings {
     pub(crate) grace: Duration,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) keep_alive_timeout: Duration,
+}
+
+impl ConnectionSettings {
+    /// How often the bounds of the server were reached.
+    pub(super) fn reached(&self) -> &Arc<Counts> {
+        &self.services.lane.reached
+    }
 }

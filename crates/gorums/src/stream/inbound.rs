@@ -43,6 +43,17 @@ pub(crate) enum Progress {
     Paused,
 }
 
+/// What the peer of a stream has sent so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Received {
+    /// Messages, whole or too large.
+    pub(crate) messages: u64,
+    /// Bytes that were read.
+    pub(crate) bytes: u64,
+    /// How often reading was found to pause.
+    pub(crate) pauses: u64,
+}
+
 /// What the peer sends on a stream, until it has been handled.
 pub(crate) struct Inbound {
     served: Option<Served>,
@@ -80,8 +91,6 @@ struct Messages {
     /// What came while reading paused. `h2` would keep each frame in the buffer that it was read
     /// into, and a peer may make these many and large.
     unread: BytesMut,
-    /// The peer has sent a message.
-    has_message: bool,
     /// How many messages were read that would belong to a session: replies where this end has opened
     /// the stream, and others where the peer has.
     in_session: u64,
@@ -89,6 +98,8 @@ struct Messages {
     unsaid: usize,
     /// How many messages of a session the peer has said to have.
     acknowledged: Option<u64>,
+    /// What the peer has sent so far.
+    received: Received,
     /// No further request is taken.
     is_closed: bool,
     /// The peer was asked to write no more requests.
@@ -163,10 +174,10 @@ impl Inbound {
             consumed: 0,
             answered: None,
             unread: BytesMut::new(),
-            has_message: false,
             in_session: 0,
             unsaid: 0,
             acknowledged: None,
+            received: Received::default(),
             is_closed: false,
             has_asked: false,
             goes_away: false,
@@ -411,7 +422,7 @@ impl Inbound {
     /// How many messages of the session were read, and how many bytes those have that came since this
     /// end last [said](Self::said) so.
     #[inline]
-    pub(crate) fn received(&self) -> (u64, usize) {
+    pub(crate) fn of_session(&self) -> (u64, usize) {
         (self.messages.in_session, self.messages.unsaid)
     }
 
@@ -434,7 +445,17 @@ impl Inbound {
 
     /// Whether the peer has sent a message, whole or too large.
     pub(crate) fn has_message(&self) -> bool {
-        self.messages.has_message
+        self.messages.received.messages > 0
+    }
+
+    /// What the peer has sent so far.
+    pub(crate) fn received(&self) -> Received {
+        self.messages.received
+    }
+
+    /// Whether the peer has begun a message, and the rest of it is for the peer to send.
+    pub(crate) fn awaits_rest(&self) -> bool {
+        !self.messages.is_closed && !self.is_between_messages() && !self.is_held_up()
     }
 
     /// Nothing that has come is handled, but for what has started.
@@ -466,6 +487,7 @@ impl Messages {
     fn push(&mut self, chunk: Bytes) {
         self.accountant.begin_chunk(chunk.len());
         self.chunk_len = chunk.len();
+        self.received.bytes += chunk.len() as u64;
         self.reader.push(chunk);
     }
 
@@ -510,6 +532,7 @@ impl Messages {
             // Replies wait for no handler: while one is owed, reading goes on beyond the bound. So
             // it does where no handler goes on before there is credit, which may be behind.
             if self.accountant.is_full() && !self.needs_credit && self.may_pause() {
+                self.received.pauses += 1;
                 self.hand_over();
                 if let Some(replies) = &self.replies {
                     replies.io().register(waker);
@@ -524,6 +547,7 @@ impl Messages {
             // takes none of ours would keep both ends from going on.
             if self.answers_wait {
                 if self.may_pause() {
+                    self.received.pauses += 1;
                     return Ok(Progress::Paused);
                 }
                 if self
@@ -539,7 +563,7 @@ impl Messages {
             let Some(frame) = self.reader.next()? else {
                 return Ok(Progress::All);
             };
-            self.has_message = true;
+            self.received.messages += 1;
             self.take(frame, handlers, now)?;
         }
     }

@@ -33,13 +33,14 @@ mod timers;
 
 pub(crate) use fair_io::FairIo;
 pub(crate) use first_bytes::FirstBytes;
-pub(crate) use inbound::{Inbound, Opening};
+pub(crate) use inbound::{Inbound, Opening, Received};
 pub(crate) use keep_alive::KeepAlive;
 pub(crate) use lasting::{Lasting, shortened};
 pub(crate) use link::{Fired, Link};
 pub(crate) use node_stream::{NodeStream, ReadEnd, Wrote, h2_status};
 #[cfg(all(test, gorums_loom))]
 pub(crate) use outbound::Outbound;
+pub(crate) use outbound::Written;
 #[cfg(all(test, gorums_loom))]
 pub(crate) use poll_flag::PollFlag;
 pub(crate) use poll_flag::noop_context;

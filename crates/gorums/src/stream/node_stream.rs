@@ -237,7 +237,7 @@ impl NodeStream {
         session: &mut Session,
         carried: Option<(&Channel, StreamId)>,
     ) {
-        let (received, bytes) = inbound.received();
+        let (received, bytes) = inbound.of_session();
         if outbound.say(session, received, bytes) {
             inbound.said();
         }

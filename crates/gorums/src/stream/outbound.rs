@@ -24,6 +24,17 @@ pub(crate) struct Outbound {
     before: usize,
     /// How many of these are messages of a session that were written before, on a stream that broke.
     again: usize,
+    /// How many batches there were.
+    batches: u64,
+}
+
+/// How much was written so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Written {
+    /// How many batches were handed over.
+    pub(crate) batches: u64,
+    /// How many bytes are left of the last one.
+    pub(crate) left: u64,
 }
 
 impl Outbound {
@@ -149,9 +160,21 @@ impl Outbound {
         }
     }
 
+    /// How much was written so far.
+    pub(crate) fn written(&self) -> Written {
+        Written {
+            batches: self.batches,
+            left: self.slot.left() as u64,
+        }
+    }
+
     /// The batch, if there is anything to send.
     pub(crate) fn next(&mut self) -> Option<Batch> {
-        (!self.builder.is_empty()).then(|| self.builder.finish(&self.slot))
+        if self.builder.is_empty() {
+            return None;
+        }
+        self.batches += 1;
+        Some(self.builder.finish(&self.slot))
     }
 
     /// An empty batch, which ends the stream.

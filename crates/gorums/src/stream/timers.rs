@@ -13,6 +13,10 @@ pub(crate) enum Timer {
     NoStream,
     /// The peer has sent nothing on its stream for as long as it may.
     NoMessage,
+    /// The next look at whether the peer goes on with a message.
+    SlowSender,
+    /// The next look at whether the peer takes what is written.
+    SlowReader,
     /// The peer was asked to write no more requests, and has not said that none follows.
     NoneFollow,
     /// The last handle is gone, and what is queued has had its time to be written.
@@ -23,10 +27,12 @@ pub(crate) enum Timer {
     Overdue,
 }
 
-const ALL: [Timer; 7] = [
+const ALL: [Timer; 9] = [
     Timer::KeepAlive,
     Timer::NoStream,
     Timer::NoMessage,
+    Timer::SlowSender,
+    Timer::SlowReader,
     Timer::NoneFollow,
     Timer::Linger,
     Timer::Age,

@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
+// It orders nothing, so this is `std`'s also where every order is explored.
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -25,7 +27,15 @@ pub(crate) struct Batch {
     chunks: VecDeque<Bytes>,
     len: usize,
     remaining: usize,
-    slot: Arc<Mutex<Slot>>,
+    slot: Arc<Shared>,
+}
+
+/// What a batch has in common with whoever has sent it.
+#[derive(Debug, Default)]
+struct Shared {
+    slot: Mutex<Slot>,
+    /// How many bytes the batch has that is out.
+    left: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -39,17 +49,23 @@ struct Slot {
 
 /// Tells whether a batch is with `h2`, and how much of the last one was written.
 #[derive(Debug, Default)]
-pub(crate) struct BatchSlot(Arc<Mutex<Slot>>);
+pub(crate) struct BatchSlot(Arc<Shared>);
 
 impl BatchSlot {
     /// Whether the next batch can be sent.
     pub(crate) fn is_free(&self) -> bool {
-        !self.0.lock().out
+        !self.0.slot.lock().out
     }
 
     /// The number of bytes of the last batch that were handed to the socket.
     pub(crate) fn written(&self) -> usize {
-        self.0.lock().written
+        self.0.slot.lock().written
+    }
+
+    /// The number of bytes of the batch that is out that were not handed to the socket, or about so
+    /// many.
+    pub(crate) fn left(&self) -> usize {
+        self.0.left.load(Ordering::Relaxed)
     }
 }
 
@@ -107,11 +123,12 @@ impl BatchBuilder {
     pub(crate) fn finish(&mut self, slot: &BatchSlot) -> Batch {
         self.seal();
         let len = std::mem::take(&mut self.len);
-        let mut state = slot.0.lock();
+        let mut state = slot.0.slot.lock();
         debug_assert!(!state.out, "one batch is out at a time");
         state.out = true;
         let spare = std::mem::take(&mut state.spare);
         drop(state);
+        slot.0.left.store(len, Ordering::Relaxed);
         Batch {
             chunks: std::mem::replace(&mut self.chunks, spare),
             len,
@@ -148,6 +165,7 @@ impl Buf for Batch {
     fn advance(&mut self, mut count: usize) {
         assert!(count <= self.remaining, "advanced past the end of a batch");
         self.remaining -= count;
+        self.slot.left.store(self.remaining, Ordering::Relaxed);
         while let Some(front) = self.chunks.front_mut() {
             if count < front.len() {
                 front.advance(count);
@@ -162,7 +180,7 @@ impl Buf for Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         self.chunks.clear();
-        let mut slot = self.slot.lock();
+        let mut slot = self.slot.slot.lock();
         slot.out = false;
         slot.written = self.len - self.remaining;
         slot.spare = std::mem::take(&mut self.chunks);
@@ -193,7 +211,9 @@ mod tests {
         let mut slices = [IoSlice::new(&[]); 8];
         assert_eq!(batch.chunks_vectored(&mut slices), 3);
         assert_eq!(&*slices[0], b"abc");
+        assert_eq!(slot.left(), 4 + large.len());
         assert_eq!(batch.copy_to_bytes(4)[..], [b'a', b'b', b'c', 1]);
+        assert_eq!(slot.left(), large.len());
         drop(batch);
         assert!(slot.is_free());
         assert_eq!(slot.written(), 4);

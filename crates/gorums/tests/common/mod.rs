@@ -40,7 +40,11 @@ impl TestServer {
     }
 
     pub async fn start_at(builder: ServerBuilder, addr: &str) -> Self {
-        let server = builder.bind(addr).await.expect("a free port");
+        Self::of(builder.bind(addr).await.expect("a free port"))
+    }
+
+    /// One that is bound already.
+    pub fn of(server: Server) -> Self {
         let addr = server.local_addr().socket_addr().expect("it has one");
         Self {
             addr,

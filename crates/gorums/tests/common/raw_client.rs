@@ -10,6 +10,7 @@ use gorums::ServerBuilder;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, SendStream};
 use http::{HeaderMap, Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -54,7 +55,12 @@ impl RawClient {
     pub async fn connect(addr: SocketAddr) -> Self {
         let tcp = within(TcpStream::connect(addr)).await.expect("it listens");
         tcp.set_nodelay(true).expect("a TCP socket");
-        let handshake = h2::client::handshake(tcp);
+        Self::over(tcp).await
+    }
+
+    /// A client on a connection of any kind.
+    pub async fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        let handshake = h2::client::handshake(io);
         let (requests, mut connection) = within(handshake).await.expect("HTTP/2");
         let ping_pong = connection.ping_pong().expect("taken once");
         let connection = tokio::spawn(connection);
@@ -71,6 +77,12 @@ impl RawClient {
     pub async fn closed(self) {
         let ended = within(self.connection).await.expect("no panic");
         ended.expect("closed without an error");
+    }
+
+    /// Waits until the server has ended the connection for this reason.
+    pub async fn ended_for(self, reason: Reason) {
+        let ended = within(self.connection).await.expect("no panic");
+        assert_eq!(ended.expect_err("it was ended").reason(), Some(reason));
     }
 
     /// Breaks the connection.
