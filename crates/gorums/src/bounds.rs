@@ -165,7 +165,12 @@ pub(crate) struct Counts([AtomicU64; Bound::ALL.len()]);
 impl Counts {
     /// It was reached once more.
     pub(crate) fn add(&self, bound: Bound) {
-        self.0[bound as usize].fetch_add(1, Ordering::Relaxed);
+        self.add_all(bound, 1);
+    }
+
+    /// It was reached so many times more.
+    pub(crate) fn add_all(&self, bound: Bound, times: u64) {
+        self.0[bound as usize].fetch_add(times, Ordering::Relaxed);
     }
 
     fn get(&self, bound: Bound) -> u64 {

@@ -1,7 +1,9 @@
 //! Whether docs/limits.md says what the code does.
 
-use crate::channel::{NEWEST, RESENDS, Settings, WINDOW, WINDOWS_WITHOUT_CREDIT};
+use crate::bounds::Bound;
+use crate::channel::{METHODS, NEWEST, RESENDS, Settings, WINDOW, WINDOWS_WITHOUT_CREDIT};
 use crate::configuration::{MOST, REMEMBERED};
+use crate::error::LONGEST_PAUSE;
 use crate::log;
 use crate::metadata::{MAX_CONNECTION, MAX_ENTRIES};
 use crate::server::accept::Server;
@@ -123,6 +125,11 @@ fn the_page_states_the_defaults_of_a_client() {
     ] {
         assert_eq!(stated(what), value, "{what}");
     }
+    let methods = stated("methods of a node that a pause is known of");
+    assert_eq!(methods, count(METHODS));
+    let pause = stated("pause that an overloaded node asks for");
+    let longest = format!("{} at the most", seconds(LONGEST_PAUSE));
+    assert!(pause.starts_with(&longest), "{pause}");
     let tries = stated("times that a request without a deadline is tried again");
     assert!(tries.starts_with(&format!("{RESENDS},")), "{tries}");
 }
@@ -171,6 +178,10 @@ fn the_page_states_the_defaults_of_a_server() {
     let kept = stated("bytes of answers that the client of a session has not said to have");
     let least = bytes(crate::stream::LEAST_KEPT);
     assert_eq!(kept, format!("{}, {least} at least", bytes(replies)));
+    let slow = stated(
+        "time for the next 64 KiB of a message that a client has begun, and of what is written to it",
+    );
+    assert_eq!(slow, seconds(crate::server::builder::SLOW_PEER));
     let per_address = stated("the same, from one address (of IPv6: from one network of 64 bits)");
     let expected = count(builder.per_address());
     assert!(
@@ -228,4 +239,14 @@ fn the_page_states_the_bounds_of_http_2() {
     assert!(unread.starts_with(&window), "{unread}");
     let calls = stated("calls of an ordinary gRPC client on one connection");
     assert_eq!(calls, count(H2Settings::STREAMS as usize));
+}
+
+/// Each bound is named where the page says how it is watched.
+#[test]
+fn the_page_names_what_counts_how_often_each_bound_was_reached() {
+    let heading = "## How often bounds are reached";
+    for bound in Bound::ALL {
+        let stated = stated_for(heading, &format!("`{bound:?}`"));
+        assert!(!stated.is_empty(), "{bound:?}");
+    }
 }

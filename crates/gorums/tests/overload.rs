@@ -181,7 +181,7 @@ async fn the_least_important_is_shed_first_and_the_others_go_on_as_before() {
     let ran = Ran::default();
     let builder = shedding(&ran).transport(network.clone());
     let _server = TestServer::start_at(builder, "a:1").await;
-    let method = |value: u64| if value % 3 == 0 { HIGH } else { LOW };
+    let method = |value: u64| if value.is_multiple_of(3) { HIGH } else { LOW };
     let ended = calls(&network, NEEDED * 2 / 3, 600, method).await;
     let of = |method: &str| -> Vec<&Ended> {
         let ended = ended.iter();
@@ -359,4 +359,63 @@ async fn a_quorum_call_goes_on_with_the_nodes_that_want_no_pause() {
         assert_eq!(failures[0].outcome(), Outcome::NotSent);
     }
     assert_eq!(called.get(), 1);
+}
+
+/// One of ten clients asks for as much as it can, and is held back, or loses its connection where it
+/// makes the server hold too much. The others do not notice.
+#[tokio::test(start_paused = true)]
+async fn a_greedy_client_has_no_more_than_its_share() {
+    const MIB: usize = 1024 * 1024;
+    for (all_may_hold, is_cut) in [(64 * MIB, false), (2 * MIB, true)] {
+        let network = Network::new();
+        let builder = working(&Ran::default()).transport(network.clone());
+        let server = builder.max_buffered_bytes(all_may_hold).bind("a:1").await;
+        let server = server.expect("it is free");
+        let reached = server.reached();
+        let _server = TestServer::of(server);
+        let greedy = Client::new(connected(&network, &["a:1"]).await);
+        let mut others = Vec::new();
+        for _ in 0..9 {
+            others.push(Client::new(connected(&network, &["a:1"]).await));
+        }
+        let large = Number {
+            value: 1,
+            payload: vec![7; 64 * 1024].into(),
+        };
+        let asked = greedy.configuration().clone();
+        let asking = tokio::spawn(async move {
+            loop {
+                let refused = greedy.multicast(NOTE, large.clone()).detach();
+                // Held back: its own outbox is full.
+                if !refused.is_empty() {
+                    tokio::time::sleep(MS).await;
+                }
+            }
+        });
+        let mut calls = tokio::task::JoinSet::new();
+        for client in others {
+            calls.spawn(async move {
+                for value in 0..40 {
+                    let node = &client.configuration()[0];
+                    let began = Instant::now();
+                    let call = client.rpc::<_, Number>(node, NORMAL, number(value));
+                    call.await.expect("it does nothing wrong");
+                    assert!(began.elapsed() <= NEEDED + MS, "{:?}", began.elapsed());
+                }
+            });
+        }
+        within(calls.join_all()).await;
+        asking.abort();
+        assert_eq!(
+            reached.count(Bound::BufferedBytes) > 0,
+            is_cut,
+            "{reached:?}"
+        );
+        assert!(asked.reached().count(Bound::Outbox) > 0);
+        assert_eq!(
+            reached.count(Bound::WaitingBytes) > 0,
+            !is_cut,
+            "{reached:?}"
+        );
+    }
 }

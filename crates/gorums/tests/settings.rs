@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use common::{Counter, Number, TestServer, echo, number, within};
 use gorums::membership::Resolve;
+use gorums::server::Shedding;
 
 use gorums::{
     Client, Code, Configuration, ConfigurationBuilder, NodeError, NodeState, QuorumError,
@@ -121,6 +122,15 @@ const OF_A_SERVER: &[(&str, Calls, ServerSetting)] = &[
         Race(Code::DeadlineExceeded),
         |b, to| b.first_message_timeout(to.time),
     ),
+    ("slow_peer_timeout", Work, |b, to| {
+        b.slow_peer_timeout(to.time)
+    }),
+    ("shed target", Work, |b, to| {
+        b.shed(Shedding::waiting(to.time))
+    }),
+    ("shed interval", Work, |b, to| {
+        b.shed(Shedding::default().for_longer_than(to.time))
+    }),
     ("concurrency_limit_per_connection", Work, |b, to| {
         b.concurrency_limit_per_connection(to.count)
     }),

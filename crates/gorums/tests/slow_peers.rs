@@ -17,9 +17,10 @@ use gorums::bounds::{Bound, Reached};
 use gorums::runtime::Transport;
 use gorums::{Client, Code, Configuration};
 use h2::Reason;
+use http::Request;
 use log::Log;
 use memory::Network;
-use raw_client::{RawClient, Stream};
+use raw_client::{RawClient, Stream, callable_request, stream_request};
 use tokio::time::Instant;
 use tracing::Level;
 use wire::{ECHO, envelope_of_size};
@@ -40,7 +41,7 @@ struct Served {
 impl Served {
     async fn start() -> Self {
         let network = Network::new();
-        let builder = echo().transport(network.clone());
+        let builder = echo().transport(network.clone()).trust_claimed_ids(true);
         let server = builder.slow_peer_timeout(TIMEOUT).bind("a:1").await;
         let server = server.expect("it is free");
         let reached = server.reached();
@@ -52,9 +53,14 @@ impl Served {
     }
 
     async fn client(&self) -> (RawClient, Stream) {
+        self.opened(stream_request()).await
+    }
+
+    /// A client that has opened its stream with this.
+    async fn opened(&self, request: Request<()>) -> (RawClient, Stream) {
         let io = self.network.connect("a:1").await.expect("it is up");
         let mut client = RawClient::over(io).await;
-        let stream = client.open().await;
+        let stream = client.open_with(request).await;
         (client, stream)
     }
 
@@ -156,4 +162,22 @@ async fn a_client_that_reads_slowly_is_not() {
     }
     assert!(began.elapsed() >= 4 * TIMEOUT);
     assert_eq!(served.reached.count(Bound::SlowReader), 0);
+}
+
+/// It may have the same disk.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_believed_takes_the_time_that_it_takes() {
+    let served = Served::start().await;
+    let (mut client, mut stream) = served.opened(callable_request("7")).await;
+    stream.call(1).await;
+    for id in 2..10 {
+        stream.send(&envelope_of_size(id, ECHO, 16 * KIB));
+    }
+    stream.send_bytes(envelope_of_size(10, ECHO, KIB).framed()[..100].to_vec());
+    tokio::time::sleep(5 * TIMEOUT).await;
+    client.ping().await;
+    for bound in [Bound::SlowReader, Bound::SlowSender] {
+        assert_eq!(served.reached.count(bound), 0, "{bound}");
+    }
+    assert!(stream.has_reply().await);
 }

@@ -37,7 +37,10 @@ const FLOORS: &[&[Room]] = &[
         "the locks, atomics and wakers that threads share, and those that a model checker puts in \
          their place",
     )],
-    &[Room::new("node_id", "the number that names a node")],
+    &[
+        Room::new("node_id", "the number that names a node"),
+        Room::new("bounds", "how often each bound was reached"),
+    ],
     &[Room::new(
         "error",
         "what can go wrong, for a node, a call or a quorum",

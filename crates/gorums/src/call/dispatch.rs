@@ -384,6 +384,11 @@ impl<'a, Req: Message> Frames<'a, Req> {
         } = self.prepared;
         let id = side.id_on_the_wire(self.id);
         let limit = max_encoding.unwrap_or(u32::MAX as usize - PREFIX);
-        encode_message(id, method, metadata, request, limit)
+        let encoded = encode_message(id, method, metadata, request, limit);
+        if encoded.is_err() {
+            let pools = self.targets.pools().iter();
+            pools.for_each(|pool| pool.reached.add(Bound::RequestSent));
+        }
+        encoded
     }
 }

@@ -13,6 +13,7 @@ use super::parts::{PartState, Parts};
 use super::progress::{Progress, WakeAfter};
 use super::unread::{Account, TooMuch};
 use super::{Channel, OutMessage, Targets, Ticket, Unread, WhilePaused};
+use crate::bounds::Bound;
 use crate::error::{Code, Outcome, Status};
 use crate::log;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -525,6 +526,7 @@ impl Call {
         }
         // The rest of the replies would not follow on this one.
         self.take_kept_of(&mut progress, part);
+        let dropped_before = progress.accounts[part].dropped;
         let made_room = progress.make_room(part, cost);
         let reserve = |bytes| channel.reserve_unread(bytes);
         if let Err(too_much) = progress.accounts[part].received(cost, is_held, reserve) {
@@ -535,6 +537,10 @@ impl Call {
         let kind = EventKind::Reply(payload);
         progress.push(Event { part, kind, at });
         Progress::wake(progress);
+        if made_room {
+            let newly = dropped - dropped_before;
+            channel.pool().reached.add_all(Bound::DroppedReplies, newly);
+        }
         // The first, and then ever more seldom.
         if made_room && dropped.is_power_of_two() {
             tracing::debug!(
@@ -565,9 +571,9 @@ impl Call {
             )
         };
         if let Some(outcome) = self.abandon(part) {
-            let error = self
-                .channel(part)
-                .error(outcome, Status::resource_exhausted(text));
+            let channel = self.channel(part);
+            channel.pool().reached.add(Bound::UnreadReplies);
+            let error = channel.error(outcome, Status::resource_exhausted(text));
             self.record(part, EventKind::Failed(error), true);
         }
     }

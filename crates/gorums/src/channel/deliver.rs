@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Call, Channel};
+use crate::bounds::Bound;
 use crate::error::{Outcome, Status, excerpt};
 use crate::log;
 use crate::wire::{Control, Envelope};
@@ -55,6 +56,7 @@ pub(crate) fn deliver(
     let method = call.method();
     let answered = Answered::of(&call);
     if let Some(excess) = &envelope.excess {
+        channel.pool().reached.add(Bound::ReplyReceived);
         let status = Status::resource_exhausted(format!("the reply has {excess}"));
         useless(channel, &call, part, status);
         return Some(answered);
@@ -106,6 +108,7 @@ fn of_another_method(channel: &Channel, call: &Call, part: usize, method: &str) 
 
 /// Fails the call to which a reply came that was not read.
 pub(crate) fn skipped(channel: &Arc<Channel>, id: u64, status: Status) {
+    channel.pool().reached.add(Bound::ReplyReceived);
     if let Some((call, part)) = find(channel, id) {
         useless(channel, &call, part, status);
     }

@@ -13,7 +13,8 @@
 //! * [`Outbox`] and [`table`] are the two bounded queues: requests that are not written, calls that
 //!   are not answered.
 //! * [`Attachment`] lets the calls to a node that opens the stream itself go over that stream.
-//! * [`pause`] knows which methods an overloaded node does not want to be called by for a while.
+//! * [`pauses`] are those that an overloaded node has asked for, by the method, and [`pause`] is what
+//!   becomes of calls meanwhile.
 //! * [`Pool`] is what all nodes of a pool share, and the sweeper that ends calls at their
 //!   deadlines.
 
@@ -29,6 +30,7 @@ mod node_channel;
 mod outbox;
 mod parts;
 mod pause;
+mod pauses;
 mod pool;
 mod progress;
 mod resend;
@@ -50,7 +52,9 @@ pub(crate) use kept::RESENDS;
 pub(crate) use kept::Resending;
 pub(crate) use node_channel::{Channel, Notices};
 pub(crate) use outbox::{OutMessage, Outbox, Rejected, StreamId, Ticket};
-pub use pause::WhilePaused;
+#[cfg(test)]
+pub(crate) use pauses::METHODS;
+pub use pauses::WhilePaused;
 pub(crate) use pool::Pool;
 pub(crate) use progress::WakeAfter;
 pub(crate) use servers::ServerIdentity;

@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::kept::KeptTotal;
 use super::latency::Latencies;
-use super::pause::Pauses;
+use super::pauses::Pauses;
 use super::servers::Found;
 use super::{NodeState, OutMessage, Outbox, Pool, Rejected, StreamId, WhileDisconnected};
 use crate::bounds::Bound;
@@ -290,6 +290,9 @@ impl Channel {
         let mut is_told = peer
             .notices
             .cancel(id, if is_understood { limit } else { 0 });
+        if is_understood && !is_told {
+            self.pool.reached.add(Bound::Cancellations);
+        }
         for stream in &mut peer.winding_down {
             let limit = if stream.features.cancel { limit } else { 0 };
             let tells = stream.notices.cancel(id, limit);

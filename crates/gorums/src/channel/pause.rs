@@ -1,12 +1,10 @@
-//! The pauses that an overloaded node has asked for.
+//! What a node asks for that is overloaded, and what becomes of calls until it is over.
 //!
 //! A node that sheds a request says when to come back. Until then no call of that method is sent to
-//! it, but for those that are written already: what it would shed again is not worth its while. It is
-//! asked for by the method, since a node sheds what is less important first.
+//! it, but for those that are written already: it would shed them, too. It is asked for by the method,
+//! since a node sheds what is less important first.
 
-// Whoever looks too early sends one call more, so this is `std`'s also where every order is explored.
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,46 +13,11 @@ use super::Channel;
 use crate::bounds::Bound;
 use crate::error::{Code, LONGEST_PAUSE, Status};
 use crate::log;
-use crate::sync::Mutex;
-
-/// Of how many methods pauses are known at a node.
-const METHODS: usize = 64;
-
-/// The longest name of a method that a pause is known of: the node has chosen it.
-const LONGEST_NAME: usize = 1024;
-
-/// What becomes of a call at a node that has asked for a pause, since it is overloaded: see
-/// [`ServerBuilder::shed`](crate::ServerBuilder::shed).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum WhilePaused {
-    /// That node's part of the call fails at once, as [not sent](crate::Outcome::NotSent), with
-    /// [`ResourceExhausted`](crate::Code::ResourceExhausted) and how long the pause still is
-    /// ([`Status::retry_delay`](crate::Status::retry_delay)). A quorum call goes on with the others.
-    #[default]
-    Fail,
-    /// It waits in the node's outbox until the pause is over, 15 s at the most, within its deadline.
-    /// Everything that is called at this node meanwhile waits behind it, whatever the method, since
-    /// calls start in the order in which they were made.
-    Wait,
-}
-
-/// By the method.
-#[derive(Default)]
-pub(super) struct Pauses {
-    /// There are some, or were.
-    any: AtomicBool,
-    methods: Mutex<Vec<Pause>>,
-}
-
-struct Pause {
-    method: Box<str>,
-    until: Instant,
-}
 
 impl Channel {
     /// The node has answered a request of this method with an error, and may want a pause.
     pub(super) fn note_pause(&self, method: &str, status: &Status) {
-        if status.code() != Code::ResourceExhausted || method.len() > LONGEST_NAME {
+        if status.code() != Code::ResourceExhausted {
             return;
         }
         let Some(delay) = status.retry_delay() else {
@@ -62,23 +25,9 @@ impl Channel {
         };
         let clock = &self.pool().clock;
         let pause = jittered(delay.min(LONGEST_PAUSE), clock.random());
-        let until = clock.now() + pause;
-        let mut methods = self.pauses().methods.lock();
-        let known = methods.iter_mut().find(|known| *known.method == *method);
-        if let Some(known) = known {
-            known.until = known.until.max(until);
+        if !self.pauses().note(method, clock.now() + pause) {
             return;
         }
-        if methods.len() == METHODS {
-            let first = (0..METHODS).min_by_key(|index| methods[*index].until);
-            first.map(|first| methods.swap_remove(first));
-        }
-        methods.push(Pause {
-            method: method.into(),
-            until,
-        });
-        drop(methods);
-        self.pauses().any.store(true, Ordering::Relaxed);
         let admission = self.admit_event();
         log::event!(
             admission.is_told => info or debug,
@@ -95,24 +44,10 @@ impl Channel {
     /// Until when no call of this method is sent to the node.
     #[inline]
     pub(super) fn paused_until(&self, method: &str) -> Option<Instant> {
-        if self.pauses().any.load(Ordering::Relaxed) {
-            self.look_for_pause(method)
-        } else {
-            None
+        if !self.pauses().any() {
+            return None;
         }
-    }
-
-    #[cold]
-    fn look_for_pause(&self, method: &str) -> Option<Instant> {
-        let now = self.pool().clock.now();
-        let mut methods = self.pauses().methods.lock();
-        methods.retain(|pause| pause.until > now);
-        if methods.is_empty() {
-            // Under the lock: whoever adds one sets it after.
-            self.pauses().any.store(false, Ordering::Relaxed);
-        }
-        let pause = methods.iter().find(|pause| *pause.method == *method)?;
-        Some(pause.until)
+        self.pauses().until(method, self.pool().clock.now())
     }
 
     /// Why a call is not sent that does not wait for the end of a pause.
@@ -169,10 +104,6 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn busy(delay: Duration) -> Status {
-        Status::resource_exhausted("busy").with_retry_delay(delay)
-    }
-
     #[test]
     fn up_to_half_of_a_pause_is_added_at_random() {
         for (random, expected) in [(0, 100), (1 << 63, 125), (u64::MAX, 149)] {
@@ -181,41 +112,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_are_known_of_so_many_methods_and_those_that_end_first_make_room() {
-        let nodes = Configuration::unconnected(1);
-        let channel = nodes[0].channel();
-        let is_paused = |name: String| channel.paused_until(&name).is_some();
-        for number in 0..=METHODS as u32 {
-            // The second ends first.
-            let delay = if number == 1 { MS } else { 1_000 * MS };
-            channel.note_pause(&format!("m{number}"), &busy(delay));
-        }
-        let known: Vec<_> = (0..=METHODS).map(|n| is_paused(format!("m{n}"))).collect();
-        assert_eq!(known.iter().filter(|known| **known).count(), METHODS);
-        assert!(!known[1]);
-        // What the node says of one that is known makes it longer, and never shorter.
-        channel.note_pause("m2", &busy(8_000 * MS));
-        channel.note_pause("m2", &busy(MS));
-        tokio::time::advance(1_500 * MS).await;
-        assert!(!is_paused("m3".to_owned()) && is_paused("m2".to_owned()));
-        tokio::time::advance(11_000 * MS).await;
-        assert!(!is_paused("m2".to_owned()));
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn a_pause_lasts_no_longer_than_may_be_whatever_the_node_says() {
         let nodes = Configuration::unconnected(1);
         let channel = nodes[0].channel();
-        channel.note_pause("m", &busy(Duration::from_secs(1_000_000)));
+        let status = Status::resource_exhausted("busy");
+        channel.note_pause("m", &status.clone().with_retry_delay(1_000_000_000 * MS));
         let until = channel.paused_until("m").expect("it is paused");
         assert!(until <= Instant::now() + LONGEST_PAUSE * 3 / 2);
-        let name = "m".repeat(LONGEST_NAME + 1);
-        channel.note_pause(&name, &busy(MS));
-        assert_eq!(channel.paused_until(&name), None);
         // Other errors ask for nothing.
-        let status = Status::unavailable("busy").with_retry_delay(MS);
         channel.note_pause("other", &status);
-        channel.note_pause("other", &Status::resource_exhausted("full"));
+        channel.note_pause("other", &Status::unavailable("busy").with_retry_delay(MS));
         assert_eq!(channel.paused_until("other"), None);
     }
 }

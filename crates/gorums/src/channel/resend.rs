@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::kept::{Kept, RESENDS, Resending};
 use super::progress::Progress;
 use super::{Call, Channel, OutMessage, Ticket};
+use crate::bounds::Bound;
 use crate::error::{Outcome, Status};
 use crate::log;
 use crate::wire::Side;
@@ -56,6 +57,8 @@ impl Call {
             total.add(&kept);
             let before = progress.kept[part].replace(kept);
             debug_assert!(before.is_none(), "a part is written once at a time");
+        } else {
+            channel.pool().reached.add(Bound::Kept);
         }
     }
 

@@ -11,6 +11,7 @@ use http::Extensions;
 use super::Serving;
 use super::connected::{CLOSED_BY_PEER, Connected, explained};
 use super::suspended::{Names, Suspended};
+use crate::bounds::Bound;
 use crate::channel::Channel;
 use crate::error::Status;
 use crate::runtime::Handshake;
@@ -65,6 +66,7 @@ pub(super) async fn connect(
         result = open(channel, serving, suspended, names, &reached) => result,
         () = closing => Err(Status::unavailable("the connection is closed").into()),
         () = timeout => {
+            pool.reached.add(Bound::ConnectTimeout);
             let status = Status::unavailable(format!("no connection within {limit:?}"));
             Err(Failed {
                 status: match (reached.stream.get(), reached.handshake.get()) {

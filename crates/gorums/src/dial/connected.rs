@@ -9,6 +9,7 @@ use std::time::Duration;
 use h2::client::{Connection, ResponseFuture};
 
 use super::suspended::Suspended;
+use crate::bounds::Bound;
 use crate::channel::{Channel, ServerIdentity, StreamId};
 use crate::error::{Code, Outcome, Status};
 use crate::log;
@@ -377,7 +378,10 @@ impl Connected {
             || self.stream.outbound.has_messages()
             || self.link.pings.is_flushing();
         match ready!(self.link.poll_timers(cx, owed)) {
-            Fired::Dead => Poll::Ready(End::Dead),
+            Fired::Dead => {
+                channel.pool().reached.add(Bound::KeepAlive);
+                Poll::Ready(End::Dead)
+            }
             // Go's servers say nothing before their first message.
             Fired::Timer(Timer::NoStream) => {
                 channel.forget_refusal();
@@ -388,12 +392,18 @@ impl Connected {
                 Poll::Pending
             }
             Fired::Timer(Timer::Overdue) if self.winding_down.is_none() => {
+                channel.pool().reached.add(Bound::WindingDown);
                 Poll::Ready(End::Lost(Status::unavailable(
                     "what was proven of the node holds no more, and the time is over in which it \
                      could still call this process",
                 )))
             }
-            Fired::Timer(_) => Poll::Ready(End::Closed),
+            Fired::Timer(timer) => {
+                if timer == Timer::Overdue {
+                    channel.pool().reached.add(Bound::WindingDown);
+                }
+                Poll::Ready(End::Closed)
+            }
         }
     }
 

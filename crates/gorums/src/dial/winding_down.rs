@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::connected::{Connected, End};
+use crate::bounds::Bound;
 use crate::channel::Channel;
 use crate::error::Status;
 use crate::log;
@@ -38,6 +39,7 @@ impl WindingDown {
         if self.0.len() > CONNECTIONS
             && let Some(oldest) = self.0.pop_front()
         {
+            channel.pool().reached.add(Bound::WindingDown);
             let status = Status::unavailable("the node goes away again and again");
             end(oldest, channel, &status);
         }

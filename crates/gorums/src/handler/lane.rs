@@ -39,7 +39,7 @@ use super::shedding::{Candidate, Overload, Refusal, Shedding};
 use super::unstarted::Unstarted;
 use super::worker::Worker;
 use super::{Monitor, Polling};
-use crate::bounds::Counts;
+use crate::bounds::{Bound, Counts};
 use crate::log::Throttle;
 use crate::runtime::{BoxFuture, Clock, InProcess};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
@@ -188,6 +188,7 @@ impl Lane {
         replies: Arc<ReplyQueue>,
         features: Features,
     ) -> (Arc<Self>, Arc<ReleasedSet>, BoxFuture<'static, ()>) {
+        replies.count_in(&settings.reached);
         let lane = Arc::new(Self {
             settings,
             replies,
@@ -401,6 +402,12 @@ impl Lane {
         let mut state = self.state();
         let last = state.current.take();
         if !may_start || state.running >= self.settings.max_running {
+            if !state.waiting.is_empty() {
+                self.settings.reached.add(match may_start {
+                    true => Bound::RunningHandlers,
+                    false => Bound::ReplyBytes,
+                });
+            }
             return None;
         }
         let request = state.waiting.pop_front()?;

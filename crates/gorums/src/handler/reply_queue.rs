@@ -1,11 +1,13 @@
 //! The replies of a connection that wait to be written, already encoded side by side.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
+use crate::bounds::{Bound, Counts};
 use crate::error::Status;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{AtomicWaker, Mutex, MutexGuard, Notify};
@@ -52,6 +54,8 @@ pub(crate) struct ReplyQueue {
     lane: AtomicWaker,
     room: Notify,
     max_bytes: usize,
+    /// Where it counts how often a reply was too large.
+    reached: OnceLock<Arc<Counts>>,
 }
 
 struct State {
@@ -87,7 +91,13 @@ impl ReplyQueue {
             lane: AtomicWaker::new(),
             room: Notify::new(),
             max_bytes,
+            reached: OnceLock::new(),
         }
+    }
+
+    /// Counts among these from now on, unless it counts already, how often a reply is too large.
+    pub(crate) fn count_in(&self, reached: &Arc<Counts>) {
+        self.reached.get_or_init(|| Arc::clone(reached));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -194,8 +204,12 @@ impl ReplyQueue {
         if state.bytes >= self.max_bytes {
             return None;
         }
-        state.put(id, method, answer, limit);
+        let fits = state.put(id, method, answer, limit);
         self.note_bound(&state);
+        drop(state);
+        if let (false, Some(reached)) = (fits, self.reached.get()) {
+            reached.add(Bound::ReplySent);
+        }
         Some(true)
     }
 
@@ -321,7 +335,9 @@ impl Drop for Held<'_> {
 }
 
 impl State {
-    fn put(&mut self, id: u64, method: &str, answer: &Answer<'_>, limit: usize) {
+    /// False where a reply is too large, and an error is in its place.
+    fn put(&mut self, id: u64, method: &str, answer: &Answer<'_>, limit: usize) -> bool {
+        let mut fits = true;
         let before = self.tail.len();
         let mut large = None;
         self.in_tail += u64::from(!matches!(answer, Answer::Notice(_)));
@@ -331,6 +347,7 @@ impl State {
                     Ok(()) if payload.len() <= COPY => self.tail.put_slice(payload),
                     Ok(()) => large = Some((*payload).clone()),
                     Err(status) => {
+                        fits = false;
                         let control = Control::Message;
                         encode_status(id, method, Some(&status), control, &mut self.tail);
                     }
@@ -357,6 +374,7 @@ impl State {
         } else if self.tail.len() >= BATCH_BYTES {
             self.seal();
         }
+        fits
     }
 
     /// False where nothing was put: the reply is too large, or not as long as it says.

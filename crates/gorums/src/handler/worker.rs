@@ -12,6 +12,7 @@ use super::released::ReleasedSet;
 use super::reply_sender::{ReplySlot, Sink};
 use super::run::{Background, Run, Stage};
 use super::{Monitor, Polling};
+use crate::bounds::Bound;
 use crate::runtime::BoxFuture;
 use crate::sync::OwnedSemaphorePermit;
 use crate::sync::atomic::AtomicBool;
@@ -217,6 +218,11 @@ impl Worker {
                 entry.handler.start_in(incoming, spare)
             }
             entry => {
+                if entry.is_some_and(|entry| {
+                    incoming.payload().len() > entry.limit(settings.max_decoding)
+                }) {
+                    settings.reached.add(Bound::RequestReceived);
+                }
                 let chain = Arc::clone(&settings.interceptors);
                 let next = Next::new(chain, entry.cloned(), settings.max_decoding);
                 HandlerFuture::Once(next.start(incoming))

@@ -15,7 +15,7 @@ use super::builder::{Parts, ServerBuilder};
 use super::clients::Clients;
 use super::connection::{self, Admitted, Origin};
 use super::peers::ConnectedPeers;
-use crate::bounds::Reached;
+use crate::bounds::{Bound, Reached};
 use crate::log::{self, Throttle};
 use crate::runtime::{
     Address, BoxFuture, BoxIo, Clock, Handshake, Listener, bounded, concerns_one_connection,
@@ -240,6 +240,7 @@ impl Visitors<'_> {
         let Entered { seat, displaced } = match entered {
             Ok(entered) => entered,
             Err(full) => {
+                settings.reached().add(Bound::Connections);
                 connection::tell_full(origin.peer(), full, &settings.log.full, now);
                 if self.refusals.len() < self.parts.refusals {
                     let clock = Arc::clone(&settings.clock);
@@ -250,6 +251,7 @@ impl Visitors<'_> {
             }
         };
         if let Some(displaced) = displaced {
+            settings.reached().add(Bound::Connections);
             tell_displaced(displaced, &settings.log.displaced, now);
         }
         let place = self.parts.spread.place();

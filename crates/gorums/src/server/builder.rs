@@ -532,7 +532,9 @@ impl ServerBuilder {
     ///
     /// A client whose requests wait for their turn here is not to blame for that, and is not cut off. One
     /// that reads nothing since it serves this server's calls and has too much to do
-    /// ([`max_waiting_bytes`](Self::max_waiting_bytes) at its end) for so long is.
+    /// ([`max_waiting_bytes`](Self::max_waiting_bytes) at its end) for so long is. Nodes are not, where
+    /// they prove who they are ([`node_proof`](Self::node_proof)) or are believed
+    /// ([`trust_claimed_ids`](Self::trust_claimed_ids)).
     pub fn slow_peer_timeout(mut self, timeout: Duration) -> Self {
         self.slow_peer_timeout = paced(timeout);
         self

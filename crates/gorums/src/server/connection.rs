@@ -155,6 +155,7 @@ pub(crate) async fn serve(
         made = Handshake::made(io) => made,
         () = &mut shutdown => return,
         () = &mut timeout => {
+            settings.reached().add(Bound::StreamTimeout);
             let limit = settings.stream_timeout;
             tell_failed_handshake(origin.peer(), &settings, format!("not finished within {limit:?}"));
             return;
@@ -205,6 +206,7 @@ pub(crate) async fn serve(
         },
         () = &mut shutdown => return,
         () = timeout => {
+            settings.reached().add(Bound::StreamTimeout);
             tell_end_without_stream(origin.peer(), &End::cut("it does not speak HTTP/2 in time"));
             return;
         }
@@ -214,6 +216,7 @@ pub(crate) async fn serve(
         && let Err(full) = seat.settle(node)
     {
         if full != Full::Displaced {
+            settings.reached().add(Bound::Connections);
             tell_full(origin.peer(), full, &settings.log.full, clock.now());
             let status = full.status();
             let limit = clock.sleep_until(clock.now() + REFUSING);
@@ -575,6 +578,7 @@ impl ServerConnection {
     /// come.
     #[cold]
     fn cut_off(&mut self, bytes: usize, Excess { limit }: Excess) -> End {
+        self.settings.reached().add(Bound::BufferedBytes);
         let end = End::cut(format!(
             "this server keeps more than {limit} bytes for its connections (max_buffered_bytes), and \
              {bytes} of them for this one"
@@ -828,18 +832,23 @@ impl ServerConnection {
         self.link.poll_pong();
         while let Poll::Ready(fired) = self.link.poll_timers(cx, true) {
             if fired == Fired::Dead {
+                self.settings.reached().add(Bound::KeepAlive);
                 return Poll::Ready(End::cut(Fired::DEAD));
             }
             if fired == Fired::Timer(Timer::NoMessage) {
                 let limit = self.settings.first_message_timeout;
                 if let (Some(stream), Some(limit)) = (&mut self.stream, limit) {
-                    stream.end_silent(&self.link, limit);
+                    if stream.end_silent(&self.link, limit) {
+                        self.settings.reached().add(Bound::FirstMessage);
+                    }
                     cx.waker().wake_by_ref();
                 }
                 continue;
             }
             if fired == Fired::Timer(Timer::SlowSender) {
+                // Nodes may have reasons that this one shares: a disk that hangs, say.
                 if let Some(stream) = &mut self.stream
+                    && !self.share.is_spared()
                     && stream.ends_slow_sender(&mut self.link, cx.waker())
                 {
                     self.settings.reached().add(Bound::SlowSender);
@@ -849,6 +858,7 @@ impl ServerConnection {
             }
             if fired == Fired::Timer(Timer::SlowReader) {
                 if let Some(stream) = &mut self.stream
+                    && !self.share.is_spared()
                     && let Some(end) = stream.slow_reader(&mut self.link, cx.waker())
                 {
                     self.settings.reached().add(Bound::SlowReader);
@@ -869,6 +879,7 @@ impl ServerConnection {
                 continue;
             }
             if fired == Fired::Timer(Timer::Overdue) {
+                self.settings.reached().add(Bound::ConnectionGrace);
                 return Poll::Ready(End::cut("it did not wind down in time"));
             }
             // What was answered may still be on its way.
@@ -881,6 +892,7 @@ impl ServerConnection {
                 continue;
             }
             self.is_late = true;
+            self.settings.reached().add(Bound::StreamTimeout);
             self.h2.abrupt_shutdown(Reason::NO_ERROR);
             // The connection says goodbye when it is polled again.
             self.link.flag.set();
@@ -1360,6 +1372,7 @@ impl ServerConnection {
         self.check_no_shutdown()?;
         let running = self.calls.len();
         if running >= RUNNING_CALLS.min(self.settings.services.lane.max_running) {
+            self.settings.reached().add(Bound::OrdinaryCalls);
             return Err(Status::resource_exhausted(format!(
                 "handlers of {running} calls of this connection have not finished"
             )));
@@ -1382,12 +1395,14 @@ impl ServerConnection {
             .filter(|inbound| !inbound.is_worked_off());
         let unfinished = unfinished.count();
         if unfinished >= UNFINISHED_STREAMS {
+            self.settings.reached().add(Bound::UnfinishedStreams);
             return Err(Status::resource_exhausted(format!(
                 "handlers of {unfinished} earlier streams of this connection have not finished"
             )));
         }
         let waiting: usize = self.draining.0.iter().map(Inbound::waiting_bytes).sum();
         if waiting >= self.settings.services.max_waiting_bytes {
+            self.settings.reached().add(Bound::UnfinishedStreams);
             return Err(Status::resource_exhausted(format!(
                 "{waiting} bytes of requests of earlier streams of this connection wait"
             )));

@@ -19,6 +19,7 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::time::Instant;
 
 use super::bodies::{Rest, poll_send};
+use crate::bounds::Bound;
 use crate::error::{Code, Status};
 use crate::handler::{Called, ConnectionInfo, Entry, Lane, ReplyQueue, Request, Services};
 use crate::runtime::{Clock, bounded};
@@ -229,7 +230,10 @@ impl GrpcCall {
                 return Err(Status::invalid_argument(text));
             };
             let chunk = chunk.map_err(|error| Status::cancelled(error.to_string()))?;
-            bytes.add(chunk.len())?;
+            if let Err(status) = bytes.add(chunk.len()) {
+                self.services.lane.reached.add(Bound::OrdinaryCalls);
+                return Err(status);
+            }
             let len = chunk.len();
             decoder.push(chunk);
             // What is held is bounded, whatever may be sent anew.
@@ -238,6 +242,7 @@ impl GrpcCall {
                 None => {}
                 Some(Frame::Message(payload)) => return Ok(payload),
                 Some(Frame::Oversized { len, .. }) => {
+                    self.services.lane.reached.add(Bound::RequestReceived);
                     return Err(Status::resource_exhausted(format!(
                         "the request has {len} bytes, and {limit} are the most \
                          (ServerBuilder::max_decoding_message_size)"

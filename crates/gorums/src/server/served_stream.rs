@@ -268,10 +268,11 @@ impl ServedStream {
         }
     }
 
-    /// The client has sent nothing for too long.
-    pub(super) fn end_silent(&mut self, link: &Link, limit: Duration) {
+    /// The client has sent nothing for too long. True where the stream ends for it.
+    pub(super) fn end_silent(&mut self, link: &Link, limit: Duration) -> bool {
         // It may be in what has just come.
-        if !self.is_held_up() {
+        let is_silent = !self.is_held_up();
+        if is_silent {
             let message = format!(
                 "the client has sent nothing on its stream within {limit:?} \
                  (ServerBuilder::first_message_timeout)"
@@ -280,6 +281,7 @@ impl ServedStream {
             self.end(Code::DeadlineExceeded, &message);
             link.flag.set();
         }
+        is_silent
     }
 
     /// It is time to look whether the client goes on with a message. True where it has not, and the

@@ -21,8 +21,9 @@ use tokio::time::Instant;
 use super::accountant::Accountant;
 use super::reader::{Event, Handlers, Likely, Limit, Plain, Reader, Replies};
 use super::served::Served;
+use crate::bounds::Bound;
 use crate::channel::{Answered, Channel, deliver, skipped, waiting};
-use crate::error::Status;
+use crate::error::{Code, Status};
 use crate::handler::{
     Answer, ConnectionInfo, Lane, ReadFor, ReplyQueue, Request, Services, Waiting, keep_last,
 };
@@ -531,8 +532,12 @@ impl Messages {
         loop {
             // Replies wait for no handler: while one is owed, reading goes on beyond the bound. So
             // it does where no handler goes on before there is credit, which may be behind.
+            let was_paused = self.accountant.is_paused();
             if self.accountant.is_full() && !self.needs_credit && self.may_pause() {
                 self.received.pauses += 1;
+                if let (false, Some(services)) = (was_paused, handlers.services()) {
+                    services.lane.reached.add(Bound::WaitingBytes);
+                }
                 self.hand_over();
                 if let Some(replies) = &self.replies {
                     replies.io().register(waker);
@@ -642,6 +647,17 @@ impl Messages {
             }
             Event::Refuse { id, method, status } => {
                 let services = handlers.services();
+                if let Some(services) = services
+                    && status.code() == Code::ResourceExhausted
+                {
+                    services
+                        .lane
+                        .reached
+                        .add(match services.too_many_wait(room) {
+                            Some(_) => Bound::WaitingRefused,
+                            None => Bound::RequestReceived,
+                        });
+                }
                 // A one-way message cannot be answered, and is not lost in silence.
                 if services.is_some_and(|services| services.registry.is_one_way(method)) {
                     return Err(status);
