@@ -7,13 +7,14 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "../README.md",
     "calls.md",
     "membership.md",
     "observability.md",
     "ordering.md",
     "registers.md",
+    "service.md",
     "simulation.md",
     "tls.md",
 ];

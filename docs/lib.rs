@@ -21,6 +21,9 @@ pub mod ordering {}
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/registers.md"))]
 pub mod registers {}
 
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/service.md"))]
+pub mod service {}
+
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/simulation.md"))]
 pub mod simulation {}
 

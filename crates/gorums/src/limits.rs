@@ -90,6 +90,10 @@ fn the_page_states_the_defaults_of_a_client() {
             "nodes that have left a membership and keep their ids",
             count(REMEMBERED),
         ),
+        (
+            "time that a node may be behind the others with an answer",
+            seconds(settings.degraded_after),
+        ),
         ("one batch with `h2`", bytes(BATCH_BYTES)),
         ("an attempt to connect", seconds(settings.connect_timeout)),
         (

@@ -82,6 +82,7 @@ const OF_A_CLIENT: &[(&str, Calls, ClientSetting)] = &[
         |b, to| b.max_decoding_message_size(to.count),
     ),
     ("unread_replies", Work, |b, to| b.unread_replies(to.count)),
+    ("degraded_after", Work, |b, to| b.degraded_after(to.time)),
     ("connect_timeout", Race(Code::Unavailable), |b, to| {
         b.connect_timeout(to.time)
     }),

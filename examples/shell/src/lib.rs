@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gorums::tls::TlsError;
-use gorums::{Configuration, ConfigurationError, NodeState, ServerError, Status};
+use gorums::{Configuration, ConfigurationError, ServerError, Status};
 use tokio::runtime::Runtime;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -392,7 +392,7 @@ async fn wait_for_majority(configuration: &Configuration, limit: Duration, scree
     let needed = configuration.len() / 2 + 1;
     let connected = || {
         let nodes = configuration.iter();
-        let connected = nodes.filter(|node| node.state() == NodeState::Connected);
+        let connected = nodes.filter(|node| node.state().is_connected());
         format!(
             "{} of {} replicas connected",
             connected.count(),

@@ -161,11 +161,12 @@ impl<P: Program> Session<P> {
             let state = node.state();
             let style = match state {
                 NodeState::Connected => GOOD,
-                NodeState::Connecting => HELD,
+                NodeState::Connecting | NodeState::Degraded => HELD,
                 _ => BAD,
             };
             let latency = node.latency().map(|latency| format!("{latency:.1?}"));
-            let error = node.last_error().map(|error| error.to_string());
+            let error = node.last_error().or_else(|| node.degraded());
+            let error = error.map(|error| error.to_string());
             let mut row = vec![
                 (plain, node.id().to_string()),
                 (plain, node.address().to_owned()),
@@ -210,7 +211,7 @@ impl<P: Program> Session<P> {
         let node = self.node(id)?;
         let gone = async {
             // A connection that is being made may have been accepted before the replica was gone.
-            while matches!(node.state(), NodeState::Connected | NodeState::Connecting) {
+            while node.state().is_connected() || node.state() == NodeState::Connecting {
                 sleep(Duration::from_millis(1)).await;
             }
         };

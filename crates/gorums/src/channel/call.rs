@@ -14,7 +14,7 @@ use super::progress::{Progress, WakeAfter};
 use super::unread::{Account, TooMuch};
 use super::{Channel, OutMessage, Targets, Ticket, Unread, WhilePaused};
 use crate::bounds::Bound;
-use crate::error::{Code, Outcome, Status};
+use crate::error::{Code, NodeError, Outcome, Status};
 use crate::log;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -136,6 +136,10 @@ impl Call {
 
     pub(crate) fn is_streamed(&self) -> bool {
         matches!(self.kind, Kind::Streamed(_))
+    }
+
+    pub(super) fn is_unary(&self) -> bool {
+        self.kind == Kind::Unary
     }
 
     pub(crate) fn targets(&self) -> &Arc<Targets> {
@@ -292,10 +296,12 @@ impl Call {
         if !self.has_ended.load(Ordering::Relaxed) {
             self.unregister();
         }
+        let mut unanswered = 0;
         for part in 0..self.parts.len() {
             let Some(was) = self.parts.complete(part, self.is_streamed()) else {
                 continue;
             };
+            unanswered += usize::from(was == PartState::Sent);
             // The peer goes on streaming until it is told.
             if was == PartState::Sent && self.is_streamed() {
                 self.channel(part).send_cancel(self.id, true);
@@ -305,6 +311,7 @@ impl Call {
             }
             self.release_pending(part);
         }
+        self.note_unanswered(unanswered, |part| self.parts.is_sent_orphan(part));
     }
 
     /// Nobody wants the call any more. What is queued is withdrawn: of so many nodes.
@@ -330,6 +337,15 @@ impl Call {
                 });
                 failures.push((part, self.channel(part).error(outcome, status)));
             }
+        }
+        if early == Early::Deadline {
+            let is_unanswered =
+                |(_, error): &&(usize, NodeError)| error.outcome() == Outcome::Unknown;
+            let count = failures.iter().filter(is_unanswered).count();
+            self.note_unanswered(count, |part| {
+                let mut unanswered = failures.iter().filter(is_unanswered);
+                unanswered.any(|(of, _)| *of == part)
+            });
         }
         let at = self.time();
         let mut progress = self.progress.lock();

@@ -48,6 +48,7 @@ pub(crate) fn deliver(
     frame: &Bytes,
     now: Instant,
 ) -> Option<Answered> {
+    channel.note_answer(id, envelope.method, envelope.status.is_none());
     if let Some(status) = &envelope.status {
         // Also where the call has its answers, or was given up.
         channel.note_pause(envelope.method, status);
@@ -86,6 +87,7 @@ pub(crate) fn deliver(
 /// reply is for.
 #[inline]
 pub(crate) fn waiting(channel: &Arc<Channel>, id: u64, method: &str) -> Option<(Arc<Call>, usize)> {
+    channel.note_answer(id, method, true);
     let (call, part) = find(channel, id)?;
     let known = call.method();
     // Text that is the same in the same place need not be compared.

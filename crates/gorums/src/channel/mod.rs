@@ -15,11 +15,14 @@
 //! * [`Attachment`] lets the calls to a node that opens the stream itself go over that stream.
 //! * [`pauses`] are those that an overloaded node has asked for, by the method, and [`pause`] is what
 //!   becomes of calls meanwhile.
+//! * [`owed`] tells a node that is connected and does not answer, and [`degraded`] looks at those that
+//!   owe something.
 //! * [`Pool`] is what all nodes of a pool share, and the sweeper that ends calls at their
 //!   deadlines.
 
 mod attachment;
 mod call;
+mod degraded;
 mod deliver;
 mod early;
 mod events;
@@ -28,6 +31,7 @@ mod kept;
 mod latency;
 mod node_channel;
 mod outbox;
+mod owed;
 mod parts;
 mod pause;
 mod pauses;

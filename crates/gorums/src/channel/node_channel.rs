@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 
 use super::kept::KeptTotal;
 use super::latency::Latencies;
+use super::owed::Owed;
 use super::pauses::Pauses;
 use super::servers::Found;
 use super::{NodeState, OutMessage, Outbox, Pool, Rejected, StreamId, WhileDisconnected};
@@ -43,6 +44,7 @@ pub(crate) struct Channel {
     /// wakes it: the reply may be behind what it has not read.
     reading_paused: AtomicBool,
     latencies: Latencies,
+    owed: Owed,
     pauses: Pauses,
     last_error: Mutex<Option<Status>>,
     found: Mutex<Found<Self>>,
@@ -163,6 +165,7 @@ impl Channel {
             kept: KeptTotal::default(),
             reading_paused: AtomicBool::new(false),
             latencies: Latencies::default(),
+            owed: Owed::default(),
             pauses: Pauses::default(),
             last_error: Mutex::new(None),
             found: Mutex::default(),
@@ -384,6 +387,7 @@ impl Channel {
 
     /// Notes what the peer understands; none when there is no connection any more.
     pub(crate) fn set_features(&self, features: Option<Features>) {
+        self.owed.lost();
         if features.is_none() {
             self.suspend();
         }
@@ -399,6 +403,7 @@ impl Channel {
 
     /// There is no connection, and what the peer is to be told is told on the next one.
     pub(crate) fn suspend(&self) {
+        self.owed.lost();
         self.peer.lock().features = None;
         self.found().is_current = false;
     }
@@ -524,6 +529,10 @@ impl Channel {
 
     pub(crate) fn latencies(&self) -> &Latencies {
         &self.latencies
+    }
+
+    pub(super) fn owed(&self) -> &Owed {
+        &self.owed
     }
 
     pub(super) fn pauses(&self) -> &Pauses {

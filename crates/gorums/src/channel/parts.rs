@@ -127,6 +127,12 @@ impl Parts {
         self.load(part) == Some(Sent)
     }
 
+    /// Whether the request was written, in a call that nobody waits for any more.
+    #[inline]
+    pub(super) fn is_sent_orphan(&self, part: usize) -> bool {
+        self.load(part) == Some(SentOrphan)
+    }
+
     /// Whether the request is still to be written.
     #[inline]
     pub(crate) fn is_queued(&self, part: usize) -> bool {

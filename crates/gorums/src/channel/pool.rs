@@ -7,6 +7,7 @@ use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::owed::Watched;
 use super::servers::Servers;
 use super::table::{MessageIds, Table, TooManyCalls};
 use super::{Call, Channel, Early, Settings};
@@ -38,6 +39,8 @@ pub(crate) struct Pool {
     pub(super) servers: Servers<Channel>,
     /// Some node's state changed.
     pub(crate) state_changed: Arc<tokio::sync::Notify>,
+    /// Nodes that owe an answer.
+    pub(super) watched: Watched<Channel>,
     sweeper: Arc<Sweeper>,
     runtimes: Mutex<Runtimes>,
     /// Cancelled with the pool.
@@ -78,6 +81,7 @@ impl Pool {
             transport,
             servers: Servers::default(),
             state_changed: Arc::default(),
+            watched: Watched::default(),
             sweeper,
             runtimes: Mutex::default(),
             dropped: CancellationToken::new(),

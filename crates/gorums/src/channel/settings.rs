@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) outbox_messages: usize,
     pub(crate) outbox_bytes: usize,
     pub(crate) max_calls: usize,
+    /// How long a node may be behind the others with an answer.
+    pub(crate) degraded_after: Duration,
     pub(crate) max_decoding_message_size: usize,
     /// The bound of the replies to streamed calls that a node has sent and that nobody has taken.
     pub(crate) unread_replies: u64,
@@ -76,6 +78,7 @@ impl Default for Settings {
             outbox_messages: 16 * 1024,
             outbox_bytes: 16 * 1024 * 1024,
             max_calls: 1024 * 1024,
+            degraded_after: Duration::from_secs(1),
             max_decoding_message_size: 4 * 1024 * 1024,
             unread_replies: 64 * 1024 * 1024,
             linger: Duration::from_secs(1),

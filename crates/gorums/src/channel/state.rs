@@ -18,6 +18,12 @@ pub enum NodeState {
     Disconnected = 2,
     /// The connection was closed for good: its runtime has ended.
     Closed = 3,
+    /// There is a connection, which is alive, and the node does not answer: most of the others have
+    /// answered a call, and this node has not for longer than
+    /// [`degraded_after`](crate::ConfigurationBuilder::degraded_after). Its disk or its handlers hang,
+    /// perhaps. It is called as before, which costs the others nothing, and is
+    /// [`Connected`](Self::Connected) again once it has answered in time for as long.
+    Degraded = 4,
 }
 
 impl NodeState {
@@ -26,7 +32,26 @@ impl NodeState {
             0 => Self::Connecting,
             1 => Self::Connected,
             2 => Self::Disconnected,
+            4 => Self::Degraded,
             _ => Self::Closed,
+        }
+    }
+
+    /// Whether there is a connection: [`Connected`](Self::Connected) or
+    /// [`Degraded`](Self::Degraded).
+    #[must_use]
+    pub fn is_connected(self) -> bool {
+        matches!(self, Self::Connected | Self::Degraded)
+    }
+
+    /// The better, the less: how much is to be expected of a node.
+    pub(crate) fn rank(self) -> u8 {
+        match self {
+            Self::Connected => 0,
+            Self::Degraded => 1,
+            Self::Connecting => 2,
+            Self::Disconnected => 3,
+            Self::Closed => 4,
         }
     }
 }
@@ -38,6 +63,7 @@ impl fmt::Display for NodeState {
             Self::Connected => "connected",
             Self::Disconnected => "disconnected",
             Self::Closed => "closed",
+            Self::Degraded => "degraded",
         })
     }
 }

@@ -124,6 +124,19 @@ impl ConfigurationBuilder {
         self
     }
 
+    /// How long a node may be behind the others until it is [`Degraded`](crate::NodeState::Degraded):
+    /// most of the nodes of a call have answered it, and so has the node no newer call of the method.
+    /// Noticed up to a quarter of this later. A node that is degraded is so until it has owed no answer
+    /// for longer than half of this, for as long as this. Default: 1 s; a millisecond at least.
+    ///
+    /// What is compared are two-way calls to three nodes or more that are complete, or whose deadline
+    /// has passed, when most of the nodes have answered. Calls to one node say nothing of it: what its
+    /// handlers wait for may take any time.
+    pub fn degraded_after(mut self, behind: Duration) -> Self {
+        self.settings.degraded_after = paced(behind);
+        self
+    }
+
     /// How many calls may wait for replies at once, on all nodes together. At the bound calls fail
     /// at once, as not sent. Default: 1,048,576.
     pub fn max_calls(mut self, calls: usize) -> Self {

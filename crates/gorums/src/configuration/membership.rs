@@ -493,11 +493,14 @@ impl Configuration {
             // Listening begins before looking, so that no change falls between.
             let changed = fixed.listen();
             let states: Vec<_> = self.iter().map(|node| (node, node.state())).collect();
-            let of_state = |state| states.iter().filter(move |(_, now)| *now == state);
-            if of_state(NodeState::Connected).count() >= needed {
+            let connected = states.iter().filter(|(_, state)| state.is_connected());
+            if connected.count() >= needed {
                 return Ok(());
             }
-            let closed: Vec<_> = of_state(NodeState::Closed).map(|(node, _)| node).collect();
+            let closed = states
+                .iter()
+                .filter(|(_, state)| *state == NodeState::Closed);
+            let closed: Vec<_> = closed.map(|(node, _)| node).collect();
             if self.len() - closed.len() < needed {
                 let nodes = self.len();
                 let closed = closed.into_iter().map(ToString::to_string).collect();

@@ -88,12 +88,19 @@ impl Node {
     /// What the connection is doing.
     #[must_use]
     pub fn state(&self) -> NodeState {
-        self.channel().state()
+        self.channel().state_seen()
+    }
+
+    /// Why the node is [`Degraded`](NodeState::Degraded); none where it is not.
+    #[must_use]
+    pub fn degraded(&self) -> Option<Status> {
+        self.channel().degraded()
     }
 
     /// The time from a two-way call to this node's reply, as a moving average that gives a new
-    /// sample a weight of 1/5; none before the first. Errors, one-way messages, replies of streamed
-    /// calls and replies that nobody waited for any more are no samples.
+    /// sample a weight of 1/5; none before the first. Errors, one-way messages and replies of streamed
+    /// calls are no samples. Of replies that nobody waits for any more, since others were enough, one
+    /// at a time is: so a node that is always late has a latency, too.
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
         self.channel().latencies().average()
@@ -128,13 +135,13 @@ impl Node {
 
     /// Orders nodes by id, for [`Configuration::sort_by`](super::Configuration::sort_by).
     ///
-    /// The three orders can be composed, by [`Ordering::then_with`]:
+    /// The four orders can be composed, by [`Ordering::then_with`]:
     ///
     /// ```
     /// use gorums::{Configuration, Node};
     ///
     /// fn best_first(nodes: &Configuration) -> Configuration {
-    ///     nodes.sort_by(|a, b| Node::by_last_error(a, b).then_with(|| Node::by_latency(a, b)))
+    ///     nodes.sort_by(|a, b| Node::by_state(a, b).then_with(|| Node::by_latency(a, b)))
     /// }
     /// ```
     #[must_use]
@@ -150,6 +157,14 @@ impl Node {
                 .map_or((true, Duration::ZERO), |l| (false, l))
         };
         key(a).cmp(&key(b))
+    }
+
+    /// Orders nodes by what is to be expected of them, by their [state](Self::state): those that are
+    /// connected first, then those that are [degraded](NodeState::Degraded), those that connect, those
+    /// that are disconnected and those that are closed.
+    #[must_use]
+    pub fn by_state(a: &Self, b: &Self) -> Ordering {
+        a.state().rank().cmp(&b.state().rank())
     }
 
     /// Orders nodes without a [last error](Self::last_error) before those that have one.

@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::Duration;
 
 use super::clients::{Clients, ServerStopped, WaitError, within};
-use crate::channel::NodeState;
 use crate::configuration::{Configuration, Membership, Watch, Watched};
 use crate::runtime::BoxFuture;
 
@@ -30,7 +29,7 @@ impl ConnectedPeers {
     /// The peers that are connected now. Empty where there are none, and calls on it fail at once.
     #[must_use]
     pub fn config(&self) -> Configuration {
-        let connected = |node: &crate::Node| node.state() == NodeState::Connected;
+        let connected = |node: &crate::Node| node.state().is_connected();
         self.membership.config().filter(connected)
     }
 
