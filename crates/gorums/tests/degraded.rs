@@ -339,3 +339,47 @@ async fn a_node_that_is_always_late_has_a_latency() {
     let nearest = cluster.all.sort_by(Node::by_latency);
     assert_eq!(nearest[2], cluster.all[0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_knows_which_of_its_handlers_has_run_for_longest() {
+    let network = Network::new();
+    let (disk, waiting) = (Disk::new(), Disk::new());
+    let builder = replica(&disk, 1, false, &waiting).transport(network.clone());
+    let server = builder.bind("n0:1").await.expect("it is free");
+    let handlers = server.running_handlers();
+    let _server = TestServer::of(server);
+    let nodes = Configuration::builder()
+        .transport(network)
+        .nodes(["n0:1"])
+        .connect()
+        .expect("legal");
+    within(nodes.connected(1)).await.expect("it is up");
+    let client = Client::new(&nodes);
+    let call = |method| client.rpc::<_, Number>(&nodes[0], method, number(1)).send();
+    let oldest = || {
+        let oldest = handlers.oldest()?;
+        Some((oldest.method().to_owned(), oldest.age()))
+    };
+    assert_eq!((handlers.count(), oldest()), (0, None));
+    disk.hang(true);
+    waiting.hang(true);
+    // The first has released its turn, and the second holds it.
+    let waits = call(WAIT);
+    settle().await;
+    assert_eq!(oldest(), Some((WAIT.to_owned(), Duration::ZERO)));
+    tokio::time::sleep(SECOND).await;
+    let writes = call(WRITE);
+    let behind = call(READ);
+    settle().await;
+    assert_eq!(handlers.count(), 2, "one waits for its turn");
+    assert_eq!(oldest(), Some((WAIT.to_owned(), SECOND + MS)));
+    tokio::time::sleep(SECOND).await;
+    waiting.hang(false);
+    within(waits).await.expect("it is answered");
+    assert_eq!(oldest(), Some((WRITE.to_owned(), SECOND)));
+    disk.hang(false);
+    within(writes).await.expect("it is answered");
+    within(behind).await.expect("it is answered");
+    settle().await;
+    assert_eq!((handlers.count(), oldest()), (0, None));
+}

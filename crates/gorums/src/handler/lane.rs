@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use super::context::{ConnectionInfo, RequestInfo, ServerCtx};
 use super::credit::Credit;
 use super::interceptor::Interceptor;
+use super::lanes::Lanes;
 use super::released::ReleasedSet;
 use super::reply_queue::ReplyQueue;
 use super::reply_sender::Sink;
@@ -69,6 +70,8 @@ pub(crate) struct LaneSettings {
     pub(crate) sheds: Throttle,
     /// How often bounds were reached.
     pub(crate) reached: Arc<Counts>,
+    /// Those that have these settings.
+    pub(crate) lanes: Lanes,
 }
 
 /// What the lane shares with the I/O task and with the handlers that were moved.
@@ -94,6 +97,8 @@ pub(super) struct State {
     /// run to run.
     pub(super) moved: BTreeMap<u64, Vec<ServerCtx>>,
     pub(super) running: usize,
+    /// When a handler was first found to run, by its message id, where anybody has looked.
+    pub(super) found: BTreeMap<u64, Instant>,
     /// The lane is to be woken: it was at its bound of running handlers.
     pub(super) has_room: bool,
     /// Cancellations of requests that have not started.
@@ -199,6 +204,7 @@ impl Lane {
             }),
             task: AtomicWaker::new(),
         });
+        lane.settings.lanes.add(&lane);
         let runtime = Handle::current();
         let monitor = Monitor::get(&runtime);
         let released = ReleasedSet::new(Arc::clone(&lane), &runtime, monitor);

@@ -14,7 +14,7 @@
 //! * [`registry`] finds the handler of a method; [`interceptor`] is what surrounds it;
 //!   [`reply_sender`] is how a handler streams, and [`credit`] how its caller holds it back.
 //! * [`call_key`] names calls over restarts of their server, for services that keep what they answer.
-//! * [`shedding`] says what is not run while there is overload.
+//! * [`lanes`] finds the handler that has run for longest, and [`shedding`] says what is not run while there is overload.
 //! * [`monitor`] notices a handler that blocks its thread, and has the others go on elsewhere.
 
 mod call_key;
@@ -24,6 +24,7 @@ mod handler_future;
 mod handling;
 mod interceptor;
 pub(crate) mod lane;
+mod lanes;
 mod monitor;
 pub(crate) mod registry;
 pub(crate) mod released;
@@ -45,6 +46,8 @@ pub(crate) use credit::Credit;
 pub(crate) use handling::refusal;
 pub use interceptor::{Incoming, Interceptor, Next, Reply, interceptor_fn};
 pub(crate) use lane::{Lane, LaneSettings};
+pub(crate) use lanes::Lanes;
+pub use lanes::{OldestHandler, RunningHandlers};
 #[cfg(all(test, gorums_loom))]
 pub(crate) use monitor::Watchlist;
 pub(crate) use monitor::{Monitor, Polling};

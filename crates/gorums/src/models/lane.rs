@@ -12,7 +12,7 @@ use super::{Gate, join, spawn};
 use crate::error::Status;
 use crate::handler::released::ReleasedSet;
 use crate::handler::{
-    Called, ConnectionInfo, Entry, Incoming, Lane, LaneSettings, Needed, Priority, Reply,
+    Called, ConnectionInfo, Entry, Incoming, Lane, LaneSettings, Lanes, Needed, Priority, Reply,
     ReplyQueue, Request, ServerCtx,
 };
 use crate::log::Throttle;
@@ -62,6 +62,7 @@ impl Connection {
             shedding: None,
             sheds: Throttle::default(),
             reached: Arc::default(),
+            lanes: Lanes::default(),
         };
         let replies = Arc::new(ReplyQueue::new(bounds.reply_bytes));
         let info = Arc::new(ConnectionInfo::default());

@@ -16,6 +16,7 @@ use super::clients::Clients;
 use super::connection::{self, Admitted, Origin};
 use super::peers::ConnectedPeers;
 use crate::bounds::{Bound, Reached};
+use crate::handler::RunningHandlers;
 use crate::log::{self, Throttle};
 use crate::runtime::{
     Address, BoxFuture, BoxIo, Clock, Handshake, Listener, bounded, concerns_one_connection,
@@ -87,6 +88,12 @@ impl Server {
     #[must_use]
     pub fn reached(&self) -> Reached {
         Reached::of([Arc::clone(self.parts.connection.reached())])
+    }
+
+    /// The handlers that run, and which of them has run for longest.
+    #[must_use]
+    pub fn running_handlers(&self) -> RunningHandlers {
+        RunningHandlers::of(Arc::clone(&self.parts.connection.services.lane))
     }
 
     /// Serves for ever. Dropping the future stops the server at once: connections end, and requests

@@ -32,8 +32,8 @@ use crate::channel::{Pool, ServerIdentity, Settings};
 use crate::configuration::{Interceptors, Members, Membership};
 use crate::error::Status;
 use crate::handler::{
-    Interceptor, LaneSettings, Priority, Registry, ReplySender, ServerCtx, Service, Services,
-    Shedding,
+    Interceptor, LaneSettings, Lanes, Priority, Registry, ReplySender, ServerCtx, Service,
+    Services, Shedding,
 };
 use crate::log::{self, Throttle};
 use crate::metadata::Metadata;
@@ -1031,6 +1031,7 @@ impl ServerBuilder {
                 shedding: self.shedding,
                 sheds: Throttle::default(),
                 reached: self.reached,
+                lanes: Lanes::default(),
             }),
             max_waiting_bytes: self.max_waiting_bytes,
             max_reply_bytes: self.max_reply_bytes,

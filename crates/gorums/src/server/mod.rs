@@ -54,6 +54,6 @@ pub use peers::ConnectedPeers;
 pub use roles::Roles;
 
 pub use crate::handler::{
-    Answered, AnsweredCalls, CallKey, Gone, Incoming, Interceptor, Next, Priority, Registry, Released,
-    Reply, Service, Shedding, TrySendError, interceptor_fn,
+    Answered, AnsweredCalls, CallKey, Gone, Incoming, Interceptor, Next, OldestHandler, Priority,
+    Registry, Released, Reply, RunningHandlers, Service, Shedding, TrySendError, interceptor_fn,
 };

@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use super::accountant::Accountant;
 use super::reader::{Event, Handlers, Likely, Limit, Plain, Reader, Replies};
 use crate::error::{Code, Status};
-use crate::handler::{LaneSettings, ReadFor, Registry, Request, ServerCtx, Services, Waiting};
+use crate::handler::{
+    LaneSettings, Lanes, ReadFor, Registry, Request, ServerCtx, Services, Waiting,
+};
 use crate::log::Throttle;
 use crate::metadata::Metadata;
 use crate::runtime::SystemClock;
@@ -54,6 +56,7 @@ fn services() -> Services {
             shedding: None,
             sheds: Throttle::default(),
             reached: Arc::default(),
+            lanes: Lanes::default(),
         }),
         max_decoding: LIMIT,
         max_waiting_bytes: 10_000,
