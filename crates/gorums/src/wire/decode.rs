@@ -62,6 +62,7 @@ impl<'a> Envelope<'a> {
     fn read(&mut self, frame: &'a [u8]) -> Result<(), (&'static str, Malformed)> {
         let nowhere = |malformed| ("", malformed);
         let mut fields = Fields(frame);
+        let mut status = StatusFields::default();
         while let Some((number, value)) = fields.next().map_err(nowhere)? {
             match (number, value) {
                 (ID, Value::Varint(id)) => self.id = id,
@@ -69,9 +70,7 @@ impl<'a> Envelope<'a> {
                     self.method = text(bytes, "the method").map_err(nowhere)?;
                 }
                 (STATUS, Value::Bytes(bytes)) => {
-                    let (status, excess) = status(bytes).map_err(|e| ("the status: ", e))?;
-                    self.status = status;
-                    self.excess = excess.or(self.excess.take());
+                    status.read(bytes).map_err(|e| ("the status: ", e))?;
                 }
                 (ENTRY, Value::Bytes(bytes)) => {
                     let entry = entry(bytes).map_err(nowhere)?;
@@ -84,13 +83,20 @@ impl<'a> Envelope<'a> {
                 (PAYLOAD, Value::Bytes(bytes)) => self.payload = bytes,
                 (TIME_LEFT, Value::Varint(time_left)) => self.time_left = time_left,
                 (CREDIT, Value::Varint(credit)) => self.credit = credit,
-                (CONTROL, Value::Varint(number)) => self.control = Control::from_number(number),
+                // As of every uint32, the lower four bytes count.
+                (CONTROL, Value::Varint(number)) => {
+                    self.control = Control::from_number(number as u32);
+                }
                 (ID..=PAYLOAD | TIME_LEFT | CREDIT | CONTROL, _) => {
                     return Err(nowhere(Malformed::OtherWireType(number)));
                 }
                 _ => {}
             }
         }
+        if status.has_excess {
+            self.excess = Some(format!("a status with more than {MAX_DETAILS} details"));
+        }
+        self.status = status.into_status();
         Ok(())
     }
 }
@@ -158,29 +164,42 @@ pub(crate) fn peek_id(head: &[u8]) -> Option<(u64, &str)> {
     None
 }
 
-/// A status, none where its code is that of success; and what there is too much of.
-fn status(bytes: &[u8]) -> Result<(Option<Status>, Option<String>), Malformed> {
-    let (mut code, mut message, mut details) = (0, "", Vec::new());
-    let mut excess = None;
-    let mut fields = Fields(bytes);
-    while let Some(field) = fields.next()? {
-        match field {
-            // A negative number takes ten bytes, of which the lower four count.
-            (1, Value::Varint(number)) => code = number as i32,
-            (2, Value::Bytes(bytes)) => message = text(bytes, "the message")?,
-            (3, Value::Bytes(bytes)) if details.len() < MAX_DETAILS => {
-                details.push(Any::decode(bytes).map_err(|_| Malformed::Detail)?);
+/// The fields of a status. Where an envelope has it in pieces, these are one, as protobuf has it.
+#[derive(Default)]
+struct StatusFields<'a> {
+    code: i32,
+    message: &'a str,
+    details: Vec<Any>,
+    /// There are more details than may be.
+    has_excess: bool,
+}
+
+impl<'a> StatusFields<'a> {
+    fn read(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+        let mut fields = Fields(bytes);
+        while let Some(field) = fields.next()? {
+            match field {
+                // A negative number takes ten bytes, of which the lower four count.
+                (1, Value::Varint(number)) => self.code = number as i32,
+                (2, Value::Bytes(bytes)) => self.message = text(bytes, "the message")?,
+                (3, Value::Bytes(bytes)) if self.details.len() < MAX_DETAILS => {
+                    let detail = Any::decode(bytes).map_err(|_| Malformed::Detail)?;
+                    self.details.push(detail);
+                }
+                (3, Value::Bytes(_)) => self.has_excess = true,
+                (1..=3, _) => return Err(Malformed::OtherWireTypeIn("a field")),
+                _ => {}
             }
-            (3, Value::Bytes(_)) => {
-                excess = Some(format!("a status with more than {MAX_DETAILS} details"));
-            }
-            (1..=3, _) => return Err(Malformed::OtherWireTypeInStatus),
-            _ => {}
         }
+        Ok(())
     }
-    let status =
-        (code != 0).then(|| Status::new(Code::from_number(code), message).with_details(details));
-    Ok((status, excess))
+
+    /// None where the code is that of success.
+    fn into_status(self) -> Option<Status> {
+        (self.code != 0).then(|| {
+            Status::new(Code::from_number(self.code), self.message).with_details(self.details)
+        })
+    }
 }
 
 fn entry(bytes: &[u8]) -> Result<(&str, &str), Malformed> {
@@ -190,6 +209,7 @@ fn entry(bytes: &[u8]) -> Result<(&str, &str), Malformed> {
         match field {
             (1, Value::Bytes(bytes)) => key = text(bytes, "a metadata key")?,
             (2, Value::Bytes(bytes)) => value = text(bytes, "a metadata value")?,
+            (1..=2, _) => return Err(Malformed::OtherWireTypeIn("a metadata entry")),
             _ => {}
         }
     }
@@ -210,7 +230,8 @@ enum Malformed {
     WireType(u32, u8),
     /// A known field with another wire type than its own.
     OtherWireType(u32),
-    OtherWireTypeInStatus,
+    /// The same in what is in a field.
+    OtherWireTypeIn(&'static str),
     /// A length, and how many bytes are there.
     Short(u64, usize),
     Varint,
@@ -225,7 +246,7 @@ impl fmt::Display for Malformed {
             Self::FieldNumberTooLarge => f.write_str("a field number is too large"),
             Self::WireType(number, other) => write!(f, "field {number} has wire type {other}"),
             Self::OtherWireType(number) => write!(f, "field {number} has another wire type"),
-            Self::OtherWireTypeInStatus => f.write_str("a field has another wire type"),
+            Self::OtherWireTypeIn(what) => write!(f, "{what} has another wire type"),
             Self::Short(len, there) => {
                 write!(f, "a field of {len} bytes, of which {there} are there")
             }
@@ -252,7 +273,7 @@ impl<'a> Fields<'a> {
             return Ok(None);
         }
         let key = self.varint()?;
-        let number = u32::try_from(key >> 3).map_err(|_| Malformed::FieldNumberTooLarge)?;
+        let number = u32::try_from(key).map_err(|_| Malformed::FieldNumberTooLarge)? >> 3;
         if number == 0 {
             return Err(Malformed::FieldNumberZero);
         }
@@ -370,6 +391,11 @@ mod tests {
             (&[0x0b], "wire type 3"),
             (&[0x00, 0], "field number 0"),
             (&[0x1a, 2, 0x08, 0x80], "the status"),
+            (
+                &[0x22, 2, 0x08, 1],
+                "a metadata entry has another wire type",
+            ),
+            (&[0x80, 0x80, 0x80, 0x80, 0x10, 0], "number is too large"),
         ] {
             let error = Envelope::decode(bytes).expect_err("broken");
             assert!(error.contains(expected), "{bytes:x?}: {error}");
@@ -392,6 +418,24 @@ mod tests {
         assert_eq!(status.details().len(), MAX_DETAILS);
         let excess = envelope.excess.expect("too many");
         assert!(excess.contains(&MAX_DETAILS.to_string()), "{excess}");
+    }
+
+    #[test]
+    fn a_status_in_pieces_is_one_and_the_last_of_each_field_counts() {
+        // code 5, "a" and a detail; code 6 alone; nothing
+        let bytes = [
+            &[0x1a, 7, 0x08, 5, 0x12, 1, b'a', 0x1a, 0][..],
+            &[0x1a, 2, 0x08, 6],
+            &[0x1a, 0],
+        ]
+        .concat();
+        let status = Envelope::decode(&bytes).expect("legal").status;
+        let status = status.expect("an error");
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::AlreadyExists, "a")
+        );
+        assert_eq!(status.details().len(), 1);
     }
 
     #[test]

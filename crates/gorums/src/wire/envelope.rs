@@ -49,7 +49,7 @@ pub(crate) enum Control {
 }
 
 impl Control {
-    pub(super) fn from_number(number: u64) -> Self {
+    pub(super) fn from_number(number: u32) -> Self {
         match number {
             0 => Self::Message,
             1 => Self::Cancel,
@@ -62,7 +62,7 @@ impl Control {
         }
     }
 
-    pub(super) fn number(self) -> u64 {
+    pub(crate) fn number(self) -> u64 {
         match self {
             Self::Message | Self::Unknown => 0,
             Self::Cancel => 1,
