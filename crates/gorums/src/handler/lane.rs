@@ -248,6 +248,7 @@ impl Lane {
             return;
         }
         let arrived = self.settings.shedding.map(|_| self.settings.clock.now());
+        let mut displaced = Vec::new();
         let mut state = self.state();
         for mut request in requests.drain(..) {
             request.arrived = arrived;
@@ -258,11 +259,16 @@ impl Lane {
             state.unstarted.add(request.id);
             if self.features.credit && request.is_streamed(&self.features) && !state.needs_no_credit
             {
-                state.credits.insert(request.id, Arc::new(Credit::new()));
+                displaced.extend(state.credits.insert(request.id, Arc::new(Credit::new())));
             }
             state.waiting.push_back(request);
         }
         drop(state);
+        // What the caller gives from now on is for its newer request of the same id. The older one
+        // would wait for ever.
+        for credit in displaced {
+            credit.give(NO_BOUND);
+        }
         self.task.wake();
     }
 
@@ -330,14 +336,20 @@ impl Lane {
         let Some(ended) = &sink.credit else {
             return;
         };
-        let mut state = self.state();
         // A peer may have sent another request with this id.
-        if state
-            .credits
-            .get(&id)
-            .is_some_and(|credit| Arc::ptr_eq(credit, ended))
+        let removed = {
+            let mut state = self.state();
+            let is_own = |credit: &Arc<Credit>| Arc::ptr_eq(credit, ended);
+            match state.credits.get(&id).is_some_and(is_own) {
+                true => state.credits.remove(&id),
+                false => None,
+            }
+        };
+        // Two that waited at the same time have one in common, and one of them goes on.
+        if let Some(credit) = removed
+            && Arc::strong_count(&credit) > 2
         {
-            state.credits.remove(&id);
+            credit.give(NO_BOUND);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::raw_server::{RawPeer, RawServer, answered};
 use crate::wire::{ECHO, Envelope, envelope};
 
 const STREAM: &str = "test.Test.Stream";
+const HOLD: &str = "test.Test.Hold";
 /// What a reply costs beside its payload.
 const OVERHEAD: usize = 256;
 const CREDIT: u32 = 3;
@@ -38,6 +39,19 @@ fn streaming(sent: &Counter) -> ServerBuilder {
             }
         },
     )
+}
+
+/// With a method that has the turn until it is let go.
+fn holding(builder: ServerBuilder, hold: &Counter, held: &Counter) -> ServerBuilder {
+    let (holding, released) = (hold.clone(), held.clone());
+    builder.unary(HOLD, move |_ctx: ServerCtx, request: Number| {
+        let (holding, released) = (holding.clone(), released.clone());
+        async move {
+            holding.add();
+            released.reached(1).await;
+            Ok::<_, Status>(request)
+        }
+    })
 }
 
 fn credit(id: u64, credit: u64) -> Envelope {
@@ -109,18 +123,9 @@ async fn a_client_that_knows_credit_gets_what_it_has_given_credit_for() {
 async fn credit_that_comes_before_the_handler_starts_is_kept_for_it() {
     let sent = Counter::new();
     let (hold, held) = (Counter::new(), Counter::new());
-    let (holding, released) = (hold.clone(), held.clone());
-    let builder = streaming(&sent).unary("test.Test.Hold", move |_ctx, request: Number| {
-        let (holding, released) = (holding.clone(), released.clone());
-        async move {
-            holding.add();
-            released.reached(1).await;
-            Ok::<_, Status>(request)
-        }
-    });
-    let server = TestServer::start(builder).await;
+    let server = TestServer::start(holding(streaming(&sent), &hold, &held)).await;
     let (mut client, mut stream) = announcing(&server, "stream-end,credit").await;
-    stream.send(&envelope(1, "test.Test.Hold", 1));
+    stream.send(&envelope(1, HOLD, 1));
     hold.reached(1).await;
     stream.send(&envelope(7, STREAM, 100));
     stream.send(&credit(7, 1 << 20));
@@ -141,6 +146,45 @@ async fn a_client_that_ends_its_side_gets_what_it_has_asked_for() {
     takes(&mut stream, 7, 1..1_000).await;
     assert_eq!(stream.reply().await.control, END);
     assert_eq!(stream.status().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_request_with_the_id_of_one_that_waits_for_credit_lets_that_one_go_on() {
+    let sent = Counter::new();
+    let server = TestServer::start(streaming(&sent)).await;
+    let (_client, mut stream) = announcing(&server, "stream-end,credit").await;
+    stream.send(&envelope(7, STREAM, 100));
+    takes(&mut stream, 7, 0..1).await;
+    stream.send(&envelope(7, STREAM, 50));
+    stream.half_close();
+    two_end(&mut stream).await;
+    assert_eq!(sent.get(), 150);
+    assert_eq!(stream.status().await.0, 0);
+}
+
+#[tokio::test]
+async fn of_two_requests_with_one_id_that_start_together_the_second_outlives_the_first() {
+    let sent = Counter::new();
+    let (hold, held) = (Counter::new(), Counter::new());
+    let server = TestServer::start(holding(streaming(&sent), &hold, &held)).await;
+    let (mut client, mut stream) = announcing(&server, "stream-end,credit").await;
+    stream.send(&envelope(1, HOLD, 1));
+    hold.reached(1).await;
+    // What the first sends uses up the credit of both.
+    stream.send(&envelope(7, STREAM, 1));
+    stream.send(&envelope(7, STREAM, 50));
+    client.is_read().await;
+    held.add();
+    assert_eq!(stream.reply().await.id, 1);
+    two_end(&mut stream).await;
+    assert_eq!(sent.get(), 51);
+}
+
+async fn two_end(stream: &mut Stream) {
+    let mut ended = 0;
+    while ended < 2 {
+        ended += u32::from(stream.reply().await.control == END);
+    }
 }
 
 #[tokio::test]
