@@ -10,10 +10,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use self::args::Cli;
-use self::session::Storage;
+pub use self::command::{Command, Many, Part, Rpc, Selection};
+pub use self::session::Storage;
 
 /// Runs the program with the options of its command line.
-pub(crate) fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let Cli { mode, client } = Cli::parse();
     cluster_shell::run::<Storage>(mode, client)
 }

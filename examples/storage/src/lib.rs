@@ -8,6 +8,7 @@
 //! - [`Replica`](service::Replica) is the service, and keeps its values in a
 //!   [`Store`](store::Store): in memory, or on a [`Disk`](disk::Disk).
 //! - [`Client`](client::Client) writes to and reads from a majority.
+//! - [`cli`] is the program, with the commands of its prompt.
 //!
 //! Options, prompt and local replicas are those of [`cluster_shell`], which other programs use too.
 //!
@@ -41,6 +42,7 @@
 //! # }).expect("it works");
 //! ```
 
+pub mod cli;
 pub mod client;
 pub mod disk;
 mod planted;

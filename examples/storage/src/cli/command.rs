@@ -12,20 +12,40 @@ const MOST_IN_FLIGHT: u32 = 10_000;
 
 /// A command, ready to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Command {
+pub enum Command {
     /// An RPC to one node.
-    Rpc { node: u32, call: Rpc },
+    Rpc {
+        /// The node.
+        node: u32,
+        /// What it is asked.
+        call: Rpc,
+    },
     /// A one-way write to one node.
-    Unicast { node: u32, write: Write },
+    Unicast {
+        /// The node.
+        node: u32,
+        /// What is written.
+        write: Write,
+    },
     /// A call to all nodes, or to some of them.
-    Many { on: Option<Selection>, call: Many },
-    /// Writes as fast as they are acknowledged, so many at a time, for so long.
-    Load { in_flight: u32, time: Duration },
+    Many {
+        /// Which they are, where not all.
+        on: Option<Selection>,
+        /// What they are asked.
+        call: Many,
+    },
+    /// Writes as fast as they are acknowledged.
+    Load {
+        /// How many at a time.
+        in_flight: u32,
+        /// For how long.
+        time: Duration,
+    },
 }
 
 /// What one node is asked by RPC.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Rpc {
+pub enum Rpc {
     /// Read a key.
     Read(String),
     /// Write a key.
@@ -34,7 +54,7 @@ pub(crate) enum Rpc {
 
 /// What several nodes are asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Many {
+pub enum Many {
     /// A quorum call: the newest value of a majority.
     Read(String),
     /// A quorum call: a write to a majority.
@@ -51,13 +71,15 @@ pub(crate) enum Many {
 
 /// Some of the nodes, as it was typed: single ids and ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Selection(Vec<Part>);
+pub struct Selection(pub Vec<Part>);
 
 /// The nodes from the first to the last id, both included. A single id is a range of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Part {
-    first: u32,
-    last: u32,
+pub struct Part {
+    /// The id of the first.
+    pub first: u32,
+    /// The id of the last.
+    pub last: u32,
 }
 
 impl Command {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::client::Client;
+use crate::proto::storage_client::StorageClient;
+use crate::store::Times;
 use cluster_shell::screen::Screen;
 use cluster_shell::session::{Failure, Interrupt};
 use gorums::QuorumError;
 use hdrhistogram::Histogram;
-use storage::client::Client;
-use storage::proto::storage_client::StorageClient;
-use storage::store::Times;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};

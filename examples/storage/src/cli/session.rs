@@ -6,24 +6,24 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::{Client, newest, version};
+use crate::proto::storage_client::StorageClient;
+use crate::proto::storage_server::StorageServer;
+use crate::proto::{FILE_DESCRIPTOR_SET, ReadRequest, ReadResponse, WriteRequest, WriteResponse};
+use crate::service::Replica;
+use crate::store::{Store, Time, Times};
 use cluster_shell::command::{ParseError, Spec, Words, Write};
 use cluster_shell::screen::{Key, REMARK, Screen};
 use cluster_shell::session::{Failure, Interrupt, node};
 use cluster_shell::{Delay, Program};
 use gorums::call::{Correction, QuorumCall};
 use gorums::{Configuration, NodeError, NodeId, QuorumError};
-use storage::client::{Client, newest, version};
-use storage::proto::storage_client::StorageClient;
-use storage::proto::storage_server::StorageServer;
-use storage::proto::{FILE_DESCRIPTOR_SET, ReadRequest, ReadResponse, WriteRequest, WriteResponse};
-use storage::service::Replica;
-use storage::store::{Store, Time, Times};
 
 use crate::cli::command::{COMMANDS, Command, Many, Rpc, Selection};
 use crate::cli::load;
 
 /// This program: a client of the replicas.
-pub(crate) struct Storage {
+pub struct Storage {
     client: Client,
     screen: Screen,
 }
