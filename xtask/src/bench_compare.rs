@@ -11,8 +11,6 @@ mod record;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +21,7 @@ use record::{Record, Results, Run};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Cmd;
+use crate::interrupt::{INTERRUPTED, interrupted, watch_for_interrupt};
 use crate::workspace;
 
 /// Measures this library, the Go library and quorum calls written by hand on tonic side by side, and
@@ -114,9 +113,6 @@ const GO_BENCH: &str = "interop/go-bench";
 
 /// The folder of the pictures, beside the page.
 const PICTURES: &str = "pictures";
-
-/// What a shell says of a program that Ctrl-C has ended.
-const INTERRUPTED: u8 = 130;
 
 /// How long and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -421,29 +417,6 @@ fn tonic() -> Result<String> {
         "tonic {}, FuturesUnordered of unary calls",
         tonic.version
     ))
-}
-
-/// Set by Ctrl-C. Programs that run get it from the terminal as well, and end.
-static INTERRUPT: AtomicBool = AtomicBool::new(false);
-
-fn interrupted() -> bool {
-    INTERRUPT.load(Ordering::Relaxed)
-}
-
-fn watch_for_interrupt() -> Result<()> {
-    static ONCE: OnceLock<Result<(), ctrlc::Error>> = OnceLock::new();
-    let set = ONCE.get_or_init(|| {
-        ctrlc::set_handler(|| {
-            // The second one ends this program.
-            if INTERRUPT.swap(true, Ordering::Relaxed) {
-                std::process::exit(INTERRUPTED.into());
-            }
-        })
-    });
-    if let Err(error) = set {
-        bail!("Ctrl-C cannot be watched for: {error}");
-    }
-    Ok(())
 }
 
 /// Builds the programs of these jobs.

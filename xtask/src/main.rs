@@ -5,7 +5,9 @@ mod certs;
 mod check;
 mod command;
 mod coverage;
+mod fuzz;
 mod interop;
+mod interrupt;
 mod live;
 mod loom;
 mod new;
@@ -35,6 +37,7 @@ enum Job {
     Layers(check::layers::Args),
     Interop(interop::Args),
     Loom(loom::Args),
+    Fuzz(fuzz::Args),
     Sim(sim::Args),
     BenchCompare(bench_compare::Args),
     Live(live::Args),
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Job::Layers(args) => check::layers::command(&args),
         Job::Interop(args) => interop::run(&args),
         Job::Loom(args) => loom::run(&args),
+        Job::Fuzz(args) => fuzz::run(&args),
         Job::Sim(args) => sim::run(&args),
         Job::BenchCompare(args) => bench_compare::run(&args),
         Job::Coverage(args) => coverage::run(&args),

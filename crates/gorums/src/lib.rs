@@ -179,6 +179,9 @@ mod channel;
 mod configuration;
 mod dial;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 #[cfg(test)]
 mod limits;

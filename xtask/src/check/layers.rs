@@ -95,6 +95,11 @@ const FLOORS: &[&[Room]] = &[
             "server",
             "accepting connections, and what is known of clients and peers",
         ),
+        Room::new(
+            "fuzzing",
+            "what fuzzing does with the bytes of a peer, with the feature of this name; no part of \
+             the API",
+        ),
     ],
     &[Room {
         name: "the root",

@@ -33,6 +33,8 @@ mod timers;
 
 pub(crate) use fair_io::FairIo;
 pub(crate) use first_bytes::FirstBytes;
+#[cfg(feature = "fuzzing")]
+pub(crate) use inbound::Progress;
 pub(crate) use inbound::{Inbound, Opening, Received};
 pub(crate) use keep_alive::KeepAlive;
 pub(crate) use lasting::{Lasting, shortened};
