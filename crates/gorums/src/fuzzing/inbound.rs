@@ -304,7 +304,7 @@ impl Stream {
     fn write(&mut self) -> bool {
         let mut batch = BatchBuilder::default();
         if let Some(replies) = self.inbound.replies() {
-            replies.take(&mut batch);
+            replies.take(&mut batch, None);
         }
         if batch.is_empty() {
             return false;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::input::Input;
 use crate::error::Status;
-use crate::handler::{LaneSettings, Registry, ReplySender, ServerCtx, Services};
+use crate::handler::{LaneSettings, Lanes, Registry, ReplySender, ServerCtx, Services};
 use crate::log::Throttle;
 use crate::runtime::{BoxFuture, Clock};
 
@@ -76,6 +76,10 @@ impl Service {
             in_process: None,
             clock: Arc::<Time>::clone(&clock),
             late: Throttle::default(),
+            shedding: None,
+            sheds: Throttle::default(),
+            reached: Arc::default(),
+            lanes: Lanes::default(),
         };
         let services = Services {
             registry: registry(&state),
