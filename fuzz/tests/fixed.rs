@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::{fs, thread};
+use std::{env, fs, thread};
 
 use fastrand::Rng;
 use gorums_fuzz::{TARGETS, Target};
@@ -62,7 +62,7 @@ fn every_target_has_inputs_that_are_kept() {
 }
 
 /// Runs a target with its corpus and with so many inputs that are made of it.
-fn run(name: &str, count: usize) {
+fn run(name: &str, count: u64) {
     let target = Target::named(name).expect("a target");
     let corpus = corpus(target);
     assert!(!corpus.is_empty(), "{name} has no inputs");
@@ -71,13 +71,21 @@ fn run(name: &str, count: usize) {
         target.run(input);
     }
     let inputs: Vec<_> = corpus.into_values().collect();
-    let mut rng = Rng::with_seed(7);
+    let mut rng = Rng::with_seed(asked_for("GORUMS_SEED").unwrap_or(7));
+    let count = asked_for("GORUMS_FUZZ_INPUTS").unwrap_or(count);
     for _ in 0..count {
         let input = made_of(&inputs, &mut rng);
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("failed-{name}"));
         let _failed = Failed::at(target, path, Some(&input));
         target.run(&input);
     }
+}
+
+/// What the environment says instead.
+fn asked_for(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable} is a number, and not {text:?}")))
 }
 
 /// The inputs that are kept, in an order that is always the same.

