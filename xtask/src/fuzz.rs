@@ -50,6 +50,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Ok(End::Good) => ExitCode::SUCCESS,
         Ok(End::Interrupted) => ExitCode::from(INTERRUPTED),
         Ok(End::Failed) => ExitCode::FAILURE,
+        // The build hears of it, too, and fails.
+        Err(_) if interrupted() => ExitCode::from(INTERRUPTED),
         Err(error) => {
             eprintln!("fuzz: FAILED: {error:#}");
             ExitCode::FAILURE
