@@ -252,7 +252,12 @@ async fn unanswered(client: &Client, node: &Node, calls: u64, at_once: u64) {
         for handle in handles {
             let error = within(handle).await.expect_err("nobody answers");
             assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
-            assert_ne!(error.outcome(), Outcome::Refused, "{error}");
+            // A node that comes to a request too late does not run it, and says so.
+            let is_refused = error.outcome() == Outcome::Refused;
+            assert!(
+                !is_refused || error.to_string().contains("was not run"),
+                "{error}"
+            );
         }
         assert_eq!(node.pending(), 0);
     }
