@@ -167,11 +167,14 @@ fn parts(operation: &Operation) -> Option<(u64, Option<(u64, u64)>)> {
     Some((input.as_u64()?, count))
 }
 
+/// What a replica has handled of a client, by number: its place in the history, and what was counted.
+type Handled = BTreeMap<u64, (usize, (u64, u64))>;
+
 /// Whether each replica has handled what each client has sent once and in order, and all that was
 /// acknowledged.
 fn check(history: &History) -> Verdict {
-    // By replica and client, with the place of what was handled last.
-    let mut handled: BTreeMap<(&str, u32), BTreeMap<u64, (usize, (u64, u64))>> = BTreeMap::new();
+    // By replica and client.
+    let mut handled: BTreeMap<(&str, u32), Handled> = BTreeMap::new();
     let mut counted = BTreeSet::new();
     for (place, operation) in history.operations().iter().enumerate() {
         let Some(replica) = operation.key.strip_prefix("handled at ") else {
