@@ -89,13 +89,14 @@
 mod batch;
 mod caught;
 mod database;
-mod directory;
+pub(crate) mod directory;
 mod error;
 mod file;
 mod health;
 mod held;
 mod layout;
 mod native;
+mod page;
 mod reserve;
 mod room;
 mod seal;
@@ -120,6 +121,8 @@ pub use self::file::{File, Verified};
 use self::health::Pulse;
 pub use self::health::{Health, STALLED};
 pub use self::native::Backend;
+pub use self::page::Page;
+use self::page::Paging;
 use self::room::{Place, Room};
 use crate::store::Entry;
 
@@ -165,6 +168,12 @@ pub trait Volume<E: Record = Entry>: Send + 'static {
 
     /// What is there for this key.
     fn read(&mut self, key: &str) -> impl Future<Output = Result<Option<E>, Self::Error>> + Send;
+
+    /// The records behind this key, or the first ones, in the order of their keys.
+    fn page(
+        &mut self,
+        after: Option<&str>,
+    ) -> impl Future<Output = Result<Page<E>, Self::Error>> + Send;
 
     /// Replaces the values of these keys, all or none of them.
     ///
@@ -249,6 +258,7 @@ enum Request<E> {
     Write(Write<E>),
     /// From where, and who waits for where the next part begins.
     Verify(u64, oneshot::Sender<Option<u64>>),
+    Page(Paging<E>),
     Close(oneshot::Sender<()>),
 }
 
@@ -384,6 +394,25 @@ impl<E: Record> Disk<E> {
             })
         })
         .await
+    }
+
+    /// Makes the file of a replica in this directory where there is none, and looks whether it can be
+    /// [opened](Self::open).
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn make(directory: &Path, id: u32) -> Result<(), OpenError> {
+        File::<E>::open(directory, id).map(drop)
+    }
+
+    /// Whether there is a file of this replica in this directory.
+    ///
+    /// # Errors
+    ///
+    /// Where nobody can tell.
+    pub fn is_there(directory: &Path, id: u32) -> io::Result<bool> {
+        directory::path(directory, id).try_exists()
     }
 
     /// Looks at the file of a replica that does not run, all of it, and changes nothing.

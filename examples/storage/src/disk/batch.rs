@@ -70,6 +70,11 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
                     // Whoever asked may have gone.
                     let _ = reply.send(next);
                 }
+                Request::Page(paging) => {
+                    let after = paging.after.as_deref();
+                    let page = self.pulse.time(self.volume.page(after)).await?;
+                    paging.give(page);
+                }
                 first => {
                     let batch = self.collect(first).await?;
                     self.carry_out(batch).await?;
@@ -117,7 +122,10 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
         let key = match &request {
             Request::Read(read) => &read.key,
             Request::Write(write) => &write.key,
-            Request::Close(_) | Request::Verify(..) => return Ok(Some(request)),
+            // These end it: they see what is on disk, and nothing else.
+            Request::Page(_) | Request::Verify(..) | Request::Close(_) => {
+                return Ok(Some(request));
+            }
         };
         if !batch.known.contains_key(key) {
             let record = self.pulse.time(self.volume.read(key)).await?;
@@ -161,7 +169,7 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
                 }
                 batch.answers.push(Pending::Write(reply, taken));
             }
-            Request::Close(_) | Request::Verify(..) => {}
+            Request::Page(_) | Request::Verify(..) | Request::Close(_) => {}
         }
         Ok(None)
     }
@@ -288,7 +296,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    use super::super::{Coming, Disk};
+    use super::super::{Coming, Disk, Page};
     use super::*;
 
     const MIB: usize = 1 << 20;
@@ -359,6 +367,10 @@ mod tests {
 
         async fn read(&mut self, _: &str) -> Result<Option<Weight>, Self::Error> {
             Ok(Some(Weight::new(self.bytes, &self.gauge)))
+        }
+
+        async fn page(&mut self, _: Option<&str>) -> Result<Page<Weight>, Self::Error> {
+            Err("nobody asks for it")
         }
 
         async fn commit(&mut self, _: &[(&str, &Weight)]) -> Result<Commit, Self::Error> {

@@ -1,12 +1,13 @@
 //! redb in the file of a replica: opened after a look at all of it, read, and written to.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::{fs, io};
 
 use redb::{Database, ReadOnlyTable, ReadableTableMetadata, StorageBackend, TableDefinition};
 
-use super::Record;
+use super::{Page, Record};
 use super::caught::caught;
 use super::directory;
 use super::error::{FileError, damaged};
@@ -55,6 +56,16 @@ impl<E: Record> Open<E> {
     pub(super) fn read(&mut self, key: &str) -> Result<Option<E>, FileError> {
         let found = self.records()?.get(key)?;
         Ok(found.map(|found| E::from_stored(found.value())))
+    }
+
+    /// The records behind this key, or the first ones.
+    pub(super) fn page(&mut self, after: Option<&str>) -> Result<Page<E>, FileError> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.records()?.range::<&str>((after, Bound::Unbounded))?;
+        Page::of(behind.map(|found| {
+            let (key, record) = found?;
+            Ok((key.value().to_owned(), E::from_stored(record.value())))
+        }))
     }
 
     pub(super) fn commit(&mut self, records: &[(&str, &E)]) -> Result<(), FileError> {

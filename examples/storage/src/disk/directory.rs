@@ -42,7 +42,7 @@ pub(super) fn set_aside(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Makes a directory, and those above it, so that their names last.
-pub(super) fn make(directory: &Path) -> io::Result<()> {
+pub(crate) fn make(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -64,7 +64,7 @@ pub(super) fn make(directory: &Path) -> io::Result<()> {
 }
 
 /// Makes the names in a directory last.
-pub(super) fn sync(directory: &Path) -> io::Result<()> {
+pub(crate) fn sync(directory: &Path) -> io::Result<()> {
     // Elsewhere a directory cannot be opened, and need not be.
     if cfg!(unix) {
         fs::File::open(directory)?.sync_all()?;

@@ -14,7 +14,7 @@ use super::held::is_no_room;
 use super::native::{Backend, Native};
 use super::reserve::RESERVE;
 use super::seal::{Identity, Seal};
-use super::{Commit, Found, Record, Volume};
+use super::{Commit, Found, Page, Record, Volume};
 use crate::planted::{Bug, Planted};
 
 /// How many syncs may fail, without a commit that succeeds in between, before the disk counts as
@@ -308,6 +308,11 @@ impl<E: Record> Volume<E> for File<E> {
     async fn read(&mut self, key: &str) -> Result<Option<E>, FileError> {
         let read = caught(|| self.opened().read(key));
         read.map_err(|error| error.of(self.place()))
+    }
+
+    async fn page(&mut self, after: Option<&str>) -> Result<Page<E>, FileError> {
+        let page = caught(|| self.opened().page(after));
+        page.map_err(|error| error.of(self.place()))
     }
 
     async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, FileError> {

@@ -192,6 +192,21 @@ impl Volume for Simulated {
         Ok(self.state().entries.get(key).cloned())
     }
 
+    async fn page(&mut self, after: Option<&str>) -> Result<Page<Entry>, Self::Error> {
+        let state = self.state();
+        let behind = state
+            .entries
+            .iter()
+            .filter(|(key, _)| after.is_none_or(|after| key.as_str() > after));
+        let mut behind: Vec<_> = behind.collect();
+        behind.sort_by_key(|(key, _)| *key);
+        Page::of(
+            behind
+                .into_iter()
+                .map(|(key, entry)| Ok((key.clone(), entry.clone()))),
+        )
+    }
+
     async fn commit(&mut self, records: &[(&str, &Entry)]) -> Result<Commit, Self::Error> {
         let takes = self.state().takes;
         tokio::time::sleep(takes).await;
