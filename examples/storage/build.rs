@@ -1,6 +1,11 @@
-//! Generates the messages, the client and the server trait of the storage service.
+//! Generates the messages, the clients and the server traits of the storage service, and of the one
+//! by which replicas get lost data again.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    gorums_build::compile_protos("proto/storage.proto")?;
+    let rejoin = ["proto/standing.proto", "proto/rejoin.proto"];
+    gorums_build::configure().compile_protos(&rejoin, &["proto"])?;
+    gorums_build::configure()
+        .extern_path(".rejoin", "crate::rejoin::proto")
+        .compile_protos(&["proto/storage.proto"], &["proto"])?;
     Ok(())
 }

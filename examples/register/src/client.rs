@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use gorums::runtime::{Clock, SystemClock};
 use gorums::{Outcome, QuorumError};
+use storage::rejoin::count_together;
+use storage::rejoin::proto::Standing;
 use tokio::time::Instant;
 
 use crate::planted::{Bug, Planted};
@@ -123,7 +125,8 @@ impl Register {
             // A majority has it already: nobody finds less from now on.
             let agreed = replies
                 .values()
-                .all(|reply| version(reply) == Some(found.version));
+                .all(|reply| version(reply) == Some(found.version))
+                && client.count_together(replies.values().map(|reply| reply.standing.as_ref()));
             if !agreed && !client.planted.is(Bug::NoWriteBack) {
                 let stored = client.store(&key, &found, deadline);
                 stored.await.map_err(failed)?;
@@ -175,6 +178,9 @@ impl Register {
     }
 
     /// Has a majority take a value, unless they have a newer one.
+    ///
+    /// Where one of them has lost its data meanwhile, all are asked again: it may have got them again
+    /// without the value.
     async fn store(
         &self,
         key: &str,
@@ -186,8 +192,17 @@ impl Register {
             version: Some((*version).into()),
             value: value.clone(),
         };
-        let call = self.replicas.write(request).deadline(deadline);
-        call.threshold(self.quorum()).await.map(drop)
+        loop {
+            let call = self.replicas.write(request.clone()).deadline(deadline);
+            let replies = call.threshold(self.quorum()).replies().await?;
+            if self.count_together(replies.values().map(|reply| reply.standing.as_ref())) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn count_together<'a>(&self, answers: impl Iterator<Item = Option<&'a Standing>>) -> bool {
+        self.planted.is(Bug::CountsFormerLives) || count_together(answers)
     }
 
     fn quorum(&self) -> usize {

@@ -58,9 +58,10 @@ Examples:
       Three replicas, each in a process of its own and with its values on disk, and a prompt.
 
   ALL=127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
-  register serve --id 1 --listen 127.0.0.1:8081 --data data &
-  register serve --id 2 --listen 127.0.0.1:8082 --data data &
-  register serve --id 3 --listen 127.0.0.1:8083 --data data &
+  for id in 1 2 3; do register init --id $id --data data; done
+  register serve --id 1 --listen 127.0.0.1:8081 --peers $ALL --data data &
+  register serve --id 2 --listen 127.0.0.1:8082 --peers $ALL --data data &
+  register serve --id 3 --listen 127.0.0.1:8083 --peers $ALL --data data &
   register --connect $ALL
       The same by hand, as on several machines.
 
@@ -83,13 +84,17 @@ pub fn main() -> ExitCode {
     cluster_shell::run::<Registers>(mode, client)
 }
 
-/// The options, as the registers need them: an odd number of replicas, which do not call each
-/// other.
+/// The options, as the registers need them: an odd number of replicas, which call each other only
+/// where one has lost its data.
 fn command() -> clap::Command {
     Cli::command()
         .mut_arg("replicas", |replicas| replicas.default_value("3"))
         .mut_subcommand("serve", |serve| {
-            serve.mut_arg("peers", |peers| peers.hide(true))
+            serve.mut_arg("peers", |peers| {
+                let help = "All replicas, this one among them: as for --connect. With --data a replica that has \
+                            lost its data gets them again from them. Give it to all or to none";
+                peers.help(help)
+            })
         })
 }
 

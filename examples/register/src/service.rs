@@ -69,12 +69,13 @@ impl Replica {
 impl Register for Replica {
     async fn read(&self, ctx: ServerCtx, request: ReadRequest) -> Result<ReadResponse, Status> {
         let found = self.found(&ctx, request.key).await?;
-        Ok(
-            found.map_or_else(ReadResponse::default, |found| ReadResponse {
-                version: Some(found.version.into()),
-                value: found.value,
-            }),
-        )
+        let standing = self.store.standing();
+        let (version, value) = found.map(|found| (found.version, found.value)).unzip();
+        Ok(ReadResponse {
+            version: version.map(Into::into),
+            value: value.unwrap_or_default(),
+            standing,
+        })
     }
 
     async fn latest(
@@ -100,6 +101,7 @@ impl Register for Replica {
         let taken = self.store.write(request.key, value).await?;
         self.stored(&ctx, taken).await?;
         self.delay.pass(&ctx).await;
-        Ok(WriteResponse {})
+        let standing = self.store.standing();
+        Ok(WriteResponse { standing })
     }
 }

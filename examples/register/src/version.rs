@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use prost::{DecodeError, Message};
 use storage::disk::Record;
+use storage::rejoin::Transfer;
 
 use crate::proto;
 
@@ -78,6 +80,28 @@ impl Record for Versioned {
                 writer: Writer(writer),
             },
         }
+    }
+}
+
+impl Transfer for Versioned {
+    fn to_message(&self, key: &str) -> Vec<u8> {
+        let Self { value, version } = self.clone();
+        let message = proto::WriteRequest {
+            key: key.to_owned(),
+            version: Some(version.into()),
+            value,
+        };
+        message.encode_to_vec()
+    }
+
+    fn from_message(message: &[u8]) -> Result<(String, Self), DecodeError> {
+        let proto::WriteRequest {
+            key,
+            version,
+            value,
+        } = proto::WriteRequest::decode(message)?;
+        let version = version.unwrap_or_default().into();
+        Ok((key, Self { value, version }))
     }
 }
 

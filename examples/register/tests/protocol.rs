@@ -32,7 +32,7 @@ impl Cluster {
     }
 
     async fn start_on(count: u32, directory: &Path) -> Self {
-        let open = |id| Store::open(Some(directory), id).expect("it can be opened");
+        let open = |id| Store::open(Some(directory), id, None).expect("it can be opened");
         Self::start_with((1..=count).map(open)).await
     }
 
@@ -225,9 +225,10 @@ async fn what_was_written_is_there_when_all_replicas_have_been_stopped() {
 #[tokio::test]
 async fn the_file_of_another_program_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
-    let store = Store::<storage::store::Entry>::open(Some(directory.path()), 1);
+    let store = Store::<storage::store::Entry>::open(Some(directory.path()), 1, None);
     store.expect("a new one").close().await;
-    let error = Store::<Versioned>::open(Some(directory.path()), 1).expect_err("another type");
+    let error =
+        Store::<Versioned>::open(Some(directory.path()), 1, None).expect_err("another type");
     assert!(
         error.to_string().contains("not the file of a replica"),
         "{error}"

@@ -26,6 +26,14 @@ pub enum Mode {
     /// The commands are those of local replicas: "stop" kills the process of a replica, "pause"
     /// sends it SIGSTOP. The processes end with this one.
     Cluster(Cluster),
+    /// Set up a new replica, once, before it is served for the first time.
+    ///
+    /// A replica that is served with --data and --peers, and was not set up there, takes itself for
+    /// one that has lost its data: it gets them again from the others, and answers nothing before.
+    /// "cluster", and replicas in this process, are set up by themselves where their directory has
+    /// none yet.
+    #[command(after_help = INIT_HELP)]
+    Init(Init),
     /// Call a method of one replica that runs, and print its reply as JSON.
     #[command(after_help = CALL_HELP)]
     Call(Call),
@@ -41,6 +49,25 @@ A method that streams prints each reply on a line of its own; one that is one-wa
 request was sent. '{}' is a request in which nothing is set, and a wrong METHOD lists all methods. \
 Replies go to standard output, and an error, with the name of its status, to standard error; the exit \
 status is 1 then. Only the replica that is called is waited for (--wait).";
+
+const INIT_HELP: &str = "\
+Data that are there already, as of a version that knew nothing of this, are taken for all that the \
+replica ever acknowledged. Never set a replica up again that has lost its data.";
+
+/// Which replica to set up, and where.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The id of the replica, as for serve.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub id: u32,
+    /// The directory of its data, which is made where there is none.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Let a replica answer that has lost its data, with what it has. For when so many have lost
+    /// theirs that none can get them again: what was acknowledged by those alone is lost then.
+    #[arg(long)]
+    pub accept_loss: bool,
+}
 
 /// What to call, and where.
 #[derive(Debug, Args)]
@@ -106,12 +133,13 @@ pub struct Serve {
     /// is printed.
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Address,
-    /// All replicas, this one among them, which nested calls go to: as for --connect.
+    /// All replicas, this one among them: as for --connect. Nested calls go to them, and with --data
+    /// a replica that has lost its data gets them again from them. Give it to all or to none.
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     pub peers: Vec<NodeAddress>,
     /// Keep what is written in this directory, which is made where there is none: a write is on
     /// disk before it is answered, and a replica that is started again has it. Without it, all is
-    /// kept in memory only.
+    /// kept in memory only. With --peers, "init" sets it up first.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// How its connections are secured.

@@ -26,6 +26,7 @@ mod serve;
 pub mod session;
 mod tls;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -41,13 +42,13 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use self::args::{Calls, Client, Mode, Target};
+use self::args::{Calls, Client, Init, Mode, Target};
 use self::batch::Line;
 use self::command::{ByHand, Command, ParseError, Spec, Words, parse};
 pub use self::delay::Delay;
 use self::prompt::{Input, Prompt};
 use self::quiet::Quiet;
-use self::replicas::{Local, Plan, Processes, ReplicaError, Replicas};
+use self::replicas::{Local, Plan, Processes, ReplicaError, Replicas, set_up_all};
 use self::screen::{Notices, Screen};
 use self::serve::ServeError;
 use self::session::{Failure, Interrupt, Press, Session};
@@ -115,16 +116,62 @@ pub trait Program: Sized + 'static {
 }
 
 /// What a replica keeps, in memory or in a directory.
+///
+/// One that keeps it in a directory is [set up](Self::set_up) once. So a replica that finds nothing
+/// there knows that it has lost it, and gets it again from the others before it answers.
 pub trait ReplicaStore: fmt::Debug + Send + Sync + Sized + 'static {
     /// Why a replica cannot have what it kept. Its text names the file or the directory.
     type OpenError: std::error::Error + Send + Sync + 'static;
+    /// What others call who have lost what they kept.
+    type Source: gorums::server::Service;
 
-    /// The store of the replica with this id: in this directory, or else in memory.
+    /// The descriptors of that.
+    const SOURCE_DESCRIPTORS: &'static [u8];
+
+    /// The store of the replica with this id: in this directory, or else in memory. `replicas` is how
+    /// many there are, this one among them, where it is told who the others are. A replica that is
+    /// not cannot get anything from them: it is taken for new where nothing says that it is not.
     ///
     /// # Errors
     ///
-    /// Where the directory or what is in it cannot be used.
-    fn open(directory: Option<&Path>, id: u32) -> Result<Self, Self::OpenError>;
+    /// Where the directory or what is in it cannot be used, or what was there is lost and there is
+    /// nobody to ask.
+    fn open(
+        directory: Option<&Path>,
+        id: u32,
+        replicas: Option<usize>,
+    ) -> Result<Self, Self::OpenError>;
+
+    /// Whether a replica was set up in this directory.
+    ///
+    /// # Errors
+    ///
+    /// Where nobody can tell.
+    fn is_set_up(directory: &Path, id: u32) -> Result<bool, Self::OpenError>;
+
+    /// Notes that what a replica has in this directory, which may be nothing, is all that it ever
+    /// acknowledged, and says so in words. With `accept_loss` also of one that has lost something.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory or what is in it cannot be used, the replica runs, it was set up before,
+    /// or it has lost something and that is not accepted.
+    fn set_up(directory: &Path, id: u32, accept_loss: bool) -> Result<String, Self::OpenError>;
+
+    /// What others call who have lost what they kept.
+    fn source(self: &Arc<Self>) -> Self::Source;
+
+    /// Completes when the replica has what it kept: at once, or when it has got it again from these
+    /// others, which are all but itself. Tells how far it has come meanwhile.
+    fn catch_up(
+        self: Arc<Self>,
+        others: Configuration,
+        tell: impl FnMut(String) + Send,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Which of these replicas, which are all that there are, have lost what they kept, and how far
+    /// they have come.
+    fn notes(replicas: &Configuration) -> impl Future<Output = BTreeMap<u32, String>> + Send;
 
     /// Looks at all that the replica with this id keeps in this directory while it does not run, and
     /// changes nothing. What it has found, for the user.
@@ -193,8 +240,20 @@ pub fn run<P: Program>(mode: Option<Mode>, options: Client) -> ExitCode {
             };
             client::<P>(&runtime, Start::Processes(plan), options.calls, screen)
         }
+        Some(Mode::Init(options)) => {
+            let Init {
+                id,
+                data,
+                accept_loss,
+            } = options;
+            shown(P::Store::set_up(&data, id, accept_loss), screen)
+        }
         Some(Mode::Call(options)) => by_hand::<P>(&runtime, options, screen),
-        Some(Mode::Verify(options)) => verify::<P>(&options, screen),
+        Some(Mode::Verify(options)) => {
+            let verified = P::Store::verify(&options.data, options.id);
+            let verified = verified.map(|found| format!("replica {}: {found}", options.id));
+            shown(verified, screen)
+        }
         None if options.target.tls.ca.is_some() && !options.target.is_given() => {
             screen.error(
                 None,
@@ -240,22 +299,17 @@ enum Start {
     Processes(Plan),
 }
 
-/// Looks at the files of a replica.
-fn verify<P: Program>(options: &args::Verify, mut screen: Screen) -> ExitCode {
-    let shown = match P::Store::verify(&options.data, options.id) {
-        Ok(found) => screen.result(format_args!("replica {}: {found}", options.id)),
-        Err(error) => {
-            screen.error(None, error);
-            return FAILED.into();
-        }
+/// Shows what was done, or why it was not.
+fn shown(done: Result<String, impl std::error::Error>, mut screen: Screen) -> ExitCode {
+    let error = match done {
+        Ok(text) => match screen.result(text) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => error.to_string(),
+        },
+        Err(error) => error.to_string(),
     };
-    match shown {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            screen.error(None, error);
-            FAILED.into()
-        }
-    }
+    screen.error(None, error);
+    FAILED.into()
 }
 
 /// Calls a method of one of the replicas that run elsewhere.
@@ -374,8 +428,12 @@ async fn connect<P: Program>(
             wait_for_majority(&configuration, wait, screen).await;
             return Ok((configuration, None));
         }
-        Start::Local(count, data) => Replicas::Local(Local::start(count, data)?),
+        Start::Local(count, data) => {
+            set_up_all::<P::Store>(data.as_deref(), count)?;
+            Replicas::Local(Local::start(count, data)?)
+        }
         Start::Processes(plan) => {
+            set_up_all::<P::Store>(plan.data.as_deref(), plan.count)?;
             Replicas::Processes(Processes::start(plan, notices.clone()).await?)
         }
     };

@@ -5,6 +5,7 @@ mod process;
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 use std::{fmt, io};
@@ -13,8 +14,8 @@ use tokio::net::TcpSocket;
 
 pub use self::local::Local;
 pub use self::process::{Plan, Processes};
-use crate::Program;
 use crate::command::Action;
+use crate::{Program, ReplicaStore};
 
 /// How many connections may wait to be accepted by a replica.
 pub const BACKLOG: u32 = 128;
@@ -74,6 +75,33 @@ impl<P: Program> Replicas<P> {
             Self::Processes(processes) => processes.end().await,
         }
     }
+}
+
+/// Sets up so many replicas in this directory, if there is one and none of them was set up in it: all
+/// of them are new then, and not one has lost anything.
+///
+/// # Errors
+///
+/// Where the directory or what is in it cannot be used.
+pub fn set_up_all<S: ReplicaStore>(
+    directory: Option<&Path>,
+    count: u32,
+) -> Result<(), ReplicaError> {
+    let Some(directory) = directory else {
+        return Ok(());
+    };
+    let set_up = || {
+        for id in 1..=count {
+            if S::is_set_up(directory, id)? {
+                return Ok(());
+            }
+        }
+        for id in 1..=count {
+            S::set_up(directory, id, false)?;
+        }
+        Ok(())
+    };
+    set_up().map_err(|error: S::OpenError| ReplicaError::Open(error.into()))
 }
 
 /// A socket for a replica to listen with.

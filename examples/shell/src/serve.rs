@@ -10,7 +10,7 @@ use gorums::runtime::{Address, TcpAcceptor};
 use gorums::server::{Health, Service, ServingStatus};
 use gorums::tls::TlsError;
 use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::args::Serve;
 use crate::screen::Screen;
@@ -40,6 +40,7 @@ pub(super) async fn serve<P: Program>(
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
     let security = Security::read(&tls).map_err(ServeError::Tls)?;
     let mut server = security.of_server(Server::builder());
+    let mut others = None;
     if !peers.is_empty() {
         let peers = Configuration::builder().addresses(peers);
         let peers = security.of_client(peers).connect();
@@ -54,8 +55,10 @@ pub(super) async fn serve<P: Program>(
             screen.message(format_args!("warning: {contradiction}"));
         }
         server = server.peers(id, &peers);
+        others = Some(peers.without(id));
     }
-    let store = P::Store::open(data.as_deref(), id);
+    let replicas = others.as_ref().map(|others| others.len() + 1);
+    let store = P::Store::open(data.as_deref(), id, replicas);
     let store = Arc::new(store.map_err(|error| ServeError::Open(error.into()))?);
     let delay = Delay::default();
     let service = P::service(Arc::clone(&store), delay.clone());
@@ -63,8 +66,10 @@ pub(super) async fn serve<P: Program>(
     let health = Health::new();
     let server = server
         .add_service(service)
+        .add_service(store.source())
         .health(&health)
-        .reflection(P::DESCRIPTORS);
+        .reflection(P::DESCRIPTORS)
+        .reflection(P::Store::SOURCE_DESCRIPTORS);
     let server = match controlled {
         true => server.with_incoming(shared(id, &listen)?)?,
         false => server.bind(listen.as_str()).await?,
@@ -90,10 +95,27 @@ pub(super) async fn serve<P: Program>(
             std::process::exit(1);
         });
     };
+    // What is told is shown at once, and there is little of it.
+    let (tell, mut news) = mpsc::unbounded_channel();
+    let tell = move |text| drop(tell.send(text));
+    let catching_up = others.map(|others| {
+        let catching_up = Arc::clone(&store).catch_up(others, tell.clone());
+        tokio::spawn(catching_up)
+    });
+    let shown = async {
+        while let Some(text) = news.recv().await {
+            screen.message(text);
+        }
+        std::future::pending().await
+    };
     tokio::select! {
         biased;
         () = server.serve_with_shutdown(told, GRACE) => {}
-        never = tell_trouble(&*store, id, &health, &names, screen) => match never {},
+        () = shown => {}
+        never = tell_trouble(|| store.trouble(), id, &health, &names, &tell) => match never {},
+    }
+    if let Some(catching_up) = catching_up {
+        catching_up.abort();
     }
     if let Some(status) = failure {
         return Err(ServeError::Disk(status));
@@ -107,15 +129,15 @@ pub(super) async fn serve<P: Program>(
 
 /// Tells probes and the user what is wrong with the store, as soon as that changes.
 async fn tell_trouble(
-    store: &impl ReplicaStore,
+    trouble: impl Fn() -> Option<Trouble>,
     id: u32,
     health: &Health,
     services: &[&str],
-    screen: &mut Screen,
+    tell: impl Fn(String),
 ) -> Infallible {
     let mut told = None;
     loop {
-        let trouble = store.trouble();
+        let trouble = trouble();
         if trouble != told {
             let status = match trouble {
                 Some(Trouble {
@@ -125,8 +147,8 @@ async fn tell_trouble(
             };
             services.iter().for_each(|name| health.set(name, status));
             match trouble {
-                Some(Trouble { text, .. }) => screen.message(format_args!("replica {id}: {text}")),
-                None => screen.message(format_args!("replica {id}: its store is well again")),
+                Some(Trouble { text, .. }) => tell(format!("replica {id}: {text}")),
+                None => tell(format!("replica {id}: its store is well again")),
             }
             told = trouble;
         }
@@ -326,44 +348,19 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Mutex;
 
     use super::*;
 
-    /// A store with which something is wrong when it is told so.
-    #[derive(Debug, Default)]
-    struct Told(Mutex<Option<Trouble>>);
-
-    impl ReplicaStore for Told {
-        type OpenError = io::Error;
-
-        fn open(_: Option<&Path>, _: u32) -> io::Result<Self> {
-            Ok(Self::default())
-        }
-
-        fn verify(_: &Path, _: u32) -> io::Result<String> {
-            Ok(String::new())
-        }
-
-        fn trouble(&self) -> Option<Trouble> {
-            *self.0.lock().expect("no test panics with it")
-        }
-
-        async fn failed(&self) -> Status {
-            std::future::pending().await
-        }
-
-        async fn close(&self) {}
-    }
-
     #[tokio::test(start_paused = true)]
     async fn probes_are_told_while_a_store_answers_nothing() {
-        let store = Told::default();
+        let now = Mutex::new(None);
+        let trouble = || *now.lock().expect("no test panics with it");
         let health = Health::new();
         let names = ["", "a.Service"];
-        let mut screen = Screen::standard();
-        let telling = tell_trouble(&store, 1, &health, &names, &mut screen);
+        let told = Mutex::new(Vec::new());
+        let tell = |text| told.lock().expect("no test panics with it").push(text);
+        let telling = tell_trouble(trouble, 1, &health, &names, tell);
         let asking = async {
             let stalls = Trouble {
                 text: "its disk stalls",
@@ -379,7 +376,7 @@ mod tests {
                 (Some(stalls), ServingStatus::NotServing),
                 (None, ServingStatus::Serving),
             ] {
-                *store.0.lock().expect("no test panics with it") = trouble;
+                *now.lock().expect("no test panics with it") = trouble;
                 tokio::time::sleep(2 * LOOK).await;
                 for name in names {
                     assert_eq!(health.get(name), Some(expected), "{trouble:?}");
@@ -391,6 +388,14 @@ mod tests {
             never = telling => match never {},
             () = asking => {}
         }
+        let told = told.into_inner().expect("no test panics with it");
+        let expected = [
+            "replica 1: its disk stalls",
+            "replica 1: its disk is full",
+            "replica 1: its disk stalls",
+            "replica 1: its store is well again",
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

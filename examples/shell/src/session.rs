@@ -10,12 +10,12 @@ use gorums::{Configuration, ConfigurationError, Node, NodeError, NodeState, Quor
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::Program;
 use super::by_hand;
 use super::command::{Action, Arg, Command, Spec};
 use super::methods::Methods;
 use super::replicas::{Condition, ReplicaError, Replicas};
 use super::screen::{BAD, BOLD, GOOD, HELD, Screen, Table};
+use super::{Program, ReplicaStore};
 
 /// How long `nodes` waits for connections that are being made.
 const CONNECTING: Duration = Duration::from_millis(300);
@@ -181,7 +181,12 @@ impl<P: Program> Session<P> {
             }
             table.row(row);
         }
-        Ok(self.screen().table(table)?)
+        self.screen().table(table)?;
+        // What a replica has lost is no matter of its connection.
+        for note in P::Store::notes(&configuration).await.into_values() {
+            self.screen().result(note)?;
+        }
+        Ok(())
     }
 
     async fn replica(&mut self, id: u32, action: Action) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ use gorums::{QuorumError, Replies};
 
 use crate::proto::storage_client::StorageClient;
 use crate::proto::{ReadRequest, ReadResponse, WriteRequest, WriteResponse};
+use crate::rejoin::count_together;
 use crate::store::{Entry, Time, Times};
 
 /// A client of the replicas of a configuration.
@@ -79,11 +80,17 @@ impl Client {
 }
 
 impl Written {
-    /// Whether all that answered took it. Then every read of a majority that begins from now on
-    /// returns this value or one with a later time. Otherwise some replica has a value that is
-    /// newer by its time, perhaps of a client whose clock is ahead.
+    /// Whether all that answered took it, and [have it](Self::is_kept). Then every read of a majority
+    /// that begins from now on returns this value or one with a later time. Otherwise some replica has
+    /// a value that is newer by its time, perhaps of a client whose clock is ahead.
     pub fn is_new(&self) -> bool {
-        self.replies.values().all(|reply| reply.new)
+        self.is_kept() && self.replies.values().all(|reply| reply.new)
+    }
+
+    /// Whether their answers [count together](count_together). Otherwise one of them has lost its
+    /// data while this was written, and may have got them again without the value.
+    pub fn is_kept(&self) -> bool {
+        count_together(self.replies.values().map(|reply| reply.standing.as_ref()))
     }
 }
 

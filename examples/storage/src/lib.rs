@@ -7,6 +7,7 @@
 //! - [`proto`] holds the messages and the service as `proto/storage.proto` defines them.
 //! - [`Replica`](service::Replica) is the service, and keeps its values in a
 //!   [`Store`](store::Store): in memory, or on a [`Disk`](disk::Disk).
+//! - A replica that has lost its data gets it again from the others before it answers: [`rejoin`].
 //! - [`Client`](client::Client) writes to and reads from a majority.
 //! - [`cli`] is the program, with the commands of its prompt.
 //!
@@ -45,7 +46,9 @@
 pub mod cli;
 pub mod client;
 pub mod disk;
+pub mod open;
 mod planted;
+pub mod rejoin;
 pub mod service;
 pub mod store;
 

@@ -1,7 +1,7 @@
 //! Mistakes that can be planted, to see whether tests find them. Only with the feature
 //! `planted-bugs` can anybody do so.
 
-/// A mistake in what is written to a disk.
+/// A mistake in what is written to a disk, or in what a replica does that has lost its own.
 #[cfg_attr(
     not(feature = "planted-bugs"),
     expect(unreachable_pub, reason = "nobody can plant one without the feature")
@@ -15,6 +15,10 @@ pub enum Bug {
     UnsyncedGrowth,
     /// A sync that has failed is tried again, and taken for done when that succeeds.
     SyncAgain,
+    /// A replica that has lost its data answers at once.
+    AnswersWithoutData,
+    /// A replica that has lost its data counts as one from whom others get theirs.
+    CountsWhoHasNoData,
 }
 
 /// The mistake that is made, if any: one of this crate or, as it is told, of another.

@@ -54,7 +54,13 @@ impl Replica {
         let taken = self.begin_write(request).await?;
         let new = taken.done(ctx).await?;
         self.delay.pass(ctx).await;
-        Ok(WriteResponse { new })
+        Ok(self.written(new))
+    }
+
+    /// What is said of a write that is on disk.
+    fn written(&self, new: bool) -> WriteResponse {
+        let standing = self.store.standing();
+        WriteResponse { new, standing }
     }
 
     async fn begin_write(&self, request: WriteRequest) -> Result<Stored<bool>, Status> {
@@ -150,7 +156,7 @@ impl Storage for Replica {
         }
         let new = taken.done(&ctx).await?;
         self.delay.pass(&ctx).await;
-        Ok(WriteResponse { new })
+        Ok(self.written(new))
     }
 }
 

@@ -1,15 +1,17 @@
 //! The state of a replica: a value and a time for each key.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use cluster_shell::{ReplicaStore, Trouble};
 use gorums::{ServerCtx, Status};
+use prost::{DecodeError, Message};
 use prost_types::Timestamp;
 
-use crate::disk::{Coming, Disk, Health, OpenError, Record, Verified};
+use crate::disk::{Coming, Disk, Health, Page, Record};
+use crate::proto::WriteRequest;
+use crate::rejoin::proto::Standing;
+use crate::rejoin::{Seat, Transfer};
 
 /// When a value was written, by the clock of the client that wrote it. The newest value of a key
 /// wins.
@@ -53,10 +55,35 @@ impl Record for Entry {
     }
 }
 
+impl Transfer for Entry {
+    fn to_message(&self, key: &str) -> Vec<u8> {
+        let Self { value, time } = self.clone();
+        let message = WriteRequest {
+            key: key.to_owned(),
+            value,
+            time: Some(time.to_wire()),
+        };
+        message.encode_to_vec()
+    }
+
+    fn from_message(message: &[u8]) -> Result<(String, Self), DecodeError> {
+        let WriteRequest { key, value, time } = WriteRequest::decode(message)?;
+        let time = Time::from_wire(time);
+        Ok((key, Self { value, time }))
+    }
+}
+
 /// What a replica has stored.
 #[derive(Debug)]
-pub enum Store<E = Entry> {
-    /// In memory: a replica that is stopped forgets it.
+pub struct Store<E = Entry> {
+    records: Records<E>,
+    /// None where a replica that has lost its data is not to know it.
+    seat: Option<Seat>,
+}
+
+#[derive(Debug)]
+enum Records<E> {
+    /// In memory: a replica that is stopped forgets them.
     Memory(Memory<E>),
     /// On a disk: what was answered is there.
     Disk(Disk<E>),
@@ -90,19 +117,47 @@ impl<T, E: Record> Stored<T, E> {
 
 impl<E: Record> Store<E> {
     /// An empty store in memory.
+    #[must_use]
     pub fn in_memory() -> Self {
-        Self::Memory(Memory::default())
+        Self {
+            records: Records::Memory(Memory::default()),
+            seat: None,
+        }
+    }
+
+    /// A store on a disk. Where it has a seat, it refuses everything until that
+    /// [says](Seat::is_whole) that it has what it acknowledged.
+    #[must_use]
+    pub fn on_disk(disk: Disk<E>, seat: Option<Seat>) -> Self {
+        Self {
+            records: Records::Disk(disk),
+            seat,
+        }
+    }
+
+    /// Where the replica stands, if it keeps data that it can lose and get again.
+    #[must_use]
+    pub fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
+    }
+
+    /// What goes along with an answer, to be asked for when that is [done](Stored::done).
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        self.seat.as_ref().map(Seat::standing)
     }
 
     /// The newest value of a key. Reads and writes take effect in the order of these calls.
     ///
     /// # Errors
     ///
-    /// When the disk has failed, or the store is closed.
+    /// `Unavailable` while the replica has lost its data; when the disk has failed, or the store is
+    /// closed.
     pub async fn read(&self, key: String) -> Result<Stored<Option<E>, E>, Status> {
-        Ok(match self {
-            Self::Memory(memory) => Stored::Known(memory.read(&key)),
-            Self::Disk(disk) => Stored::Coming(disk.read(key).await?),
+        self.admit()?;
+        Ok(match &self.records {
+            Records::Memory(memory) => Stored::Known(memory.read(&key)),
+            Records::Disk(disk) => Stored::Coming(disk.read(key).await?),
         })
     }
 
@@ -112,70 +167,57 @@ impl<E: Record> Store<E> {
     ///
     /// As for [`read`](Self::read).
     pub async fn write(&self, key: String, entry: E) -> Result<Stored<bool, E>, Status> {
-        Ok(match self {
-            Self::Memory(memory) => Stored::Known(memory.write(key, entry)),
-            Self::Disk(disk) => Stored::Coming(disk.write(key, entry).await?),
+        self.admit()?;
+        Ok(match &self.records {
+            Records::Memory(memory) => Stored::Known(memory.write(key, entry)),
+            Records::Disk(disk) => Stored::Coming(disk.write(key, entry).await?),
         })
     }
 
     /// How it is with the disk. It costs a lock that nobody holds for long. Memory is healthy.
     pub fn health(&self) -> Health {
-        match self {
-            Self::Memory(_) => Health::Healthy,
-            Self::Disk(disk) => disk.health(),
+        match &self.records {
+            Records::Memory(_) => Health::Healthy,
+            Records::Disk(disk) => disk.health(),
+        }
+    }
+
+    /// The values behind this key, or the first ones, in the order of their keys.
+    pub(crate) async fn page(&self, after: Option<String>) -> Result<Page<E>, Status> {
+        self.disk()?.page(after).await?.result().await
+    }
+
+    /// Takes a value that another replica has, also while this one has lost its data.
+    pub(crate) async fn restore(&self, key: String, entry: E) -> Result<Coming<bool, E>, Status> {
+        self.disk()?.write(key, entry).await
+    }
+
+    fn disk(&self) -> Result<&Disk<E>, Status> {
+        match &self.records {
+            Records::Disk(disk) => Ok(disk),
+            Records::Memory(_) => Err(Status::failed_precondition(
+                "this replica keeps its data in memory",
+            )),
+        }
+    }
+
+    fn admit(&self) -> Result<(), Status> {
+        self.seat.as_ref().map_or(Ok(()), Seat::admit)
+    }
+
+    /// Completes when everything that was written is where it shall be.
+    pub async fn close(&self) {
+        match &self.records {
+            Records::Memory(_) => {}
+            Records::Disk(disk) => disk.close().await,
         }
     }
 
     /// Completes with the reason when nothing can be stored any more.
     pub async fn failed(&self) -> Status {
-        match self {
-            Self::Memory(_) => std::future::pending().await,
-            Self::Disk(disk) => disk.ended().await,
-        }
-    }
-}
-
-impl<E: Record> ReplicaStore for Store<E> {
-    type OpenError = OpenError;
-
-    fn open(directory: Option<&Path>, id: u32) -> Result<Self, OpenError> {
-        Ok(match directory {
-            None => Self::in_memory(),
-            Some(directory) => Self::Disk(Disk::open(directory, id)?),
-        })
-    }
-
-    fn verify(directory: &Path, id: u32) -> Result<String, OpenError> {
-        let verified = Disk::<E>::verify_closed(directory, id)?;
-        let Verified {
-            records,
-            commits,
-            bytes,
-        } = verified;
-        let text =
-            format!("its file is whole: {records} records, {commits} commits, {bytes} bytes");
-        Ok(text)
-    }
-
-    fn trouble(&self) -> Option<Trouble> {
-        let (text, is_serving) = match self.health() {
-            Health::Healthy => return None,
-            Health::Full => ("its disk is full", true),
-            Health::Stalled(_) => ("its disk stalls", false),
-            // It answers what it has, and the next write tells whether the disk is well again.
-            Health::Failing => ("its disk fails", true),
-        };
-        Some(Trouble { text, is_serving })
-    }
-
-    async fn failed(&self) -> Status {
-        self.failed().await
-    }
-
-    async fn close(&self) {
-        match self {
-            Self::Memory(_) => {}
-            Self::Disk(disk) => disk.close().await,
+        match &self.records {
+            Records::Memory(_) => std::future::pending().await,
+            Records::Disk(disk) => disk.ended().await,
         }
     }
 }

@@ -19,9 +19,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use cluster_shell::replicas::{Plan, Processes};
+use cluster_shell::Program;
+use cluster_shell::replicas::{Plan, Processes, set_up_all};
 use cluster_shell::screen::Notices;
 use gorums_sim::history::{History, Recorder, Verdict};
+use register::program::Registers;
 use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
@@ -122,6 +124,7 @@ async fn run(options: &Options) -> Result<()> {
         listen: ([127, 0, 0, 1], 0).into(),
         data: Some(data.path().to_owned()),
     };
+    set_up_all::<<Registers as Program>::Store>(plan.data.as_deref(), plan.count)?;
     let mut processes = Processes::start(plan, Notices::standard()).await?;
     let tally = Arc::new(Tally::default());
     let mut proxies = Vec::new();

@@ -149,7 +149,7 @@ impl<P: Program> LocalReplica<P> {
             return Err(ReplicaError::Running(self.id));
         };
         let address = self.address;
-        let store = P::Store::open(self.data.as_deref(), self.id)
+        let store = P::Store::open(self.data.as_deref(), self.id, Some(replicas.len()))
             .map_err(|error| ReplicaError::Open(error.into()))?;
         let socket = reserved.take().map_or_else(|| bind(address), Ok);
         let started =
@@ -208,14 +208,22 @@ impl<S: ReplicaStore> Running<S> {
         let server = Server::builder()
             .peers(id, &peers)
             .add_service(P::service(Arc::clone(&store), delay.clone()))
+            .add_service(store.source())
             .with_incoming(gate.guard(listener))
             .map_err(io::Error::other)?;
         let failing = Arc::clone(&store);
+        // `nodes` tells how far it has come.
+        let catching_up = Arc::clone(&store).catch_up(peers.without(id), |_| ());
         let serving = tokio::spawn(async move {
+            let caught_up = async {
+                catching_up.await;
+                std::future::pending().await
+            };
             tokio::select! {
                 biased;
                 () = server.serve() => {}
                 _ = failing.failed() => {}
+                () = caught_up => {}
             }
         });
         Ok(Self {

@@ -37,6 +37,7 @@ Examples:
       Three replicas, each in a process of its own and with its values on disk, and a prompt.
 
   ALL=127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
+  for id in 1 2 3; do storage init --id $id --data data; done
   storage serve --id 1 --listen 127.0.0.1:8081 --peers $ALL --data data &
   storage serve --id 2 --listen 127.0.0.1:8082 --peers $ALL --data data &
   storage serve --id 3 --listen 127.0.0.1:8083 --peers $ALL --data data &

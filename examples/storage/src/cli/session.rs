@@ -10,6 +10,7 @@ use crate::client::{Client, newest, version};
 use crate::proto::storage_client::StorageClient;
 use crate::proto::storage_server::StorageServer;
 use crate::proto::{FILE_DESCRIPTOR_SET, ReadRequest, ReadResponse, WriteRequest, WriteResponse};
+use crate::rejoin::count_together;
 use crate::service::Replica;
 use crate::store::{Store, Time, Times};
 use cluster_shell::command::{ParseError, Spec, Words, Write};
@@ -175,6 +176,9 @@ impl Storage {
     ) -> Result<(), Failure> {
         let nodes = call.configuration().len();
         let replies = call.majority().replies().await?;
+        if !count_together(replies.values().map(|reply| reply.standing.as_ref())) {
+            return Err(Failure::of(LostMeanwhile));
+        }
         let newer = replies.iter().filter(|(_, response)| !response.new);
         let newer: Vec<_> = newer.map(|(node, _)| node).collect();
         let taken = replies.len() - newer.len();
@@ -321,6 +325,20 @@ impl fmt::Display for Written {
         }
     }
 }
+
+/// A write of which one does not know whether a majority has it.
+#[derive(Debug)]
+struct LostMeanwhile;
+
+impl fmt::Display for LostMeanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "perhaps not written: a replica that acknowledged it has lost its data meanwhile; write it again",
+        )
+    }
+}
+
+impl Error for LostMeanwhile {}
 
 /// A multicast that did not reach all.
 #[derive(Debug)]

@@ -7,7 +7,6 @@ use std::{fs, io};
 
 use redb::{Database, ReadOnlyTable, ReadableTableMetadata, StorageBackend, TableDefinition};
 
-use super::{Page, Record};
 use super::caught::caught;
 use super::directory;
 use super::error::{FileError, damaged};
@@ -15,6 +14,7 @@ use super::held::Held;
 use super::layout::extend_to_layout;
 use super::native::Backend;
 use super::seal::Identity;
+use super::{Page, Record};
 use crate::planted::{Bug, Planted};
 
 /// The records by their keys. Their type is part of the file: it cannot be opened as one of another

@@ -1,0 +1,239 @@
+//! How the store of a replica is set up and opened by a program.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fmt, io};
+
+use cluster_shell::{ReplicaStore, Trouble};
+use gorums::runtime::SystemClock;
+use gorums::{Configuration, Status};
+
+use crate::disk::{self, Disk, Health, Verified};
+use crate::rejoin::proto::FILE_DESCRIPTOR_SET;
+use crate::rejoin::proto::rejoin_server::RejoinServer;
+use crate::rejoin::{self, Event, Found, Seat, SlateFile, Source, Transfer};
+use crate::store::{Entry, Store};
+
+impl<E: Transfer> ReplicaStore for Store<E> {
+    type OpenError = OpenError;
+    type Source = RejoinServer<Source<E>>;
+
+    const SOURCE_DESCRIPTORS: &'static [u8] = FILE_DESCRIPTOR_SET;
+
+    fn open(directory: Option<&Path>, id: u32, replicas: Option<usize>) -> Result<Self, OpenError> {
+        let Some(directory) = directory else {
+            return Ok(Self::in_memory());
+        };
+        let mut slate = Slated::new(directory, id);
+        let has_data = slate.has_data()?;
+        let seat = match replicas {
+            Some(replicas) => {
+                let path = slate.file.path().to_owned();
+                let seat = Seat::open(id, replicas, slate.file, has_data);
+                Some(seat.map_err(|cause| OpenError::Slate { path, cause })?)
+            }
+            None => match slate.look()? {
+                // Nobody has ever said that it has others to ask.
+                Found::Nothing => None,
+                Found::Whole if has_data => None,
+                Found::Whole | Found::Lost(_) => return Err(OpenError::Alone(id)),
+            },
+        };
+        Ok(Self::on_disk(Disk::open(directory, id)?, seat))
+    }
+
+    fn is_set_up(directory: &Path, id: u32) -> Result<bool, OpenError> {
+        Ok(Slated::new(directory, id).look()? != Found::Nothing)
+    }
+
+    fn set_up(directory: &Path, id: u32, accept_loss: bool) -> Result<String, OpenError> {
+        let mut slate = Slated::new(directory, id);
+        let has_data = slate.has_data()?;
+        let found = match slate.look()? {
+            Found::Whole if !has_data => Found::Lost(Vec::new()),
+            found => found,
+        };
+        let text = match (&found, has_data) {
+            (Found::Nothing, false) => format!("replica {id} is set up, with no data"),
+            (Found::Nothing, true) => format!("replica {id} is set up, with the data that it has"),
+            (Found::Whole, _) => return Err(OpenError::IsSetUp(id)),
+            (Found::Lost(_), _) if !accept_loss => return Err(OpenError::Lost(id)),
+            (Found::Lost(from), _) => accepted(id, from),
+        };
+        if found != Found::Nothing || !has_data {
+            // It cannot be opened where the replica runs. Data that are there are looked at when it
+            // is started.
+            Disk::<E>::make(directory, id)?;
+        }
+        slate.declare_whole()?;
+        Ok(text)
+    }
+
+    fn verify(directory: &Path, id: u32) -> Result<String, OpenError> {
+        let verified = Disk::<E>::verify_closed(directory, id)?;
+        let Verified {
+            records,
+            commits,
+            bytes,
+        } = verified;
+        let text =
+            format!("its file is whole: {records} records, {commits} commits, {bytes} bytes");
+        Ok(text)
+    }
+
+    fn source(self: &Arc<Self>) -> Self::Source {
+        RejoinServer::new(Source::new(Arc::clone(self)))
+    }
+
+    async fn catch_up(self: Arc<Self>, others: Configuration, mut tell: impl FnMut(String) + Send) {
+        let Some(id) = self.seat().map(Seat::id) else {
+            return;
+        };
+        let tell = |event| match event {
+            Event::Progress(progress) => tell(progress.to_string()),
+            Event::Waits(None, why) => tell(format!("replica {id} waits: {why}")),
+            Event::Waits(Some(other), why) => {
+                tell(format!("replica {id} waits for replica {other}: {why}"));
+            }
+        };
+        rejoin::catch_up(&self, &others, Arc::new(SystemClock), tell).await;
+    }
+
+    async fn notes(replicas: &Configuration) -> BTreeMap<u32, String> {
+        rejoin::notes(replicas).await
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        let (text, is_serving) = match self.health() {
+            Health::Healthy => return None,
+            Health::Full => ("its disk is full", true),
+            Health::Stalled(_) => ("its disk stalls", false),
+            // It answers what it has, and the next write tells whether the disk is well again.
+            Health::Failing => ("its disk fails", true),
+        };
+        Some(Trouble { text, is_serving })
+    }
+
+    async fn failed(&self) -> Status {
+        self.failed().await
+    }
+
+    async fn close(&self) {
+        self.close().await;
+    }
+}
+
+/// A slate, and where the data are that it is about.
+struct Slated<'a> {
+    file: SlateFile,
+    directory: &'a Path,
+    id: u32,
+}
+
+impl<'a> Slated<'a> {
+    fn new(directory: &'a Path, id: u32) -> Self {
+        Self {
+            file: SlateFile::new(directory, id),
+            directory,
+            id,
+        }
+    }
+
+    fn has_data(&self) -> Result<bool, OpenError> {
+        match Disk::<Entry>::is_there(self.directory, self.id) {
+            // Whoever makes the directory says what is wrong with it.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+            Err(cause) => Err(OpenError::Slate {
+                path: self.directory.to_owned(),
+                cause,
+            }),
+            Ok(is_there) => Ok(is_there),
+        }
+    }
+
+    fn look(&mut self) -> Result<Found, OpenError> {
+        let found = Seat::look(&mut self.file);
+        found.map_err(|cause| self.failed(cause))
+    }
+
+    fn declare_whole(&mut self) -> Result<(), OpenError> {
+        let declared = Seat::declare_whole(&mut self.file);
+        declared.map_err(|cause| self.failed(cause))
+    }
+
+    fn failed(&self, cause: io::Error) -> OpenError {
+        let path = self.file.path().to_owned();
+        OpenError::Slate { path, cause }
+    }
+}
+
+/// What is told of a replica that answers though it has not got its data again.
+fn accepted(id: u32, from: &[u32]) -> String {
+    let from: Vec<_> = from.iter().map(u32::to_string).collect();
+    let has = match from.as_slice() {
+        [] => "no other replica has given it all of its data".to_owned(),
+        from => format!("all the data of replica {}", from.join(" and replica ")),
+    };
+    format!(
+        "replica {id} answers from now on with what it has ({has}). Whatever was acknowledged, and is neither there \
+         nor with the others, is lost: reads may return older values than before, or none. Others that have lost \
+         theirs catch up by themselves as soon as there are enough to catch up from"
+    )
+}
+
+/// Why a replica has no store.
+#[derive(Debug)]
+pub enum OpenError {
+    /// What it has stored cannot be had.
+    Disk(disk::OpenError),
+    /// What it has written down of itself cannot be read or written.
+    Slate {
+        /// Where that is.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The replica has lost its data, and is not told whom to ask.
+    Alone(u32),
+    /// It is not new.
+    IsSetUp(u32),
+    /// It is not new, and has lost its data.
+    Lost(u32),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(error) => error.fmt(f),
+            Self::Slate { path, cause } => write!(f, "{}: {cause}", path.display()),
+            Self::Alone(id) => write!(
+                f,
+                "replica {id} has lost its data: start it with --peers, so that it gets them again from the others"
+            ),
+            Self::IsSetUp(id) => write!(f, "replica {id} is set up already, and has its data"),
+            Self::Lost(id) => write!(
+                f,
+                "replica {id} has lost its data, or was served before it was set up: \"serve\" with --peers gets them \
+                 again from the others. Only where too many have lost theirs, so that this cannot end, --accept-loss lets it answer \
+                 with what it has; whatever was acknowledged and is with nobody else is lost then"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Disk(error) => Some(error),
+            Self::Slate { cause, .. } => Some(cause),
+            Self::Alone(_) | Self::IsSetUp(_) | Self::Lost(_) => None,
+        }
+    }
+}
+
+impl From<disk::OpenError> for OpenError {
+    fn from(error: disk::OpenError) -> Self {
+        Self::Disk(error)
+    }
+}

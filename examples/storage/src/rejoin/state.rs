@@ -1,0 +1,183 @@
+//! What a replica has written down of itself.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use super::proto::Standing;
+
+/// How many replicas there may be. A program has up to a hundred.
+pub(super) const MOST_REPLICAS: usize = 1000;
+
+/// What is on the slate.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct State {
+    /// How often this replica has lost its data. Until it has found that out, the most that it knows.
+    pub(super) losses: u64,
+    /// How often the others have.
+    pub(super) known: BTreeMap<u32, u64>,
+    pub(super) phase: Phase,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) enum Phase {
+    /// It has all that it ever acknowledged.
+    Whole,
+    /// It has not, and does not know which life this is.
+    #[default]
+    Lost,
+    /// It gets them again from these others.
+    CatchesUp(BTreeMap<u32, Sender>),
+}
+
+/// One of whom a replica gets its data again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Sender {
+    /// In which life it has sent what it has.
+    pub(super) losses: u64,
+    /// Everything up to this key has come.
+    pub(super) upto: Option<String>,
+    /// How many records that was.
+    pub(super) records: u64,
+    /// Everything has come.
+    pub(super) is_done: bool,
+}
+
+impl State {
+    /// Takes over what another replica knows.
+    pub(super) fn learn(&mut self, me: u32, other: &Standing) {
+        let of_itself = (other.replica, other.losses);
+        let known = other.known.iter().map(|loss| (loss.replica, loss.losses));
+        for (replica, losses) in known.chain([of_itself]) {
+            if losses == 0 {
+                continue;
+            }
+            if replica == me {
+                self.losses = self.losses.max(losses);
+            } else if self.known.len() < MOST_REPLICAS || self.known.contains_key(&replica) {
+                let known = self.known.entry(replica).or_default();
+                *known = losses.max(*known);
+            }
+        }
+    }
+
+    /// Behind a checksum.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let written = Written {
+            losses: self.losses,
+            known: self.known.clone(),
+            phase: match self.phase {
+                Phase::Whole => 1,
+                Phase::Lost => 2,
+                Phase::CatchesUp(_) => 3,
+            },
+            senders: match &self.phase {
+                Phase::CatchesUp(senders) => {
+                    let senders = senders.iter();
+                    senders
+                        .map(|(id, sender)| (*id, sender.written()))
+                        .collect()
+                }
+                Phase::Whole | Phase::Lost => BTreeMap::new(),
+            },
+        };
+        let written = written.encode_to_vec();
+        let mut bytes = checksum(&written).to_le_bytes().to_vec();
+        bytes.extend(written);
+        bytes
+    }
+
+    /// None where it is not as it was written, or nothing was.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (sum, written) = bytes.split_first_chunk()?;
+        if u64::from_le_bytes(*sum) != checksum(written) {
+            return None;
+        }
+        let Written {
+            losses,
+            known,
+            phase,
+            senders,
+        } = Written::decode(written).ok()?;
+        let phase = match phase {
+            1 => Phase::Whole,
+            2 => Phase::Lost,
+            3 => {
+                let senders = senders.into_iter();
+                Phase::CatchesUp(senders.map(|(id, sender)| (id, sender.into())).collect())
+            }
+            _ => return None,
+        };
+        Some(Self {
+            losses,
+            known,
+            phase,
+        })
+    }
+}
+
+/// The state as it stands on a slate.
+#[derive(Clone, PartialEq, Message)]
+struct Written {
+    #[prost(uint64, tag = "1")]
+    losses: u64,
+    #[prost(btree_map = "uint32, uint64", tag = "2")]
+    known: BTreeMap<u32, u64>,
+    #[prost(uint32, tag = "3")]
+    phase: u32,
+    #[prost(btree_map = "uint32, message", tag = "4")]
+    senders: BTreeMap<u32, WrittenSender>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WrittenSender {
+    #[prost(uint64, tag = "1")]
+    losses: u64,
+    #[prost(string, optional, tag = "2")]
+    upto: Option<String>,
+    #[prost(uint64, tag = "3")]
+    records: u64,
+    #[prost(bool, tag = "4")]
+    is_done: bool,
+}
+
+impl Sender {
+    fn written(&self) -> WrittenSender {
+        let Self {
+            losses,
+            upto,
+            records,
+            is_done,
+        } = self.clone();
+        WrittenSender {
+            losses,
+            upto,
+            records,
+            is_done,
+        }
+    }
+}
+
+impl From<WrittenSender> for Sender {
+    fn from(written: WrittenSender) -> Self {
+        let WrittenSender {
+            losses,
+            upto,
+            records,
+            is_done,
+        } = written;
+        Self {
+            losses,
+            upto,
+            records,
+            is_done,
+        }
+    }
+}
+
+/// FNV-1a: it is against rot, and not against anybody.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
