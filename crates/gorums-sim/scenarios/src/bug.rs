@@ -27,6 +27,14 @@ pub(crate) enum Bug {
     StoreNoCommitSync,
     /// Store: the length of a growing file is not synced, and a file that is too short is refused
     StoreUnsyncedGrowth,
+    /// Rejoin: a replica that has lost its data answers at once
+    AnswersWithoutData,
+    /// Rejoin: a replica that has lost its data counts as one from whom others get theirs
+    CountsWhoHasNoData,
+    /// Rejoin: what a replica acknowledged before it lost its data counts, whatever others know
+    CountsFormerLives,
+    /// Store, rejoin: a replica that has lost its data answers at once
+    StoreAnswersWithoutData,
     /// Order: what was lost with a connection is sent again behind what was queued later
     FifoBrokenOnReconnect,
     /// Order: a handler releases its turn before its ordered part
@@ -66,6 +74,10 @@ impl Bug {
             | Self::StoreReplyBeforeDurable
             | Self::StoreNoCommitSync
             | Self::StoreUnsyncedGrowth => store::scenario(Some(self)),
+            Self::AnswersWithoutData | Self::CountsWhoHasNoData | Self::CountsFormerLives => {
+                register::rejoin(Some(self))
+            }
+            Self::StoreAnswersWithoutData => store::rejoin(Some(self)),
             Self::FifoBrokenOnReconnect | Self::ReleaseBeforeOrder => order::scenario(Some(self)),
             Self::OnceSentAgain => once::scenario(Some(self)),
             Self::PeersNoKeepAlive | Self::PeersForgivenPing => {
@@ -82,6 +94,7 @@ impl Bug {
             Self::HalfQuorum => ::register::Bug::HalfQuorum,
             Self::NoWriterId => ::register::Bug::NoWriterId,
             Self::ReplyBeforeDurable => ::register::Bug::ReplyBeforeDurable,
+            Self::CountsFormerLives => ::register::Bug::CountsFormerLives,
             Self::ReleaseBeforeStore => ::register::Bug::ReleaseBeforeOrder,
             _ => return None,
         })
@@ -92,6 +105,10 @@ impl Bug {
         Some(match self {
             Self::StoreNoCommitSync => storage::Bug::NoCommitSync,
             Self::StoreUnsyncedGrowth => storage::Bug::UnsyncedGrowth,
+            Self::AnswersWithoutData | Self::StoreAnswersWithoutData => {
+                storage::Bug::AnswersWithoutData
+            }
+            Self::CountsWhoHasNoData => storage::Bug::CountsWhoHasNoData,
             _ => return None,
         })
     }

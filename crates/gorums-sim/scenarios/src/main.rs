@@ -26,6 +26,10 @@ enum Name {
     Store,
     /// The atomic register: its operations are linearizable
     Register,
+    /// The replicated store where replicas lose their data, and get them again from the others
+    StoreRejoin,
+    /// The atomic register where replicas lose their data, and get them again from the others
+    RegisterRejoin,
     /// The library: messages are handled in the order in which they were queued
     Order,
     /// The library: with sessions, a counter and a log have every call once
@@ -42,6 +46,8 @@ impl Name {
         match self {
             Self::Store => store::scenario(None),
             Self::Register => register::scenario(None),
+            Self::StoreRejoin => store::rejoin(None),
+            Self::RegisterRejoin => register::rejoin(None),
             Self::Order => order::scenario(None),
             Self::Once => once::scenario(None),
             Self::Peers => peers::scenario(peers::Streams::Two, None),
@@ -53,10 +59,22 @@ impl Name {
     /// those with peers, so that a check does not take much longer.
     fn share_of(self, seeds: u64) -> u64 {
         match self {
-            Self::Store | Self::Register | Self::Order | Self::Once => seeds,
+            Self::Store
+            | Self::Register
+            | Self::StoreRejoin
+            | Self::RegisterRejoin
+            | Self::Order
+            | Self::Once => seeds,
             Self::Peers | Self::Pairs => seeds.div_ceil(5),
         }
     }
+}
+
+/// What may happen where replicas may lose their data: that as often as all else together.
+fn losses() -> impl Iterator<Item = FaultKind> {
+    let disks = [FaultKind::SlowDisk, FaultKind::FailingDisk];
+    let others = faults().into_iter().chain(disks);
+    others.flat_map(|other| [other, FaultKind::CrashAndLose])
 }
 
 /// What may happen to everybody.

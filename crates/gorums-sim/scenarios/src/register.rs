@@ -12,9 +12,14 @@ use register::version::{Version, Versioned, Writer};
 use storage::service::Delay;
 
 use crate::bug::Bug;
-use crate::{faults, volume};
+use crate::{faults, losses, volume};
 
+/// How many keys are in use all the time.
 const KEYS: u64 = 3;
+
+/// How many more are used as often as these together, where replicas lose their data: each read of a
+/// key brings it back to a majority, so that what was lost shows where nobody has looked for long.
+const SELDOM: u64 = 30;
 
 pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
     Scenario::new(Bug::name_of(bug, "register"))
@@ -24,8 +29,24 @@ pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
                 .chain([FaultKind::SlowDisk, FaultKind::FailingDisk]),
         )
         .replica(move |node| replica(node, bug))
-        .client(move |node| client(node, bug))
+        .client(move |node| client(node, 0, bug))
         .check(History::linearizable)
+}
+
+/// The same where replicas lose their data as well, and get them again from the others.
+pub(crate) fn rejoin(bug: Option<Bug>) -> Scenario {
+    Scenario::new(Bug::name_of(bug, "register-rejoin"))
+        .faults(losses())
+        .replicas_are_peers()
+        .replica(move |node| replica_with_seat(node, bug))
+        .client(move |node| client(node, SELDOM, bug))
+        .check(History::linearizable)
+}
+
+async fn replica_with_seat(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
+    let store = Arc::new(volume::store_with_seat(&node, sized, bug).await?);
+    let service = RegisterServer::new(Service::new(Arc::clone(&store), Delay::default()));
+    volume::serve_and_catch_up(&node, store, node.server().add_service(service)).await
 }
 
 async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
@@ -50,7 +71,7 @@ fn sized(bytes: usize) -> Versioned {
     }
 }
 
-async fn client(node: Client, bug: Option<Bug>) -> gorums_sim::Result {
+async fn client(node: Client, seldom: u64, bug: Option<Bug>) -> gorums_sim::Result {
     let configuration = node.configuration().connect()?;
     let writer = Writer::from(u128::from(node.id()));
     let mut register = Register::new(RegisterClient::new(&configuration), writer)
@@ -61,7 +82,10 @@ async fn client(node: Client, bug: Option<Bug>) -> gorums_sim::Result {
     }
     let mut probes = 0;
     while node.next_operation().await {
-        let key = format!("key-{}", node.random_below(KEYS) + 1);
+        let key = match seldom > 0 && node.random_below(2) == 0 {
+            true => format!("seldom-{}", node.random_below(seldom) + 1),
+            false => format!("key-{}", node.random_below(KEYS) + 1),
+        };
         match node.random_below(8) {
             0 => {
                 probes += 1;

@@ -12,7 +12,7 @@ use storage::service::{Delay, Replica as Service};
 use storage::store::{Entry, Time, Times};
 
 use crate::bug::Bug;
-use crate::{faults, volume};
+use crate::{faults, losses, volume};
 
 pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
     Scenario::new(Bug::name_of(bug, "store"))
@@ -24,6 +24,22 @@ pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
         .replica(move |node| replica(node, bug))
         .client(move |node| client(node, bug))
         .check(History::regular)
+}
+
+/// The same where replicas lose their data as well, and get them again from the others.
+pub(crate) fn rejoin(bug: Option<Bug>) -> Scenario {
+    Scenario::new(Bug::name_of(bug, "store-rejoin"))
+        .faults(losses())
+        .replicas_are_peers()
+        .replica(move |node| replica_with_seat(node, bug))
+        .client(move |node| client(node, bug))
+        .check(History::regular)
+}
+
+async fn replica_with_seat(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
+    let store = Arc::new(volume::store_with_seat(&node, sized, bug).await?);
+    let service = StorageServer::new(Service::new(Arc::clone(&store), Delay::default()));
+    volume::serve_and_catch_up(&node, store, node.server().add_service(service)).await
 }
 
 async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {

@@ -3,10 +3,14 @@
 use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gorums::ServerBuilder;
 use gorums_sim::{Disk, Replica, Violation};
-use storage::disk::{Backend, Commit, File, FileError, Record, StorageBackend, Volume};
+use storage::disk::{Backend, Commit, File, FileError, Page, Record, StorageBackend, Volume};
+use storage::rejoin::proto::rejoin_server::RejoinServer;
+use storage::rejoin::{self, Seat, Slate, Source, Transfer};
 use storage::store::Store;
 
 use crate::bug::Bug;
@@ -18,6 +22,9 @@ const LARGE_ONE_IN: u64 = 20;
 /// More than fits into what a file has left when it has shrunk.
 const LARGE: usize = 300_000;
 
+/// Where the records are.
+const FILE: &str = "replica.redb";
+
 /// Nobody asks for it.
 const LARGE_KEY: &str = "large";
 
@@ -27,21 +34,91 @@ pub(crate) async fn store<E: Record>(
     sized: fn(usize) -> E,
     bug: Option<Bug>,
 ) -> gorums_sim::Result<Store<E>> {
+    on_file(node, sized, bug, None).await
+}
+
+/// The same with a seat: a replica whose file is gone does not answer until it has caught up.
+pub(crate) async fn store_with_seat<E: Record>(
+    node: &Replica,
+    sized: fn(usize) -> E,
+    bug: Option<Bug>,
+) -> gorums_sim::Result<Store<E>> {
+    let mut slate = SimSlate(node.file("replica.rejoin"));
+    if node.crashes() == 0 {
+        // What somebody does who sets up the cluster.
+        Seat::declare_whole(&mut slate)?;
+        slate.done().await;
+    }
+    let has_data = node.crashes() == 0 || !node.file(FILE).is_empty()?;
+    let (id, replicas) = (node.id(), node.addresses().len());
+    let seat = match bug.and_then(Bug::of_storage) {
+        Some(bug) => Seat::open_with_bug(id, replicas, slate, has_data, bug),
+        None => Seat::open(id, replicas, slate, has_data),
+    }?;
+    // Before there is a file: one that a crash leaves alone would be taken for the data.
+    seat.settled().await;
+    on_file(node, sized, bug, Some(seat)).await
+}
+
+/// Serves, and gets the replica's data again where it has lost them.
+pub(crate) async fn serve_and_catch_up<E: Transfer>(
+    node: &Replica,
+    store: Arc<Store<E>>,
+    server: ServerBuilder,
+) -> gorums_sim::Result {
+    let others = node.peers().connect()?.without(node.id());
+    let server = server.add_service(RejoinServer::new(Source::new(Arc::clone(&store))));
+    let caught_up = async {
+        rejoin::catch_up(&store, &others, Arc::new(node.clock()), |_| ()).await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        served = node.serve(server) => served,
+        status = store.failed() => Err(status.into()),
+        () = caught_up => Ok(()),
+    }
+}
+
+async fn on_file<E: Record>(
+    node: &Replica,
+    sized: fn(usize) -> E,
+    bug: Option<Bug>,
+    seat: Option<Seat>,
+) -> gorums_sim::Result<Store<E>> {
     let volume = SimVolume::open(node, sized, bug).await?;
     Ok(match bug {
         Some(Bug::StoreReplyBeforeDurable) => {
             let held_back = BTreeMap::new();
-            on(LyingVolume { volume, held_back }, node)
+            on(LyingVolume { volume, held_back }, node, seat)
         }
-        _ => on(volume, node),
+        _ => on(volume, node, seat),
     })
 }
 
 /// A store on this volume.
-fn on<E: Record>(volume: impl Volume<E>, node: &Replica) -> Store<E> {
+fn on<E: Record>(volume: impl Volume<E>, node: &Replica, seat: Option<Seat>) -> Store<E> {
     let (disk, work) = storage::disk::Disk::on(volume, node.id());
     tokio::spawn(work);
-    Store::Disk(disk)
+    Store::on_disk(disk, seat)
+}
+
+/// A slate on the replica's disk.
+struct SimSlate(gorums_sim::File);
+
+impl Slate for SimSlate {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        let length = self.0.len()?;
+        self.0.read_at(0, length as usize)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.replace(bytes)
+    }
+
+    fn done(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.0.done())
+    }
 }
 
 #[derive(Debug)]
@@ -63,7 +140,7 @@ impl<E: Record> SimVolume<E> {
         sized: fn(usize) -> E,
         bug: Option<Bug>,
     ) -> gorums_sim::Result<Self> {
-        let simulated = node.file("replica.redb");
+        let simulated = node.file(FILE);
         if simulated.is_empty()? {
             // Production makes it under another name, so that it is there as a whole or not at all.
             simulated.replace(&new_file::<E>()?)?;
@@ -107,6 +184,14 @@ impl<E: Record> Volume<E> for SimVolume<E> {
         found.map_err(|error| error.to_string())
     }
 
+    async fn page(&mut self, after: Option<&str>) -> Result<Page<E>, String> {
+        let time = self.reads.read(|()| ()).await;
+        time.map_err(|error| error.to_string())?;
+        let found = self.file.page(after).await;
+        self.simulated.done().await;
+        found.map_err(|error| error.to_string())
+    }
+
     async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, String> {
         let was_large = self.is_large;
         self.is_large = self.node.random_below(LARGE_ONE_IN) == 0;
@@ -134,6 +219,11 @@ impl<E: Record> Volume<E> for LyingVolume<E> {
     async fn read(&mut self, key: &str) -> Result<Option<E>, String> {
         let found = self.volume.read(key).await?;
         Ok(self.held_back.get(key).cloned().or(found))
+    }
+
+    /// As it is on the disk: nobody catches up from a volume that lies.
+    async fn page(&mut self, after: Option<&str>) -> Result<Page<E>, String> {
+        self.volume.page(after).await
     }
 
     async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, String> {
