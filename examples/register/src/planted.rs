@@ -19,9 +19,6 @@ pub enum Bug {
     /// In a replica: the next request may start before this one has its place among those for the
     /// store.
     ReleaseBeforeOrder,
-    /// In a client: what a replica acknowledged before it lost its data counts, whatever the others
-    /// know of that.
-    CountsFormerLives,
 }
 
 /// The mistake that a client or a replica makes, if any.

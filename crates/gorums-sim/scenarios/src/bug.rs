@@ -31,8 +31,6 @@ pub(crate) enum Bug {
     AnswersWithoutData,
     /// Rejoin: a replica that has lost its data counts as one from whom others get theirs
     CountsWhoHasNoData,
-    /// Rejoin: what a replica acknowledged before it lost its data counts, whatever others know
-    CountsFormerLives,
     /// Store, rejoin: a replica that has lost its data answers at once
     StoreAnswersWithoutData,
     /// Order: what was lost with a connection is sent again behind what was queued later
@@ -74,9 +72,7 @@ impl Bug {
             | Self::StoreReplyBeforeDurable
             | Self::StoreNoCommitSync
             | Self::StoreUnsyncedGrowth => store::scenario(Some(self)),
-            Self::AnswersWithoutData | Self::CountsWhoHasNoData | Self::CountsFormerLives => {
-                register::rejoin(Some(self))
-            }
+            Self::AnswersWithoutData | Self::CountsWhoHasNoData => register::rejoin(Some(self)),
             Self::StoreAnswersWithoutData => store::rejoin(Some(self)),
             Self::FifoBrokenOnReconnect | Self::ReleaseBeforeOrder => order::scenario(Some(self)),
             Self::OnceSentAgain => once::scenario(Some(self)),
@@ -94,7 +90,6 @@ impl Bug {
             Self::HalfQuorum => ::register::Bug::HalfQuorum,
             Self::NoWriterId => ::register::Bug::NoWriterId,
             Self::ReplyBeforeDurable => ::register::Bug::ReplyBeforeDurable,
-            Self::CountsFormerLives => ::register::Bug::CountsFormerLives,
             Self::ReleaseBeforeStore => ::register::Bug::ReleaseBeforeOrder,
             _ => return None,
         })

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use gorums::ServerBuilder;
 use gorums_sim::{Disk, Replica, Violation};
@@ -21,6 +22,9 @@ const LARGE_ONE_IN: u64 = 20;
 
 /// More than fits into what a file has left when it has shrunk.
 const LARGE: usize = 300_000;
+
+/// How often a replica that may lose its data looks at its disk.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Where the records are.
 const FILE: &str = "replica.redb";
@@ -68,6 +72,17 @@ pub(crate) async fn serve_and_catch_up<E: Transfer>(
 ) -> gorums_sim::Result {
     let others = node.peers().connect()?.without(node.id());
     let server = server.add_service(RejoinServer::new(Source::new(Arc::clone(&store))));
+    // What has lost its data, and waits for others in vain, has nothing to do with its disk. It looks at
+    // it nevertheless, as what runs beside production does, so that a fault of the disk has an effect.
+    let disk = node.disk::<()>();
+    let looks = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Err(error) = disk.read(|()| ()).await {
+                break error;
+            }
+        }
+    };
     let caught_up = async {
         rejoin::catch_up(&store, &others, Arc::new(node.clock()), |_| ()).await;
         std::future::pending().await
@@ -76,6 +91,7 @@ pub(crate) async fn serve_and_catch_up<E: Transfer>(
         biased;
         served = node.serve(server) => served,
         status = store.failed() => Err(status.into()),
+        error = looks => Err(error.into()),
         () = caught_up => Ok(()),
     }
 }
