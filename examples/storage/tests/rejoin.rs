@@ -1,6 +1,5 @@
 //! Replicas that lose their data and get them again from the others.
 
-#[allow(dead_code, reason = "part of it is for programs that run")]
 mod common;
 
 use std::fs;

@@ -257,10 +257,21 @@ mod tests {
     #[test]
     fn a_sync_that_is_missing_is_found_within_a_hundred_seeds() {
         for bug in [Bug::StoreNoCommitSync, Bug::StoreUnsyncedGrowth] {
-            let report = Campaign::new(&bug.scenario()).seeds(1..=100).run(|_| {});
-            let failed = report.failed().unwrap_or_else(|| panic!("{bug:?}"));
-            assert!(failed.run().failure().is_some(), "{failed}");
+            found_within_a_hundred_seeds(bug);
         }
+    }
+
+    #[test]
+    fn a_replica_that_answers_without_its_data_is_found_within_a_hundred_seeds() {
+        for bug in [Bug::StoreAnswersWithoutData, Bug::AnswersWithoutData] {
+            found_within_a_hundred_seeds(bug);
+        }
+    }
+
+    fn found_within_a_hundred_seeds(bug: Bug) {
+        let report = Campaign::new(&bug.scenario()).seeds(1..=100).run(|_| {});
+        let failed = report.failed().unwrap_or_else(|| panic!("{bug:?}"));
+        assert!(failed.run().failure().is_some(), "{failed}");
     }
 
     #[test]
