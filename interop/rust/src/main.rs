@@ -34,6 +34,12 @@ mod storage {
     gorums::include_proto!("proto");
 }
 
+/// What goes along with the store's answers.
+#[allow(unreachable_pub)]
+mod rejoin {
+    gorums::include_proto!("rejoin");
+}
+
 #[derive(Parser)]
 #[command(about = "This library's side of the interoperability tests: see `cargo xtask interop`")]
 struct Cli {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use gorums::{Configuration, ConfigurationBuilder};
 use tokio::time::timeout;
 
@@ -152,6 +152,21 @@ impl Start {
     pub(crate) fn proving(self) -> Self {
         let proves_ids = self.certs.is_some();
         Self { proves_ids, ..self }
+    }
+
+    /// Sets up a new replica of the store, before it is started with peers and data.
+    pub(crate) async fn set_up(&self, id: &str, data: &str) -> Result<()> {
+        let program = self.storage.as_deref().context("--storage is missing")?;
+        let init = tokio::process::Command::new(program)
+            .args(["init", "--id", id, "--data", data])
+            .output();
+        let done = init.await.context("the store cannot be set up")?;
+        ensure!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        Ok(())
     }
 
     /// The certificates of one of those that have some: `node-3`, `client`. None without TLS.

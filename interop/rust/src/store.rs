@@ -116,15 +116,24 @@ impl Replicas {
             running: Vec::new(),
         };
         for index in 0..3 {
+            if index >= replicas.start.others {
+                let id = (index + 1).to_string();
+                replicas.start.set_up(&id, &replicas.data(index)).await?;
+            }
             let replica = replicas.replica(index).await?;
             replicas.running.push(replica);
         }
         Ok(replicas)
     }
 
+    fn data(&self, index: usize) -> String {
+        let folder = self.folder.join((index + 1).to_string());
+        folder.display().to_string()
+    }
+
     async fn replica(&self, index: usize) -> Result<Process> {
         let id = (index + 1).to_string();
-        let data = self.folder.join(&id).display().to_string();
+        let data = self.data(index);
         let args = [
             "--id",
             &id,

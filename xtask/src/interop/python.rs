@@ -108,6 +108,7 @@ impl Python {
                 "interop.proto",
                 "gorums.proto",
                 "storage.proto",
+                "standing.proto",
             ])
             .run()
     }
