@@ -51,8 +51,8 @@ Replies go to standard output, and an error, with the name of its status, to sta
 status is 1 then. Only the replica that is called is waited for (--wait).";
 
 const INIT_HELP: &str = "\
-Data that are there already, as of a version that knew nothing of this, are taken for all that the \
-replica ever acknowledged. Never set a replica up again that has lost its data.";
+Data that are there already, as of a replica that was served without --peers, are taken for all \
+that it ever acknowledged. Never set a replica up again that has lost its data.";
 
 /// Which replica to set up, and where.
 #[derive(Debug, Args)]

@@ -60,7 +60,8 @@
 //!
 //! Beside the file is its seal, which says whose file it is and how many commits it has at least. It
 //! is written when a file is made, opened and closed. So a file that is gone, that is another's, or
-//! that is older than when it was last opened or closed is noticed.
+//! that is older than when it was last opened or closed is noticed. It is not used then, nor changed:
+//! whoever opens it may [put it aside](Disk::set_aside), where the data can be had from others.
 //!
 //! Why redb: it is Rust without build tools of other languages, its pages have checksums, a commit
 //! is either there or not after a crash, and it has an error of its own for a file that is open

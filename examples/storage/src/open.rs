@@ -25,22 +25,17 @@ impl<E: Transfer> ReplicaStore for Store<E> {
         let Some(directory) = directory else {
             return Ok(Self::in_memory());
         };
+        if let Some(replicas) = replicas {
+            return open_among(directory, id, replicas);
+        }
         let mut slate = Slated::new(directory, id);
-        let has_data = slate.has_data()?;
-        let seat = match replicas {
-            Some(replicas) => {
-                let path = slate.file.path().to_owned();
-                let seat = Seat::open(id, replicas, slate.file, has_data);
-                Some(seat.map_err(|cause| OpenError::Slate { path, cause })?)
-            }
-            None => match slate.look()? {
-                // Nobody has ever said that it has others to ask.
-                Found::Nothing => None,
-                Found::Whole if has_data => None,
-                Found::Whole | Found::Lost(_) => return Err(OpenError::Alone(id)),
-            },
-        };
-        Ok(Self::on_disk(Disk::open(directory, id)?, seat))
+        match slate.look()? {
+            // Nobody has ever said that it has others to ask.
+            Found::Nothing => {}
+            Found::Whole if slate.has_data()? => {}
+            Found::Whole | Found::Lost(_) => return Err(OpenError::Alone(id)),
+        }
+        Ok(Self::on_disk(Disk::open(directory, id)?, None))
     }
 
     fn is_set_up(directory: &Path, id: u32) -> Result<bool, OpenError> {
@@ -50,21 +45,38 @@ impl<E: Transfer> ReplicaStore for Store<E> {
     fn set_up(directory: &Path, id: u32, accept_loss: bool) -> Result<String, OpenError> {
         let mut slate = Slated::new(directory, id);
         let has_data = slate.has_data()?;
-        let found = match slate.look()? {
-            Found::Whole if !has_data => Found::Lost(Vec::new()),
-            found => found,
+        let found = slate.look()?;
+        let is_lost = match found {
+            Found::Nothing => false,
+            Found::Whole | Found::Lost(_) if !has_data => true,
+            Found::Whole | Found::Lost(_) => accept_loss && is_lost::<E>(directory, id)?,
         };
-        let text = match (&found, has_data) {
+        let found = match is_lost {
+            true => Found::Lost(Vec::new()),
+            false => found,
+        };
+        let mut text = match (&found, has_data) {
             (Found::Nothing, false) => format!("replica {id} is set up, with no data"),
             (Found::Nothing, true) => format!("replica {id} is set up, with the data that it has"),
             (Found::Whole, _) => return Err(OpenError::IsSetUp(id)),
             (Found::Lost(_), _) if !accept_loss => return Err(OpenError::Lost(id)),
             (Found::Lost(from), _) => accepted(id, from),
         };
+        if is_lost {
+            // Before there is a new file, which would be taken for the data.
+            slate.declare_lost()?;
+        }
         if found != Found::Nothing || !has_data {
             // It cannot be opened where the replica runs. Data that are there are looked at when it
             // is started.
-            Disk::<E>::make(directory, id)?;
+            match Disk::<E>::make(directory, id) {
+                Err(error) if error.loss().is_some() && is_lost => {
+                    let kept = set_aside::<E>(directory, id)?;
+                    Disk::<E>::make(directory, id)?;
+                    text += &format!(". {}; {kept}", error.finding());
+                }
+                made => made?,
+            }
         }
         slate.declare_whole()?;
         Ok(text)
@@ -90,6 +102,9 @@ impl<E: Transfer> ReplicaStore for Store<E> {
         let Some(id) = self.seat().map(Seat::id) else {
             return;
         };
+        if let Some(loss) = self.loss() {
+            tell(loss.to_owned());
+        }
         let tell = |event| match event {
             Event::Progress(progress) => tell(progress.to_string()),
             Event::Waits(None, why) => tell(format!("replica {id} waits: {why}")),
@@ -124,6 +139,65 @@ impl<E: Transfer> ReplicaStore for Store<E> {
     }
 }
 
+/// Opens the store of one of so many replicas. Where its data are lost, because they are gone or not
+/// what they were, its seat says so, and it begins with nothing.
+fn open_among<E: Transfer>(
+    directory: &Path,
+    id: u32,
+    replicas: usize,
+) -> Result<Store<E>, OpenError> {
+    let slate = Slated::new(directory, id);
+    let has_others = replicas > 1;
+    // A file that is not there is not made yet: a new one that a crash leaves before the slate says
+    // that the data are lost would be taken for them.
+    let opened = match slate.has_data()? {
+        true => Disk::open(directory, id).map(Some),
+        false => Ok(None),
+    };
+    let (disk, finding) = match opened {
+        Err(error) if error.loss().is_some() && has_others => (None, error.finding()),
+        opened => (opened?, format!("the file of replica {id} is gone")),
+    };
+    let found = disk.as_ref().and_then(Disk::found);
+    let has_data = found.is_some_and(|found| found != disk::Found::New);
+    let path = slate.file.path().to_owned();
+    let seat = Seat::open(id, replicas, slate.file, has_data);
+    let seat = seat.map_err(|cause| OpenError::Slate { path, cause })?;
+    if let Some(disk) = disk {
+        return Ok(Store::on_disk(disk, Some(seat)));
+    }
+    let kept = match has_others {
+        true => set_aside::<E>(directory, id)?,
+        false => String::new(),
+    };
+    let loss = (!kept.is_empty()).then(|| format!("{finding}; {kept}"));
+    let store = Store::on_disk(Disk::open(directory, id)?, Some(seat));
+    Ok(store.with_loss(loss))
+}
+
+/// Whether what a replica has on its disk is lost, of one that does not run.
+fn is_lost<E: Transfer>(directory: &Path, id: u32) -> Result<bool, OpenError> {
+    match Disk::<E>::verify_closed(directory, id) {
+        Ok(_) => Ok(false),
+        Err(error) if error.loss().is_some() => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes room for a new file, and says under which names there is what was left of the old one.
+fn set_aside<E: Transfer>(directory: &Path, id: u32) -> Result<String, OpenError> {
+    let kept = Disk::<E>::set_aside(directory, id);
+    let kept = kept.map_err(|cause| OpenError::Slate {
+        path: directory.to_owned(),
+        cause,
+    })?;
+    let names: Vec<_> = kept.iter().map(|path| path.display().to_string()).collect();
+    Ok(match names.is_empty() {
+        true => String::new(),
+        false => format!("what is left is kept as {}", names.join(" and ")),
+    })
+}
+
 /// A slate, and where the data are that it is about.
 struct Slated<'a> {
     file: SlateFile,
@@ -155,6 +229,11 @@ impl<'a> Slated<'a> {
     fn look(&mut self) -> Result<Found, OpenError> {
         let found = Seat::look(&mut self.file);
         found.map_err(|cause| self.failed(cause))
+    }
+
+    fn declare_lost(&mut self) -> Result<(), OpenError> {
+        let declared = Seat::declare_lost(&mut self.file);
+        declared.map_err(|cause| self.failed(cause))
     }
 
     fn declare_whole(&mut self) -> Result<(), OpenError> {
@@ -205,6 +284,10 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Disk(error) if error.loss().is_some() => write!(
+                f,
+                "{error}; or start it with --peers, so that it gets its data again from the others"
+            ),
             Self::Disk(error) => error.fmt(f),
             Self::Slate { path, cause } => write!(f, "{}: {cause}", path.display()),
             Self::Alone(id) => write!(

@@ -79,6 +79,7 @@ pub struct Store<E = Entry> {
     records: Records<E>,
     /// None where a replica that has lost its data is not to know it.
     seat: Option<Seat>,
+    loss: Option<String>,
 }
 
 #[derive(Debug)]
@@ -122,6 +123,7 @@ impl<E: Record> Store<E> {
         Self {
             records: Records::Memory(Memory::default()),
             seat: None,
+            loss: None,
         }
     }
 
@@ -132,7 +134,18 @@ impl<E: Record> Store<E> {
         Self {
             records: Records::Disk(disk),
             seat,
+            loss: None,
         }
+    }
+
+    /// The same, with what was found of its data, which are lost.
+    pub(crate) fn with_loss(self, loss: Option<String>) -> Self {
+        Self { loss, ..self }
+    }
+
+    /// What was found of its data when it was opened, where they were lost and something was left.
+    pub(crate) fn loss(&self) -> Option<&str> {
+        self.loss.as_deref()
     }
 
     /// Where the replica stands, if it keeps data that it can lose and get again.

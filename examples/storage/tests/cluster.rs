@@ -325,7 +325,7 @@ fn ports_that_there_are_not_are_refused() {
 #[test]
 fn what_is_wrong_with_a_replica_is_told_with_its_id_and_the_others_end() {
     let data = tempfile::tempdir().expect("a directory");
-    std::fs::write(data.path().join("replica-2.redb"), "something else").expect("written");
+    std::fs::create_dir(data.path().join("replica-2.redb")).expect("made");
     let path = data.path().to_str().expect("a plain path");
     let args = ["cluster", "--listen", &host(), "--data", path];
     let done = run(&args, "qc read k\n");
@@ -337,7 +337,7 @@ fn what_is_wrong_with_a_replica_is_told_with_its_id_and_the_others_end() {
     );
     let second = lines.next().unwrap_or_default();
     assert!(
-        second.contains("replica-2.redb is damaged, or not the file"),
+        second.contains("replica-2.redb: Is a directory"),
         "{done:?}"
     );
     assert_eq!(
@@ -345,7 +345,7 @@ fn what_is_wrong_with_a_replica_is_told_with_its_id_and_the_others_end() {
         ("", None, 1)
     );
     // Nobody has the files of the others open any more.
-    std::fs::remove_file(data.path().join("replica-2.redb")).expect("it was left");
+    std::fs::remove_dir(data.path().join("replica-2.redb")).expect("it was left");
     let done = run(&args, "qc read k\n");
     let first = done.stderr.lines().next().unwrap_or_default();
     // What was in it is gone, and comes from the others.

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cluster_shell::ReplicaStore;
@@ -14,7 +14,7 @@ use storage::client::Client;
 use storage::proto::storage_client::StorageClient;
 use storage::proto::storage_server::StorageServer;
 use storage::service::{Delay, Replica};
-use storage::store::{Entry, Store, Stored, Times};
+use storage::store::{Entry, Store, Stored, Time, Times};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -86,6 +86,11 @@ impl Cluster {
         running.store.close().await;
     }
 
+    /// One of the files of a replica.
+    fn file(&self, id: u32, kind: &str) -> PathBuf {
+        self.directory.path().join(format!("replica-{id}.{kind}"))
+    }
+
     fn lose(&self, id: u32) {
         lose(self.directory.path(), id);
     }
@@ -106,7 +111,7 @@ async fn value_of(store: &Store, number: usize) -> String {
 }
 
 fn lose(directory: &Path, id: u32) {
-    for file in ["redb", "rejoin"] {
+    for file in ["redb", "seal", "rejoin"] {
         fs::remove_file(directory.join(format!("replica-{id}.{file}"))).expect("it is there");
     }
 }
@@ -233,6 +238,74 @@ async fn replicas_that_count_others_do_not_get_data_from_each_other() {
     catching.abort();
 }
 
+#[tokio::test]
+async fn a_replica_whose_files_are_not_what_they_were_puts_them_aside_and_gets_its_data_again() {
+    let mut cluster = Cluster::start().await;
+    let mut client = cluster.client();
+    let [file, seal] = ["redb", "seal"].map(|kind| cluster.file(3, kind));
+    cluster.stop(3).await;
+    let old = fs::read(&file).expect("it is there");
+    let store = cluster.serve(3).await;
+    let entry = Entry {
+        value: "v".to_owned(),
+        time: Time::default(),
+    };
+    let written = store.write("its own".to_owned(), entry).await;
+    let Stored::Coming(written) = written.expect("it answers") else {
+        panic!("it is on disk");
+    };
+    assert!(written.result().await.expect("the disk works"));
+    drop(store);
+    for (number, case) in ["older", "damaged", "gone", "without its seal"]
+        .into_iter()
+        .enumerate()
+    {
+        let written = client.write(&format!("k{number}"), "v").await;
+        assert!(written.expect("two are there").is_new(), "{case}");
+        cluster.stop(3).await;
+        let left = match case {
+            "older" => {
+                fs::write(&file, &old).expect("it can be written");
+                [&seal, &file].to_vec()
+            }
+            "damaged" => {
+                fs::write(&file, "something else").expect("it can be written");
+                [&seal, &file].to_vec()
+            }
+            "gone" => {
+                fs::remove_file(&file).expect("it is there");
+                [&seal].to_vec()
+            }
+            _ => {
+                fs::remove_file(&seal).expect("it is there");
+                [&file].to_vec()
+            }
+        };
+        let store = cluster.serve(3).await;
+        assert!(!cluster.has_data_again(3), "{case}");
+        let error = store.read("k0".to_owned()).await.expect_err(case);
+        assert_eq!(error.code(), gorums::Code::Unavailable, "{case}");
+        let mut told = Vec::new();
+        let others = cluster.others(3);
+        Arc::clone(&store)
+            .catch_up(others, |text| told.push(text))
+            .await;
+        for path in left {
+            let kept = format!("{}.lost", path.display());
+            assert!(told[0].contains(&kept), "{case}: {told:?}");
+            assert!(Path::new(&kept).exists(), "{case}");
+        }
+        assert!(cluster.has_data_again(3), "{case}");
+        for before in 0..=number {
+            assert_eq!(value_of(&store, before).await, "v", "{case}");
+        }
+    }
+    // When it is started once more it has them.
+    cluster.stop(3).await;
+    cluster.serve(3).await;
+    assert!(cluster.has_data_again(3));
+}
+
 /// Three replicas as processes, whose messages say when they have their data.
 fn serve(id: u32, addresses: &[String; 3], data: &str) -> Program {
     let options = ["--peers", &addresses.join(","), "--data", data];
@@ -334,11 +407,41 @@ fn a_replica_that_knows_no_others_does_not_start_without_its_data() {
         (again.stderr.as_str(), again.code),
         ("error: replica 1 is set up already, and has its data\n", 1)
     );
-    fs::remove_file(directory.path().join("replica-1.redb")).expect("it is there");
-    let refused = run(&serve, "");
-    assert!(
-        refused.stderr.contains("start it with --peers"),
-        "{refused:?}"
-    );
-    assert_eq!(refused.code, 1);
+    let file = directory.path().join("replica-1.redb");
+    for lost in ["damaged", "gone"] {
+        match lost {
+            "damaged" => fs::write(&file, "something else").expect("it can be written"),
+            _ => fs::remove_file(&file).expect("it is there"),
+        }
+        let refused = run(&serve, "");
+        assert!(
+            refused.stderr.contains("start it with --peers"),
+            "{refused:?}"
+        );
+        assert_eq!(refused.code, 1);
+    }
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_damaged_file_is_accepted_as_lost_where_somebody_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().to_str().expect("a plain path");
+    let init = ["init", "--id", "1", "--data", data];
+    let accept = ["init", "--id", "1", "--data", data, "--accept-loss"];
+    assert_eq!(run(&init, "").code, 0);
+    let whole = run(&accept, "");
+    assert!(whole.stderr.contains("has its data"), "{whole:?}");
+    assert_eq!(whole.code, 1);
+    let file = directory.path().join("replica-1.redb");
+    fs::write(&file, "something else").expect("it can be written");
+    let accepted = run(&accept, "");
+    for part in ["is damaged", "replica-1.redb.lost", "is lost"] {
+        assert!(accepted.stdout.contains(part), "{accepted:?}");
+    }
+    assert_eq!(accepted.code, 0);
+    let kept = directory.path().join("replica-1.redb.lost");
+    assert_eq!(fs::read(kept).expect("it is kept"), b"something else");
+    let verified = run(&["verify", "--id", "1", "--data", data], "");
+    assert!(verified.stdout.contains("0 records"), "{verified:?}");
 }

@@ -72,6 +72,21 @@ impl OpenError {
             Cause::File(error) => error.is_damage().then_some(Loss::Damaged),
         }
     }
+
+    /// What was found, in words, and nothing of what is to be done.
+    pub fn finding(&self) -> String {
+        let path = self.path.display();
+        match &self.cause {
+            Cause::File(error) if matches!(&*error.cause, redb::Error::DatabaseAlreadyOpen) => {
+                format!("{path} is in use by another replica")
+            }
+            Cause::File(error) if !error.is_damage() => format!("{path}: {error}"),
+            Cause::File(error) => {
+                format!("{path} is damaged, or not the file of a replica ({error})")
+            }
+            Cause::Lost(_, text) => format!("{path} {text}"),
+        }
+    }
 }
 
 impl FileError {
@@ -150,24 +165,13 @@ impl std::error::Error for FileError {
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        match &self.cause {
-            Cause::File(error) if matches!(&*error.cause, redb::Error::DatabaseAlreadyOpen) => {
-                return write!(f, "{path} is in use by another replica");
-            }
-            Cause::File(error) if !error.is_damage() => return write!(f, "{path}: {error}"),
-            Cause::File(error) => {
-                write!(
-                    f,
-                    "{path} is damaged, or not the file of a replica ({error})"
-                )?;
-            }
-            Cause::Lost(_, text) => write!(f, "{path} {text}")?,
+        f.write_str(&self.finding())?;
+        if self.loss().is_none() {
+            return Ok(());
         }
-        write!(
-            f,
+        f.write_str(
             "; everything was left as it is: restore all files of the replica from a backup, or move all of them \
-             away to start empty, without what the replica acknowledged"
+             away to start empty, without what the replica acknowledged",
         )
     }
 }

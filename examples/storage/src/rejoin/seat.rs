@@ -115,6 +115,17 @@ impl Seat {
         })
     }
 
+    /// Writes on a slate that its replica has lost its data. Nobody may have the seat meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Where the slate cannot be read or written.
+    pub fn declare_lost(slate: &mut impl Slate) -> io::Result<()> {
+        let mut state = State::decode(&slate.read()?).unwrap_or_default();
+        state.phase = Phase::Lost;
+        slate.write(&state.encode())
+    }
+
     /// Writes on a slate that the data are all that its replica ever acknowledged: at the beginning
     /// of its first life, or because somebody who knows better says so. What it knows of losses
     /// stays. Nobody may have the seat meanwhile.
