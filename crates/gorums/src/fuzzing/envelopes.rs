@@ -81,7 +81,7 @@ fn assert_same(envelope: &Envelope<'_>, reference: &Reference) {
         known => Some(known.number()),
     };
     let expected = u64::from(reference.control);
-    assert_eq!(control, (expected <= 5).then_some(expected));
+    assert_eq!(control, (expected <= 6).then_some(expected));
     let metadata = reference.metadata.iter();
     let metadata: Vec<_> = metadata
         .map(|entry| (entry.key.as_str(), entry.value.as_str()))
