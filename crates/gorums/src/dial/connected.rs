@@ -14,8 +14,8 @@ use crate::channel::{Channel, ServerIdentity, StreamId};
 use crate::error::{Code, Outcome, Status};
 use crate::log;
 use crate::stream::{
-    FairIo, Fired, FirstBytes, Lasting, Link, NodeStream, ReadEnd, Timer, Wrote, h2_status,
-    noop_context,
+    FairIo, Fired, FirstBytes, Inbound, Lasting, Link, NodeStream, Outbound, ReadEnd, Session,
+    Timer, Wrote, h2_status, noop_context,
 };
 use crate::wire::{
     Batch, Control, Features, H2Settings, SessionAnswer, check_response_head, is_turned_away,
@@ -447,16 +447,7 @@ impl Connected {
             return Err(Box::new(self));
         }
         let resumes = self.resumes.take();
-        let Self {
-            connection,
-            head,
-            stream,
-            mut link,
-            ..
-        } = self;
-        let (inbound, outbound, session) = stream.into_parts();
-        drop((head, connection));
-        link.pings.end_flush();
+        let (inbound, outbound, session) = self.into_parts();
         channel.suspend();
         // It was not carried on here, and nothing was written.
         if let Some(suspended) = resumes {
@@ -472,6 +463,15 @@ impl Connected {
     /// the stream wound down; the others are left to fail with an unknown outcome.
     pub(super) fn give_back(self, channel: &Arc<Channel>) {
         let stream_id = self.stream_id();
+        let (_inbound, mut outbound, _) = self.into_parts();
+        if stream_id == StreamId::DIALLED {
+            channel.set_features(None);
+        }
+        outbound.give_back(channel, stream_id);
+    }
+
+    /// Ends the connection: what is left of its stream.
+    fn into_parts(self) -> (Inbound, Outbound, Option<Box<Session>>) {
         let Self {
             connection,
             head,
@@ -479,13 +479,10 @@ impl Connected {
             mut link,
             ..
         } = self;
-        let (_inbound, mut outbound, _) = stream.into_parts();
+        let parts = stream.into_parts();
         drop((head, connection));
         link.pings.end_flush();
-        if stream_id == StreamId::DIALLED {
-            channel.set_features(None);
-        }
-        outbound.give_back(channel, stream_id);
+        parts
     }
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Serving;
 use super::connect::{Failed, connect};
 use super::connected::End;
 use super::reconnect::Reconnect;
 use super::suspended::{Names, Suspended};
 use super::winding_down::WindingDown;
-use tokio::time::Instant;
-
 use crate::channel::{Channel, NodeState};
 use crate::error::{Outcome, Status};
 use crate::log;

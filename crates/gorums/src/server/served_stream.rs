@@ -11,7 +11,7 @@ use super::slow_peer::SlowPeer;
 use crate::channel::{Attachment, Channel};
 use crate::error::Code;
 use crate::runtime::BoxFuture;
-use crate::stream::{Inbound, Link, NodeStream, ReadEnd, Timer, Wrote, h2_status};
+use crate::stream::{Inbound, Link, NodeStream, ReadEnd, Session, Timer, Wrote, h2_status};
 use crate::wire::trailers;
 
 /// How long a client that understands that the server goes away may go on with requests: as good as
@@ -327,12 +327,8 @@ impl ServedStream {
         let Some(carried) = self.session.take_if(|_| goes_on) else {
             return Err(Box::new(self));
         };
-        let (mut inbound, mut outbound, session) = self.stream.into_parts();
+        let (mut inbound, session) = self.into_parts();
         inbound.suspend();
-        if let Some(callee) = self.callee {
-            let attachment = callee.attachment();
-            outbound.give_back(attachment.channel(), attachment.stream_id());
-        }
         let session = session.expect("one that is carried has an end here");
         Ok((carried, Box::new(Parked { inbound, session })))
     }
@@ -421,13 +417,20 @@ impl ServedStream {
 
     /// The stream is over: calls to the client fail. What the client sent is left.
     pub(super) fn into_inbound(self) -> Inbound {
-        let (mut inbound, mut outbound, _) = self.stream.into_parts();
+        let (mut inbound, _) = self.into_parts();
         inbound.end_calls();
+        inbound
+    }
+
+    /// The stream is over: what the client sent, and the session. Calls to the client go back, as far
+    /// as they were not written.
+    fn into_parts(self) -> (Inbound, Option<Box<Session>>) {
+        let (inbound, mut outbound, session) = self.stream.into_parts();
         if let Some(callee) = self.callee {
             let attachment = callee.attachment();
             outbound.give_back(attachment.channel(), attachment.stream_id());
         }
-        inbound
+        (inbound, session)
     }
 
     pub(super) fn is_over(&self) -> bool {

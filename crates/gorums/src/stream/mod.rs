@@ -40,7 +40,6 @@ pub(crate) use keep_alive::KeepAlive;
 pub(crate) use lasting::{Lasting, shortened};
 pub(crate) use link::{Fired, Link};
 pub(crate) use node_stream::{NodeStream, ReadEnd, Wrote, h2_status};
-#[cfg(all(test, gorums_loom))]
 pub(crate) use outbound::Outbound;
 pub(crate) use outbound::Written;
 #[cfg(all(test, gorums_loom))]
