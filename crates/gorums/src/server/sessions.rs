@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::error::Status;
 use crate::node_id::NodeId;
 use crate::runtime::{BoxFuture, Clock};
 use crate::stream::{Inbound, Session};
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Mutex, Notify};
 use crate::wire::{SessionId, SessionRequest};
 
 /// How many sessions may be parked. One more ends the one that has waited longest.
@@ -94,12 +96,12 @@ impl Sessions {
         let Stage::Carried { is_wanted, task } = &entry.stage else {
             return None;
         };
-        let changed = listen(&entry.changed);
+        let changed = Arc::clone(&entry.changed).notified_owned();
         is_wanted.store(true, Ordering::Release);
         let task = task.clone();
         drop(state);
         task.wake();
-        Some(changed)
+        Some(Box::pin(changed))
     }
 
     /// This task carries the session that a client wants from now on. Where one of its name is parked,
@@ -184,13 +186,6 @@ impl State {
         self.last
     }
 
-    fn parked(&self, id: &SessionId) -> Option<&Parked> {
-        match &self.entries.get(id)?.stage {
-            Stage::Parked(parked) => Some(parked),
-            Stage::Carried { .. } => None,
-        }
-    }
-
     /// The session that has been parked longest is over.
     fn expire_oldest(&mut self) {
         let oldest = self.parked.pop_first();
@@ -199,17 +194,6 @@ impl State {
             entry.changed.notify_waiters();
         }
     }
-}
-
-/// Ready when this is notified from now on.
-fn listen(changed: &Arc<Notify>) -> BoxFuture<'static, ()> {
-    let changed = Arc::clone(changed);
-    let mut listening = Box::pin(async move { changed.notified().await });
-    // It listens once it was polled.
-    let _ = listening
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()));
-    listening
 }
 
 /// A stage of a session, which is over when this is dropped in it.
@@ -268,7 +252,7 @@ impl Carried {
         let before = state.entries.get(id);
         let (node, stream) = before.map_or((None, 0), |entry| (entry.node, entry.stream));
         let waiting = Waiting {
-            changed: listen(&changed),
+            changed: Box::pin(Arc::clone(&changed).notified_owned()),
             place: Place {
                 of: Arc::clone(of),
                 id: *id,
@@ -318,18 +302,24 @@ impl Waiting {
             return Poll::Ready(self.give_up());
         }
         // What is kept of it changes.
-        let state = self.place.of.state.lock();
-        if let Some(parked) = state.parked(&self.place.id) {
-            parked.inbound.register(cx.waker());
-        }
+        self.look(|parked| parked.inbound.register(cx.waker()));
         Poll::Pending
     }
 
     /// Whether handlers wait with their replies.
     pub(super) fn is_full(&self) -> bool {
+        self.look(|parked| parked.inbound.is_full())
+            .unwrap_or_default()
+    }
+
+    /// Looks at the session, where no other connection has taken it.
+    fn look<R>(&self, look: impl FnOnce(&Parked) -> R) -> Option<R> {
         let state = self.place.of.state.lock();
-        let parked = state.parked(&self.place.id);
-        parked.is_some_and(|parked| parked.inbound.is_full())
+        let entry = state.entries.get(&self.place.id)?;
+        match &entry.stage {
+            Stage::Parked(parked) if entry.number == self.place.number => Some(look(parked)),
+            Stage::Parked(_) | Stage::Carried { .. } => None,
+        }
     }
 
     /// The session is over. Returns what has come in it, where no other connection has taken it.
@@ -342,10 +332,8 @@ impl Waiting {
 
     /// The bytes that are kept of it.
     pub(super) fn held_bytes(&self) -> usize {
-        let state = self.place.of.state.lock();
-        state.parked(&self.place.id).map_or(0, |parked| {
-            parked.inbound.held_bytes(true) + parked.session.held_bytes()
-        })
+        self.look(|parked| parked.inbound.held_bytes(true) + parked.session.held_bytes())
+            .unwrap_or_default()
     }
 }
 
