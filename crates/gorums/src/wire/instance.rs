@@ -14,7 +14,7 @@ impl Instance {
     /// Of two random numbers. None where these are the same: then there is no randomness, and every
     /// server would be the same one.
     pub(crate) fn new(high: u64, low: u64) -> Option<Self> {
-        (high != low).then_some(Self(u128::from(high) << 64 | u128::from(low)))
+        joined(high, low).map(Self)
     }
 
     /// What the peer says. None where it says nothing, or something else.
@@ -27,6 +27,11 @@ impl Instance {
         let value = HeaderValue::try_from(hexadecimal(self.0));
         headers.insert(Self::HEADER, value.expect("digits are legal"));
     }
+}
+
+/// Two random numbers as one. None where these are the same: then there is no randomness.
+pub(super) fn joined(high: u64, low: u64) -> Option<u128> {
+    (high != low).then_some(u128::from(high) << 64 | u128::from(low))
 }
 
 /// A number of 128 bits in 32 hexadecimal digits.

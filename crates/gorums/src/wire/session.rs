@@ -5,7 +5,7 @@ use std::fmt;
 use http::HeaderMap;
 use http::header::HeaderValue;
 
-use super::instance::{hexadecimal, read_hexadecimal};
+use super::instance::{hexadecimal, joined, read_hexadecimal};
 
 /// The header by which a client asks for a session, and by which the server answers.
 const HEADER: &str = "gorums-session";
@@ -25,7 +25,7 @@ impl fmt::Debug for SessionId {
 impl SessionId {
     /// Of two random numbers. None where these are the same: then there is no randomness.
     pub(crate) fn new(high: u64, low: u64) -> Option<Self> {
-        (high != low).then_some(Self(u128::from(high) << 64 | u128::from(low)))
+        joined(high, low).map(Self)
     }
 }
 
@@ -45,7 +45,7 @@ impl ClientId {
 
     /// Of two random numbers. None where these are the same: then there is no randomness.
     pub(crate) fn new(high: u64, low: u64) -> Option<Self> {
-        SessionId::new(high, low).map(|SessionId(number)| Self(number))
+        joined(high, low).map(Self)
     }
 
     pub(crate) fn number(self) -> u128 {
@@ -59,9 +59,7 @@ impl ClientId {
     }
 
     pub(crate) fn write(self, headers: &mut HeaderMap) {
-        let mut value = HeaderValue::try_from(hexadecimal(self.0)).expect("digits are legal");
-        value.set_sensitive(true);
-        headers.insert(Self::HEADER, value);
+        write(headers, Self::HEADER, hexadecimal(self.0));
     }
 }
 
@@ -107,6 +105,7 @@ impl SessionRequest {
         let (id, stream) = (hexadecimal(self.id.0), self.stream);
         write(
             headers,
+            HEADER,
             match self.received {
                 None => format!("{id};{stream}"),
                 Some(received) => format!("{id};{stream};{received}"),
@@ -141,6 +140,7 @@ impl SessionAnswer {
     pub(crate) fn write(self, headers: &mut HeaderMap) {
         write(
             headers,
+            HEADER,
             match self {
                 Self::Begun => Self::BEGUN.to_owned(),
                 Self::Resumed { received } => format!("{}{received}", Self::RESUMED),
@@ -149,10 +149,11 @@ impl SessionAnswer {
     }
 }
 
-fn write(headers: &mut HeaderMap, text: String) {
+/// Adds a header that is for nobody to see.
+fn write(headers: &mut HeaderMap, name: &'static str, text: String) {
     let mut value = HeaderValue::try_from(text).expect("digits and letters are legal");
     value.set_sensitive(true);
-    headers.insert(HEADER, value);
+    headers.insert(name, value);
 }
 
 fn read_number(text: &str) -> Option<u64> {
