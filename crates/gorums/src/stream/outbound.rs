@@ -22,7 +22,7 @@ pub(crate) struct Outbound {
     batch: VecDeque<OutMessage>,
     /// How many of its bytes come before them.
     before: usize,
-    /// How many of these are messages of a session that were written before, on a stream that broke.
+    /// How many of these, the first ones, were written before, in a session on a stream that broke.
     again: usize,
     /// How many batches there were.
     batches: u64,
@@ -85,7 +85,6 @@ impl Outbound {
         session: Option<&mut Session>,
     ) {
         self.before = self.builder.len();
-        let unsettled = self.batch.len();
         let room = session
             .as_ref()
             .map_or(usize::MAX, |session| session.room());
@@ -115,9 +114,9 @@ impl Outbound {
         };
         let mut kept = session.map(|session| &mut session.kept);
         if has_deadlines && channel.features().deadline {
-            self.push_timed(channel.pool().clock.now(), unsettled, kept.as_deref_mut());
+            self.push_timed(channel.pool().clock.now(), kept.as_deref_mut());
         } else {
-            for message in self.batch.range(unsettled..) {
+            for message in self.batch.range(self.again..) {
                 push(&mut self.builder, &mut kept, &message.frame);
             }
         }
@@ -133,11 +132,11 @@ impl Outbound {
         }
     }
 
-    /// Adds the messages of the batch from this one on, each with the time that is left to its caller
-    /// at this time.
+    /// Adds the messages of the batch that were not written before, each with the time that is left to
+    /// its caller at this time.
     #[cold]
-    fn push_timed(&mut self, now: Instant, from: usize, mut kept: Option<&mut Unacknowledged>) {
-        for message in self.batch.range_mut(from..) {
+    fn push_timed(&mut self, now: Instant, mut kept: Option<&mut Unacknowledged>) {
+        for message in self.batch.range_mut(self.again..) {
             let start = message.deadline().and_then(|deadline| {
                 // Rounded up: the node does not find it late before the caller does.
                 let left = deadline.saturating_duration_since(now).as_nanos();
