@@ -20,7 +20,9 @@ use asked::{
 };
 use common::{Counter, Number, TestServer, echo, number, within};
 use gorums::server::{Answered, AnsweredCalls};
-use gorums::{Code, ConfigurationBuilder, Outcome, ReplySender, Server, ServerCtx, Status};
+use gorums::{
+    Code, ConfigurationBuilder, Outcome, ReplySender, Server, ServerBuilder, ServerCtx, Status,
+};
 use memory::{Direction, Manner, Network, settle};
 use raw_client::{RawClient, stream_request};
 use tokio::time::Instant;
@@ -338,25 +340,34 @@ async fn calls_wait_for_another_connection_as_long_as_the_client_says() {
     assert_eq!(not_sent.outcome(), Outcome::NotSent);
 }
 
+/// A server whose handlers wait until they are told that nobody waits for them, how many have begun,
+/// and how many were told.
+fn waits_to_be_told(network: &Network) -> (ServerBuilder, Counter, Counter) {
+    let (begun, told) = (Counter::new(), Counter::new());
+    let (begins, tells) = (begun.clone(), told.clone());
+    let server = Server::builder().transport(network.clone()).unary(
+        ASK,
+        move |ctx: ServerCtx, request: Number| {
+            let (begins, tells) = (begins.clone(), tells.clone());
+            ctx.release();
+            async move {
+                begins.add();
+                ctx.cancelled().await;
+                tells.add();
+                Ok::<_, Status>(request)
+            }
+        },
+    );
+    (server, begun, told)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handler_is_told_that_its_client_has_gone_when_the_session_is_over() {
     let timeout = Duration::from_secs(5);
     for closes in [false, true] {
         let network = Network::new();
-        let (begun, told) = (Counter::new(), Counter::new());
-        let (begins, tells) = (begun.clone(), told.clone());
-        let server = Server::builder()
-            .transport(network.clone())
-            .session_timeout(timeout)
-            .unary(ASK, move |ctx: ServerCtx, request: Number| {
-                let (begins, tells) = (begins.clone(), tells.clone());
-                async move {
-                    begins.add();
-                    ctx.cancelled().await;
-                    tells.add();
-                    Ok::<_, Status>(request)
-                }
-            });
+        let (server, begun, told) = waits_to_be_told(&network);
+        let server = server.session_timeout(timeout);
         let _server = TestServer::start_at(server, NODE).await;
         let (all, client) = connect(sessions(&network));
         let held = call(&client, ASK, 1).send();
@@ -365,13 +376,7 @@ async fn a_handler_is_told_that_its_client_has_gone_when_the_session_is_over() {
         let begin = Instant::now();
         if closes {
             // The end of the client is the end of the session, once it could tell.
-            settle().await;
-            within(async {
-                while network.attempts(NODE).len() < 2 {
-                    settle().await;
-                }
-            })
-            .await;
+            network.attempted(NODE, 2).await;
             settle().await;
             drop((held, client, all));
             told.reached(1).await;
@@ -388,22 +393,7 @@ async fn a_handler_is_told_that_its_client_has_gone_when_the_session_is_over() {
 #[tokio::test(start_paused = true)]
 async fn what_a_client_gives_up_meanwhile_is_told_on_the_next_connection() {
     let network = Network::new();
-    let told = Counter::new();
-    let begun = Counter::new();
-    let (tells, begins) = (told.clone(), begun.clone());
-    let server = Server::builder().transport(network.clone()).unary(
-        ASK,
-        move |ctx: ServerCtx, request: Number| {
-            let (tells, begins) = (tells.clone(), begins.clone());
-            ctx.release();
-            async move {
-                begins.add();
-                ctx.cancelled().await;
-                tells.add();
-                Ok::<_, Status>(request)
-            }
-        },
-    );
+    let (server, begun, told) = waits_to_be_told(&network);
     let _server = TestServer::start_at(server, NODE).await;
     let (_all, client) = connect(sessions(&network));
     let [first, second] = [1, 2].map(|value| call(&client, ASK, value).send());
