@@ -8,44 +8,34 @@ use std::{env, fs, thread};
 use fastrand::Rng;
 use gorums_fuzz::{TARGETS, Target};
 
-#[test]
-fn frames() {
-    run("frames", 20_000);
+/// A test for each target, with so many inputs that are made of those that are kept.
+macro_rules! fixed {
+    ($($name:ident: $count:literal,)+) => {
+        $(#[test]
+        fn $name() {
+            run(stringify!($name), $count);
+        })+
+
+        /// The targets that have a test here.
+        const TESTED: &[&str] = &[$(stringify!($name)),+];
+    };
+}
+
+fixed! {
+    frames: 20_000,
+    envelopes: 40_000,
+    inbound: 4_000,
+    headers: 20_000,
+    addresses: 20_000,
+    descriptors: 300,
+    prompt: 20_000,
+    disk: 200,
 }
 
 #[test]
-fn envelopes() {
-    run("envelopes", 40_000);
-}
-
-#[test]
-fn inbound() {
-    run("inbound", 4_000);
-}
-
-#[test]
-fn headers() {
-    run("headers", 20_000);
-}
-
-#[test]
-fn addresses() {
-    run("addresses", 20_000);
-}
-
-#[test]
-fn descriptors() {
-    run("descriptors", 300);
-}
-
-#[test]
-fn prompt() {
-    run("prompt", 20_000);
-}
-
-#[test]
-fn disk() {
-    run("disk", 200);
+fn every_target_has_a_test() {
+    let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
+    assert_eq!(TESTED, names);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use gorums_build::plugin::respond;
 use prost::Message;
+use prost_types::compiler::CodeGeneratorResponse;
 
 #[derive(Clone, PartialEq, Message)]
 struct Set {
@@ -21,22 +22,6 @@ struct Request {
 struct Named {
     #[prost(string, tag = "1")]
     name: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Response {
-    #[prost(string, optional, tag = "1")]
-    error: Option<String>,
-    #[prost(message, repeated, tag = "15")]
-    file: Vec<Generated>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Generated {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "15")]
-    content: String,
 }
 
 /// The parameters that are worth a look.
@@ -70,14 +55,16 @@ pub(super) fn check(input: &[u8]) {
         _ => bytes.to_owned(),
     };
     let response = respond(&request);
-    let answer = Response::decode(&response.encoded[..]).expect("protoc can read it");
+    let answer = CodeGeneratorResponse::decode(&response.encoded[..]);
+    let answer = answer.expect("protoc can read it");
     match answer.error {
         Some(error) => {
             assert!(!error.trim().is_empty(), "an error without words");
             assert!(answer.file.is_empty(), "{error}");
         }
         None => {
-            for Generated { name, content } in answer.file {
+            for file in answer.file {
+                let (name, content) = (file.name(), file.content());
                 assert!(!name.is_empty() && !content.is_empty(), "{name:?}");
             }
         }
