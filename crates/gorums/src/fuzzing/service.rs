@@ -1,4 +1,3 @@
-use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +9,7 @@ use tokio::time::Instant;
 
 use super::input::Input;
 use crate::error::Status;
-use crate::handler::{LaneSettings, Lanes, Registry, ReplySender, ServerCtx, Services};
+use crate::handler::{LaneSettings, Registry, ReplySender, ServerCtx, Services};
 use crate::log::Throttle;
 use crate::runtime::{BoxFuture, Clock};
 
@@ -67,19 +66,11 @@ impl Service {
         });
         let clock = Arc::new(Time::default());
         let lane = LaneSettings {
-            interceptors: Arc::new([]),
-            server_turn: None,
             max_decoding: input.one_of(&[LIMIT, LIMIT / 2]),
             max_encoding: input.one_of(&[LIMIT, LIMIT / 2]),
             max_running: input.one_of(&[1, 2, 5]),
             expose_panics: input.flag(),
-            in_process: None,
-            clock: Arc::<Time>::clone(&clock),
-            late: Throttle::default(),
-            shedding: None,
-            sheds: Throttle::default(),
-            reached: Arc::default(),
-            lanes: Lanes::default(),
+            ..LaneSettings::unbounded(Arc::<Time>::clone(&clock))
         };
         let services = Services {
             registry: registry(&state),
@@ -245,11 +236,5 @@ impl Clock for Time {
 
     fn random(&self) -> u64 {
         0
-    }
-}
-
-impl fmt::Debug for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").finish_non_exhaustive()
     }
 }

@@ -74,6 +74,28 @@ pub(crate) struct LaneSettings {
     pub(crate) lanes: Lanes,
 }
 
+impl LaneSettings {
+    /// Without bounds, for tests and fuzzing.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn unbounded(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            interceptors: Arc::new([]),
+            server_turn: None,
+            max_decoding: usize::MAX,
+            max_encoding: usize::MAX,
+            max_running: usize::MAX,
+            expose_panics: false,
+            in_process: None,
+            clock,
+            late: Throttle::default(),
+            shedding: None,
+            sheds: Throttle::default(),
+            reached: Arc::default(),
+            lanes: Lanes::default(),
+        }
+    }
+}
+
 /// What the lane shares with the I/O task and with the handlers that were moved.
 pub(crate) struct Lane {
     pub(super) settings: Arc<LaneSettings>,

@@ -12,10 +12,9 @@ use super::{Gate, join, spawn};
 use crate::error::Status;
 use crate::handler::released::ReleasedSet;
 use crate::handler::{
-    Called, ConnectionInfo, Entry, Incoming, Lane, LaneSettings, Lanes, Needed, Priority, Reply,
+    Called, ConnectionInfo, Entry, Incoming, Lane, LaneSettings, Needed, Priority, Reply,
     ReplyQueue, Request, ServerCtx,
 };
-use crate::log::Throttle;
 use crate::metadata::Metadata;
 use crate::runtime::SystemClock;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -50,19 +49,9 @@ impl Connection {
     /// With requests that have come already.
     fn start(bounds: Bounds, requests: Vec<Request>) -> Self {
         let settings = LaneSettings {
-            interceptors: Arc::new([]),
             server_turn: bounds.server_turn,
-            max_decoding: usize::MAX,
-            max_encoding: usize::MAX,
             max_running: bounds.running,
-            expose_panics: false,
-            in_process: None,
-            clock: Arc::new(SystemClock),
-            late: Throttle::default(),
-            shedding: None,
-            sheds: Throttle::default(),
-            reached: Arc::default(),
-            lanes: Lanes::default(),
+            ..LaneSettings::unbounded(Arc::new(SystemClock))
         };
         let replies = Arc::new(ReplyQueue::new(bounds.reply_bytes));
         let info = Arc::new(ConnectionInfo::default());

@@ -10,9 +10,7 @@ use proptest::prelude::*;
 use super::accountant::Accountant;
 use super::reader::{Event, Handlers, Likely, Limit, Plain, Reader, Replies};
 use crate::error::{Code, Status};
-use crate::handler::{
-    LaneSettings, Lanes, ReadFor, Registry, Request, ServerCtx, Services, Waiting,
-};
+use crate::handler::{LaneSettings, ReadFor, Registry, Request, ServerCtx, Services, Waiting};
 use crate::log::Throttle;
 use crate::metadata::Metadata;
 use crate::runtime::SystemClock;
@@ -44,19 +42,10 @@ fn services() -> Services {
     Services {
         registry,
         lane: Arc::new(LaneSettings {
-            interceptors: Arc::new([]),
-            server_turn: None,
             max_decoding: LIMIT,
             max_encoding: LIMIT,
             max_running: 1,
-            expose_panics: false,
-            in_process: None,
-            clock: Arc::new(SystemClock),
-            late: Throttle::default(),
-            shedding: None,
-            sheds: Throttle::default(),
-            reached: Arc::default(),
-            lanes: Lanes::default(),
+            ..LaneSettings::unbounded(Arc::new(SystemClock))
         }),
         max_decoding: LIMIT,
         max_waiting_bytes: 10_000,
