@@ -46,6 +46,12 @@ impl Cmd {
         self
     }
 
+    /// Gives the compiler these flags, behind those that it has anyway.
+    pub(crate) fn rustflags(self, more: &str) -> Self {
+        let flags = env::var("RUSTFLAGS").unwrap_or_default();
+        self.env("RUSTFLAGS", format!("{flags} {more}").trim())
+    }
+
     /// Shows the command, runs it with its output passed through, and fails unless it exits with 0.
     pub(crate) fn run(&self) -> Result<()> {
         println!("$ {self}");

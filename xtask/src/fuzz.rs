@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use std::{env, fmt, fs};
+use std::{fmt, fs};
 
 use anyhow::{Context, Result, bail};
 
@@ -127,10 +127,6 @@ fn build() -> Result<String> {
     let mut lines = version.lines();
     let host = lines.find_map(|line| line.strip_prefix("host: "));
     let host = host.context("rustc does not say what it runs on")?;
-    let mut flags = env::var("RUSTFLAGS").unwrap_or_default();
-    for flag in MARKS.into_iter().chain(["--cfg gorums_fuzz"]) {
-        flags = format!("{flags} {flag}");
-    }
     let folder = folder("build")?;
     Cmd::cargo()
         .args([
@@ -145,7 +141,7 @@ fn build() -> Result<String> {
         // Where a target is named, the flags are not those of build scripts, which have no counters.
         .args(["--target", host])
         .args(["--target-dir", &folder.to_string_lossy()])
-        .env("RUSTFLAGS", flags.trim())
+        .rustflags(&format!("{} --cfg gorums_fuzz", MARKS.join(" ")))
         .run()?;
     let program = folder.join(host).join("fuzz/gorums-fuzz");
     Ok(program.to_string_lossy().into_owned())
@@ -313,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn every_target_is_one_of_the_crate() {
+    fn the_folders_of_inputs_name_the_targets() {
         let names = targets().expect("a folder");
         assert!(names.iter().any(|name| name == "inbound"), "{names:?}");
     }

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -152,10 +152,6 @@ struct Models {
 
 impl Models {
     fn build() -> Result<Self> {
-        let flags = match env::var("RUSTFLAGS") {
-            Ok(flags) if !flags.trim().is_empty() => format!("{flags} --cfg gorums_loom"),
-            _ => "--cfg gorums_loom".to_owned(),
-        };
         let target = workspace::target().join("loom");
         let command = Cmd::cargo()
             .args(["test", "--locked", "-p", "gorums", "--lib", "--no-run"])
@@ -164,7 +160,7 @@ impl Models {
             .args(["--config", "profile.dev.package.loom.opt-level=3"])
             .args(["--config", "profile.dev.package.generator.opt-level=3"])
             .args(["--config", "profile.dev.package.gorums.opt-level=1"])
-            .env("RUSTFLAGS", flags);
+            .rustflags("--cfg gorums_loom");
         println!("$ {command}");
         let mut program = None;
         command
