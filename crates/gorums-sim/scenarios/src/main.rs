@@ -70,13 +70,6 @@ impl Name {
     }
 }
 
-/// What may happen where replicas may lose their data: that as often as all else together.
-fn losses() -> impl Iterator<Item = FaultKind> {
-    let disks = [FaultKind::SlowDisk, FaultKind::FailingDisk];
-    let others = faults().into_iter().chain(disks);
-    others.flat_map(|other| [other, FaultKind::CrashAndLose])
-}
-
 /// What may happen to everybody.
 fn faults() -> [FaultKind; 9] {
     [
@@ -90,4 +83,15 @@ fn faults() -> [FaultKind; 9] {
         FaultKind::Pause,
         FaultKind::ClockSkew,
     ]
+}
+
+/// The same, and what may happen to a disk.
+fn faults_with_disks() -> impl Iterator<Item = FaultKind> {
+    let disks = [FaultKind::SlowDisk, FaultKind::FailingDisk];
+    faults().into_iter().chain(disks)
+}
+
+/// What may happen where replicas may lose their data: that as often as all else together.
+fn losses() -> impl Iterator<Item = FaultKind> {
+    faults_with_disks().flat_map(|other| [other, FaultKind::CrashAndLose])
 }

@@ -6,9 +6,9 @@
 //! handled beside the first ones of the next, or after them. But the numbers of one connection
 //! ascend, and those of each connection are greater than those of all that were opened before.
 //!
-//! Only here may a replica come back from a crash without what it had: the order is the library's
-//! to keep, whatever a service forgets. The store and the register promise what they acknowledge to
-//! whoever keeps their disks.
+//! A replica may come back from a crash without what it had: the order is the library's to keep,
+//! whatever a service forgets. `store` and `register` promise what they acknowledge to whoever keeps
+//! their disks; where these are lost, that is for `store-rejoin` and `register-rejoin`.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gorums_sim::{Client, FaultKind, History, Replica, Scenario, Violation};
+use gorums_sim::{Client, History, Replica, Scenario, Violation};
 use register::client::{Effect, Register};
 use register::proto::register_client::RegisterClient;
 use register::proto::register_server::RegisterServer;
@@ -12,7 +12,7 @@ use register::version::{Version, Versioned, Writer};
 use storage::service::Delay;
 
 use crate::bug::Bug;
-use crate::{faults, losses, volume};
+use crate::{faults_with_disks, losses, volume};
 
 /// How many keys are in use all the time.
 const KEYS: u64 = 3;
@@ -23,11 +23,7 @@ const SELDOM: u64 = 30;
 
 pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
     Scenario::new(Bug::name_of(bug, "register"))
-        .faults(
-            faults()
-                .into_iter()
-                .chain([FaultKind::SlowDisk, FaultKind::FailingDisk]),
-        )
+        .faults(faults_with_disks())
         .replica(move |node| replica(node, bug))
         .client(move |node| client(node, 0, bug))
         .check(History::linearizable)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gorums::runtime::Clock;
-use gorums_sim::{Client, FaultKind, History, Replica, Scenario};
+use gorums_sim::{Client, History, Replica, Scenario};
 use storage::client::{Client as StorageClient, newest};
 use storage::proto::storage_client::StorageClient as Calls;
 use storage::proto::storage_server::StorageServer;
@@ -12,15 +12,11 @@ use storage::service::{Delay, Replica as Service};
 use storage::store::{Entry, Time, Times};
 
 use crate::bug::Bug;
-use crate::{faults, losses, volume};
+use crate::{faults_with_disks, losses, volume};
 
 pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
     Scenario::new(Bug::name_of(bug, "store"))
-        .faults(
-            faults()
-                .into_iter()
-                .chain([FaultKind::SlowDisk, FaultKind::FailingDisk]),
-        )
+        .faults(faults_with_disks())
         .replica(move |node| replica(node, bug))
         .client(move |node| client(node, bug))
         .check(History::regular)

@@ -29,8 +29,9 @@ use super::{DiskError, Random};
 /// and what they were to write may be written nevertheless; or, as where the system has what is read
 /// and written in its memory, each `sync` alone. Of what such a sync was to write, any part counts as
 /// written and is not: it can be read, also by the next program after a crash, and no later sync
-/// writes it. [`forget`](Self::forget) gives it up. When the replica is killed its files do nothing any more, so what is dropped then
-/// cannot write.
+/// writes it. [`forget`](Self::forget) gives it up.
+///
+/// When the replica is killed its files do nothing any more, so what is dropped then cannot write.
 ///
 /// It is kinder than a disk in two ways. A write that is under way when its program
 /// is killed, or that fails, may be there in part; here it is there or not. And of more than 10,000

@@ -333,7 +333,8 @@ impl World {
         }
         let mut state = self.lock();
         let failing = state.nodes[node].failing.first().copied();
-        // The system has it in memory while half of the disks fail.
+        // In every other such fault the memory of the system takes what is read and written, and only
+        // syncs fail.
         let failing = failing.filter(|fault| fault % 2 == 0);
         if let Some(fault) = failing {
             state.fire(fault);
