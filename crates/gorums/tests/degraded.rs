@@ -365,13 +365,17 @@ async fn a_server_knows_which_of_its_handlers_has_run_for_longest() {
     waiting.hang(true);
     // The first has released its turn, and the second holds it.
     let waits = call(WAIT);
+    // Its caller gives up after a while, and the handler goes on.
+    let given_up = client.rpc::<_, Number>(&nodes[0], WAIT, number(1));
+    let given_up = given_up.timeout(SECOND / 2).send();
     settle().await;
     assert_eq!(oldest(), Some((WAIT.to_owned(), Duration::ZERO)));
     tokio::time::sleep(SECOND).await;
     let writes = call(WRITE);
     let behind = call(READ);
     settle().await;
-    assert_eq!(handlers.count(), 2, "one waits for its turn");
+    within(given_up).await.expect_err("nobody answers");
+    assert_eq!(handlers.count(), 3, "one waits for its turn");
     assert_eq!(oldest(), Some((WAIT.to_owned(), SECOND + MS)));
     tokio::time::sleep(SECOND).await;
     waiting.hang(false);

@@ -179,9 +179,9 @@ impl State {
 
     /// See [`Lane::needs_credit`].
     fn needs_credit(&self, max_running: usize) -> bool {
-        // One that was cancelled and still runs is not among those that were moved, and ends by itself.
-        let is_full = self.running >= max_running
-            && self.moved.values().map(Vec::len).sum::<usize>() == self.running;
+        // One that was cancelled and still runs ends by itself.
+        let mut handlers = self.moved.values().flatten();
+        let is_full = self.running >= max_running && !handlers.any(ServerCtx::is_cancelled);
         let credits = || {
             let moved = self
                 .moved
@@ -329,7 +329,9 @@ impl Lane {
             && *current == id
         {
             ctx.cancel();
-        } else if let Some(moved) = state.moved.remove(&id) {
+        } else if let Some(moved) = state.moved.get(&id)
+            && !moved.iter().all(ServerCtx::is_cancelled)
+        {
             moved.iter().for_each(ServerCtx::cancel);
         } else {
             let State {

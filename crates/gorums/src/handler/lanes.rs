@@ -136,8 +136,7 @@ impl Lane {
     /// How many handlers run.
     fn running(&self) -> usize {
         let state = self.state();
-        let moved: usize = state.moved.values().map(Vec::len).sum();
-        moved + usize::from(state.current.is_some())
+        state.running + usize::from(state.current.is_some())
     }
 
     /// The handler that was found first of those that run, when that was, and its method.
