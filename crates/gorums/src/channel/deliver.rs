@@ -110,6 +110,8 @@ fn of_another_method(channel: &Channel, call: &Call, part: usize, method: &str) 
 
 /// Fails the call to which a reply came that was not read.
 pub(crate) fn skipped(channel: &Arc<Channel>, id: u64, status: Status) {
+    // The node has answered. Of which method this is does not matter for the call that it owes.
+    channel.note_answer(id, "", false);
     channel.pool().reached.add(Bound::ReplyReceived);
     if let Some((call, part)) = find(channel, id) {
         useless(channel, &call, part, status);
