@@ -5,8 +5,10 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::context::ServerCtx;
+use super::lane::LaneSettings;
 use super::registry::Entry;
 use super::reply_sender::{ReplySlot, Sink};
+use crate::bounds::Bound;
 use crate::error::{Status, excerpt};
 use crate::runtime::BoxFuture;
 
@@ -189,23 +191,17 @@ impl Reply {
 
 /// The interceptors that come after this one, and the handler.
 pub struct Next {
-    chain: Arc<[Arc<dyn Interceptor>]>,
+    settings: Arc<LaneSettings>,
     position: usize,
     entry: Option<Arc<Entry>>,
-    max_decoding: usize,
 }
 
 impl Next {
-    pub(crate) fn new(
-        chain: Arc<[Arc<dyn Interceptor>]>,
-        entry: Option<Arc<Entry>>,
-        max_decoding: usize,
-    ) -> Self {
+    pub(super) fn new(settings: Arc<LaneSettings>, entry: Option<Arc<Entry>>) -> Self {
         Self {
-            chain,
+            settings,
             position: 0,
             entry,
-            max_decoding,
         }
     }
 
@@ -219,7 +215,7 @@ impl Next {
     }
 
     pub(crate) fn start(mut self, incoming: Incoming) -> BoxFuture<'static, Result<Reply, Status>> {
-        if let Some(interceptor) = self.chain.get(self.position).cloned() {
+        if let Some(interceptor) = self.settings.interceptors.get(self.position).cloned() {
             self.position += 1;
             return interceptor.call(incoming, self);
         }
@@ -229,10 +225,11 @@ impl Next {
                 excerpt(incoming.ctx.method())
             )),
             Some(entry) => {
-                let limit = entry.limit(self.max_decoding);
+                let limit = entry.limit(self.settings.max_decoding);
                 if incoming.payload.len() <= limit {
                     return entry.handler.start(incoming);
                 }
+                self.settings.reached.add(Bound::RequestReceived);
                 Status::resource_exhausted(format!(
                     "a request of {} bytes exceeds the service's limit of {limit} \
                      (max_decoding_message_size)",
@@ -247,7 +244,10 @@ impl Next {
 impl fmt::Debug for Next {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Next")
-            .field("interceptors", &(self.chain.len() - self.position))
+            .field(
+                "interceptors",
+                &(self.settings.interceptors.len() - self.position),
+            )
             .finish_non_exhaustive()
     }
 }

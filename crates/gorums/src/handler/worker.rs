@@ -12,7 +12,6 @@ use super::released::ReleasedSet;
 use super::reply_sender::{ReplySlot, Sink};
 use super::run::{Background, Run, Stage};
 use super::{Monitor, Polling};
-use crate::bounds::Bound;
 use crate::runtime::BoxFuture;
 use crate::sync::OwnedSemaphorePermit;
 use crate::sync::atomic::AtomicBool;
@@ -218,13 +217,7 @@ impl Worker {
                 entry.handler.start_in(incoming, spare)
             }
             entry => {
-                if entry.is_some_and(|entry| {
-                    incoming.payload().len() > entry.limit(settings.max_decoding)
-                }) {
-                    settings.reached.add(Bound::RequestReceived);
-                }
-                let chain = Arc::clone(&settings.interceptors);
-                let next = Next::new(chain, entry.cloned(), settings.max_decoding);
+                let next = Next::new(Arc::clone(settings), entry.cloned());
                 HandlerFuture::Once(next.start(incoming))
             }
         };
