@@ -23,7 +23,7 @@ use super::reader::{Event, Handlers, Likely, Limit, Plain, Reader, Replies};
 use super::served::Served;
 use crate::bounds::Bound;
 use crate::channel::{Answered, Channel, deliver, skipped, waiting};
-use crate::error::{Code, Status};
+use crate::error::Status;
 use crate::handler::{
     Answer, ConnectionInfo, Lane, ReadFor, ReplyQueue, Request, Services, Waiting, keep_last,
 };
@@ -645,18 +645,15 @@ impl Messages {
                     lane.give(id, bytes);
                 }
             }
-            Event::Refuse { id, method, status } => {
+            Event::Refuse {
+                id,
+                method,
+                status,
+                bound,
+            } => {
                 let services = handlers.services();
-                if let Some(services) = services
-                    && status.code() == Code::ResourceExhausted
-                {
-                    services
-                        .lane
-                        .reached
-                        .add(match services.too_many_wait(room) {
-                            Some(_) => Bound::WaitingRefused,
-                            None => Bound::RequestReceived,
-                        });
+                if let (Some(services), Some(bound)) = (services, bound) {
+                    services.lane.reached.add(bound);
                 }
                 // A one-way message cannot be answered, and is not lost in silence.
                 if services.is_some_and(|services| services.registry.is_one_way(method)) {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::bounds::Bound;
 use crate::error::{Status, excerpt};
 use crate::handler::{Called, Entry, Request, Services, Waiting};
 use crate::wire::{Control, Decoder, Envelope, Frame, SERVER_INITIATED, peek_id, plain};
@@ -24,6 +25,8 @@ pub(crate) enum Event<'a> {
         id: u64,
         method: &'a str,
         status: Status,
+        /// The bound that it is for, if any.
+        bound: Option<Bound>,
     },
     /// Write no more requests, and say so.
     GoAway,
@@ -308,35 +311,36 @@ impl Reader {
             | Control::Received
             | Control::Unknown => return Ok(Event::Nothing),
         }
-        let refuse = |status| Event::Refuse {
+        let refuse = |status, bound| Event::Refuse {
             id,
             method: envelope.method,
             status,
+            bound,
         };
         let services = match handlers {
             Handlers::These(services) => services,
             Handlers::Closed => return Ok(Event::Nothing),
             Handlers::Stopped => {
-                return Ok(refuse(Status::unavailable(
-                    "the server of this process has stopped",
-                )));
+                let status = Status::unavailable("the server of this process has stopped");
+                return Ok(refuse(status, None));
             }
             Handlers::Nobody => {
-                return Ok(refuse(Status::unimplemented(format!(
+                let status = Status::unimplemented(format!(
                     "no handler registered for method {}",
                     excerpt(envelope.method)
-                ))));
+                ));
+                return Ok(refuse(status, None));
             }
         };
         if let Some(status) = services.too_many_wait(waiting) {
-            return Ok(refuse(status));
+            return Ok(refuse(status, Some(Bound::WaitingRefused)));
         }
         match Request::read(&envelope, bytes, &services.registry, likely.entry()) {
             Ok(request) => Ok(Event::Request {
                 request,
                 time_left: envelope.time_left,
             }),
-            Err(status) => Ok(refuse(status)),
+            Err(status) => Ok(refuse(status, Some(Bound::RequestReceived))),
         }
     }
 
@@ -368,7 +372,12 @@ impl Reader {
         Ok(match (self.call_of(id), handlers) {
             (Some(id), _) => Event::Oversized { id, status },
             (None, Handlers::Closed) => Event::Nothing,
-            (None, _) => Event::Refuse { id, method, status },
+            (None, _) => Event::Refuse {
+                id,
+                method,
+                status,
+                bound: Some(Bound::RequestReceived),
+            },
         })
     }
 }

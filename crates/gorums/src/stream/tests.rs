@@ -150,7 +150,9 @@ fn tell(event: &Event<'_>) -> String {
         Event::Oversized { id, status } => format!("oversized {id} {:?}", status.code()),
         Event::Cancel { id } => format!("cancel {id}"),
         Event::Credit { id, bytes } => format!("credit {id} {bytes}"),
-        Event::Refuse { id, method, status } => {
+        Event::Refuse {
+            id, method, status, ..
+        } => {
             format!("refuse {id} {method} {:?}", status.code())
         }
         Event::GoAway => "go away".to_owned(),
