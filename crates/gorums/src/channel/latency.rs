@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::runtime::MovingAverage;
+
 /// How many samples are kept, for quantiles to be taken from.
 const KEPT: usize = 256;
 
@@ -13,8 +15,7 @@ const WEIGHT: u64 = 5;
 /// A node's latencies: their moving average, and a ring of the last ones. One task writes. Readers
 /// may see some samples that are newer than others, which does no harm: all of them are recent.
 pub(crate) struct Latencies {
-    /// In nanoseconds; 0 before the first sample.
-    average: AtomicU64,
+    average: MovingAverage<WEIGHT>,
     /// In nanoseconds; 0 where no sample has been stored yet.
     samples: Box<[AtomicU64]>,
     /// How many samples there have been.
@@ -24,7 +25,7 @@ pub(crate) struct Latencies {
 impl Default for Latencies {
     fn default() -> Self {
         Self {
-            average: AtomicU64::new(0),
+            average: MovingAverage::default(),
             samples: (0..KEPT).map(|_| AtomicU64::new(0)).collect(),
             count: AtomicUsize::new(0),
         }
@@ -35,22 +36,14 @@ impl Latencies {
     /// Only one task calls this, so it loads and stores where several would have to add.
     #[inline]
     pub(crate) fn record(&self, sample: Duration) {
-        let sample = u64::try_from(sample.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let old = self.average.load(Ordering::Relaxed);
-        let new = if old == 0 {
-            sample
-        } else {
-            (old - old / WEIGHT).saturating_add(sample / WEIGHT)
-        };
-        self.average.store(new.max(1), Ordering::Relaxed);
+        let sample = self.average.record(sample);
         let count = self.count.load(Ordering::Relaxed);
         self.samples[count % KEPT].store(sample, Ordering::Relaxed);
         self.count.store(count.wrapping_add(1), Ordering::Relaxed);
     }
 
     pub(crate) fn average(&self) -> Option<Duration> {
-        let nanos = self.average.load(Ordering::Relaxed);
-        (nanos > 0).then(|| Duration::from_nanos(nanos))
+        self.average.get()
     }
 
     /// The least sample that at least this part of all samples does not exceed.

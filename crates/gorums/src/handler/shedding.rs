@@ -6,14 +6,12 @@
 //! has waited longest, since its caller is likely to have given up, and the least important of that
 //! first: of each priority there is a time from which it is not worth running.
 
-// Statistics decide nothing that has an order, so these are `std`'s also where every order is explored.
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::error::{LONGEST_PAUSE, Status};
-use crate::runtime::paced;
+use crate::runtime::{MovingAverage, paced};
 
 /// The weight of a new sample in what a method needs: 1/8.
 const WEIGHT: u64 = 8;
@@ -156,22 +154,16 @@ impl Overload {
 /// How long the handlers of a method have taken lately, from their start to their reply, as a moving
 /// average. Measured only where there is shedding.
 #[derive(Debug, Default)]
-pub(crate) struct Needed(AtomicU64);
+pub(crate) struct Needed(MovingAverage<WEIGHT>);
 
 impl Needed {
-    /// One has taken so long. Of several at once one may be lost, which does no harm.
+    /// One has taken so long.
     pub(super) fn note(&self, took: Duration) {
-        let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let old = self.0.load(Ordering::Relaxed);
-        let new = match old {
-            0 => sample,
-            _ => (old - old / WEIGHT).saturating_add(sample / WEIGHT),
-        };
-        self.0.store(new, Ordering::Relaxed);
+        self.0.record(took);
     }
 
     fn lately(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+        self.0.get().unwrap_or_default()
     }
 }
 

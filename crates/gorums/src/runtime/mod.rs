@@ -7,6 +7,7 @@
 //! source of randomness or another socket.
 
 mod address;
+mod average;
 mod box_future;
 mod clock;
 mod handshake;
@@ -19,6 +20,7 @@ mod unix;
 
 pub(crate) use address::canonical_ip;
 pub use address::{Address, AddressError};
+pub(crate) use average::MovingAverage;
 pub use box_future::BoxFuture;
 pub use clock::{Clock, SystemClock};
 pub(crate) use clock::{bounded, paced};
