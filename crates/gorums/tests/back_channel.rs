@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use common::{Counter, Number, TestServer, echo, number, within};
+use gorums::bounds::Bound;
 use gorums::runtime::{BoxFuture, Clock, SystemClock};
 use gorums::server::Clients;
 use gorums::{
@@ -218,6 +219,17 @@ async fn one_way_messages_of_a_server_arrive_in_order_with_its_other_calls() {
         .await
         .expect("handed over");
     within(config.flush()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_serves_counts_the_bounds_of_its_handlers() {
+    let server = Called::start(echo()).await;
+    let handlers = echo().max_encoding_message_size(1);
+    let client = server.client().serve(handlers).connect().expect("legal");
+    let config = server.has(1).await;
+    let error = within(call(&config, 1).all()).await.expect_err("too large");
+    assert_eq!(error.failures()[0].code(), Code::ResourceExhausted);
+    assert_eq!(client.reached().count(Bound::ReplySent), 1);
 }
 
 #[tokio::test]

@@ -127,15 +127,15 @@ impl Configuration {
     }
 
     /// How often the bounds of these nodes' connections were reached: of all nodes that they share
-    /// calls and settings with, those that were [added](Self::extend) too.
+    /// calls and settings with, those that were [added](Self::extend) too; and those of the handlers of
+    /// a client that serves its nodes ([`serve`](ConfigurationBuilder::serve)).
     #[must_use]
     pub fn reached(&self) -> Reached {
         let members = self.members();
-        Reached::of(
-            members
-                .iter()
-                .map(|members| Arc::clone(&members.pool().reached)),
-        )
+        Reached::of(members.iter().flat_map(|members| {
+            let own = std::iter::once(Arc::clone(&members.pool().reached));
+            own.chain(members.serving().reached())
+        }))
     }
 
     pub(crate) fn position(&self, id: NodeId) -> Option<usize> {

@@ -27,7 +27,6 @@ use super::mounted::Mounts;
 use super::sessions::{self, Sessions};
 use super::settings::{ConnectionSettings, OnConnect, Throttles};
 use super::spread::Spread;
-use crate::bounds::Counts;
 use crate::channel::{Pool, ServerIdentity, Settings};
 use crate::configuration::{Interceptors, Members, Membership};
 use crate::error::Status;
@@ -117,7 +116,6 @@ pub struct ServerBuilder {
     shedding: Option<Shedding>,
     /// By the full name of a method or a service.
     priorities: Vec<(String, Priority)>,
-    reached: Arc<Counts>,
 }
 
 /// Everything that a running server needs.
@@ -194,7 +192,6 @@ impl ServerBuilder {
             keep_alive: (Duration::from_secs(60), Duration::from_secs(20)),
             shedding: None,
             priorities: Vec::new(),
-            reached: Arc::default(),
         }
     }
 
@@ -1030,7 +1027,7 @@ impl ServerBuilder {
                 late: Throttle::default(),
                 shedding: self.shedding,
                 sheds: Throttle::default(),
-                reached: self.reached,
+                reached: Arc::default(),
                 lanes: Lanes::default(),
             }),
             max_waiting_bytes: self.max_waiting_bytes,
