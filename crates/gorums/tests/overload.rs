@@ -153,7 +153,7 @@ async fn what_is_shed_is_answered_in_its_place_and_says_when_to_come_back() {
     let builder = shedding(&ran).transport(network.clone());
     let server = builder.bind("a:1").await.expect("it is free");
     let reached = server.reached();
-    let serving = tokio::spawn(server.serve());
+    let _server = TestServer::of(server);
     let ended = calls(&network, Duration::ZERO, 100, |_| NORMAL).await;
     let answered: Vec<_> = ended.iter().map(|ended| ended.value).collect();
     assert_eq!(answered, (0..100).collect::<Vec<_>>());
@@ -171,7 +171,6 @@ async fn what_is_shed_is_answered_in_its_place_and_says_when_to_come_back() {
         }
     }
     assert_eq!(reached.count(Bound::Shed), 88);
-    serving.abort();
 }
 
 /// Half as much more than can be done: a third of it is of high priority, and the others are not.

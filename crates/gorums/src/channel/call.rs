@@ -14,7 +14,7 @@ use super::progress::{Progress, WakeAfter};
 use super::unread::{Account, TooMuch};
 use super::{Channel, OutMessage, Targets, Ticket, Unread, WhilePaused};
 use crate::bounds::Bound;
-use crate::error::{Code, NodeError, Outcome, Status};
+use crate::error::{Code, Outcome, Status};
 use crate::log;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -311,7 +311,8 @@ impl Call {
             }
             self.release_pending(part);
         }
-        self.note_unanswered(unanswered, |part| self.parts.is_sent_orphan(part));
+        let orphans = (0..self.parts.len()).filter(|part| self.parts.is_sent_orphan(*part));
+        self.note_unanswered(unanswered, orphans);
     }
 
     /// Nobody wants the call any more. What is queued is withdrawn: of so many nodes.
@@ -339,13 +340,10 @@ impl Call {
             }
         }
         if early == Early::Deadline {
-            let is_unanswered =
-                |(_, error): &&(usize, NodeError)| error.outcome() == Outcome::Unknown;
-            let count = failures.iter().filter(is_unanswered).count();
-            self.note_unanswered(count, |part| {
-                let mut unanswered = failures.iter().filter(is_unanswered);
-                unanswered.any(|(of, _)| *of == part)
-            });
+            let unanswered = failures.iter();
+            let unanswered = unanswered.filter(|(_, error)| error.outcome() == Outcome::Unknown);
+            let parts = unanswered.clone().map(|(part, _)| *part);
+            self.note_unanswered(unanswered.count(), parts);
         }
         let at = self.time();
         let mut progress = self.progress.lock();
@@ -542,7 +540,6 @@ impl Call {
         }
         // The rest of the replies would not follow on this one.
         self.take_kept_of(&mut progress, part);
-        let dropped_before = progress.accounts[part].dropped;
         let made_room = progress.make_room(part, cost);
         let reserve = |bytes| channel.reserve_unread(bytes);
         if let Err(too_much) = progress.accounts[part].received(cost, is_held, reserve) {
@@ -553,12 +550,14 @@ impl Call {
         let kind = EventKind::Reply(payload);
         progress.push(Event { part, kind, at });
         Progress::wake(progress);
-        if made_room {
-            let newly = dropped - dropped_before;
-            channel.pool().reached.add_all(Bound::DroppedReplies, newly);
+        if made_room > 0 {
+            channel
+                .pool()
+                .reached
+                .add_all(Bound::DroppedReplies, made_room);
         }
         // The first, and then ever more seldom.
-        if made_room && dropped.is_power_of_two() {
+        if made_room > 0 && dropped.is_power_of_two() {
             tracing::debug!(
                 target: log::CALL,
                 method = self.method,

@@ -12,22 +12,18 @@ use super::owed::Look;
 use super::{Call, Channel, NodeState, Pool};
 use crate::error::Status;
 use crate::log;
+use crate::runtime::paced;
 
 /// How often a node is looked at in the time that it may be behind the others.
 const LOOKS: u32 = 4;
-
-/// The least time between two looks.
-const TICK: Duration = Duration::from_millis(1);
 
 impl Call {
     /// The call has what it wanted, or its deadline has passed, and so many parts, these, were written
     /// and not answered. Where most of the others are done with it, their nodes are behind.
     #[inline]
-    pub(super) fn note_unanswered(&self, count: usize, is_one: impl Fn(usize) -> bool) {
-        let parts = self.targets().len();
-        if count > 0 && count * 2 < parts && self.is_unary() {
-            let unanswered = (0..parts).filter(|part| is_one(*part));
-            unanswered.for_each(|part| self.channel(part).owe(self));
+    pub(super) fn note_unanswered(&self, count: usize, parts: impl Iterator<Item = usize>) {
+        if count > 0 && count * 2 < self.targets().len() && self.is_unary() {
+            parts.for_each(|part| self.channel(part).owe(self));
         }
     }
 }
@@ -123,7 +119,7 @@ impl Pool {
         // Where the runtime has ended, so have the connections.
         if let Some(runtime) = self.runtime() {
             let clock = Arc::clone(&self.clock);
-            let interval = (self.settings.degraded_after / LOOKS).max(TICK);
+            let interval = paced(self.settings.degraded_after / LOOKS);
             runtime.spawn(async move {
                 loop {
                     clock.sleep_until(clock.now() + interval).await;

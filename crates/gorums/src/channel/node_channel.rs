@@ -387,9 +387,9 @@ impl Channel {
 
     /// Notes what the peer understands; none when there is no connection any more.
     pub(crate) fn set_features(&self, features: Option<Features>) {
-        self.owed.lost();
-        if features.is_none() {
-            self.suspend();
+        match features {
+            Some(_) => self.owed.lost(),
+            None => self.suspend(),
         }
         let mut peer = self.peer.lock();
         peer.features = features;

@@ -84,17 +84,17 @@ impl Progress {
         self.open = self.open.saturating_sub(parts);
     }
 
-    /// Makes room for one more reply of a part, where older ones make room for newer. True where
-    /// any did.
-    pub(super) fn make_room(&mut self, part: usize, cost: u64) -> bool {
-        let mut made = false;
+    /// Makes room for one more reply of a part, where older ones make room for newer. Returns how many
+    /// did.
+    pub(super) fn make_room(&mut self, part: usize, cost: u64) -> u64 {
+        let mut made = 0;
         while self.accounts[part].is_crowded(cost) {
             let Some(payload) = self.events.remove_first_reply_of(part) else {
                 break;
             };
             self.unread -= 1;
             self.accounts[part].dropped(reply_cost(payload.len()));
-            made = true;
+            made += 1;
         }
         made
     }
