@@ -16,6 +16,10 @@ fn main() {
         ("multicast", Kind::Multicast),
         ("quorum_call_loaded", Kind::QuorumCallLoaded),
         ("quorum_call_loaded_1k", Kind::QuorumCallLoaded1K),
+        (
+            "quorum_call_loaded_in_sessions",
+            Kind::QuorumCallLoadedInSessions,
+        ),
     ] {
         let cluster = Cluster::warm(kind);
         let counted = measure(|| cluster.run(kind, CALLS));

@@ -22,6 +22,7 @@ fn prepare(kind: Kind) -> (Cluster, Kind) {
 #[bench::multicast(Kind::Multicast)]
 #[bench::quorum_call_loaded(Kind::QuorumCallLoaded)]
 #[bench::quorum_call_loaded_1k(Kind::QuorumCallLoaded1K)]
+#[bench::quorum_call_loaded_in_sessions(Kind::QuorumCallLoadedInSessions)]
 fn thousand_calls((cluster, kind): (Cluster, Kind)) -> Cluster {
     cluster.run(kind, CALLS);
     // Taking it down is no part of a call.

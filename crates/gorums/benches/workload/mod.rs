@@ -5,8 +5,9 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use gorums::runtime::{Address, BoxFuture, BoxIo, Clock, Listener, Transport};
@@ -44,6 +45,8 @@ pub(crate) enum Kind {
     QuorumCallLoaded,
     /// The same, with 1 KiB each way.
     QuorumCallLoaded1K,
+    /// As `QuorumCallLoaded`, in sessions.
+    QuorumCallLoadedInSessions,
 }
 
 impl Kind {
@@ -58,7 +61,9 @@ impl Kind {
     /// How many calls are in flight at once.
     fn in_flight(self) -> usize {
         match self {
-            Self::QuorumCallLoaded | Self::QuorumCallLoaded1K => 100,
+            Self::QuorumCallLoaded
+            | Self::QuorumCallLoaded1K
+            | Self::QuorumCallLoadedInSessions => 100,
             Self::Rpc | Self::QuorumCall | Self::Multicast => 1,
         }
     }
@@ -77,7 +82,7 @@ impl Cluster {
         let runtime = Builder::new_current_thread()
             .build()
             .expect("a runtime without I/O asks nothing of the system");
-        let configuration = runtime.block_on(connect());
+        let configuration = runtime.block_on(connect(kind));
         let cluster = Self {
             node: configuration[0].clone(),
             client: Client::new(configuration),
@@ -111,7 +116,10 @@ async fn call(client: &Client, node: &Node, kind: Kind) {
             let call = client.rpc::<_, Payload>(node, ECHO, request);
             drop(call.await.expect("the node is up"));
         }
-        Kind::QuorumCall | Kind::QuorumCallLoaded | Kind::QuorumCallLoaded1K => {
+        Kind::QuorumCall
+        | Kind::QuorumCallLoaded
+        | Kind::QuorumCallLoaded1K
+        | Kind::QuorumCallLoadedInSessions => {
             let call = client.quorum_call::<_, Payload>(ECHO, request);
             drop(call.majority().await.expect("all nodes are up"));
         }
@@ -123,7 +131,7 @@ async fn call(client: &Client, node: &Node, kind: Kind) {
 }
 
 /// Three servers, and connections to all of them.
-async fn connect() -> Configuration {
+async fn connect(kind: Kind) -> Configuration {
     let network = Network::default();
     let addresses = ["one:1", "two:2", "three:3"];
     for address in addresses {
@@ -139,12 +147,14 @@ async fn connect() -> Configuration {
             .expect("nobody listens there");
         tokio::spawn(server.serve());
     }
-    let configuration = Configuration::builder()
+    let mut builder = Configuration::builder()
         .nodes(addresses)
         .transport(network)
-        .clock(Still)
-        .connect()
-        .expect("legal addresses");
+        .clock(Still);
+    if kind == Kind::QuorumCallLoadedInSessions {
+        builder = builder.sessions(Duration::from_secs(60));
+    }
+    let configuration = builder.connect().expect("legal addresses");
     configuration
         .connected(addresses.len())
         .await
@@ -230,6 +240,8 @@ impl Clock for Still {
     }
 
     fn random(&self) -> u64 {
-        0
+        // One after the other: names that are made of them have to differ.
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        LAST.fetch_add(1, Ordering::Relaxed)
     }
 }
