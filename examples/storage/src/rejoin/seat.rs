@@ -97,14 +97,13 @@ impl Seat {
         })))
     }
 
-    /// What a slate says of its replica.
+    /// What a slate says of its replica. One that is not whole says that it has lost its data.
     ///
     /// # Errors
     ///
     /// Where it cannot be read.
     pub fn look(slate: &mut impl Slate) -> io::Result<Found> {
-        let state = State::decode(&slate.read()?);
-        Ok(match state.map(|state| state.phase) {
+        Ok(match State::on(slate)?.map(|state| state.phase) {
             None => Found::Nothing,
             Some(Phase::Whole) => Found::Whole,
             Some(Phase::Lost) => Found::Lost(Vec::new()),
@@ -121,7 +120,7 @@ impl Seat {
     ///
     /// Where the slate cannot be read or written.
     pub fn declare_lost(slate: &mut impl Slate) -> io::Result<()> {
-        let mut state = State::decode(&slate.read()?).unwrap_or_default();
+        let mut state = State::on(slate)?.unwrap_or_default();
         state.phase = Phase::Lost;
         slate.write(&state.encode())
     }
@@ -134,7 +133,7 @@ impl Seat {
     ///
     /// Where the slate cannot be read or written.
     pub fn declare_whole(slate: &mut impl Slate) -> io::Result<()> {
-        let mut state = State::decode(&slate.read()?).unwrap_or(State {
+        let mut state = State::on(slate)?.unwrap_or(State {
             phase: Phase::Whole,
             ..State::default()
         });

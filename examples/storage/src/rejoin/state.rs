@@ -1,10 +1,12 @@
 //! What a replica has written down of itself.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use prost::Message;
 
 use super::proto::Standing;
+use super::slate::Slate;
 
 /// How many replicas there may be. A program has up to a hundred.
 pub(super) const MOST_REPLICAS: usize = 1000;
@@ -44,6 +46,13 @@ pub(super) struct Sender {
 }
 
 impl State {
+    /// What is on a slate, if anything is. Of one that is not whole nobody knows what was
+    /// acknowledged, so that its replica is taken for lost, and not for new.
+    pub(super) fn on(slate: &mut impl Slate) -> io::Result<Option<Self>> {
+        let bytes = slate.read()?;
+        Ok((!bytes.is_empty()).then(|| Self::decode(&bytes).unwrap_or_default()))
+    }
+
     /// Takes over what another replica knows.
     pub(super) fn learn(&mut self, me: u32, other: &Standing) {
         let of_itself = (other.replica, other.losses);

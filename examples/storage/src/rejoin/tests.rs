@@ -101,8 +101,10 @@ fn a_slate_that_is_not_as_it_was_written_is_taken_for_lost() {
     let board = Board::whole();
     let length = board.clone().read().expect("it can be read").len();
     for place in 0..length {
-        let board = Board::whole();
+        let mut board = Board::whole();
         board.0.lock().expect("no test panics with it").0[place] ^= 4;
+        let found = Seat::look(&mut board).expect("it can be read");
+        assert_eq!(found, Found::Lost(Vec::new()), "{place}");
         assert!(!seat(&board, true).is_whole(), "{place}");
         let board = Board::whole();
         board
