@@ -1,7 +1,8 @@
 //! Where the files of replicas are.
 
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 /// The file of a replica.
 pub(super) fn path(directory: &Path, id: u32) -> PathBuf {
@@ -18,15 +19,47 @@ pub(super) fn reserve(path: &Path) -> PathBuf {
     path.with_extension("reserve")
 }
 
+/// The slate of a replica.
+pub(crate) fn slate(directory: &Path, id: u32) -> PathBuf {
+    directory.join(format!("replica-{id}.rejoin"))
+}
+
+/// The directory that this is in.
+pub(crate) fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    }
+}
+
+/// Replaces a small file as a whole, or makes it. A crash leaves the old one or the new one.
+///
+/// # Errors
+///
+/// Where it cannot be written. Then either is there.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = with_end(path, "-new");
+    let written = || {
+        let mut file = fs::File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        drop(file);
+        fs::rename(&new, path)?;
+        sync(above(path))
+    };
+    written().inspect_err(|_| {
+        // What is left of it takes room.
+        let _ = fs::remove_file(&new);
+    })
+}
+
 /// Gives the file at this path and its seal, as far as they are there, other names, and returns these.
 /// What had them before is gone.
 pub(super) fn set_aside(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut aside = Vec::new();
     // The file last: if this is interrupted there is one without a seal, which is refused as well.
     for from in [seal(path), path.to_owned()] {
-        let mut to = from.clone().into_os_string();
-        to.push(".lost");
-        let to = PathBuf::from(to);
+        let to = with_end(&from, ".lost");
         match fs::rename(&from, &to) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             renamed => {
@@ -36,9 +69,16 @@ pub(super) fn set_aside(path: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     if !aside.is_empty() {
-        sync(path.parent().unwrap_or(Path::new(".")))?;
+        sync(above(path))?;
     }
     Ok(aside)
+}
+
+/// The path with something behind its name.
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut path = path.to_owned().into_os_string();
+    path.push(end);
+    path.into()
 }
 
 /// Makes a directory, and those above it, so that their names last.
@@ -46,10 +86,7 @@ pub(crate) fn make(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
-    let above = match directory.parent() {
-        Some(above) if !above.as_os_str().is_empty() => above,
-        _ => Path::new("."),
-    };
+    let above = above(directory);
     make(above)?;
     match fs::create_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

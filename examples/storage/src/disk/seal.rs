@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
+use super::directory;
+
 /// What a file says of itself, and its seal of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -63,25 +65,13 @@ impl Seal {
         sealed.map(Some).ok_or_else(damaged)
     }
 
-    /// Replaces it. A crash leaves the old one or the new one.
+    /// [Replaces](directory::replace) it.
     ///
     /// # Errors
     ///
-    /// Where it cannot be written. The old one is there then.
+    /// Where it cannot be written. Then either is there.
     pub(super) fn write(&self, identity: Identity) -> io::Result<()> {
-        let new = self.path.with_extension("seal-new");
-        let written = || {
-            let mut file = fs::File::create(&new)?;
-            io::Write::write_all(&mut file, Text(identity).to_string().as_bytes())?;
-            file.sync_all()?;
-            drop(file);
-            fs::rename(&new, &self.path)?;
-            super::directory::sync(self.path.parent().unwrap_or(Path::new(".")))
-        };
-        written().inspect_err(|_| {
-            // What is left of it takes room.
-            let _ = fs::remove_file(&new);
-        })
+        directory::replace(&self.path, Text(identity).to_string().as_bytes())
     }
 }
 

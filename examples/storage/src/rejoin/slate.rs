@@ -1,9 +1,8 @@
 //! Where a replica writes down whether it has its data.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::{fs, io};
 
 use crate::disk::directory;
 
@@ -32,7 +31,6 @@ pub trait Slate: Send + 'static {
 /// A slate in a file of its own, beside the one with the data.
 #[derive(Debug)]
 pub struct SlateFile {
-    directory: PathBuf,
     path: PathBuf,
 }
 
@@ -41,8 +39,7 @@ impl SlateFile {
     #[must_use]
     pub fn new(directory: &Path, id: u32) -> Self {
         Self {
-            directory: directory.to_owned(),
-            path: directory.join(format!("replica-{id}.rejoin")),
+            path: directory::slate(directory, id),
         }
     }
 
@@ -64,13 +61,8 @@ impl Slate for SlateFile {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        directory::make(&self.directory)?;
-        let new = self.path.with_extension("rejoin-new");
-        let mut file = File::create(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        directory::sync(&self.directory)
+        directory::make(directory::above(&self.path))?;
+        directory::replace(&self.path, bytes)
     }
 }
 
