@@ -33,15 +33,19 @@ pub(super) enum Phase {
 }
 
 /// One of whom a replica gets its data again.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct Sender {
     /// In which life it has sent what it has.
+    #[prost(uint64, tag = "1")]
     pub(super) losses: u64,
     /// Everything up to this key has come.
+    #[prost(string, optional, tag = "2")]
     pub(super) upto: Option<String>,
     /// How many records that was.
+    #[prost(uint64, tag = "3")]
     pub(super) records: u64,
     /// Everything has come.
+    #[prost(bool, tag = "4")]
     pub(super) is_done: bool,
 }
 
@@ -81,12 +85,7 @@ impl State {
                 Phase::CatchesUp(_) => 3,
             },
             senders: match &self.phase {
-                Phase::CatchesUp(senders) => {
-                    let senders = senders.iter();
-                    senders
-                        .map(|(id, sender)| (*id, sender.written()))
-                        .collect()
-                }
+                Phase::CatchesUp(senders) => senders.clone(),
                 Phase::Whole | Phase::Lost => BTreeMap::new(),
             },
         };
@@ -111,10 +110,7 @@ impl State {
         let phase = match phase {
             1 => Phase::Whole,
             2 => Phase::Lost,
-            3 => {
-                let senders = senders.into_iter();
-                Phase::CatchesUp(senders.map(|(id, sender)| (id, sender.into())).collect())
-            }
+            3 => Phase::CatchesUp(senders),
             _ => return None,
         };
         Some(Self {
@@ -135,53 +131,7 @@ struct Written {
     #[prost(uint32, tag = "3")]
     phase: u32,
     #[prost(btree_map = "uint32, message", tag = "4")]
-    senders: BTreeMap<u32, WrittenSender>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct WrittenSender {
-    #[prost(uint64, tag = "1")]
-    losses: u64,
-    #[prost(string, optional, tag = "2")]
-    upto: Option<String>,
-    #[prost(uint64, tag = "3")]
-    records: u64,
-    #[prost(bool, tag = "4")]
-    is_done: bool,
-}
-
-impl Sender {
-    fn written(&self) -> WrittenSender {
-        let Self {
-            losses,
-            upto,
-            records,
-            is_done,
-        } = self.clone();
-        WrittenSender {
-            losses,
-            upto,
-            records,
-            is_done,
-        }
-    }
-}
-
-impl From<WrittenSender> for Sender {
-    fn from(written: WrittenSender) -> Self {
-        let WrittenSender {
-            losses,
-            upto,
-            records,
-            is_done,
-        } = written;
-        Self {
-            losses,
-            upto,
-            records,
-            is_done,
-        }
-    }
+    senders: BTreeMap<u32, Sender>,
 }
 
 /// FNV-1a: it is against rot, and not against anybody.
