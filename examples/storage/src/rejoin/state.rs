@@ -90,7 +90,7 @@ impl State {
             },
         };
         let written = written.encode_to_vec();
-        let mut bytes = checksum(&written).to_le_bytes().to_vec();
+        let mut bytes = crc32fast::hash(&written).to_le_bytes().to_vec();
         bytes.extend(written);
         bytes
     }
@@ -98,7 +98,7 @@ impl State {
     /// None where it is not as it was written, or nothing was.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (sum, written) = bytes.split_first_chunk()?;
-        if u64::from_le_bytes(*sum) != checksum(written) {
+        if u32::from_le_bytes(*sum) != crc32fast::hash(written) {
             return None;
         }
         let Written {
@@ -132,11 +132,4 @@ struct Written {
     phase: u32,
     #[prost(btree_map = "uint32, message", tag = "4")]
     senders: BTreeMap<u32, Sender>,
-}
-
-/// FNV-1a: it is against rot, and not against anybody.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
