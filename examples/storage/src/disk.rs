@@ -412,8 +412,12 @@ impl<E: Record> Disk<E> {
     /// # Errors
     ///
     /// Where nobody can tell.
-    pub fn is_there(directory: &Path, id: u32) -> io::Result<bool> {
-        directory::path(directory, id).try_exists()
+    pub fn is_there(directory: &Path, id: u32) -> Result<bool, OpenError> {
+        match directory::path(directory, id).try_exists() {
+            // Whoever makes the directory says what is wrong with it.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+            is_there => is_there.map_err(|error| OpenError::at(directory, error)),
+        }
     }
 
     /// Looks at the file of a replica that does not run, all of it, and changes nothing.
@@ -432,8 +436,9 @@ impl<E: Record> Disk<E> {
     /// # Errors
     ///
     /// Where they cannot be renamed. Called once more, it goes on.
-    pub fn set_aside(directory: &Path, id: u32) -> io::Result<Vec<PathBuf>> {
-        directory::set_aside(&directory::path(directory, id))
+    pub fn set_aside(directory: &Path, id: u32) -> Result<Vec<PathBuf>, OpenError> {
+        let aside = directory::set_aside(&directory::path(directory, id));
+        aside.map_err(|error| OpenError::at(directory, error))
     }
 
     /// What was there when the file was opened. `None` for a disk [on](Self::on) something else.

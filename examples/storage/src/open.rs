@@ -13,7 +13,7 @@ use crate::disk::{self, Disk, Health, Verified};
 use crate::rejoin::proto::FILE_DESCRIPTOR_SET;
 use crate::rejoin::proto::rejoin_server::RejoinServer;
 use crate::rejoin::{self, Event, Found, Seat, SlateFile, Source, Transfer};
-use crate::store::{Entry, Store};
+use crate::store::Store;
 
 impl<E: Transfer> ReplicaStore for Store<E> {
     type OpenError = OpenError;
@@ -28,34 +28,34 @@ impl<E: Transfer> ReplicaStore for Store<E> {
         if let Some(replicas) = replicas {
             return open_among(directory, id, replicas);
         }
-        let mut slate = Slated::new(directory, id);
-        match slate.look()? {
+        match with(&mut SlateFile::new(directory, id), Seat::look)? {
             // Nobody has ever said that it has others to ask.
             Found::Nothing => {}
-            Found::Whole if slate.has_data()? => {}
+            Found::Whole if Disk::<E>::is_there(directory, id)? => {}
             Found::Whole | Found::Lost(_) => return Err(OpenError::Alone(id)),
         }
         Ok(Self::on_disk(Disk::open(directory, id)?, None))
     }
 
     fn is_set_up(directory: &Path, id: u32) -> Result<bool, OpenError> {
-        Ok(Slated::new(directory, id).look()? != Found::Nothing)
+        let found = with(&mut SlateFile::new(directory, id), Seat::look)?;
+        Ok(found != Found::Nothing)
     }
 
     fn set_up(directory: &Path, id: u32, accept_loss: bool) -> Result<String, OpenError> {
-        let mut slate = Slated::new(directory, id);
-        let has_data = slate.has_data()?;
-        let found = slate.look()?;
+        let mut slate = SlateFile::new(directory, id);
+        let is_there = Disk::<E>::is_there(directory, id)?;
+        let found = with(&mut slate, Seat::look)?;
         let is_lost = match found {
             Found::Nothing => false,
-            Found::Whole | Found::Lost(_) if !has_data => true,
+            Found::Whole | Found::Lost(_) if !is_there => true,
             Found::Whole | Found::Lost(_) => accept_loss && is_lost::<E>(directory, id)?,
         };
         let found = match is_lost {
             true => Found::Lost(Vec::new()),
             false => found,
         };
-        let mut text = match (&found, has_data) {
+        let mut text = match (&found, is_there) {
             (Found::Nothing, false) => format!("replica {id} is set up, with no data"),
             (Found::Nothing, true) => format!("replica {id} is set up, with the data that it has"),
             (Found::Whole, _) => return Err(OpenError::IsSetUp(id)),
@@ -64,21 +64,24 @@ impl<E: Transfer> ReplicaStore for Store<E> {
         };
         if is_lost {
             // Before there is a new file, which would be taken for the data.
-            slate.declare_lost()?;
+            with(&mut slate, Seat::declare_lost)?;
         }
-        if found != Found::Nothing || !has_data {
+        if found != Found::Nothing || !is_there {
             // It cannot be opened where the replica runs. Data that are there are looked at when it
             // is started.
             match Disk::<E>::make(directory, id) {
                 Err(error) if error.loss().is_some() && is_lost => {
                     let kept = set_aside::<E>(directory, id)?;
                     Disk::<E>::make(directory, id)?;
-                    text += &format!(". {}; {kept}", error.finding());
+                    text += &format!(". {}", error.finding());
+                    if let Some(kept) = kept {
+                        text += &format!("; {kept}");
+                    }
                 }
                 made => made?,
             }
         }
-        slate.declare_whole()?;
+        with(&mut slate, Seat::declare_whole)?;
         Ok(text)
     }
 
@@ -146,11 +149,10 @@ fn open_among<E: Transfer>(
     id: u32,
     replicas: usize,
 ) -> Result<Store<E>, OpenError> {
-    let slate = Slated::new(directory, id);
     let has_others = replicas > 1;
     // A file that is not there is not made yet: a new one that a crash leaves before the slate says
     // that the data are lost would be taken for them.
-    let opened = match slate.has_data()? {
+    let opened = match Disk::<E>::is_there(directory, id)? {
         true => Disk::open(directory, id).map(Some),
         false => Ok(None),
     };
@@ -160,17 +162,18 @@ fn open_among<E: Transfer>(
     };
     let found = disk.as_ref().and_then(Disk::found);
     let has_data = found.is_some_and(|found| found != disk::Found::New);
-    let path = slate.file.path().to_owned();
-    let seat = Seat::open(id, replicas, slate.file, has_data);
+    let slate = SlateFile::new(directory, id);
+    let path = slate.path().to_owned();
+    let seat = Seat::open(id, replicas, slate, has_data);
     let seat = seat.map_err(|cause| OpenError::Slate { path, cause })?;
     if let Some(disk) = disk {
         return Ok(Store::on_disk(disk, Some(seat)));
     }
     let kept = match has_others {
         true => set_aside::<E>(directory, id)?,
-        false => String::new(),
+        false => None,
     };
-    let loss = (!kept.is_empty()).then(|| format!("{finding}; {kept}"));
+    let loss = kept.map(|kept| format!("{finding}; {kept}"));
     let store = Store::on_disk(Disk::open(directory, id)?, Some(seat));
     Ok(store.with_loss(loss))
 }
@@ -184,67 +187,24 @@ fn is_lost<E: Transfer>(directory: &Path, id: u32) -> Result<bool, OpenError> {
     }
 }
 
-/// Makes room for a new file, and says under which names there is what was left of the old one.
-fn set_aside<E: Transfer>(directory: &Path, id: u32) -> Result<String, OpenError> {
-    let kept = Disk::<E>::set_aside(directory, id);
-    let kept = kept.map_err(|cause| OpenError::Slate {
-        path: directory.to_owned(),
-        cause,
-    })?;
+/// Makes room for a new file, and says under which names there is what was left of the old one, if
+/// anything was.
+fn set_aside<E: Transfer>(directory: &Path, id: u32) -> Result<Option<String>, OpenError> {
+    let kept = Disk::<E>::set_aside(directory, id)?;
     let names: Vec<_> = kept.iter().map(|path| path.display().to_string()).collect();
-    Ok(match names.is_empty() {
-        true => String::new(),
-        false => format!("what is left is kept as {}", names.join(" and ")),
+    let kept = || format!("what is left is kept as {}", names.join(" and "));
+    Ok((!names.is_empty()).then(kept))
+}
+
+/// Does something with the slate in a file.
+fn with<T>(
+    slate: &mut SlateFile,
+    work: impl FnOnce(&mut SlateFile) -> io::Result<T>,
+) -> Result<T, OpenError> {
+    work(slate).map_err(|cause| OpenError::Slate {
+        path: slate.path().to_owned(),
+        cause,
     })
-}
-
-/// A slate, and where the data are that it is about.
-struct Slated<'a> {
-    file: SlateFile,
-    directory: &'a Path,
-    id: u32,
-}
-
-impl<'a> Slated<'a> {
-    fn new(directory: &'a Path, id: u32) -> Self {
-        Self {
-            file: SlateFile::new(directory, id),
-            directory,
-            id,
-        }
-    }
-
-    fn has_data(&self) -> Result<bool, OpenError> {
-        match Disk::<Entry>::is_there(self.directory, self.id) {
-            // Whoever makes the directory says what is wrong with it.
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
-            Err(cause) => Err(OpenError::Slate {
-                path: self.directory.to_owned(),
-                cause,
-            }),
-            Ok(is_there) => Ok(is_there),
-        }
-    }
-
-    fn look(&mut self) -> Result<Found, OpenError> {
-        let found = Seat::look(&mut self.file);
-        found.map_err(|cause| self.failed(cause))
-    }
-
-    fn declare_lost(&mut self) -> Result<(), OpenError> {
-        let declared = Seat::declare_lost(&mut self.file);
-        declared.map_err(|cause| self.failed(cause))
-    }
-
-    fn declare_whole(&mut self) -> Result<(), OpenError> {
-        let declared = Seat::declare_whole(&mut self.file);
-        declared.map_err(|cause| self.failed(cause))
-    }
-
-    fn failed(&self, cause: io::Error) -> OpenError {
-        let path = self.file.path().to_owned();
-        OpenError::Slate { path, cause }
-    }
 }
 
 /// What is told of a replica that answers though it has not got its data again.
