@@ -12,7 +12,7 @@ use gorums::{Configuration, Status};
 use crate::disk::{self, Disk, Health, Verified};
 use crate::rejoin::proto::FILE_DESCRIPTOR_SET;
 use crate::rejoin::proto::rejoin_server::RejoinServer;
-use crate::rejoin::{self, Event, Found, Seat, SlateFile, Source, Transfer};
+use crate::rejoin::{self, Found, Seat, SlateFile, Source, Transfer};
 use crate::store::Store;
 
 impl<E: Transfer> ReplicaStore for Store<E> {
@@ -102,19 +102,9 @@ impl<E: Transfer> ReplicaStore for Store<E> {
     }
 
     async fn catch_up(self: Arc<Self>, others: Configuration, mut tell: impl FnMut(String) + Send) {
-        let Some(id) = self.seat().map(Seat::id) else {
-            return;
-        };
         if let Some(loss) = self.loss() {
             tell(loss.to_owned());
         }
-        let tell = |event| match event {
-            Event::Progress(progress) => tell(progress.to_string()),
-            Event::Waits(None, why) => tell(format!("replica {id} waits: {why}")),
-            Event::Waits(Some(other), why) => {
-                tell(format!("replica {id} waits for replica {other}: {why}"));
-            }
-        };
         rejoin::catch_up(&self, &others, Arc::new(SystemClock), tell).await;
     }
 

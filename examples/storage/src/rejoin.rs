@@ -42,7 +42,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use self::catch_up::{Event, catch_up};
+pub use self::catch_up::catch_up;
 pub use self::notes::notes;
 pub use self::seat::{Found, Progress, Seat};
 pub use self::slate::{Slate, SlateFile};

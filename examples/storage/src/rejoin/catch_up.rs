@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::proto::rejoin_client::RejoinClient;
 use super::proto::{Newcomer, Page, Question, Standing};
 use super::seat::Step;
-use super::{Progress, Seat, Transfer};
+use super::{Seat, Transfer};
 use crate::store::Store;
 
 /// How long the others may take to answer what they know.
@@ -22,26 +22,17 @@ const ANSWERING: Duration = Duration::from_secs(2);
 /// The pause before another attempt.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What there is to tell while a replica gets its data again.
-#[derive(Debug)]
-pub enum Event {
-    /// It has come so far.
-    Progress(Progress),
-    /// It waits for this other replica, or for so many of them that it knows which life this is. The
-    /// reason is told once as long as it stays the same.
-    Waits(Option<u32>, String),
-}
-
 /// Gets the data again that a replica has lost, if it has: from these others, which are all but
 /// itself. Completes when it has them. It goes on where a former attempt was interrupted, also by a
-/// crash, and as long as others do not answer.
+/// crash, and as long as others do not answer. It tells how far it has come, and for whom it waits
+/// and why, once as long as that stays the same.
 ///
 /// Dropping it interrupts it.
 pub async fn catch_up<E: Transfer>(
     store: &Arc<Store<E>>,
     others: &Configuration,
     clock: Arc<dyn Clock>,
-    tell: impl FnMut(Event),
+    tell: impl FnMut(String),
 ) {
     let Some(seat) = store.seat().filter(|seat| !seat.is_whole()) else {
         return;
@@ -67,9 +58,9 @@ struct CatchingUp<'a, E, T> {
     tell: T,
 }
 
-impl<E: Transfer, T: FnMut(Event)> CatchingUp<'_, E, T> {
+impl<E: Transfer, T: FnMut(String)> CatchingUp<'_, E, T> {
     async fn run(&mut self) {
-        (self.tell)(Event::Progress(self.seat.progress()));
+        (self.tell)(self.seat.progress().to_string());
         while !self.seat.is_whole() {
             match self.seat.life() {
                 Some(life) => self.gather(life).await,
@@ -81,7 +72,7 @@ impl<E: Transfer, T: FnMut(Event)> CatchingUp<'_, E, T> {
                 }
             }
         }
-        (self.tell)(Event::Progress(self.seat.progress()));
+        (self.tell)(self.seat.progress().to_string());
     }
 
     /// Finds out which life this is.
@@ -149,7 +140,7 @@ impl<E: Transfer, T: FnMut(Event)> CatchingUp<'_, E, T> {
                 Ok(()) => {
                     self.told.remove(&Some(id));
                     if !self.seat.is_whole() {
-                        (self.tell)(Event::Progress(self.seat.progress()));
+                        (self.tell)(self.seat.progress().to_string());
                     }
                 }
                 Err(error) => self.waits(Some(id), &error),
@@ -157,11 +148,17 @@ impl<E: Transfer, T: FnMut(Event)> CatchingUp<'_, E, T> {
         }
     }
 
+    /// Tells why it waits for this other replica, or for so many of them that it knows which life
+    /// this is.
     fn waits(&mut self, node: Option<u32>, error: &Error) {
-        let text = error.to_string();
+        let id = self.seat.id();
+        let text = match node {
+            None => format!("replica {id} waits: {error}"),
+            Some(other) => format!("replica {id} waits for replica {other}: {error}"),
+        };
         if self.told.get(&node) != Some(&text) {
             self.told.insert(node, text.clone());
-            (self.tell)(Event::Waits(node, text));
+            (self.tell)(text);
         }
     }
 }
