@@ -98,10 +98,13 @@ pub(super) async fn serve<P: Program>(
     // What is told is shown at once, and there is little of it.
     let (tell, mut news) = mpsc::unbounded_channel();
     let tell = move |text| drop(tell.send(text));
-    let catching_up = others.map(|others| {
-        let catching_up = Arc::clone(&store).catch_up(others, tell.clone());
-        tokio::spawn(catching_up)
-    });
+    let caught_up = async {
+        if let Some(others) = others {
+            let store = Arc::clone(&store);
+            store.catch_up(others, tell.clone()).await;
+        }
+        std::future::pending().await
+    };
     let shown = async {
         while let Some(text) = news.recv().await {
             screen.message(text);
@@ -112,10 +115,8 @@ pub(super) async fn serve<P: Program>(
         biased;
         () = server.serve_with_shutdown(told, GRACE) => {}
         () = shown => {}
+        () = caught_up => {}
         never = tell_trouble(|| store.trouble(), id, &health, &names, &tell) => match never {},
-    }
-    if let Some(catching_up) = catching_up {
-        catching_up.abort();
     }
     if let Some(status) = failure {
         return Err(ServeError::Disk(status));
