@@ -131,10 +131,13 @@ impl<E: Transfer, T: FnMut(String)> CatchingUp<'_, E, T> {
                     });
                 }
             }
-            let ended = fetching.join_next().await;
-            let (id, fetched) = ended
-                .expect("more is needed than is there, and all that is not there is fetched")
-                .expect("it neither panics nor is aborted");
+            let Some(ended) = fetching.join_next().await else {
+                // All of these have sent everything, or there are none: it began with more of them.
+                self.waits(None, &Error::Nobody);
+                pause(&*self.clock).await;
+                continue;
+            };
+            let (id, fetched) = ended.expect("it neither panics nor is aborted");
             under_way.remove(&id);
             match fetched {
                 Ok(()) => {

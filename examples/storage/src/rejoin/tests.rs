@@ -3,10 +3,16 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use gorums::Configuration;
+use gorums::runtime::SystemClock;
+use tokio::sync::mpsc::unbounded_channel;
+
 use super::proto::{Loss, Standing};
 use super::seat::Step;
 use super::state::MOST_REPLICAS;
-use super::{Found, Seat, Slate};
+use super::{Found, Seat, Slate, catch_up};
+use crate::disk::Disk;
+use crate::store::{Entry, Store};
 
 /// A slate in memory, whose clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -207,6 +213,38 @@ async fn a_life_of_which_somebody_knows_a_newer_one_is_given_up() {
     seat.begin_life(&others).await.expect("it can be written");
     assert_eq!(seat.life(), Some(5));
     assert!(!seat.sender(2).is_done);
+}
+
+#[tokio::test]
+async fn a_replica_that_is_told_of_fewer_others_than_before_waits_and_says_so() {
+    let board = Board::default();
+    all_of(&in_a_new_life(&board).await, &standing(2, 0, &[])).await;
+    // Nobody listens there, and nobody is asked: the second one has sent all that it has.
+    let second = Configuration::builder().node(2, "127.0.0.1:1");
+    let second = second.connect().expect("it is well formed");
+    for others in [second.without(2), second] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let disk = Disk::<Entry>::open(directory.path(), 1).expect("it can be made");
+        let seat = Seat::open(1, others.len() + 1, board.clone(), true);
+        let seat = seat.expect("it can be read");
+        let store = Arc::new(Store::on_disk(disk, Some(seat.clone())));
+        let (tell, mut told) = unbounded_channel();
+        let tell = move |text: String| drop(tell.send(text));
+        let waits = async {
+            let how_far = told.recv().await.expect("it goes on");
+            assert!(how_far.ends_with("all 7 records of 2"), "{how_far}");
+            told.recv().await.expect("it goes on")
+        };
+        let waits = tokio::select! {
+            biased;
+            () = catch_up(&store, &others, Arc::new(SystemClock), tell) => panic!("it has them"),
+            waits = waits => waits,
+        };
+        let expected = "replica 1 waits: there are no others to catch up from";
+        assert_eq!(waits, expected, "{others:?}");
+        assert!(!seat.is_whole(), "{others:?}");
+        store.close().await;
+    }
 }
 
 #[tokio::test]
