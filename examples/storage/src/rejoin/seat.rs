@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gorums::Status;
 
-use super::proto::{Loss, Standing};
+use super::proto::Standing;
 use super::slate::Slate;
 use super::state::{MOST_REPLICAS, Phase, Sender, State};
 use crate::planted::{Bug, Planted};
@@ -205,13 +205,8 @@ impl Seat {
     pub fn standing(&self) -> Standing {
         let state = self.state();
         let known = state.known.iter();
-        Standing {
-            replica: self.0.id,
-            losses: state.losses,
-            known: known
-                .map(|(&replica, &losses)| Loss { replica, losses })
-                .collect(),
-        }
+        let known = known.map(|(&replica, &losses)| (replica, losses));
+        Standing::new(self.0.id, state.losses, known)
     }
 
     /// How far the replica has come.

@@ -4,6 +4,24 @@ use std::collections::BTreeMap;
 
 use super::proto::{Loss, Standing};
 
+impl Standing {
+    /// That of this replica, which has lost its data so often and knows how often others have.
+    pub(super) fn new(
+        replica: u32,
+        losses: u64,
+        known: impl IntoIterator<Item = (u32, u64)>,
+    ) -> Self {
+        let known = known.into_iter();
+        Self {
+            replica,
+            losses,
+            known: known
+                .map(|(replica, losses)| Loss { replica, losses })
+                .collect(),
+        }
+    }
+}
+
 /// Whether answers of different replicas count together: none of them knows of a newer life of
 /// another's replica. Those of replicas that say nothing of themselves always do.
 ///
@@ -24,24 +42,13 @@ pub fn count_together<'a>(answers: impl IntoIterator<Item = Option<&'a Standing>
 mod tests {
     use super::*;
 
-    fn standing(replica: u32, losses: u64, known: &[(u32, u64)]) -> Standing {
-        let known = known
-            .iter()
-            .map(|&(replica, losses)| Loss { replica, losses });
-        Standing {
-            replica,
-            losses,
-            known: known.collect(),
-        }
-    }
-
     #[test]
     fn answers_count_together_unless_one_knows_of_a_newer_life_of_another() {
-        let first = standing(1, 0, &[]);
-        let knows_nothing = standing(2, 0, &[]);
-        let knows_the_loss = standing(2, 0, &[(1, 1)]);
-        let second = standing(1, 1, &[]);
-        let of_a_third = standing(2, 3, &[(3, 9)]);
+        let first = Standing::new(1, 0, []);
+        let knows_nothing = Standing::new(2, 0, []);
+        let knows_the_loss = Standing::new(2, 0, [(1, 1)]);
+        let second = Standing::new(1, 1, []);
+        let of_a_third = Standing::new(2, 3, [(3, 9)]);
         for (answers, together) in [
             (&[&first, &knows_nothing][..], true),
             (&[&first, &knows_the_loss], false),

@@ -7,7 +7,7 @@ use gorums::Configuration;
 use gorums::runtime::SystemClock;
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::proto::{Loss, Standing};
+use super::proto::Standing;
 use super::seat::Step;
 use super::state::MOST_REPLICAS;
 use super::{Found, Seat, Slate, catch_up};
@@ -50,21 +50,10 @@ fn seat(board: &Board, has_data: bool) -> Seat {
     Seat::open(1, 5, board.clone(), has_data).expect("it can be read and written")
 }
 
-fn standing(replica: u32, losses: u64, known: &[(u32, u64)]) -> Standing {
-    let known = known
-        .iter()
-        .map(|&(replica, losses)| Loss { replica, losses });
-    Standing {
-        replica,
-        losses,
-        known: known.collect(),
-    }
-}
-
 /// A seat that has lost its data, and that three others say they have theirs.
 async fn in_a_new_life(board: &Board) -> Seat {
     let seat = seat(board, false);
-    let others = [2, 3, 4].map(|id| standing(id, 0, &[]));
+    let others = [2, 3, 4].map(|id| Standing::new(id, 0, []));
     seat.begin_life(&others).await.expect("it can be written");
     seat
 }
@@ -128,13 +117,13 @@ async fn a_life_comes_after_all_that_anybody_knows_of() {
     let seat = seat(&Board::default(), false);
     assert_eq!(seat.life(), None);
     let others = [
-        standing(2, 0, &[(1, 3), (4, 1)]),
-        standing(3, 5, &[]),
-        standing(4, 2, &[(1, 2)]),
+        Standing::new(2, 0, [(1, 3), (4, 1)]),
+        Standing::new(3, 5, []),
+        Standing::new(4, 2, [(1, 2)]),
     ];
     seat.begin_life(&others).await.expect("it can be written");
     assert_eq!(seat.life(), Some(4));
-    assert_eq!(seat.standing(), standing(1, 4, &[(3, 5), (4, 2)]));
+    assert_eq!(seat.standing(), Standing::new(1, 4, [(3, 5), (4, 2)]));
 }
 
 #[tokio::test]
@@ -144,9 +133,9 @@ async fn a_replica_has_its_data_again_when_enough_others_have_sent_all_of_theirs
     let refusal = seat.admit().expect_err("it has nothing");
     assert_eq!(refusal.code(), gorums::Code::Unavailable);
     let (two, three, four) = (
-        standing(2, 0, &[]),
-        standing(3, 0, &[]),
-        standing(4, 0, &[]),
+        Standing::new(2, 0, []),
+        Standing::new(3, 0, []),
+        Standing::new(4, 0, []),
     );
     assert_eq!(all_of(&seat, &two).await, Step::Done);
     assert_eq!(all_of(&seat, &three).await, Step::Done);
@@ -161,15 +150,15 @@ async fn a_replica_has_its_data_again_when_enough_others_have_sent_all_of_theirs
     assert_eq!(all_of(&seat, &four).await, Step::Done);
     assert!(seat.is_whole());
     seat.admit().expect("it has its data");
-    assert_eq!(seat.standing(), standing(1, 1, &[]));
+    assert_eq!(seat.standing(), Standing::new(1, 1, []));
 }
 
 #[tokio::test]
 async fn an_attempt_that_was_interrupted_goes_on_where_it_was() {
     let board = Board::default();
     let before = in_a_new_life(&board).await;
-    all_of(&before, &standing(2, 0, &[])).await;
-    let three = standing(3, 2, &[]);
+    all_of(&before, &Standing::new(2, 0, [])).await;
+    let three = Standing::new(3, 2, []);
     let page = before.advance(&three, 9, Some("m".to_owned()), false);
     page.await.expect("it can be written");
     let after = seat(&board, true);
@@ -188,14 +177,14 @@ async fn an_attempt_that_was_interrupted_goes_on_where_it_was() {
 #[tokio::test]
 async fn what_came_from_a_replica_that_has_lost_its_data_since_does_not_count() {
     let seat = in_a_new_life(&Board::default()).await;
-    all_of(&seat, &standing(2, 0, &[])).await;
-    all_of(&seat, &standing(3, 0, &[])).await;
+    all_of(&seat, &Standing::new(2, 0, [])).await;
+    all_of(&seat, &Standing::new(3, 0, [])).await;
     // The third one knows of it.
-    all_of(&seat, &standing(4, 0, &[(2, 1)])).await;
+    all_of(&seat, &Standing::new(4, 0, [(2, 1)])).await;
     assert!(!seat.is_whole());
     assert!(!seat.sender(2).is_done);
     // What it sent before is nothing to go on from.
-    let two = standing(2, 1, &[]);
+    let two = Standing::new(2, 1, []);
     let half = seat.advance(&two, 1, None, false).await;
     half.expect("it can be written");
     assert_eq!(seat.sender(2).upto, None);
@@ -206,10 +195,13 @@ async fn what_came_from_a_replica_that_has_lost_its_data_since_does_not_count() 
 #[tokio::test]
 async fn a_life_of_which_somebody_knows_a_newer_one_is_given_up() {
     let seat = in_a_new_life(&Board::default()).await;
-    all_of(&seat, &standing(2, 0, &[(1, 1)])).await;
-    assert_eq!(all_of(&seat, &standing(3, 0, &[(1, 4)])).await, Step::Again);
+    all_of(&seat, &Standing::new(2, 0, [(1, 1)])).await;
+    assert_eq!(
+        all_of(&seat, &Standing::new(3, 0, [(1, 4)])).await,
+        Step::Again
+    );
     assert_eq!(seat.life(), None);
-    let others = [2, 3, 4].map(|id| standing(id, 0, &[]));
+    let others = [2, 3, 4].map(|id| Standing::new(id, 0, []));
     seat.begin_life(&others).await.expect("it can be written");
     assert_eq!(seat.life(), Some(5));
     assert!(!seat.sender(2).is_done);
@@ -218,7 +210,7 @@ async fn a_life_of_which_somebody_knows_a_newer_one_is_given_up() {
 #[tokio::test]
 async fn a_replica_that_is_told_of_fewer_others_than_before_waits_and_says_so() {
     let board = Board::default();
-    all_of(&in_a_new_life(&board).await, &standing(2, 0, &[])).await;
+    all_of(&in_a_new_life(&board).await, &Standing::new(2, 0, [])).await;
     // Nobody listens there, and nobody is asked: the second one has sent all that it has.
     let second = Configuration::builder().node(2, "127.0.0.1:1");
     let second = second.connect().expect("it is well formed");
@@ -251,8 +243,8 @@ async fn a_replica_that_is_told_of_fewer_others_than_before_waits_and_says_so() 
 async fn a_loss_is_known_for_good_and_only_grows() {
     let board = Board::whole();
     let me = seat(&board, true);
-    assert_eq!(me.standing(), standing(1, 0, &[]));
-    let known = standing(1, 0, &[(3, 2)]);
+    assert_eq!(me.standing(), Standing::new(1, 0, []));
+    let known = Standing::new(1, 0, [(3, 2)]);
     assert_eq!(me.note_loss(3, 2).await.expect("it can be written"), known);
     assert_eq!(me.note_loss(3, 2).await.expect("it knows that"), known);
     me.note_loss(3, 1).await.expect_err("that is over");
@@ -269,7 +261,7 @@ async fn what_cannot_be_written_down_is_not_so() {
     board.breaks(true);
     let error = seat.note_loss(3, 1).await.expect_err("it is broken");
     assert_eq!(error.code(), gorums::Code::Internal);
-    assert_eq!(seat.standing(), standing(1, 0, &[]));
+    assert_eq!(seat.standing(), Standing::new(1, 0, []));
     board.breaks(false);
     seat.note_loss(3, 1).await.expect("it works again");
 }
@@ -297,21 +289,21 @@ async fn somebody_may_say_that_a_replica_has_its_data() {
         Seat::look(&mut board).expect("it can be read"),
         Found::Whole
     );
-    assert_eq!(seat(&board, true).standing(), standing(1, 0, &[]));
+    assert_eq!(seat(&board, true).standing(), Standing::new(1, 0, []));
 
     let mut board = Board::default();
     let lost = in_a_new_life(&board).await;
-    all_of(&lost, &standing(2, 0, &[(4, 1)])).await;
+    all_of(&lost, &Standing::new(2, 0, [(4, 1)])).await;
     assert_eq!(
         Seat::look(&mut board).expect("it can be read"),
         Found::Lost(vec![2])
     );
     Seat::declare_whole(&mut board).expect("it can be written");
-    assert_eq!(seat(&board, true).standing(), standing(1, 1, &[(4, 1)]));
+    assert_eq!(seat(&board, true).standing(), Standing::new(1, 1, [(4, 1)]));
 
     // Without the others it is another life all the same.
     let mut board = Board::whole();
     drop(seat(&board, false));
     Seat::declare_whole(&mut board).expect("it can be written");
-    assert_eq!(seat(&board, true).standing(), standing(1, 1, &[]));
+    assert_eq!(seat(&board, true).standing(), Standing::new(1, 1, []));
 }
