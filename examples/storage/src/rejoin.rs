@@ -42,6 +42,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use gorums::{Code, NodeError, Outcome};
+
 pub use self::catch_up::catch_up;
 pub use self::notes::notes;
 pub use self::seat::{Found, Progress, Seat};
@@ -66,4 +68,10 @@ pub trait Transfer: Record {
     ///
     /// Where it is no such message.
     fn from_message(message: &[u8]) -> Result<(String, Self), prost::DecodeError>;
+}
+
+/// Whether a replica has refused because it has lost its data. That it is not connected is no
+/// refusal, though it has the same code.
+fn has_lost(error: &NodeError) -> bool {
+    error.outcome() == Outcome::Refused && error.code() == Code::Unavailable
 }

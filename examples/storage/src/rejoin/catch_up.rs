@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gorums::runtime::Clock;
-use gorums::{Code, Configuration, Node, NodeError, Outcome, Status};
+use gorums::{Configuration, Node, NodeError, Status};
 use prost::DecodeError;
 use tokio::task::JoinSet;
 
 use super::proto::rejoin_client::RejoinClient;
 use super::proto::{Newcomer, Page, Question, Standing};
 use super::seat::Step;
-use super::{Seat, Transfer};
+use super::{Seat, Transfer, has_lost};
 use crate::store::Store;
 
 /// How long the others may take to answer what they know.
@@ -296,9 +296,9 @@ impl fmt::Display for Error {
 
 impl From<NodeError> for Error {
     fn from(error: NodeError) -> Self {
-        match (error.outcome(), error.code()) {
-            (Outcome::Refused, Code::Unavailable) => Self::HasLost,
-            _ => Self::Node(error),
+        match has_lost(&error) {
+            true => Self::HasLost,
+            false => Self::Node(error),
         }
     }
 }

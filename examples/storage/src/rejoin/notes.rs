@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gorums::{Code, Configuration, Outcome};
+use gorums::Configuration;
 
+use super::has_lost;
 use super::proto::Question;
 use super::proto::rejoin_client::RejoinClient;
 
@@ -23,9 +24,7 @@ pub async fn notes(replicas: &Configuration) -> BTreeMap<u32, String> {
     let answers = ask.responses().by_node().await;
     let refusals = answers.into_iter().filter_map(|(node, answer)| {
         let error = answer.err()?;
-        // That of a node that is not connected is in its state, and no answer.
-        let is_its_own = error.outcome() == Outcome::Refused && error.code() == Code::Unavailable;
-        is_its_own.then(|| (node.get(), error.status().message().to_owned()))
+        has_lost(&error).then(|| (node.get(), error.status().message().to_owned()))
     });
     refusals.collect()
 }
