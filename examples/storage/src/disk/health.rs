@@ -1,6 +1,5 @@
 //! How a disk is.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,17 +23,6 @@ pub enum Health {
     /// A sync has failed, and no commit has succeeded since; or the disk has failed altogether, and
     /// answers nothing any more.
     Failing,
-}
-
-impl fmt::Display for Health {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Healthy => f.write_str("healthy"),
-            Self::Full => f.write_str("full"),
-            Self::Stalled(time) => write!(f, "stalled for {} s", time.as_secs()),
-            Self::Failing => f.write_str("failing"),
-        }
-    }
 }
 
 /// What is seen of a disk by whoever uses it. Clones share it.

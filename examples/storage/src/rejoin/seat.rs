@@ -76,7 +76,7 @@ impl Seat {
     ) -> io::Result<Self> {
         let written = slate.read()?;
         let mut state = State::decode(&written).unwrap_or_default();
-        if !has_data && state.phase != Phase::Lost {
+        if !has_data {
             // What came before came into data that are not there any more.
             state.phase = Phase::Lost;
         }
