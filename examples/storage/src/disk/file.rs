@@ -326,8 +326,10 @@ impl<E: Record> Volume<E> for File<E> {
         let verified = match verified {
             // Nothing may be in this page any more.
             Err(error) if error.is_damage() => {
-                self.open = None;
-                let opened = caught(|| self.open_again());
+                let opened = caught(|| {
+                    self.open = None;
+                    self.open_again()
+                });
                 opened.map(|()| from.checked_add(VERIFIED))
             }
             verified => verified,
