@@ -147,8 +147,10 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
                 let Some(place) = batch.place(&self.found, known).await else {
                     return Ok(Some(Request::Read(read)));
                 };
-                let record = known.cloned();
-                let found = Found { record, place };
+                let found = Answer {
+                    result: known.cloned(),
+                    _place: Some(place),
+                };
                 batch.answers.push(Pending::Read(read, found));
             }
             Request::Write(write) => {
@@ -256,15 +258,9 @@ struct Known<E> {
     _place: Place,
 }
 
-/// A record that was found, and where its bytes are counted.
-struct Found<E> {
-    record: Option<E>,
-    place: Place,
-}
-
 /// An answer that is given when everything before it is on disk.
 enum Pending<E> {
-    Read(Read<E>, Found<E>),
+    Read(Read<E>, Answer<Option<E>>),
     Write(Reply<bool>, bool),
 }
 
@@ -272,13 +268,7 @@ impl<E> Pending<E> {
     fn give(self) {
         // Nobody waits for the result of a one-way message.
         match self {
-            Self::Read(read, found) => {
-                let answer = Answer {
-                    result: found.record,
-                    _place: Some(found.place),
-                };
-                drop(read.reply.send(Ok(answer)));
-            }
+            Self::Read(read, found) => drop(read.reply.send(Ok(found))),
             Self::Write(reply, taken) => {
                 let answer = Answer {
                     result: taken,
