@@ -129,8 +129,8 @@ pub trait ReplicaStore: fmt::Debug + Send + Sync + Sized + 'static {
     const SOURCE_DESCRIPTORS: &'static [u8];
 
     /// The store of the replica with this id: in this directory, or else in memory. `replicas` is how
-    /// many there are, this one among them, where it is told who the others are. A replica that is
-    /// not cannot get anything from them: it is taken for new where nothing says that it is not.
+    /// many there are, this one among them, where it is told who the others are. One that is not told
+    /// cannot ask anybody: it is taken for new, unless its directory says that it had data.
     ///
     /// # Errors
     ///

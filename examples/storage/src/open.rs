@@ -29,7 +29,7 @@ impl<E: Transfer> ReplicaStore for Store<E> {
             return open_among(directory, id, replicas);
         }
         match with(&mut SlateFile::new(directory, id), Seat::look)? {
-            // Nobody has ever said that it has others to ask.
+            // It was never set up, so that nothing says whether it had data.
             Found::Nothing => {}
             Found::Whole if Disk::<E>::is_there(directory, id)? => {}
             Found::Whole | Found::Lost(_) => return Err(OpenError::Alone(id)),

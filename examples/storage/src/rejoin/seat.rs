@@ -85,7 +85,8 @@ impl Seat {
         }
         let encoded = state.encode();
         if encoded != written {
-            // Before there are data: those that a crash leaves without this are not taken for whole.
+            // Before a new file is made: where a crash comes in between, that file must not be
+            // taken for the data.
             slate.write(&encoded)?;
         }
         Ok(Self(Arc::new(Shared {
