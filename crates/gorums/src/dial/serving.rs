@@ -22,7 +22,7 @@ impl Serving {
     /// itself.
     pub(crate) fn reached(&self) -> Option<Arc<Counts>> {
         match &self.0.lock().as_ref()?.source {
-            Source::Held(services) => Some(Arc::clone(&services.lane.reached)),
+            Source::Held(services) => Some(Arc::clone(services.lane.reached())),
             Source::OfServer(_) => None,
         }
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::input::Input;
 use crate::error::Status;
-use crate::handler::{LaneSettings, Registry, ReplySender, ServerCtx, Services};
+use crate::handler::{LaneSettings, Passage, Registry, ReplySender, ServerCtx, Services};
 use crate::log::Throttle;
 use crate::runtime::{BoxFuture, Clock};
 
@@ -65,8 +65,14 @@ impl Service {
             gate: Semaphore::new(0),
         });
         let clock = Arc::new(Time::default());
+        let max_decoding = input.one_of(&[LIMIT, LIMIT / 2]);
+        let passage = Passage {
+            interceptors: Box::new([]),
+            max_decoding,
+            reached: Arc::default(),
+        };
         let lane = LaneSettings {
-            max_decoding: input.one_of(&[LIMIT, LIMIT / 2]),
+            passage: Arc::new(passage),
             max_encoding: input.one_of(&[LIMIT, LIMIT / 2]),
             max_running: input.one_of(&[1, 2, 5]),
             expose_panics: input.flag(),
@@ -74,7 +80,7 @@ impl Service {
         };
         let services = Services {
             registry: registry(&state),
-            max_decoding: lane.max_decoding,
+            max_decoding,
             lane: Arc::new(lane),
             max_waiting_bytes: input.one_of(&[10_000, 1_000, 1]),
             max_reply_bytes: input.one_of(&[10_000, 1_000, 1]),

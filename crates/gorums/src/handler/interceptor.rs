@@ -5,10 +5,9 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::context::ServerCtx;
-use super::lane::LaneSettings;
 use super::registry::Entry;
 use super::reply_sender::{ReplySlot, Sink};
-use crate::bounds::Bound;
+use crate::bounds::{Bound, Counts};
 use crate::error::{Status, excerpt};
 use crate::runtime::BoxFuture;
 
@@ -189,17 +188,33 @@ impl Reply {
     }
 }
 
+/// What every request of a server passes on the way to its handler.
+pub(crate) struct Passage {
+    pub(crate) interceptors: Box<[Arc<dyn Interceptor>]>,
+    /// The largest request of a service that does not say otherwise.
+    pub(crate) max_decoding: usize,
+    /// How often the bounds of the server were reached.
+    pub(crate) reached: Arc<Counts>,
+}
+
+impl Passage {
+    /// Whether nothing is between a request of so many bytes and its handler.
+    pub(super) fn is_open(&self, entry: &Entry, bytes: usize) -> bool {
+        self.interceptors.is_empty() && bytes <= entry.limit(self.max_decoding)
+    }
+}
+
 /// The interceptors that come after this one, and the handler.
 pub struct Next {
-    settings: Arc<LaneSettings>,
+    passage: Arc<Passage>,
     position: usize,
     entry: Option<Arc<Entry>>,
 }
 
 impl Next {
-    pub(super) fn new(settings: Arc<LaneSettings>, entry: Option<Arc<Entry>>) -> Self {
+    pub(super) fn new(passage: Arc<Passage>, entry: Option<Arc<Entry>>) -> Self {
         Self {
-            settings,
+            passage,
             position: 0,
             entry,
         }
@@ -215,7 +230,7 @@ impl Next {
     }
 
     pub(crate) fn start(mut self, incoming: Incoming) -> BoxFuture<'static, Result<Reply, Status>> {
-        if let Some(interceptor) = self.settings.interceptors.get(self.position).cloned() {
+        if let Some(interceptor) = self.passage.interceptors.get(self.position).cloned() {
             self.position += 1;
             return interceptor.call(incoming, self);
         }
@@ -225,11 +240,11 @@ impl Next {
                 excerpt(incoming.ctx.method())
             )),
             Some(entry) => {
-                let limit = entry.limit(self.settings.max_decoding);
+                let limit = entry.limit(self.passage.max_decoding);
                 if incoming.payload.len() <= limit {
                     return entry.handler.start(incoming);
                 }
-                self.settings.reached.add(Bound::RequestReceived);
+                self.passage.reached.add(Bound::RequestReceived);
                 Status::resource_exhausted(format!(
                     "a request of {} bytes exceeds the service's limit of {limit} \
                      (max_decoding_message_size)",
@@ -246,7 +261,7 @@ impl fmt::Debug for Next {
         f.debug_struct("Next")
             .field(
                 "interceptors",
-                &(self.settings.interceptors.len() - self.position),
+                &(self.passage.interceptors.len() - self.position),
             )
             .finish_non_exhaustive()
     }

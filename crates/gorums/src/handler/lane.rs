@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use super::context::{ConnectionInfo, RequestInfo, ServerCtx};
 use super::credit::Credit;
-use super::interceptor::Interceptor;
+use super::interceptor::Passage;
 use super::lanes::Lanes;
 use super::released::ReleasedSet;
 use super::reply_queue::ReplyQueue;
@@ -48,11 +48,9 @@ use crate::wire::{Features, NO_BOUND};
 
 /// What all connections of a server have in common.
 pub(crate) struct LaneSettings {
-    pub(crate) interceptors: Arc<[Arc<dyn Interceptor>]>,
+    pub(crate) passage: Arc<Passage>,
     /// The one turn of the server, where there is only one.
     pub(crate) server_turn: Option<Arc<Semaphore>>,
-    /// The largest request of a service that does not say otherwise.
-    pub(crate) max_decoding: usize,
     pub(crate) max_encoding: usize,
     /// How many handlers may run at once, on one connection, after they released.
     pub(crate) max_running: usize,
@@ -68,20 +66,26 @@ pub(crate) struct LaneSettings {
     pub(crate) shedding: Option<Shedding>,
     /// Of those that were.
     pub(crate) sheds: Throttle,
-    /// How often bounds were reached.
-    pub(crate) reached: Arc<Counts>,
     /// Those that have these settings.
     pub(crate) lanes: Lanes,
 }
 
 impl LaneSettings {
+    /// How often the bounds of the server were reached.
+    pub(crate) fn reached(&self) -> &Arc<Counts> {
+        &self.passage.reached
+    }
+
     /// Without bounds, for tests and fuzzing.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn unbounded(clock: Arc<dyn Clock>) -> Self {
         Self {
-            interceptors: Arc::new([]),
+            passage: Arc::new(Passage {
+                interceptors: Box::new([]),
+                max_decoding: usize::MAX,
+                reached: Arc::default(),
+            }),
             server_turn: None,
-            max_decoding: usize::MAX,
             max_encoding: usize::MAX,
             max_running: usize::MAX,
             expose_panics: false,
@@ -90,7 +94,6 @@ impl LaneSettings {
             late: Throttle::default(),
             shedding: None,
             sheds: Throttle::default(),
-            reached: Arc::default(),
             lanes: Lanes::default(),
         }
     }
@@ -215,7 +218,7 @@ impl Lane {
         replies: Arc<ReplyQueue>,
         features: Features,
     ) -> (Arc<Self>, Arc<ReleasedSet>, BoxFuture<'static, ()>) {
-        replies.count_in(&settings.reached);
+        replies.count_in(settings.reached());
         let lane = Arc::new(Self {
             settings,
             replies,
@@ -445,7 +448,7 @@ impl Lane {
         let last = state.current.take();
         if !may_start || state.running >= self.settings.max_running {
             if !state.waiting.is_empty() {
-                self.settings.reached.add(match may_start {
+                self.settings.reached().add(match may_start {
                     true => Bound::RunningHandlers,
                     false => Bound::ReplyBytes,
                 });

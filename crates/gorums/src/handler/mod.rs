@@ -44,6 +44,7 @@ pub(crate) use context::{ConnectionInfo, Running};
 #[cfg(all(test, gorums_loom))]
 pub(crate) use credit::Credit;
 pub(crate) use handling::refusal;
+pub(crate) use interceptor::Passage;
 pub use interceptor::{Incoming, Interceptor, Next, Reply, interceptor_fn};
 pub(crate) use lane::{Lane, LaneSettings};
 pub(crate) use lanes::Lanes;

@@ -81,7 +81,7 @@ impl Run {
         let now = settings.clock.now();
         match refusal {
             Refusal::Late => {
-                settings.reached.add(Bound::Deadline);
+                settings.reached().add(Bound::Deadline);
                 let admission = settings.late.admit(now);
                 log::event!(
                     admission.is_told => warn or debug,
@@ -95,7 +95,7 @@ impl Run {
                 );
             }
             Refusal::Shed(waited) => {
-                settings.reached.add(Bound::Shed);
+                settings.reached().add(Bound::Shed);
                 let admission = settings.sheds.admit(now);
                 log::event!(
                     admission.is_told => warn or debug,

@@ -186,7 +186,7 @@ impl Worker {
             })
         });
         // Interceptors get to see the reply before it is queued.
-        let seen_by_none = kind == MethodKind::TwoWay && settings.interceptors.is_empty();
+        let seen_by_none = kind == MethodKind::TwoWay && settings.passage.interceptors.is_empty();
         let slot = seen_by_none.then(|| ReplySlot {
             ctx: ctx.clone(),
             id,
@@ -209,15 +209,11 @@ impl Worker {
         }
         run.measured = measured.and_then(|began| Some((began, Arc::clone(called.entry()?))));
         let start = || match called.entry() {
-            // Nothing is between the request and its handler.
-            Some(entry)
-                if settings.interceptors.is_empty()
-                    && incoming.payload().len() <= entry.limit(settings.max_decoding) =>
-            {
+            Some(entry) if settings.passage.is_open(entry, incoming.payload().len()) => {
                 entry.handler.start_in(incoming, spare)
             }
             entry => {
-                let next = Next::new(Arc::clone(settings), entry.cloned());
+                let next = Next::new(Arc::clone(&settings.passage), entry.cloned());
                 HandlerFuture::Once(next.start(incoming))
             }
         };

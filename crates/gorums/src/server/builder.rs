@@ -31,7 +31,7 @@ use crate::channel::{Pool, ServerIdentity, Settings};
 use crate::configuration::{Interceptors, Members, Membership};
 use crate::error::Status;
 use crate::handler::{
-    Interceptor, LaneSettings, Lanes, Priority, Registry, ReplySender, ServerCtx, Service,
+    Interceptor, LaneSettings, Lanes, Passage, Priority, Registry, ReplySender, ServerCtx, Service,
     Services, Shedding,
 };
 use crate::log::{self, Throttle};
@@ -1016,10 +1016,13 @@ impl ServerBuilder {
             max_decoding: self.registry.max_decoding(self.max_decoding),
             registry: self.registry,
             lane: Arc::new(LaneSettings {
-                interceptors: self.interceptors.into(),
+                passage: Arc::new(Passage {
+                    interceptors: self.interceptors.into(),
+                    max_decoding: self.max_decoding,
+                    reached: Arc::default(),
+                }),
                 expose_panics: self.expose_panics,
                 server_turn,
-                max_decoding: self.max_decoding,
                 max_encoding: self.max_encoding,
                 max_running: self.max_running,
                 in_process,
@@ -1027,7 +1030,6 @@ impl ServerBuilder {
                 late: Throttle::default(),
                 shedding: self.shedding,
                 sheds: Throttle::default(),
-                reached: Arc::default(),
                 lanes: Lanes::default(),
             }),
             max_waiting_bytes: self.max_waiting_bytes,

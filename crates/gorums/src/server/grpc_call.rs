@@ -231,7 +231,7 @@ impl GrpcCall {
             };
             let chunk = chunk.map_err(|error| Status::cancelled(error.to_string()))?;
             if let Err(status) = bytes.add(chunk.len()) {
-                self.services.lane.reached.add(Bound::OrdinaryCalls);
+                self.services.lane.reached().add(Bound::OrdinaryCalls);
                 return Err(status);
             }
             let len = chunk.len();
@@ -242,7 +242,7 @@ impl GrpcCall {
                 None => {}
                 Some(Frame::Message(payload)) => return Ok(payload),
                 Some(Frame::Oversized { len, .. }) => {
-                    self.services.lane.reached.add(Bound::RequestReceived);
+                    self.services.lane.reached().add(Bound::RequestReceived);
                     return Err(Status::resource_exhausted(format!(
                         "the request has {len} bytes, and {limit} are the most \
                          (ServerBuilder::max_decoding_message_size)"

@@ -85,6 +85,6 @@ pub(crate) struct ConnectionSettings {
 impl ConnectionSettings {
     /// How often the bounds of the server were reached.
     pub(super) fn reached(&self) -> &Arc<Counts> {
-        &self.services.lane.reached
+        self.services.lane.reached()
     }
 }

@@ -536,7 +536,7 @@ impl Messages {
             if self.accountant.is_full() && !self.needs_credit && self.may_pause() {
                 self.received.pauses += 1;
                 if let (false, Some(services)) = (was_paused, handlers.services()) {
-                    services.lane.reached.add(Bound::WaitingBytes);
+                    services.lane.reached().add(Bound::WaitingBytes);
                 }
                 self.hand_over();
                 if let Some(replies) = &self.replies {
@@ -653,7 +653,7 @@ impl Messages {
             } => {
                 let services = handlers.services();
                 if let (Some(services), Some(bound)) = (services, bound) {
-                    services.lane.reached.add(bound);
+                    services.lane.reached().add(bound);
                 }
                 // A one-way message cannot be answered, and is not lost in silence.
                 if services.is_some_and(|services| services.registry.is_one_way(method)) {

@@ -42,7 +42,6 @@ fn services() -> Services {
     Services {
         registry,
         lane: Arc::new(LaneSettings {
-            max_decoding: LIMIT,
             max_encoding: LIMIT,
             max_running: 1,
             ..LaneSettings::unbounded(Arc::new(SystemClock))
