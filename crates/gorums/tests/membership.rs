@@ -951,7 +951,7 @@ async fn waiting_ends_with_the_server() {
         .expect("no panic")
         .expect_err("it has stopped");
     assert!(matches!(stopped, WaitError::Stopped));
-    assert_eq!(stopped.to_string(), "the server has stopped");
+    assert_eq!(stopped.to_string(), "the server shuts down or has stopped");
     assert!(
         peers.wait_for(|_| true).await.is_err(),
         "also what is so already"

@@ -7,14 +7,18 @@ mod handlers;
 #[path = "common/memory.rs"]
 mod memory;
 
-use common::{Counter, Number, Stoppable, number, within};
+use std::sync::{Arc, OnceLock};
+
+use common::{Counter, GRACE, Number, Stoppable, number, within};
+use gorums::server::Clients;
 use gorums::{
     Client, Code, Configuration, Node, NodeState, Outcome, ReplySender, Server, ServerBuilder,
-    Status,
+    ServerCtx, Status,
 };
 use handlers::{HOLD, Handlers, NOTE, WAIT};
 use memory::{Network, settle};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 const ECHO: &str = "test.Test.Echo";
 /// Streams so many numbers, each when its caller has room for it.
@@ -175,6 +179,56 @@ async fn messages_that_race_a_shutdown_are_handled_or_not_sent() {
     within(serving).await.expect("no panic");
     assert_eq!(handlers.noted.get(), handed_over);
     assert_eq!(handlers.echoed.get(), 1 + answered);
+}
+
+/// A handler that waits for a client which never comes is told that none will.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_waits_for_clients_does_not_hold_up_a_shutdown() {
+    let network = Network::new();
+    let (clients, started) = (Arc::new(OnceLock::<Clients>::new()), Counter::new());
+    let builder = {
+        let (clients, started) = (Arc::clone(&clients), started.clone());
+        Server::builder().unary(ECHO, move |ctx: ServerCtx, request: Number| {
+            let (clients, started) = (Arc::clone(&clients), started.clone());
+            async move {
+                ctx.release();
+                let clients = clients.get().expect("the server has started");
+                let now = clients.wait_for(|now| now.len() == 1).await;
+                assert_eq!(now.expect("one is there").len(), 1);
+                started.add();
+                let more = clients.wait_for(|now| now.len() > 1).await;
+                let stopped = more.expect_err("there is one client");
+                // Who is there is known all the same.
+                let now = clients.wait_for(|now| now.len() == 1).await;
+                assert_eq!(now.expect("it has not left").len(), 1);
+                assert_eq!(request.value, 1);
+                Err::<Number, _>(Status::unavailable(stopped.to_string()))
+            }
+        })
+    };
+    let server = builder.transport(network.clone()).bind("node:1").await;
+    let server = server.expect("a network in memory");
+    assert!(clients.set(server.clients()).is_ok());
+    let (stop, asked) = oneshot::channel::<()>();
+    let signal = async move { asked.await.expect("it is told") };
+    let serving = tokio::spawn(server.serve_with_shutdown(signal, GRACE));
+    let all = Configuration::builder()
+        .transport(network.clone())
+        .nodes(["node:1"])
+        .serve(Server::builder())
+        .connect()
+        .expect("legal");
+    within(all.connected(1)).await.expect("it is up");
+    let client = Client::new(&all);
+    let call = rpc(&client, &all[0], ECHO, 1);
+    started.reached(1).await;
+    let began = Instant::now();
+    stop.send(()).expect("it serves");
+    let error = within(call).await.expect_err("none has come");
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.to_string().contains("shuts down"), "{error}");
+    within(serving).await.expect("no panic");
+    assert!(began.elapsed() < GRACE / 2, "{:?}", began.elapsed());
 }
 
 /// Three replicas are restarted in turn, under their addresses, while each has a handler that runs

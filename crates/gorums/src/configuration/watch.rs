@@ -20,7 +20,7 @@ type Derive = Box<dyn FnMut(&Configuration) -> Configuration + Send>;
 /// ([`Clients::watch`](crate::server::Clients::watch)), or its connected peers
 /// ([`ConnectedPeers::watch`](crate::server::ConnectedPeers::watch)).
 ///
-/// It is a [`Stream`], which ends when the server has stopped whose clients or peers it follows.
+/// It is a [`Stream`], which ends when the server shuts down whose clients or peers it follows.
 /// What it yields is compared with what it yielded before, so however seldom it is asked, the last
 /// change is never lost, and what came and went in between is passed over. It holds the nodes of
 /// the configuration that is watched, and those that it last yielded.
@@ -38,8 +38,13 @@ pub(crate) trait Watched: Send + 'static {
     /// changed.
     fn listen(&self) -> BoxFuture<'static, ()>;
 
-    /// The set of the moment; none once there will be no other.
-    fn look(&mut self) -> Option<Configuration>;
+    /// Whether nobody is to wait for another set any more.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
+    /// The set of the moment.
+    fn look(&mut self) -> Configuration;
 }
 
 impl Watch {
@@ -61,8 +66,9 @@ impl Watch {
     }
 
     /// The first time at once the set of the moment; later the set as soon as it differs, in its
-    /// nodes or in their order, from what was last returned. None once the server has stopped whose
-    /// clients or peers are watched; a watch of a configuration or a membership never ends.
+    /// nodes or in their order, from what was last returned. None where it does not differ and the
+    /// server whose clients or peers are watched shuts down or has stopped; a watch of a configuration
+    /// or a membership never ends.
     ///
     /// Cancel safe: what a future that was dropped did not return is returned by the next one.
     pub async fn next(&mut self) -> Option<Configuration> {
@@ -89,15 +95,20 @@ impl Watch {
             }
             // Listening begins before looking, so that no change falls between.
             self.alarm = Some(self.source.listen());
-            let Some(now) = self.source.look() else {
-                // Whoever asks again is told so again.
-                self.alarm = None;
-                return Poll::Ready(None);
-            };
+            let has_ended = self.source.has_ended();
+            let now = self.source.look();
             let last = self.last.as_ref();
-            if last.is_none_or(|last| last.as_slice() != now.as_slice()) {
+            let differs = last.is_none_or(|last| last.as_slice() != now.as_slice());
+            if has_ended {
+                // Nothing is waited for by whoever asks again.
+                self.alarm = None;
+            }
+            if differs {
                 self.last = Some(now.clone());
                 return Poll::Ready(Some(now));
+            }
+            if has_ended {
+                return Poll::Ready(None);
             }
         }
     }
@@ -177,8 +188,8 @@ impl Watched for Derived {
         Box::pin(Alarm::set(&self.membership, self.interval))
     }
 
-    fn look(&mut self) -> Option<Configuration> {
-        Some((self.derive)(&self.membership.config()))
+    fn look(&mut self) -> Configuration {
+        (self.derive)(&self.membership.config())
     }
 }
 

@@ -180,6 +180,7 @@ impl Server {
         drop((listener, arrivals));
         let mut connections = visitors.connections;
         parts.connection.stopping.cancel();
+        parts.connection.clients.stop();
         if let Some(health) = &parts.health {
             health.stop();
         }

@@ -75,7 +75,8 @@ impl Clients {
     /// the last. Bound it with [`wait_for_within`](Self::wait_for_within).
     ///
     /// # Errors
-    /// The server has stopped.
+    /// The clients are not so, and the server shuts down or has stopped: a handler that waits does
+    /// not hold up a shutdown.
     pub async fn wait_for(
         &self,
         predicate: impl FnMut(&Configuration) -> bool,
@@ -87,7 +88,7 @@ impl Clients {
     /// The same, for so long at most.
     ///
     /// # Errors
-    /// The server has stopped, or the time is over: the error says who was connected then.
+    /// As for [`wait_for`](Self::wait_for), or the time is over: the error says who was connected then.
     pub async fn wait_for_within(
         &self,
         limit: Duration,
@@ -97,17 +98,17 @@ impl Clients {
         within(self, limit, waiting, || self.config()).await
     }
 
-    /// Hears of changes from now on, and of the end of the server.
+    /// Hears of changes from now on, and of the shutdown of the server.
     pub(super) fn listen(&self) -> impl Future<Output = ()> + use<> {
         Arc::clone(&self.0.changes).notified_owned()
     }
 
-    /// Whether the server has stopped.
+    /// Whether the server shuts down, or has stopped.
     pub(super) fn have_stopped(&self) -> bool {
         self.state().stopped
     }
 
-    /// Follows the clients, until the server stops.
+    /// Follows the clients, until the server shuts down.
     pub fn watch(&self) -> Watch {
         Watch::new(self.clone())
     }
@@ -154,7 +155,7 @@ impl Clients {
             .run_on(&tokio::runtime::Handle::current());
     }
 
-    /// The server has stopped.
+    /// Nobody is to wait for clients any more.
     pub(super) fn stop(&self) {
         let mut state = self.state();
         state.stopped = true;
@@ -191,13 +192,13 @@ impl fmt::Debug for Clients {
     }
 }
 
-/// The server has stopped, and no client will connect to it.
+/// The server shuts down or has stopped, and no client will connect to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerStopped(());
 
 impl fmt::Display for ServerStopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server has stopped")
+        f.write_str("the server shuts down or has stopped")
     }
 }
 
@@ -213,7 +214,7 @@ impl ServerStopped {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum WaitError {
-    /// The server has stopped.
+    /// The server shuts down, or has stopped.
     Stopped,
     /// The time is over, and the predicate never held.
     Deadline {
@@ -279,8 +280,12 @@ impl Watched for Clients {
         Box::pin(Self::listen(self))
     }
 
-    fn look(&mut self) -> Option<Configuration> {
-        (!self.have_stopped()).then(|| self.config())
+    fn has_ended(&self) -> bool {
+        self.have_stopped()
+    }
+
+    fn look(&mut self) -> Configuration {
+        self.config()
     }
 }
 

@@ -45,7 +45,8 @@ impl ConnectedPeers {
     /// only after the last.
     ///
     /// # Errors
-    /// The server has stopped.
+    /// The peers are not so, and the server shuts down or has stopped: a handler that waits does not
+    /// hold up a shutdown.
     pub async fn wait_for(
         &self,
         predicate: impl FnMut(&Configuration) -> bool,
@@ -57,7 +58,7 @@ impl ConnectedPeers {
     /// The same, for so long at most.
     ///
     /// # Errors
-    /// The server has stopped, or the time is over: the error says who was connected then.
+    /// As for [`wait_for`](Self::wait_for), or the time is over: the error says who was connected then.
     pub async fn wait_for_within(
         &self,
         limit: Duration,
@@ -67,7 +68,7 @@ impl ConnectedPeers {
         within(&self.clients, limit, waiting, || self.config()).await
     }
 
-    /// Follows the connected peers, until the server stops.
+    /// Follows the connected peers, until the server shuts down.
     pub fn watch(&self) -> Watch {
         Watch::new(self.clone())
     }
@@ -92,7 +93,11 @@ impl Watched for ConnectedPeers {
         })
     }
 
-    fn look(&mut self) -> Option<Configuration> {
-        (!self.clients.have_stopped()).then(|| self.config())
+    fn has_ended(&self) -> bool {
+        self.clients.have_stopped()
+    }
+
+    fn look(&mut self) -> Configuration {
+        self.config()
     }
 }

@@ -164,6 +164,15 @@ impl Network {
         });
     }
 
+    /// Forgets who has tried to connect to this address, and connections that are no more.
+    pub fn forget(&self, address: &str) {
+        self.change(address, |host| {
+            host.attempts = Vec::new();
+            host.links.retain(|link| Arc::strong_count(link) > 1);
+            host.links.shrink_to_fit();
+        });
+    }
+
     async fn connected(&self, address: &str) -> io::Result<BoxIo> {
         let mut changed = self.changed.subscribe();
         self.change(address, |host| host.attempts.push(Instant::now()));

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Longer than any test: a server that ends has not been cut off.
-const GRACE: Duration = Duration::from_secs(600);
+pub const GRACE: Duration = Duration::from_secs(600);
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Number {
