@@ -70,6 +70,8 @@ bounds! {
         /// A connection that wound down ended since there were too many of its node, or it took too
         /// long.
         WindingDown = "winding_down",
+        /// No connection took in time the place of one that carried a session: the session was over.
+        Session = "session",
         /// A call was not sent to a node that had asked for a pause.
         Pause = "pause",
 
@@ -83,6 +85,12 @@ bounds! {
         StreamTimeout = "stream_timeout",
         /// A client sent no message in time.
         FirstMessage = "first_message",
+        /// A client of a session did not say what it has of the answers: the oldest are not kept.
+        KeptAnswers = "kept_answers",
+        /// Sessions of clients without a connection were too many: one was over.
+        ParkedSessions = "parked_sessions",
+        /// A session without a connection was over, since none had come in time.
+        SessionTimeout = "session_timeout",
         /// A client did not go on with a message that it had begun.
         SlowSender = "slow_sender",
         /// A client did not take what was to be written to it.
@@ -159,8 +167,13 @@ impl fmt::Debug for Reached {
 }
 
 /// The counts of one pool, or of one server.
-#[derive(Default)]
 pub(crate) struct Counts([AtomicU64; Bound::ALL.len()]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
 
 impl Counts {
     /// It was reached once more.

@@ -19,6 +19,7 @@ use asked::{
     large,
 };
 use common::{Counter, Number, TestServer, echo, number, within};
+use gorums::bounds::Bound;
 use gorums::server::{Answered, AnsweredCalls};
 use gorums::{
     Code, ConfigurationBuilder, Outcome, ReplySender, Server, ServerBuilder, ServerCtx, Status,
@@ -333,6 +334,7 @@ async fn calls_wait_for_another_connection_as_long_as_the_client_says() {
         "{error}"
     );
     assert_eq!(begin.elapsed().as_secs(), LIMIT.as_secs());
+    assert_eq!(all.reached().count(Bound::Session), 1);
     assert_eq!(all[0].pending(), 0);
     let not_sent = within(call(&client, ECHO, 3))
         .await
@@ -368,7 +370,9 @@ async fn a_handler_is_told_that_its_client_has_gone_when_the_session_is_over() {
         let network = Network::new();
         let (server, begun, told) = waits_to_be_told(&network);
         let server = server.session_timeout(timeout);
-        let _server = TestServer::start_at(server, NODE).await;
+        let server = server.bind(NODE).await.expect("a network in memory");
+        let reached = server.reached();
+        let _server = TestServer::of(server);
         let (all, client) = connect(sessions(&network));
         let held = call(&client, ASK, 1).send();
         begun.reached(1).await;
@@ -381,10 +385,12 @@ async fn a_handler_is_told_that_its_client_has_gone_when_the_session_is_over() {
             drop((held, client, all));
             told.reached(1).await;
             assert!(begin.elapsed() < timeout, "{:?}", begin.elapsed());
+            assert_eq!(reached.count(Bound::SessionTimeout), 0);
         } else {
             network.set(NODE, Manner::Silent);
             told.reached(1).await;
             assert_eq!(begin.elapsed().as_secs(), timeout.as_secs());
+            assert_eq!(reached.count(Bound::SessionTimeout), 1);
             drop(held);
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::time::Instant;
 
+use crate::bounds::Bound;
 use crate::channel::Channel;
 use crate::error::{Outcome, Status};
 use crate::log;
@@ -81,6 +82,7 @@ impl Suspended {
              (ConfigurationBuilder::sessions)",
             self.limit
         );
+        channel.pool().reached.add(Bound::Session);
         self.lose(&why, channel);
     }
 

@@ -95,9 +95,16 @@ impl ReplyQueue {
         }
     }
 
-    /// Counts among these from now on, unless it counts already, how often a reply is too large.
+    /// Counts among these from now on, unless it counts already, how often its bounds are reached.
     pub(crate) fn count_in(&self, reached: &Arc<Counts>) {
         self.reached.get_or_init(|| Arc::clone(reached));
+    }
+
+    /// A bound of the connection was reached.
+    pub(crate) fn has_reached(&self, bound: Bound) {
+        if let Some(reached) = self.reached.get() {
+            reached.add(bound);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -207,8 +214,8 @@ impl ReplyQueue {
         let fits = state.put(id, method, answer, limit);
         self.note_bound(&state);
         drop(state);
-        if let (false, Some(reached)) = (fits, self.reached.get()) {
-            reached.add(Bound::ReplySent);
+        if !fits {
+            self.has_reached(Bound::ReplySent);
         }
         Some(true)
     }

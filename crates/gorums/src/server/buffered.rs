@@ -32,12 +32,18 @@ struct State {
     next: u64,
 }
 
+/// Who holds something: those who are not spared make room for others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner {
+    /// The address, or the network, that one party may have to itself.
+    pub(super) from: Option<IpAddr>,
+    pub(super) is_spared: bool,
+}
+
 /// A connection that holds something.
 struct Holder {
-    from: Option<IpAddr>,
+    owner: Owner,
     bytes: usize,
-    /// It is not ended.
-    is_spared: bool,
     /// Set where it is to end.
     ended: Arc<AtomicBool>,
     /// Its task.
@@ -48,8 +54,7 @@ struct Holder {
 pub(super) struct Share {
     of: Arc<Buffered>,
     number: u64,
-    from: Option<IpAddr>,
-    is_spared: bool,
+    owner: Owner,
     bytes: usize,
     ended: Arc<AtomicBool>,
 }
@@ -76,8 +81,10 @@ impl Buffered {
         Share {
             of: Arc::clone(self),
             number,
-            from: from.map(|from| origin(from.ip())),
-            is_spared,
+            owner: Owner {
+                from: from.map(|from| origin(from.ip())),
+                is_spared,
+            },
             bytes: 0,
             ended: Arc::default(),
         }
@@ -91,16 +98,21 @@ impl Share {
         std::mem::replace(self, left)
     }
 
+    /// Whose connection it is.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
+    }
+
     /// Whether the connection is one that is never ended.
     pub(super) fn is_spared(&self) -> bool {
-        self.is_spared
+        self.owner.is_spared
     }
 
     /// The connection is one that is never ended, from now on.
     pub(super) fn spare(&mut self) {
-        self.is_spared = true;
+        self.owner.is_spared = true;
         if let Some(holder) = self.of.state.lock().holders.get_mut(&self.number) {
-            holder.is_spared = true;
+            holder.owner.is_spared = true;
         }
     }
 
@@ -137,9 +149,8 @@ impl Share {
             return;
         }
         let holder = state.holders.entry(self.number).or_insert_with(|| Holder {
-            from: self.from,
+            owner: self.owner,
             bytes: 0,
-            is_spared: self.is_spared,
             ended: Arc::clone(&self.ended),
             waker: task.clone(),
         });
@@ -161,13 +172,17 @@ impl State {
     /// Ends the connection that holds most, of those from the address whose connections hold most.
     /// None where there is none that may be ended.
     fn end_largest(&mut self) -> Option<Waker> {
-        let may_end = || self.holders.iter().filter(|(_, holder)| !holder.is_spared);
+        let may_end = || {
+            self.holders
+                .iter()
+                .filter(|(_, holder)| !holder.owner.is_spared)
+        };
         let mut sums: HashMap<Option<IpAddr>, usize> = HashMap::new();
         for (_, holder) in may_end() {
-            *sums.entry(holder.from).or_default() += holder.bytes;
+            *sums.entry(holder.owner.from).or_default() += holder.bytes;
         }
         let most = sums.values().copied().max()?;
-        let of_most = may_end().filter(|(_, holder)| sums[&holder.from] == most);
+        let of_most = may_end().filter(|(_, holder)| sums[&holder.owner.from] == most);
         // Of equal ones the newest.
         let (number, _) = of_most.max_by_key(|(number, holder)| (holder.bytes, **number))?;
         let number = *number;

@@ -27,6 +27,7 @@ use super::mounted::Mounts;
 use super::sessions::{self, Sessions};
 use super::settings::{ConnectionSettings, OnConnect, Throttles};
 use super::spread::Spread;
+use crate::bounds::Counts;
 use crate::channel::{Pool, ServerIdentity, Settings};
 use crate::configuration::{Interceptors, Members, Membership};
 use crate::error::Status;
@@ -956,7 +957,7 @@ impl ServerBuilder {
     pub(crate) fn into_served(mut self) -> Result<Served, ServerError> {
         self.complete_registry()?;
         let peers = self.peers.clone().map(|(_, peers)| peers);
-        let services = self.into_services(None, None, peers);
+        let services = self.into_services(None, None, peers, Arc::default());
         Ok(Served {
             node_id: 0,
             instance: None,
@@ -975,6 +976,7 @@ impl ServerBuilder {
         let clients = Clients::new(Members::new(pool, Interceptors::default(), None));
         let peers = self.peers.clone();
         let all = peers.as_ref().map(|(_, peers)| peers.clone());
+        let reached = Arc::<Counts>::default();
         ConnectionSettings {
             instance: Instance::new(self.clock.random(), self.clock.random()),
             clock: Arc::clone(&self.clock),
@@ -987,13 +989,13 @@ impl ServerBuilder {
             first_message_timeout: self.first_message_timeout,
             slow_peer_timeout: self.slow_peer_timeout,
             buffered: Buffered::new(self.max_buffered_bytes),
-            sessions: Sessions::new(self.session_timeout),
+            sessions: Sessions::new(self.session_timeout, Arc::clone(&reached)),
             stopping: CancellationToken::new(),
             max_age: self.max_age,
             grace: self.grace,
             keep_alive_interval: self.keep_alive.0,
             keep_alive_timeout: self.keep_alive.1,
-            services: Arc::new(self.into_services(in_process, Some(clients.clone()), all)),
+            services: Arc::new(self.into_services(in_process, Some(clients.clone()), all, reached)),
             peers,
             clients,
         }
@@ -1004,6 +1006,7 @@ impl ServerBuilder {
         in_process: Option<InProcess>,
         clients: Option<Clients>,
         peers: Option<Membership>,
+        reached: Arc<Counts>,
     ) -> Services {
         let server_turn = match self.order {
             HandlerOrder::PerConnection => None,
@@ -1019,7 +1022,7 @@ impl ServerBuilder {
                 passage: Arc::new(Passage {
                     interceptors: self.interceptors.into(),
                     max_decoding: self.max_decoding,
-                    reached: Arc::default(),
+                    reached,
                 }),
                 expose_panics: self.expose_panics,
                 server_turn,

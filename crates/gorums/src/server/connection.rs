@@ -657,7 +657,8 @@ impl ServerConnection {
         };
         self.link.pings.end_flush();
         self.tell_departure(end);
-        Some(carried.park(parked, &*self.settings.clock, shutdown))
+        let owner = self.share.owner();
+        Some(carried.park(parked, owner, &*self.settings.clock, shutdown))
     }
 
     /// The connection may be without a stream and without calls for a while.

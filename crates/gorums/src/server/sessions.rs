@@ -5,13 +5,16 @@
 //! has not said to have. The next connection of the client takes it from there. Where that comes
 //! sooner than the end of the one before is noticed, the one before is told to let go.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, HashMap, btree_map};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::buffered::Owner;
+use crate::bounds::{Bound, Counts};
 use crate::error::Status;
 use crate::node_id::NodeId;
 use crate::runtime::{BoxFuture, Clock};
@@ -20,7 +23,8 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::wire::{SessionId, SessionRequest};
 
-/// How many sessions may be parked. One more ends the one that has waited longest.
+/// How many sessions may be parked. One more ends the one that has waited longest, of those from the
+/// address that has most; those of nodes that have proved themselves come last.
 pub(crate) const PARKED: usize = 1024;
 
 /// How long one is parked, unless the server is told otherwise.
@@ -29,6 +33,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 /// The sessions of a server.
 pub(super) struct Sessions {
     timeout: Duration,
+    reached: Arc<Counts>,
     state: Mutex<State>,
 }
 
@@ -36,7 +41,7 @@ pub(super) struct Sessions {
 struct State {
     entries: BTreeMap<SessionId, Entry>,
     /// Those that are parked, the oldest first.
-    parked: BTreeMap<u64, SessionId>,
+    parked: BTreeMap<u64, (SessionId, Owner)>,
     last: u64,
 }
 
@@ -68,10 +73,11 @@ pub(super) struct Parked {
 }
 
 impl Sessions {
-    /// Those that no connection carries are kept for so long.
-    pub(super) fn new(timeout: Duration) -> Arc<Self> {
+    /// Those that no connection carries are kept for so long. Counts how often bounds are reached.
+    pub(super) fn new(timeout: Duration, reached: Arc<Counts>) -> Arc<Self> {
         Arc::new(Self {
             timeout,
+            reached,
             state: Mutex::default(),
         })
     }
@@ -186,10 +192,26 @@ impl State {
         self.last
     }
 
-    /// The session that has been parked longest is over.
-    fn expire_oldest(&mut self) {
-        let oldest = self.parked.pop_first();
-        if let Some(entry) = oldest.and_then(|(_, id)| self.entries.get_mut(&id)) {
+    /// One of the sessions that are parked is over: of those from the address that has most of them,
+    /// the one that has waited longest. Nobody loses one by what others do who have more.
+    fn make_room(&mut self) {
+        let mut counts: HashMap<(bool, Option<IpAddr>), usize> = HashMap::new();
+        let group = |owner: &Owner| (owner.is_spared, owner.from);
+        for (_, owner) in self.parked.values() {
+            *counts.entry(group(owner)).or_default() += 1;
+        }
+        let most = |owner: &Owner| (!owner.is_spared, counts[&group(owner)]);
+        let oldest_of_most = self
+            .parked
+            .iter()
+            .rev()
+            .max_by_key(|(_, (_, owner))| most(owner));
+        let Some((number, (id, _))) = oldest_of_most.map(|(number, parked)| (*number, *parked))
+        else {
+            return;
+        };
+        self.parked.remove(&number);
+        if let Some(entry) = self.entries.get_mut(&id) {
             // Whoever has parked it gives it up.
             entry.changed.notify_waiters();
         }
@@ -237,11 +259,12 @@ impl Carried {
         self.is_wanted.load(Ordering::Acquire)
     }
 
-    /// The connection has broken. The session is over when another one has it, when it has been parked
+    /// The connection of this owner has broken. The session is over when another one has it, when it has been parked
     /// as long as it may, and when this is ready.
     pub(super) fn park(
         self,
         parked: Box<Parked>,
+        owner: Owner,
         clock: &dyn Clock,
         shutdown: BoxFuture<'static, ()>,
     ) -> Waiting {
@@ -270,9 +293,10 @@ impl Carried {
         };
         // Nobody else changes a stage in which a connection carries it.
         let before = state.entries.insert(*id, entry);
-        state.parked.insert(number, *id);
+        state.parked.insert(number, (*id, owner));
         if state.parked.len() > PARKED {
-            state.expire_oldest();
+            of.reached.add(Bound::ParkedSessions);
+            state.make_room();
         }
         drop(state);
         if let Some(before) = before {
@@ -295,10 +319,11 @@ impl Waiting {
     /// taken it.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Inbound>> {
         let has_changed = self.changed.as_mut().poll(cx).is_ready();
-        if has_changed
-            || self.timer.as_mut().poll(cx).is_ready()
-            || self.shutdown.as_mut().poll(cx).is_ready()
-        {
+        if has_changed || self.shutdown.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(self.give_up());
+        }
+        if self.timer.as_mut().poll(cx).is_ready() {
+            self.place.of.reached.add(Bound::SessionTimeout);
             return Poll::Ready(self.give_up());
         }
         // What is kept of it changes.
@@ -343,5 +368,52 @@ impl Drop for Waiting {
         if let Some(mut inbound) = self.give_up() {
             inbound.abandon();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_make_room_of_whom_there_are_most_and_nodes_last() {
+        let mut state = State::default();
+        let mut park = |number: u64, from: [u8; 4], is_spared: bool| {
+            let owner = Owner {
+                from: Some(IpAddr::from(from)),
+                is_spared,
+            };
+            state.parked.insert(
+                number,
+                (
+                    SessionId::new(u64::MAX, number).expect("they differ"),
+                    owner,
+                ),
+            );
+        };
+        let (few, many, node) = ([10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3]);
+        for number in 1..=4 {
+            park(number, node, true);
+        }
+        park(5, few, false);
+        for number in 6..=8 {
+            park(number, many, false);
+        }
+        park(9, few, false);
+        let mut gone = Vec::new();
+        while let before = state.parked.clone()
+            && !before.is_empty()
+        {
+            state.make_room();
+            gone.extend(
+                before
+                    .into_keys()
+                    .filter(|it| !state.parked.contains_key(it)),
+            );
+        }
+        assert_eq!(gone[0], 6, "the oldest of the address that has most");
+        assert_eq!(gone[1..5].iter().max(), Some(&9), "{gone:?}");
+        assert_eq!(gone[5..], [1, 2, 3, 4], "nodes come last, the oldest first");
+        state.make_room();
     }
 }

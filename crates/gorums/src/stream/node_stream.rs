@@ -10,6 +10,7 @@ use super::link::Link;
 use super::outbound::Outbound;
 use super::poll_flag::noop_context;
 use super::session::{Session, Writes};
+use crate::bounds::Bound;
 use crate::channel::{Channel, StreamId};
 use crate::error::{Status, excerpt};
 use crate::wire::Batch;
@@ -248,7 +249,9 @@ impl NodeStream {
         if let Some(replies) = inbound.replies() {
             let kept = (writes == Writes::Answers).then_some(&mut session.kept);
             outbound.push_replies(replies, kept);
-            session.shorten();
+            if session.shorten() {
+                replies.has_reached(Bound::KeptAnswers);
+            }
         }
         if let Some((channel, stream_id)) = carried {
             let session = (writes == Writes::Messages).then_some(session);

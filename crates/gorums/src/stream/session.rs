@@ -68,12 +68,10 @@ impl Session {
     }
 
     /// Lets go of answers where they are too many: a client that does not say what it has cannot have
-    /// the session resumed.
+    /// the session resumed. True where some have gone.
     #[inline]
-    pub(super) fn shorten(&mut self) {
-        if self.room() == 0 {
-            self.kept.shorten(self.limit);
-        }
+    pub(super) fn shorten(&mut self) -> bool {
+        self.room() == 0 && self.kept.shorten(self.limit)
     }
 
     /// The other end has so many messages. False where there are not as many.

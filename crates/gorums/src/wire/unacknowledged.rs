@@ -107,8 +107,9 @@ impl Unacknowledged {
     }
 
     /// Keeps no more than so many bytes, and the last messages in any case: lets go of the first ones,
-    /// which cannot be written again then.
-    pub(crate) fn shorten(&mut self, bytes: usize) {
+    /// which cannot be written again then. True where some have gone.
+    pub(crate) fn shorten(&mut self, bytes: usize) -> bool {
+        let first = self.first;
         while self.bytes > bytes
             && (self.chunks.front()).is_some_and(|chunk| chunk.end < self.written)
         {
@@ -122,6 +123,7 @@ impl Unacknowledged {
                 self.drop_first();
             }
         }
+        self.first != first
     }
 
     fn drop_first(&mut self) {
