@@ -27,7 +27,7 @@ use gorums::{
 use memory::{Direction, Manner, Network, settle};
 use raw_client::{RawClient, stream_request};
 use tokio::time::Instant;
-use wire::envelope;
+use wire::{envelope, envelope_of_size};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -501,6 +501,26 @@ async fn an_end_says_now_and_then_what_it_has() {
         }
     }
     assert_eq!(said, [(0, 6, 64), (0, 6, 128), (0, 6, 192)]);
+}
+
+#[tokio::test]
+async fn who_never_says_what_it_has_cannot_go_on_with_the_session() {
+    let server = echo().max_reply_bytes(1).bind("127.0.0.1:0").await;
+    let server = server.expect("a free port");
+    let reached = server.reached();
+    let server = TestServer::of(server);
+    let (_first, mut stream, _) = opened(&server, &format!("{ID};1")).await;
+    for id in 1..=20 {
+        stream.send(&envelope_of_size(id, ECHO, 10_000));
+        while stream.reply().await.control != 0 {}
+    }
+    // The first answers are not there any more; the last ones are.
+    assert!(reached.count(Bound::KeptAnswers) > 0);
+    let (_second, mut stream, answer) = opened(&server, &format!("{ID};2;19")).await;
+    assert_eq!(answer, "resumed;20");
+    assert_eq!(stream.reply().await.id, 20);
+    let (_third, _stream, answer) = opened(&server, &format!("{ID};3;1")).await;
+    assert_eq!(answer, "new");
 }
 
 #[tokio::test]
