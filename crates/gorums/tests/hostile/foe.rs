@@ -1,11 +1,13 @@
 //! A peer made of bytes, and a good client that it shall not disturb.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use gorums::runtime::BoxIo;
 use gorums::{Client, Configuration, Node};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, interval};
 
 use crate::common::{Number, number, within};
 use crate::frames::*;
@@ -21,6 +23,19 @@ impl GoodClient {
     pub fn connect(addr: SocketAddr) -> Self {
         let configuration = Configuration::builder().nodes([addr.to_string()]).connect();
         Self::new(&configuration.expect("a legal address"))
+    }
+
+    /// Calls once in so long, for a while. How often it did.
+    pub async fn called_for(&self, time: Duration, pause: Duration) -> u64 {
+        let (start, mut ticks) = (Instant::now(), interval(pause));
+        let mut calls = 0;
+        while start.elapsed() < time {
+            ticks.tick().await;
+            let reply = within(self.0.rpc::<_, Number>(&self.1, ECHO, number(calls))).await;
+            assert_eq!(reply.expect("the node is up").value, calls);
+            calls += 1;
+        }
+        calls
     }
 
     pub async fn is_served(&self) {

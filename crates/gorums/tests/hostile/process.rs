@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use gorums::ServerBuilder;
 
@@ -21,7 +22,7 @@ impl ServerProcess {
     pub fn start(test: &str) -> Self {
         let program = std::env::current_exe().expect("a test binary");
         let mut child = Command::new(program)
-            .args(["--exact", test, "--nocapture"])
+            .args(["--exact", test, "--nocapture", "--include-ignored"])
             .env(ROLE, "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -40,6 +41,17 @@ impl ServerProcess {
     /// Whether it still runs.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_none()
+    }
+
+    /// How long the processor has worked for it, where the system tells.
+    pub fn cpu(&self) -> Option<Duration> {
+        // A thread of each: nanoseconds come first.
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
+        let nanos = tasks.filter_map(|task| {
+            let told = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            told.split(' ').next()?.parse::<u64>().ok()
+        });
+        Some(Duration::from_nanos(nanos.sum()))
     }
 
     /// The most memory that it has had so far, in bytes, where the system tells.

@@ -1,10 +1,12 @@
-//! A million hostile frames.
+//! Hostile frames, as many as can be and as many in a second.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use fastrand::Rng;
+use tokio::time::{Instant, interval};
 
 use crate::common::echo;
 use crate::foe::{Foe, GoodClient};
@@ -90,6 +92,117 @@ async fn weather(addr: SocketAddr, seed: u64) -> (u64, u64) {
     (sent.load(Ordering::Relaxed), served)
 }
 
+/// How many frames come in a second while what they cost is measured, and for how long.
+const RATE: u64 = 10_000;
+const MEASURED: Duration = Duration::from_secs(2);
+
+/// How often frames come meanwhile.
+const TICK: Duration = Duration::from_millis(5);
+
+/// The time between two calls of the good client meanwhile.
+const CALLS: Duration = Duration::from_millis(5);
+
+/// Prints what the server's processor does for a bad frame, kind by kind, and fails where the good
+/// client has an error. It takes a while, and the figures are worth nothing without optimization:
+///
+/// cargo test --release -p gorums --test hostile -- --ignored --nocapture what_bad_frames_cost
+#[test]
+#[ignore = "a measurement: the numbers are for people to read"]
+fn what_bad_frames_cost_at_ten_thousand_in_a_second() {
+    if serve_if_asked(echo) {
+        return;
+    }
+    let mut server =
+        ServerProcess::start("storm::what_bad_frames_cost_at_ten_thousand_in_a_second");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let before = server.peak_memory();
+    let good = runtime.block_on(async { GoodClient::connect(server.addr) });
+    let mut served = 0;
+    let cpu = |server: &ServerProcess| server.cpu().expect("this system tells what a process does");
+    let idle = runtime.block_on(async {
+        let began = cpu(&server);
+        served += good.called_for(MEASURED, CALLS).await;
+        cpu(&server) - began
+    });
+    println!("| frames | in a second | µs of the server's CPU for each |");
+    println!("|---|---|---|");
+    // After the last kind come those that end a connection, each on a new one.
+    for (kind, name) in (0..).zip(KINDS.into_iter().chain(["what ends a connection"])) {
+        let (sent, took, calls, used) = runtime.block_on(async {
+            let (addr, began, start) = (server.addr, cpu(&server), Instant::now());
+            let foe = tokio::spawn(async move { paced(addr, kind).await });
+            let calls = good.called_for(MEASURED, CALLS).await;
+            let sent = foe.await.expect("a foe finds a server that listens");
+            (sent, start.elapsed(), calls, cpu(&server) - began)
+        });
+        served += calls;
+        let own = used.saturating_sub(idle.mul_f64(took.as_secs_f64() / MEASURED.as_secs_f64()));
+        let (rate, each) = (
+            sent as f64 / took.as_secs_f64(),
+            own.as_secs_f64() * 1e6 / sent as f64,
+        );
+        println!("| {name} | {rate:.0} | {each:.2} |");
+        assert!(server.is_alive(), "the server has died");
+    }
+    let grown = server
+        .peak_memory()
+        .zip(before)
+        .map(|(now, then)| now - then);
+    let grown = grown.expect("this system tells what a process has");
+    println!(
+        "{served} calls of the good client, no error; {} KiB more",
+        grown / 1024
+    );
+    assert!(grown < MEMORY, "the server grew by {} KiB", grown / 1024);
+}
+
+/// Sends frames of this kind for a while, no more than so many in a second. How many they were.
+async fn paced(addr: SocketAddr, kind: usize) -> u64 {
+    let (mut rng, mut stream) = (Rng::with_seed(kind as u64), 1);
+    let (start, mut ticks) = (Instant::now(), interval(TICK));
+    let mut sent = 0;
+    let mut foe: Option<Foe> = None;
+    while start.elapsed() < MEASURED {
+        ticks.tick().await;
+        let due = (start.elapsed().as_secs_f64() * RATE as f64) as u64;
+        while sent < due {
+            let mut on = match foe.take() {
+                Some(foe) => foe,
+                None => {
+                    stream = 1;
+                    Foe::open_with(addr, &[]).await
+                }
+            };
+            let (mut batch, mut frames, mut data) = (Vec::new(), 0, 0);
+            while sent + frames < due && data + 8_000 < on.window() {
+                let (bytes, count, len) = if kind < KINDS.len() {
+                    let id = rng.u64(1..1 << 40);
+                    of_kind(kind, id, &mut rng, &mut stream)
+                } else {
+                    fatal(&mut rng)
+                };
+                batch.extend(bytes);
+                frames += count;
+                data += len;
+                if kind >= KINDS.len() {
+                    break;
+                }
+            }
+            let survived = frames > 0 && on.survives(&batch, data).await;
+            sent += frames;
+            foe = survived.then_some(on);
+            if start.elapsed() > MEASURED {
+                break;
+            }
+        }
+    }
+    sent
+}
+
 /// What a foe does until the server ends the connection, or the storm is over.
 async fn connection(addr: SocketAddr, rng: &mut Rng, sent: &AtomicU64) {
     if rng.u8(..50) == 0 {
@@ -141,8 +254,35 @@ fn hostile(rng: &mut Rng, stream: &mut u32) -> (Vec<u8>, u64, usize) {
     if rng.u16(..500) == 0 {
         return fatal(rng);
     }
+    let kind = rng.usize(..KINDS.len());
+    of_kind(kind, id, rng, stream)
+}
+
+/// What frames of each kind are.
+const KINDS: [&str; 17] = [
+    "request of an unknown method",
+    "request without a method",
+    "request that cannot be decoded",
+    "control that is not there, or a cancellation",
+    "reply that nobody asked for",
+    "request with empty metadata",
+    "piece of an honest request",
+    "request with an id that is in use",
+    "PING",
+    "SETTINGS that nobody knows",
+    "PRIORITY",
+    "frame of an unknown type",
+    "WINDOW_UPDATE of the connection",
+    "WINDOW_UPDATE of the stream",
+    "DATA without any",
+    "stream opened and reset (2 frames)",
+    "SETTINGS acknowledged that were not sent",
+];
+
+/// Frames of one of the [`KINDS`], how many, and how many bytes of DATA they are.
+fn of_kind(kind: usize, id: u64, rng: &mut Rng, stream: &mut u32) -> (Vec<u8>, u64, usize) {
     let message = |envelope: Envelope| message(&envelope.framed());
-    let bytes = match rng.u8(..17) {
+    let bytes = match kind {
         0 => return message(envelope(id, "no.such.Method", 1)),
         1 => return message(envelope(id, "", 1)),
         2 => {
