@@ -72,6 +72,8 @@ bounds! {
         WindingDown = "winding_down",
         /// No connection took in time the place of one that carried a session: the session was over.
         Session = "session",
+        /// A node had as many calls as it can be expected to do: its part of a call was not sent.
+        AdaptiveLimit = "adaptive_limit",
         /// A call was not sent to a node that had asked for a pause.
         Pause = "pause",
 

@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use common::{Counter, Number, TestServer, number, within};
 use gorums::bounds::Bound;
-use gorums::call::WhilePaused;
+use gorums::call::{AdaptiveLimit, WhilePaused};
 use gorums::server::{Priority, Shedding};
 use gorums::{
     Client, Code, Configuration, NodeError, Outcome, Server, ServerBuilder, ServerCtx, ServerError,
     Status,
 };
 use memory::{Network, settle};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const LOW: &str = "test.Work.Low";
@@ -250,6 +252,92 @@ async fn a_priority_of_nothing_is_an_error() {
             "{error}"
         );
     }
+}
+
+/// What came of calls.
+#[derive(Debug, Default, Clone, Copy)]
+struct Load {
+    done: u32,
+    late: u32,
+    not_sent: u32,
+}
+
+/// Many callers, who each give up after 100 ms, call a node that can do four things of 10 ms at a time.
+/// How few calls it may have, by the limit, was noted after a while; and what came of the calls since.
+async fn too_many_callers(limit: Option<&AdaptiveLimit>) -> Load {
+    let network = Network::new();
+    let seats = Arc::new(Semaphore::new(4));
+    let server = Server::builder().transport(network.clone()).unary(
+        NORMAL,
+        move |ctx: ServerCtx, request: Number| {
+            let seats = Arc::clone(&seats);
+            ctx.release();
+            async move {
+                let _seat = seats.acquire().await.expect("open");
+                tokio::time::sleep(10 * MS).await;
+                Ok::<_, Status>(request)
+            }
+        },
+    );
+    let _server = TestServer::start_at(server, "a:1").await;
+    let builder = Configuration::builder().transport(network).nodes(["a:1"]);
+    let builder = match limit {
+        Some(limit) => builder.interceptor(limit.clone()),
+        None => builder,
+    };
+    let all = builder.connect().expect("legal");
+    within(all.connected(1)).await.expect("it is up");
+    let client = Client::new(&all);
+    let (began, counted) = (Instant::now(), 5 * SECOND);
+    let mut callers = JoinSet::new();
+    for _ in 0..200 {
+        let client = client.clone();
+        callers.spawn(async move {
+            let mut load = Load::default();
+            while began.elapsed() < 2 * counted {
+                let node = &client.configuration()[0];
+                let call = client.rpc::<_, Number>(node, NORMAL, number(1));
+                let result = call.timeout(100 * MS).await;
+                let (count, pause) = match result {
+                    Ok(_) => (&mut load.done, false),
+                    Err(error) if error.outcome() == Outcome::NotSent => (&mut load.not_sent, true),
+                    Err(_) => (&mut load.late, false),
+                };
+                *count += u32::from(began.elapsed() > counted);
+                if pause {
+                    tokio::time::sleep(10 * MS).await;
+                }
+            }
+            load
+        });
+    }
+    let mut sum = Load::default();
+    while let Some(load) = callers.join_next().await {
+        let load = load.expect("no panic");
+        sum.done += load.done;
+        sum.late += load.late;
+        sum.not_sent += load.not_sent;
+    }
+    let reached = all.reached().count(Bound::AdaptiveLimit);
+    assert_eq!(reached > 0, limit.is_some(), "{reached}");
+    sum
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_limit_themselves_ask_a_node_no_more_than_it_can_do() {
+    let without = too_many_callers(None).await;
+    let limit = AdaptiveLimit::new(1..=1000).slower_than(50 * MS);
+    let with = too_many_callers(Some(&limit)).await;
+    println!(
+        "{without:?} without, {with:?} with a limit of {}",
+        limit.of(1)
+    );
+    // 20 of these take 50 ms.
+    assert!((4..=40).contains(&limit.of(1)), "{}", limit.of(1));
+    // It does 400 in a second, for five seconds.
+    assert!(with.done >= 1900, "{with:?}");
+    assert!(with.late * 10 < with.done, "{with:?}");
+    assert!(without.late > without.done, "{without:?}");
 }
 
 /// Asks for a pause of a second, and counts how often it was called; and echoes.

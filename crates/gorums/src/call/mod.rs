@@ -40,4 +40,4 @@ pub use unicast::Unicast;
 pub use votes::{VoteError, Votes};
 
 pub use crate::channel::WhilePaused;
-pub use crate::configuration::{ClientInterceptor, Outgoing};
+pub use crate::configuration::{AdaptiveLimit, ClientInterceptor, Outgoing};

@@ -1,5 +1,6 @@
 //! Configurations: sets of nodes, and what can be made of them.
 
+mod adaptive_limit;
 mod address;
 mod builder;
 mod error;
@@ -20,6 +21,7 @@ use std::fmt;
 use std::ops::Index;
 use std::sync::Arc;
 
+pub use adaptive_limit::AdaptiveLimit;
 pub use address::NodeAddress;
 pub use builder::ConfigurationBuilder;
 pub use error::ConfigurationError;
