@@ -485,6 +485,32 @@ async fn the_connection_that_comes_last_carries_the_session() {
     stream.call(5).await;
 }
 
+/// A client that has not heard that its session is gone asks for it again, and not for the one that the
+/// server began in its place: what it had written in the one before would be handled again.
+#[tokio::test]
+async fn a_session_that_began_in_the_place_of_another_is_not_taken_for_that() {
+    let server = TestServer::start(echo()).await;
+    let (_first, _stream, answer) = opened(&server, &format!("{ID};5;0")).await;
+    assert_eq!(answer, "new", "the server was started anew");
+    let (_second, mut stream, answer) = opened(&server, &format!("{ID};6;0")).await;
+    assert_eq!(answer, "new");
+    // Who goes on in it has heard that.
+    stream.call(1).await;
+    let (_third, mut stream, answer) = opened(&server, &format!("{ID};7;0")).await;
+    assert_eq!(answer, "resumed;1");
+    assert_eq!(stream.reply().await.id, 1);
+}
+
+#[tokio::test]
+async fn a_session_in_which_nothing_has_come_goes_on() {
+    let server = TestServer::start(echo()).await;
+    let (_first, _stream, answer) = opened(&server, &format!("{ID};1")).await;
+    assert_eq!(answer, "new");
+    let (_second, mut stream, answer) = opened(&server, &format!("{ID};2;0")).await;
+    assert_eq!(answer, "resumed;0");
+    stream.call(1).await;
+}
+
 #[tokio::test]
 async fn an_end_says_now_and_then_what_it_has() {
     let server = TestServer::start(echo()).await;

@@ -1227,15 +1227,25 @@ impl ServerConnection {
             return Ok(None);
         }
         let task = self.link.flag.context();
-        let (carried, parked) = sessions.open(&wanted, node, task.waker())?;
+        let (mut carried, parked) = sessions.open(&wanted, node, task.waker())?;
         let Some(mut parked) = parked else {
             return Ok(Some(Opened::Begun(carried)));
         };
-        let Parked { inbound, session } = &mut *parked;
+        let Parked {
+            inbound,
+            session,
+            is_substitute,
+        } = &mut *parked;
+        let came = inbound.of_session().0;
+        // The client that asks for one of which nothing has come may mean the one before that, of which
+        // this server knows nothing.
+        let is_meant = !*is_substitute || came > 0;
         if let Some(received) = wanted.received
+            && is_meant
             && inbound.features() == features
-            && session.resume(received, inbound.of_session().0)
+            && session.resume(received, came)
         {
+            carried.is_substitute = *is_substitute;
             return Ok(Some(Opened::Resumed(carried, parked)));
         }
         // The client does not wait for it any more, and nothing of it is to come behind what is newer.
