@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gorums::tls::TlsError;
-use gorums::{Configuration, ConfigurationError, ServerError, Status};
+use gorums::{Configuration, ConfigurationBuilder, ConfigurationError, ServerError, Status};
 use tokio::runtime::Runtime;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -76,6 +76,10 @@ pub trait Program: Sized + 'static {
     /// The descriptors of what its replicas serve: what they tell by reflection, and what can be called
     /// by hand.
     const DESCRIPTORS: &'static [u8];
+
+    /// How long calls of its client wait for another connection, where one breaks, as
+    /// [`ConfigurationBuilder::sessions`] has it. None: it has no sessions.
+    const SESSIONS: Option<Duration> = None;
 
     /// A command that only this program has.
     type Own: fmt::Debug + Clone + PartialEq + Eq;
@@ -323,7 +327,7 @@ fn by_hand<P: Program>(runtime: &Runtime, options: args::Call, mut screen: Scree
     }
     let _inside = runtime.enter();
     let wait = options.target.wait;
-    let configuration = match elsewhere(options.target) {
+    let configuration = match elsewhere::<P>(options.target) {
         Ok(configuration) => configuration,
         Err(error) => {
             screen.error(None, error);
@@ -360,10 +364,19 @@ fn by_hand<P: Program>(runtime: &Runtime, options: args::Call, mut screen: Scree
     code
 }
 
+/// What every client of the program begins with.
+fn builder<P: Program>() -> ConfigurationBuilder {
+    let builder = Configuration::builder();
+    match P::SESSIONS {
+        Some(limit) => builder.sessions(limit),
+        None => builder,
+    }
+}
+
 /// A client of replicas that run elsewhere.
-fn elsewhere(target: Target) -> Result<Configuration, StartError> {
+fn elsewhere<P: Program>(target: Target) -> Result<Configuration, StartError> {
     let security = Security::read(&target.tls).map_err(StartError::Tls)?;
-    let builder = security.of_client(Configuration::builder());
+    let builder = security.of_client(builder::<P>());
     let builder = match &target.config {
         Some(file) => builder.file(file)?,
         None => builder.addresses(target.connect),
@@ -424,7 +437,7 @@ async fn connect<P: Program>(
     let replicas = match start {
         Start::Nothing(target) => {
             let wait = target.wait;
-            let configuration = elsewhere(target)?;
+            let configuration = elsewhere::<P>(target)?;
             wait_for_majority(&configuration, wait, screen).await;
             return Ok((configuration, None));
         }
@@ -438,7 +451,7 @@ async fn connect<P: Program>(
         }
     };
     let addresses = replicas.addresses().into_iter();
-    let builder = addresses.fold(Configuration::builder(), |builder, (id, address)| {
+    let builder = addresses.fold(builder::<P>(), |builder, (id, address)| {
         builder.node(id, address.to_string())
     });
     Ok((builder.connect()?, Some(replicas)))

@@ -15,6 +15,9 @@
 //! | requests that wait | 1,024 | callers wait with their request |
 //! | requests in a batch | 1,024 | the batch ends, and the next one begins with what is left |
 //! | bytes of requests, waiting and in the batch | 8 MiB; a read counts 512 KiB | callers wait |
+//! | bytes of an answer that is kept | 1,024 | the request fails, and changes nothing |
+//! | answers that are kept of a client | 1,024 | the oldest goes; a call as old as that fails with `Aborted` |
+//! | clients of whom answers are kept | 1,024 | those of the one that was answered the longest time ago go |
 //! | bytes of records found and not taken | 16 MiB | the batch ends; the disk waits for readers |
 //!
 //! What a read finds is not known before, and its caller holds it afterwards. So a read counts more
@@ -24,6 +27,20 @@
 //!
 //! Whoever has asked for a record and does not [take](Coming::result) it keeps others waiting. The
 //! record is given back where the [`Coming`] is dropped.
+//!
+//! # Calls that come again
+//!
+//! A change that is of a [call](CallKey) is kept with its answer, in one commit. When the call comes again,
+//! which a client with sessions does to a replica that was started anew, it is answered by that, and
+//! changes nothing. An answer takes some 60 bytes, so those of all clients take 60 MiB at the most, and
+//! none of the memory.
+//!
+//! That an answer has gone is known of calls and not of clients: what a client sends again after 1,024
+//! others have had answers counts as new. A replica that has lost its file has lost them all, and those
+//! of others are not its own. So what it has begun anew without them is a call that comes for the first
+//! time. That is harmless for values that have a time or a version, of which the second write finds
+//! the first; [`Store::change`](crate::store::Store::change) is refused where a replica gets lost
+//! data from others.
 //!
 //! # A full disk
 //!
@@ -87,8 +104,10 @@
 //! (checksums, what to do after a crash, an index, making room) is code that this program does not
 //! exist for, so redb stays. No other database was measured.
 
+mod answers;
 mod batch;
 mod caught;
+pub(crate) mod change;
 mod database;
 pub(crate) mod directory;
 mod error;
@@ -112,9 +131,13 @@ use std::thread;
 use std::time::Duration;
 
 use gorums::Status;
+use gorums::server::{Answered, CallKey};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::answers::{CALLS_OF_CLIENT, CLIENTS};
 use self::batch::Worker;
+use self::change::Change;
+pub use self::change::{ANSWER, Changed};
 pub use redb::StorageBackend;
 
 pub use self::error::{FileError, Loss, OpenError};
@@ -176,13 +199,21 @@ pub trait Volume<E: Record = Entry>: Send + 'static {
         after: Option<&str>,
     ) -> impl Future<Output = Result<Page<E>, Self::Error>> + Send;
 
-    /// Replaces the values of these keys, all or none of them.
+    /// What is known of this call.
+    fn answered(
+        &mut self,
+        call: CallKey,
+    ) -> impl Future<Output = Result<Answered<Vec<u8>>, Self::Error>> + Send;
+
+    /// Replaces the values of these keys and keeps the answers to these calls, all or none of them.
+    /// Of each client [`CALLS_OF_CLIENT`] answers are kept, and of [`CLIENTS`] clients; the oldest go.
     ///
     /// It returns when no crash can take this back. If it fails, or the crash comes before, then
     /// they may be replaced or not, but not some of them only.
     fn commit(
         &mut self,
         records: &[(&str, &E)],
+        answers: &[(CallKey, &[u8])],
     ) -> impl Future<Output = Result<Commit, Self::Error>> + Send;
 
     /// Reads a part of what is on the disk, from this position on, and fails where it is damaged.
@@ -256,7 +287,7 @@ pub struct Disk<E = Entry> {
 #[derive(Debug)]
 enum Request<E> {
     Read(Read<E>),
-    Write(Write<E>),
+    Change(Change<E>),
     /// From where, and who waits for where the next part begins.
     Verify(u64, oneshot::Sender<Option<u64>>),
     Page(Paging<E>),
@@ -269,15 +300,6 @@ struct Read<E> {
     reply: Reply<Option<E>>,
     /// Where it is counted until it is answered.
     _place: Place,
-}
-
-#[derive(Debug)]
-struct Write<E> {
-    key: String,
-    record: E,
-    reply: Reply<bool>,
-    /// Where its bytes are counted while they are here.
-    place: Place,
 }
 
 /// A result that is not on disk yet.
@@ -377,24 +399,6 @@ impl<E: Record> Disk<E> {
             })
         };
         self.ask(read).await
-    }
-
-    /// Takes a value if it is newer. Whether it was taken comes when it is on disk.
-    ///
-    /// # Errors
-    ///
-    /// As for [`read`](Self::read).
-    pub async fn write(&self, key: String, record: E) -> Result<Coming<bool, E>, Status> {
-        let place = self.room.take(key.len() + record.size()).await;
-        self.ask(|reply| {
-            Request::Write(Write {
-                key,
-                record,
-                reply,
-                place,
-            })
-        })
-        .await
     }
 
     /// Makes the file of a replica in this directory where there is none, and looks whether it can be

@@ -89,12 +89,13 @@ impl<E: Transfer> ReplicaStore for Store<E> {
         let verified = Disk::<E>::verify_closed(directory, id)?;
         let Verified {
             records,
+            answers,
             commits,
             bytes,
         } = verified;
-        let text =
-            format!("its file is whole: {records} records, {commits} commits, {bytes} bytes");
-        Ok(text)
+        Ok(format!(
+            "its file is whole: {records} records, {answers} answers to calls, {commits} commits, {bytes} bytes"
+        ))
     }
 
     fn source(self: &Arc<Self>) -> Self::Source {

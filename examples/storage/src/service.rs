@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use cluster_shell::Delay;
+use gorums::server::CallKey;
 use gorums::{ReplySender, ServerCtx, Status};
 
 use crate::client::version;
@@ -51,7 +52,7 @@ impl Replica {
     }
 
     async fn write(&self, ctx: &ServerCtx, request: WriteRequest) -> Result<WriteResponse, Status> {
-        let taken = self.begin_write(request).await?;
+        let taken = self.begin_write(ctx.call_key(), request).await?;
         let new = taken.done(ctx).await?;
         self.delay.pass(ctx).await;
         Ok(self.written(new))
@@ -63,19 +64,24 @@ impl Replica {
         WriteResponse { new, standing }
     }
 
-    async fn begin_write(&self, request: WriteRequest) -> Result<Stored<bool>, Status> {
+    /// A write that has an answer is answered by it again when it comes again.
+    async fn begin_write(
+        &self,
+        call: Option<CallKey>,
+        request: WriteRequest,
+    ) -> Result<Stored<bool>, Status> {
         let entry = Entry {
             value: request.value,
             time: Time::from_wire(request.time),
         };
-        self.store.write(request.key, entry).await
+        self.store.write_once(call, request.key, entry).await
     }
 
     /// Nobody waits for an answer to a one-way message.
     async fn write_one_way(&self, request: WriteRequest) {
         // Where the disk has failed, the whole replica ends with that error. Where it has no room,
         // the write is lost, as one-way messages may be.
-        let _ = self.begin_write(request).await;
+        let _ = self.begin_write(None, request).await;
     }
 }
 
@@ -146,7 +152,7 @@ impl Storage for Replica {
         request: WriteRequest,
     ) -> Result<WriteResponse, Status> {
         let peers = peers(&ctx)?;
-        let taken = self.begin_write(request.clone()).await?;
+        let taken = self.begin_write(ctx.call_key(), request.clone()).await?;
         let sent = peers.write_multicast(request).timeout(HANDING_OVER);
         ctx.release();
         let count = peers.configuration().len();

@@ -1,14 +1,18 @@
 //! The state of a replica: a value and a time for each key.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use gorums::server::{Answered, AnsweredCalls, CallKey};
 use gorums::{ServerCtx, Status};
 use prost::{DecodeError, Message};
 use prost_types::Timestamp;
 
-use crate::disk::{Coming, Disk, Health, Page, Record};
+use crate::disk::change::{decoded, encoded, forgotten, newer};
+use crate::disk::{CALLS_OF_CLIENT, CLIENTS, Changed, Coming, Disk, Health, Page, Record};
 use crate::proto::WriteRequest;
 use crate::rejoin::proto::Standing;
 use crate::rejoin::{Seat, Transfer};
@@ -180,10 +184,57 @@ impl<E: Record> Store<E> {
     ///
     /// As for [`read`](Self::read).
     pub async fn write(&self, key: String, entry: E) -> Result<Stored<bool, E>, Status> {
+        self.write_once(None, key, entry).await
+    }
+
+    /// The same for a call, as [`ServerCtx::call_key`](gorums::ServerCtx::call_key) names it: when that
+    /// comes again it is answered as at first, and changes nothing. Without a name it is a
+    /// [`write`](Self::write).
+    ///
+    /// A replica that has lost its data has lost its answers with them, and those of others are not its
+    /// own. So it takes a call that comes again in its new life for a new one, which does no harm: it
+    /// finds what it has written, or writes it. It may answer otherwise than at first.
+    ///
+    /// # Errors
+    ///
+    /// As for [`change`](Self::change), but for the last one.
+    pub async fn write_once(
+        &self,
+        call: Option<CallKey>,
+        key: String,
+        entry: E,
+    ) -> Result<Stored<bool, E>, Status> {
         self.admit()?;
         Ok(match &self.records {
-            Records::Memory(memory) => Stored::Known(memory.write(key, entry)),
-            Records::Disk(disk) => Stored::Coming(disk.write(key, entry).await?),
+            Records::Memory(memory) => Stored::Known(memory.write(call, key, entry)?),
+            Records::Disk(disk) => Stored::Coming(disk.write_once(call, key, entry).await?),
+        })
+    }
+
+    /// Changes records by what is there for this key, and keeps the answer with them where it is of a
+    /// call, as [`Disk::change`] does: each call has its effect once. `bytes` is how much it holds,
+    /// about.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read); `Aborted` for a call so old that what it was answered has gone; and
+    /// `FailedPrecondition` where the store has a [seat](Self::seat): what follows from what was there
+    /// before differs from replica to replica, and none can have it again from others.
+    pub async fn change<T: Message + Default + 'static>(
+        &self,
+        call: Option<CallKey>,
+        key: String,
+        bytes: usize,
+        change: impl FnOnce(Option<&E>) -> Result<Changed<E, T>, Status> + Send + 'static,
+    ) -> Result<Stored<T, E>, Status> {
+        if self.seat.is_some() {
+            return Err(Status::failed_precondition(
+                "a replica that gets lost data again from others takes values, and no changes",
+            ));
+        }
+        Ok(match &self.records {
+            Records::Memory(memory) => Stored::Known(memory.change(call, &key, change)?),
+            Records::Disk(disk) => Stored::Coming(disk.change(call, key, bytes, change).await?),
         })
     }
 
@@ -196,7 +247,20 @@ impl<E: Record> Store<E> {
     }
 
     /// The values behind this key, or the first ones, in the order of their keys.
-    pub(crate) async fn page(&self, after: Option<String>) -> Result<Page<E>, Status> {
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    pub async fn page(&self, after: Option<String>) -> Result<Stored<Page<E>, E>, Status> {
+        self.admit()?;
+        Ok(match &self.records {
+            Records::Memory(memory) => Stored::Known(memory.page(after.as_deref())),
+            Records::Disk(disk) => Stored::Coming(disk.page(after).await?),
+        })
+    }
+
+    /// The same for a replica that has lost its own, also where this one has.
+    pub(crate) async fn lend_page(&self, after: Option<String>) -> Result<Page<E>, Status> {
         self.disk()?.page(after).await?.result().await
     }
 
@@ -237,30 +301,68 @@ impl<E: Record> Store<E> {
 
 /// What a replica knows as long as it runs.
 #[derive(Debug)]
-pub struct Memory<E = Entry>(Mutex<HashMap<String, E>>);
+pub struct Memory<E = Entry>(Mutex<Kept<E>>);
+
+#[derive(Debug)]
+struct Kept<E> {
+    records: BTreeMap<String, E>,
+    /// As messages, as on a disk.
+    answered: AnsweredCalls<Vec<u8>>,
+}
 
 impl<E> Default for Memory<E> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Mutex::new(Kept {
+            records: BTreeMap::new(),
+            answered: AnsweredCalls::new(CALLS_OF_CLIENT, CLIENTS),
+        }))
     }
 }
 
 impl<E: Record> Memory<E> {
     fn read(&self, key: &str) -> Option<E> {
-        self.lock().get(key).cloned()
+        self.lock().records.get(key).cloned()
     }
 
-    fn write(&self, key: String, entry: E) -> bool {
-        let mut entries = self.lock();
-        let taken = entry.is_newer_than(entries.get(&key));
-        if taken {
-            entries.insert(key, entry);
+    fn page(&self, after: Option<&str>) -> Page<E> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let kept = self.lock();
+        let behind = kept.records.range::<str, _>((after, Bound::Unbounded));
+        let behind = behind.map(|(key, record)| Ok((key.clone(), record.clone())));
+        let page: Result<_, Infallible> = Page::of(behind);
+        match page {
+            Ok(page) => page,
         }
-        taken
     }
 
-    /// No code panics while it holds the lock.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, E>> {
+    fn write(&self, call: Option<CallKey>, key: String, entry: E) -> Result<bool, Status> {
+        let name = key.clone();
+        self.change(call, &key, |known| Ok(newer(name, entry, known)))
+    }
+
+    fn change<T: Message + Default>(
+        &self,
+        call: Option<CallKey>,
+        key: &str,
+        change: impl FnOnce(Option<&E>) -> Result<Changed<E, T>, Status>,
+    ) -> Result<T, Status> {
+        let mut kept = self.lock();
+        match call.map_or(Answered::No, |call| kept.answered.find(call)) {
+            Answered::Yes(answer) => return decoded(answer),
+            Answered::Forgotten => return Err(forgotten()),
+            Answered::No => {}
+        }
+        let Changed { records, answer } = encoded(change(kept.records.get(key))?)?;
+        kept.records.extend(records);
+        let result = decoded(&answer);
+        if let Some(call) = call {
+            kept.answered.insert(call, answer);
+        }
+        result
+    }
+
+    /// Where code panics while it holds the lock, nothing is changed yet.
+    fn lock(&self) -> MutexGuard<'_, Kept<E>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -357,6 +459,11 @@ mod tests {
         }
     }
 
+    fn write(store: &Memory, key: String, entry: Entry) -> bool {
+        let taken = store.write(None, key, entry);
+        taken.expect("it is no call that has come before")
+    }
+
     #[test]
     fn a_key_that_was_never_written_has_no_value() {
         assert_eq!(Memory::<Entry>::default().read("k"), None);
@@ -376,7 +483,11 @@ mod tests {
         let mut newest = None;
         for (value, time, taken) in cases {
             let entry = entry(value, time);
-            assert_eq!(store.write("k".to_owned(), entry.clone()), taken, "{value}");
+            assert_eq!(
+                write(&store, "k".to_owned(), entry.clone()),
+                taken,
+                "{value}"
+            );
             if taken {
                 newest = Some(entry);
             }
@@ -387,8 +498,8 @@ mod tests {
     #[test]
     fn keys_are_separate_and_an_empty_one_is_a_key() {
         let store = Memory::default();
-        assert!(store.write(String::new(), entry("", at(2, 0))));
-        assert!(store.write("k".to_owned(), entry("v", at(1, 0))));
+        assert!(write(&store, String::new(), entry("", at(2, 0))));
+        assert!(write(&store, "k".to_owned(), entry("v", at(1, 0))));
         assert_eq!(store.read(""), Some(entry("", at(2, 0))));
         assert_eq!(store.read("k"), Some(entry("v", at(1, 0))));
     }
@@ -397,9 +508,9 @@ mod tests {
     fn a_first_write_without_a_time_is_taken_and_any_time_is_newer() {
         let store = Memory::default();
         let timeless = Time::from_wire(None);
-        assert!(store.write("k".to_owned(), entry("a", timeless)));
-        assert!(!store.write("k".to_owned(), entry("b", timeless)));
-        assert!(store.write("k".to_owned(), entry("c", at(0, 1))));
+        assert!(write(&store, "k".to_owned(), entry("a", timeless)));
+        assert!(!write(&store, "k".to_owned(), entry("b", timeless)));
+        assert!(write(&store, "k".to_owned(), entry("c", at(0, 1))));
     }
 
     #[test]

@@ -137,7 +137,7 @@ fn the_files_of_a_replica_that_does_not_run_are_verified_and_what_is_wrong_is_na
     drop(replica);
     let before = fs::read(&file).expect("a file");
     let done = verify();
-    let expected = "replica 1: its file is whole: 2 records, 2 commits, ";
+    let expected = "replica 1: its file is whole: 2 records, 2 answers to calls, 2 commits, ";
     assert!(done.stdout.starts_with(expected), "{done:?}");
     assert_eq!((done.stderr.as_str(), done.code), ("", 0));
     assert!(fs::read(&file).expect("a file") == before);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gorums::ServerBuilder;
+use gorums::server::{Answered, CallKey};
 use gorums_sim::{Disk, Replica, Violation};
 use storage::disk::{Backend, Commit, File, FileError, Page, Record, StorageBackend, Volume};
 use storage::rejoin::proto::rejoin_server::RejoinServer;
@@ -105,8 +106,12 @@ async fn on_file<E: Record>(
     let volume = SimVolume::open(node, sized, bug).await?;
     Ok(match bug {
         Some(Bug::StoreReplyBeforeDurable) => {
-            let held_back = BTreeMap::new();
-            on(LyingVolume { volume, held_back }, node, seat)
+            let lying = LyingVolume {
+                volume,
+                held_back: BTreeMap::new(),
+                answers_held_back: BTreeMap::new(),
+            };
+            on(lying, node, seat)
         }
         _ => on(volume, node, seat),
     })
@@ -208,14 +213,24 @@ impl<E: Record> Volume<E> for SimVolume<E> {
         found.map_err(|error| error.to_string())
     }
 
-    async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, String> {
+    async fn answered(&mut self, call: CallKey) -> Result<Answered<Vec<u8>>, String> {
+        let found = self.file.answered(call).await;
+        self.simulated.done().await;
+        found.map_err(|error| error.to_string())
+    }
+
+    async fn commit(
+        &mut self,
+        records: &[(&str, &E)],
+        answers: &[(CallKey, &[u8])],
+    ) -> Result<Commit, String> {
         let was_large = self.is_large;
         self.is_large = self.node.random_below(LARGE_ONE_IN) == 0;
         let other = (self.is_large || was_large)
             .then(|| (self.sized)(if self.is_large { LARGE } else { 0 }));
         let mut records = records.to_vec();
         records.extend(other.iter().map(|other| (LARGE_KEY, other)));
-        let commit = self.file.commit(&records).await;
+        let commit = self.file.commit(&records, answers).await;
         // So that nothing is acknowledged before its sync has had its time.
         self.simulated.done().await;
         commit.map_err(|error| error.to_string())
@@ -227,6 +242,7 @@ impl<E: Record> Volume<E> for SimVolume<E> {
 struct LyingVolume<E: Record> {
     volume: SimVolume<E>,
     held_back: BTreeMap<String, E>,
+    answers_held_back: BTreeMap<CallKey, Vec<u8>>,
 }
 
 impl<E: Record> Volume<E> for LyingVolume<E> {
@@ -242,16 +258,36 @@ impl<E: Record> Volume<E> for LyingVolume<E> {
         self.volume.page(after).await
     }
 
-    async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, String> {
+    async fn answered(&mut self, call: CallKey) -> Result<Answered<Vec<u8>>, String> {
+        match self.answers_held_back.get(&call) {
+            Some(answer) => Ok(Answered::Yes(answer.clone())),
+            None => self.volume.answered(call).await,
+        }
+    }
+
+    async fn commit(
+        &mut self,
+        records: &[(&str, &E)],
+        answers: &[(CallKey, &[u8])],
+    ) -> Result<Commit, String> {
         let before = std::mem::take(&mut self.held_back);
         let before: Vec<_> = before
             .iter()
             .map(|(key, record)| (&**key, record))
             .collect();
-        let commit = match before.is_empty() {
+        let answers_before = std::mem::take(&mut self.answers_held_back);
+        let answers_before: Vec<_> = answers_before
+            .iter()
+            .map(|(call, answer)| (*call, &**answer))
+            .collect();
+        let commit = match before.is_empty() && answers_before.is_empty() {
             true => Commit::Done,
-            false => self.volume.commit(&before).await?,
+            false => self.volume.commit(&before, &answers_before).await?,
         };
+        let answers = answers.iter();
+        self.answers_held_back = answers
+            .map(|&(call, answer)| (call, answer.to_owned()))
+            .collect();
         let records = records.iter();
         self.held_back = records
             .map(|&(key, record)| (key.to_owned(), record.clone()))

@@ -33,6 +33,7 @@ impl Program for Storage {
     const NAME: &'static str = "storage";
     const COMMANDS: &'static [Spec] = COMMANDS;
     const DESCRIPTORS: &'static [u8] = FILE_DESCRIPTOR_SET;
+    const SESSIONS: Option<Duration> = Some(Duration::from_secs(30));
 
     type Own = Command;
     type Store = Store;

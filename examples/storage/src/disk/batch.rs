@@ -1,13 +1,15 @@
 //! Carries out requests in batches, of which each is on disk before any of it is answered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use gorums::Status;
+use gorums::server::{Answered, CallKey};
 use tokio::sync::{mpsc, oneshot};
 
+use super::change::{Change, Changed, Giving, forgotten};
 use super::health::Pulse;
 use super::room::{Place, Room};
-use super::{Answer, Commit, FOUND_BYTES, REQUESTS, Read, Record, Reply, Request, Volume, Write};
+use super::{Answer, Commit, FOUND_BYTES, REQUESTS, Read, Record, Request, Volume};
 
 /// Who has the disk.
 pub(super) struct Worker<E, V> {
@@ -96,6 +98,7 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
     async fn collect(&mut self, first: Request<E>) -> Result<Batch<E>, V::Error> {
         let mut batch = Batch {
             known: HashMap::new(),
+            kept: BTreeMap::new(),
             answers: Vec::new(),
         };
         let mut next = Some(first);
@@ -119,32 +122,13 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
         request: Request<E>,
         batch: &mut Batch<E>,
     ) -> Result<Option<Request<E>>, V::Error> {
-        let key = match &request {
-            Request::Read(read) => &read.key,
-            Request::Write(write) => &write.key,
-            // These end it: they see what is on disk, and nothing else.
-            Request::Page(_) | Request::Verify(..) | Request::Close(_) => {
-                return Ok(Some(request));
-            }
-        };
-        if !batch.known.contains_key(key) {
-            let record = self.pulse.time(self.volume.read(key)).await?;
-            let Some(place) = batch.place(&self.found, record.as_ref()).await else {
-                return Ok(Some(request));
-            };
-            let known = Known {
-                record,
-                changed: false,
-                _place: place,
-            };
-            batch.known.insert(key.clone(), known);
-        }
-        const KNOWN: &str = "it is there, or was just put there";
         match request {
             Request::Read(read) => {
-                let known = batch.known.get(&read.key).expect(KNOWN);
-                let known = known.record.as_ref();
-                let Some(place) = batch.place(&self.found, known).await else {
+                if !self.look_up(&read.key, batch).await? {
+                    return Ok(Some(Request::Read(read)));
+                }
+                let known = batch.record(&read.key);
+                let Some(place) = place(&self.found, batch.is_empty(), known).await else {
                     return Ok(Some(Request::Read(read)));
                 };
                 let found = Answer {
@@ -152,34 +136,89 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
                     _place: Some(place),
                 };
                 batch.answers.push(Pending::Read(read, found));
+                Ok(None)
             }
-            Request::Write(write) => {
-                let Write {
-                    key,
-                    record,
-                    reply,
-                    place,
-                } = write;
-                let known = batch.known.get_mut(&key).expect(KNOWN);
-                let taken = record.is_newer_than(known.record.as_ref());
-                if taken {
-                    *known = Known {
-                        record: Some(record),
-                        changed: true,
-                        _place: place,
-                    };
-                }
-                batch.answers.push(Pending::Write(reply, taken));
-            }
-            Request::Page(_) | Request::Verify(..) | Request::Close(_) => {}
+            Request::Change(change) => self.add_change(change, batch).await,
+            // These end it: they see what is on disk, and nothing else.
+            Request::Page(_) | Request::Verify(..) | Request::Close(_) => Ok(Some(request)),
         }
+    }
+
+    /// The same of a change, which has its effect unless its call was answered before.
+    async fn add_change(
+        &mut self,
+        change: Change<E>,
+        batch: &mut Batch<E>,
+    ) -> Result<Option<Request<E>>, V::Error> {
+        if let Some(call) = change.call {
+            if let Some(answer) = batch.kept.get(&call) {
+                let answer = Ok(answer.clone());
+                batch.answers.push(Pending::Change(change.giving, answer));
+                return Ok(None);
+            }
+            let answered = self.pulse.time(self.volume.answered(call)).await?;
+            let answer = match answered {
+                Answered::No => None,
+                Answered::Yes(answer) => Some(Ok(answer)),
+                Answered::Forgotten => Some(Err(forgotten())),
+            };
+            if let Some(answer) = answer {
+                batch.answers.push(Pending::Again(change.giving, answer));
+                return Ok(None);
+            }
+        }
+        if !self.look_up(&change.key, batch).await? {
+            return Ok(Some(Request::Change(change)));
+        }
+        let Change {
+            key,
+            call,
+            work,
+            giving,
+        } = change;
+        let changed = work(batch.record(&key)).map(|Changed { records, answer }| {
+            for (key, record) in records {
+                let known = Known {
+                    record: Some(record),
+                    changed: true,
+                    _place: None,
+                };
+                batch.known.insert(key, known);
+            }
+            if let Some(call) = call {
+                batch.kept.insert(call, answer.clone());
+            }
+            answer
+        });
+        batch.answers.push(Pending::Change(giving, changed));
         Ok(None)
+    }
+
+    /// Finds out what there is for a key. Whether the batch has room for it.
+    async fn look_up(&mut self, key: &str, batch: &mut Batch<E>) -> Result<bool, V::Error> {
+        if !batch.known.contains_key(key) {
+            let record = self.pulse.time(self.volume.read(key)).await?;
+            let Some(place) = place(&self.found, batch.is_empty(), record.as_ref()).await else {
+                return Ok(false);
+            };
+            let known = Known {
+                record,
+                changed: false,
+                _place: Some(place),
+            };
+            batch.known.insert(key.to_owned(), known);
+        }
+        Ok(true)
     }
 
     /// Makes a batch durable and answers it. After an error the disk may or may not have what it
     /// writes.
     async fn carry_out(&mut self, batch: Batch<E>) -> Result<(), V::Error> {
-        let Batch { known, answers } = batch;
+        let Batch {
+            known,
+            kept,
+            answers,
+        } = batch;
         let mut changed = Vec::new();
         for (key, known) in &known {
             if let (Some(record), true) = (&known.record, known.changed) {
@@ -188,10 +227,15 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
         }
         // What is written follows from the requests, and not from the order of a map.
         changed.sort_unstable_by_key(|(key, _)| *key);
-        let commit = match changed.is_empty() {
+        let kept: Vec<_> = kept
+            .iter()
+            .map(|(call, answer)| (*call, &**answer))
+            .collect();
+        let commit = match changed.is_empty() && kept.is_empty() {
             true => Commit::Done,
             false => {
-                let commit = self.pulse.time(self.volume.commit(&changed)).await?;
+                let commit = self.volume.commit(&changed, &kept);
+                let commit = self.pulse.time(commit).await?;
                 self.note(&commit);
                 commit
             }
@@ -211,7 +255,8 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
             match answer {
                 // It may have found what was to be written.
                 Pending::Read(read, _) => self.put_back.push_front(Request::Read(read)),
-                Pending::Write(reply, _) => drop(reply.send(Err(refused.clone()))),
+                Pending::Change(giving, _) => giving.give(Err(refused.clone())),
+                Pending::Again(..) => answer.give(),
             }
         }
         Ok(())
@@ -234,18 +279,29 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
 struct Batch<E> {
     /// What there is for each key that they are about.
     known: HashMap<String, Known<E>>,
+    /// The answers to be kept, in an order that is always the same.
+    kept: BTreeMap<CallKey, Vec<u8>>,
     answers: Vec<Pending<E>>,
 }
 
 impl<E: Record> Batch<E> {
-    /// A place for a record that was found. A batch that has begun does not wait for it: those who
-    /// are to take what is found may be waiting for this batch.
-    async fn place(&self, room: &Room, record: Option<&E>) -> Option<Place> {
-        let bytes = record.map_or(0, Record::size);
-        match self.answers.is_empty() {
-            true => Some(room.take(bytes).await),
-            false => room.try_take(bytes),
-        }
+    /// What there is for a key that was looked up.
+    fn record(&self, key: &str) -> Option<&E> {
+        self.known.get(key)?.record.as_ref()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+}
+
+/// A place for a record that was found. A batch that has begun does not wait for it: those who are to
+/// take what is found may be waiting for this batch.
+async fn place<E: Record>(room: &Room, is_first: bool, record: Option<&E>) -> Option<Place> {
+    let bytes = record.map_or(0, Record::size);
+    match is_first {
+        true => Some(room.take(bytes).await),
+        false => room.try_take(bytes),
     }
 }
 
@@ -254,27 +310,27 @@ struct Known<E> {
     record: Option<E>,
     /// Whether it is to be written.
     changed: bool,
-    /// Where the bytes of the record are counted.
-    _place: Place,
+    /// Where the bytes of the record are counted. Those of one that is to be written are with its
+    /// answer.
+    _place: Option<Place>,
 }
 
 /// An answer that is given when everything before it is on disk.
 enum Pending<E> {
     Read(Read<E>, Answer<Option<E>>),
-    Write(Reply<bool>, bool),
+    /// Of a change in this batch, whose answer comes true with it.
+    Change(Giving, Result<Vec<u8>, Status>),
+    /// Of a call that has come again, whatever becomes of this batch.
+    Again(Giving, Result<Vec<u8>, Status>),
 }
 
 impl<E> Pending<E> {
     fn give(self) {
-        // Nobody waits for the result of a one-way message.
         match self {
+            // Whoever asked may have gone.
             Self::Read(read, found) => drop(read.reply.send(Ok(found))),
-            Self::Write(reply, taken) => {
-                let answer = Answer {
-                    result: taken,
-                    _place: None,
-                };
-                drop(reply.send(Ok(answer)));
+            Self::Change(giving, answer) | Self::Again(giving, answer) => {
+                giving.give(answer.as_deref().map_err(Clone::clone));
             }
         }
     }
@@ -363,7 +419,15 @@ mod tests {
             Err("nobody asks for it")
         }
 
-        async fn commit(&mut self, _: &[(&str, &Weight)]) -> Result<Commit, Self::Error> {
+        async fn answered(&mut self, _: CallKey) -> Result<Answered<Vec<u8>>, Self::Error> {
+            Ok(Answered::No)
+        }
+
+        async fn commit(
+            &mut self,
+            _: &[(&str, &Weight)],
+            _: &[(CallKey, &[u8])],
+        ) -> Result<Commit, Self::Error> {
             tokio::time::sleep(Duration::from_secs(1)).await;
             Ok(Commit::Done)
         }

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{fs, io};
 
+use gorums::server::{Answered, CallKey};
 use redb::{Database, ReadOnlyTable, ReadableTableMetadata, StorageBackend, TableDefinition};
 
+use super::answers::{self, Answers};
 use super::caught::caught;
 use super::directory;
 use super::error::{FileError, damaged};
@@ -32,43 +34,76 @@ const CACHE: usize = 64 << 20;
 /// A file that was found whole.
 pub(super) struct Open<E: Record> {
     /// What was committed, for reading. It is made where there is none.
-    committed: Option<Records<E>>,
+    committed: Option<Committed<E>>,
     pub(super) database: Database,
     pub(super) held: Held,
     pub(super) identity: Identity,
 }
 
-type Records<E> = ReadOnlyTable<&'static str, <E as Record>::Stored>;
+/// What there is as of a commit.
+struct Committed<E: Record> {
+    records: ReadOnlyTable<&'static str, E::Stored>,
+    answers: Option<Answers>,
+}
+
+impl<E: Record> Committed<E> {
+    fn of(database: &Database) -> Result<Self, FileError> {
+        let transaction = database.begin_read()?;
+        Ok(Self {
+            records: transaction.open_table(table::<E>())?,
+            answers: Answers::of(&transaction)?,
+        })
+    }
+}
 
 impl<E: Record> Open<E> {
     /// How many records there are.
     pub(super) fn count(&mut self) -> Result<u64, FileError> {
-        Ok(self.records()?.len()?)
+        Ok(self.committed()?.records.len()?)
     }
 
-    fn records(&mut self) -> Result<&Records<E>, FileError> {
+    /// How many calls there are whose answers are kept.
+    pub(super) fn count_answers(&mut self) -> Result<u64, FileError> {
+        let answers = self.committed()?.answers.as_ref();
+        answers.map_or(Ok(0), Answers::count)
+    }
+
+    fn committed(&mut self) -> Result<&Committed<E>, FileError> {
         Ok(match &mut self.committed {
             Some(committed) => committed,
-            none => none.insert(self.database.begin_read()?.open_table(table::<E>())?),
+            none => none.insert(Committed::of(&self.database)?),
         })
     }
 
+    /// What is known of a call.
+    pub(super) fn answered(&mut self, call: CallKey) -> Result<Answered<Vec<u8>>, FileError> {
+        let answers = self.committed()?.answers.as_ref();
+        answers.map_or(Ok(Answered::No), |answers| answers.find(call))
+    }
+
     pub(super) fn read(&mut self, key: &str) -> Result<Option<E>, FileError> {
-        let found = self.records()?.get(key)?;
+        let found = self.committed()?.records.get(key)?;
         Ok(found.map(|found| E::from_stored(found.value())))
     }
 
     /// The records behind this key, or the first ones.
     pub(super) fn page(&mut self, after: Option<&str>) -> Result<Page<E>, FileError> {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let behind = self.records()?.range::<&str>((after, Bound::Unbounded))?;
+        let behind = self
+            .committed()?
+            .records
+            .range::<&str>((after, Bound::Unbounded))?;
         Page::of(behind.map(|found| {
             let (key, record) = found?;
             Ok((key.value().to_owned(), E::from_stored(record.value())))
         }))
     }
 
-    pub(super) fn commit(&mut self, records: &[(&str, &E)]) -> Result<(), FileError> {
+    pub(super) fn commit(
+        &mut self,
+        records: &[(&str, &E)],
+        answers: &[(CallKey, &[u8])],
+    ) -> Result<(), FileError> {
         // What is replaced can be used again when nobody reads it any more.
         self.committed = None;
         let mut transaction = self.database.begin_write()?;
@@ -79,6 +114,7 @@ impl<E: Record> Open<E> {
             values.insert(*key, record.stored())?;
         }
         drop(values);
+        answers::keep(&transaction, answers)?;
         let commits = self.identity.commits + 1;
         let mut about = transaction.open_table(ABOUT)?;
         about.insert("commits", u128::from(commits))?;
@@ -128,6 +164,7 @@ pub(super) fn open_held<E: Record>(
     database.check_integrity().map_err(noted)?;
     let transaction = database.begin_read()?;
     transaction.open_table(table::<E>())?;
+    Answers::of(&transaction)?;
     let about = transaction.open_table(ABOUT)?;
     let number = |name: &str| {
         let number = about.get(name)?.map(|number| number.value());

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs, io};
 
+use gorums::server::{Answered, CallKey};
 use redb::StorageBackend;
 
 use super::caught::caught;
@@ -160,6 +161,7 @@ impl<E: Record> File<E> {
             let open = file.opened();
             Ok(Verified {
                 records: open.count()?,
+                answers: open.count_answers()?,
                 bytes: open.held.len()?,
                 commits: open.identity.commits,
             })
@@ -296,6 +298,8 @@ impl<E: Record> File<E> {
 pub struct Verified {
     /// How many records there are.
     pub records: u64,
+    /// How many calls there are whose answers are kept.
+    pub answers: u64,
     /// How long the file is.
     pub bytes: u64,
     /// How many commits there were.
@@ -315,8 +319,17 @@ impl<E: Record> Volume<E> for File<E> {
         page.map_err(|error| error.of(self.place()))
     }
 
-    async fn commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, FileError> {
-        let committed = self.try_commit(records);
+    async fn answered(&mut self, call: CallKey) -> Result<Answered<Vec<u8>>, FileError> {
+        let answered = caught(|| self.opened().answered(call));
+        answered.map_err(|error| error.of(self.place()))
+    }
+
+    async fn commit(
+        &mut self,
+        records: &[(&str, &E)],
+        answers: &[(CallKey, &[u8])],
+    ) -> Result<Commit, FileError> {
+        let committed = self.try_commit(records, answers);
         committed.map_err(|error| error.of(self.place()))
     }
 
@@ -347,12 +360,16 @@ impl<E: Record> Volume<E> for File<E> {
 }
 
 impl<E: Record> File<E> {
-    fn try_commit(&mut self, records: &[(&str, &E)]) -> Result<Commit, FileError> {
+    fn try_commit(
+        &mut self,
+        records: &[(&str, &E)],
+        answers: &[(CallKey, &[u8])],
+    ) -> Result<Commit, FileError> {
         if !self.opened().held.is_released() && !caught(|| self.release())? {
             return Ok(Commit::NoRoom);
         }
         let open = self.opened();
-        let Err(error) = caught(|| open.commit(records)) else {
+        let Err(error) = caught(|| open.commit(records, answers)) else {
             self.failed_syncs = 0;
             self.has_reserve = self.backend.take_reserve();
             if self.had_no_room {

@@ -151,6 +151,7 @@ struct Simulated(Arc<Mutex<SimulatedState>>);
 
 struct SimulatedState {
     entries: HashMap<String, Entry>,
+    answers: HashMap<CallKey, Vec<u8>>,
     commits: usize,
     /// The keys of the last commit, as they came.
     keys: Vec<String>,
@@ -168,6 +169,7 @@ impl Default for SimulatedState {
     fn default() -> Self {
         Self {
             entries: HashMap::new(),
+            answers: HashMap::new(),
             commits: 0,
             keys: Vec::new(),
             fails: false,
@@ -207,7 +209,16 @@ impl Volume for Simulated {
         )
     }
 
-    async fn commit(&mut self, records: &[(&str, &Entry)]) -> Result<Commit, Self::Error> {
+    async fn answered(&mut self, call: CallKey) -> Result<Answered<Vec<u8>>, Self::Error> {
+        let answered = self.state().answers.get(&call).cloned();
+        Ok(answered.map_or(Answered::No, Answered::Yes))
+    }
+
+    async fn commit(
+        &mut self,
+        records: &[(&str, &Entry)],
+        answers: &[(CallKey, &[u8])],
+    ) -> Result<Commit, Self::Error> {
         let takes = self.state().takes;
         tokio::time::sleep(takes).await;
         let mut state = self.state();
@@ -227,6 +238,9 @@ impl Volume for Simulated {
             .iter()
             .map(|&(key, entry)| (key.to_owned(), entry.clone()));
         state.entries.extend(new);
+        let answers = answers.iter();
+        let answers = answers.map(|(call, answer)| (*call, answer.to_vec()));
+        state.answers.extend(answers);
         Ok(Commit::Done)
     }
 
@@ -608,4 +622,153 @@ async fn a_disk_tells_how_it_is() {
     volume.state().fails = true;
     ask("fits", 7).await.result().await.expect_err("it fails");
     assert_eq!(disk.health(), Health::Failing);
+}
+
+/// How often something was done.
+type Times = Arc<std::sync::atomic::AtomicU32>;
+
+/// Adds to the value of a key, as its answer says it then.
+async fn append(disk: &Disk, call: CallKey, text: &'static str, times: &Times) -> Coming<String> {
+    let times = Arc::clone(times);
+    let change = move |known: Option<&Entry>| {
+        times.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let known = known.map_or("", |known| &known.value);
+        let answer = format!("{known}{text}");
+        let records = vec![("k".to_owned(), entry(&answer, 0))];
+        Ok(Changed { records, answer })
+    };
+    let coming = disk.change(Some(call), "k".to_owned(), text.len(), change);
+    coming.await.expect("open")
+}
+
+fn done(times: &Times) -> u32 {
+    times.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn a_call_that_comes_again_is_answered_as_at_first_and_changes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (times, key) = (Times::default(), |call| CallKey::new(9, call));
+    let disk = open(directory.path());
+    assert!(write(&disk, "other", entry("v", 1)).await);
+    disk.close().await;
+    // As every file was before there were answers.
+    let verified = Disk::<Entry>::verify_closed(directory.path(), 3).expect("it is whole");
+    assert_eq!((verified.records, verified.answers), (1, 0));
+    let disk = open(directory.path());
+    // The same call twice in one batch, and one that depends on it.
+    let mut coming = Vec::new();
+    for (call, text) in [(1, "a"), (1, "a"), (2, "b"), (1, "a")] {
+        coming.push(append(&disk, key(call), text, &times).await);
+    }
+    for (coming, expected) in coming.into_iter().zip(["a", "a", "ab", "a"]) {
+        assert_eq!(coming.result().await.expect("the disk works"), expected);
+    }
+    let taken = disk.write_once(Some(key(3)), "l".to_owned(), entry("v", 1));
+    let taken = taken.await.expect("open").result().await;
+    assert!(taken.expect("the disk works"));
+    disk.close().await;
+    let verified = Disk::<Entry>::verify_closed(directory.path(), 3).expect("it is whole");
+    assert_eq!((verified.records, verified.answers), (3, 3));
+    let disk = open(directory.path());
+    for (call, expected) in [(2, "ab"), (1, "a")] {
+        let again = append(&disk, key(call), "again", &times).await;
+        assert_eq!(again.result().await.expect("the disk works"), expected);
+    }
+    // A value as new is not taken, unless the answer is that of before.
+    for (call, expected) in [(Some(key(3)), true), (None, false)] {
+        let again = disk.write_once(call, "l".to_owned(), entry("v", 1)).await;
+        let again = again.expect("open").result().await;
+        assert_eq!(again.expect("the disk works"), expected);
+    }
+    assert_eq!(read(&disk, "k").await, Some(entry("ab", 0)));
+    assert_eq!(done(&times), 2);
+    // Another request by the name of a call that was answered.
+    let other = disk.write_once(Some(key(1)), "m".to_owned(), entry("v", 1));
+    let error = other.await.expect("open").result().await;
+    assert_eq!(
+        error.expect_err("it is no bool").code(),
+        gorums::Code::InvalidArgument
+    );
+    assert_eq!(read(&disk, "m").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_without_room_is_not_kept_and_one_that_fails_changes_nothing() {
+    let volume = Simulated::default();
+    let (disk, work) = Disk::on(volume.clone(), 1);
+    tokio::spawn(work);
+    let (times, key) = (Times::default(), |call| CallKey::new(9, call));
+    let first = append(&disk, key(1), "a", &times).await;
+    assert_eq!(first.result().await.expect("the disk works"), "a");
+    volume.state().room = 0;
+    let refused = append(&disk, key(2), "b", &times).await;
+    let again = append(&disk, key(1), "a", &times).await;
+    let error = refused.result().await.expect_err("no room");
+    assert_eq!(error.code(), gorums::Code::ResourceExhausted);
+    assert_eq!(again.result().await.expect("it was answered before"), "a");
+    volume.state().room = usize::MAX;
+    let later = append(&disk, key(2), "b", &times).await;
+    assert_eq!(later.result().await.expect("there is room"), "ab");
+    assert_eq!(done(&times), 3);
+
+    let failing = async |call, length: usize| {
+        let change = move |_: Option<&Entry>| match length {
+            0 => Err(Status::out_of_range("not that")),
+            _ => Ok(Changed {
+                records: vec![("k".to_owned(), entry("c", 0))],
+                answer: "c".repeat(length),
+            }),
+        };
+        let coming = disk
+            .change(Some(key(call)), "k".to_owned(), 1, change)
+            .await;
+        coming.expect("open").result().await
+    };
+    let error = failing(3, 0).await.expect_err("it fails");
+    assert_eq!(error.code(), gorums::Code::OutOfRange);
+    let error = failing(3, ANSWER).await.expect_err("it does not fit");
+    let expected = "the answer has 1027 bytes, and 1024 are kept at most";
+    assert_eq!(error.message(), expected);
+    assert_eq!(read(&disk, "k").await, Some(entry("ab", 0)));
+    assert!(!volume.state().answers.contains_key(&key(3)));
+    let longest = ANSWER - 3;
+    assert_eq!(failing(3, longest).await.expect("it fits").len(), longest);
+}
+
+#[tokio::test]
+async fn damage_among_answers_is_found_by_a_look_at_all_and_when_the_file_is_opened() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = open(directory.path());
+    let answer = "answer".repeat(100);
+    for call in 0..20 {
+        let answer = answer.clone();
+        let change = move |_: Option<&Entry>| {
+            let records = Vec::new();
+            Ok(Changed { records, answer })
+        };
+        let coming = disk.change(Some(CallKey::new(1, call)), String::new(), 0, change);
+        let answered: Result<String, _> = coming.await.expect("open").result().await;
+        assert_eq!(answered.expect("the disk works").len(), 600);
+    }
+    disk.verify().await.expect("it is whole");
+    let path = directory.path().join("replica-3.redb");
+    let bytes = fs::read(&path).expect("a file");
+    let place = bytes
+        .windows(600)
+        .rposition(|bytes| bytes == answer.as_bytes());
+    let place = place.expect("the answers are there as they are") as u64;
+    let mut file = fs::File::options().write(true).open(&path).expect("a file");
+    file.seek(SeekFrom::Start(place)).expect("it is there");
+    file.write_all(b"w").expect("written");
+    let error = disk.verify().await.expect_err("it is damaged");
+    assert!(error.message().contains("at offset"), "{error}");
+    disk.close().await;
+    for error in [
+        Disk::<Entry>::open(directory.path(), 3).map(drop),
+        Disk::<Entry>::verify_closed(directory.path(), 3).map(drop),
+    ] {
+        let error = error.expect_err("it is damaged");
+        assert_eq!(error.loss(), Some(Loss::Damaged), "{error}");
+    }
 }

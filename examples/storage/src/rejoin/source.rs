@@ -56,7 +56,7 @@ impl<E: Transfer> Rejoin for Source<E> {
         let mut after = request.after.filter(|_| is_same_life);
         let mut standing = Some(standing);
         loop {
-            let page = self.0.page(after).await?;
+            let page = self.0.lend_page(after).await?;
             let last = page.is_last;
             after = page.records.last().map(|(key, _)| key.clone());
             let records = page.records.iter();

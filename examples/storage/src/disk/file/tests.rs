@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::database::open_held;
 use super::super::held::Held;
+use super::super::{CALLS_OF_CLIENT, CLIENTS};
 use super::simulated::{Lasting, PAGE, Powered, Small, Unsynced, new_file, of_size, small};
 use super::*;
 use crate::store::{Entry, Time};
@@ -30,8 +31,9 @@ async fn what_was_committed_is_there_whatever_a_loss_of_power_leaves_of_the_rest
         let new = of_size(120_000 + 1000 * seconds as usize, seconds);
         let kept = format!("key-{seconds}");
         let entries = [("a", &new), ("b", &new), (&*kept, &new)];
-        let committed = file.commit(&entries).await.expect("the disk works");
-        assert_eq!(committed, Commit::Done);
+        let call = CallKey::new(7, seconds as u64);
+        let committed = file.commit(&entries, &[(call, kept.as_bytes())]).await;
+        assert_eq!(committed.expect("the disk works"), Commit::Done);
         let (moments, end, has_grown) = powered.with(|contents| {
             let has_grown = contents.now.len() > length;
             let moments = std::mem::take(&mut contents.before_syncs);
@@ -54,6 +56,12 @@ async fn what_was_committed_is_there_whatever_a_loss_of_power_leaves_of_the_rest
                 assert!(a == b, "{case}: half of it");
                 let is_new = a.as_ref() == Some(&new);
                 assert!(is_new || !acknowledged && a == old, "{case}");
+                let answered = match is_new {
+                    true => Answered::Yes(kept.clone().into_bytes()),
+                    false => Answered::No,
+                };
+                let found = left.answered(call).await.expect("it is whole");
+                assert_eq!(found, answered, "{case}: half of it");
                 for before in 1..seconds {
                     let found = left.read(&format!("key-{before}")).await;
                     let found = found.expect("it is whole").map(|entry| entry.time);
@@ -101,12 +109,12 @@ async fn a_full_disk_takes_what_fits_and_keeps_what_it_had() {
     for seconds in 1..=8 {
         if seconds % 2 == 0 {
             let both = [("k", &large), ("l", &large)];
-            let committed = file.commit(&both).await.expect("it goes on");
+            let committed = file.commit(&both, &[]).await.expect("it goes on");
             assert_eq!(committed, Commit::NoRoom, "{seconds}");
             refused += 1;
         } else {
             kept = of_size(100 * seconds as usize, seconds);
-            let committed = file.commit(&[("k", &kept)]).await.expect("it goes on");
+            let committed = file.commit(&[("k", &kept)], &[]).await.expect("it goes on");
             assert_eq!(committed, Commit::Done, "{seconds}");
         }
         assert!(file.read("k").await.expect("it goes on").as_ref() == Some(&kept));
@@ -120,7 +128,10 @@ async fn a_full_disk_takes_what_fits_and_keeps_what_it_had() {
     assert_eq!(refused, 4);
     // When there is room again, it is used.
     small.pages.store(10_000, Ordering::Relaxed);
-    let committed = file.commit(&[("l", &large)]).await.expect("it goes on");
+    let committed = file
+        .commit(&[("l", &large)], &[])
+        .await
+        .expect("it goes on");
     assert_eq!(committed, Commit::Done);
     assert!(file.read("l").await.expect("it goes on") == Some(large));
     assert!(file.read("k").await.expect("it goes on") == Some(kept));
@@ -135,7 +146,11 @@ async fn a_disk_that_is_filled_to_its_last_page_can_still_be_read() {
     for number in 0..60 {
         let key = format!("key-{number}");
         let entry = of_size(1500, number);
-        match file.commit(&[(&key, &entry)]).await.expect("it goes on") {
+        match file
+            .commit(&[(&key, &entry)], &[])
+            .await
+            .expect("it goes on")
+        {
             Commit::Done => kept.push((key, entry)),
             Commit::NoRoom => refused += 1,
             Commit::NotSynced(error) => panic!("{error}"),
@@ -153,7 +168,7 @@ async fn a_sync_without_room_is_no_lack_of_room() {
     let mut file = File::<Entry>::on(Arc::<Small>::clone(&small)).expect("it is whole");
     small.late.store(true, Ordering::Relaxed);
     let large = of_size(900_000, 1);
-    let failed = file.commit(&[("k", &large)]).await;
+    let failed = file.commit(&[("k", &large)], &[]).await;
     // Nor can it be opened again: that needs a sync.
     let error = failed.expect_err("nobody knows what is on the disk");
     assert!(error.to_string().contains("a sync has failed"), "{error}");
@@ -166,12 +181,15 @@ async fn a_full_disk_whose_room_others_take_is_read_and_written_when_there_is_ro
         let mut file = File::<Entry>::on(Arc::<Small>::clone(&small)).expect("it is whole");
         assert!(!file.is_full());
         let kept = of_size(1000, 1);
-        let committed = file.commit(&[("k", &kept)]).await.expect("it goes on");
+        let committed = file.commit(&[("k", &kept)], &[]).await.expect("it goes on");
         assert_eq!(committed, Commit::Done);
         small.greedy.store(true, Ordering::Relaxed);
         let large = of_size(900_000, 2);
         for round in 0..3 {
-            let committed = file.commit(&[("k", &large)]).await.expect("it goes on");
+            let committed = file
+                .commit(&[("k", &large)], &[])
+                .await
+                .expect("it goes on");
             assert_eq!(committed, Commit::NoRoom, "{round}");
             assert!(file.read("k").await.expect("it goes on").as_ref() == Some(&kept));
             // The reserve is for one time. Without it the file can be read alone.
@@ -189,7 +207,10 @@ async fn a_full_disk_whose_room_others_take_is_read_and_written_when_there_is_ro
         // When there is room again, it is used, and the reserve is there again.
         small.greedy.store(false, Ordering::Relaxed);
         small.pages.store(10_000, Ordering::Relaxed);
-        let committed = file.commit(&[("k", &large)]).await.expect("it goes on");
+        let committed = file
+            .commit(&[("k", &large)], &[])
+            .await
+            .expect("it goes on");
         assert_eq!(committed, Commit::Done);
         assert!(file.read("k").await.expect("it goes on") == Some(large));
         assert!(!file.is_full());
@@ -207,7 +228,7 @@ async fn a_loss_of_power_at_any_point_of_a_write_takes_nothing_that_was_acknowle
         let new = of_size(1500, seconds);
         powered.with(|contents| contents.before_syncs.clear());
         let both = [("a", &new), ("b", &new)];
-        let committed = file.commit(&both).await.expect("the disk works");
+        let committed = file.commit(&both, &[]).await.expect("the disk works");
         assert_eq!(committed, Commit::Done);
         let moments = powered.with(|contents| std::mem::take(&mut contents.before_syncs));
         assert_eq!(moments.len(), 2, "two phases");
@@ -251,7 +272,10 @@ async fn write_past_a_failed_sync(
     let mut file = open(Arc::new(powered.clone())).expect("it is whole");
     let [old, new, next] = [1, 2, 3].map(|seconds| of_size(40_000, seconds));
     for key in ["k", "l"] {
-        let committed = file.commit(&[(key, &old)]).await.expect("the disk works");
+        let committed = file
+            .commit(&[(key, &old)], &[])
+            .await
+            .expect("the disk works");
         assert_eq!(committed, Commit::Done);
     }
     powered.with(|contents| {
@@ -260,7 +284,7 @@ async fn write_past_a_failed_sync(
     });
     let both = [("k", &new), ("l", &new)];
     let committed = file
-        .commit(&both)
+        .commit(&both, &[])
         .await
         .map_err(|error| error.to_string())?;
     let left = || after(powered.with(|contents| contents.lasting.left(|_| false)));
@@ -293,7 +317,7 @@ async fn write_past_a_failed_sync(
         }
     }
     let committed = file
-        .commit(&[("k", &next)])
+        .commit(&[("k", &next)], &[])
         .await
         .map_err(|error| error.to_string())?;
     if committed != Commit::Done {
@@ -341,7 +365,7 @@ async fn a_disk_whose_syncs_go_on_failing_is_given_up() {
     let entry = of_size(10, 1);
     for time in 1..=FAILED_SYNCS {
         powered.with(|contents| contents.failing = vec![0]);
-        let committed = file.commit(&[("k", &entry)]).await;
+        let committed = file.commit(&[("k", &entry)], &[]).await;
         assert_eq!(committed.is_err(), time == FAILED_SYNCS, "{committed:?}");
     }
 }
@@ -353,7 +377,10 @@ async fn where_memory_cannot_be_told_from_the_disk_one_failed_sync_is_the_end() 
     let mut file = File::<Entry>::on(Arc::new(powered.clone())).expect("it is whole");
     powered.with(|contents| (contents.failing, contents.forgets) = (vec![0], false));
     let entry = of_size(10, 1);
-    let error = file.commit(&[("k", &entry)]).await.expect_err("the end");
+    let error = file
+        .commit(&[("k", &entry)], &[])
+        .await
+        .expect_err("the end");
     assert!(error.to_string().contains("a sync has failed"), "{error}");
 }
 
@@ -368,7 +395,7 @@ async fn filled() -> Vec<u8> {
         for length in [100, 600] {
             let entry = of_size(length + seconds as usize, seconds);
             let key = format!("key-{seconds}");
-            let committed = file.commit(&[(&key, &entry)]).await;
+            let committed = file.commit(&[(&key, &entry)], &[]).await;
             assert_eq!(committed.expect("the disk works"), Commit::Done);
         }
     }
@@ -508,4 +535,48 @@ async fn no_read_gives_another_value_whatever_becomes_of_the_disk_under_it() {
         }
     }
     assert!(found > 5, "{found}");
+}
+
+#[tokio::test]
+async fn of_each_client_the_newest_answers_are_kept_and_of_the_clients_that_were_answered_last() {
+    let (now, _directory) = new_file();
+    let mut file = File::<Entry>::on(Arc::new(Powered::new(now))).expect("it is whole");
+    let key = |client, call| CallKey::new(client, call);
+    let mut answer = async |client: u128, calls: std::ops::Range<u64>| {
+        let calls = calls.map(|call| (key(client, call), b"a".as_slice()));
+        let committed = file.commit(&[], &Vec::from_iter(calls)).await;
+        assert_eq!(committed.expect("the disk works"), Commit::Done);
+    };
+    let of_client = CALLS_OF_CLIENT as u64;
+    answer(1, 0..1).await;
+    answer(2, 5..6).await;
+    answer(1, 1..of_client + 2).await;
+    let mut find = async |client, call| {
+        let found = file.answered(key(client, call)).await;
+        found.expect("the disk works")
+    };
+    assert_eq!(find(1, 0).await, Answered::Forgotten);
+    assert_eq!(find(1, 1).await, Answered::Forgotten);
+    assert_eq!(find(1, 2).await, Answered::Yes(b"a".to_vec()));
+    assert_eq!(find(1, of_client + 1).await, Answered::Yes(b"a".to_vec()));
+    assert_eq!(find(1, of_client + 2).await, Answered::No);
+    assert_eq!(find(2, 4).await, Answered::No);
+    let all = file.opened().count_answers().expect("it is whole");
+    assert_eq!(all, of_client + 1);
+
+    // One client too many: the second was answered the longest time ago.
+    let others: Vec<_> = (3..=CLIENTS as u128 + 1)
+        .map(|client| (key(client, 0), b"b".as_slice()))
+        .collect();
+    let committed = file.commit(&[], &others).await.expect("the disk works");
+    assert_eq!(committed, Commit::Done);
+    let mut find = async |client, call| {
+        let found = file.answered(key(client, call)).await;
+        found.expect("the disk works")
+    };
+    assert_eq!(find(1, 2).await, Answered::Yes(b"a".to_vec()));
+    assert_eq!(find(2, 5).await, Answered::No);
+    assert_eq!(find(3, 0).await, Answered::Yes(b"b".to_vec()));
+    let all = file.opened().count_answers().expect("it is whole");
+    assert_eq!(all, of_client + CLIENTS as u64 - 1);
 }

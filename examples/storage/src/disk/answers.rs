@@ -1,0 +1,108 @@
+//! What was answered to calls, kept in the file beside the records.
+
+use gorums::server::{Answered, CallKey};
+use redb::{
+    ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition,
+    TableError, WriteTransaction,
+};
+
+use super::error::FileError;
+
+/// Of each client the answers to so many calls are kept.
+pub const CALLS_OF_CLIENT: usize = 1024;
+
+/// Of so many clients answers are kept.
+pub const CLIENTS: usize = 1024;
+
+/// The answers, by client and call.
+const ANSWERS: TableDefinition<'static, (u128, u64), &[u8]> = TableDefinition::new("answers");
+
+/// Of each client: when it was last answered, how many answers there are, and up to which call
+/// answers have gone.
+const OF_CLIENTS: TableDefinition<'static, u128, (u64, u64, Option<u64>)> =
+    TableDefinition::new("answers of clients");
+
+/// The clients by when they were last answered, in a count of its own.
+const BY_USE: TableDefinition<'static, u64, u128> = TableDefinition::new("answers by use");
+
+/// What was committed of answers, for reading.
+pub(super) struct Answers {
+    answers: ReadOnlyTable<(u128, u64), &'static [u8]>,
+    clients: ReadOnlyTable<u128, (u64, u64, Option<u64>)>,
+}
+
+impl Answers {
+    /// None in a file in which none was ever kept, as in those from before there were any.
+    pub(super) fn of(transaction: &ReadTransaction) -> Result<Option<Self>, FileError> {
+        let answers = match transaction.open_table(ANSWERS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            opened => opened?,
+        };
+        let clients = transaction.open_table(OF_CLIENTS)?;
+        Ok(Some(Self { answers, clients }))
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> Result<u64, FileError> {
+        Ok(self.answers.len()?)
+    }
+
+    /// What is known of a call, as [`AnsweredCalls`](gorums::server::AnsweredCalls) would have it.
+    pub(super) fn find(&self, call: CallKey) -> Result<Answered<Vec<u8>>, FileError> {
+        if let Some(answer) = self.answers.get((call.client(), call.call()))? {
+            return Ok(Answered::Yes(answer.value().to_owned()));
+        }
+        let client = self.clients.get(call.client())?;
+        let forgotten = client.and_then(|client| client.value().2);
+        Ok(match forgotten.is_some_and(|last| call.call() <= last) {
+            true => Answered::Forgotten,
+            false => Answered::No,
+        })
+    }
+}
+
+/// Keeps answers, and lets go of the oldest where there are too many then.
+pub(super) fn keep(
+    transaction: &WriteTransaction,
+    answers: &[(CallKey, &[u8])],
+) -> Result<(), FileError> {
+    if answers.is_empty() {
+        return Ok(());
+    }
+    let mut kept = transaction.open_table(ANSWERS)?;
+    let mut clients = transaction.open_table(OF_CLIENTS)?;
+    let mut by_use = transaction.open_table(BY_USE)?;
+    for of_client in answers.chunk_by(|one, other| one.0.client() == other.0.client()) {
+        let client = of_client[0].0.client();
+        let known = clients.get(client)?.map(|known| known.value());
+        let (used, mut count, mut forgotten) = known.unwrap_or_default();
+        for (call, answer) in of_client {
+            let before = kept.insert((client, call.call()), *answer)?;
+            count += u64::from(before.is_none());
+        }
+        while count > CALLS_OF_CLIENT as u64 {
+            let oldest = kept.range((client, 0)..=(client, u64::MAX))?.next();
+            let Some(oldest) = oldest.transpose()?.map(|(key, _)| key.value()) else {
+                break;
+            };
+            kept.remove(oldest)?;
+            forgotten = forgotten.max(Some(oldest.1));
+            count -= 1;
+        }
+        if known.is_some() {
+            by_use.remove(used)?;
+        }
+        let last = by_use.last()?.map(|(used, _)| used.value());
+        let used = last.map_or(0, |last| last + 1);
+        by_use.insert(used, client)?;
+        clients.insert(client, (used, count, forgotten))?;
+    }
+    while clients.len()? > CLIENTS as u64 {
+        let Some(oldest) = by_use.pop_first()?.map(|(_, client)| client.value()) else {
+            break;
+        };
+        clients.remove(oldest)?;
+        kept.retain_in((oldest, 0)..=(oldest, u64::MAX), |_, _| false)?;
+    }
+    Ok(())
+}
