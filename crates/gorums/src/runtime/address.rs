@@ -316,9 +316,10 @@ impl FromStr for Address {
     /// to the folder that the program runs in. `unix:@name` is an abstract name, which Linux has.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let text = text.trim();
-        match text.strip_prefix("unix:") {
-            Some(path) => Self::unix(text, path),
-            None => Self::host(text),
+        // Schemes have no case, and no host is called so.
+        match text.split_at_checked("unix:".len()) {
+            Some((scheme, path)) if scheme.eq_ignore_ascii_case("unix:") => Self::unix(text, path),
+            _ => Self::host(text),
         }
     }
 }

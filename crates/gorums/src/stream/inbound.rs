@@ -291,7 +291,8 @@ impl Inbound {
 
     /// Says something to the peer, behind the answers that are queued.
     pub(crate) fn say(&mut self, control: Control) {
-        let replies = begun(&mut self.messages.replies, REFUSALS);
+        let services = self.served.as_ref().and_then(Served::services);
+        let replies = begun(&mut self.messages.replies, services.as_deref());
         replies.push_unbounded(0, "", &Answer::Notice(control));
     }
 
@@ -474,8 +475,13 @@ impl Inbound {
     }
 }
 
-/// The queue of answers, which begins with the first and has this bound then.
-fn begun(replies: &mut Option<Arc<ReplyQueue>>, bound: usize) -> &Arc<ReplyQueue> {
+/// The queue of answers, which begins with the first, whatever that is, and has the bound of those that
+/// serve.
+fn begun<'a>(
+    replies: &'a mut Option<Arc<ReplyQueue>>,
+    services: Option<&Services>,
+) -> &'a Arc<ReplyQueue> {
+    let bound = services.map_or(REFUSALS, |services| services.max_reply_bytes);
     replies.get_or_insert_with(|| Arc::new(ReplyQueue::new(bound)))
 }
 
@@ -671,8 +677,7 @@ impl Messages {
                     left_out = admission.and_then(|admission| admission.left_out),
                     "a request was refused"
                 );
-                let bound = services.map_or(REFUSALS, |services| services.max_reply_bytes);
-                let replies = begun(&mut self.replies, bound);
+                let replies = begun(&mut self.replies, services);
                 replies.push_unbounded(id, method, &Answer::Error(&status));
                 self.answers_wait = replies.is_full();
             }
@@ -770,7 +775,7 @@ impl Messages {
     }
 
     fn start_lane(&mut self, services: &Services) {
-        let replies = Arc::clone(begun(&mut self.replies, services.max_reply_bytes));
+        let replies = Arc::clone(begun(&mut self.replies, Some(services)));
         let (lane, task) = Lane::start(
             Arc::clone(&services.lane),
             Arc::new(std::mem::take(&mut self.info)),
