@@ -952,11 +952,9 @@ async fn waiting_ends_with_the_server() {
         .expect_err("it has stopped");
     assert!(matches!(stopped, WaitError::Stopped));
     assert_eq!(stopped.to_string(), "the server shuts down or has stopped");
-    assert!(
-        peers.wait_for(|_| true).await.is_err(),
-        "also what is so already"
-    );
-    let client = clients.wait_for_within(SECOND, |_| true).await;
+    let none = peers.wait_for(|now| now.is_empty()).await;
+    assert_eq!(none.expect("what is so already").len(), 0);
+    let client = clients.wait_for_within(SECOND, |now| now.len() == 1).await;
     assert!(matches!(client, Err(WaitError::Stopped)));
     assert_eq!(ids(&members.config()), [1, 2]);
 }
@@ -994,6 +992,8 @@ async fn the_last_change_of_the_connected_peers_is_never_missed() {
         );
     }
     serving.abort();
+    let last = within(changes.next()).await.map(|now| ids(&now));
+    assert_eq!(last, Some(vec![]), "it has called itself, too");
     assert_eq!(within(changes.next()).await, None);
     assert_eq!(within(changes.next()).await, None, "and stays so");
 }
