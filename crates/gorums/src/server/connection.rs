@@ -1169,7 +1169,6 @@ impl ServerConnection {
                 let Parked {
                     mut inbound,
                     session,
-                    ..
                 } = *parked;
                 inbound.resume(opening);
                 (inbound, Some(session), Some(carried))
@@ -1178,15 +1177,12 @@ impl ServerConnection {
                 let mut inbound = Inbound::new(opening);
                 inbound.set_features(features);
                 inbound.start_lane();
-                let limit = self.settings.services.max_reply_bytes;
-                let (session, carried) = match begun {
-                    Some(Opened::Begun(carried)) => {
-                        let session = Session::new(Writes::Answers, limit);
-                        (Some(Box::new(session)), Some(carried))
+                match begun {
+                    Some(Opened::Begun(carried, session)) => {
+                        (inbound, Some(session), Some(carried))
                     }
-                    _ => (None, None),
-                };
-                (inbound, session, carried)
+                    _ => (inbound, None, None),
+                }
             }
         };
         self.link.timers.clear(Timer::NoStream);
@@ -1227,31 +1223,26 @@ impl ServerConnection {
             return Ok(None);
         }
         let task = self.link.flag.context();
-        let (mut carried, parked) = sessions.open(&wanted, node, task.waker())?;
-        let Some(mut parked) = parked else {
-            return Ok(Some(Opened::Begun(carried)));
-        };
-        let Parked {
-            inbound,
-            session,
-            is_substitute,
-        } = &mut *parked;
-        let came = inbound.of_session().0;
-        // The client that asks for one of which nothing has come may mean the one before that, of which
-        // this server knows nothing.
-        let is_meant = !*is_substitute || came > 0;
-        if let Some(received) = wanted.received
-            && is_meant
-            && inbound.features() == features
-            && session.resume(received, came)
-        {
-            carried.is_substitute = *is_substitute;
-            return Ok(Some(Opened::Resumed(carried, parked)));
+        let (carried, parked) = sessions.open(&wanted, node, task.waker())?;
+        if let Some(mut parked) = parked {
+            let Parked { inbound, session } = &mut *parked;
+            if let Some(received) = wanted.received
+                && inbound.features() == features
+                && session.resume(received, inbound.of_session().0)
+            {
+                return Ok(Some(Opened::Resumed(carried, parked)));
+            }
+            // The client does not wait for it any more, and nothing of it is to come behind what is
+            // newer.
+            parked.inbound.discard();
+            self.draining.add(Some(parked.inbound));
         }
-        // The client does not wait for it any more, and nothing of it is to come behind what is newer.
-        parked.inbound.discard();
-        self.draining.add(Some(parked.inbound));
-        Ok(Some(Opened::Begun(carried)))
+        let session = Session::new(Writes::Answers, self.settings.services.max_reply_bytes);
+        let session = match wanted.received {
+            Some(_) => session.in_place_of_another(),
+            None => session,
+        };
+        Ok(Some(Opened::Begun(carried, Box::new(session))))
     }
 
     /// Who the client is that opens a stream with these headers, and which node it has proved to be.
@@ -1424,7 +1415,7 @@ impl ServerConnection {
 
 /// The session of a stream that is opened.
 enum Opened {
-    Begun(Carried),
+    Begun(Carried, Box<Session>),
     Resumed(Carried, Box<Parked>),
 }
 
@@ -1432,7 +1423,7 @@ impl Opened {
     /// What the client is told.
     fn answer(&self) -> SessionAnswer {
         match self {
-            Self::Begun(_) => SessionAnswer::Begun,
+            Self::Begun(..) => SessionAnswer::Begun,
             Self::Resumed(_, parked) => SessionAnswer::Resumed {
                 received: parked.inbound.of_session().0,
             },

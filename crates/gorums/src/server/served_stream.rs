@@ -330,13 +330,7 @@ impl ServedStream {
         let (mut inbound, session) = self.into_parts();
         inbound.suspend();
         let session = session.expect("one that is carried has an end here");
-        let is_substitute = carried.is_substitute;
-        let parked = Parked {
-            inbound,
-            session,
-            is_substitute,
-        };
-        Ok((carried, Box::new(parked)))
+        Ok((carried, Box::new(Parked { inbound, session })))
     }
 
     /// Nothing that has come is handled, but for what has started.

@@ -70,8 +70,6 @@ enum Stage {
 pub(super) struct Parked {
     pub(super) inbound: Inbound,
     pub(super) session: Box<Session>,
-    /// As of [`Carried`].
-    pub(super) is_substitute: bool,
 }
 
 impl Sessions {
@@ -159,8 +157,7 @@ impl Sessions {
                 }
             }
         };
-        let is_substitute = wanted.received.is_some();
-        Ok((self.carried(id, number, is_wanted, is_substitute), before))
+        Ok((self.carried(id, number, is_wanted), before))
     }
 
     fn carried(
@@ -168,7 +165,6 @@ impl Sessions {
         id: SessionId,
         number: u64,
         is_wanted: Arc<AtomicBool>,
-        is_substitute: bool,
     ) -> Carried {
         Carried {
             place: Place {
@@ -177,7 +173,6 @@ impl Sessions {
                 number,
             },
             is_wanted,
-            is_substitute,
         }
     }
 }
@@ -255,9 +250,6 @@ impl Drop for Place {
 pub(super) struct Carried {
     place: Place,
     is_wanted: Arc<AtomicBool>,
-    /// It began in the place of one that its client asked for and that was not there. Until a message
-    /// comes in it, the client may not know that, and ask for the one before once more.
-    pub(super) is_substitute: bool,
 }
 
 impl Carried {

@@ -40,6 +40,8 @@ pub(crate) struct Session {
     /// No more than so many bytes are kept: the client writes no more requests then, and the server
     /// cannot resume the session.
     limit: usize,
+    /// It began in the place of one that the client had asked for and that was not there.
+    is_substitute: bool,
     /// How many messages of the other end this one had read when it last said so.
     said: u64,
     /// What follows what the other end has, of a session that has been resumed, and is not written
@@ -55,9 +57,18 @@ impl Session {
             writes,
             kept: Unacknowledged::default(),
             limit: limit.max(LEAST_KEPT),
+            is_substitute: false,
             said: 0,
             rest: VecDeque::new(),
             unsettled: VecDeque::new(),
+        }
+    }
+
+    /// The same, begun in the place of one that the client had asked for and that is not there.
+    pub(crate) fn in_place_of_another(self) -> Self {
+        Self {
+            is_substitute: true,
+            ..self
         }
     }
 
@@ -100,9 +111,14 @@ impl Session {
     }
 
     /// Another stream carries the session, on which each end has said how many messages it has. False
-    /// where what the other end does not have is not there any more, or never was.
+    /// where what the other end does not have is not there any more, or never was; and where the other
+    /// end may mean the session in whose place this one began: it has not heard of that for sure before
+    /// a message of it has come.
     #[must_use]
     pub(crate) fn resume(&mut self, theirs: u64, ours: u64) -> bool {
+        if self.is_substitute && ours == 0 {
+            return false;
+        }
         self.said = ours;
         match self.kept.following(theirs) {
             Some(rest) => {
