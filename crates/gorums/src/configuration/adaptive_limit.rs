@@ -18,6 +18,9 @@ const FIRST: usize = 20;
 /// What is left of the limit of a node that has too much to do.
 const LESS: f64 = 0.9;
 
+/// Of so many nodes limits are kept. Where there is one more, all begin anew: most will have left.
+const NODES: usize = 65_536;
+
 /// Has each node asked no more at a time than it can do: a limit of calls in flight for each node, which
 /// follows how the node answers.
 ///
@@ -35,7 +38,8 @@ const LESS: f64 = 0.9;
 /// are refused like calls. Calls that are made at the same moment may go beyond the limit together.
 ///
 /// It is an [interceptor](ClientInterceptor) of a client, or of all clients of a pool of connections.
-/// Clones are the same limit.
+/// Clones are the same limit. It is kept for each id that has answered, of 65,536 nodes at the most: with
+/// one more all begin anew.
 ///
 /// ```
 /// use std::time::Duration;
@@ -96,13 +100,16 @@ impl AdaptiveLimit {
     /// How many calls this node may have in flight now.
     #[must_use]
     pub fn of(&self, node: impl Into<NodeId>) -> usize {
-        let nodes = self.0.nodes.lock();
-        let limit = nodes.get(&node.into()).copied();
-        limit.unwrap_or_else(|| self.0.first()).whole()
+        self.0.of(&self.0.nodes.lock(), node.into())
     }
 }
 
 impl Inner {
+    fn of(&self, nodes: &HashMap<NodeId, Limit>, node: NodeId) -> usize {
+        let limit = nodes.get(&node).copied();
+        limit.unwrap_or_else(|| self.first()).whole()
+    }
+
     fn first(&self) -> Limit {
         let first = FIRST.clamp(*self.range.start(), *self.range.end());
         Limit {
@@ -111,18 +118,27 @@ impl Inner {
         }
     }
 
+    /// The limit of a node that has answered, from now on at the latest.
+    fn kept<'a>(&self, nodes: &'a mut HashMap<NodeId, Limit>, node: NodeId) -> &'a mut Limit {
+        if nodes.len() == NODES && !nodes.contains_key(&node) {
+            nodes.clear();
+        }
+        nodes.entry(node).or_insert_with(|| self.first())
+    }
+
     /// Whether a node that has answered so has too much to do. None where that says nothing of it.
     fn is_overloaded(&self, elapsed: Duration, result: Result<(), &NodeError>) -> Option<bool> {
-        match result {
-            Ok(()) => Some(self.slow.is_some_and(|slow| slow < elapsed)),
-            Err(error) => match (error.outcome(), error.code()) {
-                (Outcome::Refused, Code::ResourceExhausted)
-                | (Outcome::Refused | Outcome::Unknown, Code::DeadlineExceeded) => Some(true),
-                // The handler has answered.
-                (Outcome::Refused, _) => Some(self.slow.is_some_and(|slow| slow < elapsed)),
-                // It was not asked, or the connection broke.
-                (Outcome::NotSent | Outcome::Unknown, _) => None,
-            },
+        let is_slow = self.slow.is_some_and(|slow| slow < elapsed);
+        let Err(error) = result else {
+            return Some(is_slow);
+        };
+        match (error.outcome(), error.code()) {
+            (Outcome::Refused, Code::ResourceExhausted)
+            | (Outcome::Refused | Outcome::Unknown, Code::DeadlineExceeded) => Some(true),
+            // The handler has answered.
+            (Outcome::Refused, _) => Some(is_slow),
+            // It was not asked, or the connection broke.
+            (Outcome::NotSent | Outcome::Unknown, _) => None,
         }
     }
 }
@@ -162,19 +178,20 @@ impl Limit {
 
 impl ClientInterceptor for AdaptiveLimit {
     fn on_request(&self, outgoing: &mut Outgoing<'_>) -> Result<(), Status> {
-        let full = |node: &Node| {
-            let limit = self.of(node.id());
-            (node.pending() >= limit).then(|| {
-                node.channel().pool().reached.add(Bound::AdaptiveLimit);
-                (node.id(), limit)
-            })
+        let full: Vec<_> = {
+            let nodes = self.0.nodes.lock();
+            let full = |node: &Node| {
+                let limit = self.0.of(&nodes, node.id());
+                (node.pending() >= limit).then(|| (node.clone(), limit))
+            };
+            outgoing.nodes().filter_map(full).collect()
         };
-        let full: Vec<_> = outgoing.nodes().filter_map(full).collect();
         for (node, limit) in full {
+            node.channel().pool().reached.add(Bound::AdaptiveLimit);
             let status = Status::resource_exhausted(format!(
                 "{limit} calls wait for the node, as many as it can be expected to do (see AdaptiveLimit)"
             ));
-            outgoing.reject(node, status);
+            outgoing.reject(node.id(), status);
         }
         Ok(())
     }
@@ -190,7 +207,7 @@ impl ClientInterceptor for AdaptiveLimit {
             return;
         };
         let mut nodes = self.0.nodes.lock();
-        let limit = nodes.entry(node.id()).or_insert_with(|| self.0.first());
+        let limit = self.0.kept(&mut nodes, node.id());
         if is_overloaded {
             let now = node.channel().pool().clock.now();
             limit.lower(now.checked_sub(elapsed), now, *self.0.range.start());
@@ -254,6 +271,23 @@ mod tests {
             calls.lower(Some(now + turn * 100 * MS), now + turn * 100 * MS, 5);
         }
         assert_eq!(calls.whole(), 5, "the least");
+    }
+
+    #[test]
+    fn limits_are_kept_of_so_many_nodes_and_begin_anew_with_one_more() {
+        let all = AdaptiveLimit::new(1..=1000);
+        let mut nodes = HashMap::new();
+        for id in 1..=NODES as u32 {
+            all.0.kept(&mut nodes, id.into()).calls = 50.0;
+        }
+        assert_eq!(all.0.kept(&mut nodes, 7.into()).whole(), 50);
+        assert_eq!(nodes.len(), NODES);
+        assert_eq!(
+            all.0.kept(&mut nodes, (NODES as u32 + 1).into()).whole(),
+            FIRST
+        );
+        assert_eq!(nodes.len(), 1);
+        assert_eq!(all.0.of(&nodes, 7.into()), FIRST);
     }
 
     #[test]
