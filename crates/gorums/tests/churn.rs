@@ -33,7 +33,8 @@ const FIRST: usize = 500;
 
 const MANY: usize = 10_000;
 
-/// Of what came and went a great deal less than a byte each may be left: that nothing is.
+/// Less than half a byte for each that came: of none of them anything is left, though tables may have
+/// another size.
 const SLACK: i64 = 4 * 1024;
 
 /// A server, and what is around it.

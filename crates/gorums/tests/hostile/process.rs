@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use gorums::ServerBuilder;
+use tokio::runtime::{Builder, Runtime};
 
 /// Tells the process of a test binary that it is to be the server.
 const ROLE: &str = "GORUMS_HOSTILE_SERVER";
@@ -73,16 +74,21 @@ impl Drop for ServerProcess {
     }
 }
 
+/// Where a server runs, or those who attack it.
+pub fn two_threads() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
 /// In the process that is to be the server: serves until the test lets it go. True if it did.
 pub fn serve_if_asked(builder: impl FnOnce() -> ServerBuilder) -> bool {
     if std::env::var_os(ROLE).is_none() {
         return false;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = two_threads();
     runtime.block_on(async {
         let server = builder().bind("127.0.0.1:0").await.expect("a free port");
         println!("{LISTENS}{}", server.local_addr());

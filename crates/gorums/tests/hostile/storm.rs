@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval};
 use crate::common::echo;
 use crate::foe::{Foe, GoodClient};
 use crate::frames::*;
-use crate::process::{ServerProcess, serve_if_asked};
+use crate::process::{ServerProcess, serve_if_asked, two_threads};
 
 const FRAMES: u64 = 1_000_000;
 
@@ -37,11 +37,7 @@ fn a_million_hostile_frames_of_random_kind_leave_a_good_client_served() {
     println!("{SEED}={seed}");
     let test = "storm::a_million_hostile_frames_of_random_kind_leave_a_good_client_served";
     let mut server = ServerProcess::start(test);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = two_threads();
     let before = server.peak_memory();
     let (sent, served) = runtime.block_on(weather(server.addr, seed));
     assert!(server.is_alive(), "the server has died");
@@ -114,11 +110,7 @@ fn what_bad_frames_cost_at_ten_thousand_in_a_second() {
     }
     let mut server =
         ServerProcess::start("storm::what_bad_frames_cost_at_ten_thousand_in_a_second");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = two_threads();
     let before = server.peak_memory();
     let good = runtime.block_on(async { GoodClient::connect(server.addr) });
     let mut served = 0;
@@ -131,7 +123,7 @@ fn what_bad_frames_cost_at_ten_thousand_in_a_second() {
     println!("| frames | in a second | µs of the server's CPU for each |");
     println!("|---|---|---|");
     // After the last kind come those that end a connection, each on a new one.
-    for (kind, name) in (0..).zip(KINDS.into_iter().chain(["what ends a connection"])) {
+    for (kind, name) in (0..).zip(NAMES.into_iter().chain(["what ends a connection"])) {
         let (sent, took, calls, used) = runtime.block_on(async {
             let (addr, began, start) = (server.addr, cpu(&server), Instant::now());
             let foe = tokio::spawn(async move { paced(addr, kind).await });
@@ -164,43 +156,50 @@ fn what_bad_frames_cost_at_ten_thousand_in_a_second() {
 async fn paced(addr: SocketAddr, kind: usize) -> u64 {
     let (mut rng, mut stream) = (Rng::with_seed(kind as u64), 1);
     let (start, mut ticks) = (Instant::now(), interval(TICK));
-    let mut sent = 0;
+    let (mut sent, mut due) = (0, 0);
     let mut foe: Option<Foe> = None;
     while start.elapsed() < MEASURED {
-        ticks.tick().await;
-        let due = (start.elapsed().as_secs_f64() * RATE as f64) as u64;
-        while sent < due {
-            let mut on = match foe.take() {
-                Some(foe) => foe,
-                None => {
-                    stream = 1;
-                    Foe::open_with(addr, &[]).await
-                }
-            };
-            let (mut batch, mut frames, mut data) = (Vec::new(), 0, 0);
-            while sent + frames < due && data + 8_000 < on.window() {
-                let (bytes, count, len) = if kind < KINDS.len() {
-                    let id = rng.u64(1..1 << 40);
-                    of_kind(kind, id, &mut rng, &mut stream)
-                } else {
-                    fatal(&mut rng)
-                };
-                batch.extend(bytes);
-                frames += count;
-                data += len;
-                if kind >= KINDS.len() {
-                    break;
-                }
-            }
-            let survived = frames > 0 && on.survives(&batch, data).await;
-            sent += frames;
-            foe = survived.then_some(on);
-            if start.elapsed() > MEASURED {
-                break;
-            }
+        if sent >= due {
+            ticks.tick().await;
+            due = (start.elapsed().as_secs_f64() * RATE as f64) as u64;
+            continue;
         }
+        let mut on = match foe.take() {
+            Some(foe) => foe,
+            None => {
+                stream = 1;
+                Foe::open_with(addr, &[]).await
+            }
+        };
+        let (batch, frames, data) = match kind {
+            ..KINDS => batch(due - sent, on.window(), || {
+                let id = rng.u64(1..1 << 40);
+                of_kind(kind, id, &mut rng, &mut stream)
+            }),
+            _ => fatal(&mut rng),
+        };
+        let survived = frames > 0 && on.survives(&batch, data).await;
+        sent += frames;
+        foe = survived.then_some(on);
     }
     sent
+}
+
+/// Frames until there are so many, or no more DATA may be sent; how many, and how many bytes of DATA
+/// they are.
+fn batch(
+    most: u64,
+    window: usize,
+    mut next: impl FnMut() -> (Vec<u8>, u64, usize),
+) -> (Vec<u8>, u64, usize) {
+    let (mut batch, mut frames, mut data) = (Vec::new(), 0, 0);
+    while frames < most && data + 8_000 < window {
+        let (bytes, count, len) = next();
+        batch.extend(bytes);
+        frames += count;
+        data += len;
+    }
+    (batch, frames, data)
 }
 
 /// What a foe does until the server ends the connection, or the storm is over.
@@ -221,14 +220,7 @@ async fn connection(addr: SocketAddr, rng: &mut Rng, sent: &AtomicU64) {
     let mut foe = Foe::open_with(addr, settings).await;
     let mut stream = 1;
     while sent.load(Ordering::Relaxed) < FRAMES {
-        let mut batch = Vec::new();
-        let (mut frames, mut data) = (0, 0);
-        while frames < 400 && data + 8_000 < foe.window() {
-            let (bytes, count, len) = hostile(rng, &mut stream);
-            batch.extend(bytes);
-            frames += count;
-            data += len;
-        }
+        let (batch, frames, data) = batch(400, foe.window(), || hostile(rng, &mut stream));
         // A server that does not read on, or a window that an oversized message has used up.
         if frames == 0 {
             return;
@@ -254,12 +246,15 @@ fn hostile(rng: &mut Rng, stream: &mut u32) -> (Vec<u8>, u64, usize) {
     if rng.u16(..500) == 0 {
         return fatal(rng);
     }
-    let kind = rng.usize(..KINDS.len());
+    let kind = rng.usize(..KINDS);
     of_kind(kind, id, rng, stream)
 }
 
+/// How many kinds of frames there are that nobody should send.
+const KINDS: usize = 17;
+
 /// What frames of each kind are.
-const KINDS: [&str; 17] = [
+const NAMES: [&str; KINDS] = [
     "request of an unknown method",
     "request without a method",
     "request that cannot be decoded",
@@ -279,7 +274,7 @@ const KINDS: [&str; 17] = [
     "SETTINGS acknowledged that were not sent",
 ];
 
-/// Frames of one of the [`KINDS`], how many, and how many bytes of DATA they are.
+/// Frames of this kind, how many, and how many bytes of DATA they are.
 fn of_kind(kind: usize, id: u64, rng: &mut Rng, stream: &mut u32) -> (Vec<u8>, u64, usize) {
     let message = |envelope: Envelope| message(&envelope.framed());
     let bytes = match kind {
