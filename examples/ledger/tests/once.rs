@@ -1,72 +1,27 @@
 //! A replica has each call once, over restarts in which answers are lost.
 
+#[path = "../../storage/tests/common/losing.rs"]
+mod losing;
+
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use gorums::server::{Incoming, Next};
-use gorums::{Code, Configuration, Server};
+use gorums::{Code, Configuration};
 use ledger::note::Note;
 use ledger::proto::ledger_client::LedgerClient;
 use ledger::proto::ledger_server::LedgerServer;
 use ledger::proto::{AddRequest, AppendRequest, ReadRequest};
 use ledger::service::{LINE, Replica};
+use losing::Losing;
 use storage::disk::Disk;
 use storage::store::Store;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-struct Running {
-    store: Arc<Store<Note>>,
-    address: String,
-    serving: JoinHandle<()>,
-    /// How many requests have been carried out.
-    done: watch::Receiver<u32>,
-}
-
-impl Running {
-    /// Starts the replica. It answers so many requests; what comes then is carried out, and nobody is
-    /// told.
-    async fn start(directory: &Path, address: &str, answers: u32) -> Self {
-        let disk = Disk::open(directory, 1).expect("it can be opened");
-        let store = Arc::new(Store::on_disk(disk, None));
-        let (count, done) = watch::channel(0);
-        let loses = move |incoming: Incoming, next: Next| {
-            let count = count.clone();
-            async move {
-                let reply = next.run(incoming).await;
-                let mut place = 0;
-                count.send_modify(|count| {
-                    place = *count;
-                    *count += 1;
-                });
-                if place >= answers {
-                    std::future::pending::<()>().await;
-                }
-                reply
-            }
-        };
-        let replica = Replica::new(Arc::clone(&store));
-        let server = Server::builder()
-            .interceptor(loses)
-            .add_service(LedgerServer::new(replica));
-        let server = server.bind(address).await.expect("it is free");
-        Self {
-            store,
-            address: server.local_addr().to_string(),
-            serving: tokio::spawn(server.serve()),
-            done,
-        }
-    }
-
-    /// Ends it without a word.
-    async fn end(self) {
-        self.serving.abort();
-        let _ = self.serving.await;
-        self.store.close().await;
-    }
+async fn start(directory: &Path, address: &str, answers: u32) -> Losing<Note> {
+    let disk = Disk::open(directory, 1).expect("it can be opened");
+    let serves = |store| LedgerServer::new(Replica::new(store));
+    Losing::start(Store::on_disk(disk, None), serves, address, answers).await
 }
 
 fn client(address: &str, has_sessions: bool) -> LedgerClient {
@@ -83,7 +38,7 @@ async fn every_call_counts_once_however_often_the_replica_is_started_anew() {
     const CALLS: u64 = 40;
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path();
-    let mut replica = Running::start(directory, "127.0.0.1:0", 7).await;
+    let mut replica = start(directory, "127.0.0.1:0", 7).await;
     let address = replica.address.clone();
     let client = client(&address, true);
     let calls: Vec<_> = (1..=CALLS)
@@ -98,10 +53,9 @@ async fn every_call_counts_once_however_often_the_replica_is_started_anew() {
         .collect();
     // All have had their effect and few have been answered, and again.
     for (enough, answers) in [(2 * CALLS as u32, 0), (CALLS as u32, u32::MAX)] {
-        let done = replica.done.wait_for(|done| *done >= enough).await;
-        done.expect("it runs");
+        replica.has_done(enough).await;
         replica.end().await;
-        replica = Running::start(directory, &address, answers).await;
+        replica = start(directory, &address, answers).await;
     }
     for (number, both) in calls {
         let (added, appended) = both.await.expect("no panic");
@@ -122,7 +76,7 @@ async fn every_call_counts_once_however_often_the_replica_is_started_anew() {
 #[tokio::test]
 async fn what_cannot_be_done_is_refused_and_changes_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
-    let replica = Running::start(directory.path(), "127.0.0.1:0", u32::MAX).await;
+    let replica = start(directory.path(), "127.0.0.1:0", u32::MAX).await;
     let with = client(&replica.address, true);
     let without = client(&replica.address, false);
     let add = |client: &LedgerClient, amount| client.add(AddRequest { amount }).all();
