@@ -336,8 +336,7 @@ impl<E: Record> Memory<E> {
     }
 
     fn write(&self, call: Option<CallKey>, key: String, entry: E) -> Result<bool, Status> {
-        let name = key.clone();
-        self.change(call, &key, |known| Ok(newer(name, entry, known)))
+        self.change(call, &key, newer(&key, entry))
     }
 
     fn change<T: Message + Default>(

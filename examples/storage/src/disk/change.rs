@@ -80,8 +80,7 @@ impl<E: Record> Disk<E> {
         record: E,
     ) -> Result<Coming<bool, E>, Status> {
         let bytes = record.size();
-        let name = key.clone();
-        let take_newer = |known: Option<&E>| Ok(newer(name, record, known));
+        let take_newer = newer(&key, record);
         self.change(call, key, bytes, take_newer).await
     }
 
@@ -122,13 +121,19 @@ impl<E: Record> Disk<E> {
 }
 
 /// Takes a value if it is newer than what is there. The answer is whether it is.
-pub(crate) fn newer<E: Record>(key: String, record: E, known: Option<&E>) -> Changed<E, bool> {
-    let answer = record.is_newer_than(known);
-    let records = match answer {
-        true => vec![(key, record)],
-        false => Vec::new(),
-    };
-    Changed { records, answer }
+pub(crate) fn newer<E: Record>(
+    key: &str,
+    record: E,
+) -> impl FnOnce(Option<&E>) -> Result<Changed<E, bool>, Status> + use<E> {
+    let key = key.to_owned();
+    move |known| {
+        let answer = record.is_newer_than(known);
+        let records = match answer {
+            true => vec![(key, record)],
+            false => Vec::new(),
+        };
+        Ok(Changed { records, answer })
+    }
 }
 
 /// A change with its answer as it is kept.
