@@ -6,7 +6,8 @@
 //! commands it has, and [`run`] does the rest:
 //!
 //! - [`args`] holds the options of the command line, and [`command`] the commands and their table.
-//! - [`replicas`] starts replicas and does things to them.
+//! - [`replicas`] starts replicas and does things to them, and [`controlled`] is what those among them that
+//!   are processes have to do with that.
 //! - [`session`] carries out the common commands, and [`screen`] shows what came of them.
 
 mod above;
@@ -14,6 +15,7 @@ pub mod args;
 mod batch;
 mod by_hand;
 pub mod command;
+pub mod controlled;
 mod delay;
 mod history;
 mod methods;

@@ -2,20 +2,21 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gorums::runtime::{Address, TcpAcceptor};
+use gorums::runtime::Address;
 use gorums::server::{Health, Service, ServingStatus};
 use gorums::tls::TlsError;
 use gorums::{Configuration, ConfigurationError, Server, ServerError, Status};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::args::Serve;
+use crate::controlled::{self, Orders};
 use crate::screen::Screen;
 use crate::tls::Security;
-use crate::{Delay, Program, ReplicaStore, Trouble, replicas};
+use crate::{Delay, Program, ReplicaStore, Trouble};
 
 /// How long requests that are being handled may take to end when the replica is told to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -34,7 +35,7 @@ pub(super) async fn serve<P: Program>(
         peers,
         data,
         tls,
-        controlled,
+        controlled: is_controlled,
     } = options;
     // From here on a signal does not kill: whoever reads that the replica listens may send one.
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
@@ -70,11 +71,15 @@ pub(super) async fn serve<P: Program>(
         .health(&health)
         .reflection(P::DESCRIPTORS)
         .reflection(P::Store::SOURCE_DESCRIPTORS);
-    let server = match controlled {
-        true => server.with_incoming(shared(id, &listen)?)?,
+    let server = match is_controlled {
+        true => {
+            let shared = controlled::listen(&listen);
+            let failed = |error| ServeError::Listen(id, listen.to_string(), error);
+            server.with_incoming(shared.map_err(failed)?)?
+        }
         false => server.bind(listen.as_str()).await?,
     };
-    let mut orders = controlled.then(|| Orders::listen(delay));
+    let mut orders = is_controlled.then(|| Orders::listen(delay));
     let address = server.local_addr();
     screen
         .result(format_args!("replica {id} listening on {address}"))
@@ -84,7 +89,7 @@ pub(super) async fn serve<P: Program>(
         tokio::select! {
             biased;
             () = signals.next() => {}
-            () = Orders::end(&mut orders) => {}
+            () = ended(&mut orders) => {}
             status = store.failed() => {
                 failure = Some(status);
                 return;
@@ -122,10 +127,18 @@ pub(super) async fn serve<P: Program>(
         return Err(ServeError::Disk(status));
     }
     store.close().await;
-    if !controlled {
+    if !is_controlled {
         screen.message(format_args!("replica {id} has ended"));
     }
     Ok(())
+}
+
+/// Completes when whoever has started this replica wants its end. Without orders nobody does.
+async fn ended(orders: &mut Option<Orders>) {
+    match orders {
+        Some(orders) => orders.end().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Tells probes and the user what is wrong with the store, as soon as that changes.
@@ -201,48 +214,6 @@ impl std::fmt::Display for Contradiction {
             "--listen is {listen}, but --peers say that replica {id} is at {peer}: each replica has an --id of its \
              own, and listens where the others look for it"
         )
-    }
-}
-
-/// A listener on a port that whoever has started this replica holds for it.
-fn shared(id: u32, listen: &Address) -> Result<TcpAcceptor, ServeError> {
-    let failed = |error| ServeError::Listen(id, listen.to_string(), error);
-    let no_number = || failed(io::Error::other("its host is no IP address"));
-    let address = listen.socket_addr().ok_or_else(no_number)?;
-    let listener = replicas::bind(address).and_then(|socket| socket.listen(replicas::BACKLOG));
-    Ok(TcpAcceptor::from(listener.map_err(failed)?))
-}
-
-/// What whoever has started this replica has to say, line by line on standard input. The replica is
-/// told to end by the end of that.
-struct Orders(oneshot::Receiver<()>);
-
-impl Orders {
-    /// Takes them from now on. Each is answered by a line on standard output.
-    fn listen(delay: Delay) -> Self {
-        let (at_end, end) = oneshot::channel::<()>();
-        // Reading standard input keeps a thread.
-        std::thread::spawn(move || {
-            let _at_end = at_end;
-            for line in io::stdin().lines() {
-                let Ok(line) = line else { return };
-                if let Some(millis) = line.strip_prefix("delay ").and_then(|ms| ms.parse().ok()) {
-                    delay.set(Duration::from_millis(millis));
-                }
-                if writeln!(io::stdout(), "{line}").is_err() {
-                    return;
-                }
-            }
-        });
-        Self(end)
-    }
-
-    /// Completes at the end of them. Without any there is none.
-    async fn end(orders: &mut Option<Self>) {
-        match orders {
-            Some(Self(end)) => drop(end.await),
-            None => std::future::pending().await,
-        }
     }
 }
 

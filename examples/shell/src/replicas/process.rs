@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +53,8 @@ pub struct Processes {
 struct Replica {
     id: u32,
     address: SocketAddr,
+    /// What its process runs, where that is not this program.
+    program: Option<PathBuf>,
     arguments: Vec<OsString>,
     /// Bound to its port as long as it has one, whether it runs or not, so that nobody else gets
     /// it. Where the system does not allow that, only until it runs for the first time.
@@ -113,6 +115,7 @@ impl Processes {
         let replicas = reserved.into_iter().map(|(id, address, socket)| Replica {
             id,
             address,
+            program: None,
             arguments: arguments(id, address),
             reserved: Some(socket),
             state: State::Stopped,
@@ -239,6 +242,32 @@ impl Processes {
         }
     }
 
+    /// Lets a replica end by itself, and starts it again from this program, a copy of this one or
+    /// another version, which it is from now on: a rolling upgrade does so with one after the other.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run, does not end in time and had to be killed, or does not start again.
+    pub async fn replace(&mut self, id: u32, program: PathBuf) -> Result<(), ReplicaError> {
+        let notices = self.notices.clone();
+        let replica = self.replica(id)?;
+        replica.look().await;
+        let running = match std::mem::replace(&mut replica.state, State::Stopped) {
+            State::Running(running) => running,
+            not_running => {
+                replica.state = not_running;
+                return Err(ReplicaError::Stopped(id));
+            }
+        };
+        if !running.end().await {
+            let cause = io::ErrorKind::TimedOut.into();
+            return Err(failed(id, "ended")(cause));
+        }
+        replica.program = Some(program);
+        replica.state = State::Running(Box::new(replica.start(&notices).await?));
+        Ok(())
+    }
+
     /// What was done to a replica, in a few words.
     pub async fn condition(&mut self, id: u32) -> Option<Condition> {
         let replica = self.replica(id).ok()?;
@@ -333,7 +362,7 @@ impl Replica {
             self.reserved = None;
         }
         let id = self.id;
-        let spawned = spawn(&self.arguments);
+        let spawned = spawn(self.program.as_deref(), &self.arguments);
         let notices = notices.clone();
         async move { Running::serving(id, spawned.map_err(failed(id, "started"))?, notices).await }
     }
@@ -349,9 +378,12 @@ impl Replica {
     }
 }
 
-/// This program, with these arguments.
-fn spawn(arguments: &[OsString]) -> io::Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
+/// This program or the one that is named, with these arguments.
+fn spawn(program: Option<&Path>, arguments: &[OsString]) -> io::Result<Child> {
+    let mut command = match program {
+        Some(program) => Command::new(program),
+        None => Command::new(std::env::current_exe()?),
+    };
     command
         .args(arguments)
         .stdin(Stdio::piped())
@@ -434,18 +466,20 @@ impl Running {
         Ok(())
     }
 
-    /// Lets it end, and kills it if that takes too long.
-    async fn end(mut self) {
+    /// Lets it end, and kills it if that takes too long. Whether it has ended by itself.
+    async fn end(mut self) -> bool {
         self.ending.store(true, Ordering::Relaxed);
         if self.paused {
             // Where that fails it has ended.
             let _ = self.resume();
         }
         drop(self.input);
-        if timeout(ENDING, self.child.wait()).await.is_err() {
+        let ended = timeout(ENDING, self.child.wait()).await.is_ok();
+        if !ended {
             // As above.
             let _ = self.child.kill().await;
         }
+        ended
     }
 
     /// Returns when it does nothing any more. Where this process ends before that, the system would
