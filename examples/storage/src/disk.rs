@@ -144,7 +144,8 @@ pub use self::error::{FileError, Loss, OpenError};
 pub use self::file::{File, Verified};
 use self::health::Pulse;
 pub use self::health::{Health, STALLED};
-pub use self::native::Backend;
+pub(crate) use self::native::as_it_is;
+pub use self::native::{Backend, Within};
 pub use self::page::Page;
 use self::page::Paging;
 use self::room::{Place, Room};
@@ -322,7 +323,16 @@ impl<E: Record> Disk<E> {
     /// gone, or is not the one that was there: [`OpenError::loss`] says which. Everything is left
     /// as it is.
     pub fn open(directory: &Path, id: u32) -> Result<Self, OpenError> {
-        let file = File::open(directory, id)?;
+        Self::open_within(directory, id, &as_it_is)
+    }
+
+    /// The same, with something between it and the file.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn open_within(directory: &Path, id: u32, within: Within<'_>) -> Result<Self, OpenError> {
+        let file = File::open(directory, id, within)?;
         let found = file.found();
         let (mut disk, work) = Self::on(file, id);
         disk.found = found;
@@ -408,7 +418,7 @@ impl<E: Record> Disk<E> {
     ///
     /// As for [`open`](Self::open).
     pub fn make(directory: &Path, id: u32) -> Result<(), OpenError> {
-        File::<E>::open(directory, id).map(drop)
+        File::<E>::open(directory, id, &as_it_is).map(drop)
     }
 
     /// Whether there is a file of this replica in this directory.

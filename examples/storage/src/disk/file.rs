@@ -12,7 +12,7 @@ use super::database::{Open, create, fill_backend, open_whole};
 use super::directory;
 use super::error::{FileError, Loss, OpenError};
 use super::held::is_no_room;
-use super::native::{Backend, Native};
+use super::native::{Backend, Native, Within, as_it_is};
 use super::reserve::RESERVE;
 use super::seal::{Identity, Seal};
 use super::{Commit, Found, Page, Record, Volume};
@@ -52,7 +52,7 @@ struct Named {
 
 impl<E: Record> File<E> {
     /// Opens the file of a replica in this directory. Both are made where there is none.
-    pub(super) fn open(directory: &Path, id: u32) -> Result<Self, OpenError> {
+    pub(super) fn open(directory: &Path, id: u32, within: Within<'_>) -> Result<Self, OpenError> {
         directory::make(directory).map_err(|error| OpenError::at(directory, error))?;
         let path = directory::path(directory, id);
         let seal = Seal::at(directory::seal(&path));
@@ -64,7 +64,7 @@ impl<E: Record> File<E> {
             let created = caught(|| create::<E>(directory, &path, Identity::new(id)));
             created.map_err(|error| OpenError::at(&path, error))?;
         }
-        let mut file = Self::whole(&path, id, &seal, sealed)?;
+        let mut file = Self::whole(&path, id, &seal, sealed, within)?;
         let identity = file.opened().identity;
         let found = match sealed {
             None => Found::New,
@@ -96,12 +96,14 @@ impl<E: Record> File<E> {
         id: u32,
         seal: &Seal,
         sealed: Option<Identity>,
+        within: Within<'_>,
     ) -> Result<Self, OpenError> {
         let opened = caught(|| {
             let file = fs::File::options().read(true).write(true).open(path);
             let backend = Native::new(file?, &directory::reserve(path))?;
-            refresh(&backend)?;
-            File::planted(Arc::new(backend), Planted::default())
+            let backend = within(Arc::new(backend));
+            refresh(&*backend)?;
+            File::planted(backend, Planted::default())
         });
         let mut file = match opened {
             Err(error) if error.is_not_found() => {
@@ -156,7 +158,7 @@ impl<E: Record> File<E> {
             let there = fs::metadata(&path);
             there.map_err(|error| OpenError::at(&path, error))?;
         }
-        let mut file = Self::whole(&path, id, &seal, sealed)?;
+        let mut file = Self::whole(&path, id, &seal, sealed, &as_it_is)?;
         let verified = caught(|| {
             let open = file.opened();
             Ok(Verified {

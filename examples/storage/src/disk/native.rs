@@ -1,7 +1,7 @@
 //! The system's files.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::{fs, io};
 
 use redb::backends::FileBackend;
@@ -41,6 +41,15 @@ pub trait Backend: StorageBackend {
     fn has_room(&self, _bytes: u64) -> bool {
         true
     }
+}
+
+/// What stands between a replica and its file: given that file, whatever is to be used in its place.
+/// A test can make a disk fail by that which does not.
+pub type Within<'a> = &'a dyn Fn(Arc<dyn Backend>) -> Arc<dyn Backend>;
+
+/// Nothing stands between.
+pub(crate) fn as_it_is(file: Arc<dyn Backend>) -> Arc<dyn Backend> {
+    file
 }
 
 /// A file of the system, locked for this process.

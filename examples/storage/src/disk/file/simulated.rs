@@ -159,7 +159,7 @@ impl StorageBackend for Powered {
 /// A new file of a replica, and the folder that it was made in.
 pub(in crate::disk) fn new_file() -> (Vec<u8>, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
-    drop(File::<Entry>::open(directory.path(), 1).expect("it can be opened"));
+    drop(File::<Entry>::open(directory.path(), 1, &super::as_it_is).expect("it can be opened"));
     let now = fs::read(directory.path().join("replica-1.redb")).expect("a file");
     (now, directory)
 }
