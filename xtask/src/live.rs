@@ -18,7 +18,14 @@ use crate::command::Cmd;
   cargo xtask live                        ten minutes
   cargo xtask live --seconds 60 --seed 7  a minute, with the faults of this seed")]
 pub(crate) struct Args {
-    /// How long clients read and write
+    #[command(flatten)]
+    length: Length,
+}
+
+/// How long a run of processes under load is, and what happens in it.
+#[derive(clap::Args)]
+pub(crate) struct Length {
+    /// How long clients call
     #[arg(long, value_name = "N", default_value_t = 600)]
     seconds: u64,
 
@@ -28,22 +35,32 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match start(args) {
+    exit("live", args.length.start(&["-p", "register-live"]))
+}
+
+/// Says what is wrong, if anything.
+pub(crate) fn exit(name: &str, done: Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("live: FAILED: {error:#}");
+            eprintln!("{name}: FAILED: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn start(args: &Args) -> Result<()> {
-    let seconds = args.seconds.to_string();
-    let seed = args.seed.map(|seed| seed.to_string());
-    let command = ["run", "--locked", "--quiet", "-p", "register-live", "--"];
-    let mut cargo = Cmd::cargo().args(command).args(["--seconds", &seconds]);
-    if let Some(seed) = &seed {
-        cargo = cargo.args(["--seed", seed]);
+impl Length {
+    /// Builds the program that these options of Cargo name, and runs it.
+    pub(crate) fn start(&self, program: &[&str]) -> Result<()> {
+        let seconds = self.seconds.to_string();
+        let seed = self.seed.map(|seed| seed.to_string());
+        let mut cargo = Cmd::cargo()
+            .args(["run", "--locked", "--quiet"])
+            .args(program.iter().copied())
+            .args(["--", "--seconds", &seconds]);
+        if let Some(seed) = &seed {
+            cargo = cargo.args(["--seed", seed]);
+        }
+        cargo.run()
     }
-    cargo.run()
 }

@@ -2,6 +2,7 @@
 
 mod bench_compare;
 mod certs;
+mod chaos;
 mod check;
 mod command;
 mod coverage;
@@ -41,6 +42,7 @@ enum Job {
     Sim(sim::Args),
     BenchCompare(bench_compare::Args),
     Live(live::Args),
+    Chaos(chaos::Args),
     Coverage(coverage::Args),
 }
 
@@ -57,5 +59,6 @@ fn main() -> ExitCode {
         Job::BenchCompare(args) => bench_compare::run(&args),
         Job::Coverage(args) => coverage::run(&args),
         Job::Live(args) => live::run(&args),
+        Job::Chaos(args) => chaos::run(&args),
     }
 }

@@ -5,13 +5,9 @@
 //!
 //! `cargo xtask live` runs it; `--help` tells more.
 
-mod faults;
 mod load;
-mod proxy;
 
-use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,20 +15,36 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use cluster_live::faults::{self, LeftAlone, Schedule};
+use cluster_live::proxy::Proxy;
+use cluster_live::tally::{Kind, Tally};
+use cluster_live::{REPLICAS, run_until_ctrl_c, say};
 use cluster_shell::Program;
 use cluster_shell::replicas::{Plan, Processes, set_up_all};
 use cluster_shell::screen::Notices;
 use gorums_sim::history::{History, Recorder, Verdict};
 use register::program::Registers;
 use tokio::sync::watch;
-use tokio::time::{interval, sleep};
+use tokio::time::interval;
 
-use crate::faults::{Kind, Tally};
 use crate::load::{Load, Outcomes};
-use crate::proxy::Proxy;
 
-/// How many replicas there are.
-const REPLICAS: u32 = 3;
+/// What happens to a replica's process.
+const PROCESSES: &[Kind] = &[Kind::Kill, Kind::Pause, Kind::KillAll];
+
+/// What happens to its connections.
+const NETWORK: &[Kind] = &[Kind::Delay, Kind::Stall, Kind::Cut, Kind::HalfOpen];
+
+/// All that happens.
+const FAULTS: &[Kind] = &[
+    Kind::Delay,
+    Kind::Stall,
+    Kind::Cut,
+    Kind::HalfOpen,
+    Kind::Kill,
+    Kind::KillAll,
+    Kind::Pause,
+];
 
 /// How much longer than it was told the run goes on where some kind of fault has not fired yet.
 const EXTENSION: Duration = Duration::from_secs(60);
@@ -83,33 +95,7 @@ fn main() -> ExitCode {
         return register::program::main();
     }
     let options = Options::parse();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: the runtime cannot be started: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let done = runtime.block_on(async {
-        tokio::select! {
-            biased;
-            interrupted = tokio::signal::ctrl_c() => match interrupted {
-                Ok(()) => Err(anyhow::anyhow!("interrupted; nothing was checked")),
-                Err(error) => Err(error.into()),
-            },
-            done = run(&options) => done,
-        }
-    });
-    // The replicas' processes are killed with what was dropped, and what is left ends with this
-    // process.
-    runtime.shutdown_background();
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run_until_ctrl_c(run(&options))
 }
 
 async fn run(options: &Options) -> Result<()> {
@@ -126,7 +112,7 @@ async fn run(options: &Options) -> Result<()> {
     };
     set_up_all::<<Registers as Program>::Store>(plan.data.as_deref(), plan.count)?;
     let mut processes = Processes::start(plan, Notices::standard()).await?;
-    let tally = Arc::new(Tally::default());
+    let tally = Arc::new(Tally::of(FAULTS));
     let mut proxies = Vec::new();
     for (_, address) in processes.addresses() {
         let proxy = Proxy::start(address, Arc::clone(&tally)).await;
@@ -143,33 +129,42 @@ async fn run(options: &Options) -> Result<()> {
     let begun = Instant::now();
     let length = Duration::from_secs(options.seconds);
     {
-        let (finish, finished) = watch::channel(false);
-        let schedule = faults::run(seed, &mut processes, &proxies, &tally, finished);
+        let schedule = Schedule {
+            seed,
+            processes: PROCESSES,
+            network: NETWORK,
+            rest: (1000, 6000),
+        };
+        let is_over = || {
+            let extension = if tally.all_fired() {
+                Duration::ZERO
+            } else {
+                EXTENSION
+            };
+            begun.elapsed() >= length + extension
+        };
+        let schedule = faults::run(
+            schedule,
+            &mut processes,
+            &LeftAlone,
+            &proxies,
+            &tally,
+            is_over,
+        );
         let mut schedule = std::pin::pin!(schedule);
         let mut progress = interval(PROGRESS);
         // The first one comes at once.
         progress.tick().await;
         loop {
-            let end = if tally.all_fired() {
-                length
-            } else {
-                length + EXTENSION
-            };
-            let left = end.saturating_sub(begun.elapsed());
             tokio::select! {
                 biased;
-                // A quarter of a second, since the end moves when the last kind has fired.
-                () = sleep(left.min(Duration::from_millis(250))) => if left.is_zero() { break },
-                failed = &mut schedule => return failed.context("the faults have ended"),
+                done = &mut schedule => break done?,
                 _ = progress.tick() => {
                     let seconds = begun.elapsed().as_secs();
                     say(format_args!("{seconds:4} s  {}; {tally}", load.outcomes()));
                 }
             }
         }
-        // It listens as long as it is there.
-        let _ = finish.send(true);
-        schedule.await?;
     }
     let took = begun.elapsed();
     for proxy in &proxies {
@@ -237,20 +232,12 @@ fn text(verdict: &Verdict) -> String {
 
 fn summary(outcomes: &Outcomes, took: Duration, tally: &Tally, operations: usize) -> String {
     let seconds = took.as_secs_f64();
-    let mut text = format!(
-        "{operations} operations in {seconds:.0} s, {:.0} per second: {outcomes}\nfaults:",
-        operations as f64 / seconds
-    );
-    for kind in Kind::ALL {
-        let count = tally.count(kind);
-        write!(text, "\n  {count:6}  {}", kind.explanation()).expect("a string takes all");
-    }
-    text
-}
-
-/// Shows a line, to whoever is still there.
-fn say(text: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let table = tally.table();
+    format!(
+        "{operations} operations in {seconds:.0} s, {:.0} per second: {outcomes}\nfaults:\n{}",
+        operations as f64 / seconds,
+        table.trim_end()
+    )
 }
 
 #[cfg(test)]

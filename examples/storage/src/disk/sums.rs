@@ -8,7 +8,7 @@ pub(super) const PAGE: u64 = 4096;
 /// A checksum for each page that is known, by which one that a disk gives back otherwise is found.
 ///
 /// redb has checksums in the file and looks at them when it opens it, and not at each read. These
-/// are in memory, take four bytes for each page of the file, and are looked at each time.
+/// are in memory, take eight bytes for each page of the file, and are looked at each time.
 #[derive(Debug, Default)]
 pub(super) struct Sums(Vec<Option<u32>>);
 

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::faults::{Kind, Tally};
+use crate::tally::{Kind, Tally};
 
 /// How long the proxy tries to reach its replica for a client.
 const CONNECTING: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ const CHUNK: usize = 16 * 1024;
 
 /// Passes bytes between clients and a replica. Closed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Proxy {
+pub struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
     break_off: watch::Sender<Break>,
@@ -36,9 +36,11 @@ pub(crate) struct Proxy {
 
 /// What happens to bytes that pass.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Weather {
+pub struct Weather {
     delay: Duration,
     stalled: bool,
+    /// They go nowhere.
+    swallowed: bool,
     /// It has touched some.
     fired: Arc<AtomicBool>,
 }
@@ -52,7 +54,8 @@ struct Break {
 
 impl Weather {
     /// All comes so late.
-    pub(crate) fn late(delay: Duration) -> Self {
+    #[must_use]
+    pub fn late(delay: Duration) -> Self {
         Self {
             delay,
             ..Self::default()
@@ -60,9 +63,20 @@ impl Weather {
     }
 
     /// Nothing comes.
-    pub(crate) fn stalled() -> Self {
+    #[must_use]
+    pub fn stalled() -> Self {
         Self {
             stalled: true,
+            ..Self::default()
+        }
+    }
+
+    /// All that comes is read, and goes nowhere. What comes after that makes no sense to anybody, so
+    /// the connections are to be [cut](Proxy::cut) when it ends.
+    #[must_use]
+    pub fn black_hole() -> Self {
+        Self {
+            swallowed: true,
             ..Self::default()
         }
     }
@@ -70,7 +84,11 @@ impl Weather {
 
 impl Proxy {
     /// A proxy on a port of its own.
-    pub(crate) async fn start(replica: SocketAddr, tally: Arc<Tally>) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Where the system has no port for it.
+    pub async fn start(replica: SocketAddr, tally: Arc<Tally>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (weather, _) = watch::channel(Weather::default());
@@ -100,28 +118,28 @@ impl Proxy {
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Lets this happen to all that passes from now on.
-    pub(crate) fn set(&self, weather: Weather) {
+    pub fn set(&self, weather: Weather) {
         self.weather.send_replace(weather);
     }
 
     /// Lets all pass.
-    pub(crate) fn heal(&self) {
+    pub fn heal(&self) {
         self.set(Weather::default());
     }
 
     /// Closes all connections, on both sides.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.break_off.send_replace(Break::default());
     }
 
     /// Closes one side of each connection; the other side is not told, and what it sends
     /// disappears.
-    pub(crate) fn half_open(&self) {
+    pub fn half_open(&self) {
         self.break_off.send_replace(Break {
             half: true,
             ..Break::default()
@@ -203,14 +221,17 @@ impl Passage {
             let Ok(count @ 1..) = from.read(&mut bytes).await else {
                 return;
             };
-            self.wait().await;
+            if self.wait().await {
+                continue;
+            }
             if to.write_all(&bytes[..count]).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn wait(&mut self) {
+    /// Waits as long as bytes have to. Whether they go nowhere.
+    async fn wait(&mut self) -> bool {
         let weather = self.weather.borrow_and_update().clone();
         if weather.stalled {
             self.note(&weather, Kind::Stall);
@@ -219,7 +240,10 @@ impl Passage {
         } else if !weather.delay.is_zero() {
             self.note(&weather, Kind::Delay);
             sleep(weather.delay).await;
+        } else if weather.swallowed {
+            self.note(&weather, Kind::BlackHole);
         }
+        weather.swallowed
     }
 
     fn note(&self, weather: &Weather, kind: Kind) {
