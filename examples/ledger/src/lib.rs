@@ -15,7 +15,9 @@
 //!   effects in the order in which they were sent.
 //!
 //! Answers are kept within [bounds](storage::disk): 1,024 of each client, and of 1,024 clients. A call
-//! older than that fails with `Aborted`: it may have had its effect. A client that is given up by a
+//! older than that of a client fails with `Aborted`: it may have had its effect. Of the client that was
+//! answered the longest time ago nothing is kept when there is one more; what it sends again then **is run
+//! again**, and so calls are to have deadlines in which no 1,024 others come. A client that is given up by a
 //! deadline does not know whether it was run, once or not at all, as ever. A replica that has lost its
 //! disk has lost its ledger: no other has the same one.
 //!

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use cluster_shell::command::Action;
-use cluster_shell::replicas::{Processes, ReplicaError};
+use cluster_shell::replicas::{Condition, Processes, ReplicaError};
 use fastrand::Rng;
 use tokio::time::{Instant, interval};
 
@@ -25,6 +25,8 @@ pub struct Schedule {
     pub processes: &'static [Kind],
     /// What happens to connections.
     pub network: &'static [Kind],
+    /// The only replica to which anything happens; none for all.
+    pub only: Option<u32>,
     /// How many milliseconds pass between two faults of a process, at least and at most.
     pub rest: (u64, u64),
 }
@@ -52,7 +54,7 @@ pub struct LeftAlone;
 
 impl Disks for LeftAlone {
     fn spoil(&self, _: u32, kind: Kind) -> Result<()> {
-        anyhow::bail!("nobody can make {kind:?} happen here")
+        bail!("nobody can make {kind:?} happen here")
     }
 
     fn heal(&self, _: u32) -> Result<()> {
@@ -165,7 +167,9 @@ pub async fn run(
     while !is_over() {
         ticks.tick().await;
         let mut all = false;
-        for (fate, proxy) in fates.iter_mut().zip(proxies) {
+        let all_fates = fates.iter_mut().zip(proxies);
+        let chosen = all_fates.filter(|(fate, _)| schedule.only.is_none_or(|id| id == fate.id));
+        for (fate, proxy) in chosen {
             all |= fate.step_process(&mut cluster).await?;
             fate.step_network(proxy);
         }
@@ -268,14 +272,23 @@ impl Fate {
     }
 }
 
+/// Fails where the process of a replica has ended and nobody here has told it to.
+async fn has_not_failed(processes: &mut Processes, id: u32) -> Result<()> {
+    match processes.condition(id).await {
+        Some(Condition::Ended(status)) => bail!("replica {id} has ended by itself: {status}"),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Ends what a schedule has left behind: proxies let all pass, and all processes run.
 ///
 /// # Errors
 ///
-/// Where a replica cannot be resumed or started.
+/// Where a replica cannot be resumed or started, or has ended by itself.
 pub async fn settle(processes: &mut Processes, proxies: &[Proxy]) -> Result<()> {
     proxies.iter().for_each(Proxy::heal);
     for id in 1..=REPLICAS {
+        has_not_failed(processes, id).await?;
         match processes.act(id, Action::Resume).await {
             Err(ReplicaError::NotPaused(_) | ReplicaError::Stopped(_)) => {}
             done => done?,
@@ -292,8 +305,11 @@ pub async fn settle(processes: &mut Processes, proxies: &[Proxy]) -> Result<()> 
 ///
 /// # Errors
 ///
-/// Where one cannot be killed or started.
+/// Where one cannot be killed or started, or has ended by itself before.
 pub async fn restart_all(processes: &mut Processes) -> Result<()> {
+    for id in 1..=REPLICAS {
+        has_not_failed(processes, id).await?;
+    }
     for action in [Action::Stop, Action::Start] {
         for id in 1..=REPLICAS {
             // Those that are down already are not killed.

@@ -53,7 +53,7 @@ struct Break {
 }
 
 impl Weather {
-    /// All comes so late.
+    /// Each piece that comes, of 16 KiB at the most, is passed on so late, and the next one after it.
     #[must_use]
     pub fn late(delay: Duration) -> Self {
         Self {
@@ -71,8 +71,8 @@ impl Weather {
         }
     }
 
-    /// All that comes is read, and goes nowhere. What comes after that makes no sense to anybody, so
-    /// the connections are to be [cut](Proxy::cut) when it ends.
+    /// All that comes is read, and goes nowhere; on a connection on which anything came, until it is
+    /// [cut](Proxy::cut), since what comes after that would make no sense to anybody.
     #[must_use]
     pub fn black_hole() -> Self {
         Self {
@@ -217,11 +217,14 @@ impl Passage {
     /// Passes bytes on, as the weather allows, until one of both sides ends.
     async fn pass(mut self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) {
         let mut bytes = vec![0; CHUNK];
+        let mut is_lost = false;
         loop {
             let Ok(count @ 1..) = from.read(&mut bytes).await else {
                 return;
             };
-            if self.wait().await {
+            // What comes after bytes that are gone makes no sense: this goes on until it is cut.
+            is_lost |= self.wait().await;
+            if is_lost {
                 continue;
             }
             if to.write_all(&bytes[..count]).await.is_err() {

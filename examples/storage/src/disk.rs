@@ -32,8 +32,8 @@
 //!
 //! A change that is of a [call](CallKey) is kept with its answer, in one commit. When the call comes again,
 //! which a client with sessions does to a replica that was started anew, it is answered by that, and
-//! changes nothing. An answer takes some 60 bytes, so those of all clients take 60 MiB at the most, and
-//! none of the memory.
+//! changes nothing. An answer of a few bytes takes some 60, so that those of all clients take 60 MiB at the most; one
+//! may have [1 KiB](ANSWER). None of it is in memory.
 //!
 //! That an answer has gone is known of calls and not of clients: what a client sends again after 1,024
 //! others have had answers counts as new. A replica that has lost its file has lost them all, and those

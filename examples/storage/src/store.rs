@@ -217,7 +217,8 @@ impl<E: Record> Store<E> {
     ///
     /// # Errors
     ///
-    /// As for [`read`](Self::read); `Aborted` for a call so old that what it was answered has gone; and
+    /// As for [`read`](Self::read); `Aborted` for a call so old that what it was answered has gone, while
+    /// others of its client are kept; and
     /// `FailedPrecondition` where the store has a [seat](Self::seat): what follows from what was there
     /// before differs from replica to replica, and none can have it again from others.
     pub async fn change<T: Message + Default + 'static>(

@@ -34,8 +34,11 @@ const NODES: usize = 65_536;
 ///
 /// At the limit a node's part of a call fails at once, as [not sent](Outcome::NotSent), with
 /// [`ResourceExhausted`](Code::ResourceExhausted), and a quorum call goes on with the others. What counts
-/// are two-way calls that still wait for the node ([`Node::pending`]). One-way messages do not count, and
-/// are refused like calls. Calls that are made at the same moment may go beyond the limit together.
+/// are two-way calls that still wait for the node ([`Node::pending`]). A quorum call that has its quorum
+/// waits for nobody any more: what a node that is late has of such calls counts for nothing here, and no
+/// reply of it is seen. So this spares nodes the calls that need them, each for itself or all of them; what
+/// is queued at one that a quorum can do without is bounded by its
+/// [outbox](crate::ConfigurationBuilder::outbox). One-way messages do not count, and are refused like calls. Calls that are made at the same moment may go beyond the limit together.
 ///
 /// It is an [interceptor](ClientInterceptor) of a client, or of all clients of a pool of connections.
 /// Clones are the same limit. It is kept for each id that has answered, of 65,536 nodes at the most: with
@@ -86,7 +89,8 @@ impl AdaptiveLimit {
     /// A reply that takes longer is taken for one of a node that has too much to do. Default: only calls
     /// that are shed, and deadlines that pass, tell that.
     ///
-    /// Choose it well above what the slowest method takes that is answered at once. It begins anew:
+    /// Choose it well above what the slowest method takes that is answered at once, and leave it away where
+    /// replies are streamed, of which each one counts by the time since the call began. It begins anew:
     /// clones that there are do not hear of it.
     #[must_use]
     pub fn slower_than(self, slow: Duration) -> Self {
@@ -133,8 +137,14 @@ impl Inner {
             return Some(is_slow);
         };
         match (error.outcome(), error.code()) {
+            // A shed says when to come back. Others may be of a request that is too large, or a disk
+            // that is full, which fewer calls do not help.
             (Outcome::Refused, Code::ResourceExhausted)
-            | (Outcome::Refused | Outcome::Unknown, Code::DeadlineExceeded) => Some(true),
+                if error.status().retry_delay().is_some() =>
+            {
+                Some(true)
+            }
+            (Outcome::Refused | Outcome::Unknown, Code::DeadlineExceeded) => Some(true),
             // The handler has answered.
             (Outcome::Refused, _) => Some(is_slow),
             // It was not asked, or the connection broke.

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use gorums::{Configuration, QuorumError, Replies};
+use gorums::call::QuorumCall;
+use gorums::{Configuration, Node, QuorumError};
 use hdrhistogram::Histogram;
 use ledger::proto::ledger_client::LedgerClient;
-use ledger::proto::{AddRequest, AppendRequest, ReadRequest};
+use ledger::proto::{AddRequest, AddResponse, AppendRequest, AppendResponse};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -30,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Every so many calls of a lane one adds to the counter, and the others append to the log.
 const ADDING: u64 = 4;
 
-/// How long a replica that runs may take to answer a client that asks nothing else of it.
+/// How long a replica that runs may take to write something for each client.
 const REACHING: Duration = Duration::from_secs(30);
 
 /// How often is looked whether something has come to its end.
@@ -66,9 +67,10 @@ pub(crate) fn no_times() -> Times {
 /// So many calls in flight, all the time.
 #[derive(Debug)]
 pub(crate) struct Calls {
+    common: Arc<Common>,
     clients: Vec<LedgerClient>,
     shared: Arc<Shared>,
-    lanes: JoinSet<Result<()>>,
+    lanes: JoinSet<()>,
     stop: watch::Sender<bool>,
 }
 
@@ -120,7 +122,7 @@ impl Load {
                 common: Arc::clone(&self.0),
                 shared: Arc::clone(&shared),
                 place,
-                lane: self.0.lanes.fetch_add(1, Ordering::Relaxed) + 1,
+                lane: self.0.next_lane(),
                 client: client.clone(),
                 lines: 0,
                 ones: 0,
@@ -128,6 +130,7 @@ impl Load {
             lanes.spawn(lane.run(stopped.clone()));
         }
         Ok(Calls {
+            common: Arc::clone(&self.0),
             clients,
             shared,
             lanes,
@@ -171,23 +174,31 @@ fn connect(addresses: &[SocketAddr]) -> Result<LedgerClient> {
 }
 
 impl Calls {
-    /// Waits until every client gets answers of this replica.
+    /// Waits until every client has had this replica write something.
     pub(crate) async fn reach(&self, replica: u32) -> Result<()> {
         let mut reaching = JoinSet::new();
         for client in &self.clients {
             let one = client.configuration().select([replica]);
             let one = client.on(one.context("the clients know it")?);
+            let common = Arc::clone(&self.common);
             reaching.spawn(async move {
-                // No log has so many lines: the answer is short.
-                let request = ReadRequest { from: u64::MAX };
-                while one.read(request).all().await.is_err() {
-                    sleep(LOOK).await;
+                loop {
+                    // Each is a lane of its own: the next one may be there where this fails.
+                    let lane = common.next_lane();
+                    lock(&common.asked).lines.insert(lane, 1);
+                    let line = Line { lane, number: 1 };
+                    if common.append(&one, line).all().await.is_ok() {
+                        return;
+                    }
+                    sleep(PAUSE).await;
                 }
             });
         }
         let reached = timeout(REACHING, reaching.join_all()).await;
         reached.with_context(|| {
-            format!("replica {replica} runs, and does not answer every client after {REACHING:?}")
+            format!(
+                "replica {replica} runs, and has not written for each client after {REACHING:?}"
+            )
         })?;
         Ok(())
     }
@@ -230,7 +241,7 @@ impl Calls {
         self.stop.send_replace(true);
         let ended = async {
             while let Some(lane) = self.lanes.join_next().await {
-                lane.context("a lane has panicked")??;
+                lane.context("a lane has panicked")?;
             }
             Ok(())
         };
@@ -251,7 +262,7 @@ struct Lane {
 }
 
 impl Lane {
-    async fn run(mut self, stopped: watch::Receiver<bool>) -> Result<()> {
+    async fn run(mut self, stopped: watch::Receiver<bool>) {
         let mut number = 0u64;
         while !*stopped.borrow() {
             number += 1;
@@ -259,8 +270,8 @@ impl Lane {
             self.shared.since[self.place].store(period, Ordering::Relaxed);
             let begun = Instant::now();
             let called = match number.is_multiple_of(ADDING) {
-                true => self.add().await?,
-                false => self.append().await?,
+                true => self.add().await,
+                false => self.append().await,
             };
             match called {
                 Ok(()) => {
@@ -279,7 +290,6 @@ impl Lane {
         let mut asked = lock(&self.common.asked);
         asked.lines.insert(self.lane, self.lines);
         asked.ones += self.ones;
-        Ok(())
     }
 
     fn failed(&self, period: u64, error: &QuorumError) {
@@ -295,46 +305,53 @@ impl Lane {
         }
     }
 
-    async fn append(&mut self) -> Result<Result<(), QuorumError>> {
+    async fn append(&mut self) -> Result<(), QuorumError> {
         self.lines += 1;
         let line = Line {
             lane: self.lane,
             number: self.lines,
         };
+        let call = self.common.append(&self.client, line);
+        call.majority().await.map(drop)
+    }
+
+    async fn add(&mut self) -> Result<(), QuorumError> {
+        self.ones += 1;
+        let noted = self.common.noted.clone();
+        let note = move |node: &Node, added: AddResponse| {
+            let replica = node.id().get();
+            let what = What::Added { count: added.count };
+            noted.add(Told { replica, what });
+            Ok(added)
+        };
+        let call = self.client.add(AddRequest { amount: 1 });
+        call.map_response(note).majority().await.map(drop)
+    }
+}
+
+impl Common {
+    /// A call that notes each reply which comes before it has ended, also where it fails then.
+    fn append(
+        &self,
+        client: &LedgerClient,
+        line: Line,
+    ) -> QuorumCall<AppendRequest, AppendResponse> {
+        let noted = self.noted.clone();
+        let note = move |node: &Node, appended: AppendResponse| {
+            let replica = node.id().get();
+            let position = appended.position;
+            let what = What::Appended { line, position };
+            noted.add(Told { replica, what });
+            Ok(appended)
+        };
         let request = AppendRequest {
             line: line.to_string(),
         };
-        let replies = self.client.append(request).majority().replies().await;
-        self.note(replies, |appended| What::Appended {
-            line,
-            position: appended.position,
-        })
+        client.append(request).map_response(note)
     }
 
-    async fn add(&mut self) -> Result<Result<(), QuorumError>> {
-        self.ones += 1;
-        let request = AddRequest { amount: 1 };
-        let replies = self.client.add(request).majority().replies().await;
-        self.note(replies, |added| What::Added { count: added.count })
-    }
-
-    fn note<T>(
-        &self,
-        replies: Result<Replies<T>, QuorumError>,
-        what: impl Fn(&T) -> What,
-    ) -> Result<Result<(), QuorumError>> {
-        let replies = match replies {
-            Ok(replies) => replies,
-            Err(error) => return Ok(Err(error)),
-        };
-        for (node, reply) in replies.iter() {
-            let told = Told {
-                replica: node.get(),
-                what: what(reply),
-            };
-            self.common.noted.add(told).context("noting a reply")?;
-        }
-        Ok(Ok(()))
+    fn next_lane(&self) -> u32 {
+        self.lanes.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 

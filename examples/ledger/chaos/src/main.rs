@@ -60,7 +60,10 @@ they are given is not tested here.";
 
 fn main() -> ExitCode {
     // The replicas are this program again.
-    if std::env::args().nth(1).as_deref() == Some("serve") {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == "serve")
+    {
         return replica::main();
     }
     run_until_ctrl_c(phases::run(Options::parse()))

@@ -89,23 +89,37 @@ impl Told {
 /// All replies, in a file without a name: there are too many for the memory, which is measured. Clones
 /// share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Noted(Arc<Mutex<BufWriter<File>>>);
+pub(crate) struct Noted(Arc<Mutex<Notes>>);
+
+#[derive(Debug)]
+struct Notes {
+    file: BufWriter<File>,
+    /// Why some of them are missing.
+    failure: Option<io::Error>,
+}
 
 impl Noted {
     /// None yet.
     pub(crate) fn new() -> io::Result<Self> {
         let file = BufWriter::with_capacity(1 << 16, tempfile::tempfile()?);
-        Ok(Self(Arc::new(Mutex::new(file))))
+        let failure = None;
+        Ok(Self(Arc::new(Mutex::new(Notes { file, failure }))))
     }
 
-    /// One more.
-    pub(crate) fn add(&self, told: Told) -> io::Result<()> {
-        self.file(|file| file.write_all(&told.to_bytes()))
+    /// One more. Where it cannot be kept, [`each`](Self::each) fails.
+    pub(crate) fn add(&self, told: Told) {
+        self.notes(|notes| {
+            let kept = notes.file.write_all(&told.to_bytes());
+            notes.failure = notes.failure.take().or(kept.err());
+        });
     }
 
     /// Hands all of them to a function, in the order in which they came.
     pub(crate) fn each(&self, mut f: impl FnMut(Told)) -> io::Result<()> {
-        self.file(|file| {
+        self.notes(|Notes { file, failure }| {
+            if let Some(error) = failure.take() {
+                return Err(error);
+            }
             file.flush()?;
             let file = file.get_mut();
             file.rewind()?;
@@ -121,7 +135,7 @@ impl Noted {
         })
     }
 
-    fn file<T>(&self, f: impl FnOnce(&mut BufWriter<File>) -> T) -> T {
+    fn notes<T>(&self, f: impl FnOnce(&mut Notes) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -150,7 +164,7 @@ mod tests {
         ];
         let all = all.map(|(replica, what)| Told { replica, what });
         for told in all {
-            noted.add(told).expect("it is written");
+            noted.add(told);
         }
         for _ in 0..2 {
             let mut found = Vec::new();

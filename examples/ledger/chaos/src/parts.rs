@@ -16,7 +16,8 @@ const HOLE: Duration = Duration::from_secs(60);
 pub(crate) struct Parts {
     /// The load alone: before everything else, after it, and with processes that are started anew.
     pub(crate) load: Duration,
-    /// How many rounds of faults there are with processes that are killed. One without that follows.
+    /// How many rounds there are in which anything may happen to all. Two others follow: one in which
+    /// only one replica is in trouble, and one in which no process ends.
     pub(crate) rounds: u32,
     /// How long each round is.
     pub(crate) round: Duration,
@@ -35,10 +36,10 @@ impl Parts {
         let faults = all - 3 * load - 2 * healthy - hole;
         let rounds = faults.as_secs_f64() / ROUND.as_secs_f64();
         // A day has some two thousand.
-        let rounds = (rounds.ceil() as u32).max(2);
+        let rounds = (rounds.ceil() as u32).max(3);
         Self {
             load,
-            rounds: rounds - 1,
+            rounds: rounds - 2,
             round: faults / rounds,
             healthy,
             hole,
@@ -56,10 +57,10 @@ mod tests {
             let all = Duration::from_secs(seconds);
             let parts = Parts::of(all);
             let sum =
-                3 * parts.load + 2 * parts.healthy + parts.hole + (parts.rounds + 1) * parts.round;
+                3 * parts.load + 2 * parts.healthy + parts.hole + (parts.rounds + 2) * parts.round;
             assert!(all - sum < Duration::from_millis(1), "{parts:?}");
             assert!(
-                parts.round <= ROUND && parts.round >= all.min(ROUND) / 4,
+                parts.round <= ROUND && parts.round >= all.min(ROUND) / 6,
                 "{parts:?}"
             );
         }

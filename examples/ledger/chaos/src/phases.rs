@@ -18,7 +18,6 @@ use ledger::note::Note;
 use ledger::proto::ReadRequest;
 use ledger::proto::ledger_client::LedgerClient;
 use storage::disk::Disk;
-use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::interval;
 
@@ -39,6 +38,9 @@ const PROCESSES: &[Kind] = &[
     Kind::StalledDisk,
     Kind::FullDisk,
 ];
+
+/// What happens to the one replica that is in trouble, and to its disk.
+const OF_ONE: &[Kind] = &[Kind::Kill, Kind::Pause, Kind::StalledDisk, Kind::FullDisk];
 
 /// What happens to processes that go on, and to disks.
 const ENDURED: &[Kind] = &[Kind::Pause, Kind::StalledDisk, Kind::FullDisk];
@@ -84,51 +86,59 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         options.clients, options.calls, options.seconds
     ));
     let data = tempfile::tempdir().context("a directory for the replicas")?;
-    let mut run = Run::start(options, data.path()).await?;
-    let done = run.all(seed, &parts).await;
+    let report = options.report.clone();
+    // That of another run would be taken for one of this.
+    write(&report, "faults.txt", "")?;
+    write(&report, "summary.txt", "")?;
+    let done = checked(options, seed, all, &parts, data.path()).await;
+    if let Err(error) = &done {
+        write(&report, "faults.txt", &format!("{error:#}\n"))?;
+        // Whoever looks for the cause needs them as they are now.
+        say(format_args!(
+            "the replicas' files are in {}",
+            data.keep().display()
+        ));
+    }
+    done
+}
+
+/// Does all of it, and says what came of it.
+async fn checked(
+    options: Options,
+    seed: u64,
+    all: Duration,
+    parts: &Parts,
+    data: &Path,
+) -> Result<()> {
+    let mut run = Run::start(options, data).await?;
+    let done = run.all(seed, parts).await;
     run.processes.end().await;
-    let report = match done {
-        Ok(report) => report,
-        Err(error) => {
-            keep(data);
-            return Err(error);
-        }
-    };
+    let report = done?;
     let text = report.text(&run.tally);
     say(text.trim_end());
+    write(&run.options.report, "summary.txt", &text)?;
     let mut faults = report.faults(all);
     for kind in FAULTS.iter().filter(|kind| run.tally.count(**kind) == 0) {
         faults.push(format!("no fault of this kind has fired: {kind:?}"));
     }
     for id in 1..=REPLICAS {
-        if let Err(error) = Disk::<Note>::verify_closed(data.path(), id) {
+        if let Err(error) = Disk::<Note>::verify_closed(data, id) {
             faults.push(format!("the file of replica {id} is not whole: {error}"));
         }
     }
-    let directory = &run.options.report;
-    let write = |name: &str, text: &str| {
-        let path = directory.join(name);
-        fs::create_dir_all(directory)
-            .and_then(|()| fs::write(&path, text))
-            .with_context(|| format!("{} for the report", path.display()))
-    };
-    write("summary.txt", &text)?;
-    // That of another run would be taken for one of this.
-    write("faults.txt", &faults.join("\n"))?;
-    if faults.is_empty() {
-        say("nothing acknowledged is lost or there twice");
-        return Ok(());
+    if !faults.is_empty() {
+        bail!("{}", faults.join("\n"));
     }
-    keep(data);
-    bail!("{}", faults.join("\n"));
+    say("nothing acknowledged is lost or there twice");
+    Ok(())
 }
 
-/// Whoever looks for the cause needs the replicas' files as they are now.
-fn keep(data: TempDir) {
-    say(format_args!(
-        "the replicas' files are in {}",
-        data.keep().display()
-    ));
+/// Leaves a file in the folder of the report.
+fn write(report: &Path, name: &str, text: &str) -> Result<()> {
+    let path = report.join(name);
+    fs::create_dir_all(report)
+        .and_then(|()| fs::write(&path, text))
+        .with_context(|| format!("{} for the report", path.display()))
 }
 
 /// A run, and all that there is in it.
@@ -254,36 +264,64 @@ impl Run {
         Ok(Level { name, bytes })
     }
 
-    /// Rounds of faults, after each of which the replicas are upgraded, and one in which their processes
-    /// go on, so that whatever they keep of it is there to be seen.
+    /// Rounds of faults, after each of which the replicas are upgraded; one in which only one replica is in
+    /// trouble; and one in which processes go on, so that whatever they keep of it is there to be seen.
     async fn rounds(&mut self, seed: u64, parts: &Parts) -> Result<()> {
         let calls = self.start_calls(REPLICAS).await?;
-        let all = parts.rounds + 1;
-        for round in 1..=all {
-            let is_last = round == all;
+        let all = parts.rounds + 2;
+        let schedule = |round: u32| Schedule {
+            seed: seed.wrapping_add(round.into()),
+            processes: PROCESSES,
+            network: NETWORK,
+            only: None,
+            rest: (500, 3000),
+        };
+        for round in 1..=parts.rounds {
             let of = format!("round {round} of {all}");
-            let schedule = Schedule {
-                seed: seed.wrapping_add(round.into()),
-                processes: if is_last { ENDURED } else { PROCESSES },
-                network: NETWORK,
-                rest: (500, 3000),
-            };
-            // Those of the last round are all among these.
+            self.progress.say(&format!("{of}, faults"));
             let extension = match round == parts.rounds {
                 true => EXTENSION,
                 false => Duration::ZERO,
             };
-            self.progress.say(&format!("{of}, faults"));
-            self.faults(schedule, parts.round, extension).await?;
-            for id in 1..=REPLICAS {
-                calls.reach(id).await?;
-            }
-            if !is_last {
-                self.progress.say(&format!("{of}, upgrade"));
-                self.upgrade(&calls, round).await?;
-            }
+            self.faults(schedule(round), parts.round, extension).await?;
+            self.reach_all(&calls).await?;
+            self.progress.say(&format!("{of}, upgrade"));
+            self.upgrade(&calls, round).await?;
         }
+
+        let when = "while only one replica was in trouble";
+        self.progress.say(&format!(
+            "round {} of {all}, faults of one replica",
+            all - 1
+        ));
+        let period = calls.next_period().await?;
+        let of_one = Schedule {
+            processes: OF_ONE,
+            only: Some(REPLICAS),
+            ..schedule(all - 1)
+        };
+        self.faults(of_one, parts.round, Duration::ZERO).await?;
+        self.reach_all(&calls).await?;
+        calls.next_period().await?;
+        calls.none_failed(period, when)?;
+
+        self.progress.say(&format!(
+            "round {all} of {all}, faults that processes live through"
+        ));
+        let endured = Schedule {
+            processes: ENDURED,
+            ..schedule(all)
+        };
+        self.faults(endured, parts.round, Duration::ZERO).await?;
+        self.reach_all(&calls).await?;
         calls.end().await
+    }
+
+    async fn reach_all(&self, calls: &Calls) -> Result<()> {
+        for id in 1..=REPLICAS {
+            calls.reach(id).await?;
+        }
+        Ok(())
     }
 
     /// Lets faults go on for so long, and a little longer where some kind has not fired.
@@ -343,9 +381,7 @@ impl Run {
         proxy.heal();
         // What comes next on these connections would make no sense.
         proxy.cut();
-        for id in 1..=REPLICAS {
-            calls.reach(id).await?;
-        }
+        self.reach_all(&calls).await?;
         self.end_well(calls, period, name).await?;
         Ok(Measured { name, time, times })
     }

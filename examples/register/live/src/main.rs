@@ -91,7 +91,10 @@ it acknowledges nothing that it has not given to the system, not that disks keep
 
 fn main() -> ExitCode {
     // The replicas are this program again.
-    if std::env::args().nth(1).as_deref() == Some("serve") {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == "serve")
+    {
         return register::program::main();
     }
     let options = Options::parse();
@@ -133,6 +136,7 @@ async fn run(options: &Options) -> Result<()> {
             seed,
             processes: PROCESSES,
             network: NETWORK,
+            only: None,
             rest: (1000, 6000),
         };
         let is_over = || {

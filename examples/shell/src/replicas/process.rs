@@ -247,7 +247,7 @@ impl Processes {
     ///
     /// # Errors
     ///
-    /// Where it does not run, does not end in time and had to be killed, or does not start again.
+    /// Where it does not run, does not end well and in time, or does not start again.
     pub async fn replace(&mut self, id: u32, program: PathBuf) -> Result<(), ReplicaError> {
         let notices = self.notices.clone();
         let replica = self.replica(id)?;
@@ -260,7 +260,7 @@ impl Processes {
             }
         };
         if !running.end().await {
-            let cause = io::ErrorKind::TimedOut.into();
+            let cause = io::Error::other("it has failed, or had to be killed");
             return Err(failed(id, "ended")(cause));
         }
         replica.program = Some(program);
@@ -466,7 +466,7 @@ impl Running {
         Ok(())
     }
 
-    /// Lets it end, and kills it if that takes too long. Whether it has ended by itself.
+    /// Lets it end, and kills it if that takes too long. Whether it has ended by itself, and well.
     async fn end(mut self) -> bool {
         self.ending.store(true, Ordering::Relaxed);
         if self.paused {
@@ -474,12 +474,12 @@ impl Running {
             let _ = self.resume();
         }
         drop(self.input);
-        let ended = timeout(ENDING, self.child.wait()).await.is_ok();
-        if !ended {
+        let ended = timeout(ENDING, self.child.wait()).await;
+        if ended.is_err() {
             // As above.
             let _ = self.child.kill().await;
         }
-        ended
+        matches!(ended, Ok(Ok(status)) if status.success())
     }
 
     /// Returns when it does nothing any more. Where this process ends before that, the system would

@@ -96,7 +96,8 @@ impl<E: Record> Disk<E> {
     /// # Errors
     ///
     /// As for [`read`](Self::read). What comes may fail with `Aborted`, where the call is so old that
-    /// what it was answered has gone: it may have had its effect.
+    /// what it was answered has gone: it may have had its effect. A call of a client of which nothing is
+    /// kept any more, since so many others were answered after it, is taken for a new one.
     pub async fn change<T: Message + Default + 'static>(
         &self,
         call: Option<CallKey>,
