@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use gorums_sim::Scenario;
 
 use crate::peers::Streams;
-use crate::{once, order, peers, register, store};
+use crate::{ledger, once, order, peers, register, store};
 
 /// Mistakes that can be planted. They exist in this program only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,6 +39,10 @@ pub(crate) enum Bug {
     ReleaseBeforeOrder,
     /// Once: calls that may not be handled twice are sent again where there are no sessions
     OnceSentAgain,
+    /// Ledger: a replica does not keep what it has answered
+    LedgerForgetsAnswers,
+    /// Ledger: a replica's disk has what was answered one commit later than what was done
+    LedgerAnswersLate,
     /// Peers: nobody is pinged, whatever is owed
     PeersNoKeepAlive,
     /// Peers: whatever a node sends by itself counts as the answer to a ping
@@ -76,6 +80,7 @@ impl Bug {
             Self::StoreAnswersWithoutData => store::rejoin(Some(self)),
             Self::FifoBrokenOnReconnect | Self::ReleaseBeforeOrder => order::scenario(Some(self)),
             Self::OnceSentAgain => once::scenario(Some(self)),
+            Self::LedgerForgetsAnswers | Self::LedgerAnswersLate => ledger::scenario(Some(self)),
             Self::PeersNoKeepAlive | Self::PeersForgivenPing => {
                 peers::scenario(Streams::Two, Some(self))
             }
@@ -91,6 +96,14 @@ impl Bug {
             Self::NoWriterId => ::register::Bug::NoWriterId,
             Self::ReplyBeforeDurable => ::register::Bug::ReplyBeforeDurable,
             Self::ReleaseBeforeStore => ::register::Bug::ReleaseBeforeOrder,
+            _ => return None,
+        })
+    }
+
+    /// The same, as the ledger calls it.
+    pub(crate) fn of_ledger(self) -> Option<::ledger::Bug> {
+        Some(match self {
+            Self::LedgerForgetsAnswers => ::ledger::Bug::ForgetsAnswers,
             _ => return None,
         })
     }

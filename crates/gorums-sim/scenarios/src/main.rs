@@ -3,6 +3,7 @@
 mod bug;
 mod cli;
 mod forgiving;
+mod ledger;
 mod once;
 mod order;
 mod peers;
@@ -34,6 +35,9 @@ enum Name {
     Order,
     /// The library: with sessions, a counter and a log have every call once
     Once,
+    /// The ledger: with durable sessions, its counter and its log have every call once, over losses of
+    /// power too
+    Ledger,
     /// Replicas that are peers: dead connections are noticed in time, and the register that they
     /// keep is linearizable
     Peers,
@@ -50,6 +54,7 @@ impl Name {
             Self::RegisterRejoin => register::rejoin(None),
             Self::Order => order::scenario(None),
             Self::Once => once::scenario(None),
+            Self::Ledger => ledger::scenario(None),
             Self::Peers => peers::scenario(peers::Streams::Two, None),
             Self::Pairs => peers::scenario(peers::Streams::One, None),
         }
@@ -64,7 +69,8 @@ impl Name {
             | Self::StoreRejoin
             | Self::RegisterRejoin
             | Self::Order
-            | Self::Once => seeds,
+            | Self::Once
+            | Self::Ledger => seeds,
             Self::Peers | Self::Pairs => seeds.div_ceil(5),
         }
     }

@@ -52,11 +52,7 @@ async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
         service = service.with_bug(bug);
     }
     let server = node.server().add_service(RegisterServer::new(service));
-    tokio::select! {
-        biased;
-        served = node.serve(server) => served,
-        status = store.failed() => Err(status.into()),
-    }
+    volume::serve(&node, store, server).await
 }
 
 fn sized(bytes: usize) -> Versioned {

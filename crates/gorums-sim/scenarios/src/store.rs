@@ -42,11 +42,7 @@ async fn replica(node: Replica, bug: Option<Bug>) -> gorums_sim::Result {
     let store = Arc::new(volume::store(&node, sized, bug).await?);
     let service = Service::new(Arc::clone(&store), Delay::default());
     let server = node.server().add_service(StorageServer::new(service));
-    tokio::select! {
-        biased;
-        served = node.serve(server) => served,
-        status = store.failed() => Err(status.into()),
-    }
+    volume::serve(&node, store, server).await
 }
 
 fn sized(bytes: usize) -> Entry {

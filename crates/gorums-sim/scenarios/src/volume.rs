@@ -65,6 +65,19 @@ pub(crate) async fn store_with_seat<E: Record>(
     on_file(node, sized, bug, Some(seat)).await
 }
 
+/// Serves until the replica is killed, or its disk has failed.
+pub(crate) async fn serve<E: Record>(
+    node: &Replica,
+    store: Arc<Store<E>>,
+    server: ServerBuilder,
+) -> gorums_sim::Result {
+    tokio::select! {
+        biased;
+        served = node.serve(server) => served,
+        status = store.failed() => Err(status.into()),
+    }
+}
+
 /// Serves, and gets the replica's data again where it has lost them.
 pub(crate) async fn serve_and_catch_up<E: Transfer>(
     node: &Replica,
@@ -90,8 +103,7 @@ pub(crate) async fn serve_and_catch_up<E: Transfer>(
     };
     tokio::select! {
         biased;
-        served = node.serve(server) => served,
-        status = store.failed() => Err(status.into()),
+        served = serve(node, Arc::clone(&store), server) => served,
         error = looks => Err(error.into()),
         () = caught_up => Ok(()),
     }
@@ -104,17 +116,18 @@ async fn on_file<E: Record>(
     seat: Option<Seat>,
 ) -> gorums_sim::Result<Store<E>> {
     let volume = SimVolume::open(node, sized, bug).await?;
-    Ok(match bug {
-        Some(Bug::StoreReplyBeforeDurable) => {
-            let lying = LyingVolume {
-                volume,
-                held_back: BTreeMap::new(),
-                answers_held_back: BTreeMap::new(),
-            };
-            on(lying, node, seat)
-        }
-        _ => on(volume, node, seat),
-    })
+    let held_back = match bug {
+        Some(Bug::StoreReplyBeforeDurable) => HeldBack::All,
+        Some(Bug::LedgerAnswersLate) => HeldBack::Answers,
+        _ => return Ok(on(volume, node, seat)),
+    };
+    let lying = LyingVolume {
+        volume,
+        held_back,
+        records: BTreeMap::new(),
+        answers: BTreeMap::new(),
+    };
+    Ok(on(lying, node, seat))
 }
 
 /// A store on this volume.
@@ -237,12 +250,24 @@ impl<E: Record> Volume<E> for SimVolume<E> {
     }
 }
 
-/// A volume that says of its last commit that it is done, and does it with the next one.
+/// What a volume that lies says to have, and has only with its next commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeldBack {
+    /// All of a commit.
+    All,
+    /// The answers of a commit, whose records it has.
+    Answers,
+}
+
+/// A volume that says of its last commit that it is done, and does a part of it with the next one.
 #[derive(Debug)]
 struct LyingVolume<E: Record> {
     volume: SimVolume<E>,
-    held_back: BTreeMap<String, E>,
-    answers_held_back: BTreeMap<CallKey, Vec<u8>>,
+    held_back: HeldBack,
+    /// The records that are held back.
+    records: BTreeMap<String, E>,
+    /// The answers that are held back.
+    answers: BTreeMap<CallKey, Vec<u8>>,
 }
 
 impl<E: Record> Volume<E> for LyingVolume<E> {
@@ -250,7 +275,7 @@ impl<E: Record> Volume<E> for LyingVolume<E> {
 
     async fn read(&mut self, key: &str) -> Result<Option<E>, String> {
         let found = self.volume.read(key).await?;
-        Ok(self.held_back.get(key).cloned().or(found))
+        Ok(self.records.get(key).cloned().or(found))
     }
 
     /// As it is on the disk: nobody catches up from a volume that lies.
@@ -259,7 +284,7 @@ impl<E: Record> Volume<E> for LyingVolume<E> {
     }
 
     async fn answered(&mut self, call: CallKey) -> Result<Answered<Vec<u8>>, String> {
-        match self.answers_held_back.get(&call) {
+        match self.answers.get(&call) {
             Some(answer) => Ok(Answered::Yes(answer.clone())),
             None => self.volume.answered(call).await,
         }
@@ -270,28 +295,34 @@ impl<E: Record> Volume<E> for LyingVolume<E> {
         records: &[(&str, &E)],
         answers: &[(CallKey, &[u8])],
     ) -> Result<Commit, String> {
-        let before = std::mem::take(&mut self.held_back);
-        let before: Vec<_> = before
+        let records_before = std::mem::take(&mut self.records);
+        let records_before: Vec<_> = records_before
             .iter()
             .map(|(key, record)| (&**key, record))
             .collect();
-        let answers_before = std::mem::take(&mut self.answers_held_back);
+        let answers_before = std::mem::take(&mut self.answers);
         let answers_before: Vec<_> = answers_before
             .iter()
             .map(|(call, answer)| (*call, &**answer))
             .collect();
-        let commit = match before.is_empty() && answers_before.is_empty() {
+        let records_now = match self.held_back {
+            HeldBack::All => &records_before[..],
+            HeldBack::Answers => records,
+        };
+        let commit = match records_now.is_empty() && answers_before.is_empty() {
             true => Commit::Done,
-            false => self.volume.commit(&before, &answers_before).await?,
+            false => self.volume.commit(records_now, &answers_before).await?,
         };
         let answers = answers.iter();
-        self.answers_held_back = answers
+        self.answers = answers
             .map(|&(call, answer)| (call, answer.to_owned()))
             .collect();
-        let records = records.iter();
-        self.held_back = records
-            .map(|&(key, record)| (key.to_owned(), record.clone()))
-            .collect();
+        if self.held_back == HeldBack::All {
+            let records = records.iter();
+            self.records = records
+                .map(|&(key, record)| (key.to_owned(), record.clone()))
+                .collect();
+        }
         Ok(commit)
     }
 }
