@@ -268,6 +268,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_ledger_that_has_a_call_twice_is_found_within_a_hundred_seeds() {
+        for bug in [Bug::LedgerForgetsAnswers, Bug::LedgerAnswersLate] {
+            found_within_a_hundred_seeds(bug);
+        }
+    }
+
     fn found_within_a_hundred_seeds(bug: Bug) {
         let report = Campaign::new(&bug.scenario()).seeds(1..=100).run(|_| {});
         let failed = report.failed().unwrap_or_else(|| panic!("{bug:?}"));

@@ -290,3 +290,163 @@ fn with_sum(sum: u64, numbers: &[u64]) -> Option<Vec<usize>> {
     });
     with_last.or_else(|| with_sum(sum, others))
 }
+
+#[cfg(test)]
+mod tests {
+    use gorums_sim::history::Recorder;
+
+    use super::*;
+
+    type Told = Result<Given, Outcome>;
+
+    /// The verdict on calls to one ledger, one after the other.
+    fn verdict(calls: &[(u32, Asked, Told)]) -> Verdict {
+        let recorder = Recorder::new();
+        for (client, asked, told) in calls {
+            let operation = recorder.operation(*client, "it", asked);
+            match told {
+                Ok(given) => drop(operation.returned(given)),
+                Err(Outcome::NotDone) => operation.not_done(),
+                Err(_) => drop(operation.failed()),
+            }
+        }
+        check(&recorder.history())
+    }
+
+    fn is_refused(why: &str, calls: &[(u32, Asked, Told)]) {
+        let verdict = verdict(calls);
+        let violation = verdict.violation().map(ToString::to_string);
+        assert!(
+            violation.is_some_and(|shown| shown.contains(why)),
+            "{why}: {verdict:?}"
+        );
+    }
+
+    fn add(client: u32, number: u64, amount: u64, count: u64) -> (u32, Asked, Told) {
+        (client, Asked::Add(number, amount), Ok(Given::Count(count)))
+    }
+
+    fn add_in_vain(client: u32, number: u64, amount: u64) -> (u32, Asked, Told) {
+        (client, Asked::Add(number, amount), Err(Outcome::Failed))
+    }
+
+    fn append(client: u32, number: u64, position: u64) -> (u32, Asked, Told) {
+        (client, Asked::Append(number), Ok(Given::Position(position)))
+    }
+
+    fn append_in_vain(client: u32, number: u64) -> (u32, Asked, Told) {
+        (client, Asked::Append(number), Err(Outcome::Failed))
+    }
+
+    fn read(client: u32, number: u64, count: u64, lines: &[&str]) -> (u32, Asked, Told) {
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        (
+            client,
+            Asked::Read(number, 0),
+            Ok(Given::Found(count, lines, true)),
+        )
+    }
+
+    #[test]
+    fn each_call_of_unknown_outcome_may_have_had_its_effect_or_not() {
+        let calls = [
+            add(1, 1, 5, 5),
+            append(1, 2, 0),
+            add_in_vain(1, 3, 7),
+            add_in_vain(1, 4, 8),
+            append_in_vain(1, 5),
+            append_in_vain(1, 6),
+            read(2, 1, 5, &["1/2"]),
+            read(2, 2, 13, &["1/2", "1/6"]),
+            add(2, 3, 1, 14),
+            append(2, 4, 2),
+            read(1, 7, 14, &["1/2", "1/6", "2/4"]),
+        ];
+        assert_eq!(verdict(&calls), Verdict::Valid);
+    }
+
+    #[test]
+    fn an_amount_that_is_counted_twice_or_by_nobody_is_found() {
+        let why = "that no calls account for";
+        is_refused(why, &[add(1, 1, 5, 5), read(1, 2, 10, &[])]);
+        is_refused(why, &[add(1, 1, 5, 10)]);
+        let twice = [
+            add_in_vain(1, 1, 7),
+            read(2, 1, 7, &[]),
+            read(2, 2, 14, &[]),
+        ];
+        is_refused(why, &twice);
+        let unsent = (1, Asked::Add(1, 7), Err(Outcome::NotDone));
+        is_refused(why, &[unsent, read(2, 1, 7, &[])]);
+        is_refused(why, &[read(2, 1, 7, &[]), add_in_vain(1, 1, 7)]);
+    }
+
+    #[test]
+    fn an_amount_that_is_counted_behind_a_later_call_of_its_client_is_found() {
+        let why = "that no calls account for";
+        let behind_a_read = [add_in_vain(1, 1, 7), read(1, 2, 0, &[]), read(2, 1, 7, &[])];
+        is_refused(why, &behind_a_read);
+        let behind_another = [
+            add_in_vain(1, 1, 7),
+            add_in_vain(1, 2, 8),
+            read(2, 1, 8, &[]),
+            read(2, 2, 15, &[]),
+        ];
+        is_refused(why, &behind_another);
+        let calls = [add(1, 2, 5, 5), add(1, 1, 5, 10)];
+        is_refused("calls of client 1 out of order", &calls);
+    }
+
+    #[test]
+    fn an_acknowledged_amount_that_is_gone_is_found() {
+        is_refused(
+            "acknowledged earlier",
+            &[add(1, 1, 5, 5), read(2, 1, 0, &[])],
+        );
+        let calls = [add(1, 1, 5, 5), add(2, 1, 6, 6)];
+        is_refused("from 0 on, where it had 5", &calls);
+        is_refused("has not what was added", &[add(1, 1, 5, 4)]);
+    }
+
+    #[test]
+    fn a_line_that_is_there_twice_or_of_nobody_is_found() {
+        let calls = [append(1, 1, 0), read(1, 2, 0, &["1/1", "1/1"])];
+        is_refused("line 1/1 twice, at positions 0 and 1", &calls);
+        is_refused("which nobody appended", &[read(1, 1, 0, &["1/9"])]);
+        let unsent = (1, Asked::Append(1), Err(Outcome::NotDone));
+        let calls = [unsent, read(2, 1, 0, &["1/1"])];
+        is_refused("of a call that was not sent", &calls);
+    }
+
+    #[test]
+    fn an_acknowledged_line_that_is_gone_is_found() {
+        let calls = [append(1, 1, 0), read(2, 1, 0, &[])];
+        is_refused("has lost line 1/1 at position 0", &calls);
+        let calls = [append(1, 1, 0), append(2, 1, 0)];
+        is_refused("line 1/1 and line 2/1 at position 0", &calls);
+        is_refused("no line at position 0", &[append(1, 1, 1)]);
+    }
+
+    #[test]
+    fn lines_that_are_not_in_the_order_of_their_calls_are_found() {
+        let calls = [
+            append_in_vain(1, 1),
+            append_in_vain(1, 2),
+            read(2, 1, 0, &["1/2", "1/1"]),
+        ];
+        is_refused("calls of client 1 out of order", &calls);
+        let calls = [append(1, 1, 1), append(2, 1, 0)];
+        is_refused("before one that it had acknowledged earlier", &calls);
+    }
+
+    #[test]
+    fn with_too_many_unknown_amounts_nothing_is_said() {
+        let mut calls: Vec<_> = (1..=24)
+            .map(|number| add_in_vain(1, number, 1 << number))
+            .collect();
+        calls.push(read(2, 1, 10, &[]));
+        assert_eq!(verdict(&calls), Verdict::Valid);
+        calls.insert(0, add_in_vain(1, 0, 1));
+        assert!(matches!(verdict(&calls), Verdict::Unknown(_)));
+    }
+}
