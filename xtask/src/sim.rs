@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// How many seeds of each scenario a check runs: 640 together, since those with peers have a fifth.
+/// How many seeds of each scenario a check runs: 740 together, since those with peers have a fifth.
 const SEEDS: u64 = 100;
 
 /// A few seeds of each scenario, others for each commit. It is the build of the tests, which is

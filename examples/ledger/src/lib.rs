@@ -21,6 +21,9 @@
 //! deadline does not know whether it was run, once or not at all, as ever. A replica that has lost its
 //! disk has lost its ledger: no other has the same one.
 //!
+//! The scenario `ledger` of `cargo xtask sim` has whole clusters of such replicas lose power, connections and
+//! sessions with calls under way, and looks whether each has every call once.
+//!
 //! - [`Replica`](service::Replica) is the service, over a store of [`Note`](note::Note)s.
 //! - [`proto`] holds the messages and the service as `proto/ledger.proto` defines them.
 //!
