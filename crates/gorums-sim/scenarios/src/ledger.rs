@@ -88,6 +88,8 @@ pub(crate) fn scenario(bug: Option<Bug>) -> Scenario {
     // Twice as often as the others: what dies with an answer under way is what it is about.
     let deaths = [FaultKind::PowerFailure, FaultKind::Crash];
     Scenario::new(Bug::name_of(bug, "ledger"))
+        // Clients that wait for no answers have three times as many in that time.
+        .operations(50)
         .faults(faults_with_disks().chain(deaths))
         .replica(move |node| replica(node, bug))
         .client(client)
@@ -121,8 +123,8 @@ impl Unsure {
     /// Notes what came of a call.
     fn note(&self, asked: Asked, outcome: Result<(), Outcome>) {
         match (asked, outcome) {
-            // A replica has the calls of a client in their order. So what this one has not found is
-            // never added.
+            // A replica has the calls of a client in their order. So what is earlier, and is not added
+            // by now, never is.
             (Asked::Add(number, _) | Asked::Read(number, _), Ok(())) => {
                 self.lock().retain(|earlier| *earlier > number);
             }
