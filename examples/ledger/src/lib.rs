@@ -12,7 +12,8 @@
 //!   nothing. [`Store::change`](storage::store::Store::change) does that. A call that comes again is
 //!   answered by what was kept.
 //! - **It gives each request to its store while it has its turn**, so that those of one client have their
-//!   effects in the order in which they were sent.
+//!   effects in the order in which they were sent. A read has none and is not kept: one that comes again to
+//!   a replica that was started anew finds what is there then, of its own client too.
 //!
 //! Answers are kept within [bounds](storage::disk): 1,024 of each client, and of 1,024 clients. A call
 //! older than that of a client fails with `Aborted`: it may have had its effect. Of the client that was
