@@ -32,7 +32,7 @@ use crate::{faults_with_disks, volume};
 /// How many calls a client makes at once.
 const BURST: u64 = 3;
 
-/// Amounts are random and up to this, which has 44 bits: the counter has room for a million of them.
+/// Amounts are random, from 1 to this: the counter has room for a million of them.
 const AMOUNTS: u64 = 1 << 44;
 
 /// Of so many calls of a client at the most it is open whether a replica's counter has their amounts. It
