@@ -1,15 +1,22 @@
 //! Quorum rules as values: which sets of nodes are a quorum.
 
+mod error;
+mod expression;
 mod node_set;
+mod quorums;
+mod rule;
 mod systems;
+mod table;
 
 use std::sync::Arc;
 
+pub use error::QuorumSystemError;
+pub use expression::Expression;
 pub(crate) use node_set::Bits;
 pub use node_set::NodeSet;
+pub use quorums::{Proof, QuorumSets, Quorums};
 pub use systems::{
-    All, Both, First, Majority, QuorumSystemError, ReadQuorum, ReadWrite, Threshold, Weighted,
-    WriteQuorum,
+    All, Both, First, Majority, ReadQuorum, ReadWrite, Threshold, Weighted, WriteQuorum,
 };
 
 /// Decides which sets of nodes are a quorum.

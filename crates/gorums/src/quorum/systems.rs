@@ -1,8 +1,6 @@
 use std::collections::HashMap;
-use std::error::Error;
-use std::fmt;
 
-use super::{NodeSet, QuorumSystem};
+use super::{NodeSet, QuorumSystem, QuorumSystemError};
 use crate::configuration::Configuration;
 use crate::node_id::NodeId;
 
@@ -76,15 +74,17 @@ impl Weighted {
         for (node, votes) in votes {
             let node = node.into();
             if by_node.insert(node, votes).is_some() {
-                return Err(QuorumSystemError(format!("node {node} has votes twice")));
+                return Err(QuorumSystemError::new(format!(
+                    "node {node} has votes twice"
+                )));
             }
             sum = sum
                 .checked_add(votes)
-                .ok_or_else(|| QuorumSystemError("the sum of all votes overflows".to_owned()))?;
+                .ok_or_else(|| QuorumSystemError::new("the sum of all votes overflows"))?;
         }
         if sum == 0 {
-            return Err(QuorumSystemError(
-                "no node has a vote: no set could be a quorum".to_owned(),
+            return Err(QuorumSystemError::new(
+                "no node has a vote: no set could be a quorum",
             ));
         }
         Ok(Self {
@@ -140,18 +140,18 @@ impl ReadWrite {
     ) -> Result<Self, QuorumSystemError> {
         let n = configuration.len();
         if read > n || write > n {
-            return Err(QuorumSystemError(format!(
+            return Err(QuorumSystemError::new(format!(
                 "quorums of {read} and {write} nodes in a configuration of {n}"
             )));
         }
         if read + write <= n {
-            return Err(QuorumSystemError(format!(
+            return Err(QuorumSystemError::new(format!(
                 "a read quorum of {read} and a write quorum of {write} can miss each other among \
                  {n} nodes: R + W must exceed {n}"
             )));
         }
         if 2 * write <= n {
-            return Err(QuorumSystemError(format!(
+            return Err(QuorumSystemError::new(format!(
                 "two write quorums of {write} can miss each other among {n} nodes: 2W must \
                  exceed {n}"
             )));
@@ -196,18 +196,6 @@ impl QuorumSystem for WriteQuorum {
         self.0.is_quorum(set)
     }
 }
-
-/// A quorum system that would not keep what it promises; the text says why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QuorumSystemError(String);
-
-impl fmt::Display for QuorumSystemError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for QuorumSystemError {}
 
 #[cfg(test)]
 mod tests {
