@@ -7,6 +7,8 @@ mod quorums;
 mod rule;
 mod systems;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -553,23 +553,27 @@ impl Shared {
             // A quorum of one without one of its nodes is none, so what is left out then, with that
             // node, meets each quorum of its own kind: it is a quorum of the other.
             let fewest = a.minimal(Bits::all(nodes), nodes);
-            let mut rest = Bits::default();
-            for node in &fewest[1..] {
-                rest.insert(*node);
-            }
-            let other = b.minimal(Bits::all(nodes).without(&rest), nodes);
+            let rest = Bits::all(nodes).without(&bits(&fewest[1..]));
+            let other = b.minimal(rest, nodes);
             return formula(1, Some([fewest, other]));
         }
         if nodes <= table::MOST_NODES {
             return Self::enumerated(a, b, nodes);
         }
-        match a.apart_by_votes(b) {
-            Some(apart) => formula(0, Some(apart)),
-            None => Self {
-                least: 0,
-                proof: Proof::Unproven,
-                fewest: None,
-            },
+        // Two quorums that miss each other are often found at once, where there are any.
+        let all = Bits::all(nodes);
+        let apart = |one: &Rule, other: &Rule| {
+            let quorum = one.minimal(all.clone(), nodes);
+            let rest = all.clone().without(&bits(&quorum));
+            other
+                .is_met(&rest)
+                .then(|| [quorum, other.minimal(rest, nodes)])
+        };
+        let found = apart(a, b).or_else(|| apart(b, a).map(|[other, one]| [one, other]));
+        Self {
+            least: 0,
+            proof: Proof::Unproven,
+            fewest: found,
         }
     }
 
@@ -652,7 +656,7 @@ impl QuorumSets {
         }))
     }
 
-    fn rule(&self) -> &Rule {
+    pub(super) fn rule(&self) -> &Rule {
         &self.0.rule
     }
 
@@ -725,6 +729,14 @@ impl fmt::Debug for QuorumSets {
             .field("rule", self.rule())
             .finish_non_exhaustive()
     }
+}
+
+fn bits(positions: &[usize]) -> Bits {
+    let mut bits = Bits::default();
+    for position in positions {
+        bits.insert(*position);
+    }
+    bits
 }
 
 /// The nodes of a system, by id. A rule names them by their position here.

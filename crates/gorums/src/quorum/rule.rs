@@ -140,33 +140,17 @@ impl Rule {
     /// How many nodes two quorums of rules over the same votes have in common at least, by what
     /// their votes exceed all votes by. There may be more.
     pub(super) fn shared_by_votes(&self, other: &Self) -> Option<usize> {
-        let (needed, others, of) = self.same_votes(other)?;
-        let more = needed.checked_sub(sum(of) - others)?;
-        Some(fewest(of, more).len()).filter(|_| more > 0)
-    }
-
-    /// Two quorums of rules over the same votes that miss each other, where the nodes with the most
-    /// votes make one of them, and the others the other.
-    pub(super) fn apart_by_votes(&self, other: &Self) -> Option<Pair> {
-        let (needed, others, of) = self.same_votes(other)?;
-        let one = fewest(of, needed);
-        let rest: Vec<_> = of
-            .iter()
-            .filter(|(node, _)| !one.contains(node))
-            .copied()
-            .collect();
-        (sum(&rest) >= others).then(|| [one, fewest(&rest, others)])
-    }
-
-    fn same_votes<'a>(&'a self, other: &Self) -> Option<(u64, u64, &'a [(usize, u64)])> {
         match (self, other) {
             (
                 Self::Votes { needed, of },
                 Self::Votes {
                     needed: others,
-                    of: other,
+                    of: same,
                 },
-            ) if of == other => Some((*needed, *others, of)),
+            ) if of == same => {
+                let more = needed.checked_sub(sum(of) - others)?;
+                Some(fewest(of, more).len()).filter(|_| more > 0)
+            }
             _ => None,
         }
     }
