@@ -12,7 +12,7 @@ use gorums::{Client, Configuration, QuorumError, QuorumErrorKind, Server, Server
 
 const ASK: &str = "test.Test.Ask";
 
-/// What the nodes do with a request: one answers, fails, or is silent for as long as it is asked.
+/// What a node does with a request: it answers, or fails; with any other sign it is silent.
 const ANSWERS: char = '+';
 const FAILS: char = '-';
 
@@ -143,7 +143,7 @@ async fn votes_and_functions_go_by_a_system() {
             let _ = replies.is_quorum(&reads);
         });
         let is_quorum = replies.is_quorum(&reads);
-        is_quorum.then(|| Ok((replies.len(), counted.count_total)))
+        is_quorum.then_some((replies.len(), counted.count_total))
     });
     let (replies, allocations) = within(call).await.expect("4 and 5");
     assert!((2..=3).contains(&replies));
