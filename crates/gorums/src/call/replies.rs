@@ -81,10 +81,7 @@ impl<Resp> Replies<Resp> {
     /// Whether the nodes with a reply are a quorum of this system.
     #[must_use]
     pub fn is_quorum(&self, system: &impl QuorumSystem) -> bool {
-        let mut members = Bits::default();
-        for (part, _) in &self.values {
-            members.insert(*part);
-        }
+        let members: Bits = self.values.iter().map(|(part, _)| *part).collect();
         system.is_quorum(&NodeSet::new(&self.configuration, &members))
     }
 

@@ -58,6 +58,20 @@ impl fmt::Display for QuorumSystemError {
 
 impl Error for QuorumSystemError {}
 
+/// Refuses a count that every set has, or that none can have.
+pub(super) fn check_count<T: PartialOrd + From<u8> + fmt::Display>(
+    count: T,
+    of: T,
+    what: &str,
+) -> Result<(), QuorumSystemError> {
+    match count >= T::from(1) && count <= of {
+        true => Ok(()),
+        false => Err(QuorumSystemError::new(format!(
+            "{count} of {of} {what} are not a quorum: it is 1 at least, and no more than there are"
+        ))),
+    }
+}
+
 /// Nodes in a text.
 pub(super) struct Shown<'a>(pub(super) &'a [NodeId]);
 

@@ -1,6 +1,7 @@
 use std::ops::{BitAnd, BitOr};
 
 use super::QuorumSystemError;
+use super::error::check_count;
 use super::rule::Rule;
 use crate::node_id::NodeId;
 
@@ -135,13 +136,7 @@ impl Expression {
                 QuorumSystemError::new(format!("node {node} is not among the nodes"))
             }),
             Kind::AtLeast(count, of) => {
-                if !(1..=of.len()).contains(count) {
-                    return Err(QuorumSystemError::new(format!(
-                        "{count} of {} parts of an expression are not a quorum: it is 1 at least, \
-                         and no more than there are",
-                        of.len()
-                    )));
-                }
+                check_count(*count, of.len(), "parts of an expression")?;
                 let of = of.iter().map(|part| part.rule(position));
                 Ok(Rule::AtLeast {
                     count: *count,

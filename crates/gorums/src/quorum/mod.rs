@@ -1,4 +1,8 @@
 //! Quorum rules as values: which sets of nodes are a quorum.
+//!
+//! [`Quorums`] names its nodes, and is proven when it is built. [`Majority`], [`Threshold`] and the
+//! like count the nodes of whichever configuration is called. For both it is
+//! [`call.quorum(…)`](crate::call::QuorumCall::quorum).
 
 mod error;
 mod expression;

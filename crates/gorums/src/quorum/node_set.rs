@@ -140,6 +140,16 @@ impl Bits {
     }
 }
 
+impl FromIterator<usize> for Bits {
+    fn from_iter<I: IntoIterator<Item = usize>>(positions: I) -> Self {
+        let mut bits = Self::default();
+        for position in positions {
+            bits.insert(position);
+        }
+        bits
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

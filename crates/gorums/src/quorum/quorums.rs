@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::error::Shown;
+use super::error::{Shown, check_count};
 use super::expression::Expression;
 use super::rule::{Pair, Rule};
 use super::{Bits, NodeSet, QuorumSystem, QuorumSystemError, table};
@@ -72,8 +72,8 @@ pub enum Proof {
         /// How many sets there are.
         sets: u64,
     },
-    /// It is not known: the system is an expression over more than 20 nodes, of which no formula
-    /// tells. Nothing has been found wrong with it.
+    /// It is not known. Something was asked of more than 20 nodes that no formula tells: of an
+    /// expression, or of votes. Nothing has been found wrong with it.
     Unproven,
 }
 
@@ -359,12 +359,7 @@ impl Quorums {
     fn counting(nodes: Nodes, read: usize, write: usize) -> Result<Self, QuorumSystemError> {
         let n = nodes.len();
         for count in [read, write] {
-            if !(1..=n).contains(&count) {
-                return Err(QuorumSystemError::new(format!(
-                    "{count} of {n} nodes are not a quorum: it is 1 at least, and no more than \
-                     there are"
-                )));
-            }
+            check_count(count, n, "nodes")?;
         }
         let [read, write] = [read, write].map(|count| Rule::at_least(count, 0..n));
         Self::of_rules(nodes, read, write)
@@ -388,11 +383,8 @@ impl Quorums {
             .filter_map(|(node, votes)| Some((nodes.position(node)?, votes)))
             .collect();
         let needed = needed(all);
-        if let Some(needed) = needed.iter().find(|needed| !(1..=all).contains(needed)) {
-            return Err(QuorumSystemError::new(format!(
-                "{needed} of {all} votes are not a quorum: it is 1 at least, and no more than \
-                 there are"
-            )));
+        for count in needed {
+            check_count(count, all, "votes")?;
         }
         let [read, write] = needed.map(|needed| Rule::Votes {
             needed,
@@ -553,7 +545,7 @@ impl Shared {
             // A quorum of one without one of its nodes is none, so what is left out then, with that
             // node, meets each quorum of its own kind: it is a quorum of the other.
             let fewest = a.minimal(Bits::all(nodes), nodes);
-            let rest = Bits::all(nodes).without(&bits(&fewest[1..]));
+            let rest = Bits::all(nodes).without(&fewest[1..].iter().copied().collect());
             let other = b.minimal(rest, nodes);
             return formula(1, Some([fewest, other]));
         }
@@ -564,7 +556,7 @@ impl Shared {
         let all = Bits::all(nodes);
         let apart = |one: &Rule, other: &Rule| {
             let quorum = one.minimal(all.clone(), nodes);
-            let rest = all.clone().without(&bits(&quorum));
+            let rest = all.clone().without(&quorum.iter().copied().collect());
             other
                 .is_met(&rest)
                 .then(|| [quorum, other.minimal(rest, nodes)])
@@ -712,12 +704,9 @@ impl QuorumSets {
 
 impl QuorumSystem for QuorumSets {
     fn is_quorum(&self, set: &NodeSet<'_>) -> bool {
-        let mut members = Bits::default();
-        for (position, node) in self.nodes().iter().enumerate() {
-            if set.contains(*node) {
-                members.insert(position);
-            }
-        }
+        let nodes = self.nodes().iter().enumerate();
+        let members = nodes.filter(|(_, node)| set.contains(**node));
+        let members: Bits = members.map(|(position, _)| position).collect();
         self.0.rule.is_met(&members)
     }
 }
@@ -729,14 +718,6 @@ impl fmt::Debug for QuorumSets {
             .field("rule", self.rule())
             .finish_non_exhaustive()
     }
-}
-
-fn bits(positions: &[usize]) -> Bits {
-    let mut bits = Bits::default();
-    for position in positions {
-        bits.insert(*position);
-    }
-    bits
 }
 
 /// The nodes of a system, by id. A rule names them by their position here.
@@ -807,12 +788,7 @@ impl Nodes {
     }
 
     fn bits<N: Into<NodeId>>(&self, nodes: impl IntoIterator<Item = N>) -> Bits {
-        let mut bits = Bits::default();
-        for node in nodes {
-            if let Some(position) = self.position(node.into()) {
-                bits.insert(position);
-            }
-        }
-        bits
+        let nodes = nodes.into_iter().map(Into::into);
+        nodes.filter_map(|node| self.position(node)).collect()
     }
 }

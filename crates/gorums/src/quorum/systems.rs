@@ -207,12 +207,8 @@ mod tests {
     fn quorums(configuration: &Configuration, system: &impl QuorumSystem) -> Vec<u32> {
         (0..1u32 << configuration.len())
             .filter(|mask| {
-                let mut bits = Bits::default();
-                for index in 0..configuration.len() {
-                    if mask & (1 << index) != 0 {
-                        bits.insert(index);
-                    }
-                }
+                let nodes = 0..configuration.len();
+                let bits: Bits = nodes.filter(|index| mask & (1 << index) != 0).collect();
                 system.is_quorum(&NodeSet::new(configuration, &bits))
             })
             .collect()

@@ -1,6 +1,5 @@
 //! All sets of a few nodes at once: a bit for each says whether it is a quorum.
 
-use super::Bits;
 use super::rule::{Pair, Rule};
 
 /// The most nodes of which all sets are looked at: 2²⁰ sets, a table of 128 KiB. A pair of rules is
@@ -47,10 +46,10 @@ impl Table {
         let mut more = self.clone();
         for node in 0..self.nodes {
             for at in 0..self.words.len() {
-                more.words[at] |= match node.checked_sub(6) {
-                    None => (self.words[at] & IN[node]) >> (1 << node),
-                    Some(node) if at & 1 << node == 0 => self.words[at | 1 << node],
-                    Some(_) => 0,
+                more.words[at] |= match IN.get(node) {
+                    Some(with) => (self.words[at] & with) >> (1 << node),
+                    None if at & 1 << (node - 6) == 0 => self.words[at | 1 << (node - 6)],
+                    None => 0,
                 };
             }
         }
@@ -116,10 +115,10 @@ impl Table {
 /// The 64 sets at once whose bits from the seventh on are `at`.
 fn word(rule: &Rule, at: usize) -> u64 {
     match rule {
-        Rule::Node(node) => match node.checked_sub(6) {
-            None => IN[*node],
-            Some(node) if at & 1 << node != 0 => u64::MAX,
-            Some(_) => 0,
+        Rule::Node(node) => match IN.get(*node) {
+            Some(with) => *with,
+            None if at & 1 << (node - 6) != 0 => u64::MAX,
+            None => 0,
         },
         Rule::AtLeast { count: 1, of } => of.iter().fold(0, |any, rule| any | word(rule, at)),
         Rule::AtLeast { count, of } if *count == of.len() => {
@@ -161,8 +160,8 @@ fn word(rule: &Rule, at: usize) -> u64 {
 pub(super) fn fewest_shared(one: &Rule, other: &Rule, nodes: usize) -> (usize, Pair) {
     let (shared, [first, second]) = Table::of(one, nodes).fewest_shared(&Table::of(other, nodes));
     let pair = [
-        one.minimal(bits(first, nodes), nodes),
-        other.minimal(bits(second, nodes), nodes),
+        one.minimal(nodes_of(first, nodes).collect(), nodes),
+        other.minimal(nodes_of(second, nodes).collect(), nodes),
     ];
     (shared, pair)
 }
@@ -170,13 +169,9 @@ pub(super) fn fewest_shared(one: &Rule, other: &Rule, nodes: usize) -> (usize, P
 /// The fewest nodes without which there is no quorum.
 pub(super) fn fewest_blocking(rule: &Rule, nodes: usize) -> Vec<usize> {
     let set = Table::of(rule, nodes).fewest_blocking();
-    (0..nodes).filter(|node| set & 1 << node != 0).collect()
+    nodes_of(set, nodes).collect()
 }
 
-fn bits(set: usize, nodes: usize) -> Bits {
-    let mut bits = Bits::default();
-    for node in (0..nodes).filter(|node| set & 1 << node != 0) {
-        bits.insert(node);
-    }
-    bits
+fn nodes_of(set: usize, nodes: usize) -> impl Iterator<Item = usize> {
+    (0..nodes).filter(move |node| set & 1 << node != 0)
 }

@@ -168,8 +168,8 @@ impl Made {
                 [2 * majorities.count() > sizes.len(); 2]
             }
             // The smallest quorums that share enough.
-            Self::Dissemination(n, f) => [2 * size(set) >= n + f + 1; 2],
-            Self::Masking(n, f) => [2 * size(set) >= n + 2 * f + 1; 2],
+            Self::Dissemination(n, f) => [2 * size(set) > n + f; 2],
+            Self::Masking(n, f) => [2 * size(set) > n + 2 * f; 2],
             Self::Both(read, write) => [read.is_met(set), write.is_met(set)],
             Self::FromReads(read) => {
                 let misses = read.is_met(self.nodes() & !set);
@@ -344,14 +344,8 @@ fn is_told_the_same(system: &Quorums, looked: &Looked, lots: &[(usize, usize)]) 
     let sides = [system.read(), system.write()];
     let configuration = Configuration::unconnected(100);
     for set in 0..1 << MOST {
-        let mut bits = Bits::default();
-        for node in nodes_of(set) {
-            bits.insert(
-                configuration
-                    .position(name(node).into())
-                    .expect("it is there"),
-            );
-        }
+        let position = |node| configuration.position(NodeId::from(name(node)));
+        let bits: Bits = nodes_of(set).filter_map(position).collect();
         let in_a_call = NodeSet::new(&configuration, &bits);
         for (side, has) in sides.iter().zip(&looked.has) {
             prop_assert_eq!(side.is_quorum_of(names(nodes_of(set))), has[set]);
@@ -619,10 +613,7 @@ fn more_than_64_nodes_are_told_apart() {
     let configuration = Configuration::unconnected(200);
     let system = Quorums::majority(1..=200u32).expect("legal");
     let with = |positions: std::ops::Range<usize>| {
-        let mut members = Bits::default();
-        for position in positions {
-            members.insert(position);
-        }
+        let members: Bits = positions.collect();
         system
             .write()
             .is_quorum(&NodeSet::new(&configuration, &members))
