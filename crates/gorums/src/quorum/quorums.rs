@@ -694,6 +694,21 @@ impl QuorumSets {
         Some(self.0.blocking.as_ref()?.len() - 1)
     }
 
+    /// All minimal quorums, each by id: those of which no node can be taken away. `None` where there
+    /// are more than `most`, and for expressions and grids of more than 20 nodes, unless they name
+    /// each node once.
+    #[must_use]
+    pub fn minimal_quorums(&self, most: usize) -> Option<Vec<Vec<NodeId>>> {
+        let (rule, nodes) = (self.rule(), self.nodes().len());
+        let quorums = match rule.is_read_once() {
+            true => rule.minimal_quorums(most),
+            false if nodes <= table::MOST_NODES => Some(table::minimal_quorums(rule, nodes, most)),
+            false => None,
+        };
+        let quorums = quorums.filter(|quorums| quorums.len() <= most)?;
+        Some(quorums.iter().map(|quorum| self.names(quorum)).collect())
+    }
+
     /// The fewest nodes whose failure leaves no quorum, by id: one more than its
     /// [resilience](Self::resilience). Other sets may be as small.
     #[must_use]

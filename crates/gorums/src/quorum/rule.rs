@@ -155,6 +155,70 @@ impl Rule {
         }
     }
 
+    /// All quorums of which no node can be taken away. Where there are more than `most` it gives up,
+    /// as soon as it finds so. The rule names no node twice.
+    ///
+    /// What is begun here can always be completed, and no two beginnings to the same quorum. So
+    /// there never are more of them than there are quorums.
+    pub(super) fn minimal_quorums(&self, most: usize) -> Option<Vec<Vec<usize>>> {
+        match self {
+            Self::Node(node) => Some(vec![vec![*node]]),
+            Self::AtLeast { count, of } => {
+                // By how many parts they have a quorum of.
+                let mut begun = vec![Vec::new(); count + 1];
+                begun[0].push(Vec::new());
+                for (at, part) in of.iter().enumerate() {
+                    let quorums = part.minimal_quorums(most)?;
+                    let left = of.len() - at - 1;
+                    for parts in (0..*count).rev() {
+                        let these = std::mem::take(&mut begun[parts]);
+                        for nodes in &these {
+                            let with = quorums.iter().map(|more| [&nodes[..], more].concat());
+                            begun[parts + 1].extend(with);
+                            if begun[parts + 1].len() > most {
+                                return None;
+                            }
+                        }
+                        if parts + left >= *count {
+                            begun[parts] = these;
+                        }
+                    }
+                }
+                begun.pop()
+            }
+            Self::Votes { needed, of } => {
+                // From the most votes down: the last node of a quorum has the fewest of it, and is
+                // needed.
+                let mut of = of.clone();
+                of.sort_by_key(|(_, votes)| std::cmp::Reverse(*votes));
+                let mut left = sum(&of);
+                let (mut begun, mut whole) = (vec![(0, Vec::new())], Vec::new());
+                for (node, votes) in of {
+                    left -= votes;
+                    let mut next = Vec::new();
+                    for (have, nodes) in begun {
+                        let with = [&nodes[..], &[node]].concat();
+                        match have + votes >= *needed {
+                            true => whole.push(with),
+                            false if have + votes + left >= *needed => {
+                                next.push((have + votes, with));
+                            }
+                            false => {}
+                        }
+                        if have + left >= *needed {
+                            next.push((have, nodes));
+                        }
+                    }
+                    begun = next;
+                    if begun.len() + whole.len() > most {
+                        return None;
+                    }
+                }
+                Some(whole)
+            }
+        }
+    }
+
     /// A quorum within this one of which no node can be taken away.
     pub(super) fn minimal(&self, quorum: Bits, nodes: usize) -> Vec<usize> {
         let mut quorum = quorum;

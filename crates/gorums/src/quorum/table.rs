@@ -172,6 +172,19 @@ pub(super) fn fewest_blocking(rule: &Rule, nodes: usize) -> Vec<usize> {
     nodes_of(set, nodes).collect()
 }
 
+/// The quorums of which no node can be taken away: all of them, or one more than `most`.
+pub(super) fn minimal_quorums(rule: &Rule, nodes: usize, most: usize) -> Vec<Vec<usize>> {
+    let table = Table::of(rule, nodes);
+    let quorums = (0..1usize << nodes).filter(|set| {
+        let mut smaller = nodes_of(*set, nodes).map(|node| set & !(1 << node));
+        table.has(*set) && !smaller.any(|smaller| table.has(smaller))
+    });
+    quorums
+        .take(most.saturating_add(1))
+        .map(|set| nodes_of(set, nodes).collect())
+        .collect()
+}
+
 fn nodes_of(set: usize, nodes: usize) -> impl Iterator<Item = usize> {
     (0..nodes).filter(move |node| set & 1 << node != 0)
 }

@@ -373,6 +373,18 @@ fn is_told_the_same(system: &Quorums, looked: &Looked, lots: &[(usize, usize)]) 
         prop_assert!(!has[looked.nodes & !blocking]);
         prop_assert_eq!(size(blocking), side.resilience().expect("it is known") + 1);
     }
+    for (side, has) in sides.iter().zip(&looked.has) {
+        let minimal = (0..1 << MOST).filter(|set| {
+            let inside = set & !looked.nodes == 0 && has[*set];
+            inside && nodes_of(*set).all(|node| !has[set & !(1 << node)])
+        });
+        let minimal: Vec<usize> = minimal.collect();
+        let told = side.minimal_quorums(minimal.len()).expect("so many");
+        let mut told: Vec<_> = told.iter().map(|quorum| set_of(quorum)).collect();
+        told.sort_unstable();
+        prop_assert_eq!(&told, &minimal);
+        prop_assert!(side.minimal_quorums(minimal.len() - 1).is_none());
+    }
     for failures in 0..=MOST {
         let tolerated = system.clone().tolerating(failures);
         prop_assert_eq!(tolerated.is_ok(), Some(failures) <= smaller);
