@@ -19,7 +19,6 @@ pub mod controlled;
 mod delay;
 mod history;
 mod methods;
-mod pause;
 mod prompt;
 mod quiet;
 pub mod replicas;

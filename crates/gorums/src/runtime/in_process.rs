@@ -32,6 +32,11 @@ impl InProcess {
         Ok(Box::new(ours))
     }
 
+    /// Whether the server is there.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.0.is_closed()
+    }
+
     pub(crate) fn leads_where(&self, other: &Self) -> bool {
         self.0.same_channel(&other.0)
     }

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gorums::runtime::TcpAcceptor;
+use gorums::testing::Gate;
 use gorums::{Configuration, Server};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 use super::{BACKLOG, Condition, ReplicaError, bind};
 use crate::command::Action;
-use crate::pause::Gate;
 use crate::{Delay, Program, ReplicaStore};
 
 /// Replicas with the ids from 1, each on a loopback port of its own.

@@ -1,40 +1,12 @@
-//! For tests of services: contexts without a server, and systems of peers on loopback.
+//! Systems in which each process is a server and a client of all.
 
-use std::sync::Arc;
-
-use http::Extensions;
 use tokio::net::TcpListener;
 
-use crate::configuration::{Configuration, ConfigurationBuilder, Membership};
-use crate::handler::{ConnectionInfo, ServerCtx};
-use crate::metadata::Metadata;
+use crate::configuration::{Configuration, ConfigurationBuilder};
 use crate::node_id::NodeId;
 use crate::runtime::TcpAcceptor;
-use crate::server::Peers;
 use crate::server::accept::Server;
 use crate::server::builder::{ServerBuilder, ServerError};
-
-/// A context as a handler would get it, of no connection.
-#[must_use]
-pub fn server_ctx() -> ServerCtx {
-    server_ctx_with(Metadata::new(), None)
-}
-
-/// A context whose caller sent this metadata, at a server with these peers
-/// ([`ServerCtx::config`]).
-#[must_use]
-pub fn server_ctx_with(metadata: Metadata, peers: Option<Configuration>) -> ServerCtx {
-    let mut values = Extensions::new();
-    values.insert(Peers::Known {
-        peers: peers.map(Membership::from),
-        clients: None,
-    });
-    let connection = ConnectionInfo {
-        values,
-        ..ConnectionInfo::default()
-    };
-    ServerCtx::new("test".into(), metadata, Arc::new(connection), None)
-}
 
 /// One of the processes of a system in which each is a server and a client of all, as
 /// [`peers`] makes them.

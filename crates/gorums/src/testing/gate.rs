@@ -1,55 +1,96 @@
-//! Pausing a replica: while its gate is closed, its listener accepts nothing, and its connections
-//! read and write nothing. To the other side it looks like a process that got SIGSTOP: connections
-//! stay open, and what is sent to it fills the buffers of the system.
+//! A way between a process and its sockets that can be closed, and made long.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use gorums::runtime::{Address, BoxFuture, BoxIo, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-/// Opens and closes the way between a replica and its sockets.
+use crate::runtime::{Address, AddressError, BoxFuture, BoxIo, Listener, Transport};
+
+/// Opens and closes the way between a process and its sockets. Clones are the same gate.
+///
+/// While it is closed, a listener behind it accepts nothing, and connections read and write nothing. To
+/// the other side it looks like a process that got SIGSTOP: connections stay open, and what is sent
+/// to it fills the buffers of the system.
 #[derive(Debug, Clone)]
-pub(super) struct Gate(Arc<watch::Sender<bool>>);
+pub struct Gate(Arc<watch::Sender<State>>);
+
+/// How a gate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    is_open: bool,
+    delay: Duration,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Gate {
     /// An open gate.
-    pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(true)))
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(State {
+            is_open: true,
+            delay: Duration::ZERO,
+        })))
     }
 
     /// Lets nothing pass from now on, in neither direction.
-    pub(super) fn close(&self) {
-        self.0.send_replace(false);
+    pub fn close(&self) {
+        self.0.send_modify(|state| state.is_open = false);
     }
 
     /// Lets everything pass that has been waiting, and what comes after it.
-    pub(super) fn open(&self) {
-        self.0.send_replace(true);
+    pub fn open(&self) {
+        self.0.send_modify(|state| state.is_open = true);
     }
 
     /// Whether it lets bytes pass.
-    pub(super) fn is_open(&self) -> bool {
-        *self.0.borrow()
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.borrow().is_open
+    }
+
+    /// Lets bytes that come in from now on be read so late, by the time of the runtime. What goes out is
+    /// not held up. A quarter of a megabyte at most is read at once, and the next bytes after that.
+    pub fn delay(&self, delay: Duration) {
+        self.0.send_modify(|state| state.delay = delay);
     }
 
     /// The same listener, and with it the connections that it accepts, behind this gate.
-    pub(super) fn guard<L>(&self, listener: L) -> Gated<L> {
+    #[must_use]
+    pub fn guard<L>(&self, listener: L) -> Gated<L> {
         Gated {
             state: self.0.subscribe(),
-            listener,
+            inner: listener,
         }
     }
 }
 
-/// A listener behind a gate.
-pub(super) struct Gated<L> {
-    state: watch::Receiver<bool>,
-    listener: L,
+/// How many bytes are late at once, at most.
+const LATE: usize = 256 << 10;
+
+/// A [`Listener`] or a [`Transport`] behind a [`Gate`].
+pub struct Gated<T> {
+    state: watch::Receiver<State>,
+    inner: T,
+}
+
+impl<T> fmt::Debug for Gated<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gated")
+            .field("state", &*self.state.borrow())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<L: Listener> Listener for Gated<L> {
@@ -60,7 +101,7 @@ impl<L: Listener> Listener for Gated<L> {
                 tokio::select! {
                     biased;
                     () = closed(&mut self.state) => {}
-                    accepted = self.listener.accept() => {
+                    accepted = self.inner.accept() => {
                         let (io, peer) = accepted?;
                         let io = GatedIo::new(io, self.state.clone());
                         return Ok((Box::new(io) as BoxIo, peer));
@@ -71,7 +112,33 @@ impl<L: Listener> Listener for Gated<L> {
     }
 
     fn local_addr(&self) -> io::Result<Address> {
-        self.listener.local_addr()
+        self.inner.local_addr()
+    }
+}
+
+impl<T: Transport> Transport for Gated<T> {
+    fn check_runtime(&self) -> io::Result<()> {
+        self.inner.check_runtime()
+    }
+
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>> {
+        Box::pin(async move {
+            opened(&mut self.state.clone()).await;
+            let io = self.inner.connect(address).await?;
+            Ok(Box::new(GatedIo::new(io, self.state.clone())) as BoxIo)
+        })
+    }
+
+    fn address(&self, text: &str) -> Result<Address, AddressError> {
+        self.inner.address(text)
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let inner = self.inner.listen(address).await?;
+            let state = self.state.clone();
+            Ok(Box::new(Gated { state, inner }) as Box<dyn Listener>)
+        })
     }
 }
 
@@ -80,14 +147,24 @@ struct GatedIo<I> {
     io: I,
     reading: Passage,
     writing: Passage,
+    /// What was read, and is late.
+    late: Option<Late>,
+}
+
+/// Bytes that may be read when this has completed.
+struct Late {
+    bytes: Vec<u8>,
+    taken: usize,
+    time: BoxFuture<'static, ()>,
 }
 
 impl<I> GatedIo<I> {
-    fn new(io: I, state: watch::Receiver<bool>) -> Self {
+    fn new(io: I, state: watch::Receiver<State>) -> Self {
         Self {
             io,
             reading: Passage::new(state.clone()),
             writing: Passage::new(state),
+            late: None,
         }
     }
 }
@@ -99,7 +176,36 @@ impl<I: AsyncRead + Unpin> AsyncRead for GatedIo<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(self.reading.poll_open(cx));
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        if self.late.is_none() {
+            let delay = self.reading.state.borrow().delay;
+            if delay.is_zero() {
+                return Pin::new(&mut self.io).poll_read(cx, buf);
+            }
+            let mut bytes = vec![0; LATE];
+            let mut read = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
+            let count = read.filled().len();
+            bytes.truncate(count);
+            self.late = Some(Late {
+                bytes,
+                taken: 0,
+                time: Box::pin(tokio::time::sleep(delay)),
+            });
+        }
+        let Some(late) = &mut self.late else {
+            return Poll::Pending;
+        };
+        if late.taken == 0 {
+            ready!(late.time.as_mut().poll(cx));
+        }
+        let rest = &late.bytes[late.taken..];
+        let count = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..count]);
+        late.taken += count;
+        if late.taken == late.bytes.len() {
+            self.late = None;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -139,13 +245,13 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for GatedIo<I> {
 
 /// One direction of a connection.
 struct Passage {
-    state: watch::Receiver<bool>,
+    state: watch::Receiver<State>,
     /// Completes when the gate opens. Exists while this direction waits at a closed gate.
     opening: Option<BoxFuture<'static, ()>>,
 }
 
 impl Passage {
-    fn new(state: watch::Receiver<bool>) -> Self {
+    fn new(state: watch::Receiver<State>) -> Self {
         Self {
             state,
             opening: None,
@@ -158,7 +264,7 @@ impl Passage {
                 ready!(opening.as_mut().poll(cx));
                 self.opening = None;
             }
-            if *self.state.borrow() {
+            if self.state.borrow().is_open {
                 return Poll::Ready(());
             }
             let mut state = self.state.clone();
@@ -169,15 +275,15 @@ impl Passage {
 
 /// Waits until the gate is open. If its replica is gone nothing opens it any more, and the
 /// connection is about to end.
-async fn opened(state: &mut watch::Receiver<bool>) {
-    if state.wait_for(|open| *open).await.is_err() {
+async fn opened(state: &mut watch::Receiver<State>) {
+    if state.wait_for(|state| state.is_open).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
 /// Waits until the gate is closed.
-async fn closed(state: &mut watch::Receiver<bool>) {
-    if state.wait_for(|open| !*open).await.is_err() {
+async fn closed(state: &mut watch::Receiver<State>) {
+    if state.wait_for(|state| !state.is_open).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
@@ -261,7 +367,7 @@ mod tests {
             .expect("a port");
         let address = listener.local_addr().expect("an address");
         let gate = Gate::new();
-        let mut gated = gate.guard(gorums::runtime::TcpAcceptor::from(listener));
+        let mut gated = gate.guard(crate::runtime::TcpAcceptor::from(listener));
         {
             let mut accepting = gated.accept();
             assert!(is_pending(accepting.as_mut()));
@@ -284,7 +390,7 @@ mod tests {
             .expect("a port");
         let address = listener.local_addr().expect("an address");
         let gate = Gate::new();
-        let mut gated = gate.guard(gorums::runtime::TcpAcceptor::from(listener));
+        let mut gated = gate.guard(crate::runtime::TcpAcceptor::from(listener));
         assert!(is_pending(gated.accept().as_mut()));
         let stream = tokio::net::TcpStream::connect(address)
             .await
