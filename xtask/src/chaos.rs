@@ -9,7 +9,7 @@ use crate::live::{Length, exit};
 ///
 /// Their connections are delayed, stalled, cut, half-opened and swallowed by proxies, the processes
 /// killed, frozen, started again and upgraded one by one, and their disks stall and are full. No reply may
-/// contradict what the replicas have at the end, no call of a majority may fail while a majority is well,
+/// contradict what the replicas have at the end, no call of a majority may fail while only one replica is in trouble,
 /// the memory of the replicas has to return to its level, and the p99 of calls with one replica in a black
 /// hole may be at most twice what it is without that replica; else what is wrong is shown and left in
 /// target/chaos, and the exit code is not 0. Ctrl-C ends it. The build is a release build. A short run is

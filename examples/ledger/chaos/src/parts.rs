@@ -35,7 +35,7 @@ impl Parts {
         let hole = HOLE.min(all / 10);
         let faults = all - 3 * load - 2 * healthy - hole;
         let rounds = faults.as_secs_f64() / ROUND.as_secs_f64();
-        // A day has some two thousand.
+        // A day has less than two thousand.
         let rounds = (rounds.ceil() as u32).max(3);
         Self {
             load,
