@@ -317,7 +317,9 @@ impl Quorums {
     ///
     /// That each read meets each write is known by a formula where both name each node once and
     /// count in the same groups, or where one is what the other one leaves; otherwise by a look at
-    /// all sets of up to 20 nodes. With more nodes it is [unproven](Proof::Unproven).
+    /// all sets of up to 20 nodes. With more nodes it is [unproven](Proof::Unproven). A look at all
+    /// sets of 20 nodes asks each node and gate of an expression some 100,000 times: expressions of
+    /// thousands of them take their time, once.
     ///
     /// # Errors
     /// A read quorum and a write quorum miss each other, or an expression is illegal.

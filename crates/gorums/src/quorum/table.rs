@@ -2,8 +2,10 @@
 
 use super::rule::{Pair, Rule};
 
-/// The most nodes of which all sets are looked at: 2²⁰ sets, a table of 128 KiB. A pair of rules is
-/// compared by one such table more for each node that their quorums have in common, 21 at most.
+/// The most nodes of which all sets are looked at: 2²⁰ sets, a table of 128 KiB. A table asks each
+/// node and gate of a rule once for 64 sets, 16,384 times, and a system makes six of them when it is
+/// built. Two rules are compared by one table more for each node that their quorums have in common,
+/// 21 at most.
 pub(super) const MOST_NODES: usize = 20;
 
 /// In which of the 64 sets of six nodes each of them is.
