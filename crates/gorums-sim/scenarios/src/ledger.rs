@@ -57,7 +57,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 enum Asked {
     /// To add an amount.
     Add(u64, u64),
-    /// To append the [line] of this call.
+    /// To append the [line](line()) of this call.
     Append(u64),
     /// To read the counter, and lines from this position on.
     Read(u64, u64),

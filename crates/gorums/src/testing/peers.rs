@@ -15,7 +15,7 @@ pub struct Peer {
     /// Its own id.
     pub id: NodeId,
     /// All peers, itself among them: the configuration that its handlers find in
-    /// [`ServerCtx::config`], for calls from outside of handlers.
+    /// [`ServerCtx::config`](crate::ServerCtx::config), for calls from outside of handlers.
     pub configuration: Configuration,
     /// Its server, which listens and does not serve yet: spawn [`Server::serve`].
     pub server: Server,
