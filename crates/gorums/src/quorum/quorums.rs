@@ -1,10 +1,11 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::error::{Shown, check_count};
 use super::expression::Expression;
 use super::rule::{Pair, Rule};
-use super::{Bits, NodeSet, QuorumSystem, QuorumSystemError, table};
+use super::table::{self, Table};
+use super::{Bits, NodeSet, QuorumSystem, QuorumSystemError};
 use crate::node_id::NodeId;
 
 /// A quorum system as a value: named nodes, and which sets of them are read quorums and which are
@@ -257,8 +258,8 @@ impl Quorums {
         // A column, and a row with nodes of another column; or, of a single column, a row of it.
         let shared = formula(1, [column_or_row, row_and_column(0, other_column)]);
         Ok(Self {
-            read: QuorumSets::blocked_by(&nodes, read, Some(read_blocked)),
-            write: QuorumSets::blocked_by(&nodes, write, Some(write_blocked)),
+            read: QuorumSets::blocked_by(&nodes, read, read_blocked),
+            write: QuorumSets::blocked_by(&nodes, write, write_blocked),
             shared,
             shared_by_writes,
             proof: Proof::Formula,
@@ -318,8 +319,8 @@ impl Quorums {
     /// That each read meets each write is known by a formula where both name each node once and
     /// count in the same groups, or where one is what the other one leaves; otherwise by a look at
     /// all sets of up to 20 nodes. With more nodes it is [unproven](Proof::Unproven). A look at all
-    /// sets of 20 nodes asks each node and gate of an expression some 100,000 times: expressions of
-    /// thousands of them take their time, once.
+    /// sets of 20 nodes asks each node and gate of an expression some 16,000 times: expressions of
+    /// thousands of them take their time, once. What is found takes 128 KiB for each of the two.
     ///
     /// # Errors
     /// A read quorum and a write quorum miss each other, or an expression is illegal.
@@ -552,7 +553,7 @@ impl Shared {
             return formula(1, Some([fewest, other]));
         }
         if nodes <= table::MOST_NODES {
-            return Self::enumerated(a, b, nodes);
+            return Self::enumerated(one, other);
         }
         // Two quorums that miss each other are often found at once, where there are any.
         let all = Bits::all(nodes);
@@ -571,11 +572,13 @@ impl Shared {
         }
     }
 
-    fn enumerated(one: &Rule, other: &Rule, nodes: usize) -> Self {
-        let (least, fewest) = table::fewest_shared(one, other, nodes);
+    fn enumerated(one: &QuorumSets, other: &QuorumSets) -> Self {
+        let rules = [one.rule(), other.rule()];
+        let (least, fewest) = table::fewest_shared(rules, [one.table(), other.table()]);
+        let sets = 1 << one.nodes().len();
         Self {
             least,
-            proof: Proof::Enumeration { sets: 1 << nodes },
+            proof: Proof::Enumeration { sets },
             fewest: Some(fewest),
         }
     }
@@ -593,7 +596,7 @@ impl Shared {
         }
         let nodes = one.nodes().len();
         let known = match self.fewest {
-            None if nodes <= table::MOST_NODES => Self::enumerated(one.rule(), other.rule(), nodes),
+            None if nodes <= table::MOST_NODES => Self::enumerated(one, other),
             _ => self,
         };
         match &known.fewest {
@@ -627,27 +630,45 @@ struct Sets {
     rule: Rule,
     /// The fewest nodes without which there is no quorum, if that is known.
     blocking: Option<Vec<usize>>,
+    /// Which sets are quorums, where that was needed.
+    table: OnceLock<Table>,
 }
 
 impl QuorumSets {
     fn new(nodes: &Nodes, rule: Rule) -> Self {
+        let table = OnceLock::new();
         let blocking = match rule.is_read_once() {
             // What blocks a quorum meets all of them.
             true => Some(rule.dual().smallest()),
             false if nodes.len() <= table::MOST_NODES => {
-                Some(table::fewest_blocking(&rule, nodes.len()))
+                let table = table.get_or_init(|| Table::of(&rule, nodes.len()));
+                Some(table::fewest_blocking(table))
             }
             false => None,
         };
-        Self::blocked_by(nodes, rule, blocking)
-    }
-
-    fn blocked_by(nodes: &Nodes, rule: Rule, blocking: Option<Vec<usize>>) -> Self {
         Self(Arc::new(Sets {
             nodes: nodes.clone(),
             rule,
             blocking,
+            table,
         }))
+    }
+
+    fn blocked_by(nodes: &Nodes, rule: Rule, blocking: Vec<usize>) -> Self {
+        Self(Arc::new(Sets {
+            nodes: nodes.clone(),
+            rule,
+            blocking: Some(blocking),
+            table: OnceLock::new(),
+        }))
+    }
+
+    /// Which sets are quorums. It has no more than [`MOST_NODES`](table::MOST_NODES) nodes.
+    fn table(&self) -> &Table {
+        let Sets {
+            nodes, rule, table, ..
+        } = &*self.0;
+        table.get_or_init(|| Table::of(rule, nodes.len()))
     }
 
     pub(super) fn rule(&self) -> &Rule {
@@ -704,7 +725,7 @@ impl QuorumSets {
         let (rule, nodes) = (self.rule(), self.nodes().len());
         let quorums = match rule.is_read_once() {
             true => rule.minimal_quorums(most),
-            false if nodes <= table::MOST_NODES => Some(table::minimal_quorums(rule, nodes, most)),
+            false if nodes <= table::MOST_NODES => Some(table::minimal_quorums(self.table(), most)),
             false => None,
         };
         let quorums = quorums.filter(|quorums| quorums.len() <= most)?;

@@ -3,8 +3,8 @@
 use super::rule::{Pair, Rule};
 
 /// The most nodes of which all sets are looked at: 2²⁰ sets, a table of 128 KiB. A table asks each
-/// node and gate of a rule once for 64 sets, 16,384 times, and a system makes six of them when it is
-/// built. Two rules are compared by one table more for each node that their quorums have in common,
+/// node and gate of a rule once for 64 sets, 16,384 times, and a system makes one for its reads and one
+/// for its writes, where it needs them. Two rules are compared by one table more for each node that their quorums have in common,
 /// 21 at most.
 pub(super) const MOST_NODES: usize = 20;
 
@@ -23,7 +23,7 @@ const DIGITS: usize = 13;
 
 /// Which sets are quorums of a rule. A set is a number whose bits are its nodes; its own bit is in
 /// the word that the bits from the seventh on name. With fewer than six nodes the word repeats.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Table {
     nodes: usize,
     words: Vec<u64>,
@@ -159,24 +159,21 @@ fn word(rule: &Rule, at: usize) -> u64 {
 
 /// The two quorums with the fewest nodes in common, of which no node can be taken away, and how
 /// many they share.
-pub(super) fn fewest_shared(one: &Rule, other: &Rule, nodes: usize) -> (usize, Pair) {
-    let (shared, [first, second]) = Table::of(one, nodes).fewest_shared(&Table::of(other, nodes));
-    let pair = [
-        one.minimal(nodes_of(first, nodes).collect(), nodes),
-        other.minimal(nodes_of(second, nodes).collect(), nodes),
-    ];
-    (shared, pair)
+pub(super) fn fewest_shared(rules: [&Rule; 2], tables: [&Table; 2]) -> (usize, Pair) {
+    let (shared, sets) = tables[0].fewest_shared(tables[1]);
+    let nodes = tables[0].nodes;
+    let minimal = |at: usize| rules[at].minimal(nodes_of(sets[at], nodes).collect(), nodes);
+    (shared, [0, 1].map(minimal))
 }
 
 /// The fewest nodes without which there is no quorum.
-pub(super) fn fewest_blocking(rule: &Rule, nodes: usize) -> Vec<usize> {
-    let set = Table::of(rule, nodes).fewest_blocking();
-    nodes_of(set, nodes).collect()
+pub(super) fn fewest_blocking(table: &Table) -> Vec<usize> {
+    nodes_of(table.fewest_blocking(), table.nodes).collect()
 }
 
 /// The quorums of which no node can be taken away: all of them, or one more than `most`.
-pub(super) fn minimal_quorums(rule: &Rule, nodes: usize, most: usize) -> Vec<Vec<usize>> {
-    let table = Table::of(rule, nodes);
+pub(super) fn minimal_quorums(table: &Table, most: usize) -> Vec<Vec<usize>> {
+    let nodes = table.nodes;
     let quorums = (0..1usize << nodes).filter(|set| {
         let mut smaller = nodes_of(*set, nodes).map(|node| set & !(1 << node));
         table.has(*set) && !smaller.any(|smaller| table.has(smaller))

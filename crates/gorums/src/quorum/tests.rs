@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
+use super::table::Table;
 use super::*;
 use crate::configuration::Configuration;
 use crate::node_id::NodeId;
@@ -408,10 +409,12 @@ proptest! {
         };
         let nodes = system.nodes().len();
         let [read, write] = [system.read().rule(), system.write().rule()];
-        let (shared, _) = table::fewest_shared(read, write, nodes);
+        let tables = [read, write].map(|rule| Table::of(rule, nodes));
+        let (shared, _) = table::fewest_shared([read, write], tables.each_ref());
         prop_assert!(shared >= system.overlap() && shared > 0);
-        for (side, rule) in [(system.read(), read), (system.write(), write)] {
-            let blocking = table::fewest_blocking(rule, nodes).len();
+        for (at, side) in [system.read(), system.write()].into_iter().enumerate() {
+            let rule = side.rule();
+            let blocking = table::fewest_blocking(&tables[at]).len();
             prop_assert_eq!(side.resilience(), blocking.checked_sub(1));
             prop_assert_eq!(&rule.dual().dual(), rule);
         }
