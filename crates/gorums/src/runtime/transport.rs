@@ -1,6 +1,7 @@
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -151,6 +152,24 @@ pub(crate) fn concerns_one_connection(error: &io::Error) -> bool {
 /// `ENOPROTOOPT` and `EHOSTDOWN`.
 fn is_of_the_network(number: i32) -> bool {
     matches!(number, 64 | 71 | 92 | 112)
+}
+
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    fn check_runtime(&self) -> io::Result<()> {
+        (**self).check_runtime()
+    }
+
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>> {
+        (**self).connect(address)
+    }
+
+    fn address(&self, text: &str) -> Result<Address, AddressError> {
+        (**self).address(text)
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        (**self).listen(address)
+    }
 }
 
 impl Listener for Box<dyn Listener> {

@@ -1,7 +1,7 @@
 //! Clusters in one process.
 
 use std::fmt;
-use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -11,7 +11,7 @@ use super::gate::Gate;
 use super::pipes::Pipes;
 use crate::configuration::{Configuration, ConfigurationBuilder};
 use crate::node_id::NodeId;
-use crate::runtime::{Address, AddressError, BoxFuture, BoxIo, Listener, Sockets, Transport};
+use crate::runtime::{Listener, Sockets, Transport};
 use crate::server::accept::Server;
 use crate::server::builder::{ServerBuilder, ServerError};
 
@@ -49,29 +49,21 @@ const GRACE: Duration = Duration::from_secs(60);
 /// ```
 ///
 /// Dropping it stops all servers.
-#[derive(Debug)]
 pub struct Cluster {
-    network: Network,
+    network: Arc<dyn Transport>,
     members: Vec<Member>,
-    describe: Describe,
+    /// Makes the server of each node, as often as it is started.
+    describe: Box<Describe>,
 }
 
-type DescribeFn = dyn FnMut(NodeId, &Configuration) -> ServerBuilder + Send;
+type Describe = dyn FnMut(NodeId, &Configuration) -> ServerBuilder + Send;
 
-/// Makes the server of each node, as often as it is started.
-struct Describe(Box<DescribeFn>);
-
-impl fmt::Debug for Describe {
+impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Describe")
+        f.debug_struct("Cluster")
+            .field("members", &self.members)
+            .finish_non_exhaustive()
     }
-}
-
-/// What the nodes are connected by.
-#[derive(Debug, Clone)]
-enum Network {
-    Pipes(Pipes),
-    Sockets(Sockets),
 }
 
 /// A node, whether or not it runs.
@@ -82,6 +74,9 @@ struct Member {
     gate: Gate,
     running: Option<Running>,
 }
+
+/// Where a node is reached that is to be started.
+type Bound = Box<dyn Listener>;
 
 /// The server of a node.
 #[derive(Debug)]
@@ -106,9 +101,8 @@ impl Cluster {
         count: u32,
         describe: impl FnMut(NodeId, &Configuration) -> ServerBuilder + Send + 'static,
     ) -> Result<Self, ServerError> {
-        let addresses = (1..=count).map(|id| format!("node {id}")).collect();
-        let network = Network::Pipes(Pipes::default());
-        Self::of(network, addresses, Box::new(describe)).await
+        let names = (1..=count).map(|id| format!("node {id}"));
+        Self::of(Arc::new(Pipes::default()), names, Box::new(describe)).await
     }
 
     /// The same on loopback, each on a port that the system chooses.
@@ -122,54 +116,53 @@ impl Cluster {
         count: u32,
         describe: impl FnMut(NodeId, &Configuration) -> ServerBuilder + Send + 'static,
     ) -> Result<Self, ServerError> {
-        let network = Network::Sockets(Sockets);
-        // All are held until each has one, so that no two get the same.
-        let mut listeners = Vec::new();
-        for _ in 0..count {
-            let listener = network.listen("127.0.0.1:0").await;
-            listeners.push(listener.map_err(ServerError::Listen)?);
-        }
-        let addresses = listeners.iter().map(|listener| {
-            let address = listener.local_addr().map_err(ServerError::Listen);
-            Ok(address?.to_string())
-        });
-        let addresses = addresses.collect::<Result<_, ServerError>>()?;
-        drop(listeners);
-        Self::of(network, addresses, Box::new(describe)).await
+        let ports = (1..=count).map(|_| "127.0.0.1:0".to_owned());
+        Self::of(Arc::new(Sockets), ports, Box::new(describe)).await
     }
 
+    /// Each listens before any is started, so that all know where all are.
     async fn of(
-        network: Network,
-        addresses: Vec<String>,
-        describe: Box<DescribeFn>,
+        network: Arc<dyn Transport>,
+        addresses: impl Iterator<Item = String>,
+        describe: Box<Describe>,
     ) -> Result<Self, ServerError> {
-        let members = (1..).zip(addresses).map(|(id, address)| Member {
-            id: NodeId::from(id),
-            address,
-            gate: Gate::new(),
-            running: None,
-        });
         let mut cluster = Self {
             network,
-            members: members.collect(),
-            describe: Describe(describe),
+            members: Vec::new(),
+            describe,
         };
-        for place in 0..cluster.members.len() {
-            cluster.start_member(place).await?;
+        let mut listeners = Vec::new();
+        for (id, address) in (1..).zip(addresses) {
+            let listener = cluster.listen(&address).await?;
+            let address = listener.local_addr().map_err(ServerError::Listen)?;
+            cluster.members.push(Member {
+                id: NodeId::from(id),
+                address: address.to_string(),
+                gate: Gate::new(),
+                running: None,
+            });
+            listeners.push(listener);
+        }
+        for (place, listener) in listeners.into_iter().enumerate() {
+            cluster.start_member(place, listener)?;
         }
         Ok(cluster)
     }
 
-    /// A client of all nodes, to which options can be added before it is connected.
-    pub fn client(&self) -> ConfigurationBuilder {
-        self.nodes(Configuration::builder().transport(self.network.clone()))
+    async fn listen(&self, address: &str) -> Result<Bound, ServerError> {
+        let listener = self.network.listen(address).await;
+        listener.map_err(ServerError::Listen)
     }
 
-    fn nodes(&self, builder: ConfigurationBuilder) -> ConfigurationBuilder {
-        let members = self.members.iter();
-        members.fold(builder, |builder, member| {
-            builder.node(member.id, member.address.clone())
-        })
+    /// A client of all nodes, to which options can be added before it is connected.
+    pub fn client(&self) -> ConfigurationBuilder {
+        self.nodes().transport(Arc::clone(&self.network))
+    }
+
+    fn nodes(&self) -> ConfigurationBuilder {
+        let addresses = self.members.iter().map(|member| &member.address);
+        // They get the ids from 1, in this order.
+        Configuration::builder().nodes(addresses)
     }
 
     /// The configuration by which a node calls the others, itself among them: the one that its handlers
@@ -227,26 +220,24 @@ impl Cluster {
     /// There is no such node.
     pub async fn start(&mut self, id: impl Into<NodeId>) -> Result<(), ServerError> {
         let place = self.place(id);
-        self.start_member(place).await
-    }
-
-    async fn start_member(&mut self, place: usize) -> Result<(), ServerError> {
-        let member = &self.members[place];
-        if member.running.is_some() {
+        let Member {
+            address, running, ..
+        } = &self.members[place];
+        if running.is_some() {
             return Ok(());
         }
-        let gate = member.gate.clone();
-        let behind = gate.guard(self.network.clone());
-        let configuration = self.nodes(Configuration::builder().transport(behind));
+        let listener = self.listen(address).await?;
+        self.start_member(place, listener)
+    }
+
+    fn start_member(&mut self, place: usize, listener: Bound) -> Result<(), ServerError> {
+        let Member { id, gate, .. } = &self.members[place];
+        let transport = gate.guard(Arc::clone(&self.network));
         // The addresses are the cluster's own.
-        let configuration = configuration
-            .connect()
-            .expect("nodes of the cluster, in a runtime");
-        let server = (self.describe.0)(member.id, &configuration);
-        let server = server.peers(member.id, &configuration);
-        let listener = self.network.listen(&member.address).await;
-        let listener = gate.guard(listener.map_err(ServerError::Listen)?);
-        let server = server.with_incoming(listener)?;
+        let configuration = self.nodes().transport(transport).connect();
+        let configuration = configuration.expect("nodes of the cluster, in a runtime");
+        let server = (self.describe)(*id, &configuration).peers(*id, &configuration);
+        let server = server.with_incoming(gate.guard(listener))?;
         self.members[place].running = Some(Running::new(configuration, server));
         Ok(())
     }
@@ -338,35 +329,5 @@ impl Running {
         // Where it has ended already, that is seen next.
         let _ = self.shut_down.send(());
         self.serving.await.expect("the server does not panic");
-    }
-}
-
-impl Transport for Network {
-    fn check_runtime(&self) -> io::Result<()> {
-        match self {
-            Self::Pipes(pipes) => pipes.check_runtime(),
-            Self::Sockets(sockets) => sockets.check_runtime(),
-        }
-    }
-
-    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxIo>> {
-        match self {
-            Self::Pipes(pipes) => pipes.connect(address),
-            Self::Sockets(sockets) => sockets.connect(address),
-        }
-    }
-
-    fn address(&self, text: &str) -> Result<Address, AddressError> {
-        match self {
-            Self::Pipes(pipes) => pipes.address(text),
-            Self::Sockets(sockets) => sockets.address(text),
-        }
-    }
-
-    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
-        match self {
-            Self::Pipes(pipes) => pipes.listen(address),
-            Self::Sockets(sockets) => sockets.listen(address),
-        }
     }
 }

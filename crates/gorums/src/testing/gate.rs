@@ -149,6 +149,8 @@ struct GatedIo<I> {
     writing: Passage,
     /// What was read, and is late.
     late: Option<Late>,
+    /// Where that is read to, once anything is late.
+    room: Vec<u8>,
 }
 
 /// Bytes that may be read when this has completed.
@@ -165,6 +167,7 @@ impl<I> GatedIo<I> {
             reading: Passage::new(state.clone()),
             writing: Passage::new(state),
             late: None,
+            room: Vec::new(),
         }
     }
 }
@@ -176,24 +179,23 @@ impl<I: AsyncRead + Unpin> AsyncRead for GatedIo<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(self.reading.poll_open(cx));
-        if self.late.is_none() {
-            let delay = self.reading.state.borrow().delay;
-            if delay.is_zero() {
-                return Pin::new(&mut self.io).poll_read(cx, buf);
+        let this = &mut *self;
+        let late = match &mut this.late {
+            Some(late) => late,
+            None => {
+                let delay = this.reading.state.borrow().delay;
+                if delay.is_zero() {
+                    return Pin::new(&mut this.io).poll_read(cx, buf);
+                }
+                this.room.resize(LATE, 0);
+                let mut read = ReadBuf::new(&mut this.room);
+                ready!(Pin::new(&mut this.io).poll_read(cx, &mut read))?;
+                this.late.insert(Late {
+                    bytes: read.filled().to_vec(),
+                    taken: 0,
+                    time: Box::pin(tokio::time::sleep(delay)),
+                })
             }
-            let mut bytes = vec![0; LATE];
-            let mut read = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
-            let count = read.filled().len();
-            bytes.truncate(count);
-            self.late = Some(Late {
-                bytes,
-                taken: 0,
-                time: Box::pin(tokio::time::sleep(delay)),
-            });
-        }
-        let Some(late) = &mut self.late else {
-            return Poll::Pending;
         };
         if late.taken == 0 {
             ready!(late.time.as_mut().poll(cx));
@@ -203,7 +205,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for GatedIo<I> {
         buf.put_slice(&rest[..count]);
         late.taken += count;
         if late.taken == late.bytes.len() {
-            self.late = None;
+            this.late = None;
         }
         Poll::Ready(Ok(()))
     }

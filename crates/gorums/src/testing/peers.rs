@@ -87,23 +87,18 @@ pub async fn peers_with(
     mut configure: impl FnMut(NodeId, ConfigurationBuilder) -> ConfigurationBuilder,
     mut describe: impl FnMut(NodeId, &Configuration) -> ServerBuilder,
 ) -> Result<Vec<Peer>, ServerError> {
-    let mut listeners = Vec::new();
+    let (mut addresses, mut listeners) = (Vec::new(), Vec::new());
     for id in 1..=count {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.map_err(ServerError::Listen)?;
         let address = listener.local_addr().map_err(ServerError::Listen)?;
-        listeners.push((NodeId::from(id), address.to_string(), listener));
+        addresses.push(address.to_string());
+        listeners.push((NodeId::from(id), listener));
     }
-    let addresses: Vec<_> = listeners
-        .iter()
-        .map(|(id, address, _)| (*id, address.clone()))
-        .collect();
     let mut peers = Vec::new();
-    for (id, _, listener) in listeners {
-        let nodes = addresses.iter().cloned();
-        let builder = nodes.fold(Configuration::builder(), |builder, (id, address)| {
-            builder.node(id, address)
-        });
+    for (id, listener) in listeners {
+        // They get the ids from 1, in this order.
+        let builder = Configuration::builder().nodes(&addresses);
         // The addresses are the system's own, and the caller is in a runtime.
         let configuration = configure(id, builder)
             .connect()
