@@ -15,7 +15,10 @@ use crate::tally::{Kind, Tally};
 /// How often the schedule looks whether something is to begin or to end.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What may happen to each replica, and how often.
+/// What happens to connections.
+pub const NETWORK: &[Kind] = &[Kind::Delay, Kind::Stall, Kind::Cut, Kind::HalfOpen];
+
+/// What may happen to each replica and to [its connections](NETWORK), and how often.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     /// Chooses what happens, how long, and in which order.
@@ -23,8 +26,10 @@ pub struct Schedule {
     /// What happens to a process or its disk. That all are [killed](Kind::KillAll) at once, one of
     /// them decides.
     pub processes: &'static [Kind],
-    /// What happens to connections.
-    pub network: &'static [Kind],
+    /// How long this goes on.
+    pub time: Duration,
+    /// How much longer it goes on at the most where something of this has not fired yet.
+    pub more: Duration,
     /// The only replica to which anything happens; none for all.
     pub only: Option<u32>,
     /// How many milliseconds pass between two faults of a process, at least and at most.
@@ -124,8 +129,8 @@ impl Sequence {
     }
 }
 
-/// Makes faults happen until they are to be over, which is asked all the time. Disks are well then; what
-/// is happening to processes and connections goes on: see [`settle`].
+/// Makes faults happen as long as the schedule says. Disks are well then; what is happening to processes
+/// and connections goes on: see [`settle`].
 ///
 /// # Errors
 ///
@@ -137,8 +142,16 @@ pub async fn run(
     disks: &impl Disks,
     proxies: &[Proxy],
     tally: &Tally,
-    is_over: impl Fn() -> bool,
 ) -> Result<()> {
+    let begun = Instant::now();
+    let is_over = || {
+        let all_fired = [schedule.processes, NETWORK].map(|kinds| tally.have_fired(kinds));
+        let more = match all_fired {
+            [true, true] => Duration::ZERO,
+            _ => schedule.more,
+        };
+        begun.elapsed() >= schedule.time + more
+    };
     let mut seeds = Rng::with_seed(schedule.seed);
     let mut fates: Vec<_> = (1..=REPLICAS)
         .map(|id| {
@@ -146,7 +159,7 @@ pub async fn run(
             // One replica decides when all are killed.
             let kinds = kinds.filter(|kind| id == 1 || *kind != Kind::KillAll);
             let mut of_process = Sequence::new(seeds.u64(..), kinds.collect());
-            let mut of_network = Sequence::new(seeds.u64(..), schedule.network.to_vec());
+            let mut of_network = Sequence::new(seeds.u64(..), NETWORK.to_vec());
             Fate {
                 id,
                 process: Process::Up(of_process.after(500, 2000)),

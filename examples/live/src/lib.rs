@@ -3,9 +3,10 @@
 //!
 //! - [`tally`] has the kinds of faults, and counts those that have fired.
 //! - [`proxy`] passes bytes between clients and a replica, and does to them what networks do.
-//! - [`faults`] decides what happens when.
+//! - [`faults`] decides what happens when, and [`progress`] tells of it.
 
 pub mod faults;
+pub mod progress;
 pub mod proxy;
 pub mod tally;
 
@@ -17,6 +18,15 @@ use anyhow::Result;
 
 /// How many replicas there are.
 pub const REPLICAS: u32 = 3;
+
+/// Whether this process is to be a replica, which [`Processes`](cluster_shell::replicas::Processes) start
+/// by the same program.
+#[must_use]
+pub fn is_replica() -> bool {
+    std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == "serve")
+}
 
 /// Does the work of a program, up to Ctrl-C, and says what is wrong where it fails.
 pub fn run_until_ctrl_c(work: impl Future<Output = Result<()>>) -> ExitCode {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::{Context, Result};
+use cluster_shell::replicas::Processes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -84,11 +86,7 @@ impl Weather {
 
 impl Proxy {
     /// A proxy on a port of its own.
-    ///
-    /// # Errors
-    ///
-    /// Where the system has no port for it.
-    pub async fn start(replica: SocketAddr, tally: Arc<Tally>) -> io::Result<Self> {
+    async fn start(replica: SocketAddr, tally: Arc<Tally>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (weather, _) = watch::channel(Weather::default());
@@ -115,6 +113,20 @@ impl Proxy {
             break_off,
             accepting,
         })
+    }
+
+    /// A proxy before each of these replicas.
+    ///
+    /// # Errors
+    ///
+    /// Where the system has no ports for them.
+    pub async fn before_each(processes: &Processes, tally: &Arc<Tally>) -> Result<Vec<Self>> {
+        let mut proxies = Vec::new();
+        for (_, address) in processes.addresses() {
+            let proxy = Self::start(address, Arc::clone(tally)).await;
+            proxies.push(proxy.context("a proxy")?);
+        }
+        Ok(proxies)
     }
 
     /// Where it listens.

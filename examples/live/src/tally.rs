@@ -33,7 +33,7 @@ pub enum Kind {
 /// How many faults have fired: those of a proxy when they have touched bytes or a connection.
 #[derive(Debug)]
 pub struct Tally {
-    kinds: &'static [Kind],
+    kinds: Vec<Kind>,
     counts: [AtomicU64; KINDS],
 }
 
@@ -81,7 +81,7 @@ impl Kind {
 impl Tally {
     /// None yet, of these kinds.
     #[must_use]
-    pub fn of(kinds: &'static [Kind]) -> Self {
+    pub fn of(kinds: Vec<Kind>) -> Self {
         Self {
             kinds,
             counts: Default::default(),
@@ -103,9 +103,10 @@ impl Tally {
         kinds.iter().all(|kind| self.count(*kind) > 0)
     }
 
-    /// Whether there was at least one of each kind.
-    pub fn all_fired(&self) -> bool {
-        self.have_fired(self.kinds)
+    /// The kinds of which there was none.
+    pub fn missing(&self) -> impl Iterator<Item = Kind> {
+        let kinds = self.kinds.iter().copied();
+        kinds.filter(|kind| self.count(*kind) == 0)
     }
 
     /// A line for each kind, with what it is.

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cluster_live::run_until_ctrl_c;
+use cluster_live::{is_replica, run_until_ctrl_c};
 
 /// Runs three replicas of the ledger as processes under load and all faults, and checks what their
 /// clients were told.
@@ -60,10 +60,7 @@ they are given is not tested here.";
 
 fn main() -> ExitCode {
     // The replicas are this program again.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|first| first == "serve")
-    {
+    if is_replica() {
         return replica::main();
     }
     run_until_ctrl_c(phases::run(Options::parse()))

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
-use cluster_live::faults::{self, Schedule};
+use cluster_live::faults::{self, NETWORK, Schedule};
+use cluster_live::progress::{self, Progress};
 use cluster_live::proxy::{Proxy, Weather};
 use cluster_live::tally::{Kind, Tally};
 use cluster_live::{REPLICAS, say};
@@ -18,11 +19,9 @@ use ledger::note::Note;
 use ledger::proto::ReadRequest;
 use ledger::proto::ledger_client::LedgerClient;
 use storage::disk::Disk;
-use tokio::task::JoinHandle;
-use tokio::time::interval;
 
 use crate::Options;
-use crate::check::Ledger;
+use crate::check::{Findings, Ledger};
 use crate::disks::Spoiling;
 use crate::load::{Calls, Load};
 use crate::memory::levels;
@@ -45,29 +44,11 @@ const OF_ONE: &[Kind] = &[Kind::Kill, Kind::Pause, Kind::StalledDisk, Kind::Full
 /// What happens to processes that go on, and to disks.
 const ENDURED: &[Kind] = &[Kind::Pause, Kind::StalledDisk, Kind::FullDisk];
 
-/// What happens to connections.
-const NETWORK: &[Kind] = &[Kind::Delay, Kind::Stall, Kind::Cut, Kind::HalfOpen];
+/// What happens beside the rounds of faults.
+const BESIDE: &[Kind] = &[Kind::Upgrade, Kind::BlackHole];
 
-/// All that happens.
-const FAULTS: &[Kind] = &[
-    Kind::Delay,
-    Kind::Stall,
-    Kind::Cut,
-    Kind::HalfOpen,
-    Kind::Kill,
-    Kind::KillAll,
-    Kind::Pause,
-    Kind::StalledDisk,
-    Kind::FullDisk,
-    Kind::Upgrade,
-    Kind::BlackHole,
-];
-
-/// How much longer the last round goes on where some kind of fault has not fired yet.
+/// How much longer the last of the rounds of all faults goes on where some kind of fault has not fired yet.
 const EXTENSION: Duration = Duration::from_secs(60);
-
-/// How often it says how far it has come.
-const PROGRESS: Duration = Duration::from_secs(10);
 
 /// How long a page of a replica's log may take to be read, when all faults have ended.
 const READING: Duration = Duration::from_secs(30);
@@ -102,7 +83,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     done
 }
 
-/// Does all of it, and says what came of it.
+/// The same, but for what is left behind where it fails.
 async fn checked(
     options: Options,
     seed: u64,
@@ -118,7 +99,7 @@ async fn checked(
     say(text.trim_end());
     write(&run.options.report, "summary.txt", &text)?;
     let mut faults = report.faults(all);
-    for kind in FAULTS.iter().filter(|kind| run.tally.count(**kind) == 0) {
+    for kind in run.tally.missing() {
         faults.push(format!("no fault of this kind has fired: {kind:?}"));
     }
     for id in 1..=REPLICAS {
@@ -152,6 +133,7 @@ struct Run {
     tally: Arc<Tally>,
     load: Load,
     noted: Noted,
+    part: Part,
     progress: Progress,
 }
 
@@ -168,15 +150,23 @@ impl Run {
             fs::copy(&program, version).context("a copy of this program")?;
         }
         let processes = Processes::start(plan, Notices::standard()).await?;
-        let tally = Arc::new(Tally::of(FAULTS));
-        let mut proxies = Vec::new();
-        for (_, address) in processes.addresses() {
-            let proxy = Proxy::start(address, Arc::clone(&tally)).await;
-            proxies.push(proxy.context("a proxy")?);
-        }
+        let tally = Arc::new(Tally::of([NETWORK, PROCESSES, BESIDE].concat()));
+        let proxies = Proxy::before_each(&processes, &tally).await?;
         let noted = Noted::new().context("a file for what the clients are told")?;
         let load = Load::new(noted.clone());
-        let progress = Progress::start(load.clone(), Arc::clone(&tally));
+        let part = Part::default();
+        let shown = (part.clone(), load.clone(), Arc::clone(&tally));
+        let progress = Progress::start(move || {
+            let (part, load, tally) = &shown;
+            let times = load.lately();
+            let p99 = times.value_at_quantile(0.99) as f64 / 1e3;
+            format!(
+                "{}: {:.0} calls per second, p99 {p99:.0} ms, {} failed so far; {tally}",
+                part.get(),
+                times.len() as f64 / progress::EVERY.as_secs_f64(),
+                load.counts().1
+            )
+        });
         Ok(Self {
             disks: Spoiling::new(data, Arc::clone(&tally)),
             options,
@@ -186,6 +176,7 @@ impl Run {
             tally,
             load,
             noted,
+            part,
             progress,
         })
     }
@@ -244,7 +235,7 @@ impl Run {
 
     /// The load with nothing else. The level of memory in the last third of it.
     async fn load_alone(&mut self, name: &'static str, time: Duration) -> Result<Level> {
-        self.progress.say(name);
+        self.part.set(name);
         let calls = self.start_calls(REPLICAS).await?;
         let period = calls.next_period().await?;
         calls.measure(time * 2 / 3).await;
@@ -272,25 +263,29 @@ impl Run {
         let schedule = |round: u32| Schedule {
             seed: seed.wrapping_add(round.into()),
             processes: PROCESSES,
-            network: NETWORK,
+            time: parts.round,
+            more: Duration::ZERO,
             only: None,
             rest: (500, 3000),
         };
         for round in 1..=parts.rounds {
             let of = format!("round {round} of {all}");
-            self.progress.say(&format!("{of}, faults"));
-            let extension = match round == parts.rounds {
+            self.part.set(&format!("{of}, faults"));
+            let more = match round == parts.rounds {
                 true => EXTENSION,
                 false => Duration::ZERO,
             };
-            self.faults(schedule(round), parts.round, extension).await?;
-            self.reach_all(&calls).await?;
-            self.progress.say(&format!("{of}, upgrade"));
+            let schedule = Schedule {
+                more,
+                ..schedule(round)
+            };
+            self.faults(&calls, schedule).await?;
+            self.part.set(&format!("{of}, upgrade"));
             self.upgrade(&calls, round).await?;
         }
 
         let when = "while only one replica was in trouble";
-        self.progress.say(&format!(
+        self.part.set(&format!(
             "round {} of {all}, faults of one replica",
             all - 1
         ));
@@ -300,20 +295,18 @@ impl Run {
             only: Some(REPLICAS),
             ..schedule(all - 1)
         };
-        self.faults(of_one, parts.round, Duration::ZERO).await?;
-        self.reach_all(&calls).await?;
+        self.faults(&calls, of_one).await?;
         calls.next_period().await?;
         calls.none_failed(period, when)?;
 
-        self.progress.say(&format!(
+        self.part.set(&format!(
             "round {all} of {all}, faults that processes live through"
         ));
         let endured = Schedule {
             processes: ENDURED,
             ..schedule(all)
         };
-        self.faults(endured, parts.round, Duration::ZERO).await?;
-        self.reach_all(&calls).await?;
+        self.faults(&calls, endured).await?;
         calls.end().await
     }
 
@@ -324,25 +317,12 @@ impl Run {
         Ok(())
     }
 
-    /// Lets faults go on for so long, and a little longer where some kind has not fired.
-    async fn faults(&mut self, schedule: Schedule, time: Duration, more: Duration) -> Result<()> {
-        let begun = Instant::now();
-        let is_over = || {
-            let kinds = [PROCESSES, NETWORK];
-            let all_fired = kinds.iter().all(|kinds| self.tally.have_fired(kinds));
-            let more = if all_fired { Duration::ZERO } else { more };
-            begun.elapsed() >= time + more
-        };
-        faults::run(
-            schedule,
-            &mut self.processes,
-            &self.disks,
-            &self.proxies,
-            &self.tally,
-            is_over,
-        )
-        .await?;
-        faults::settle(&mut self.processes, &self.proxies).await
+    /// Lets faults happen, and ends them. All replicas write then.
+    async fn faults(&mut self, calls: &Calls, schedule: Schedule) -> Result<()> {
+        let (processes, proxies) = (&mut self.processes, &self.proxies);
+        faults::run(schedule, processes, &self.disks, proxies, &self.tally).await?;
+        faults::settle(processes, proxies).await?;
+        self.reach_all(calls).await
     }
 
     /// Replaces one replica after the other. No call may fail meanwhile.
@@ -361,7 +341,7 @@ impl Run {
 
     /// Clients that know of two replicas only.
     async fn two_alone(&mut self, name: &'static str, time: Duration) -> Result<Measured> {
-        self.progress.say(name);
+        self.part.set(name);
         let calls = self.start_calls(REPLICAS - 1).await?;
         let period = calls.next_period().await?;
         let times = calls.measure(time).await;
@@ -372,7 +352,7 @@ impl Run {
     /// Clients that know of all replicas, of which one is in a black hole.
     async fn black_hole(&mut self, time: Duration) -> Result<Measured> {
         let name = "one of three in a black hole";
-        self.progress.say(name);
+        self.part.set(name);
         let calls = self.start_calls(REPLICAS).await?;
         let period = calls.next_period().await?;
         let proxy = self.proxies.last().expect("there are some");
@@ -387,7 +367,7 @@ impl Run {
     }
 
     /// Starts all replicas anew, and compares what they have with what the clients were told.
-    async fn compare(&mut self) -> Result<Vec<crate::check::Findings>> {
+    async fn compare(&mut self) -> Result<Vec<Findings>> {
         self.progress.end();
         faults::restart_all(&mut self.processes).await?;
         let asked = self.load.asked();
@@ -429,49 +409,21 @@ async fn read(replica: u32, address: SocketAddr) -> Result<Ledger> {
     }
 }
 
-/// Says now and then how far the run has come.
-struct Progress {
-    part: Arc<Mutex<String>>,
-    telling: JoinHandle<()>,
-}
+/// What happens now, in a few words. Clones share it.
+#[derive(Clone, Default)]
+struct Part(Arc<Mutex<String>>);
 
-impl Progress {
-    fn start(load: Load, tally: Arc<Tally>) -> Self {
-        let part = Arc::new(Mutex::new(String::new()));
-        let shown = Arc::clone(&part);
-        let telling = tokio::spawn(async move {
-            let begun = Instant::now();
-            let mut ticks = interval(PROGRESS);
-            // The first one comes at once.
-            ticks.tick().await;
-            loop {
-                ticks.tick().await;
-                let times = load.lately();
-                let part = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let p99 = times.value_at_quantile(0.99) as f64 / 1e3;
-                say(format_args!(
-                    "{:4} s  {part}: {:.0} calls per second, p99 {p99:.0} ms, {} failed so far; {tally}",
-                    begun.elapsed().as_secs(),
-                    times.len() as f64 / PROGRESS.as_secs_f64(),
-                    load.counts().1
-                ));
-            }
-        });
-        Self { part, telling }
+impl Part {
+    fn set(&self, part: &str) {
+        part.clone_into(&mut self.text());
     }
 
-    /// Says no more.
-    fn end(&self) {
-        self.telling.abort();
+    fn get(&self) -> String {
+        self.text().clone()
     }
 
-    fn say(&self, part: &str) {
-        part.clone_into(&mut self.part.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.end();
+    /// No code panics while it holds the lock.
+    fn text(&self) -> MutexGuard<'_, String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

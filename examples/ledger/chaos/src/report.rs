@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_summary_has_what_was_measured() {
-        let tally = Tally::of(&[Kind::Kill]);
+        let tally = Tally::of(vec![Kind::Kill]);
         let text = report(10, 20, [[1; 3], [2; 3], [3; 3]]).text(&tally);
         for expected in [
             "200 calls of majorities in 10 s, 20 per second; 1 failed while faults went on",

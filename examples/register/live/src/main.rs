@@ -15,42 +15,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use cluster_live::faults::{self, LeftAlone, Schedule};
+use cluster_live::faults::{self, LeftAlone, NETWORK, Schedule};
+use cluster_live::progress::Progress;
 use cluster_live::proxy::Proxy;
 use cluster_live::tally::{Kind, Tally};
-use cluster_live::{REPLICAS, run_until_ctrl_c, say};
+use cluster_live::{REPLICAS, is_replica, run_until_ctrl_c, say};
 use cluster_shell::Program;
 use cluster_shell::replicas::{Plan, Processes, set_up_all};
 use cluster_shell::screen::Notices;
 use gorums_sim::history::{History, Recorder, Verdict};
 use register::program::Registers;
 use tokio::sync::watch;
-use tokio::time::interval;
 
 use crate::load::{Load, Outcomes};
 
 /// What happens to a replica's process.
 const PROCESSES: &[Kind] = &[Kind::Kill, Kind::Pause, Kind::KillAll];
 
-/// What happens to its connections.
-const NETWORK: &[Kind] = &[Kind::Delay, Kind::Stall, Kind::Cut, Kind::HalfOpen];
-
-/// All that happens.
-const FAULTS: &[Kind] = &[
-    Kind::Delay,
-    Kind::Stall,
-    Kind::Cut,
-    Kind::HalfOpen,
-    Kind::Kill,
-    Kind::KillAll,
-    Kind::Pause,
-];
-
 /// How much longer than it was told the run goes on where some kind of fault has not fired yet.
 const EXTENSION: Duration = Duration::from_secs(60);
-
-/// How often it says how far it has come.
-const PROGRESS: Duration = Duration::from_secs(10);
 
 /// How long the clients may take to end: longer than any operation.
 const ENDING: Duration = Duration::from_secs(10);
@@ -91,10 +74,7 @@ it acknowledges nothing that it has not given to the system, not that disks keep
 
 fn main() -> ExitCode {
     // The replicas are this program again.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|first| first == "serve")
-    {
+    if is_replica() {
         return register::program::main();
     }
     let options = Options::parse();
@@ -115,12 +95,8 @@ async fn run(options: &Options) -> Result<()> {
     };
     set_up_all::<<Registers as Program>::Store>(plan.data.as_deref(), plan.count)?;
     let mut processes = Processes::start(plan, Notices::standard()).await?;
-    let tally = Arc::new(Tally::of(FAULTS));
-    let mut proxies = Vec::new();
-    for (_, address) in processes.addresses() {
-        let proxy = Proxy::start(address, Arc::clone(&tally)).await;
-        proxies.push(proxy.context("a proxy")?);
-    }
+    let tally = Arc::new(Tally::of([NETWORK, PROCESSES].concat()));
+    let proxies = Proxy::before_each(&processes, &tally).await?;
     let addresses: Vec<_> = proxies.iter().map(Proxy::address).collect();
     let recorder = Recorder::new();
     let load = Load::new(options.keys, addresses, recorder.clone());
@@ -130,46 +106,18 @@ async fn run(options: &Options) -> Result<()> {
         .collect();
 
     let begun = Instant::now();
-    let length = Duration::from_secs(options.seconds);
-    {
-        let schedule = Schedule {
-            seed,
-            processes: PROCESSES,
-            network: NETWORK,
-            only: None,
-            rest: (1000, 6000),
-        };
-        let is_over = || {
-            let extension = if tally.all_fired() {
-                Duration::ZERO
-            } else {
-                EXTENSION
-            };
-            begun.elapsed() >= length + extension
-        };
-        let schedule = faults::run(
-            schedule,
-            &mut processes,
-            &LeftAlone,
-            &proxies,
-            &tally,
-            is_over,
-        );
-        let mut schedule = std::pin::pin!(schedule);
-        let mut progress = interval(PROGRESS);
-        // The first one comes at once.
-        progress.tick().await;
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut schedule => break done?,
-                _ = progress.tick() => {
-                    let seconds = begun.elapsed().as_secs();
-                    say(format_args!("{seconds:4} s  {}; {tally}", load.outcomes()));
-                }
-            }
-        }
-    }
+    let schedule = Schedule {
+        seed,
+        processes: PROCESSES,
+        time: Duration::from_secs(options.seconds),
+        more: EXTENSION,
+        only: None,
+        rest: (1000, 6000),
+    };
+    let (outcomes, fired) = (load.outcomes(), Arc::clone(&tally));
+    let progress = Progress::start(move || format!("{outcomes}; {fired}"));
+    faults::run(schedule, &mut processes, &LeftAlone, &proxies, &tally).await?;
+    drop(progress);
     let took = begun.elapsed();
     for proxy in &proxies {
         proxy.heal();
@@ -198,7 +146,7 @@ async fn run(options: &Options) -> Result<()> {
         text(&verdict)
     ));
     judge(&verdict, &history, &lost, &options.report)?;
-    if !tally.all_fired() {
+    if tally.missing().next().is_some() {
         bail!("not every kind of fault has fired: {tally}");
     }
     Ok(())
