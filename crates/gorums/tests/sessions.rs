@@ -11,7 +11,7 @@ mod raw_client;
 mod wire;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use asked::{
@@ -244,50 +244,88 @@ async fn a_server_that_is_stopped_starts_nothing_of_a_session_without_a_connecti
 }
 
 /// What is durable of a service: each call that has had its effect, with its answer.
-#[derive(Clone, Default)]
-struct Durable(Arc<Mutex<(u64, AnsweredCalls<u64>)>>);
+#[derive(Clone)]
+struct Durable {
+    network: Network,
+    state: Arc<Mutex<State>>,
+    /// How many calls have had their effect and no answer, since their handlers are stuck.
+    stuck: Counter,
+    gets_stuck: fn(u64) -> bool,
+}
+
+#[derive(Default)]
+struct State {
+    count: u64,
+    answered: AnsweredCalls<u64>,
+    stuck: BTreeSet<u64>,
+}
 
 impl Durable {
+    /// A service whose call gets stuck that has counted to such a number, the first time.
+    fn new(network: &Network, answered: AnsweredCalls<u64>, gets_stuck: fn(u64) -> bool) -> Self {
+        let state = State {
+            answered,
+            ..State::default()
+        };
+        Self {
+            network: network.clone(),
+            state: Arc::new(Mutex::new(state)),
+            stuck: Counter::new(),
+            gets_stuck,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic")
+    }
+
     /// Counts a call, once.
     fn count(&self, ctx: &ServerCtx) -> Result<u64, Status> {
-        let key = ctx.call_key().expect("the client has sessions");
-        let mut state = self.0.lock().expect("no panic");
-        let (count, answered) = &mut *state;
-        match answered.find(key) {
+        let call = ctx.keyed_call().expect("the client has sessions");
+        let state = &mut *self.state();
+        match state.answered.find(call) {
             Answered::Yes(count) => Ok(*count),
             Answered::Forgotten => Err(Status::aborted("forgotten")),
             Answered::No => {
-                *count += 1;
-                answered.insert(key, *count);
-                Ok(*count)
+                state.count += 1;
+                state.answered.insert(call.key, state.count);
+                Ok(state.count)
             }
         }
+    }
+
+    async fn serve(&self) -> TestServer {
+        let durable = self.clone();
+        let server = Server::builder().transport(self.network.clone());
+        let server = server.unary(ASK, move |ctx: ServerCtx, _: Number| {
+            let durable = durable.clone();
+            async move {
+                let value = durable.count(&ctx)?;
+                // The effect is there, and the answer is lost with the server.
+                if (durable.gets_stuck)(value) && durable.state().stuck.insert(value) {
+                    durable.stuck.add();
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Status>(number(value))
+            }
+        });
+        TestServer::start_at(server, NODE).await
+    }
+
+    /// Starts the server anew, and what is durable of it is there.
+    async fn restart(&self, server: TestServer) -> TestServer {
+        server.stop().await;
+        self.network.cut(NODE);
+        self.serve().await
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_keeps_what_it_answers_counts_each_call_once_over_restarts() {
     let network = Network::new();
-    let durable = Durable::default();
-    let (stuck, count) = (Arc::new(Mutex::new(BTreeSet::new())), Counter::new());
-    let serve = || {
-        let (durable, stuck, count) = (durable.clone(), Arc::clone(&stuck), count.clone());
-        let server = Server::builder().transport(network.clone());
-        let server = server.unary(ASK, move |ctx: ServerCtx, _: Number| {
-            let (durable, stuck, count) = (durable.clone(), Arc::clone(&stuck), count.clone());
-            async move {
-                let value = durable.count(&ctx)?;
-                // The effect is there, and the answer is lost with the server.
-                if value.is_multiple_of(5) && stuck.lock().expect("no panic").insert(value) {
-                    count.add();
-                    std::future::pending::<()>().await;
-                }
-                Ok::<_, Status>(number(value))
-            }
-        });
-        TestServer::start_at(server, NODE)
-    };
-    let mut server = serve().await;
+    let fifth = |value: u64| value.is_multiple_of(5);
+    let durable = Durable::new(&network, AnsweredCalls::default(), fifth);
+    let mut server = durable.serve().await;
     let (_all, client) = connect(sessions(&network));
     let calls: Vec<_> = (1..=20)
         .map(|value| {
@@ -298,15 +336,36 @@ async fn a_service_that_keeps_what_it_answers_counts_each_call_once_over_restart
         })
         .collect();
     for times in 1..=4 {
-        count.reached(times).await;
-        server.stop().await;
-        network.cut(NODE);
-        server = serve().await;
+        durable.stuck.reached(times).await;
+        server = durable.restart(server).await;
     }
     for (call, value) in calls.into_iter().zip(1..) {
         answered(call, value).await;
     }
-    assert_eq!(durable.0.lock().expect("no panic").0, 20);
+    assert_eq!(durable.state().count, 20);
+}
+
+/// The answer of the first client has gone when it asks for it again.
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_again_is_not_handled_twice_where_its_answer_has_gone() {
+    let network = Network::new();
+    let durable = Durable::new(&network, AnsweredCalls::new(1, 1), |value| value == 1);
+    let server = durable.serve().await;
+    let (_first, client) = connect(sessions(&network));
+    let (_second, other) = connect(sessions(&network));
+    let of = |client| call(client, ASK, 0).idempotent(true).timeout(LIMIT);
+    let lost = of(&client).send();
+    durable.stuck.reached(1).await;
+    answered(of(&other).send(), 2).await;
+    let _server = durable.restart(server).await;
+    let error = within(lost).await.expect_err("it may have been counted");
+    assert_eq!(
+        (error.outcome(), error.code()),
+        (Outcome::Unknown, Code::Aborted)
+    );
+    // What it sends for the first time is new, and so is what another one sends again.
+    answered(of(&client).send(), 3).await;
+    assert_eq!(durable.state().count, 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 //! one cannot simply take a request that comes again: it has to know it. What it takes for that:
 //!
 //! - **Its clients have [sessions](gorums::ConfigurationBuilder::sessions).** What they send again has the
-//!   same [`call_key`](gorums::ServerCtx::call_key), on another connection and to a server that was started
+//!   same [`keyed_call`](gorums::ServerCtx::keyed_call), on another connection and to a server that was started
 //!   anew as well. Whoever has none is refused.
 //! - **Its methods are declared as `IDEMPOTENT`.** They are, with what follows, and so clients send them
 //!   again when a replica was started anew, as long as their deadline allows.

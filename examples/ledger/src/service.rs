@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cluster_shell::Delay;
-use gorums::server::CallKey;
+use gorums::server::KeyedCall;
 use gorums::{ServerCtx, Status};
 use storage::disk::Changed;
 use storage::store::Store;
@@ -56,8 +56,8 @@ impl Replica {
     }
 
     /// The name under which the answer is kept.
-    fn call(&self, ctx: &ServerCtx) -> Result<Option<CallKey>, Status> {
-        let call = ctx.call_key().ok_or_else(|| {
+    fn call(&self, ctx: &ServerCtx) -> Result<Option<KeyedCall>, Status> {
+        let call = ctx.keyed_call().ok_or_else(|| {
             Status::failed_precondition(
                 "the ledger has each call once, for clients with sessions: nothing names this call",
             )

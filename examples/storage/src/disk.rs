@@ -17,7 +17,7 @@
 //! | bytes of requests, waiting and in the batch | 8 MiB; a read counts 512 KiB | callers wait |
 //! | bytes of an answer that is kept | 1,024 | the request fails, and changes nothing |
 //! | answers that are kept of a client | 1,024 | the oldest goes; a call as old as that fails with `Aborted` |
-//! | clients of whom answers are kept | 1,024 | those of the one that was answered the longest time ago go |
+//! | clients of whom answers are kept | 1,024 | those of the one that was answered the longest time ago go; what a client that is not here sends again fails with `Aborted` from then on |
 //! | bytes of records found and not taken | 16 MiB | the batch ends; the disk waits for readers |
 //!
 //! What a read finds is not known before, and its caller holds it afterwards. So a read counts more
@@ -30,13 +30,14 @@
 //!
 //! # Calls that come again
 //!
-//! A change that is of a [call](CallKey) is kept with its answer, in one commit. When the call comes again,
+//! A change that is of a [call](KeyedCall) is kept with its answer, in one commit. When the call comes again,
 //! which a client with sessions does to a replica that was started anew, it is answered by that, and
 //! changes nothing. An answer of a few bytes takes some 60, so that those of all clients take 60 MiB at the most; one
 //! may have [1 KiB](ANSWER). None of it is in memory.
 //!
-//! That an answer has gone is known of calls and not of clients: what a client sends again after 1,024
-//! others have had answers counts as new. A replica that has lost its file has lost them all, and those
+//! What is sent again of which the answer may have gone is not carried out: a call as old as one of which it
+//! has, and what a client sends again that is none of the 1,024, once there have been more. What such a
+//! client sends for the first time is. A replica that has lost its file has lost them all, and those
 //! of others are not its own. So what it has begun anew without them is a call that comes for the first
 //! time. That is harmless for values that have a time or a version, of which the second write finds
 //! the first; [`Store::change`](crate::store::Store::change) is refused where a replica gets lost
@@ -131,7 +132,7 @@ use std::thread;
 use std::time::Duration;
 
 use gorums::Status;
-use gorums::server::{Answered, CallKey};
+use gorums::server::{Answered, CallKey, KeyedCall};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::answers::{CALLS_OF_CLIENT, CLIENTS};
@@ -203,7 +204,7 @@ pub trait Volume<E: Record = Entry>: Send + 'static {
     /// What is known of this call.
     fn answered(
         &mut self,
-        call: CallKey,
+        call: KeyedCall,
     ) -> impl Future<Output = Result<Answered<Vec<u8>>, Self::Error>> + Send;
 
     /// Replaces the values of these keys and keeps the answers to these calls, all or none of them.

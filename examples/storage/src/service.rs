@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use cluster_shell::Delay;
-use gorums::server::CallKey;
+use gorums::server::KeyedCall;
 use gorums::{ReplySender, ServerCtx, Status};
 
 use crate::client::version;
@@ -52,7 +52,7 @@ impl Replica {
     }
 
     async fn write(&self, ctx: &ServerCtx, request: WriteRequest) -> Result<WriteResponse, Status> {
-        let taken = self.begin_write(ctx.call_key(), request).await?;
+        let taken = self.begin_write(ctx.keyed_call(), request).await?;
         let new = taken.done(ctx).await?;
         self.delay.pass(ctx).await;
         Ok(self.written(new))
@@ -67,7 +67,7 @@ impl Replica {
     /// A write that has an answer is answered by it again when it comes again.
     async fn begin_write(
         &self,
-        call: Option<CallKey>,
+        call: Option<KeyedCall>,
         request: WriteRequest,
     ) -> Result<Stored<bool>, Status> {
         let entry = Entry {
@@ -152,7 +152,7 @@ impl Storage for Replica {
         request: WriteRequest,
     ) -> Result<WriteResponse, Status> {
         let peers = peers(&ctx)?;
-        let taken = self.begin_write(ctx.call_key(), request.clone()).await?;
+        let taken = self.begin_write(ctx.keyed_call(), request.clone()).await?;
         let sent = peers.write_multicast(request).timeout(HANDING_OVER);
         ctx.release();
         let count = peers.configuration().len();

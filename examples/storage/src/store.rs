@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use gorums::server::{Answered, AnsweredCalls, CallKey};
+use gorums::server::{Answered, AnsweredCalls, KeyedCall};
 use gorums::{ServerCtx, Status};
 use prost::{DecodeError, Message};
 use prost_types::Timestamp;
@@ -187,7 +187,7 @@ impl<E: Record> Store<E> {
         self.write_once(None, key, entry).await
     }
 
-    /// The same for a call, as [`ServerCtx::call_key`](gorums::ServerCtx::call_key) names it: when that
+    /// The same for a call, as [`ServerCtx::keyed_call`](gorums::ServerCtx::keyed_call) names it: when that
     /// comes again it is answered as at first, and changes nothing. Without a name it is a
     /// [`write`](Self::write).
     ///
@@ -200,7 +200,7 @@ impl<E: Record> Store<E> {
     /// As for [`change`](Self::change), but for the last one.
     pub async fn write_once(
         &self,
-        call: Option<CallKey>,
+        call: Option<KeyedCall>,
         key: String,
         entry: E,
     ) -> Result<Stored<bool, E>, Status> {
@@ -223,7 +223,7 @@ impl<E: Record> Store<E> {
     /// before differs from replica to replica, and none can have it again from others.
     pub async fn change<T: Message + Default + 'static>(
         &self,
-        call: Option<CallKey>,
+        call: Option<KeyedCall>,
         key: String,
         bytes: usize,
         change: impl FnOnce(Option<&E>) -> Result<Changed<E, T>, Status> + Send + 'static,
@@ -336,13 +336,13 @@ impl<E: Record> Memory<E> {
         }
     }
 
-    fn write(&self, call: Option<CallKey>, key: String, entry: E) -> Result<bool, Status> {
+    fn write(&self, call: Option<KeyedCall>, key: String, entry: E) -> Result<bool, Status> {
         self.change(call, &key, newer(&key, entry))
     }
 
     fn change<T: Message + Default>(
         &self,
-        call: Option<CallKey>,
+        call: Option<KeyedCall>,
         key: &str,
         change: impl FnOnce(Option<&E>) -> Result<Changed<E, T>, Status>,
     ) -> Result<T, Status> {
@@ -356,7 +356,7 @@ impl<E: Record> Memory<E> {
         kept.records.extend(records);
         let result = decoded(&answer);
         if let Some(call) = call {
-            kept.answered.insert(call, answer);
+            kept.answered.insert(call.key, answer);
         }
         result
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gorums::ServerBuilder;
-use gorums::server::{Answered, CallKey};
+use gorums::server::{Answered, CallKey, KeyedCall};
 use gorums_sim::{Disk, Replica, Violation};
 use storage::disk::{Backend, Commit, File, FileError, Page, Record, StorageBackend, Volume};
 use storage::rejoin::proto::rejoin_server::RejoinServer;
@@ -226,7 +226,7 @@ impl<E: Record> Volume<E> for SimVolume<E> {
         found.map_err(|error| error.to_string())
     }
 
-    async fn answered(&mut self, call: CallKey) -> Result<Answered<Vec<u8>>, String> {
+    async fn answered(&mut self, call: KeyedCall) -> Result<Answered<Vec<u8>>, String> {
         let found = self.file.answered(call).await;
         self.simulated.done().await;
         found.map_err(|error| error.to_string())
@@ -283,8 +283,8 @@ impl<E: Record> Volume<E> for LyingVolume<E> {
         self.volume.page(after).await
     }
 
-    async fn answered(&mut self, call: CallKey) -> Result<Answered<Vec<u8>>, String> {
-        match self.answers.get(&call) {
+    async fn answered(&mut self, call: KeyedCall) -> Result<Answered<Vec<u8>>, String> {
+        match self.answers.get(&call.key) {
             Some(answer) => Ok(Answered::Yes(answer.clone())),
             None => self.volume.answered(call).await,
         }

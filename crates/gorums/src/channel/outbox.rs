@@ -48,6 +48,12 @@ impl OutMessage {
         call.deadline_of(*part)
     }
 
+    /// Whether it was written before, on a stream that broke.
+    #[inline]
+    pub(crate) fn is_resent(&self) -> bool {
+        self.tries > 0
+    }
+
     /// Whether the message is still to be written, and was not withdrawn.
     fn is_wanted(&self) -> bool {
         self.ticket

@@ -5,8 +5,8 @@ use prost_types::Any;
 use super::input::Input;
 use crate::error::{Code, Status};
 use crate::wire::{
-    Control, Envelope, PREFIX, encode_control, encode_credit, encode_message, encode_reply,
-    encode_status, peek_id, timed_start,
+    Added, Control, Envelope, PREFIX, encode_control, encode_credit, encode_message, encode_reply,
+    encode_status, peek_id, start_with,
 };
 
 /// The envelope as prost reads it.
@@ -22,6 +22,8 @@ struct Reference {
     metadata: Vec<ReferenceEntry>,
     #[prost(bytes = "vec", tag = "5")]
     payload: Vec<u8>,
+    #[prost(bool, tag = "12")]
+    is_resent: bool,
     #[prost(uint64, tag = "13")]
     time_left: u64,
     #[prost(uint64, tag = "14")]
@@ -75,6 +77,7 @@ fn assert_same(envelope: &Envelope<'_>, reference: &Reference) {
     assert_eq!(envelope.method, reference.method);
     assert_eq!(envelope.payload, reference.payload);
     assert_eq!(envelope.time_left, reference.time_left);
+    assert_eq!(envelope.is_resent, reference.is_resent);
     assert_eq!(envelope.credit, reference.credit);
     let control = match envelope.control {
         Control::Unknown => None,
@@ -157,10 +160,15 @@ fn assert_written_again(envelope: &Envelope<'_>) {
         assert_eq!(peek_id(&frame[PREFIX..]), Some((id, method)));
     }
 
-    let (start, start_len) = timed_start(&frame, envelope.time_left).expect("not so long");
+    let added = Added {
+        time_left: Some(envelope.time_left),
+        is_resent: envelope.is_resent,
+    };
+    let (start, start_len) = start_with(&frame, added).expect("not so long");
     let timed = [&start[..start_len], &frame[PREFIX..]].concat();
     let again = read(&timed);
     assert_eq!(again.time_left, envelope.time_left);
+    assert_eq!(again.is_resent, envelope.is_resent);
     assert_eq!((again.id, again.method), (id, method));
     assert_eq!(
         (again.payload, again.metadata()),

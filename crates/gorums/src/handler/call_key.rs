@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 /// to a server that was started anew as well.
 ///
 /// Of clients with [sessions](crate::ConfigurationBuilder::sessions), as
-/// [`ServerCtx::call_key`](crate::ServerCtx::call_key) has it. All nodes of a quorum call are told
+/// [`ServerCtx::keyed_call`](crate::ServerCtx::keyed_call) has it. All nodes of a quorum call are told
 /// the same key. A client that was started anew is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallKey {
@@ -36,6 +36,37 @@ impl CallKey {
     }
 }
 
+/// A call of a client, as [`ServerCtx::keyed_call`](crate::ServerCtx::keyed_call) has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyedCall {
+    /// Its name.
+    pub key: CallKey,
+    /// Whether the client has sent it before, and has not heard what became of it: the service may have
+    /// answered it. A service need not ask where it keeps all answers.
+    pub is_resent: bool,
+}
+
+impl KeyedCall {
+    /// A call that is sent for the first time.
+    #[must_use]
+    pub fn first(key: CallKey) -> Self {
+        Self {
+            key,
+            is_resent: false,
+        }
+    }
+
+    /// A call that is sent again.
+    #[must_use]
+    pub fn resent(key: CallKey) -> Self {
+        Self {
+            key,
+            is_resent: true,
+        }
+    }
+}
+
 /// What a service has answered to the calls of its clients, so that each is handled once although it
 /// is sent again to a server that was started anew.
 ///
@@ -55,16 +86,16 @@ impl CallKey {
 ///
 /// impl Counter {
 ///     fn add(&mut self, ctx: &ServerCtx) -> Result<u64, Status> {
-///         let key = ctx.call_key();
-///         match key.map_or(Answered::No, |key| self.answered.find(key)) {
+///         let call = ctx.keyed_call();
+///         match call.map_or(Answered::No, |call| self.answered.find(call)) {
 ///             Answered::Yes(count) => return Ok(*count),
 ///             Answered::Forgotten => return Err(Status::aborted("it may have been counted")),
 ///             Answered::No => {}
 ///         }
 ///         self.count += 1;
 ///         // Here a service would write the count, the key and the answer, in one transaction.
-///         if let Some(key) = key {
-///             self.answered.insert(key, self.count);
+///         if let Some(call) = call {
+///             self.answered.insert(call.key, self.count);
 ///         }
 ///         Ok(self.count)
 ///     }
@@ -72,9 +103,12 @@ impl CallKey {
 /// ```
 ///
 /// It is bounded: of each client the answers to so many calls are kept, and of so many clients. The
-/// oldest go. That one has gone is known of calls, and not of clients: what a client sends again that
-/// is not here any more counts as new. So there have to be more than call a service within the longest
-/// time in which one is sent again, which is its deadline.
+/// oldest go, those of the client that was answered the longest time ago. What is sent again is
+/// [forgotten](Answered::Forgotten) where its answer may have gone, and is not taken for new: a call as
+/// old as one of which the answer has gone; and, as soon as a client has gone, any call that is
+/// [sent again](KeyedCall::is_resent) by a client that is not here. What such a client sends for the
+/// first time is handled. So with fewer places than there are clients no call is handled twice, and
+/// some have an unknown outcome of which the first answer was lost.
 #[derive(Debug, Clone)]
 pub struct AnsweredCalls<R> {
     calls_of_client: usize,
@@ -83,6 +117,7 @@ pub struct AnsweredCalls<R> {
     /// The clients, those first that were answered the longest time ago.
     by_use: BTreeMap<u64, u128>,
     uses: u64,
+    has_forgotten_clients: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -100,7 +135,8 @@ pub enum Answered<R> {
     No,
     /// It was, by this.
     Yes(R),
-    /// It may have been: what was answered to calls as old as this one has gone.
+    /// It may have been: what was answered to calls as old as this one has gone, or to those of its
+    /// client.
     Forgotten,
 }
 
@@ -115,14 +151,33 @@ impl<R> AnsweredCalls<R> {
             clients: BTreeMap::new(),
             by_use: BTreeMap::new(),
             uses: 0,
+            has_forgotten_clients: false,
         }
+    }
+
+    /// Whether the answers of clients have gone, since there were too many others.
+    ///
+    /// A service keeps this with the answers, and [says](Self::forget_clients) it where it makes this
+    /// anew.
+    #[must_use]
+    pub fn has_forgotten_clients(&self) -> bool {
+        self.has_forgotten_clients
+    }
+
+    /// Answers of clients have gone before this was made.
+    pub fn forget_clients(&mut self) {
+        self.has_forgotten_clients = true;
     }
 
     /// What is known of this call.
     #[must_use]
-    pub fn find(&self, key: CallKey) -> Answered<&R> {
+    pub fn find(&self, call: KeyedCall) -> Answered<&R> {
+        let KeyedCall { key, is_resent } = call;
         let Some(client) = self.clients.get(&key.client) else {
-            return Answered::No;
+            return match self.has_forgotten_clients && is_resent {
+                true => Answered::Forgotten,
+                false => Answered::No,
+            };
         };
         match client.answers.get(&key.call) {
             Some(answer) => Answered::Yes(answer),
@@ -152,6 +207,7 @@ impl<R> AnsweredCalls<R> {
             && let Some((_, oldest)) = self.by_use.pop_first()
         {
             self.clients.remove(&oldest);
+            self.has_forgotten_clients = true;
         }
     }
 }
@@ -171,18 +227,19 @@ mod tests {
     fn answers_are_found_until_they_are_the_oldest_of_their_client() {
         let mut answered = AnsweredCalls::new(2, 2);
         let key = CallKey::new;
-        assert_eq!(answered.find(key(1, 1)), Answered::No);
-        for call in 1..=3 {
-            answered.insert(key(1, call), call * 10);
+        let call = |client, call| KeyedCall::resent(key(client, call));
+        assert_eq!(answered.find(call(1, 1)), Answered::No);
+        for number in 1..=3 {
+            answered.insert(key(1, number), number * 10);
         }
-        assert_eq!(answered.find(key(1, 1)), Answered::Forgotten);
-        assert_eq!(answered.find(key(1, 2)), Answered::Yes(&20));
-        assert_eq!(answered.find(key(1, 3)), Answered::Yes(&30));
-        assert_eq!(answered.find(key(1, 4)), Answered::No);
-        assert_eq!(answered.find(key(2, 1)), Answered::No);
+        assert_eq!(answered.find(call(1, 1)), Answered::Forgotten);
+        assert_eq!(answered.find(call(1, 2)), Answered::Yes(&20));
+        assert_eq!(answered.find(call(1, 3)), Answered::Yes(&30));
+        assert_eq!(answered.find(call(1, 4)), Answered::No);
+        assert_eq!(answered.find(call(2, 1)), Answered::No);
         // An answer that comes late does not bring back older ones.
         answered.insert(key(1, 1), 11);
-        assert_eq!(answered.find(key(1, 1)), Answered::Forgotten);
+        assert_eq!(answered.find(call(1, 1)), Answered::Forgotten);
     }
 
     #[test]
@@ -190,11 +247,31 @@ mod tests {
         let mut answered = AnsweredCalls::new(0, 2);
         let key = CallKey::new;
         for client in [1, 2, 1, 3] {
+            assert!(!answered.has_forgotten_clients());
             answered.insert(key(client, 7), client);
         }
-        assert_eq!(answered.find(key(1, 7)), Answered::Yes(&1));
-        assert_eq!(answered.find(key(2, 7)), Answered::No);
-        assert_eq!(answered.find(key(3, 7)), Answered::Yes(&3));
+        assert!(answered.has_forgotten_clients());
+        let call = KeyedCall::first;
+        assert_eq!(answered.find(call(key(1, 7))), Answered::Yes(&1));
+        assert_eq!(answered.find(call(key(3, 7))), Answered::Yes(&3));
         assert_eq!((answered.clients.len(), answered.by_use.len()), (2, 2));
+    }
+
+    #[test]
+    fn what_a_client_that_has_gone_sends_again_is_not_taken_for_new() {
+        let key = CallKey::new;
+        let mut answered = AnsweredCalls::new(1, 1);
+        answered.insert(key(1, 7), ());
+        assert_eq!(answered.find(KeyedCall::resent(key(2, 7))), Answered::No);
+        answered.insert(key(2, 7), ());
+        let mut made_anew = AnsweredCalls::new(1, 1);
+        made_anew.insert(key(2, 7), ());
+        made_anew.forget_clients();
+        for answered in [answered, made_anew] {
+            let find = |call| answered.find(call);
+            assert_eq!(find(KeyedCall::resent(key(1, 7))), Answered::Forgotten);
+            assert_eq!(find(KeyedCall::first(key(1, 8))), Answered::No);
+            assert_eq!(find(KeyedCall::resent(key(2, 8))), Answered::No);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use http::Extensions;
 use tokio::time::Instant;
 
-use super::call_key::CallKey;
+use super::call_key::{CallKey, KeyedCall};
 use super::reply_queue::ReplyQueue;
 use super::turn::{Released, Turn};
 use crate::log::Peer;
@@ -45,6 +45,8 @@ pub(super) struct RequestInfo {
     pub(super) deadline: Option<Instant>,
     /// Nobody waits for an answer.
     pub(super) is_one_way: bool,
+    /// The caller has sent it before, on a stream that broke.
+    pub(super) is_resent: bool,
 }
 
 impl Inner {
@@ -289,17 +291,20 @@ impl ServerCtx {
         self.0.request.deadline
     }
 
-    /// Names the call, also where it is sent again. None where the client has no
-    /// [sessions](crate::ConfigurationBuilder::sessions), and for calls of ordinary gRPC and of the
-    /// Go library.
+    /// The name of the call, which it has also where it is sent again, and whether this is so. None where
+    /// the client has no [sessions](crate::ConfigurationBuilder::sessions), and for calls of ordinary gRPC
+    /// and of the Go library.
     ///
     /// A service whose effects outlive it keeps the key with each effect, and so knows a call that it
     /// has handled before it was started anew: see
     /// [`AnsweredCalls`](crate::server::AnsweredCalls).
     #[must_use]
-    pub fn call_key(&self) -> Option<CallKey> {
+    pub fn keyed_call(&self) -> Option<KeyedCall> {
         let client = self.0.connection.client?;
-        Some(CallKey::new(client.number(), self.0.request.id))
+        Some(KeyedCall {
+            key: CallKey::new(client.number(), self.0.request.id),
+            is_resent: self.0.request.is_resent,
+        })
     }
 
     /// Whether the caller gave up, or its connection ended: nobody reads the reply. The handler

@@ -466,6 +466,7 @@ impl Lane {
             payload,
             size: _,
             deadline,
+            is_resent,
             arrived,
         } = request;
         let method = called.name();
@@ -473,6 +474,7 @@ impl Lane {
             id,
             deadline,
             is_one_way: called.is_one_way(),
+            is_resent,
         };
         // Another connection may carry the session by now.
         let last = last.filter(|(_, last)| last.is_of(&state.info));

@@ -38,7 +38,7 @@ pub(crate) mod turn;
 mod unstarted;
 mod worker;
 
-pub use call_key::{Answered, AnsweredCalls, CallKey};
+pub use call_key::{Answered, AnsweredCalls, CallKey, KeyedCall};
 pub use context::ServerCtx;
 pub(crate) use context::{ConnectionInfo, Running};
 #[cfg(all(test, gorums_loom))]

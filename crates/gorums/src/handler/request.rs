@@ -58,6 +58,8 @@ pub(crate) struct Request {
     pub(crate) size: usize,
     /// When its caller stops to wait, by the clock of this end, if that is known.
     pub(crate) deadline: Option<Instant>,
+    /// Whether its caller has sent it before, on a stream that broke.
+    pub(crate) is_resent: bool,
     /// When it began to wait for its turn, where the server sheds what waits too long.
     pub(crate) arrived: Option<Instant>,
 }
@@ -108,6 +110,7 @@ impl Request {
             metadata: envelope.metadata(),
             payload: frame.slice_ref(envelope.payload),
             deadline: None,
+            is_resent: envelope.is_resent,
             arrived: None,
         })
     }
@@ -125,6 +128,7 @@ impl Request {
             payload: frame,
             size,
             deadline: None,
+            is_resent: false,
             arrived: None,
         }
     }

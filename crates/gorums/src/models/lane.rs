@@ -126,6 +126,7 @@ where
         payload: Bytes::new(),
         size: 0,
         deadline: None,
+        is_resent: false,
         arrived: None,
     }
 }

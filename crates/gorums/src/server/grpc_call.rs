@@ -301,6 +301,7 @@ impl Running {
             size: payload.len(),
             payload,
             deadline,
+            is_resent: false,
             arrived: None,
         }]);
         lane.finish();

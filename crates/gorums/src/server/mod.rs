@@ -54,6 +54,7 @@ pub use peers::ConnectedPeers;
 pub use roles::Roles;
 
 pub use crate::handler::{
-    Answered, AnsweredCalls, CallKey, Gone, Incoming, Interceptor, Next, OldestHandler, Priority,
-    Registry, Released, Reply, RunningHandlers, Service, Shedding, TrySendError, interceptor_fn,
+    Answered, AnsweredCalls, CallKey, Gone, Incoming, Interceptor, KeyedCall, Next, OldestHandler,
+    Priority, Registry, Released, Reply, RunningHandlers, Service, Shedding, TrySendError,
+    interceptor_fn,
 };

@@ -9,8 +9,8 @@ use super::session::Session;
 use crate::channel::{Channel, OutMessage, StreamId, Ticket};
 use crate::handler::ReplyQueue;
 use crate::wire::{
-    BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, PREFIX, Unacknowledged, encode_control,
-    encode_credit, timed_start,
+    Added, BATCH_BYTES, Batch, BatchBuilder, BatchSlot, Control, PREFIX, Unacknowledged,
+    encode_control, encode_credit, start_with,
 };
 
 /// Puts batches together, of which one at a time is with `h2`: answers first, then calls.
@@ -88,7 +88,7 @@ impl Outbound {
         let room = session
             .as_ref()
             .map_or(usize::MAX, |session| session.room());
-        let mut has_deadlines = false;
+        let (mut has_deadlines, mut has_resent) = (false, false);
         let notices = {
             let mut outbox = channel.outbox();
             let mut len = 0;
@@ -98,6 +98,7 @@ impl Outbound {
                 };
                 len += message.frame.len();
                 has_deadlines |= message.deadline().is_some();
+                has_resent |= message.is_resent();
                 if let Some(ticket) = &message.ticket
                     && ticket.call.is_streamed()
                 {
@@ -113,8 +114,12 @@ impl Outbound {
             }
         };
         let mut kept = session.map(|session| &mut session.kept);
-        if has_deadlines && channel.features().deadline {
-            self.push_timed(channel.pool().clock.now(), kept.as_deref_mut());
+        // Nobody else's calls have names by which a node could know them.
+        has_resent &= channel.pool().client.is_some();
+        has_deadlines &= channel.features().deadline;
+        if has_deadlines || has_resent {
+            let now = has_deadlines.then(|| channel.pool().clock.now());
+            self.push_added(now, has_resent, kept.as_deref_mut());
         } else {
             for message in self.batch.range(self.again..) {
                 push(&mut self.builder, &mut kept, &message.frame);
@@ -132,20 +137,28 @@ impl Outbound {
         }
     }
 
-    /// Adds the messages of the batch that were not written before, each with the time that is left to
-    /// its caller at this time.
+    /// Adds the messages of the batch that are new to this stream, each with the time that is left to its
+    /// caller at this time, and with whether it was written on one that broke, as far as either is told.
     #[cold]
-    fn push_timed(&mut self, now: Instant, mut kept: Option<&mut Unacknowledged>) {
+    fn push_added(
+        &mut self,
+        now: Option<Instant>,
+        has_resent: bool,
+        mut kept: Option<&mut Unacknowledged>,
+    ) {
         for message in self.batch.range_mut(self.again..) {
-            let start = message.deadline().and_then(|deadline| {
+            let time_left = message.deadline().zip(now).map(|(deadline, now)| {
                 // Rounded up: the node does not find it late before the caller does.
                 let left = deadline.saturating_duration_since(now).as_nanos();
                 let left = left.div_ceil(1_000);
                 // One whose time has just passed is not told as one that has no deadline.
-                let left = u64::try_from(left).unwrap_or(u64::MAX).max(1);
-                timed_start(&message.frame, left)
+                u64::try_from(left).unwrap_or(u64::MAX).max(1)
             });
-            match start {
+            let added = Added {
+                time_left,
+                is_resent: has_resent && message.is_resent(),
+            };
+            match start_with(&message.frame, added) {
                 None => push(&mut self.builder, &mut kept, &message.frame),
                 Some((start, len)) => {
                     let (start, frame) = (&start[..len], &message.frame);

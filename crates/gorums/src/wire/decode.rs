@@ -6,7 +6,7 @@ use prost::Message;
 use prost_types::Any;
 
 use super::envelope::{
-    CONTROL, CREDIT, Control, ENTRY, Envelope, ID, METHOD, PAYLOAD, STATUS, TIME_LEFT,
+    CONTROL, CREDIT, Control, ENTRY, Envelope, ID, METHOD, PAYLOAD, RESENT, STATUS, TIME_LEFT,
 };
 use crate::error::{Code, Status};
 use crate::metadata::MAX_ENTRIES;
@@ -36,6 +36,7 @@ impl<'a> Envelope<'a> {
             payload: &[],
             control: Control::Message,
             time_left: 0,
+            is_resent: false,
             credit: 0,
             excess: None,
         };
@@ -81,13 +82,14 @@ impl<'a> Envelope<'a> {
                     }
                 }
                 (PAYLOAD, Value::Bytes(bytes)) => self.payload = bytes,
+                (RESENT, Value::Varint(is_resent)) => self.is_resent = is_resent != 0,
                 (TIME_LEFT, Value::Varint(time_left)) => self.time_left = time_left,
                 (CREDIT, Value::Varint(credit)) => self.credit = credit,
                 // As of every uint32, the lower four bytes count.
                 (CONTROL, Value::Varint(number)) => {
                     self.control = Control::from_number(number as u32);
                 }
-                (ID..=PAYLOAD | TIME_LEFT | CREDIT | CONTROL, _) => {
+                (ID..=PAYLOAD | RESENT | TIME_LEFT | CREDIT | CONTROL, _) => {
                     return Err(nowhere(Malformed::OtherWireType(number)));
                 }
                 _ => {}
@@ -440,12 +442,12 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_skipped() {
-        // fields 9 (varint), 10 (fixed64), 11 (bytes), 12 (fixed32), then the id
+        // fields 8 (fixed32), 9 (varint), 10 (fixed64), 11 (bytes), then the id
         let bytes = [
             &[0x48, 1][..],
             &[0x51, 0, 0, 0, 0, 0, 0, 0, 0],
             &[0x5a, 1, b'A'],
-            &[0x65, 0, 0, 0, 0],
+            &[0x45, 0, 0, 0, 0],
             &[0x08, 5],
         ]
         .concat();

@@ -8,7 +8,9 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use prost_types::Any;
 
 use super::PREFIX;
-use super::envelope::{CONTROL, CREDIT, Control, ENTRY, ID, METHOD, PAYLOAD, STATUS, TIME_LEFT};
+use super::envelope::{
+    CONTROL, CREDIT, Control, ENTRY, ID, METHOD, PAYLOAD, RESENT, STATUS, TIME_LEFT,
+};
 use crate::error::Status;
 use crate::metadata::Metadata;
 
@@ -316,33 +318,48 @@ pub(crate) fn encode_status(
 /// The largest error reply, with message and details.
 const MAX_STATUS: usize = 1 << 20;
 
-/// How the frame of a request begins whose caller waits so many more microseconds: the rest of it
-/// comes behind this, from [`PREFIX`] on. None for a frame that would be too long with it.
-///
-/// A request is encoded once for all nodes, and long before it is written where a node is away: so
-/// this is put before it as it is written.
-pub(crate) fn timed_start(frame: &[u8], time_left: u64) -> Option<([u8; TIMED_START], usize)> {
-    let mut start = [0; TIMED_START];
+/// What is put before a request as it is written, and not when it is encoded: that is once for all
+/// nodes, and long before where a node is away.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Added {
+    /// How many more microseconds its caller waits, where it has a deadline.
+    pub(crate) time_left: Option<u64>,
+    /// It was written before, and not answered.
+    pub(crate) is_resent: bool,
+}
+
+/// How the frame of a request begins to which this is added: the rest of it comes behind this, from
+/// [`PREFIX`] on. None for a frame to which nothing is added, or that would be too long with it.
+pub(crate) fn start_with(frame: &[u8], added: Added) -> Option<([u8; STARTED], usize)> {
+    let mut start = [0; STARTED];
     let mut len = PREFIX;
     let mut put = |byte| {
         start[len] = byte;
         len += 1;
     };
-    put((TIME_LEFT << 3) as u8 | WireType::Varint as u8);
-    let mut value = time_left;
-    while value >= 0x80 {
-        put(value as u8 | 0x80);
-        value >>= 7;
+    if added.is_resent {
+        put((RESENT << 3) as u8 | WireType::Varint as u8);
+        put(1);
     }
-    put(value as u8);
+    if let Some(mut value) = added.time_left {
+        put((TIME_LEFT << 3) as u8 | WireType::Varint as u8);
+        while value >= 0x80 {
+            put(value as u8 | 0x80);
+            value >>= 7;
+        }
+        put(value as u8);
+    }
+    if len == PREFIX {
+        return None;
+    }
     let rest = frame.len().checked_sub(PREFIX)?;
     let prefix = u32::try_from(len - PREFIX + rest).ok()?;
     start[1..PREFIX].copy_from_slice(&prefix.to_be_bytes());
     Some((start, len))
 }
 
-/// Prefix, key, and a number of at most ten bytes.
-const TIMED_START: usize = PREFIX + 1 + 10;
+/// Prefix, two keys, a byte, and a number of at most ten bytes.
+const STARTED: usize = PREFIX + 1 + 1 + 1 + 10;
 
 /// A frame that only says something about another one.
 pub(crate) fn encode_control(id: u64, control: Control) -> Bytes {

@@ -8,6 +8,7 @@
 //! | status | 3 | google.rpc.Status |
 //! | entry | 4 | repeated { key = 1, value = 2 } |
 //! | payload | 5 | bytes |
+//! | resent | 12 | bool, ours, sent only by clients that have told who they are |
 //! | time_left | 13 | uint64, ours, sent only to peers that announced it |
 //! | credit | 14 | uint64, ours, sent only to peers that announced it |
 //! | control | 15 | uint32, ours, sent only to peers that announced it |
@@ -20,6 +21,7 @@ pub(super) const METHOD: u32 = 2;
 pub(super) const STATUS: u32 = 3;
 pub(super) const ENTRY: u32 = 4;
 pub(super) const PAYLOAD: u32 = 5;
+pub(super) const RESENT: u32 = 12;
 pub(super) const TIME_LEFT: u32 = 13;
 pub(super) const CREDIT: u32 = 14;
 pub(super) const CONTROL: u32 = 15;
@@ -86,6 +88,8 @@ pub(crate) struct Envelope<'a> {
     pub(crate) control: Control,
     /// Of a request: how long its caller waits from when it was written, in microseconds. None is 0.
     pub(crate) time_left: u64,
+    /// Of a request: it was written before, and not answered.
+    pub(crate) is_resent: bool,
     /// With [`Control::Credit`] and [`Control::Received`].
     pub(crate) credit: u64,
     /// What there is too much of. Such a message is refused, and the next ones are read.

@@ -24,8 +24,8 @@ pub(crate) use credit::{FIRST_CREDIT, NO_BOUND, reply_cost};
 pub(crate) use decode::MAX_DETAILS;
 pub(crate) use decode::{peek_id, plain};
 pub(crate) use encode::{
-    encode_control, encode_credit, encode_message, encode_received, encode_reply, encode_status,
-    timed_start,
+    Added, encode_control, encode_credit, encode_message, encode_received, encode_reply,
+    encode_status, start_with,
 };
 pub(crate) use envelope::{Control, Envelope, SERVER_INITIATED};
 pub(crate) use frames::{Decoder, Frame};

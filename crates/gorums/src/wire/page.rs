@@ -81,22 +81,36 @@ fn what_is_added() {
     let request = "nosuchkey".to_owned();
     let frame = encode_message(1, READ, &Metadata::new(), &request, LIMIT).expect("small");
     is_stated("request 1 with a second left", &timed(&frame, 1_000_000));
+    is_stated("request 1 that was sent before", &with(&frame, None, true));
 }
 
 /// The frame as it is written with so many microseconds left.
 fn timed(frame: &[u8], time_left: u64) -> Vec<u8> {
-    let (start, len) = timed_start(frame, time_left).expect("small");
+    with(frame, Some(time_left), false)
+}
+
+/// The frame as it is written with this.
+fn with(frame: &[u8], time_left: Option<u64>, is_resent: bool) -> Vec<u8> {
+    let added = Added {
+        time_left,
+        is_resent,
+    };
+    let (start, len) = start_with(frame, added).expect("small");
     [&start[..len], &frame[PREFIX..]].concat()
 }
 
 #[test]
-fn a_request_with_time_left_is_the_same_request() {
+fn a_request_to_which_something_is_added_is_the_same_request() {
     for size in [0, 1, 1_000, 100_000] {
         let request = "k".repeat(size);
         let frame = encode_message(7, READ, &Metadata::new(), &request, LIMIT).expect("small");
-        for time_left in [1, 127, 128, 1_000_000, u64::MAX] {
-            let bytes = timed(&frame, time_left);
-            assert!(bytes.len() <= frame.len() + 11);
+        let times = [1, 127, 128, 1_000_000, u64::MAX];
+        for (time_left, is_resent) in times
+            .into_iter()
+            .flat_map(|left| [(left, false), (left, true)])
+        {
+            let bytes = with(&frame, Some(time_left), is_resent);
+            assert!(bytes.len() <= frame.len() + 13);
             let mut decoder = Decoder::new(LIMIT);
             decoder.push(bytes.into());
             let Some(Frame::Message(message)) = decoder.next().expect("legal") else {
@@ -106,11 +120,17 @@ fn a_request_with_time_left_is_the_same_request() {
             let envelope = Envelope::decode(&message).expect("legal");
             assert_eq!((envelope.id, envelope.method), (7, READ));
             assert_eq!(envelope.time_left, time_left);
+            assert_eq!(envelope.is_resent, is_resent);
             let plain = Envelope::decode(&frame[PREFIX..]).expect("legal");
             assert_eq!((envelope.payload, plain.time_left), (plain.payload, 0));
         }
     }
-    assert!(timed_start(&[], 1).is_none(), "a marker");
+    let added = Added {
+        time_left: Some(1),
+        is_resent: true,
+    };
+    assert!(start_with(&[], added).is_none(), "a marker");
+    assert!(start_with(&[0; 9], Added::default()).is_none(), "nothing");
 }
 
 #[test]
@@ -126,6 +146,7 @@ fn the_bytes_are_read_as_the_page_says() {
         ("its answer", 0, "", Control::NoneFollow),
         ("`received`", 0, "", Control::Received),
         ("request 1 with a second left", 1, READ, Control::Message),
+        ("request 1 that was sent before", 1, READ, Control::Message),
     ] {
         let mut decoder = Decoder::new(LIMIT);
         decoder.push(stated(what).into());
@@ -143,6 +164,7 @@ fn the_bytes_are_read_as_the_page_says() {
         assert_eq!(envelope.credit, credit, "{what}");
         let is_timed = what.ends_with("left");
         assert_eq!(envelope.time_left, if is_timed { 1_000_000 } else { 0 });
+        assert_eq!(envelope.is_resent, what.ends_with("before"), "{what}");
         let code = envelope.status.map(|status| status.code());
         let expected = what.starts_with("error").then_some(Code::NotFound);
         assert_eq!(code, expected, "{what}");

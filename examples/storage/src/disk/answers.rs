@@ -1,6 +1,6 @@
 //! What was answered to calls, kept in the file beside the records.
 
-use gorums::server::{Answered, CallKey};
+use gorums::server::{Answered, CallKey, KeyedCall};
 use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition,
     TableError, WriteTransaction,
@@ -25,10 +25,14 @@ const OF_CLIENTS: TableDefinition<'static, u128, (u64, u64, Option<u64>)> =
 /// The clients by when they were last answered, in a count of its own.
 const BY_USE: TableDefinition<'static, u64, u128> = TableDefinition::new("answers by use");
 
+/// How many clients have gone with their answers, once there has been one.
+const FORGOTTEN: TableDefinition<'static, (), u64> = TableDefinition::new("clients forgotten");
+
 /// What was committed of answers, for reading.
 pub(super) struct Answers {
     answers: ReadOnlyTable<(u128, u64), &'static [u8]>,
     clients: ReadOnlyTable<u128, (u64, u64, Option<u64>)>,
+    has_forgotten_clients: bool,
 }
 
 impl Answers {
@@ -39,7 +43,15 @@ impl Answers {
             opened => opened?,
         };
         let clients = transaction.open_table(OF_CLIENTS)?;
-        Ok(Some(Self { answers, clients }))
+        let has_forgotten_clients = match transaction.open_table(FORGOTTEN) {
+            Err(TableError::TableDoesNotExist(_)) => false,
+            opened => !opened?.is_empty()?,
+        };
+        Ok(Some(Self {
+            answers,
+            clients,
+            has_forgotten_clients,
+        }))
     }
 
     /// How many there are.
@@ -48,13 +60,16 @@ impl Answers {
     }
 
     /// What is known of a call, as [`AnsweredCalls`](gorums::server::AnsweredCalls) would have it.
-    pub(super) fn find(&self, call: CallKey) -> Result<Answered<Vec<u8>>, FileError> {
-        if let Some(answer) = self.answers.get((call.client(), call.call()))? {
+    pub(super) fn find(&self, call: KeyedCall) -> Result<Answered<Vec<u8>>, FileError> {
+        let KeyedCall { key, is_resent, .. } = call;
+        if let Some(answer) = self.answers.get((key.client(), key.call()))? {
             return Ok(Answered::Yes(answer.value().to_owned()));
         }
-        let client = self.clients.get(call.client())?;
-        let forgotten = client.and_then(|client| client.value().2);
-        Ok(match forgotten.is_some_and(|last| call.call() <= last) {
+        let is_forgotten = match self.clients.get(key.client())? {
+            Some(client) => client.value().2.is_some_and(|last| key.call() <= last),
+            None => self.has_forgotten_clients && is_resent,
+        };
+        Ok(match is_forgotten {
             true => Answered::Forgotten,
             false => Answered::No,
         })
@@ -101,6 +116,9 @@ pub(super) fn keep(
         let Some(oldest) = by_use.pop_first()?.map(|(_, client)| client.value()) else {
             break;
         };
+        let mut forgotten = transaction.open_table(FORGOTTEN)?;
+        let before = forgotten.get(())?.map_or(0, |before| before.value());
+        forgotten.insert((), before + 1)?;
         clients.remove(oldest)?;
         kept.retain_in((oldest, 0)..=(oldest, u64::MAX), |_, _| false)?;
     }

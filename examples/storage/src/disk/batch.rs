@@ -151,7 +151,7 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
         batch: &mut Batch<E>,
     ) -> Result<Option<Request<E>>, V::Error> {
         if let Some(call) = change.call {
-            if let Some(answer) = batch.kept.get(&call) {
+            if let Some(answer) = batch.kept.get(&call.key) {
                 let answer = Ok(answer.clone());
                 batch.answers.push(Pending::Change(change.giving, answer));
                 return Ok(None);
@@ -186,7 +186,7 @@ impl<E: Record, V: Volume<E>> Worker<E, V> {
                 batch.known.insert(key, known);
             }
             if let Some(call) = call {
-                batch.kept.insert(call, answer.clone());
+                batch.kept.insert(call.key, answer.clone());
             }
             answer
         });
@@ -342,6 +342,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use gorums::server::KeyedCall;
+
     use super::super::{Coming, Disk, Page};
     use super::*;
 
@@ -419,7 +421,7 @@ mod tests {
             Err("nobody asks for it")
         }
 
-        async fn answered(&mut self, _: CallKey) -> Result<Answered<Vec<u8>>, Self::Error> {
+        async fn answered(&mut self, _: KeyedCall) -> Result<Answered<Vec<u8>>, Self::Error> {
             Ok(Answered::No)
         }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use gorums::Status;
-use gorums::server::CallKey;
+use gorums::server::KeyedCall;
 use prost::Message;
 use tokio::sync::oneshot;
 
@@ -30,7 +30,7 @@ type Give = dyn FnOnce(Result<&[u8], Status>) + Send;
 pub(super) struct Change<E> {
     /// It depends on what is there for this key.
     pub(super) key: String,
-    pub(super) call: Option<CallKey>,
+    pub(super) call: Option<KeyedCall>,
     pub(super) work: Box<Work<E>>,
     pub(super) giving: Giving,
 }
@@ -75,7 +75,7 @@ impl<E: Record> Disk<E> {
     /// As for [`change`](Self::change).
     pub async fn write_once(
         &self,
-        call: Option<CallKey>,
+        call: Option<KeyedCall>,
         key: String,
         record: E,
     ) -> Result<Coming<bool, E>, Status> {
@@ -96,11 +96,11 @@ impl<E: Record> Disk<E> {
     /// # Errors
     ///
     /// As for [`read`](Self::read). What comes may fail with `Aborted`, where the call is so old that
-    /// what it was answered has gone: it may have had its effect. A call of a client of which nothing is
-    /// kept any more, since so many others were answered after it, is taken for a new one.
+    /// what it was answered has gone: it may have had its effect. So does one that is sent again by a
+    /// client of which nothing is kept any more, since so many others were answered after it.
     pub async fn change<T: Message + Default + 'static>(
         &self,
-        call: Option<CallKey>,
+        call: Option<KeyedCall>,
         key: String,
         bytes: usize,
         change: impl FnOnce(Option<&E>) -> Result<Changed<E, T>, Status> + Send + 'static,
@@ -160,8 +160,8 @@ pub(crate) fn decoded<T: Message + Default>(answer: &[u8]) -> Result<T, Status> 
 /// What a call is told whose answer has gone.
 pub(crate) fn forgotten() -> Status {
     Status::aborted(
-        "this call may have had its effect: what was answered to calls of this client as old as this one is not \
-         kept any more",
+        "this call may have had its effect: what was answered to calls of this client, or to those as old as \
+         this one, is not kept any more",
     )
 }
 

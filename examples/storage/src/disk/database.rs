@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{fs, io};
 
-use gorums::server::{Answered, CallKey};
+use gorums::server::{Answered, CallKey, KeyedCall};
 use redb::{Database, ReadOnlyTable, ReadableTableMetadata, StorageBackend, TableDefinition};
 
 use super::answers::{self, Answers};
@@ -76,7 +76,7 @@ impl<E: Record> Open<E> {
     }
 
     /// What is known of a call.
-    pub(super) fn answered(&mut self, call: CallKey) -> Result<Answered<Vec<u8>>, FileError> {
+    pub(super) fn answered(&mut self, call: KeyedCall) -> Result<Answered<Vec<u8>>, FileError> {
         let answers = self.committed()?.answers.as_ref();
         answers.map_or(Ok(Answered::No), |answers| answers.find(call))
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs, io};
 
-use gorums::server::{Answered, CallKey};
+use gorums::server::{Answered, CallKey, KeyedCall};
 use redb::StorageBackend;
 
 use super::caught::caught;
@@ -321,7 +321,7 @@ impl<E: Record> Volume<E> for File<E> {
         page.map_err(|error| error.of(self.place()))
     }
 
-    async fn answered(&mut self, call: CallKey) -> Result<Answered<Vec<u8>>, FileError> {
+    async fn answered(&mut self, call: KeyedCall) -> Result<Answered<Vec<u8>>, FileError> {
         let answered = caught(|| self.opened().answered(call));
         answered.map_err(|error| error.of(self.place()))
     }

@@ -209,8 +209,8 @@ impl Volume for Simulated {
         )
     }
 
-    async fn answered(&mut self, call: CallKey) -> Result<Answered<Vec<u8>>, Self::Error> {
-        let answered = self.state().answers.get(&call).cloned();
+    async fn answered(&mut self, call: KeyedCall) -> Result<Answered<Vec<u8>>, Self::Error> {
+        let answered = self.state().answers.get(&call.key).cloned();
         Ok(answered.map_or(Answered::No, Answered::Yes))
     }
 
@@ -628,7 +628,7 @@ async fn a_disk_tells_how_it_is() {
 type Times = Arc<std::sync::atomic::AtomicU32>;
 
 /// Adds to the value of a key, as its answer says it then.
-async fn append(disk: &Disk, call: CallKey, text: &'static str, times: &Times) -> Coming<String> {
+async fn append(disk: &Disk, call: KeyedCall, text: &'static str, times: &Times) -> Coming<String> {
     let times = Arc::clone(times);
     let change = move |known: Option<&Entry>| {
         times.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -648,7 +648,9 @@ fn done(times: &Times) -> u32 {
 #[tokio::test]
 async fn a_call_that_comes_again_is_answered_as_at_first_and_changes_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (times, key) = (Times::default(), |call| CallKey::new(9, call));
+    let (times, key) = (Times::default(), |call| {
+        KeyedCall::first(CallKey::new(9, call))
+    });
     let disk = open(directory.path());
     assert!(write(&disk, "other", entry("v", 1)).await);
     disk.close().await;
@@ -698,7 +700,9 @@ async fn a_change_without_room_is_not_kept_and_one_that_fails_changes_nothing() 
     let volume = Simulated::default();
     let (disk, work) = Disk::on(volume.clone(), 1);
     tokio::spawn(work);
-    let (times, key) = (Times::default(), |call| CallKey::new(9, call));
+    let (times, key) = (Times::default(), |call| {
+        KeyedCall::first(CallKey::new(9, call))
+    });
     let first = append(&disk, key(1), "a", &times).await;
     assert_eq!(first.result().await.expect("the disk works"), "a");
     volume.state().room = 0;
@@ -731,7 +735,7 @@ async fn a_change_without_room_is_not_kept_and_one_that_fails_changes_nothing() 
     let expected = "the answer has 1027 bytes, and 1024 are kept at most";
     assert_eq!(error.message(), expected);
     assert_eq!(read(&disk, "k").await, Some(entry("ab", 0)));
-    assert!(!volume.state().answers.contains_key(&key(3)));
+    assert!(!volume.state().answers.contains_key(&key(3).key));
     let longest = ANSWER - 3;
     assert_eq!(failing(3, longest).await.expect("it fits").len(), longest);
 }
@@ -747,7 +751,12 @@ async fn damage_among_answers_is_found_by_a_look_at_all_and_when_the_file_is_ope
             let records = Vec::new();
             Ok(Changed { records, answer })
         };
-        let coming = disk.change(Some(CallKey::new(1, call)), String::new(), 0, change);
+        let coming = disk.change(
+            Some(KeyedCall::first(CallKey::new(1, call))),
+            String::new(),
+            0,
+            change,
+        );
         let answered: Result<String, _> = coming.await.expect("open").result().await;
         assert_eq!(answered.expect("the disk works").len(), 600);
     }

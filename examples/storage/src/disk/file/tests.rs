@@ -60,7 +60,10 @@ async fn what_was_committed_is_there_whatever_a_loss_of_power_leaves_of_the_rest
                     true => Answered::Yes(kept.clone().into_bytes()),
                     false => Answered::No,
                 };
-                let found = left.answered(call).await.expect("it is whole");
+                let found = left
+                    .answered(KeyedCall::resent(call))
+                    .await
+                    .expect("it is whole");
                 assert_eq!(found, answered, "{case}: half of it");
                 for before in 1..seconds {
                     let found = left.read(&format!("key-{before}")).await;
@@ -552,7 +555,7 @@ async fn of_each_client_the_newest_answers_are_kept_and_of_the_clients_that_were
     answer(2, 5..6).await;
     answer(1, 1..of_client + 2).await;
     let mut find = async |client, call| {
-        let found = file.answered(key(client, call)).await;
+        let found = file.answered(KeyedCall::resent(key(client, call))).await;
         found.expect("the disk works")
     };
     assert_eq!(find(1, 0).await, Answered::Forgotten);
@@ -571,12 +574,17 @@ async fn of_each_client_the_newest_answers_are_kept_and_of_the_clients_that_were
     let committed = file.commit(&[], &others).await.expect("the disk works");
     assert_eq!(committed, Commit::Done);
     let mut find = async |client, call| {
-        let found = file.answered(key(client, call)).await;
+        let found = file.answered(KeyedCall::resent(key(client, call))).await;
         found.expect("the disk works")
     };
     assert_eq!(find(1, 2).await, Answered::Yes(b"a".to_vec()));
-    assert_eq!(find(2, 5).await, Answered::No);
+    assert_eq!(find(1, of_client + 2).await, Answered::No);
+    // Nor is what a client sends again taken for new that never was here.
+    assert_eq!(find(2, 5).await, Answered::Forgotten);
+    assert_eq!(find(CLIENTS as u128 + 9, 5).await, Answered::Forgotten);
     assert_eq!(find(3, 0).await, Answered::Yes(b"b".to_vec()));
+    let new = file.answered(KeyedCall::first(key(2, 6))).await;
+    assert_eq!(new.expect("the disk works"), Answered::No);
     let all = file.opened().count_answers().expect("it is whole");
     assert_eq!(all, of_client + CLIENTS as u64 - 1);
 }
