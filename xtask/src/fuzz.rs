@@ -167,7 +167,9 @@ fn look(program: &str, target: String, time: Duration) -> Result<Found> {
         .args([&*reached.to_string_lossy(), &kept])
         .args([&*format!("-max_total_time={}", time.as_secs())])
         .args([&*format!("-artifact_prefix={}", prefix.display())])
-        .args(["-timeout=10", "-rss_limit_mb=2048", "-max_len=4096"])
+        // Such a long time is a hang, on a machine that is busy as well.
+        .args(["-timeout=60", "-report_slow_units=60"])
+        .args(["-rss_limit_mb=2048", "-max_len=4096"])
         .args(["-print_final_stats=1"])
         .env("GORUMS_FUZZ_TARGET", &target)
         .env("RUST_BACKTRACE", "1");

@@ -318,6 +318,10 @@ impl Inbound {
     /// [`poll_work_off`](Self::poll_work_off).
     pub(crate) fn leave(&mut self) {
         self.end_calls();
+        // Where no more requests are taken, what is left was for calls and for replies of handlers.
+        if self.messages.is_closed {
+            self.close();
+        }
         if let Some(lane) = &self.messages.lane {
             lane.leave();
         }
