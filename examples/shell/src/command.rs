@@ -85,7 +85,7 @@ pub fn parse<P: Program>(line: &str) -> Result<Option<Command<P::Own>>, ParseErr
     let mut words = Words {
         commands: P::COMMANDS,
         spec,
-        operation: None,
+        operation: Vec::new(),
         rest: words,
     };
     let command = match spec.name {
@@ -311,13 +311,24 @@ impl Spec {
         Ok(())
     }
 
-    /// The words that name an operation of this command.
-    pub fn operations(&self) -> impl Iterator<Item = &'static str> {
-        let args = self.forms.iter().flat_map(|form| form.iter());
-        args.filter_map(|arg| match arg {
-            Arg::Word(word) => Some(*word),
-            _ => None,
-        })
+    /// The words that name an operation of this command, behind those that were given.
+    #[must_use]
+    pub fn operations(&self, given: &[&str]) -> Vec<&'static str> {
+        let mut operations = Vec::new();
+        for form in self.forms {
+            let words = form.iter().filter_map(|arg| match arg {
+                Arg::Word(word) => Some(*word),
+                _ => None,
+            });
+            let words: Vec<_> = words.collect();
+            if words.starts_with(given)
+                && let Some(word) = words.get(given.len())
+                && !operations.contains(word)
+            {
+                operations.push(word);
+            }
+        }
+        operations
     }
 }
 
@@ -427,8 +438,9 @@ pub const EXIT: Spec = Spec {
 pub struct Words {
     commands: &'static [Spec],
     spec: &'static Spec,
-    /// The operation, once it is known: usage messages then show only that one.
-    operation: Option<&'static str>,
+    /// The words that name the operation, as far as they are known: usage messages then show only those
+    /// with the last one.
+    operation: Vec<&'static str>,
     rest: std::vec::IntoIter<String>,
 }
 
@@ -524,11 +536,11 @@ impl Words {
     ///
     /// Where it is missing, or something else.
     pub fn operation(&mut self) -> Result<&'static str, ParseError> {
-        let names: Vec<_> = self.spec.operations().collect();
+        let names = self.spec.operations(&self.operation);
         let name = self.next(&format!("the operation ({})", names.join(", ")))?;
         match names.iter().find(|known| **known == name) {
             Some(known) => {
-                self.operation = Some(known);
+                self.operation.push(known);
                 Ok(known)
             }
             None => Err(ParseError::UnknownOperation {
@@ -547,7 +559,7 @@ impl Words {
     pub fn next(&mut self, what: &str) -> Result<String, ParseError> {
         self.rest.next().ok_or_else(|| ParseError::Missing {
             spec: self.spec,
-            operation: self.operation,
+            operation: self.operation.last().copied(),
             what: what.to_owned(),
         })
     }
@@ -557,7 +569,7 @@ impl Words {
             None => Ok(()),
             Some(word) => Err(ParseError::TooMany {
                 spec: self.spec,
-                operation: self.operation,
+                operation: self.operation.last().copied(),
                 word,
             }),
         }
@@ -568,7 +580,7 @@ impl Words {
     pub fn bad(&self, word: String, expected: &'static str) -> ParseError {
         ParseError::Bad {
             spec: self.spec,
-            operation: self.operation,
+            operation: self.operation.last().copied(),
             word,
             expected,
         }

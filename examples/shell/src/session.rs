@@ -334,8 +334,7 @@ fn short_usage(spec: &Spec) -> String {
     let mut usage = spec.name.to_owned();
     for arg in *first {
         if let Arg::Word(_) = arg {
-            let operations: Vec<_> = spec.operations().collect();
-            return match operations.as_slice() {
+            return match spec.operations(&[]).as_slice() {
                 // All of them would be too long a line.
                 [first, second, third, _, _, _, ..] => {
                     format!("{usage} {first}|{second}|{third}|…")

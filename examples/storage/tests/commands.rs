@@ -544,6 +544,45 @@ fn control_characters_of_values_do_not_reach_the_terminal() {
 }
 
 #[test]
+fn a_call_that_is_explained_tells_of_each_node_and_has_its_result() {
+    let done = run(
+        &["--replicas", "3"],
+        "explain qc write k v\nstop 3\nexplain qc read k\nstop 2\nexplain cfg 1:2 read k\n",
+    );
+    let lines: Vec<_> = done.stdout.lines().collect();
+    let place = |text: &str| {
+        let found = lines.iter().position(|line| line.contains(text));
+        found.unwrap_or_else(|| panic!("{text}: {done:?}"))
+    };
+    let write = place("proto.Storage.WriteQC: done after ");
+    assert!(
+        lines[write].ends_with(", 3 of 3 nodes answered"),
+        "{done:?}"
+    );
+    let enough = |line: &&&str| line.contains(", which was enough");
+    assert_eq!(lines[write..write + 4].iter().filter(enough).count(), 1);
+    assert!(
+        lines[write + 4].starts_with("written to a majority"),
+        "{done:?}"
+    );
+
+    let read = place("proto.Storage.ReadQC: done after ");
+    assert!(lines[read + 3].contains("node 3"), "{done:?}");
+    assert!(lines[read + 3].contains("failed after "), "{done:?}");
+    assert!(lines[read + 4].starts_with("k = \"v\""), "{done:?}");
+
+    let failed = place("proto.Storage.ReadQC: failed after ");
+    assert!(
+        lines[failed].ends_with(", 1 of 2 nodes answered"),
+        "{done:?}"
+    );
+    assert!(
+        done.stderr.contains("1 of 2 nodes answered, 2 needed"),
+        "{done:?}"
+    );
+}
+
+#[test]
 fn any_number_of_replicas_can_be_started() {
     let done = run(
         &["--replicas", "1"],

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 
 use super::handle::Handle;
-use crate::channel::{Event, EventKind, NodeState, WakeAfter};
+use crate::channel::{Call, Event, EventKind, NodeState, WakeAfter};
 use crate::configuration::{Configuration, Node};
 use crate::error::{
     Counted, NodeError, Outcome, QuorumError, QuorumErrorKind, QuorumFailure, Status,
@@ -38,7 +39,7 @@ pub(crate) struct Collector<Resp> {
 pub(crate) enum Step {
     Reply(usize, Bytes),
     /// A node failed or ended its streamed reply; what it said is recorded.
-    Out,
+    Out(usize),
     /// Nothing more can come.
     End,
 }
@@ -84,6 +85,21 @@ impl<Resp: Message + Default> Collector<Resp> {
         &self.failures
     }
 
+    /// How a node has failed, if it has.
+    pub(crate) fn failure_of(&self, part: usize) -> Option<&NodeError> {
+        let node = self.configuration[part].id();
+        self.failures.iter().find(|failure| failure.node() == node)
+    }
+
+    /// How long ago the call began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.handle.elapsed()
+    }
+
+    pub(crate) fn call(&self) -> &Call {
+        &self.handle.call
+    }
+
     pub(crate) fn asked(&self) -> &Bits {
         &self.asked
     }
@@ -115,12 +131,12 @@ impl<Resp: Message + Default> Collector<Resp> {
             EventKind::Reply(payload) => Step::Reply(event.part, payload),
             EventKind::Ended => {
                 self.out.insert(event.part);
-                Step::Out
+                Step::Out(event.part)
             }
             EventKind::Failed(error) => {
                 self.reported += 1;
                 self.fail(event.part, error);
-                Step::Out
+                Step::Out(event.part)
             }
         }
     }
@@ -221,13 +237,13 @@ impl<Resp: Message + Default> Collector<Resp> {
         }
     }
 
-    /// The call succeeded: what is queued is still sent, and further replies are ignored.
     /// Whether a node has failed that did not say no.
     pub(crate) fn is_without_answer(&self) -> bool {
         let mut outcomes = self.failures.iter().map(NodeError::outcome);
         outcomes.any(|outcome| outcome != Outcome::Refused)
     }
 
+    /// The call succeeded: what is queued is still sent, and further replies are ignored.
     pub(crate) fn complete(&mut self) {
         self.handle.complete();
     }
@@ -246,7 +262,7 @@ impl<Resp: Message + Default> Collector<Resp> {
         while let Some(step) = self.try_step() {
             match step {
                 Step::Reply(part, payload) => late(self, part, &payload),
-                Step::Out => {}
+                Step::Out(_) => {}
                 Step::End => break,
             }
         }

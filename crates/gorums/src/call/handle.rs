@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::runtime::{Handle as Runtime, Id};
 use tokio::time::Instant;
@@ -204,10 +205,15 @@ impl Handle {
     }
 
     fn took_ms(&self) -> u64 {
-        let pools = self.call.targets().pools();
-        pools.first().map_or(0, |pool| {
-            let took = pool.clock.now();
-            log::millis(took.saturating_duration_since(self.call.started()))
+        log::millis(self.elapsed())
+    }
+
+    /// How long ago the call began. Zero for one of no node.
+    pub(crate) fn elapsed(&self) -> Duration {
+        let pool = self.call.targets().pools().first();
+        pool.map_or(Duration::ZERO, |pool| {
+            let now = pool.clock.now();
+            now.saturating_duration_since(self.call.started())
         })
     }
 

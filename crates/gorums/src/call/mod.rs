@@ -13,6 +13,7 @@ pub(crate) mod client;
 mod collect;
 mod correctable;
 mod dispatch;
+mod explain;
 mod flush;
 mod handle;
 mod multicast;
@@ -30,6 +31,7 @@ mod unicast;
 mod votes;
 
 pub use correctable::{Correctable, Correction};
+pub use explain::{Explained, ExplainedNode, Explanation, Fate};
 pub use multicast::Multicast;
 pub use quorum_call::QuorumCall;
 pub use quorum_fn::{Matching, QuorumFn};

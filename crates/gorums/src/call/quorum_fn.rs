@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use prost::Message;
 
 use super::collect::Collector;
+use super::explain::explain_as_is;
 use super::replies::Replies;
 use super::rule::{Awaiting, Reply, Rule, Verdict};
 use crate::error::{QuorumError, QuorumErrorKind};
@@ -180,4 +181,9 @@ impl<Resp, K, F> fmt::Debug for Matching<Resp, K, F> {
             .field("needed", &self.0.rule.needed)
             .finish_non_exhaustive()
     }
+}
+
+explain_as_is! {
+    [T, Req, Resp: Message + Default, F: FnMut(&Req, &mut Replies<Resp>) -> Option<T>] QuorumFn<Req, Resp, F> => T;
+    [Resp: Message + Default, K: Eq, F: FnMut(&Resp) -> K] Matching<Resp, K, F> => Resp;
 }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use prost::Message;
 
 use super::collect::Collector;
+use super::explain::explain_as_is;
 use super::replies::Replies;
 use super::rule::{Awaiting, Reply, Rule, Verdict};
 use super::votes::Votes;
@@ -209,4 +210,10 @@ futures! {
     Quorum<Resp, Q> => Resp;
     QuorumReplies<Resp, Q> => Replies<Resp>;
     MaxByKey<Resp, Q, F> => Resp where K, F;
+}
+
+explain_as_is! {
+    [Resp: Message + Default, Q: QuorumSystem] Quorum<Resp, Q> => Resp;
+    [Resp: Message + Default, Q: QuorumSystem] QuorumReplies<Resp, Q> => Replies<Resp>;
+    [Resp: Message + Default, Q: QuorumSystem, K: Ord, F: FnMut(&Resp) -> K] MaxByKey<Resp, Q, F> => Resp;
 }

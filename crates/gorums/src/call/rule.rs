@@ -106,19 +106,29 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
     /// When polled again after it was ready with the error of a call that was not made.
     #[inline]
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<R::Output, QuorumError>> {
-        let collector = match &mut self.collector {
-            Ok(collector) => collector,
-            Err(error) => {
-                return Poll::Ready(Err(error
-                    .take()
-                    .expect("a future is not polled after it was ready")));
-            }
+        let (collector, rule) = match self.parts() {
+            Ok(parts) => parts,
+            Err(error) => return Poll::Ready(Err(error)),
         };
         loop {
             let step = ready!(collector.poll_step(cx, R::wake_after(collector)));
-            if let Some(result) = apply(&mut self.rule, collector, step) {
+            if let Some(result) = apply(rule, collector, step) {
                 return Poll::Ready(result);
             }
+        }
+    }
+
+    /// The call and its rule, or why it was not made.
+    ///
+    /// # Panics
+    /// When that was told before.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> Result<(&mut Collector<Resp>, &mut R), QuorumError> {
+        match &mut self.collector {
+            Ok(collector) => Ok((collector, &mut self.rule)),
+            Err(error) => Err(error
+                .take()
+                .expect("a future is not polled after it was ready")),
         }
     }
 
@@ -134,9 +144,23 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
     }
 }
 
-/// What a step of the call means by the rule.
+/// What a step of the call means by the rule. With the last result the call is complete.
 #[inline]
 fn apply<Resp: Message + Default, R: Rule<Resp>>(
+    rule: &mut R,
+    collector: &mut Collector<Resp>,
+    step: Step,
+) -> Option<Result<R::Output, QuorumError>> {
+    let result = judge(rule, collector, step)?;
+    if result.as_ref().is_ok_and(R::is_last) {
+        collector.complete();
+    }
+    Some(result)
+}
+
+/// What a step of the call means by the rule.
+#[inline]
+pub(crate) fn judge<Resp: Message + Default, R: Rule<Resp>>(
     rule: &mut R,
     collector: &mut Collector<Resp>,
     step: Step,
@@ -149,19 +173,14 @@ fn apply<Resp: Message + Default, R: Rule<Resp>>(
                 part,
                 payload,
             }) {
-                Some(Ok(output)) => {
-                    if R::is_last(&output) {
-                        collector.complete();
-                    }
-                    return Some(Ok(output));
-                }
+                Some(Ok(output)) => return Some(Ok(output)),
                 Some(Err(kind)) => Some(kind),
                 None if collector.answered().contains(part) => None,
                 // A reply that could not be used is a failure.
                 None => rule.hopeless(collector),
             }
         }
-        Step::Out => rule.hopeless(collector),
+        Step::Out(_) => rule.hopeless(collector),
         // Replies that did not come might have made a quorum.
         Step::End => Some(match R::EXHAUSTED {
             QuorumErrorKind::NoQuorum if collector.is_without_answer() => {

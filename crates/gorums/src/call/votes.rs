@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use prost::Message;
 
 use super::collect::Collector;
+use super::explain::{Explained, Explanation, explain};
 use super::replies::Replies;
 use super::rule::{Awaiting, Reply, Rule, Verdict};
 use crate::error::{Counted, QuorumError, QuorumErrorKind, Status};
@@ -42,6 +43,17 @@ struct Ballot<Resp, Q, F> {
     no: BTreeMap<NodeId, Resp>,
     /// The nodes that said no, by position.
     noes: Bits,
+}
+
+impl<Resp, Q, F> Ballot<Resp, Q, F> {
+    /// The call has failed with this.
+    fn error(&mut self, call: QuorumError) -> VoteError<Resp> {
+        VoteError {
+            call,
+            yes: self.yes.take().into_iter().flatten().collect(),
+            no: std::mem::take(&mut self.no),
+        }
+    }
 }
 
 impl<Resp, Q, F> Ballot<Resp, Q, F>
@@ -121,11 +133,29 @@ where
     /// When polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut self.0;
-        this.poll(cx).map_err(|call| VoteError {
-            call,
-            yes: this.rule.yes.take().into_iter().flatten().collect(),
-            no: std::mem::take(&mut this.rule.no),
-        })
+        this.poll(cx).map_err(|call| this.rule.error(call))
+    }
+}
+
+explain! {
+    [Resp: Message + Default, Q: QuorumSystem, F: FnMut(&Resp) -> bool] Votes<Resp, Q, F> => Replies<Resp>
+}
+
+impl<Resp, Q, F> Future for Explained<Votes<Resp, Q, F>, Replies<Resp>>
+where
+    Resp: Message + Default,
+    Q: QuorumSystem,
+    F: FnMut(&Resp) -> bool,
+{
+    type Output = Explanation<Result<Replies<Resp>, VoteError<Resp>>>;
+
+    /// # Panics
+    /// When polled again after it was ready with the error of a call that was not made.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (Votes(call), watch) = self.parts();
+        let explained = call.poll_explained(watch, cx);
+        explained
+            .map(|explained| explained.map(|result| result.map_err(|error| call.rule.error(error))))
     }
 }
 

@@ -11,6 +11,6 @@ pub(crate) use excerpt::excerpt;
 pub use node::{NodeError, Outcome};
 pub(crate) use quorum::{Counted, QuorumFailure};
 pub use quorum::{QuorumError, QuorumErrorKind};
-pub(crate) use shown::write_shown;
+pub(crate) use shown::{shown, write_shown};
 pub(crate) use status::LONGEST_PAUSE;
 pub use status::{Code, Status};

@@ -33,6 +33,8 @@ pub enum Command {
         on: Option<Selection>,
         /// What they are asked.
         call: Many,
+        /// Whether to show what became of the call at each node.
+        explained: bool,
     },
     /// Writes as fast as they are acknowledged.
     Load {
@@ -85,7 +87,11 @@ pub struct Part {
 impl Command {
     /// Reads the words behind its name.
     pub(crate) fn parse(words: &mut Words) -> Result<Self, ParseError> {
-        let all = None;
+        let many = |on, call| Self::Many {
+            on,
+            call,
+            explained: false,
+        };
         Ok(match words.name() {
             "rpc" => {
                 let node = words.node()?;
@@ -99,22 +105,21 @@ impl Command {
                 node: words.node()?,
                 write: words.write()?,
             },
-            "mcast" => Self::Many {
-                on: all,
-                call: Many::Multicast(words.write()?),
-            },
+            "mcast" => many(None, Many::Multicast(words.write()?)),
             "load" => Self::Load {
                 in_flight: words.count(MOST_IN_FLIGHT)?,
                 time: words.millis()?,
             },
-            "cfg" => Self::Many {
-                on: Some(Selection::next(words)?),
+            "cfg" => many(Some(Selection::next(words)?), Many::parse(words)?),
+            "explain" => Self::Many {
+                on: match words.operation()? {
+                    "cfg" => Some(Selection::next(words)?),
+                    _ => None,
+                },
                 call: Many::parse(words)?,
+                explained: true,
             },
-            _ => Self::Many {
-                on: all,
-                call: Many::parse(words)?,
-            },
+            _ => many(None, Many::parse(words)?),
         })
     }
 
@@ -256,6 +261,23 @@ pub(crate) static COMMANDS: &[Spec] = {
                       node in common, so that a read of one set may miss a write to another.",
         },
         Spec {
+            name: "explain",
+            forms: &[
+                &[Word("qc"), Word("read"), Key],
+                &[Word("qc"), Word("write"), Key, Value],
+                &[Word("qc"), Word("nread"), Key],
+                &[Word("qc"), Word("nwrite"), Key, Value],
+                &[Word("cfg"), Nodes, Word("read"), Key],
+                &[Word("cfg"), Nodes, Word("write"), Key, Value],
+                &[Word("cfg"), Nodes, Word("nread"), Key],
+                &[Word("cfg"), Nodes, Word("nwrite"), Key, Value],
+            ],
+            summary: "the same, and when each node answered",
+            details: "Makes the call, and shows which node answered when, whose answer was enough, and\n\
+                      which failed. When the call is done it waits up to a second more for those that\n\
+                      have not answered, to tell how late they are; that does not change the result.",
+        },
+        Spec {
             name: "load",
             forms: &[&[Count, Millis]],
             summary: "write as fast as a majority acknowledges",
@@ -306,16 +328,25 @@ mod tests {
         }
     }
 
+    fn many(on: Option<&[(u32, u32)]>, call: Many, explained: bool) -> Any<Command> {
+        let part = |&(first, last): &(u32, u32)| Part { first, last };
+        Any::Own(Command::Many {
+            on: on.map(|parts| Selection(parts.iter().map(part).collect())),
+            call,
+            explained,
+        })
+    }
+
     fn qc(call: Many) -> Any<Command> {
-        Any::Own(Command::Many { on: None, call })
+        many(None, call, false)
     }
 
     fn cfg(parts: &[(u32, u32)], call: Many) -> Any<Command> {
-        let parts = parts.iter().map(|&(first, last)| Part { first, last });
-        Any::Own(Command::Many {
-            on: Some(Selection(parts.collect())),
-            call,
-        })
+        many(Some(parts), call, false)
+    }
+
+    fn explain(on: Option<&[(u32, u32)]>, call: Many) -> Any<Command> {
+        many(on, call, true)
     }
 
     fn rpc(node: u32, call: Rpc) -> Any<Command> {
@@ -350,6 +381,11 @@ mod tests {
             ("qc cread k", qc(Many::CorrectableRead(key()))),
             ("qc nread k", qc(Many::NestedRead(key()))),
             ("qc nwrite k v", qc(Many::NestedWrite(kv()))),
+            ("explain qc read k", explain(None, Many::Read(key()))),
+            (
+                "explain cfg 1:2 write k v",
+                explain(Some(&[(1, 2)]), Many::Write(kv())),
+            ),
             ("cfg 1,3 read k", cfg(&[(1, 1), (3, 3)], Many::Read(key()))),
             ("cfg 2:4 write k v", cfg(&[(2, 4)], Many::Write(kv()))),
             (

@@ -18,10 +18,14 @@ use cluster_shell::screen::{Key, REMARK, Screen};
 use cluster_shell::session::{Failure, Interrupt, node};
 use cluster_shell::{Delay, Program};
 use gorums::call::{Correction, QuorumCall};
-use gorums::{Configuration, NodeError, NodeId, QuorumError};
+use gorums::{Configuration, NodeError, NodeId, QuorumError, Replies};
+use prost::Message;
 
 use crate::cli::command::{COMMANDS, Command, Many, Rpc, Selection};
 use crate::cli::load;
+
+/// How long nodes are waited for that a call does not need, where it is explained.
+const OTHERS: Duration = Duration::from_secs(1);
 
 /// This program: a client of the replicas.
 pub struct Storage {
@@ -69,7 +73,11 @@ impl Program for Storage {
         match command {
             Command::Rpc { node, call } => self.rpc(node, call).await,
             Command::Unicast { node, write } => self.unicast(node, write).await,
-            Command::Many { on, call } => self.many(on.as_ref(), call).await,
+            Command::Many {
+                on,
+                call,
+                explained,
+            } => self.many(on.as_ref(), call, explained).await,
             Command::Load { in_flight, time } => {
                 let storage = self.client.storage();
                 let load = load::run(storage, in_flight, time, &mut self.screen, interrupt);
@@ -109,7 +117,12 @@ impl Storage {
         Ok(self.screen.result(format_args!("sent to node {id}"))?)
     }
 
-    async fn many(&mut self, on: Option<&Selection>, call: Many) -> Result<(), Failure> {
+    async fn many(
+        &mut self,
+        on: Option<&Selection>,
+        call: Many,
+        explained: bool,
+    ) -> Result<(), Failure> {
         let storage = match on {
             None => self.client.storage().clone(),
             Some(selection) => {
@@ -121,19 +134,21 @@ impl Storage {
         match call {
             Many::Read(key) => {
                 let request = ReadRequest { key: key.clone() };
-                self.read(&key, storage.read_qc(request)).await
+                self.read(&key, storage.read_qc(request), explained).await
             }
             Many::NestedRead(key) => {
                 let request = ReadRequest { key: key.clone() };
-                self.read(&key, storage.read_nested_qc(request)).await
+                self.read(&key, storage.read_nested_qc(request), explained)
+                    .await
             }
             Many::Write(write) => {
                 let request = self.request(write);
-                self.write(storage.write_qc(request), false).await
+                self.write(storage.write_qc(request), false, explained)
+                    .await
             }
             Many::NestedWrite(write) => {
                 let request = self.request(write);
-                self.write(storage.write_nested_multicast(request), true)
+                self.write(storage.write_nested_multicast(request), true, explained)
                     .await
             }
             Many::CorrectableRead(key) => {
@@ -155,14 +170,30 @@ impl Storage {
         }
     }
 
+    /// The replies of a majority.
+    async fn replies<Req: Message, Resp: Message + Default>(
+        &mut self,
+        call: QuorumCall<Req, Resp>,
+        explained: bool,
+    ) -> Result<Replies<Resp>, Failure> {
+        let call = call.majority().replies();
+        if !explained {
+            return Ok(call.await?);
+        }
+        let explanation = call.explain().wait_for_others(OTHERS).await;
+        self.screen.result(&explanation)?;
+        Ok(explanation.result?)
+    }
+
     /// The newest value of a majority.
     async fn read(
         &mut self,
         key: &str,
         call: QuorumCall<ReadRequest, ReadResponse>,
+        explained: bool,
     ) -> Result<(), Failure> {
         let nodes = call.configuration().len();
-        let replies = call.majority().replies().await?;
+        let replies = self.replies(call, explained).await?;
         let nothing = ReadResponse::default();
         let newest = newest(replies.values());
         let remark = format!("{} of {nodes} nodes answered", replies.len());
@@ -174,9 +205,10 @@ impl Storage {
         &mut self,
         call: QuorumCall<WriteRequest, WriteResponse>,
         nested: bool,
+        explained: bool,
     ) -> Result<(), Failure> {
         let nodes = call.configuration().len();
-        let replies = call.majority().replies().await?;
+        let replies = self.replies(call, explained).await?;
         if !count_together(replies.values().map(|reply| reply.standing.as_ref())) {
             return Err(Failure::of(LostMeanwhile));
         }
