@@ -4,7 +4,7 @@ use cluster_shell::Program;
 use cluster_shell::command::{Action, ByHand, Command, Write, parse};
 use register::program::{Command as OfRegister, Registers};
 use shell_words::quote;
-use storage::cli::{Command as OfStorage, Many, Part, Rpc, Storage};
+use storage::cli::{Command as OfStorage, Many, Part, Rpc, Selection, Storage};
 
 /// A line: it is a command, nothing, or a mistake that is told; and a command is the same when it is
 /// typed again as it was understood.
@@ -70,21 +70,32 @@ fn of_storage(command: &OfStorage) -> String {
             Rpc::Write(write) => format!("rpc {node} write {}", pair(write)),
         },
         OfStorage::Unicast { node, write } => format!("ucast {node} {}", pair(write)),
-        OfStorage::Many { on: None, call } => match call {
-            Many::Multicast(write) => format!("mcast {}", pair(write)),
-            others => format!("qc {}", many(others)),
-        },
         OfStorage::Many {
-            on: Some(selection),
+            on,
             call,
+            explained,
         } => {
+            let call = on_some(on.as_ref(), call);
+            match explained {
+                true => format!("explain {call}"),
+                false => call,
+            }
+        }
+        OfStorage::Load { in_flight, time } => format!("load {in_flight} {}", time.as_millis()),
+    }
+}
+
+fn on_some(on: Option<&Selection>, call: &Many) -> String {
+    match (on, call) {
+        (None, Many::Multicast(write)) => format!("mcast {}", pair(write)),
+        (None, others) => format!("qc {}", many(others)),
+        (Some(selection), call) => {
             let parts = selection.0.iter();
             let parts: Vec<_> = parts
                 .map(|Part { first, last }| format!("{first}:{last}"))
                 .collect();
             format!("cfg {} {}", parts.join(","), many(call))
         }
-        OfStorage::Load { in_flight, time } => format!("load {in_flight} {}", time.as_millis()),
     }
 }
 

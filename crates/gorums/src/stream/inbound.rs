@@ -325,6 +325,9 @@ impl Inbound {
         if let Some(lane) = &self.messages.lane {
             lane.leave();
         }
+        // Where no handler runs there are refusals, and reading would wait until they are taken.
+        let services = self.served.as_ref().and_then(Served::services);
+        begun(&mut self.messages.replies, services.as_deref()).close();
     }
 
     /// The stream has broken, and its session goes on. What was not read is written again.
