@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "../README.md",
     "calls.md",
     "membership.md",
@@ -16,6 +16,7 @@ const PAGES: [&str; 9] = [
     "registers.md",
     "service.md",
     "simulation.md",
+    "testing.md",
     "tls.md",
 ];
 

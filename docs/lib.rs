@@ -27,5 +27,8 @@ pub mod service {}
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/simulation.md"))]
 pub mod simulation {}
 
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/testing.md"))]
+pub mod testing {}
+
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/tls.md"))]
 pub mod tls {}
