@@ -6,6 +6,7 @@
 
 mod error;
 mod expression;
+mod failure;
 mod node_set;
 mod quorums;
 mod rule;

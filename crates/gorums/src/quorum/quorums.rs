@@ -3,6 +3,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::error::{Shown, check_count};
 use super::expression::Expression;
+use super::failure;
 use super::rule::{Pair, Rule};
 use super::table::{self, Table};
 use super::{Bits, NodeSet, QuorumSystem, QuorumSystemError};
@@ -524,6 +525,14 @@ impl Quorums {
     pub fn resilience(&self) -> Option<usize> {
         Some(self.read.resilience()?.min(self.write.resilience()?))
     }
+
+    /// How probable it is that there is no read quorum, or no write quorum: as
+    /// [of one kind](QuorumSets::failure_probability), and known where that is.
+    #[must_use]
+    pub fn failure_probability(&self, down: impl Fn(NodeId) -> f64) -> Option<f64> {
+        let both = self.read.rule().both(self.write.rule());
+        failure::probability(&both, &self.read.0.nodes.down(down)?)
+    }
 }
 
 impl Shared {
@@ -722,14 +731,48 @@ impl QuorumSets {
     /// each node once.
     #[must_use]
     pub fn minimal_quorums(&self, most: usize) -> Option<Vec<Vec<NodeId>>> {
-        let (rule, nodes) = (self.rule(), self.nodes().len());
-        let quorums = match rule.is_read_once() {
-            true => rule.minimal_quorums(most),
-            false if nodes <= table::MOST_NODES => Some(table::minimal_quorums(self.table(), most)),
-            false => None,
+        let quorums = match self.rule().is_read_once() {
+            true => self.rule().minimal_quorums(most),
+            false => self.resilient_by_table(0, most),
         };
+        self.at_most(most, quorums)
+    }
+
+    /// All minimal sets that contain a quorum whichever `failures` of their nodes fail, each by id:
+    /// of a call to one of them the quorum is there although so many do not answer. There is none
+    /// where even all nodes are no such set. `None` where there are more than `most`, and beyond 20
+    /// nodes for all but nodes and votes that are counted.
+    #[must_use]
+    pub fn resilient_quorums(&self, failures: usize, most: usize) -> Option<Vec<Vec<NodeId>>> {
+        if failures == 0 {
+            return self.minimal_quorums(most);
+        }
+        let quorums = match self.rule().resilient_quorums(failures, most) {
+            None => self.resilient_by_table(failures, most),
+            known => known,
+        };
+        self.at_most(most, quorums)
+    }
+
+    fn resilient_by_table(&self, failures: usize, most: usize) -> Option<Vec<Vec<usize>>> {
+        let is_small = self.nodes().len() <= table::MOST_NODES;
+        is_small.then(|| table::minimal_quorums(&self.table().without_any(failures), most))
+    }
+
+    fn at_most(&self, most: usize, quorums: Option<Vec<Vec<usize>>>) -> Option<Vec<Vec<NodeId>>> {
         let quorums = quorums.filter(|quorums| quorums.len() <= most)?;
         Some(quorums.iter().map(|quorum| self.names(quorum)).collect())
+    }
+
+    /// How probable it is that there is no quorum, where each node is down with a probability of its
+    /// own, independently of the others. Small probabilities are as exact as others.
+    ///
+    /// `None` where a probability is no number from 0 to 1, and where it is not known: beyond 20
+    /// nodes for votes with more than 65,536 different sums, and for expressions that name nodes
+    /// several times, unless they are grids or as regular.
+    #[must_use]
+    pub fn failure_probability(&self, down: impl Fn(NodeId) -> f64) -> Option<f64> {
+        failure::probability(self.rule(), &self.0.nodes.down(down)?)
     }
 
     /// The fewest nodes whose failure leaves no quorum, by id: one more than its
@@ -823,6 +866,13 @@ impl Nodes {
 
     fn rule(&self, expression: &Expression) -> Result<Rule, QuorumSystemError> {
         expression.rule(&|node| self.position(node))
+    }
+
+    /// How probable it is that each is down, by position, where these are probabilities.
+    fn down(&self, down: impl Fn(NodeId) -> f64) -> Option<Vec<f64>> {
+        let down = self.0.iter().map(|node| down(*node));
+        down.map(|down| (0.0..=1.0).contains(&down).then_some(down))
+            .collect()
     }
 
     fn bits<N: Into<NodeId>>(&self, nodes: impl IntoIterator<Item = N>) -> Bits {

@@ -4,7 +4,7 @@ use super::Bits;
 
 /// A monotone rule: whatever contains a quorum is a quorum. No set that is empty is one, and the
 /// set of all nodes is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Rule {
     Node(usize),
     /// At least one of them, and no more than there are.
@@ -186,27 +186,59 @@ impl Rule {
                 }
                 begun.pop()
             }
+            Self::Votes { .. } => self.resilient_quorums(0, most),
+        }
+    }
+
+    /// All sets that contain a quorum without any so many of their nodes, and of which no node can
+    /// be taken away: of votes, or of nodes that are counted. Where there are more than `most` it
+    /// gives up.
+    pub(super) fn resilient_quorums(
+        &self,
+        failures: usize,
+        most: usize,
+    ) -> Option<Vec<Vec<usize>>> {
+        match self {
+            Self::AtLeast { count, of }
+                if of.iter().all(|part| matches!(part, Self::Node(_))) && self.is_read_once() =>
+            {
+                let count = count.saturating_add(failures);
+                let more = Self::AtLeast {
+                    count,
+                    of: of.clone(),
+                };
+                match count <= of.len() {
+                    true => more.minimal_quorums(most),
+                    false => Some(Vec::new()),
+                }
+            }
+            Self::Node(_) if failures > 0 => Some(Vec::new()),
+            Self::Node(_) | Self::AtLeast { .. } if failures == 0 => self.minimal_quorums(most),
+            Self::Node(_) | Self::AtLeast { .. } => None,
             Self::Votes { needed, of } => {
-                // From the most votes down: the last node of a quorum has the fewest of it, and is
-                // needed.
+                // From the most votes down: the first nodes of a set are those that it must do
+                // without, and the last one has the fewest votes of it, and is needed.
                 let mut of = of.clone();
                 of.sort_by_key(|(_, votes)| std::cmp::Reverse(*votes));
-                let mut left = sum(&of);
-                let (mut begun, mut whole) = (vec![(0, Vec::new())], Vec::new());
-                for (node, votes) in of {
-                    left -= votes;
+                let left: Vec<u64> = (0..=of.len()).map(|from| sum(&of[from..])).collect();
+                let left = |from: usize| left.get(from).copied().unwrap_or(0);
+                let (mut begun, mut whole) = (vec![(failures, 0, Vec::new())], Vec::new());
+                for (at, (node, votes)) in of.into_iter().enumerate() {
                     let mut next = Vec::new();
-                    for (have, nodes) in begun {
+                    for (lost, have, nodes) in begun {
                         let with = [&nodes[..], &[node]].concat();
-                        match have + votes >= *needed {
+                        let (less, more) = match lost {
+                            0 => (0, have + votes),
+                            _ => (lost - 1, have),
+                        };
+                        let from = |lost: usize| left((at + 1).saturating_add(lost));
+                        match more >= *needed {
                             true => whole.push(with),
-                            false if have + votes + left >= *needed => {
-                                next.push((have + votes, with));
-                            }
+                            false if more + from(less) >= *needed => next.push((less, more, with)),
                             false => {}
                         }
-                        if have + left >= *needed {
-                            next.push((have, nodes));
+                        if have + from(lost) >= *needed {
+                            next.push((lost, have, nodes));
                         }
                     }
                     begun = next;

@@ -1,5 +1,7 @@
 //! All sets of a few nodes at once: a bit for each says whether it is a quorum.
 
+use std::ops::Range;
+
 use super::rule::{Pair, Rule};
 
 /// The most nodes of which all sets are looked at: 2²⁰ sets, a table of 128 KiB. A table asks each
@@ -56,6 +58,52 @@ impl Table {
             }
         }
         more
+    }
+
+    /// Only the sets that are in it without any one of their nodes, too.
+    fn without_any_one(&self) -> Self {
+        let mut fewer = self.clone();
+        for node in 0..self.nodes {
+            for at in 0..self.words.len() {
+                fewer.words[at] &= match IN.get(node) {
+                    Some(with) => {
+                        let without = self.words[at] & !with;
+                        without | without << (1 << node)
+                    }
+                    None => self.words[at & !(1 << (node - 6))],
+                };
+            }
+        }
+        fewer
+    }
+
+    /// Only the sets that are in it without any so many of their nodes, too.
+    pub(super) fn without_any(&self, nodes: usize) -> Self {
+        // Without all its nodes no set is left in it.
+        let nodes = nodes.min(self.nodes);
+        (0..nodes).fold(self.clone(), |table, _| table.without_any_one())
+    }
+
+    /// How probable it is that the nodes which are not down are no set of this table. Each is down
+    /// with a probability, independently of the others.
+    pub(super) fn probability_of_none(&self, down: &[f64]) -> f64 {
+        let low = self.nodes.min(6);
+        let probability = |set: usize, nodes: Range<usize>| -> f64 {
+            let nodes = nodes.map(|node| match set & 1 << node {
+                0 => down[node],
+                _ => 1.0 - down[node],
+            });
+            nodes.product()
+        };
+        let lows: Vec<f64> = (0..1 << low).map(|set| probability(set, 0..low)).collect();
+        let words = self.words.iter().enumerate();
+        let none = words.map(|(at, word)| {
+            let lows = lows.iter().enumerate();
+            let none = lows.filter(|(set, _)| word & 1 << set == 0);
+            let none: f64 = none.map(|(_, probability)| probability).sum();
+            none * probability(at << 6, low..self.nodes)
+        });
+        none.sum()
     }
 
     /// A set that is in this table, and the nodes that are not in the set, as a set in the other

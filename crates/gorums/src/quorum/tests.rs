@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
+use super::rule::Rule;
 use super::table::Table;
 use super::*;
 use crate::configuration::Configuration;
@@ -390,6 +391,101 @@ fn is_told_the_same(system: &Quorums, looked: &Looked, lots: &[(usize, usize)]) 
         let tolerated = system.clone().tolerating(failures);
         prop_assert_eq!(tolerated.is_ok(), Some(failures) <= smaller);
     }
+    is_as_resilient(system, looked)?;
+    fails_as_often(system, looked, lots)
+}
+
+/// A set without its failed nodes, of which there are no more than these.
+fn left_of(set: usize, failures: usize) -> impl Iterator<Item = usize> {
+    let failed = (0..=set).filter(move |failed| failed & !set == 0 && size(*failed) <= failures);
+    failed.map(move |failed| set & !failed)
+}
+
+/// Which sets contain a quorum whichever of their nodes fail.
+fn is_as_resilient(system: &Quorums, looked: &Looked) -> TestCaseResult {
+    for (side, has) in [system.read(), system.write()].iter().zip(&looked.has) {
+        for failures in 1..=3 {
+            let sets = (0..1 << MOST).filter(|set| set & !looked.nodes == 0);
+            let resilient: Vec<usize> = sets
+                .filter(|set| left_of(*set, failures).all(|left| has[left]))
+                .collect();
+            let is_minimal = |set: &usize| {
+                let mut smaller = nodes_of(*set).map(|node| set & !(1 << node));
+                !smaller.any(|smaller| resilient.binary_search(&smaller).is_ok())
+            };
+            let minimal: Vec<usize> = resilient.iter().copied().filter(is_minimal).collect();
+            let told = side.resilient_quorums(failures, minimal.len());
+            let told = told.expect("so many");
+            let mut told: Vec<_> = told.iter().map(|quorum| set_of(quorum)).collect();
+            told.sort_unstable();
+            prop_assert_eq!(&told, &minimal);
+            if let Some(fewer) = minimal.len().checked_sub(1) {
+                prop_assert!(side.resilient_quorums(failures, fewer).is_none());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How probable it is that there is no quorum, where the nodes are down with any probabilities.
+fn fails_as_often(system: &Quorums, looked: &Looked, lots: &[(usize, usize)]) -> TestCaseResult {
+    // Some nodes are never down, some are always, and most are now and then.
+    let chance = |node: usize| match lots[node % lots.len()].0 % 7 {
+        0 => 0.0,
+        1 => 1.0,
+        more => more as f64 * 0.01 + node as f64 * 0.001,
+    };
+    let down = |id: NodeId| chance(nodes_of(set_of(&[id])).next().expect("it is named"));
+    let probability = |set: usize| -> f64 {
+        let nodes = nodes_of(looked.nodes).map(|node| match set >> node & 1 {
+            0 => chance(node),
+            _ => 1.0 - chance(node),
+        });
+        nodes.product()
+    };
+    let [read, write, both] = [[0, 0], [1, 1], [0, 1]].map(|kinds: [usize; 2]| -> f64 {
+        let sets = (0..1 << MOST).filter(|set| set & !looked.nodes == 0);
+        let none = sets.filter(|set| !kinds.iter().all(|kind| looked.has[*kind][*set]));
+        none.map(probability).sum()
+    });
+    let rules = [system.read().rule(), system.write().rule()];
+    let told = [
+        (
+            system.read().failure_probability(down),
+            read,
+            rules[0].clone(),
+        ),
+        (
+            system.write().failure_probability(down),
+            write,
+            rules[1].clone(),
+        ),
+        (
+            system.failure_probability(down),
+            both,
+            rules[0].both(rules[1]),
+        ),
+    ];
+    for (told, looked, rule) in told {
+        // Small ones are as exact as others, whatever way they are known by.
+        let nodes = system.nodes();
+        let chances: Vec<f64> = nodes.iter().map(|id| down(*id)).collect();
+        let by_table = Table::of(&rule, nodes.len()).probability_of_none(&chances);
+        let node_by_node = match rule {
+            Rule::Votes { .. } => None,
+            _ => failure::node_by_node(&rule, &chances),
+        };
+        for told in [
+            told.expect("it is known"),
+            by_table,
+            node_by_node.unwrap_or(looked),
+        ] {
+            prop_assert!((told - looked).abs() <= looked * 1e-9, "{told} {looked}");
+        }
+    }
+    for wrong in [-0.1, 1.1, f64::NAN] {
+        prop_assert!(system.failure_probability(|_| wrong).is_none());
+    }
     Ok(())
 }
 
@@ -637,4 +733,60 @@ fn more_than_64_nodes_are_told_apart() {
     assert!(!system.read().can_still_become_one([0; 0], 1..=100u32));
     assert!(system.read().can_still_become_one([0; 0], 1..=99u32));
     assert!(system.read().can_still_become_one([100u32], 1..=100u32));
+}
+
+#[test]
+fn how_often_large_systems_fail_is_known_by_formula() {
+    let (ids, one_in_ten) = (|| 1..=1000u32, |_: NodeId| 0.1);
+    let known = |system: Result<Quorums, QuorumSystemError>| {
+        let system = system.expect("its quorums meet");
+        let sides = [system.read(), system.write()];
+        let [read, write] = sides.map(|side| side.failure_probability(one_in_ten).expect("known"));
+        let both = system.failure_probability(one_in_ten).expect("known");
+        let least = read.max(write);
+        assert!(least * (1.0 - 1e-9) <= both && both <= (read + write) * (1.0 + 1e-9));
+        [read, write]
+    };
+    let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 1e-9;
+    let [read, write] = known(Quorums::read_one_write_all(ids()));
+    // It is less than any number that there is.
+    assert_eq!(read, 0.0);
+    assert!(near(write, 1.0 - 0.9f64.powi(1000)));
+    // Each of them has one vote, which is as if they were counted.
+    let votes = ids().map(|id| (id, 1));
+    let [counted, weighed] = [Quorums::majority(ids()), Quorums::weighted(votes)].map(known);
+    assert!(near(counted[0], weighed[0]) && counted[0] < 1e-200 && counted[0] > 0.0);
+    // A row of a grid is whole, or all of it is down, independently of the others.
+    let rows = (0..10u32).map(|row| (1..=10).map(move |node| row * 10 + node));
+    let [read, write] = known(Quorums::grid(rows));
+    let (whole, down) = (0.9f64.powi(10), 0.1f64.powi(10));
+    let none_down = 1.0 - (1.0 - down).powi(10);
+    assert!((write - none_down - (1.0 - whole - down).powi(10)).abs() < 1e-12);
+    let no_whole = (1.0 - whole).powi(10);
+    assert!((read - no_whole + (1.0 - whole - down).powi(10)).abs() < 1e-12);
+    // Nothing is as regular of nodes that each take part in four of a hundred gates.
+    let gates = (1..=100u32).map(|gate| {
+        let nodes = [7, 31, 57, 83].map(|step| gate * step % 101);
+        Expression::all_of(nodes)
+    });
+    let tangled = Quorums::from_reads(Expression::any_of(gates)).expect("its dual");
+    assert_eq!(tangled.read().failure_probability(one_in_ten), None);
+}
+
+#[test]
+fn sets_that_may_lose_nodes_are_known_for_what_is_counted_at_any_size() {
+    let all = |system: &Quorums, failures| system.write().resilient_quorums(failures, 2000);
+    let pair = Quorums::flexible(1..=40u32, 3, 38).expect("legal");
+    let write = all(&pair, 1).expect("it is counted");
+    assert!(write.len() == 40 && write.iter().all(|quorum| quorum.len() == 39));
+    assert_eq!(all(&pair, 3), Some(Vec::new()));
+    assert_eq!(all(&pair, usize::MAX), Some(Vec::new()));
+    // Two large ones and forty small ones: without the largest, the rest has to have enough.
+    let votes = (1..=42u32).map(|id| (id, if id < 3 { 30 } else { 1 }));
+    let weighted = Quorums::weighted_thresholds(votes, 61, 70).expect("legal");
+    let write = all(&weighted, 1).expect("they are few");
+    assert_eq!(write, [(1..=42).map(NodeId::from).collect::<Vec<_>>()]);
+    let zones = (0..9u32).map(|zone| (1..=3).map(move |node| zone * 3 + node));
+    let zones = Quorums::hierarchical(zones).expect("legal");
+    assert_eq!(all(&zones, 1), None);
 }
