@@ -1,20 +1,20 @@
 use std::error::Error;
 use std::fmt;
 
-/// Why there is no strategy; the text says so.
+/// Why something cannot be told of a quorum system, or is no figure of one; the text says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StrategyError(String);
+pub struct AnalysisError(String);
 
-impl StrategyError {
+impl AnalysisError {
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 }
 
-impl fmt::Display for StrategyError {
+impl fmt::Display for AnalysisError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Error for StrategyError {}
+impl Error for AnalysisError {}

@@ -1,136 +1,41 @@
+use std::time::Duration;
+
 use gorums::NodeId;
-use gorums::quorum::{QuorumSets, Quorums};
-use microlp::{ComparisonOp, OptimizationDirection, Problem, Variable};
 
-use crate::{Capacities, ReadFraction, StrategyError};
-
-/// The most read quorums, and the most write quorums, among which a strategy is looked for. A
-/// majority of 13 nodes has 1,716, and one of 15 has 6,435.
-pub const MOST_QUORUMS: usize = 2048;
+use crate::{Capacities, ReadFraction};
 
 /// How often each quorum is chosen: a share of the reads for each read quorum, and of the writes for
-/// each write quorum.
+/// each write quorum. It is one of the [`Strategies`](crate::Strategies) of a system.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Strategy {
-    nodes: Vec<NodeId>,
-    capacities: Capacities,
-    reads: Shares,
-    writes: Shares,
+    pub(crate) nodes: Vec<NodeId>,
+    pub(crate) capacities: Capacities,
+    /// Of reads and of writes.
+    pub(crate) choices: [Vec<Choice>; 2],
 }
 
-/// Quorums, each with how often it is chosen. Together that is 1.
-type Shares = Vec<(Vec<NodeId>, f64)>;
+/// A quorum, with how often it is chosen. The shares of all of a kind are 1 together.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Choice {
+    pub(crate) quorum: Vec<NodeId>,
+    pub(crate) share: f64,
+    /// In seconds.
+    pub(crate) latency: f64,
+}
 
 impl Strategy {
-    /// The strategy with the least load, or with the least that is to be expected where the share of
-    /// reads changes: a solution of the linear program whose variables are the shares of all minimal
-    /// quorums. Quorums that it never chooses are left out.
-    ///
-    /// # Errors
-    /// There are more than [`MOST_QUORUMS`] minimal quorums of a kind, or it is not known which these
-    /// are ([`QuorumSets::minimal_quorums`]); or the program was not solved, which happens with
-    /// capacities that are more than six orders of magnitude apart.
-    pub fn best(
-        system: &Quorums,
-        reads: &ReadFraction,
-        capacities: &Capacities,
-    ) -> Result<Self, StrategyError> {
-        let quorums = [
-            minimal_quorums(system.read(), "read")?,
-            minimal_quorums(system.write(), "write")?,
-        ];
-        let nodes = system.nodes().to_vec();
-        // In units of the greatest capacity, as the solver's tolerances are for numbers around one.
-        let rates = nodes.iter().flat_map(|node| capacities.of(*node));
-        let unit = rates.fold(0.0, f64::max);
-
-        let mut program = Problem::new(OptimizationDirection::Minimize);
-        let shares = quorums.each_ref().map(|quorums| -> Vec<Variable> {
-            let shares = quorums.iter();
-            shares.map(|_| program.add_var(0.0, (0.0, 1.0))).collect()
-        });
-        for shares in &shares {
-            let all: Vec<_> = shares.iter().map(|share| (*share, 1.0)).collect();
-            program.add_constraint(&all[..], ComparisonOp::Eq, 1.0);
-        }
-        for (share, part) in reads.shares() {
-            let load = program.add_var(*part, (0.0, f64::INFINITY));
-            for node in &nodes {
-                let mut sum = vec![(load, -1.0)];
-                let kinds = capacities.of(*node).into_iter().zip([*share, 1.0 - share]);
-                for (kind, (rate, share)) in kinds.enumerate() {
-                    let chosen = quorums[kind].iter().zip(&shares[kind]);
-                    let chosen = chosen.filter(|(quorum, _)| share > 0.0 && quorum.contains(node));
-                    sum.extend(chosen.map(|(_, chosen)| (*chosen, share * unit / rate)));
-                }
-                program.add_constraint(&sum[..], ComparisonOp::Le, 0.0);
-            }
-        }
-        let unsolved =
-            |why: String| StrategyError::new(format!("the linear program was not solved: {why}"));
-        let solved = program
-            .solve()
-            .map_err(|error| unsolved(error.to_string()))?;
-        let solution = solved
-            .into_solution()
-            .map_err(|_| unsolved("it was interrupted".to_owned()))?;
-        let [reads, writes] = [0, 1].map(|kind: usize| {
-            let chosen = shares[kind].iter().map(|share| solution.var_value(*share));
-            // The solver's zero may be a little off.
-            let chosen = chosen.map(|share| if share > ZERO { share } else { 0.0 });
-            normalized(quorums[kind].iter().cloned().zip(chosen))
-        });
-        Ok(Self {
-            nodes,
-            capacities: capacities.clone(),
-            reads: reads?,
-            writes: writes?,
-        })
-    }
-
-    /// A strategy by hand: read quorums and write quorums of a system, each with a weight in any
-    /// unit.
-    ///
-    /// # Errors
-    /// A set is no quorum of the system, a weight is negative or no number, or all weights of a kind
-    /// are zero.
-    pub fn by_weights(
-        system: &Quorums,
-        reads: impl IntoIterator<Item = (Vec<NodeId>, f64)>,
-        writes: impl IntoIterator<Item = (Vec<NodeId>, f64)>,
-        capacities: &Capacities,
-    ) -> Result<Self, StrategyError> {
-        let reads = normalized(reads)?;
-        let writes = normalized(writes)?;
-        for (kind, sets, chosen) in [
-            ("read", system.read(), &reads),
-            ("write", system.write(), &writes),
-        ] {
-            let mut chosen = chosen.iter().map(|(quorum, _)| quorum);
-            if let Some(set) = chosen.find(|set| !sets.is_quorum_of(set.iter().copied())) {
-                return Err(StrategyError::new(format!("{set:?} is no {kind} quorum")));
-            }
-        }
-        Ok(Self {
-            nodes: system.nodes().to_vec(),
-            capacities: capacities.clone(),
-            reads,
-            writes,
-        })
-    }
-
     /// The read quorums that it chooses, each with its share of the reads.
     pub fn reads(&self) -> impl Iterator<Item = (&[NodeId], f64)> {
-        self.reads
+        self.choices[0]
             .iter()
-            .map(|(quorum, share)| (&quorum[..], *share))
+            .map(|choice| (&choice.quorum[..], choice.share))
     }
 
     /// The write quorums that it chooses, each with its share of the writes.
     pub fn writes(&self) -> impl Iterator<Item = (&[NodeId], f64)> {
-        self.writes
+        self.choices[1]
             .iter()
-            .map(|(quorum, share)| (&quorum[..], *share))
+            .map(|choice| (&choice.quorum[..], choice.share))
     }
 
     /// The load of its busiest node, or what is to be expected of it where the share of reads
@@ -145,6 +50,20 @@ impl Strategy {
     #[must_use]
     pub fn capacity(&self, reads: &ReadFraction) -> f64 {
         reads.expected(|share| 1.0 / self.load_at(share))
+    }
+
+    /// How long an operation takes that is to be expected: until the fastest nodes of its set that
+    /// are a quorum have answered. Where no node of the set can be spared, that is its slowest node.
+    #[must_use]
+    pub fn latency(&self, reads: &ReadFraction) -> Duration {
+        Duration::from_secs_f64(self.of_each_operation(reads, |choice| choice.latency))
+    }
+
+    /// How many nodes an operation is sent to that is to be expected: what Quoracle calls the network
+    /// load.
+    #[must_use]
+    pub fn network_load(&self, reads: &ReadFraction) -> f64 {
+        self.of_each_operation(reads, |choice| choice.quorum.len() as f64)
     }
 
     /// The load of a node: how much time it needs for an operation of the whole system. It is zero
@@ -164,43 +83,22 @@ impl Strategy {
     }
 
     fn node_load_at(&self, node: NodeId, share: f64) -> f64 {
-        let chosen = |shares: &Shares| -> f64 {
-            let with = shares.iter().filter(|(quorum, _)| quorum.contains(&node));
-            with.map(|(_, share)| share).sum()
-        };
-        let [reads, writes] = self.capacities.of(node);
-        share * chosen(&self.reads) / reads + (1.0 - share) * chosen(&self.writes) / writes
+        let [reads, writes] = self.choices.each_ref().map(|choices| -> f64 {
+            let with = choices
+                .iter()
+                .filter(|choice| choice.quorum.contains(&node));
+            with.map(|choice| choice.share).sum()
+        });
+        let [of_reads, of_writes] = self.capacities.of(node);
+        share * reads / of_reads + (1.0 - share) * writes / of_writes
     }
-}
 
-/// What the solver may be off by.
-const ZERO: f64 = 1e-7;
-
-fn minimal_quorums(sets: &QuorumSets, kind: &str) -> Result<Vec<Vec<NodeId>>, StrategyError> {
-    sets.minimal_quorums(MOST_QUORUMS).ok_or_else(|| {
-        StrategyError::new(format!(
-            "it is not known which the {kind} quorums are, or there are more than {MOST_QUORUMS}"
-        ))
-    })
-}
-
-/// Shares that are 1 together, of weights; those that are zero are left out.
-fn normalized(
-    weights: impl IntoIterator<Item = (Vec<NodeId>, f64)>,
-) -> Result<Shares, StrategyError> {
-    let mut shares: Shares = weights
-        .into_iter()
-        .filter(|(_, weight)| *weight != 0.0)
-        .collect();
-    let sum: f64 = shares.iter().map(|(_, weight)| weight).sum();
-    let is_legal = shares.iter().all(|(_, weight)| *weight > 0.0);
-    if !(is_legal && sum.is_finite() && sum > 0.0) {
-        return Err(StrategyError::new(
-            "the weights of quorums are zero or more, and have a sum to divide by",
-        ));
+    /// What is to be expected of an operation.
+    fn of_each_operation(&self, reads: &ReadFraction, cost: impl Fn(&Choice) -> f64) -> f64 {
+        let [of_reads, of_writes] = self.choices.each_ref().map(|choices| -> f64 {
+            let costs = choices.iter().map(|choice| choice.share * cost(choice));
+            costs.sum()
+        });
+        reads.mean() * of_reads + (1.0 - reads.mean()) * of_writes
     }
-    for (_, share) in &mut shares {
-        *share /= sum;
-    }
-    Ok(shares)
 }
