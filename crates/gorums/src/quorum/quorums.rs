@@ -249,18 +249,21 @@ impl Quorums {
         let shared_by_writes = formula(in_common.count(), writes.clone());
         // Each is the other's dual: the fewest nodes that block one are a smallest quorum of the
         // other.
-        let [write_blocked, read_blocked] = [
-            match column.len() < columns {
-                true => column,
-                false => rows[0].clone(),
-            },
-            writes[0].clone(),
-        ];
+        let smallest_read = match column.len() < columns {
+            true => column,
+            false => rows[0].clone(),
+        };
+        let smallest_write = writes[0].clone();
         // A column, and a row with nodes of another column; or, of a single column, a row of it.
         let shared = formula(1, [column_or_row, row_and_column(0, other_column)]);
         Ok(Self {
-            read: QuorumSets::blocked_by(&nodes, read, read_blocked),
-            write: QuorumSets::blocked_by(&nodes, write, write_blocked),
+            read: QuorumSets::of_family(
+                &nodes,
+                read,
+                smallest_write.clone(),
+                smallest_read.clone(),
+            ),
+            write: QuorumSets::of_family(&nodes, write, smallest_read, smallest_write),
             shared,
             shared_by_writes,
             proof: Proof::Formula,
@@ -639,6 +642,8 @@ struct Sets {
     rule: Rule,
     /// The fewest nodes without which there is no quorum, if that is known.
     blocking: Option<Vec<usize>>,
+    /// A smallest quorum, where the family tells.
+    smallest: Option<Vec<usize>>,
     /// Which sets are quorums, where that was needed.
     table: OnceLock<Table>,
 }
@@ -659,15 +664,17 @@ impl QuorumSets {
             nodes: nodes.clone(),
             rule,
             blocking,
+            smallest: None,
             table,
         }))
     }
 
-    fn blocked_by(nodes: &Nodes, rule: Rule, blocking: Vec<usize>) -> Self {
+    fn of_family(nodes: &Nodes, rule: Rule, blocking: Vec<usize>, smallest: Vec<usize>) -> Self {
         Self(Arc::new(Sets {
             nodes: nodes.clone(),
             rule,
             blocking: Some(blocking),
+            smallest: Some(smallest),
             table: OnceLock::new(),
         }))
     }
@@ -724,6 +731,20 @@ impl QuorumSets {
     pub fn resilience(&self) -> Option<usize> {
         // One node at least: the set of all nodes is a quorum.
         Some(self.0.blocking.as_ref()?.len() - 1)
+    }
+
+    /// A quorum of the fewest nodes, by id. Others may be as small. It is known where
+    /// [resilience](Self::resilience) is.
+    #[must_use]
+    pub fn smallest(&self) -> Option<Vec<NodeId>> {
+        let rule = self.rule();
+        let smallest = match &self.0.smallest {
+            Some(known) => known.clone(),
+            None if rule.is_read_once() => rule.smallest(),
+            None if self.nodes().len() <= table::MOST_NODES => table::smallest(self.table()),
+            None => return None,
+        };
+        Some(self.names(&smallest))
     }
 
     /// All minimal quorums, each by id: those of which no node can be taken away. `None` where there

@@ -219,6 +219,14 @@ pub(super) fn fewest_blocking(table: &Table) -> Vec<usize> {
     nodes_of(table.fewest_blocking(), table.nodes).collect()
 }
 
+/// A quorum of the fewest nodes.
+pub(super) fn smallest(table: &Table) -> Vec<usize> {
+    let quorums = (0..1usize << table.nodes).filter(|set| table.has(*set));
+    // The set of all nodes is one.
+    let smallest = quorums.min_by_key(|set| set.count_ones());
+    nodes_of(smallest.unwrap_or(0), table.nodes).collect()
+}
+
 /// The quorums of which no node can be taken away: all of them, or one more than `most`.
 pub(super) fn minimal_quorums(table: &Table, most: usize) -> Vec<Vec<usize>> {
     let nodes = table.nodes;

@@ -381,6 +381,9 @@ fn is_told_the_same(system: &Quorums, looked: &Looked, lots: &[(usize, usize)]) 
             inside && nodes_of(*set).all(|node| !has[set & !(1 << node)])
         });
         let minimal: Vec<usize> = minimal.collect();
+        let fewest = minimal.iter().map(|set| size(*set)).min();
+        let smallest = set_of(&side.smallest().expect("it is known"));
+        prop_assert!(has[smallest] && Some(size(smallest)) == fewest);
         let told = side.minimal_quorums(minimal.len()).expect("so many");
         let mut told: Vec<_> = told.iter().map(|quorum| set_of(quorum)).collect();
         told.sort_unstable();
