@@ -13,6 +13,7 @@ const PAGES: [&str; 10] = [
     "membership.md",
     "observability.md",
     "ordering.md",
+    "quorums.md",
     "registers.md",
     "service.md",
     "simulation.md",

@@ -18,6 +18,9 @@ pub mod observability {}
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/ordering.md"))]
 pub mod ordering {}
 
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/quorums.md"))]
+pub mod quorums {}
+
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/registers.md"))]
 pub mod registers {}
 

@@ -32,7 +32,8 @@
 //! # }
 //! ```
 //!
-//! The program of this crate, `gorums-quorums`, prints and draws all of it.
+//! The program of this crate, `gorums-quorums`, prints and draws all of it of systems that are typed: see
+//! docs/quorums.md of the repository. It is the feature `program`, which is on unless it is turned off.
 
 mod error;
 mod faults;

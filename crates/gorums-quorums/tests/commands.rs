@@ -323,3 +323,80 @@ fn every_example_and_every_family_of_the_help_works() {
     let svg = std::fs::read_to_string(folder.path().join("grid.svg")).expect("one draws it");
     assert!(svg.starts_with("<svg") && svg.contains("grid 2x3") && svg.ends_with("</svg>\n"));
 }
+
+/// The page for users, where this crate is in its repository.
+fn page(name: &str) -> String {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let path = docs.join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_page_shows_what_is_printed_and_drawn() {
+    const PROMPT: &str = "$ cargo run -q -p gorums-quorums -- ";
+    let page_text = page("quorums.md");
+    let blocks = page_text.split("```console\n").skip(1);
+    let mut drawn = None;
+    for block in blocks {
+        let (block, _) = block.split_once("\n```").expect("it ends");
+        let (line, shown) = block.split_once('\n').expect("it prints something");
+        let words = words(line.strip_prefix(PROMPT).expect(line));
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let Output { stdout, stderr, .. } = run(&words);
+        let printed = [stdout, stderr].concat();
+        assert_eq!(
+            String::from_utf8_lossy(&printed).trim_end(),
+            shown,
+            "{line}"
+        );
+        drawn.get_or_insert(words.into_iter().map(str::to_owned).collect::<Vec<_>>());
+    }
+    // The picture is of the first one.
+    let folder = tempfile::tempdir().expect("a folder");
+    let drawn = drawn.expect("it shows some");
+    let words: Vec<_> = drawn
+        .iter()
+        .map(String::as_str)
+        .chain(["--svg", "it.svg"])
+        .collect();
+    assert!(run_in(folder.path(), &words).status.success());
+    let svg = std::fs::read_to_string(folder.path().join("it.svg")).expect("it is drawn");
+    assert!(
+        svg == page("pictures/quorums.svg"),
+        "draw docs/pictures/quorums.svg again: {words:?}"
+    );
+}
+
+#[test]
+fn the_page_compares_systems_by_their_figures() {
+    let page = page("quorums.md");
+    let (_, table) = page
+        .split_once("| no reads | no writes |\n")
+        .expect("it has the table");
+    let rows: Vec<_> = table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    assert!(rows.len() >= 8, "{rows:?}");
+    for row in rows {
+        let (_, system) = row.split_once('`').expect(row);
+        let (system, _) = system.split_once('`').expect(row);
+        let words = words(system);
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let told = json(&[&words[..], &["--reads", "0.9", "--down", "0.01"]].concat());
+        let both = |of: &dyn Fn(&Value) -> Value| {
+            format!("{}; {}", of(&told["reads"]), of(&told["writes"]))
+        };
+        let sizes = both(&|side| Value::from(side["smallest"].as_array().map(Vec::len)));
+        let may_fail = both(&|side| side["may_fail"].clone());
+        let number = |value: &Value| value.as_f64().expect("a number");
+        let failure = &told["failure_probability"];
+        let [reads, writes] =
+            ["reads", "writes"].map(|kind| format!("{:.1e}", number(&failure[kind])));
+        let load = number(&told["strategy"]["load"]);
+        let expected =
+            format!("| `{system}` | {sizes} | {may_fail} | {load:.3} | {reads} | {writes} |");
+        assert_eq!(row, expected);
+    }
+}
