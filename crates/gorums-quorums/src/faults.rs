@@ -120,8 +120,9 @@ pub struct FailureProbability {
     pub reads: f64,
     /// That there is no write quorum.
     pub writes: f64,
-    /// That there is no read quorum, or no write quorum.
-    pub either: f64,
+    /// That there is no read quorum, or no write quorum: no less than each of both, and no more than
+    /// their sum. It may be unknown where each of them is known, of large systems.
+    pub either: Option<f64>,
 }
 
 impl Faults {
@@ -148,7 +149,7 @@ impl Faults {
     /// by a look at all sets of up to 20 nodes.
     ///
     /// # Errors
-    /// It is not known, with more than 20 nodes: see
+    /// It is not known of reads or of writes, with more than 20 nodes: see
     /// [`QuorumSets::failure_probability`](gorums::quorum::QuorumSets::failure_probability).
     pub fn failure(
         &self,
@@ -168,7 +169,7 @@ impl Faults {
         Ok(FailureProbability {
             reads: known(system.read().failure_probability(down))?,
             writes: known(system.write().failure_probability(down))?,
-            either: known(system.failure_probability(down))?,
+            either: system.failure_probability(down),
         })
     }
 }

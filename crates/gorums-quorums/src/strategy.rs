@@ -38,6 +38,18 @@ impl Strategy {
             .map(|choice| (&choice.quorum[..], choice.share))
     }
 
+    /// The read quorum for a number from 0 to 1: where that is random, each is chosen by its share.
+    #[must_use]
+    pub fn read_at(&self, number: f64) -> &[NodeId] {
+        at(&self.choices[0], number)
+    }
+
+    /// The write quorum for a number from 0 to 1: where that is random, each is chosen by its share.
+    #[must_use]
+    pub fn write_at(&self, number: f64) -> &[NodeId] {
+        at(&self.choices[1], number)
+    }
+
     /// The load of its busiest node, or what is to be expected of it where the share of reads
     /// changes.
     #[must_use]
@@ -101,4 +113,16 @@ impl Strategy {
         });
         reads.mean() * of_reads + (1.0 - reads.mean()) * of_writes
     }
+}
+
+/// The quorum of the part that a number is in, of parts from 0 to 1 that are as large as the shares.
+fn at(choices: &[Choice], number: f64) -> &[NodeId] {
+    let mut end = 0.0;
+    let choice = choices.iter().find(|choice| {
+        end += choice.share;
+        number < end
+    });
+    // The shares may be 1 together but for a rounding.
+    let choice = choice.or(choices.last());
+    choice.map_or(&[], |choice| &choice.quorum)
 }

@@ -55,6 +55,11 @@ fn a_strategy_by_hand_has_the_load_of_its_busiest_node() {
         assert_near(strategy.node_load(node, &reads(0.25)), 5.0 / 12.0);
         assert_near(strategy.node_load(node + 3, &reads(0.25)), 1.0 / 3.0);
     }
+    // By a number from 0 to 1 each is chosen as often.
+    let row = |number: f64| strategy.read_at(number)[0].get();
+    assert_eq!([0.0, 0.66, 0.67, 1.0, 2.0].map(row), [1, 1, 4, 4, 4]);
+    let column = |number: f64| strategy.write_at(number)[0].get();
+    assert_eq!([0.0, 0.34, 0.67, 1.0].map(column), [1, 2, 3, 3]);
     let no_column = [(quorum(&[1, 2]), 1.0)];
     let refused = Strategies::of(&grid()).by_weights(rows, no_column);
     assert!(refused.is_err());

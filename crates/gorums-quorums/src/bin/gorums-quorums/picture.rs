@@ -15,7 +15,7 @@ const LEFT: f64 = 84.0;
 const GAP: f64 = 96.0;
 const RIGHT: f64 = 36.0;
 
-/// Each colour, and what it is on a dark page. They are those of all pictures of this project.
+/// Each colour, and what it is on a dark page. They are those of the benchmarks' pictures.
 const COLOURS: [(&str, &str); 6] = [
     (PAPER, "#0D1117"),
     (INK, "#E6EDF3"),

@@ -277,11 +277,19 @@ impl<'a> Report<'a> {
         match &self.failure {
             None => Ok(()),
             Some((Err(error), _)) => writeln!(f, "\nFailure probability: {error}."),
-            Some((Ok(failure), _)) => writeln!(
-                f,
-                "\nNo reads, or no writes, with a probability of {}.",
-                probability(failure.either)
-            ),
+            Some((Ok(failure), _)) => match failure.either {
+                Some(either) => {
+                    let either = probability(either);
+                    writeln!(
+                        f,
+                        "\nNo reads, or no writes, with a probability of {either}."
+                    )
+                }
+                None => writeln!(
+                    f,
+                    "\nHow probable it is that one of both fails is not known."
+                ),
+            },
         }
     }
 
