@@ -3,7 +3,7 @@
 //! Only probabilities of what fails are added up, never subtracted from one: what is improbable keeps
 //! its digits.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::rule::Rule;
 use super::table::{self, Table};
@@ -113,9 +113,10 @@ pub(super) fn node_by_node(rule: &Rule, down: &[f64]) -> Option<f64> {
     let mut order = Vec::new();
     rule.add_nodes(&mut order);
     let (mut steps, mut failed) = (0usize, 0.0);
-    let mut rests = HashMap::from([(rule.clone(), 1.0)]);
+    // In order, so that the same is added up in the same order each time.
+    let mut rests = BTreeMap::from([(rule.clone(), 1.0)]);
     for node in order {
-        let mut next = HashMap::new();
+        let mut next = BTreeMap::new();
         for (rule, chance) in rests {
             steps += 2 * rule.terms();
             if steps > MOST_STEPS {

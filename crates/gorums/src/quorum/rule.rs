@@ -4,7 +4,7 @@ use super::Bits;
 
 /// A monotone rule: whatever contains a quorum is a quorum. No set that is empty is one, and the
 /// set of all nodes is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rule {
     Node(usize),
     /// At least one of them, and no more than there are.
