@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "../README.md",
     "calls.md",
     "membership.md",
