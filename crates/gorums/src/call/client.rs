@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use prost::Message;
 
-use super::options::Options;
-use super::{Multicast, QuorumCall, Rpc, Unicast};
+use super::options::{Options, Thrift};
+use super::{Multicast, QuorumCall, Rpc, Thrifty, Unicast};
 use crate::configuration::nodes::Nodes;
 use crate::configuration::{ClientInterceptor, Configuration, Node};
 
@@ -81,6 +81,16 @@ impl Client {
     #[must_use]
     pub fn with_max_encoding_message_size(mut self, limit: usize) -> Self {
         self.options.max_encoding = Some(limit);
+        self
+    }
+
+    /// Has quorum calls of this client ask a quorum in place of all nodes, where they may: where the
+    /// [method](Thrifty#which-methods) and the [terminal](Thrifty#which-terminals) allow it. All others ask
+    /// all nodes, as without it. A call says otherwise by
+    /// [`thrifty`](crate::call::QuorumCall::thrifty).
+    #[must_use]
+    pub fn with_thrifty(mut self, thrifty: Thrifty) -> Self {
+        self.options.thrift = Thrift::WhereItMay(thrifty);
         self
     }
 

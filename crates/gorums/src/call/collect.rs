@@ -8,6 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::handle::Handle;
+use super::held::Held;
 use crate::channel::{Call, Event, EventKind, NodeState, WakeAfter};
 use crate::configuration::{Configuration, Node};
 use crate::error::{
@@ -19,7 +20,7 @@ pub(crate) type MapResponse<Resp> = Arc<dyn Fn(&Node, Resp) -> Result<Resp, Stat
 
 /// A quorum call in flight, as the task that awaits it sees it.
 pub(crate) struct Collector<Resp> {
-    handle: Handle,
+    pub(super) handle: Handle,
     configuration: Configuration,
     needed: Option<usize>,
     max_decoding: Option<usize>,
@@ -29,7 +30,9 @@ pub(crate) struct Collector<Resp> {
     /// The nodes that count as having answered.
     answered: Bits,
     /// The nodes from which no (first) answer can come any more: failed, ended, left out.
-    out: Bits,
+    pub(super) out: Bits,
+    /// The nodes that a thrifty call has not asked, and when it does.
+    pub(super) held: Option<Box<Held>>,
     failures: Vec<NodeError>,
     /// How many nodes the connections have reported as failed.
     reported: usize,
@@ -44,9 +47,20 @@ pub(crate) enum Step {
     End,
 }
 
+impl Step {
+    /// The node that it is of.
+    pub(crate) fn part(&self) -> Option<usize> {
+        match self {
+            Self::Reply(part, _) | Self::Out(part) => Some(*part),
+            Self::End => None,
+        }
+    }
+}
+
 impl<Resp: Message + Default> Collector<Resp> {
     pub(crate) fn new(
         handle: Handle,
+        held: Option<Box<Held>>,
         configuration: Configuration,
         left_out: Bits,
         needed: Option<usize>,
@@ -63,6 +77,7 @@ impl<Resp: Message + Default> Collector<Resp> {
             answered: Bits::default(),
             asked,
             out: left_out,
+            held,
             failures: Vec::new(),
             reported: 0,
         }
@@ -98,6 +113,12 @@ impl<Resp: Message + Default> Collector<Resp> {
 
     pub(crate) fn call(&self) -> &Call {
         &self.handle.call
+    }
+
+    /// Whether the request was sent to this node, or tried to be.
+    pub(crate) fn was_asked(&self, part: usize) -> bool {
+        let is_held = self.held.as_ref().is_some_and(|held| held.has(part));
+        self.asked.contains(part) && !is_held
     }
 
     pub(crate) fn asked(&self) -> &Bits {
@@ -227,7 +248,7 @@ impl<Resp: Message + Default> Collector<Resp> {
     pub(crate) fn wake_after(&self) -> WakeAfter {
         match (self.needed, &self.map_response) {
             (Some(needed), None) if !self.is_streamed() => {
-                let possible = self.configuration.len() - self.out.len();
+                let possible = self.configuration.len() - self.out.len() - self.not_asked();
                 WakeAfter {
                     replies: needed.saturating_sub(self.answered.len()).max(1),
                     failures: self.reported + possible.saturating_sub(needed) + 1,
@@ -241,6 +262,25 @@ impl<Resp: Message + Default> Collector<Resp> {
     pub(crate) fn is_without_answer(&self) -> bool {
         let mut outcomes = self.failures.iter().map(NodeError::outcome);
         outcomes.any(|outcome| outcome != Outcome::Refused)
+    }
+
+    /// Whether other nodes may be asked than those that were.
+    #[inline]
+    pub(crate) fn may_widen(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// How many nodes the request is for and was not sent to, nor tried to be.
+    fn not_asked(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.len())
+    }
+
+    /// The call succeeded, with the reply of this node, where it was one.
+    pub(crate) fn complete_by(&mut self, part: Option<usize>) {
+        if let (Some(held), Some(part)) = (&self.held, part) {
+            held.note_completed_by(part);
+        }
+        self.complete();
     }
 
     /// The call succeeded: what is queued is still sent, and further replies are ignored.
@@ -280,7 +320,7 @@ impl<Resp: Message + Default> Collector<Resp> {
             },
             method: self.handle.call.method(),
             nodes: self.configuration.len(),
-            asked: self.asked.len() - withdrawn,
+            asked: self.asked.len() - withdrawn - self.not_asked(),
             withdrawn,
             needed: self.needed,
             replies: self.answered.len(),

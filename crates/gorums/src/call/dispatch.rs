@@ -9,6 +9,7 @@ use prost::Message;
 use tokio::time::Instant;
 
 use super::handle::{Callees, Handle};
+use super::held::{Beginning, Choice, Held};
 use super::options::Options;
 use crate::bounds::Bound;
 use crate::channel::{Call, Early, Kind, OutMessage, Pool, Resending, Targets, WhilePaused};
@@ -52,9 +53,25 @@ pub(crate) fn start<Req: Message>(
     options: &Options,
     requests: &Requests<'_, Req>,
 ) -> Handle {
+    let (handle, _) = start_by(callees, method, kind, options, requests, None);
+    handle
+}
+
+/// The same, on the nodes that are chosen, if there is a choice. Returns what is kept of the others.
+#[inline]
+pub(crate) fn start_by<Req: Message>(
+    callees: Callees,
+    method: &'static str,
+    kind: Kind,
+    options: &Options,
+    requests: &Requests<'_, Req>,
+    choice: Option<&Choice<'_>>,
+) -> (Handle, Option<Box<Held>>) {
     let targets = callees.targets();
     let mut prepared = Prepared::new(&callees, &targets, method, kind, options, requests);
-    let call = register(kind, &targets, requests, &mut prepared);
+    let mut held = choice.and_then(|choice| prepared.choose(choice, &targets));
+    let not_asked = held.as_ref().map_or(0, |held| held.len());
+    let call = register(kind, &targets, requests, not_asked, &mut prepared);
     let observers = std::mem::take(&mut prepared.observers);
     tracing::trace!(
         target: log::CALL,
@@ -72,17 +89,21 @@ pub(crate) fn start<Req: Message>(
         prepared.caller.take(),
     );
     let frames = Frames::new(call.id(), kind, &targets, &prepared, requests);
-    frames.for_each(|part, frame| match frame {
-        Ok(frame) => {
+    frames.for_each(|part, frame| match (frame, &mut held) {
+        (Ok(frame), Some(held)) if held.has(part) => held.keep(part, Ok(frame)),
+        (Err(NotSent::Failed(status)), Some(held)) if held.has(part) => {
+            held.keep(part, Err(status));
+        }
+        (Ok(frame), _) => {
             call.queue(part, frame);
         }
-        Err(NotSent::Failed(status)) => call.fail_at_once(part, &status),
-        Err(NotSent::Ended(early)) => call.end_at_once(part, early),
+        (Err(NotSent::Failed(status)), _) => call.fail_at_once(part, &status),
+        (Err(NotSent::Ended(early)), _) => call.end_at_once(part, early),
     });
     if prepared.deadline.is_some() {
         call.settle_deadline();
     }
-    handle
+    (handle, held)
 }
 
 /// Queues a one-way call that nobody waits for, and tells which nodes did not take it.
@@ -97,7 +118,7 @@ pub(crate) fn detach<Req: Message>(
     let mut prepared = Prepared::new(&callees, &targets, method, kind, options, requests);
     // With a deadline the tables keep the call, so that what is not written by then is withdrawn.
     let is_kept = prepared.deadline.is_some() && prepared.is_sent();
-    let call = is_kept.then(|| register(kind, &targets, requests, &mut prepared));
+    let call = is_kept.then(|| register(kind, &targets, requests, 0, &mut prepared));
     let id = match &call {
         Some(call) => call.id(),
         None => Pool::next_id(kind.of_method()),
@@ -132,7 +153,7 @@ pub(crate) fn flush(configuration: &Configuration) -> Handle {
     let options = Options::default();
     let kind = Kind::OneWay;
     let mut prepared = Prepared::plain("", kind, now(targets), &options);
-    let call = register(kind, targets, &requests, &mut prepared);
+    let call = register(kind, targets, &requests, 0, &mut prepared);
     for part in 0..targets.len() {
         match &prepared.refused {
             None => call.queue_marker(part),
@@ -232,6 +253,21 @@ impl<'a> Prepared<'a> {
         }
     }
 
+    /// Chooses the nodes to ask at first. Where none is asked at all, all are to fail at once.
+    #[cold]
+    fn choose(&self, choice: &Choice<'_>, targets: &Targets) -> Option<Box<Held>> {
+        if !self.is_sent() {
+            return None;
+        }
+        choice.choose(&Beginning {
+            targets,
+            method: self.method,
+            rejected: &self.rejected,
+            now: self.now,
+            deadline: self.deadline,
+        })
+    }
+
     /// Whether any node may get the request.
     fn is_sent(&self) -> bool {
         self.refused.is_none() && self.early.is_none()
@@ -246,14 +282,15 @@ fn now(targets: &Targets) -> Instant {
 }
 
 /// A new call, in the tables of all pools that its nodes belong to. Where one of them is full, the
-/// call is refused.
+/// call is refused. So many of the nodes are not asked at first.
 fn register<Req>(
     kind: Kind,
     targets: &Arc<Targets>,
     requests: &Requests<'_, Req>,
+    not_asked: usize,
     prepared: &mut Prepared<'_>,
 ) -> Arc<Call> {
-    let members = requests.members(targets.len());
+    let members = requests.members(targets.len()) - not_asked;
     loop {
         let call = Call::new(
             Pool::next_id(kind.of_method()),
@@ -266,7 +303,9 @@ fn register<Req>(
         let is_timed = !prepared.observers.is_empty();
         let resending = Resending::of(prepared.is_idempotent, prepared.deadline);
         let call = call.timed(is_timed).ending(prepared.told);
-        let call = call.while_paused(prepared.while_paused);
+        let call = call
+            .while_paused(prepared.while_paused)
+            .holding(not_asked > 0);
         let call = Arc::new(call.resending(resending));
         if members == 0 {
             return call;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use prost::Message;
 
 use super::collect::{Collector, Step};
-use super::rule::{Awaiting, Rule, judge};
+use super::rule::{Awaiting, Rule, judge, poll_step};
 use crate::channel::WakeAfter;
 use crate::error::{NodeError, QuorumError, shown};
 use crate::node_id::NodeId;
@@ -73,7 +73,7 @@ pub struct ExplainedNode {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Fate {
-    /// It was left out (`map_request`).
+    /// It was left out (`map_request`), or not needed ([`Thrifty`](crate::call::Thrifty)).
     NotAsked,
     /// Its first answer came after so long.
     Answered(Duration),
@@ -203,20 +203,20 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
         };
         watch.heard.resize(collector.configuration().len(), None);
         loop {
-            let step = match collector.poll_step(cx, WakeAfter::ANY) {
+            let polled = match &watch.decided {
+                None => poll_step(rule, collector, cx, |_| WakeAfter::ANY),
+                Some(_) => collector.poll_step(cx, WakeAfter::ANY),
+            };
+            let step = match polled {
                 Poll::Ready(step) => step,
                 Poll::Pending if watch.has_waited(collector, cx) => Step::End,
                 Poll::Pending => return Poll::Pending,
             };
             let at = collector.elapsed();
-            let part = match &step {
-                Step::Reply(part, _) => {
-                    watch.note(*part, Fate::Answered(at));
-                    Some(*part)
-                }
-                Step::Out(part) => Some(*part),
-                Step::End => None,
-            };
+            let part = step.part();
+            if let Step::Reply(part, _) = &step {
+                watch.note(*part, Fate::Answered(at));
+            }
             let is_end = part.is_none();
             if watch.decided.is_none() {
                 let result = judge(rule, collector, step);
@@ -250,7 +250,9 @@ impl<T> Watch<T> {
         let call = collector.call();
         let others = bounded(decided.at.saturating_add(self.others));
         let clock = call.targets().pools().first().map(|pool| &pool.clock);
-        let Some(clock) = clock.filter(|_| !self.others.is_zero()) else {
+        let parts = self.heard.iter().enumerate();
+        let mut late = parts.filter(|(part, heard)| heard.is_none() && collector.was_asked(*part));
+        let Some(clock) = clock.filter(|_| !self.others.is_zero() && late.next().is_some()) else {
             return true;
         };
         self.timer
@@ -281,7 +283,7 @@ impl<T> Watch<T> {
         now: Duration,
     ) -> Explanation<Result<T, QuorumError>> {
         match &decided.result {
-            Ok(_) => collector.complete(),
+            Ok(_) => collector.complete_by(decided.by),
             // It has said what it knows of each node, and what was heard at its end as well.
             Err(error) => {
                 for (part, node) in collector.configuration().iter().enumerate() {
@@ -298,7 +300,7 @@ impl<T> Watch<T> {
             address: node.address().to_owned(),
             fate: match heard {
                 Some(fate) => fate,
-                None if collector.asked().contains(part) => Fate::Late(now),
+                None if collector.was_asked(part) => Fate::Late(now),
                 None => Fate::NotAsked,
             },
             usually: node.latency(),

@@ -147,10 +147,10 @@ impl Handle {
             EventKind::Ended => return,
             EventKind::Failed(error) => Err(error),
         };
-        let started = self.call.started();
+        let asked = self.call.asked_at(event.part);
         let elapsed = event
             .at
-            .map_or_else(Default::default, |at| at.saturating_duration_since(started));
+            .map_or_else(Default::default, |at| at.saturating_duration_since(asked));
         let node = &self.callees.nodes()[event.part];
         self.observers
             .tell(node, self.call.method(), elapsed, result);

@@ -7,6 +7,7 @@
 
 // `options` has what the four builders share. `dispatch` queues a call, and `handle` is a call that
 // somebody waits for. `collect` takes replies and failures, and a `rule` says when they are enough.
+// What a `thrifty` call does not ask at first is `held`, and `widen` asks it.
 // The rest is a module for each call type, as users see it.
 
 pub(crate) mod client;
@@ -16,6 +17,7 @@ mod dispatch;
 mod explain;
 mod flush;
 mod handle;
+mod held;
 mod multicast;
 mod not_awaited;
 mod options;
@@ -27,8 +29,10 @@ pub(crate) mod responses;
 mod rpc;
 mod rule;
 mod sent;
+mod thrifty;
 mod unicast;
 mod votes;
+mod widen;
 
 pub use correctable::{Correctable, Correction};
 pub use explain::{Explained, ExplainedNode, Explanation, Fate};
@@ -38,6 +42,7 @@ pub use quorum_fn::{Matching, QuorumFn};
 pub use quorum_of::{MaxByKey, Quorum, QuorumReplies};
 pub use rpc::{Rpc, Unary};
 pub use sent::{NotQueued, Sent};
+pub use thrifty::{Thrifty, ThriftyCounts};
 pub use unicast::Unicast;
 pub use votes::{VoteError, Votes};
 

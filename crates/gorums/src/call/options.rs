@@ -3,6 +3,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::thrifty::Thrifty;
 use crate::channel::{Early, WhilePaused};
 use crate::configuration::Interceptors;
 use crate::error::Status;
@@ -27,6 +28,18 @@ pub(crate) struct Options {
     pub(crate) is_idempotent: bool,
     pub(crate) while_paused: WhilePaused,
     pub(crate) inherits: Inherits,
+    pub(crate) thrift: Thrift,
+}
+
+/// Whether a quorum call asks a quorum in place of all nodes.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Thrift {
+    #[default]
+    Never,
+    /// Where it may: by a client's default.
+    WhereItMay(Thrifty),
+    /// Or it is refused.
+    Always(Thrifty),
 }
 
 /// From which request a call takes deadline and cancellation, beside its own.

@@ -5,13 +5,15 @@ use prost::Message;
 
 use super::collect::{Collector, MapResponse};
 use super::correctable::{ByQuorumFn, Correctable, Nodes};
-use super::dispatch::{Requests, start};
+use super::dispatch::{Requests, start_by};
 use super::handle::Callees;
-use super::options::{Options, answered_options, options};
+use super::held::Choice;
+use super::options::{Options, Thrift, answered_options, options};
 use super::quorum_fn::{Matching, QuorumFn};
 use super::quorum_of::Quorum;
 use super::replies::Replies;
 use super::responses::Responses;
+use super::thrifty::Thrifty;
 use crate::channel::{Keep, Kind, Unread};
 use crate::configuration::{Configuration, Node};
 use crate::error::{Counted, QuorumError, QuorumErrorKind, QuorumFailure, Status};
@@ -155,6 +157,15 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         self
     }
 
+    /// Asks a quorum in place of all nodes, and others only where it takes too long: [`Thrifty`] says
+    /// how, for which methods and with which terminals. Where they do not allow it nothing is sent, and
+    /// the call fails with [`FailedPrecondition`](crate::Code::FailedPrecondition) at each node. `None` asks
+    /// all nodes, also where the client's default is another one.
+    pub fn thrifty(mut self, thrifty: impl Into<Option<Thrifty>>) -> Self {
+        self.options.thrift = thrifty.into().map_or(Thrift::Never, Thrift::Always);
+        self
+    }
+
     /// The configuration that is called.
     #[must_use]
     pub fn configuration(&self) -> &Configuration {
@@ -223,9 +234,10 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         let total = self.configuration.len();
         let needed = system.count(total);
         let members = self.members();
-        let possible = system.is_quorum(&NodeSet::new(&self.configuration, &members))
-            && !system.is_quorum(&NodeSet::new(&self.configuration, &Bits::default()));
-        Quorum::new(self.collector(needed, possible, Keep::All), system)
+        let is_quorum = |nodes: &Bits| system.is_quorum(&NodeSet::new(&self.configuration, nodes));
+        let possible = is_quorum(&members) && !is_quorum(&Bits::default());
+        let collector = self.collector(needed, possible, Keep::All, Some(&is_quorum));
+        Quorum::new(collector, system)
     }
 
     /// Waits until a quorum function accepts a set of replies. It runs on the awaiting task after
@@ -236,7 +248,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
     where
         F: FnMut(&Req, &mut Replies<Resp>) -> Option<T>,
     {
-        let collector = self.collector(None, true, Keep::All);
+        let collector = self.collector(None, true, Keep::All, None);
         let replies = Replies::new(self.configuration);
         QuorumFn::new(collector, self.requests.request, replies, f)
     }
@@ -261,7 +273,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Resp: 'static,
     {
         let collector = match &self.quorum_fn {
-            Some(_) => self.collector(None, true, Keep::All),
+            Some(_) => self.collector(None, true, Keep::All, None),
             None => Err(self.not_sent(QuorumErrorKind::NoQuorumFn, None)),
         };
         let quorum_fn = self.quorum_fn;
@@ -277,7 +289,8 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
     /// equal replies outvote `f` lying nodes.
     pub fn matching<K: Eq, F: FnMut(&Resp) -> K>(self, k: usize, key: F) -> Matching<Resp, K, F> {
         let possible = k > 0 && k <= self.members().len();
-        Matching::new(self.collector(Some(k), possible, Keep::All), k, key)
+        let collector = self.counting(k, possible, Keep::All);
+        Matching::new(collector, k, key)
     }
 
     /// Ever better answers: of level 1 with the first node that answers, up to `level` distinct
@@ -288,7 +301,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Resp: 'static,
     {
         let possible = level > 0 && level <= self.members().len();
-        let collector = self.collector(Some(level), possible, Keep::Newest);
+        let collector = self.counting(level, possible, Keep::Newest);
         Correctable::new(collector, Nodes { needed: level })
     }
 
@@ -302,7 +315,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Resp: 'static,
         F: FnMut(&Req, &mut Replies<Resp>) -> (T, usize, bool) + Send + 'static,
     {
-        let collector = self.collector(None, true, Keep::Newest);
+        let collector = self.collector(None, true, Keep::Newest, None);
         let rule = ByQuorumFn {
             request: self.requests.request,
             replies: Replies::new(self.configuration),
@@ -313,7 +326,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
 
     /// Every reply and every failure as it comes.
     pub fn responses(self) -> Responses<Resp> {
-        Responses::new(self.collector(None, true, Keep::All))
+        Responses::new(self.collector(None, true, Keep::All, None))
     }
 
     fn members(&self) -> Bits {
@@ -335,12 +348,25 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         .into()
     }
 
-    /// Queues the call, unless it cannot succeed.
+    /// Queues a call that needs so many replies, at least.
+    fn counting(
+        &self,
+        needed: usize,
+        possible: bool,
+        keep: Keep,
+    ) -> Result<Collector<Resp>, QuorumError> {
+        let are_enough = |nodes: &Bits| nodes.len() >= needed;
+        self.collector(Some(needed), possible, keep, Some(&are_enough))
+    }
+
+    /// Queues the call, unless it cannot succeed. Which nodes are enough to ask is known, or is for
+    /// whoever takes the replies to say.
     fn collector(
         &self,
         needed: Option<usize>,
         possible: bool,
         keep: Keep,
+        are_enough: Option<&dyn Fn(&Bits) -> bool>,
     ) -> Result<Collector<Resp>, QuorumError> {
         if !possible {
             return Err(self.not_sent(QuorumErrorKind::Impossible, needed));
@@ -354,20 +380,77 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         } else {
             Kind::Unary
         };
-        let handle = start(
-            Callees::Configuration(self.configuration.clone()),
-            self.method,
-            kind,
-            &self.options,
-            &self.requests.requests(),
-        );
+        let callees = Callees::Configuration(self.configuration.clone());
+        let requests = self.requests.requests();
+        let (handle, held) = match &self.options.thrift {
+            Thrift::Never => start_by(callees, self.method, kind, &self.options, &requests, None),
+            thrift => {
+                let start = |options: &Options, choice: Option<&Choice<'_>>| {
+                    start_by(callees, self.method, kind, options, &requests, choice)
+                };
+                self.start_thrifty(thrift, are_enough, start)
+            }
+        };
         Ok(Collector::new(
             handle,
+            held,
             self.configuration.clone(),
             self.requests.left_out(),
             needed,
             self.options.max_decoding,
             self.map_response.clone(),
         ))
+    }
+
+    /// Starts the call on a part of its nodes, where that is allowed. Where it is not, the call is
+    /// refused, or asks all.
+    #[cold]
+    fn start_thrifty<T>(
+        &self,
+        thrift: &Thrift,
+        are_enough: Option<&dyn Fn(&Bits) -> bool>,
+        start: impl FnOnce(&Options, Option<&Choice<'_>>) -> T,
+    ) -> T {
+        let (thrifty, is_refused) = match thrift {
+            Thrift::Never => return start(&self.options, None),
+            Thrift::WhereItMay(thrifty) => (thrifty, false),
+            Thrift::Always(thrifty) => (thrifty, true),
+        };
+        let members = self.members();
+        let asks = thrifty.first_asks().map(|asks| asks.min(members.len()));
+        let so_many = |nodes: &Bits| asks.is_some_and(|asks| nodes.len() >= asks);
+        match self.no_thrift(thrifty, are_enough.is_some()) {
+            None => {
+                let choice = Choice {
+                    thrifty,
+                    members,
+                    is_enough: are_enough.unwrap_or(&so_many),
+                    asks: asks.filter(|_| are_enough.is_none()),
+                };
+                start(&self.options, Some(&choice))
+            }
+            Some(why) if is_refused => {
+                let mut options = self.options.clone();
+                let refused = || Status::failed_precondition(why);
+                options.error.get_or_insert_with(refused);
+                start(&options, None)
+            }
+            Some(_) => start(&self.options, None),
+        }
+    }
+
+    /// Why the call has to ask all nodes, if so.
+    fn no_thrift(&self, thrifty: &Thrifty, is_end_known: bool) -> Option<&'static str> {
+        let pools = self.configuration.targets().pools();
+        let are_sessions = || pools.iter().all(|pool| pool.settings.sessions.is_some());
+        if self.streamed {
+            Some("a call with streamed replies cannot be thrifty")
+        } else if !is_end_known && thrifty.first_asks().is_none() {
+            Some("how many nodes a thrifty call asks is not known: say so by Thrifty::asks")
+        } else if !self.options.is_idempotent && !thrifty.takes_any_method() && !are_sessions() {
+            Some("a thrifty call takes an idempotent method, a session, or Thrifty::any_method")
+        } else {
+            None
+        }
     }
 }

@@ -169,7 +169,7 @@ impl<Resp: Message + Default> Responses<Resp> {
     }
 
     /// The number of nodes that have neither answered nor failed; in a streamed call, of those that
-    /// have not ended.
+    /// have not ended. Nodes that a [thrifty](crate::call::Thrifty) call has not asked are among them.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.collector.as_ref().map_or(0, |collector| {
@@ -188,7 +188,14 @@ impl<Resp: Message + Default> Responses<Resp> {
             return Poll::Ready(None);
         };
         loop {
-            let step = ready!(collector.poll_step(cx, WakeAfter::ANY));
+            let step = match collector.poll_step(cx, WakeAfter::ANY) {
+                Poll::Ready(step) => step,
+                // Whoever takes the replies says when there are enough.
+                Poll::Pending if collector.may_widen() && collector.poll_widen(cx, &|_| false) => {
+                    continue;
+                }
+                Poll::Pending => return Poll::Pending,
+            };
             if let Step::Reply(part, payload) = &step
                 && let Some(reply) = collector.take(*part, payload)
             {

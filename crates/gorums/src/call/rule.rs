@@ -111,7 +111,7 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
             Err(error) => return Poll::Ready(Err(error)),
         };
         loop {
-            let step = ready!(collector.poll_step(cx, R::wake_after(collector)));
+            let step = ready!(poll_step(rule, collector, cx, R::wake_after));
             if let Some(result) = apply(rule, collector, step) {
                 return Poll::Ready(result);
             }
@@ -151,11 +151,31 @@ fn apply<Resp: Message + Default, R: Rule<Resp>>(
     collector: &mut Collector<Resp>,
     step: Step,
 ) -> Option<Result<R::Output, QuorumError>> {
+    let part = step.part();
     let result = judge(rule, collector, step)?;
     if result.as_ref().is_ok_and(R::is_last) {
-        collector.complete();
+        collector.complete_by(part);
     }
     Some(result)
+}
+
+/// The next step of the call, which asks further nodes where it is time for that.
+#[inline]
+pub(crate) fn poll_step<Resp: Message + Default, R: Rule<Resp>>(
+    rule: &R,
+    collector: &mut Collector<Resp>,
+    cx: &mut Context<'_>,
+    wake_after: impl Fn(&Collector<Resp>) -> WakeAfter,
+) -> Poll<Step> {
+    loop {
+        match collector.poll_step(cx, wake_after(collector)) {
+            Poll::Pending
+                if collector.may_widen()
+                    && collector
+                        .poll_widen(cx, &|collector| rule.hopeless(collector).is_some()) => {}
+            polled => return polled,
+        }
+    }
 }
 
 /// What a step of the call means by the rule.

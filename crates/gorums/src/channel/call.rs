@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::asked_later::AskedLater;
 use super::early::Early;
 use super::events::{Event, EventKind};
 use super::kept::Resending;
@@ -45,6 +46,8 @@ pub(crate) struct Call {
     /// Whether requests are written again where their stream breaks.
     pub(super) resending: Resending,
     while_paused: WhilePaused,
+    /// Of a call that asks some of its nodes at first; none in other calls.
+    pub(super) asked_later: Option<Box<AskedLater>>,
     progress: Mutex<Progress>,
     /// No part is open, and since then it is in no table any more.
     has_ended: AtomicBool,
@@ -83,6 +86,7 @@ impl Call {
             timed: false,
             resending: Resending::Never,
             while_paused: WhilePaused::Fail,
+            asked_later: None,
             progress: Mutex::new(Progress::new(members, accounts)),
             targets,
             started,
@@ -110,6 +114,19 @@ impl Call {
     /// What becomes of it at a node that has asked for a pause.
     pub(crate) fn while_paused(mut self, while_paused: WhilePaused) -> Self {
         self.while_paused = while_paused;
+        self
+    }
+
+    /// Whether it has nodes that are not asked at first, and may be [later](Self::widen). Its members
+    /// are those that are.
+    pub(crate) fn holding(mut self, holds: bool) -> Self {
+        if holds {
+            self.asked_later = Some(Box::default());
+            let progress = self.progress.get_mut();
+            // The call goes on when all that were asked are done with it.
+            progress.open += 1;
+            progress.may_widen = true;
+        }
         self
     }
 
@@ -312,7 +329,7 @@ impl Call {
             self.release_pending(part);
         }
         let orphans = (0..self.parts.len()).filter(|part| self.parts.is_sent_orphan(*part));
-        self.note_unanswered(unanswered, orphans);
+        self.note_behind(unanswered, orphans);
     }
 
     /// Nobody wants the call any more. What is queued is withdrawn: of so many nodes.
@@ -349,6 +366,7 @@ impl Call {
         let mut progress = self.progress.lock();
         // A part that has just been moved by its reply is counted off by whoever moved it.
         progress.close(failures.len());
+        progress.close_held();
         for (part, error) in failures {
             let kind = EventKind::Failed(error);
             progress.push(Event { part, kind, at });
@@ -432,7 +450,7 @@ impl Call {
                 if current {
                     self.release_pending(part);
                     // Recorded before the caller is woken, who may ask for it.
-                    let latency = now.saturating_duration_since(self.started);
+                    let latency = now.saturating_duration_since(self.asked_at(part));
                     self.channel(part).latencies().record(latency);
                     self.record(part, EventKind::Reply(payload), true);
                 }

@@ -18,19 +18,32 @@ use crate::runtime::paced;
 const LOOKS: u32 = 4;
 
 impl Call {
+    /// The call has what it wanted, and so many parts, these, were written and not answered.
+    #[inline]
+    pub(super) fn note_behind(&self, count: usize, parts: impl Iterator<Item = usize>) {
+        if self.asked_later.is_some() {
+            // Few nodes were asked, and others were in the place of those that did not answer. Which
+            // these are has to be known, or the next calls would wait for them again.
+            parts.for_each(|part| self.channel(part).owe(self, part));
+        } else {
+            self.note_unanswered(count, parts);
+        }
+    }
+
     /// The call has what it wanted, or its deadline has passed, and so many parts, these, were written
     /// and not answered. Where most of the others are done with it, their nodes are behind.
     #[inline]
     pub(super) fn note_unanswered(&self, count: usize, parts: impl Iterator<Item = usize>) {
         if count > 0 && count * 2 < self.targets().len() && self.is_unary() {
-            parts.for_each(|part| self.channel(part).owe(self));
+            parts.for_each(|part| self.channel(part).owe(self, part));
         }
     }
 }
 
 impl Channel {
-    fn owe(self: &Arc<Self>, call: &Call) {
-        if self.owed().owe(call.id(), call.method(), call.started()) {
+    fn owe(self: &Arc<Self>, call: &Call, part: usize) {
+        let asked = call.asked_at(part);
+        if self.owed().owe(call.id(), call.method(), asked) {
             self.pool().watch(self);
         }
     }
@@ -54,6 +67,14 @@ impl Channel {
             self.latencies()
                 .record(now.saturating_duration_since(began));
         }
+    }
+
+    /// How long the node takes to answer, as far as is known: as long as it did on average, and no
+    /// less than it has left a call unanswered that others have answered. None before its first reply.
+    pub(crate) fn expected_latency(&self, now: Instant) -> Option<Duration> {
+        let behind = self.owed().since();
+        let behind = behind.map(|since| now.saturating_duration_since(since));
+        self.latencies().average().max(behind)
     }
 
     /// What the node does: as its connection, and degraded where it is connected and does not answer.

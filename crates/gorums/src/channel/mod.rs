@@ -15,11 +15,13 @@
 //! * [`Attachment`] lets the calls to a node that opens the stream itself go over that stream.
 //! * [`pauses`] are those that an overloaded node has asked for, by the method, and [`pause`] is what
 //!   becomes of calls meanwhile.
+//! * [`widen`] asks nodes that a call has not asked at first.
 //! * [`owed`] tells a node that is connected and does not answer, and [`degraded`] looks at those that
 //!   owe something.
 //! * [`Pool`] is what all nodes of a pool share, and the sweeper that ends calls at their
 //!   deadlines.
 
+mod asked_later;
 mod attachment;
 mod call;
 mod degraded;
@@ -44,6 +46,7 @@ mod state;
 pub(crate) mod table;
 mod targets;
 mod unread;
+mod widen;
 mod winding_down;
 
 pub(crate) use attachment::Attachment;

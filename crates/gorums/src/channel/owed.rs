@@ -43,7 +43,7 @@ struct State {
 struct Answer {
     id: u64,
     method: &'static str,
-    /// When the call began.
+    /// When the node was asked.
     began: Instant,
     /// When it was first looked at.
     seen: Option<Instant>,
@@ -80,6 +80,15 @@ impl Owed {
         });
         self.id.store(id, Ordering::Relaxed);
         !std::mem::replace(&mut state.is_watched, true)
+    }
+
+    /// Since when an answer is owed, if one is.
+    pub(super) fn since(&self) -> Option<Instant> {
+        if self.id.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let state = self.state.lock();
+        state.answer.as_ref().map(|answer| answer.began)
     }
 
     /// Whether an answer to this call tells something of the one that is owed: it is that one, or a

@@ -43,7 +43,7 @@ impl Channel {
 
     /// Until when no call of this method is sent to the node.
     #[inline]
-    pub(super) fn paused_until(&self, method: &str) -> Option<Instant> {
+    pub(crate) fn paused_until(&self, method: &str) -> Option<Instant> {
         if !self.pauses().any() {
             return None;
         }

@@ -29,8 +29,11 @@ impl WakeAfter {
 /// What a call's lock guards.
 pub(super) struct Progress {
     pub(super) events: Events,
-    /// Parts that more events may come from.
+    /// Parts that more events may come from; and one more, while the call may ask nodes that it has
+    /// not asked.
     pub(super) open: usize,
+    /// The call may ask nodes that it has not asked.
+    pub(super) may_widen: bool,
     /// Replies among the events.
     unread: usize,
     failures: usize,
@@ -50,6 +53,7 @@ impl Progress {
         Self {
             events: Events::default(),
             open,
+            may_widen: false,
             unread: 0,
             failures: 0,
             wake_after: WakeAfter::ANY,
@@ -82,6 +86,13 @@ impl Progress {
     #[inline]
     pub(super) fn close(&mut self, parts: usize) {
         self.open = self.open.saturating_sub(parts);
+    }
+
+    /// No nodes are asked any more that were not.
+    #[inline]
+    pub(super) fn close_held(&mut self) {
+        let held = std::mem::take(&mut self.may_widen);
+        self.close(usize::from(held));
     }
 
     /// Makes room for one more reply of a part, where older ones make room for newer. Returns how many

@@ -38,7 +38,8 @@ pub trait ClientInterceptor: Send + Sync + 'static {
     /// for what comes after the call completed or was dropped, nor for detached messages. A reply
     /// is not decoded yet.
     ///
-    /// `elapsed` is the time from the call's terminal until it happened.
+    /// `elapsed` is the time from the call's terminal until it happened; of a node that a
+    /// [thrifty](crate::call::Thrifty) call asked later, the time since then.
     fn on_response(
         &self,
         node: &Node,
@@ -68,7 +69,9 @@ impl Outgoing<'_> {
         self.method
     }
 
-    /// The nodes that get the request: neither left out by `map_request` nor rejected so far.
+    /// The nodes that get the request: neither left out by `map_request` nor rejected so far. A
+    /// [thrifty](crate::call::Thrifty) call may ask some of them later, or not at all, and those that are
+    /// rejected last.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes
             .iter()

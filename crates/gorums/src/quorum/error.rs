@@ -14,7 +14,7 @@ pub struct QuorumSystemError {
 }
 
 impl QuorumSystemError {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
             quorums: None,

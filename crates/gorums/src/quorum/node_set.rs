@@ -100,9 +100,36 @@ impl Bits {
         for (word, other) in self.rest.iter_mut().zip(&other.rest) {
             *word &= !other;
         }
+        self.count();
+        self
+    }
+
+    /// The positions of both sets.
+    pub(crate) fn with(mut self, other: &Self) -> Self {
+        if self.rest.len() < other.rest.len() {
+            self.rest.resize(other.rest.len(), 0);
+        }
+        self.first |= other.first;
+        for (word, other) in self.rest.iter_mut().zip(&other.rest) {
+            *word |= other;
+        }
+        self.count();
+        self
+    }
+
+    pub(crate) fn remove(&mut self, index: usize) -> bool {
+        if !self.contains(index) {
+            return false;
+        }
+        let (word, mask) = self.word(index);
+        *word &= !mask;
+        self.len -= 1;
+        true
+    }
+
+    fn count(&mut self) {
         let rest = self.rest.iter().map(|word| word.count_ones() as usize);
         self.len = self.first.count_ones() as usize + rest.sum::<usize>();
-        self
     }
 
     pub(crate) fn insert(&mut self, index: usize) -> bool {
@@ -173,6 +200,11 @@ mod tests {
             assert_eq!(all.len(), len);
             assert!((0..len).all(|index| all.contains(index)) && !all.contains(len));
         }
+        let both = bits.clone().with(&only).with(&Bits::all(2));
+        assert_eq!((both.len(), both.contains(64)), (5, true));
+        let mut fewer = Bits::all(2).with(&both);
+        assert!(fewer.remove(200) && !fewer.remove(200) && !fewer.remove(1000));
+        assert_eq!((fewer.len(), fewer.contains(200)), (4, false));
         let mut left = Bits::all(130).without(&bits);
         assert_eq!(left.len(), 128);
         assert!(!left.contains(0) && !left.contains(63) && left.contains(64));

@@ -1,0 +1,332 @@
+//! What a thrifty call asks at first, and what it keeps of the nodes that it does not.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::runtime::{Handle as Runtime, Id};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::thrifty::Thrifty;
+use crate::channel::{Channel, Pool, Targets};
+use crate::error::Status;
+use crate::node_id::NodeId;
+use crate::quorum::Bits;
+use crate::runtime::{BoxFuture, paced};
+
+/// After so many delays all nodes are asked, whatever the budget.
+const DELAYS: u32 = 8;
+
+/// How a call chooses the nodes that it asks at first.
+pub(crate) struct Choice<'a> {
+    pub(crate) thrifty: &'a Thrifty,
+    /// The nodes that the request is for.
+    pub(crate) members: Bits,
+    /// Whether these nodes are enough to ask.
+    pub(crate) is_enough: &'a dyn Fn(&Bits) -> bool,
+    /// So many, where no rule of the call says which nodes are enough.
+    pub(crate) asks: Option<usize>,
+}
+
+/// What is known of a call before it is begun.
+pub(crate) struct Beginning<'a> {
+    pub(crate) targets: &'a Targets,
+    pub(crate) method: &'static str,
+    /// By position: why a node gets nothing. Empty where none is rejected.
+    pub(crate) rejected: &'a [Option<Status>],
+    pub(crate) now: Instant,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// The nodes that a call has not asked, and when it does.
+pub(crate) struct Held {
+    thrifty: Thrifty,
+    /// What is to be sent to them, or why nothing can be: in the order in which they are asked.
+    requests: Vec<(usize, Result<Bytes, Status>)>,
+    /// The same nodes.
+    parts: Bits,
+    asks: Option<usize>,
+    /// Of each node, by position, how many come before it.
+    ranks: Vec<usize>,
+    delay: Duration,
+    /// When others are asked, if the budget has room.
+    next: Option<Instant>,
+    /// When all others are asked.
+    last: Option<Instant>,
+    timer: Option<Timer>,
+    /// The nodes that were asked later.
+    later: Bits,
+    was_late: bool,
+    has_failed: bool,
+}
+
+/// A timer, when it ends, and the runtime that it was made in, if any.
+struct Timer {
+    at: Instant,
+    runtime: Option<Id>,
+    sleep: BoxFuture<'static, ()>,
+}
+
+/// Why other nodes are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Those that were asked cannot be enough any more.
+    Failed,
+    /// They have not answered in time.
+    Late,
+    /// They have not answered for so long that all others are asked.
+    Last,
+}
+
+impl Choice<'_> {
+    /// Chooses the nodes to ask at first. Returns the others, if there are any.
+    pub(crate) fn choose(&self, beginning: &Beginning<'_>) -> Option<Box<Held>> {
+        let Beginning {
+            targets,
+            method,
+            rejected,
+            now,
+            deadline,
+        } = *beginning;
+        let clock = &targets.pools().first()?.clock;
+        let failed = self.thrifty.failed_lately(now);
+        let all = || (0..targets.len()).filter(|part| self.members.contains(*part));
+        let distance = |part: usize| {
+            let channel = &targets.channels()[part];
+            let is_rejected = rejected.get(part).is_some_and(Option::is_some);
+            let is_unfit = is_rejected || channel.paused_until(method).is_some();
+            let latency = channel.expected_latency(now);
+            let has_failed = failed.contains(&channel.id());
+            (is_unfit, channel.state_seen().rank(), has_failed, latency)
+        };
+        let mut nearest: Vec<_> = all().collect();
+        nearest.sort_by_cached_key(|part| distance(*part));
+        let mut first = smallest(&nearest, self.is_enough);
+        let channels = |parts: &[usize]| -> Vec<&Channel> {
+            let parts = parts.iter();
+            parts.map(|part| &*targets.channels()[*part]).collect()
+        };
+        let delay = self.thrifty.begin(|q| {
+            let channels = channels(&first).into_iter();
+            channels
+                .filter_map(|channel| channel.latencies().quantile(q))
+                .max()
+        });
+        if let Some(drawn) = self.thrifty.draw(|| clock.random()) {
+            let drawn: Bits = drawn
+                .iter()
+                .filter_map(|id| targets.position(*id))
+                .collect();
+            nearest.sort_by_cached_key(|part| {
+                let (is_unfit, rank, has_failed, latency) = distance(*part);
+                let is_drawn = drawn.contains(*part);
+                (is_unfit, rank, has_failed, !is_drawn, latency)
+            });
+            first = smallest(&nearest, self.is_enough);
+        }
+        let mut parts = self.members.clone().without(&first.into_iter().collect());
+        let explored: Vec<_> = all()
+            .filter(|part| parts.contains(*part))
+            .filter(|part| {
+                let (is_unfit, ..) = distance(*part);
+                !is_unfit && targets.channels()[*part].state().is_connected()
+            })
+            .collect();
+        if let Some(at) = self.thrifty.explores(explored.len(), || clock.random()) {
+            parts.remove(explored[at]);
+            self.thrifty.note_explored();
+        }
+        if parts.len() == 0 {
+            return None;
+        }
+        let mut ranks = vec![0; targets.len()];
+        for (rank, part) in nearest.into_iter().enumerate() {
+            ranks[part] = rank;
+        }
+        let half = deadline.map(|deadline| now + deadline.saturating_duration_since(now) / 2);
+        let patience = now.checked_add(paced(delay).saturating_mul(DELAYS));
+        Some(Box::new(Held {
+            thrifty: self.thrifty.clone(),
+            requests: Vec::with_capacity(parts.len()),
+            parts,
+            asks: self.asks,
+            ranks,
+            delay: paced(delay),
+            next: now.checked_add(delay),
+            last: half.into_iter().chain(patience).min(),
+            timer: None,
+            later: Bits::default(),
+            was_late: false,
+            has_failed: false,
+        }))
+    }
+}
+
+/// The first of these nodes that are enough, without those that are not needed for it: of these the
+/// last go first.
+fn smallest(nodes: &[usize], is_enough: &dyn Fn(&Bits) -> bool) -> Vec<usize> {
+    let mut set = Bits::default();
+    let mut first = Vec::new();
+    for node in nodes {
+        if is_enough(&set) {
+            break;
+        }
+        set.insert(*node);
+        first.push(*node);
+    }
+    for at in (0..first.len()).rev() {
+        set.remove(first[at]);
+        if is_enough(&set) {
+            first.remove(at);
+        } else {
+            set.insert(first[at]);
+        }
+    }
+    first
+}
+
+impl Held {
+    /// Whether this node is one of them.
+    pub(crate) fn has(&self, part: usize) -> bool {
+        self.parts.contains(part)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    pub(super) fn parts(&self) -> &Bits {
+        &self.parts
+    }
+
+    pub(super) fn asks(&self) -> Option<usize> {
+        self.asks
+    }
+
+    /// Keeps what is to be sent to one of them.
+    pub(crate) fn keep(&mut self, part: usize, frame: Result<Bytes, Status>) {
+        let ranks = &self.ranks;
+        let at = self
+            .requests
+            .partition_point(|(other, _)| ranks[*other] < ranks[part]);
+        self.requests.insert(at, (part, frame));
+    }
+
+    /// The nodes, in the order in which they are asked.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = usize> {
+        self.requests.iter().map(|(part, _)| *part)
+    }
+
+    /// Whether others are to be asked for the time that has passed. Where not, the task is woken when
+    /// they are.
+    pub(super) fn poll_due(&mut self, pool: &Pool, cx: &mut Context<'_>) -> Poll<Why> {
+        let mut now = pool.clock.now();
+        loop {
+            if self.last.is_some_and(|last| last <= now) {
+                return Poll::Ready(Why::Last);
+            }
+            if self.next.is_some_and(|next| next <= now) {
+                self.next = now.checked_add(self.delay);
+                return Poll::Ready(Why::Late);
+            }
+            let Some(at) = self.next.into_iter().chain(self.last).min() else {
+                return Poll::Pending;
+            };
+            let here = Runtime::try_current().ok().map(|runtime| runtime.id());
+            let timer = self.timer.take();
+            // A timer is of the runtime that it was made in.
+            let timer = timer.filter(|timer| timer.at == at && timer.runtime == here);
+            let timer = timer.or_else(|| {
+                Some(Timer {
+                    at,
+                    runtime: here,
+                    sleep: sleep(pool, here.is_some(), at)?,
+                })
+            });
+            let Some(mut timer) = timer else {
+                return Poll::Pending;
+            };
+            if timer.sleep.as_mut().poll(cx).is_pending() {
+                self.timer = Some(timer);
+                return Poll::Pending;
+            }
+            now = now.max(at);
+        }
+    }
+
+    /// Whether these may be asked, by the budget.
+    pub(super) fn may_ask(&self, nodes: usize) -> bool {
+        let may = self.thrifty.spend(nodes);
+        if !may {
+            self.thrifty.note_over_budget();
+        }
+        may
+    }
+
+    /// Takes out what is sent to these nodes now.
+    pub(super) fn take(&mut self, parts: &Bits, why: Why) -> Vec<(usize, Result<Bytes, Status>)> {
+        let all = std::mem::take(&mut self.requests);
+        let (taken, left) = all
+            .into_iter()
+            .partition::<Vec<_>, _>(|(part, _)| parts.contains(*part));
+        self.requests = left;
+        for (part, _) in &taken {
+            self.parts.remove(*part);
+            self.later.insert(*part);
+        }
+        self.thrifty.note_extra(taken.len());
+        let is_first = match why {
+            Why::Failed => !std::mem::replace(&mut self.has_failed, true),
+            Why::Late | Why::Last => !std::mem::replace(&mut self.was_late, true),
+        };
+        match why {
+            Why::Failed if is_first => self.thrifty.note_failed(),
+            Why::Late | Why::Last if is_first => self.thrifty.note_late(),
+            _ => {}
+        }
+        taken
+    }
+
+    /// A node has failed: it is not asked before the others for a while.
+    pub(super) fn note_failure(&self, node: NodeId, now: Instant) {
+        self.thrifty.note_failure(node, now);
+    }
+
+    /// The reply of this node was the last that was needed.
+    pub(super) fn note_completed_by(&self, part: usize) {
+        if self.later.contains(part) {
+            self.thrifty.note_rescued();
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.thrifty.note_saved(self.parts.len());
+    }
+}
+
+/// Ends at that time: in this runtime, if it has what the clock needs, or else in that of the
+/// connections. None where that has ended, and all calls with it.
+fn sleep(pool: &Pool, is_runtime: bool, at: Instant) -> Option<BoxFuture<'static, ()>> {
+    if is_runtime && pool.clock.check_runtime().is_ok() {
+        return Some(pool.clock.sleep_until(at));
+    }
+    let clock = std::sync::Arc::clone(&pool.clock);
+    let (mut ended, end) = oneshot::channel();
+    pool.runtime()?.spawn(async move {
+        let sleep = clock.sleep_until(at);
+        tokio::select! {
+            biased;
+            () = ended.closed() => return,
+            () = sleep => {}
+        }
+        // Nobody waits for it any more, perhaps.
+        let _ = ended.send(());
+    });
+    Some(Box::pin(async move {
+        // Where the task was dropped its runtime has ended.
+        let _ = end.await;
+    }))
+}
