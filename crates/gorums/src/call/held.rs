@@ -126,16 +126,18 @@ impl Choice<'_> {
             first = smallest(&nearest, self.is_enough);
         }
         let mut parts = self.members.clone().without(&first.into_iter().collect());
-        let explored: Vec<_> = all()
-            .filter(|part| parts.contains(*part))
-            .filter(|part| {
-                let (is_unfit, ..) = distance(*part);
-                !is_unfit && targets.channels()[*part].state().is_connected()
-            })
-            .collect();
-        if let Some(at) = self.thrifty.explores(explored.len(), || clock.random()) {
-            parts.remove(explored[at]);
-            self.thrifty.note_explored();
+        if let Some(number) = self.thrifty.explores(|| clock.random()) {
+            let others: Vec<_> = all()
+                .filter(|part| {
+                    let (is_unfit, ..) = distance(*part);
+                    let is_connected = targets.channels()[*part].state().is_connected();
+                    parts.contains(*part) && is_connected && !is_unfit
+                })
+                .collect();
+            if !others.is_empty() && self.thrifty.spend(1) {
+                parts.remove(others[number % others.len()]);
+                self.thrifty.note_explored();
+            }
         }
         if parts.len() == 0 {
             return None;

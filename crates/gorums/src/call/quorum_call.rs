@@ -441,8 +441,8 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
 
     /// Why the call has to ask all nodes, if so.
     fn no_thrift(&self, thrifty: &Thrifty, is_end_known: bool) -> Option<&'static str> {
-        let pools = self.configuration.targets().pools();
-        let are_sessions = || pools.iter().all(|pool| pool.settings.sessions.is_some());
+        let channels = self.configuration.targets().channels();
+        let are_sessions = || channels.iter().all(|channel| channel.has_session());
         if self.streamed {
             Some("a call with streamed replies cannot be thrifty")
         } else if !is_end_known && thrifty.first_asks().is_none() {

@@ -338,16 +338,14 @@ impl Thrifty {
         Some(drawn.map_or(last, |(nodes, _)| nodes))
     }
 
-    /// Which of so many nodes to ask beside the others, if one, by a random number.
-    pub(super) fn explores(&self, nodes: usize, random: impl FnOnce() -> u64) -> Option<usize> {
-        if nodes == 0 || self.0.strategy.is_some() {
+    /// Whether to ask one node more, by a random number; another number then says which.
+    pub(super) fn explores(&self, random: impl FnOnce() -> u64) -> Option<usize> {
+        if self.0.strategy.is_some() {
             return None;
         }
         let random = random();
-        let is_due = random.is_multiple_of(EXPLORES) && self.spend(1);
-        let count = u64::try_from(nodes).unwrap_or(u64::MAX);
-        let node = (random / EXPLORES) % count;
-        is_due.then_some(usize::try_from(node).unwrap_or(0))
+        let node = usize::try_from(random / EXPLORES).unwrap_or(usize::MAX);
+        random.is_multiple_of(EXPLORES).then_some(node)
     }
 
     /// A call begins. The greatest quantile of some nodes' latencies, if any is known, says how long

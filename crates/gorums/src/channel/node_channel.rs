@@ -198,6 +198,12 @@ impl Channel {
         &self.address
     }
 
+    /// Whether its calls are made in a session, should the node keep one. On a stream that the node
+    /// has opened they are not.
+    pub(crate) fn has_session(&self) -> bool {
+        self.side == Side::Client && self.pool.settings.sessions.is_some()
+    }
+
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
