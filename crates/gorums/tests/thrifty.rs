@@ -795,3 +795,62 @@ async fn quorums_are_asked_by_their_shares() {
     Thrifty::by_strategy([(vec![1u32], 0.0)]).expect_err("no share");
     Thrifty::by_strategy([(Vec::<u32>::new(), 1.0)]).expect_err("no node");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn calls_that_end_while_they_widen_leave_nothing_behind() {
+    // As many as there are at a time: one that is left would have another one refused.
+    let nodes = Nodes::with(5, |builder| builder.max_calls(40)).await;
+    for node in 1..=5 {
+        nodes.tell(node, Does::AnswersAfter(node * MS));
+    }
+    let thrifty = Thrifty::by_latency().after(MS).budget(1.0, 1_000);
+    let call = |value: u64| {
+        let call = nodes.read(value).thrifty(thrifty.clone());
+        call.timeout(MS * (value % 7 + 1) as u32)
+    };
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..40 {
+        let calls: Vec<_> = (0..25).map(|number| call(caller + number)).collect();
+        callers.spawn(async move {
+            for (number, call) in calls.into_iter().enumerate() {
+                let token = CancellationToken::new();
+                let call = call.cancelled_by(&token).majority();
+                let result = match number % 3 {
+                    // It ends at its deadline, or before.
+                    0 => call.await.map(drop),
+                    1 => {
+                        let cancel = async {
+                            tokio::task::yield_now().await;
+                            token.cancel();
+                        };
+                        tokio::join!(call, cancel).0.map(drop)
+                    }
+                    _ => {
+                        // Dropped where it is not complete.
+                        let _ = tokio::time::timeout(MS, call).await;
+                        Ok(())
+                    }
+                };
+                if let Err(error) = result {
+                    let kind = error.kind();
+                    assert!(
+                        matches!(kind, QuorumErrorKind::Deadline | QuorumErrorKind::Cancelled),
+                        "{error}"
+                    );
+                }
+            }
+        });
+    }
+    let ended = async {
+        while let Some(ended) = callers.join_next().await {
+            ended.expect("no panic")
+        }
+    };
+    common::within(ended).await;
+    let pending: usize = nodes.all.iter().map(gorums::Node::pending).sum();
+    assert_eq!(pending, 0);
+    let counts = thrifty.counts();
+    // Of each call two nodes are held back, of which it has asked some or none.
+    assert_eq!(counts.calls, 1_000);
+    assert_eq!(counts.saved + counts.extra, 2_000, "{counts:?}");
+}
