@@ -101,6 +101,14 @@ pub(super) fn module(service: &Service) -> TokenStream {
                     self
                 }
 
+                /// Has quorum calls of this client ask a quorum in place of all nodes, where that is
+                /// allowed.
+                #[must_use]
+                pub fn with_thrifty(mut self, thrifty: ::gorums::call::Thrifty) -> Self {
+                    self.client = self.client.with_thrifty(thrifty);
+                    self
+                }
+
                 /// Refuses replies of more than this many bytes.
                 #[must_use]
                 pub fn with_max_decoding_message_size(mut self, limit: usize) -> Self {

@@ -30,8 +30,8 @@ use crate::sync::Mutex;
 ///
 /// Make one, and give clones of it to the calls that are alike: to a
 /// [call](crate::call::QuorumCall::thrifty), to a method of a generated client
-/// (`with_…_defaults(move |call| call.thrifty(thrifty.clone()))`), or to a
-/// [`Client`](crate::Client::with_thrifty). Clones have one budget, one set of [counts](Self::counts) and one
+/// (`with_…_defaults(move |call| call.thrifty(thrifty.clone()))`), or to a whole
+/// [client](crate::Client::with_thrifty). Clones have one budget, one set of [counts](Self::counts) and one
 /// delay that was learned.
 ///
 /// ```
