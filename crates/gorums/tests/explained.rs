@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Number, number};
-use gorums::call::{ExplainedNode, Explanation, Fate, QuorumCall};
+use gorums::call::{ExplainedNode, Explanation, Fate, QuorumCall, Thrifty};
 use gorums::testing::Cluster;
 use gorums::{
     Client, Code, Configuration, NodeId, Outcome, QuorumErrorKind, Server, ServerCtx, Status,
@@ -221,5 +221,25 @@ async fn a_call_that_fails_tells_which_node_decided_that() {
         impossible.to_string().contains("was not made"),
         "{impossible}"
     );
+    cluster.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_a_thrifty_call_does_not_need_are_not_asked_nor_waited_for() {
+    let (cluster, all) = nodes(10, &[]).await;
+    // The latencies are known from then on.
+    let warm = call(&all).all().await;
+    warm.expect("all answer");
+    let thrifty = Thrifty::by_latency().after(MS * 1_000);
+    let thrifty = call(&all).idempotent(true).thrifty(thrifty);
+    let explained = thrifty.majority().explain();
+    let seen = explained.wait_for_others(Duration::MAX).await;
+    seen.result.as_ref().expect("three of five");
+    let asked = fates(&seen);
+    let asked = asked.iter().filter(|fate| *fate != "not asked").count();
+    // One more where the call explores.
+    assert!((3..=4).contains(&asked), "{seen}");
+    assert_eq!(seen.answered(), asked, "{seen}");
+    assert!(seen.to_string().contains("not asked"), "{seen}");
     cluster.end().await;
 }
