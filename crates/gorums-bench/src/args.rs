@@ -77,6 +77,9 @@ pub(crate) enum Command {
     /// Quorum calls with one server stopped (not ended: silent), slow, or with a stalling disk,
     /// each against the same calls to the others alone; --processes always
     Isolation(Measure),
+    /// Quorum calls that ask all servers, a quorum only, or others after a delay: with all servers
+    /// well, one slow, and one with a stalling disk; --processes always
+    Thrifty(Options),
     /// Quorum calls of the library against the same work over plain TCP with length prefixes, in
     /// the same run
     Floor(Measure),
@@ -127,7 +130,7 @@ impl Calls {
 /// What is measured, and where.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Servers [default: 3, or as many as --remotes]
+    /// Servers [default: 3, or as many as --remotes; 5 for thrifty]
     #[arg(short, long, value_name = "COUNT")]
     nodes: Option<usize>,
 
@@ -141,7 +144,7 @@ pub(crate) struct Options {
     in_flight: Option<usize>,
 
     /// Calls a second, whether earlier ones are done or not. Latency counts from when a call was
-    /// due, so that a call that has to wait for its turn shows it
+    /// due, so that a call that has to wait for its turn shows it [default for thrifty: 1000]
     #[arg(short, long, value_name = "CALLS")]
     rate: Option<f64>,
 
@@ -374,6 +377,21 @@ pub(crate) struct Defaults {
     pub(crate) in_flight: usize,
     pub(crate) duration: Duration,
     pub(crate) repeats: usize,
+    pub(crate) nodes: usize,
+    /// Calls a second; none for so many in flight.
+    pub(crate) rate: Option<f64>,
+}
+
+impl Defaults {
+    /// Of calls that ask a quorum only. A server that stalls has others wait that are not made where
+    /// each caller waits for its last call.
+    pub(crate) fn thrifty() -> Self {
+        Self {
+            nodes: 5,
+            rate: Some(1_000.0),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Defaults {
@@ -382,6 +400,8 @@ impl Default for Defaults {
             in_flight: 100,
             duration: Duration::from_secs(5),
             repeats: 1,
+            nodes: 3,
+            rate: None,
         }
     }
 }
@@ -410,7 +430,7 @@ impl Options {
         let repeats = self.repeats.unwrap_or(defaults.repeats);
         let nodes = match (self.nodes, self.remotes.len()) {
             (Some(nodes), _) => nodes,
-            (None, 0) => 3,
+            (None, 0) => defaults.nodes,
             (None, remotes) => remotes,
         };
         if !(1..=1000).contains(&nodes) {
@@ -420,7 +440,7 @@ impl Options {
         if !(1..=nodes).contains(&quorum) {
             bail!("--quorum: between 1 and the number of servers ({nodes}), not {quorum}");
         }
-        let load = match self.rate {
+        let load = match self.rate.or(defaults.rate) {
             None => Load::Closed {
                 in_flight: self.in_flight.unwrap_or(defaults.in_flight),
             },

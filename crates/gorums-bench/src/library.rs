@@ -150,7 +150,7 @@ impl Caller for LibraryCaller {
 }
 
 /// Whether a reply has what was sent.
-fn check(reply: &Echo, payload: &Bytes) -> Result<(), CallError> {
+pub(crate) fn check(reply: &Echo, payload: &Bytes) -> Result<(), CallError> {
     if reply.payload.len() == payload.len() {
         return Ok(());
     }

@@ -6,6 +6,7 @@ mod by_hand;
 mod contenders;
 mod cores;
 mod floor;
+mod hedged;
 mod latency;
 mod library;
 mod load;
@@ -70,6 +71,7 @@ enum Job {
         plan: Plan,
         output: Measure,
     },
+    Thrifty(Plan),
     Sweep(sweep::Job),
     Scale(scale::Job),
     Plot(args::Plot),
@@ -102,6 +104,17 @@ impl Job {
             Command::Floor(output) => (Benchmark::Floor, output),
             Command::Tonic(output) => (Benchmark::Tonic, output),
             Command::Serve(serve) => return Ok(Self::Serve(serve)),
+            Command::Thrifty(options) => {
+                let mut plan = options.plan(Defaults::thrifty())?;
+                if matches!(plan.place, Place::Remote(_)) {
+                    bail!("--remotes: thrifty has servers that are slow, which only its own are");
+                }
+                if plan.nodes < 2 {
+                    bail!("--nodes: thrifty needs two servers at least");
+                }
+                plan.place = processes(plan.place);
+                return Ok(Self::Thrifty(plan));
+            }
             Command::Sweep(sweep) => return Ok(Self::Sweep(sweep::Job::new(sweep)?)),
             Command::Scale(scale) => return Ok(Self::Scale(scale::Job::new(scale)?)),
             Command::Contenders(contenders) => return Ok(Self::Contenders(contenders)),
@@ -146,6 +159,11 @@ impl Job {
                     report::print(&report.table())?;
                 }
                 Ok(())
+            }
+            Self::Thrifty(plan) => {
+                warn_of_debug_build();
+                secure::begin(&plan)?;
+                hedged::run(&plan)
             }
             Self::Sweep(sweep) => {
                 warn_of_debug_build();
@@ -220,14 +238,7 @@ impl Benchmark {
             }
             Self::Isolation => {
                 // A server in this process cannot be stopped by itself.
-                let threads = match plan.place {
-                    Place::Here => Some(1),
-                    Place::Apart { threads } => Some(threads),
-                    Place::Processes(_) | Place::Remote(_) => None,
-                };
-                if let Some(threads) = threads {
-                    plan.place = Place::Processes(Program::own(threads));
-                }
+                plan.place = processes(plan.place.clone());
                 if plan.quorum >= plan.nodes {
                     let (quorum, nodes) = (plan.quorum, plan.nodes);
                     bail!(
@@ -260,6 +271,15 @@ impl Benchmark {
             Self::Floor => measure::floor(plan, progress),
             Self::Tonic => Ok(vec![measure::by_hand(plan, progress)?]),
         }
+    }
+}
+
+/// Servers of this program in processes of their own, if they are none yet.
+fn processes(place: Place) -> Place {
+    match place {
+        Place::Here => Place::Processes(Program::own(1)),
+        Place::Apart { threads } => Place::Processes(Program::own(threads)),
+        Place::Processes(_) | Place::Remote(_) => place,
     }
 }
 

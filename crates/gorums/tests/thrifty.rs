@@ -773,6 +773,27 @@ async fn the_delay_is_learned_from_the_nodes_that_are_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_is_slow_now_and_then_does_not_make_the_delay_longer() {
+    let nodes = Nodes::new(5).await;
+    nodes.tell(1, Does::AnswersAfter(500 * MS));
+    for node in 2..=5 {
+        nodes.tell(node, Does::AnswersAfter(20 * MS));
+    }
+    nodes.measure(20).await;
+    nodes.tell(1, Does::Answers);
+    nodes.measure(40).await;
+    // It is the nearest, and a tenth of what is known of it is slow.
+    assert!(nodes.all[0].latency() < Some(MS));
+    assert_eq!(nodes.all[0].latency_quantile(0.95), Some(500 * MS));
+    nodes.tell(1, Does::Hangs);
+    let thrifty = Thrifty::by_latency().budget(0.0, 100);
+    let (reply, time) = took(nodes.read(1).thrifty(thrifty.clone()).majority()).await;
+    reply.expect("2, 3 and 4");
+    assert_eq!(time, 40 * MS);
+    assert_eq!(nodes.asked().await[0], 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn quorums_are_asked_by_their_shares() {
     let nodes = Nodes::new(4).await;
     let shares = [([1, 2], 3.0), ([3, 4], 1.0), ([1, 4], 0.0)];

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::thrifty::Thrifty;
-use crate::channel::{Channel, Pool, Targets};
+use crate::channel::{Pool, Targets};
 use crate::error::Status;
 use crate::node_id::NodeId;
 use crate::quorum::Bits;
@@ -103,15 +103,19 @@ impl Choice<'_> {
         let mut nearest: Vec<_> = all().collect();
         nearest.sort_by_cached_key(|part| distance(*part));
         let mut first = smallest(&nearest, self.is_enough);
-        let channels = |parts: &[usize]| -> Vec<&Channel> {
-            let parts = parts.iter();
-            parts.map(|part| &*targets.channels()[*part]).collect()
-        };
         let delay = self.thrifty.begin(|q| {
-            let channels = channels(&first).into_iter();
-            channels
-                .filter_map(|channel| channel.latencies().quantile(q))
-                .max()
+            let quantile = |part: usize| targets.channels()[part].latencies().quantile(q);
+            let mut quantiles: Vec<_> = all()
+                .filter_map(|part| Some((quantile(part)?, part)))
+                .collect();
+            quantiles.sort_unstable();
+            // Not of the nodes that are asked: one that is slow now and then is to be passed by then.
+            let steadiest: Vec<_> = quantiles.iter().map(|(_, part)| *part).collect();
+            let steadiest = smallest(&steadiest, self.is_enough);
+            let of_these = quantiles
+                .iter()
+                .filter(|(_, part)| steadiest.contains(part));
+            of_these.map(|(quantile, _)| *quantile).max()
         });
         if let Some(drawn) = self.thrifty.draw(|| clock.random()) {
             let drawn: Bits = drawn

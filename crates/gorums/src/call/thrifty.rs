@@ -253,9 +253,10 @@ impl Thrifty {
 
     /// Widens a call when it has taken longer than this part of all calls do. Default: 0.95.
     ///
-    /// It is a quantile of the last 256 [latencies](crate::Node::latency_quantile) of each node of the quorum that
-    /// answers soonest, and of these the greatest: 1 ms at the least, and 10 ms while nothing is known.
-    /// It is looked at with every 32nd call.
+    /// It is such a quantile of the last 256 [latencies](crate::Node::latency_quantile) of each node: of the quorum
+    /// for which it is least, so that nodes which are slow now and then have no part in it, the
+    /// greatest. It is 1 ms at the least, and 10 ms while nothing is known, and is looked at with every
+    /// 32nd call.
     #[must_use]
     pub fn after_quantile(mut self, quantile: f64) -> Self {
         self.policy().delay = Delay::Quantile(quantile);
@@ -348,8 +349,7 @@ impl Thrifty {
         random.is_multiple_of(EXPLORES).then_some(node)
     }
 
-    /// A call begins. The greatest quantile of some nodes' latencies, if any is known, says how long
-    /// it waits.
+    /// A call begins. A quantile of its nodes' latencies, if any is known, says how long it waits.
     pub(super) fn begin(&self, quantile: impl FnOnce(f64) -> Option<Duration>) -> Duration {
         let Policy { shared, delay, .. } = &*self.0;
         let calls = shared.counts.calls.fetch_add(1, Ordering::Relaxed);
