@@ -103,7 +103,10 @@ impl Choice<'_> {
         let mut nearest: Vec<_> = all().collect();
         nearest.sort_by_cached_key(|part| distance(*part));
         let mut first = smallest(&nearest, self.is_enough);
+        let asked = first.len().max(1) as f64;
         let delay = self.thrifty.begin(|q| {
+            // All that are asked are to have answered by then, each for itself.
+            let q = q.powf(asked.recip());
             let quantile = |part: usize| targets.channels()[part].latencies().quantile(q);
             let mut quantiles: Vec<_> = all()
                 .filter_map(|part| Some((quantile(part)?, part)))

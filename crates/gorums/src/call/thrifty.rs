@@ -153,9 +153,6 @@ pub struct ThriftyCounts {
 /// The delay while nothing has been learned.
 const FIRST_DELAY: Duration = Duration::from_millis(10);
 
-/// Clocks of tokio go no finer.
-const LEAST_DELAY: Duration = Duration::from_millis(1);
-
 /// The delay is learned anew with every so many calls.
 const LEARNED_EVERY: u64 = 32;
 
@@ -251,12 +248,14 @@ impl Thrifty {
         self
     }
 
-    /// Widens a call when it has taken longer than this part of all calls do. Default: 0.95.
+    /// Widens a call when it has taken longer than this part of all calls do, in whole milliseconds.
+    /// Default: 0.95.
     ///
-    /// It is such a quantile of the last 256 [latencies](crate::Node::latency_quantile) of each node: of the quorum
-    /// for which it is least, so that nodes which are slow now and then have no part in it, the
-    /// greatest. It is 1 ms at the least, and 10 ms while nothing is known, and is looked at with every
-    /// 32nd call.
+    /// It is told from the last 256 [latencies](crate::Node::latency_quantile) of each node: for k nodes
+    /// that are asked, the k-th root of this is the quantile of a node by which all of them have
+    /// answered. The delay is the greatest of those of the quorum for which it is least, so that nodes
+    /// which are slow now and then have no part in it. It is 10 ms while nothing is known, and is looked at
+    /// with every 32nd call.
     #[must_use]
     pub fn after_quantile(mut self, quantile: f64) -> Self {
         self.policy().delay = Delay::Quantile(quantile);
@@ -364,7 +363,9 @@ impl Thrifty {
                 let Some(delay) = quantile(*q) else {
                     return FIRST_DELAY;
                 };
-                let delay = delay.max(LEAST_DELAY);
+                let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                // Later than that, by a clock that may have whole milliseconds only.
+                let delay = Duration::from_millis(millis.saturating_add(1));
                 let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
                 shared.learned.store(nanos, Ordering::Relaxed);
                 delay
