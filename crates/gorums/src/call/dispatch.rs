@@ -53,12 +53,12 @@ pub(crate) fn start<Req: Message>(
     options: &Options,
     requests: &Requests<'_, Req>,
 ) -> Handle {
-    let (handle, _) = start_by(callees, method, kind, options, requests, None);
-    handle
+    start_by(callees, method, kind, options, requests, None, &mut None)
 }
 
-/// The same, on the nodes that are chosen, if there is a choice. Returns what is kept of the others.
-#[inline]
+/// The same, on the nodes that are chosen, if there is a choice. What is kept of the others is held.
+// Inlined, so that calls without a choice have nothing of it.
+#[inline(always)]
 pub(crate) fn start_by<Req: Message>(
     callees: Callees,
     method: &'static str,
@@ -66,10 +66,11 @@ pub(crate) fn start_by<Req: Message>(
     options: &Options,
     requests: &Requests<'_, Req>,
     choice: Option<&Choice<'_>>,
-) -> (Handle, Option<Box<Held>>) {
+    held: &mut Option<Box<Held>>,
+) -> Handle {
     let targets = callees.targets();
     let mut prepared = Prepared::new(&callees, &targets, method, kind, options, requests);
-    let mut held = choice.and_then(|choice| prepared.choose(choice, &targets));
+    *held = choice.and_then(|choice| prepared.choose(choice, &targets));
     let not_asked = held.as_ref().map_or(0, |held| held.len());
     let call = register(kind, &targets, requests, not_asked, &mut prepared);
     let observers = std::mem::take(&mut prepared.observers);
@@ -89,21 +90,25 @@ pub(crate) fn start_by<Req: Message>(
         prepared.caller.take(),
     );
     let frames = Frames::new(call.id(), kind, &targets, &prepared, requests);
-    frames.for_each(|part, frame| match (frame, &mut held) {
-        (Ok(frame), Some(held)) if held.has(part) => held.keep(part, Ok(frame)),
-        (Err(NotSent::Failed(status)), Some(held)) if held.has(part) => {
-            held.keep(part, Err(status));
+    frames.for_each(|part, frame| {
+        if choice.is_some()
+            && let Some(held) = held
+            && held.has(part)
+        {
+            return held.keep(part, frame.map_err(NotSent::into_status));
         }
-        (Ok(frame), _) => {
-            call.queue(part, frame);
+        match frame {
+            Ok(frame) => {
+                call.queue(part, frame);
+            }
+            Err(NotSent::Failed(status)) => call.fail_at_once(part, &status),
+            Err(NotSent::Ended(early)) => call.end_at_once(part, early),
         }
-        (Err(NotSent::Failed(status)), _) => call.fail_at_once(part, &status),
-        (Err(NotSent::Ended(early)), _) => call.end_at_once(part, early),
     });
     if prepared.deadline.is_some() {
         call.settle_deadline();
     }
-    (handle, held)
+    handle
 }
 
 /// Queues a one-way call that nobody waits for, and tells which nodes did not take it.
@@ -346,6 +351,15 @@ enum NotSent {
     Failed(Status),
     /// The call has ended before it begins.
     Ended(Early),
+}
+
+impl NotSent {
+    fn into_status(self) -> Status {
+        match self {
+            Self::Failed(status) => status,
+            Self::Ended(early) => early.status_at_once(),
+        }
+    }
 }
 
 /// What each node gets. A request that is the same for all is encoded once for each side.

@@ -5,7 +5,7 @@ use prost::Message;
 
 use super::collect::{Collector, MapResponse};
 use super::correctable::{ByQuorumFn, Correctable, Nodes};
-use super::dispatch::{Requests, start_by};
+use super::dispatch::{Requests, start, start_by};
 use super::handle::Callees;
 use super::held::Choice;
 use super::options::{Options, Thrift, answered_options, options};
@@ -382,11 +382,13 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         };
         let callees = Callees::Configuration(self.configuration.clone());
         let requests = self.requests.requests();
-        let (handle, held) = match &self.options.thrift {
-            Thrift::Never => start_by(callees, self.method, kind, &self.options, &requests, None),
+        let mut held = None;
+        let handle = match &self.options.thrift {
+            Thrift::Never => start(callees, self.method, kind, &self.options, &requests),
             thrift => {
+                let held = &mut held;
                 let start = |options: &Options, choice: Option<&Choice<'_>>| {
-                    start_by(callees, self.method, kind, options, &requests, choice)
+                    start_by(callees, self.method, kind, options, &requests, choice, held)
                 };
                 self.start_thrifty(thrift, are_enough, start)
             }

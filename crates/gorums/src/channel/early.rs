@@ -19,7 +19,7 @@ impl Early {
     }
 
     /// The status of every part of a call that had ended before anything was queued.
-    pub(super) fn status_at_once(self) -> Status {
+    pub(crate) fn status_at_once(self) -> Status {
         match self {
             Self::Deadline => {
                 Status::deadline_exceeded("the deadline had passed before the call began")
