@@ -89,7 +89,7 @@ impl Nodes {
                         Does::Answers => {}
                         Does::AnswersAfter(time) => tokio::time::sleep(time).await,
                         Does::SaysNo => return Ok(number(0)),
-                        Does::Fails => return Err(Status::aborted("it was told to")),
+                        Does::Fails => return Err(Status::unavailable("it was told to")),
                         Does::Hangs => std::future::pending().await,
                     }
                     Ok(number(me.get().into()))

@@ -8,10 +8,11 @@ use prost::Message;
 
 use super::collect::{Collector, Step};
 use super::rule::{Awaiting, Rule, judge, poll_step};
+use super::timer::Timer;
 use crate::channel::WakeAfter;
 use crate::error::{NodeError, QuorumError, shown};
 use crate::node_id::NodeId;
-use crate::runtime::{BoxFuture, bounded};
+use crate::runtime::bounded;
 
 /// How many columns the longest time has in a timeline.
 const COLUMNS: usize = 32;
@@ -91,7 +92,7 @@ pub(crate) struct Watch<T> {
     heard: Vec<Option<Fate>>,
     decided: Option<Decided<T>>,
     /// Until when the others are waited for.
-    timer: Option<BoxFuture<'static, ()>>,
+    timer: Timer,
 }
 
 /// What the call has come to, when, and at which node.
@@ -109,7 +110,7 @@ impl<C, T> Explained<C, T> {
                 others: Duration::ZERO,
                 heard: Vec::new(),
                 decided: None,
-                timer: None,
+                timer: Timer::default(),
             },
         }
     }
@@ -117,6 +118,10 @@ impl<C, T> Explained<C, T> {
     /// Waits for the other nodes, too, when the call is done: for so long, until they have answered or
     /// failed, or until the call's deadline. The result is what it was. Default: zero, and who has not
     /// answered is [late](Fate::Late).
+    ///
+    /// As long as it waits the call goes on: a deadline that passes then, a cancellation, or dropping it
+    /// withdraws what is not written to the others, and tells those that handle it. Without, what is queued
+    /// is still sent when the call is done.
     pub fn wait_for_others(mut self, others: Duration) -> Self {
         self.watch.others = others;
         self
@@ -218,10 +223,12 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
                 watch.note(*part, Fate::Answered(at));
             }
             let is_end = part.is_none();
-            if watch.decided.is_none() {
-                let result = judge(rule, collector, step);
-                let by = part.filter(|_| collector.call().early().is_none());
-                watch.decided = result.map(|result| Decided { result, at, by });
+            if watch.decided.is_none()
+                && let Some(result) = judge(rule, collector, step)
+            {
+                // A deadline is no node's doing.
+                let by = part.filter(|_| result.is_ok() || collector.call().early().is_none());
+                watch.decided = Some(Decided { result, at, by });
             }
             if let Some(part) = part
                 && let Some(error) = collector.failure_of(part)
@@ -248,18 +255,14 @@ impl<T> Watch<T> {
             return false;
         };
         let call = collector.call();
-        let others = bounded(decided.at.saturating_add(self.others));
-        let clock = call.targets().pools().first().map(|pool| &pool.clock);
         let parts = self.heard.iter().enumerate();
         let mut late = parts.filter(|(part, heard)| heard.is_none() && collector.was_asked(*part));
-        let Some(clock) = clock.filter(|_| !self.others.is_zero() && late.next().is_some()) else {
+        let pool = call.targets().pools().first();
+        let Some(pool) = pool.filter(|_| !self.others.is_zero() && late.next().is_some()) else {
             return true;
         };
-        self.timer
-            .get_or_insert_with(|| clock.sleep_until(call.started() + others))
-            .as_mut()
-            .poll(cx)
-            .is_ready()
+        let until = call.started() + bounded(decided.at.saturating_add(self.others));
+        self.timer.poll(pool, until, cx).is_ready()
     }
 
     /// The first that was heard counts, but for an answer that turned out to be of no use.
@@ -289,6 +292,8 @@ impl<T> Watch<T> {
                 for (part, node) in collector.configuration().iter().enumerate() {
                     if let Some(failure) = error.failure(node.id()) {
                         self.note(part, Fate::Failed(now, failure.clone()));
+                    } else if collector.answered().contains(part) {
+                        self.note(part, Fate::Answered(now));
                     }
                 }
             }

@@ -1,19 +1,17 @@
 //! What a thrifty call asks at first, and what it keeps of the nodes that it does not.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::runtime::{Handle as Runtime, Id};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::thrifty::Thrifty;
-use crate::channel::{Pool, Targets};
-use crate::error::Status;
-use crate::node_id::NodeId;
+use super::timer::Timer;
+use crate::channel::{Pool, Requests, Targets};
+use crate::error::{Code, NodeError, Status};
 use crate::quorum::Bits;
-use crate::runtime::{BoxFuture, paced};
+use crate::runtime::paced;
 
 /// After so many delays all nodes are asked, whatever the budget.
 const DELAYS: u32 = 8;
@@ -43,7 +41,7 @@ pub(crate) struct Beginning<'a> {
 pub(crate) struct Held {
     thrifty: Thrifty,
     /// What is to be sent to them, or why nothing can be: in the order in which they are asked.
-    requests: Vec<(usize, Result<Bytes, Status>)>,
+    requests: Requests,
     /// The same nodes.
     parts: Bits,
     asks: Option<usize>,
@@ -54,18 +52,15 @@ pub(crate) struct Held {
     next: Option<Instant>,
     /// When all others are asked.
     last: Option<Instant>,
-    timer: Option<Timer>,
+    /// From then on nobody is: the call ends.
+    deadline: Option<Instant>,
+    /// How many failures are known to other calls.
+    noted: usize,
+    timer: Timer,
     /// The nodes that were asked later.
     later: Bits,
     was_late: bool,
     has_failed: bool,
-}
-
-/// A timer, when it ends, and the runtime that it was made in, if any.
-struct Timer {
-    at: Instant,
-    runtime: Option<Id>,
-    sleep: BoxFuture<'static, ()>,
 }
 
 /// Why other nodes are asked.
@@ -108,9 +103,20 @@ impl Choice<'_> {
             // All that are asked are to have answered by then, each for itself.
             let q = q.powf(asked.recip());
             let quantile = |part: usize| targets.channels()[part].latencies().quantile(q);
+            let is_fit = |part: &usize| {
+                let (is_unfit, ..) = distance(*part);
+                !is_unfit && targets.channels()[*part].state().is_connected()
+            };
             let mut quantiles: Vec<_> = all()
+                .filter(is_fit)
                 .filter_map(|part| Some((quantile(part)?, part)))
                 .collect();
+            // Of a strategy every quorum is to be given the time that its nodes need.
+            if let Some(drawn) = self.thrifty.of_strategy() {
+                let drawn: Bits = drawn.filter_map(|id| targets.position(id)).collect();
+                quantiles.retain(|(_, part)| drawn.contains(*part));
+                return quantiles.into_iter().map(|(quantile, _)| quantile).max();
+            }
             quantiles.sort_unstable();
             // Not of the nodes that are asked: one that is slow now and then is to be passed by then.
             let steadiest: Vec<_> = quantiles.iter().map(|(_, part)| *part).collect();
@@ -164,7 +170,9 @@ impl Choice<'_> {
             delay: paced(delay),
             next: now.checked_add(delay),
             last: half.into_iter().chain(patience).min(),
-            timer: None,
+            deadline,
+            noted: 0,
+            timer: Timer::default(),
             later: Bits::default(),
             was_late: false,
             has_failed: false,
@@ -209,6 +217,11 @@ impl Held {
         &self.parts
     }
 
+    /// Whether it is too late to ask anybody.
+    pub(super) fn is_too_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
     pub(super) fn asks(&self) -> Option<usize> {
         self.asks
     }
@@ -242,24 +255,7 @@ impl Held {
             let Some(at) = self.next.into_iter().chain(self.last).min() else {
                 return Poll::Pending;
             };
-            let here = Runtime::try_current().ok().map(|runtime| runtime.id());
-            let timer = self.timer.take();
-            // A timer is of the runtime that it was made in.
-            let timer = timer.filter(|timer| timer.at == at && timer.runtime == here);
-            let timer = timer.or_else(|| {
-                Some(Timer {
-                    at,
-                    runtime: here,
-                    sleep: sleep(pool, here.is_some(), at)?,
-                })
-            });
-            let Some(mut timer) = timer else {
-                return Poll::Pending;
-            };
-            if timer.sleep.as_mut().poll(cx).is_pending() {
-                self.timer = Some(timer);
-                return Poll::Pending;
-            }
+            ready!(self.timer.poll(pool, at, cx));
             now = now.max(at);
         }
     }
@@ -274,7 +270,7 @@ impl Held {
     }
 
     /// Takes out what is sent to these nodes now.
-    pub(super) fn take(&mut self, parts: &Bits, why: Why) -> Vec<(usize, Result<Bytes, Status>)> {
+    pub(super) fn take(&mut self, parts: &Bits) -> Requests {
         let all = std::mem::take(&mut self.requests);
         let (taken, left) = all
             .into_iter()
@@ -282,24 +278,42 @@ impl Held {
         self.requests = left;
         for (part, _) in &taken {
             self.parts.remove(*part);
-            self.later.insert(*part);
-        }
-        self.thrifty.note_extra(taken.len());
-        let is_first = match why {
-            Why::Failed => !std::mem::replace(&mut self.has_failed, true),
-            Why::Late | Why::Last => !std::mem::replace(&mut self.was_late, true),
-        };
-        match why {
-            Why::Failed if is_first => self.thrifty.note_failed(),
-            Why::Late | Why::Last if is_first => self.thrifty.note_late(),
-            _ => {}
         }
         taken
     }
 
-    /// A node has failed: it is not asked before the others for a while.
-    pub(super) fn note_failure(&self, node: NodeId, now: Instant) {
-        self.thrifty.note_failure(node, now);
+    /// The call had ended, and nothing of this was sent.
+    pub(super) fn give_back(&mut self, requests: Requests) {
+        for (part, frame) in requests {
+            self.parts.insert(part);
+            self.keep(part, frame);
+        }
+    }
+
+    /// These nodes were asked.
+    pub(super) fn note_asked(&mut self, parts: &Bits, count: usize, why: Why) {
+        self.later = std::mem::take(&mut self.later).with(parts);
+        self.thrifty.note_extra(count);
+        match why {
+            Why::Failed if !std::mem::replace(&mut self.has_failed, true) => {
+                self.thrifty.note_failed();
+            }
+            Why::Late | Why::Last if !std::mem::replace(&mut self.was_late, true) => {
+                self.thrifty.note_late();
+            }
+            _ => {}
+        }
+    }
+
+    /// Nodes that are not available are not asked before the others for a while. Another error, or a no,
+    /// says nothing of the next call.
+    pub(super) fn note_failures(&mut self, failures: &[NodeError], now: Instant) {
+        for error in failures.iter().skip(self.noted) {
+            if error.code() == Code::Unavailable {
+                self.thrifty.note_failure(error.node(), now);
+            }
+        }
+        self.noted = failures.len();
     }
 
     /// The reply of this node was the last that was needed.
@@ -314,28 +328,4 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.thrifty.note_saved(self.parts.len());
     }
-}
-
-/// Ends at that time: in this runtime, if it has what the clock needs, or else in that of the
-/// connections. None where that has ended, and all calls with it.
-fn sleep(pool: &Pool, is_runtime: bool, at: Instant) -> Option<BoxFuture<'static, ()>> {
-    if is_runtime && pool.clock.check_runtime().is_ok() {
-        return Some(pool.clock.sleep_until(at));
-    }
-    let clock = std::sync::Arc::clone(&pool.clock);
-    let (mut ended, end) = oneshot::channel();
-    pool.runtime()?.spawn(async move {
-        let sleep = clock.sleep_until(at);
-        tokio::select! {
-            biased;
-            () = ended.closed() => return,
-            () = sleep => {}
-        }
-        // Nobody waits for it any more, perhaps.
-        let _ = ended.send(());
-    });
-    Some(Box::pin(async move {
-        // Where the task was dropped its runtime has ended.
-        let _ = end.await;
-    }))
 }

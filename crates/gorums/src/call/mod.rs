@@ -30,6 +30,7 @@ mod rpc;
 mod rule;
 mod sent;
 mod thrifty;
+mod timer;
 mod unicast;
 mod votes;
 mod widen;

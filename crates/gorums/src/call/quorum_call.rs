@@ -301,7 +301,11 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Resp: 'static,
     {
         let possible = level > 0 && level <= self.members().len();
-        let collector = self.counting(level, possible, Keep::Newest);
+        let collector = match self.options.thrift {
+            // Where it is only looked at, nobody would ask the others.
+            Thrift::WhereItMay(_) => self.collector(Some(level), possible, Keep::Newest, None),
+            Thrift::Never | Thrift::Always(_) => self.counting(level, possible, Keep::Newest),
+        };
         Correctable::new(collector, Nodes { needed: level })
     }
 

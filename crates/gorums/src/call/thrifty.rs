@@ -62,7 +62,8 @@ use crate::sync::Mutex;
 /// # Which terminals
 ///
 /// All that count nodes: `first`, `majority`, `all`, `threshold`, `quorum` with any system, `votes`, `matching`
-/// and `correctable`. Those whose end nobody knows before (`quorum_fn`, `by_quorum_fn`, `correctable_fn`,
+/// and, where the call itself says so, `correctable`: by a client's default that asks all nodes, as it may be
+/// looked at and not awaited. Those whose end nobody knows before (`quorum_fn`, `by_quorum_fn`, `correctable_fn`,
 /// `responses`) need to be told how many nodes to ask at first ([`asks`](Self::asks)), and ask all others when
 /// these are done and it was not enough. Streamed calls are refused.
 ///
@@ -127,6 +128,18 @@ struct Counts {
     rescued: AtomicU64,
 }
 
+impl Shared {
+    /// With as many requests in the budget as there may be.
+    fn new(burst: u32) -> Self {
+        Self {
+            tokens: AtomicU64::new(most(burst)),
+            learned: AtomicU64::new(0),
+            failed: Mutex::default(),
+            counts: Counts::default(),
+        }
+    }
+}
+
 /// What thrifty calls cost and saved, since their [`Thrifty`] was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -171,8 +184,8 @@ const REQUEST: u64 = 1 << 20;
 impl Thrifty {
     /// Asks the nodes that answer soonest: the quorum that these make, without those that it does not
     /// need. Those that are [degraded](crate::NodeState::Degraded), have asked for a pause or are not connected come
-    /// last, and before these a node that has failed less than a second ago, when a call asked another one in
-    /// its place. A node that never answered is taken for near.
+    /// last, and before these a node that was [unavailable](crate::Code::Unavailable) less than a second ago, when
+    /// a call asked another one in its place. A node that never answered is taken for near.
     ///
     /// How near a node is tell its [average latency](crate::Node::latency) and what it owes: one
     /// that leaves a call unanswered is as far away as that was long ago. One call of 64, at random, asks
@@ -185,12 +198,6 @@ impl Thrifty {
     #[must_use]
     pub fn by_latency() -> Self {
         let (share, burst) = (0.1, 10);
-        let shared = Shared {
-            tokens: AtomicU64::new(u64::from(burst) * REQUEST),
-            learned: AtomicU64::new(0),
-            failed: Mutex::default(),
-            counts: Counts::default(),
-        };
         Self(Arc::new(Policy {
             delay: Delay::Quantile(0.95),
             strategy: None,
@@ -198,7 +205,7 @@ impl Thrifty {
             any_method: false,
             share,
             burst,
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared::new(burst)),
         }))
     }
 
@@ -255,7 +262,10 @@ impl Thrifty {
     /// that are asked, the k-th root of this is the quantile of a node by which all of them have
     /// answered. The delay is the greatest of those of the quorum for which it is least, so that nodes
     /// which are slow now and then have no part in it. It is 10 ms while nothing is known, and is looked at
-    /// with every 32nd call.
+    /// with every 32nd call. By a [strategy](Self::by_strategy) it is the greatest of all nodes that this may ask.
+    ///
+    /// Latencies are those of all calls of a node, so calls that take far longer than most others want a
+    /// `Thrifty` of their own with a [fixed](Self::after) delay: by this one they would ask all nodes.
     #[must_use]
     pub fn after_quantile(mut self, quantile: f64) -> Self {
         self.policy().delay = Delay::Quantile(quantile);
@@ -267,14 +277,14 @@ impl Thrifty {
     /// after a delay is paid from it, with all its requests or not at all, and so is what is sent to
     /// explore. What is no number, or below 0, counts as 0.
     ///
-    /// A call that cannot pay waits for the same delay once more, and then looks again.
+    /// A call that cannot pay waits for the same delay once more, and then looks again. It begins anew: other
+    /// clones keep their budget, their counts and what they have learned.
     #[must_use]
     pub fn budget(mut self, share: f64, burst: u32) -> Self {
         let policy = self.policy();
         policy.share = share.max(0.0);
         policy.burst = burst;
-        let most = most(burst);
-        policy.shared.tokens.store(most, Ordering::Relaxed);
+        policy.shared = Arc::new(Shared::new(burst));
         self
     }
 
@@ -336,6 +346,12 @@ impl Thrifty {
         let at = random() as f64 / u64::MAX as f64 * sum;
         let drawn = quorums.iter().find(|(_, end)| at < *end);
         Some(drawn.map_or(last, |(nodes, _)| nodes))
+    }
+
+    /// The nodes of all quorums of the strategy, if there is one.
+    pub(super) fn of_strategy(&self) -> Option<impl Iterator<Item = NodeId>> {
+        let Strategy(quorums) = self.0.strategy.as_ref()?;
+        Some(quorums.iter().flat_map(|(nodes, _)| nodes.iter().copied()))
     }
 
     /// Whether to ask one node more, by a random number; another number then says which.

@@ -37,7 +37,12 @@ impl<Resp: Message + Default> Collector<Resp> {
         cx: &mut Context<'_>,
         is_hopeless: &IsHopeless<'_, Resp>,
     ) -> bool {
-        if held.len() == 0 || self.handle.call.early().is_some() {
+        let targets = Arc::clone(self.handle.call.targets());
+        let Some(pool) = targets.pools().first() else {
+            return false;
+        };
+        let has_ended = self.handle.call.early().is_some();
+        if held.len() == 0 || has_ended || held.is_too_late(pool.clock.now()) {
             return false;
         }
         let pending = self.asked().clone().without(held.parts());
@@ -46,10 +51,6 @@ impl<Resp: Message + Default> Collector<Resp> {
         if in_place_of_failed.len() > 0 {
             return self.ask(held, &in_place_of_failed, Why::Failed);
         }
-        let targets = Arc::clone(self.handle.call.targets());
-        let Some(pool) = targets.pools().first() else {
-            return false;
-        };
         loop {
             match held.poll_due(pool, cx) {
                 Poll::Pending => return false,
@@ -145,15 +146,14 @@ impl<Resp: Message + Default> Collector<Resp> {
         let now = pools
             .first()
             .map_or(call.started(), |pool| pool.clock.now());
-        for error in self.failures() {
-            held.note_failure(error.node(), now);
-        }
-        let mut requests = held.take(parts, why);
+        held.note_failures(self.failures(), now);
+        let mut requests = held.take(parts);
+        let count = requests.len();
         tracing::debug!(
             target: log::CALL,
             method = call.method(),
             call = call.id(),
-            nodes = requests.len(),
+            nodes = count,
             reason = match why {
                 Why::Failed => "failed",
                 Why::Late => "late",
@@ -168,10 +168,15 @@ impl<Resp: Message + Default> Collector<Resp> {
                 *frame = Err(status);
             }
         }
-        let pools = call.targets().pools();
-        let now = pools
-            .first()
-            .map_or(call.started(), |pool| pool.clock.now());
-        call.widen(requests, held.len() == 0, now)
+        match call.widen(requests, held.len() == 0, now) {
+            Ok(()) => {
+                held.note_asked(parts, count, why);
+                true
+            }
+            Err(requests) => {
+                held.give_back(requests);
+                false
+            }
+        }
     }
 }

@@ -71,3 +71,4 @@ pub(crate) use targets::Targets;
 pub(crate) use unread::{Keep, Unread};
 #[cfg(test)]
 pub(crate) use unread::{NEWEST, WINDOW, WINDOWS_WITHOUT_CREDIT};
+pub(crate) use widen::Requests;

@@ -12,20 +12,25 @@ use tokio::time::Instant;
 use super::Call;
 use crate::error::Status;
 
+/// What is to be sent to nodes, by position, or why nothing can be.
+pub(crate) type Requests = Vec<(usize, Result<Bytes, Status>)>;
+
 impl Call {
     /// Asks nodes that were not asked: queues the frame of each part, or fails the part that has
-    /// none. With `is_last` no more are asked after these. False, and nothing is done, where the call
-    /// has ended early.
+    /// none. With `is_last` no more are asked after these.
+    ///
+    /// # Errors
+    /// The requests, where the call has ended early: nothing is done.
     pub(crate) fn widen(
         self: &Arc<Self>,
-        requests: Vec<(usize, Result<Bytes, Status>)>,
+        requests: Requests,
         is_last: bool,
         now: Instant,
-    ) -> bool {
+    ) -> Result<(), Requests> {
         {
             let mut progress = self.progress();
             if !progress.may_widen {
-                return false;
+                return Err(requests);
             }
             progress.open += requests.len();
             if is_last {
@@ -45,7 +50,7 @@ impl Call {
             }
         }
         self.settle_deadline();
-        true
+        Ok(())
     }
 
     /// When the node of this part was asked.

@@ -106,8 +106,8 @@ impl KeyedCall {
 /// oldest go, those of the client that was answered the longest time ago. What is sent again is
 /// [forgotten](Answered::Forgotten) where its answer may have gone, and is not taken for new: a call as
 /// old as one of which the answer has gone; and, as soon as a client has gone, any call that is
-/// [sent again](KeyedCall::is_resent) by a client that is not here. What such a client sends for the
-/// first time is handled. So with fewer places than there are clients no call is handled twice, and
+/// [sent again](KeyedCall::is_resent) by a client that is not here, or came after that. What such a client
+/// sends for the first time is handled. So with fewer places than there are clients no call is handled twice, and
 /// some have an unknown outcome of which the first answer was lost.
 #[derive(Debug, Clone)]
 pub struct AnsweredCalls<R> {
@@ -125,6 +125,8 @@ struct Answers<R> {
     answers: BTreeMap<u64, R>,
     /// Answers to calls up to this have gone.
     forgotten: Option<u64>,
+    /// Others may have gone, with an earlier entry of the client.
+    may_have_had_more: bool,
     used: u64,
 }
 
@@ -158,7 +160,7 @@ impl<R> AnsweredCalls<R> {
     /// Whether the answers of clients have gone, since there were too many others.
     ///
     /// A service keeps this with the answers, and [says](Self::forget_clients) it where it makes this
-    /// anew.
+    /// anew, before it puts the answers in.
     #[must_use]
     pub fn has_forgotten_clients(&self) -> bool {
         self.has_forgotten_clients
@@ -182,6 +184,7 @@ impl<R> AnsweredCalls<R> {
         match client.answers.get(&key.call) {
             Some(answer) => Answered::Yes(answer),
             None if client.forgotten.is_some_and(|last| key.call <= last) => Answered::Forgotten,
+            None if client.may_have_had_more && is_resent => Answered::Forgotten,
             None => Answered::No,
         }
     }
@@ -192,6 +195,7 @@ impl<R> AnsweredCalls<R> {
         let client = self.clients.entry(key.client).or_insert_with(|| Answers {
             answers: BTreeMap::new(),
             forgotten: None,
+            may_have_had_more: self.has_forgotten_clients,
             used: 0,
         });
         self.by_use.remove(&client.used);
@@ -265,13 +269,26 @@ mod tests {
         assert_eq!(answered.find(KeyedCall::resent(key(2, 7))), Answered::No);
         answered.insert(key(2, 7), ());
         let mut made_anew = AnsweredCalls::new(1, 1);
-        made_anew.insert(key(2, 7), ());
         made_anew.forget_clients();
-        for answered in [answered, made_anew] {
+        made_anew.insert(key(2, 7), ());
+        for (answered, of_known) in [(answered, Answered::No), (made_anew, Answered::Forgotten)] {
             let find = |call| answered.find(call);
             assert_eq!(find(KeyedCall::resent(key(1, 7))), Answered::Forgotten);
             assert_eq!(find(KeyedCall::first(key(1, 8))), Answered::No);
-            assert_eq!(find(KeyedCall::resent(key(2, 8))), Answered::No);
+            assert_eq!(find(KeyedCall::resent(key(2, 8))), of_known);
         }
+    }
+
+    #[test]
+    fn a_client_that_comes_back_may_have_had_answers_before() {
+        let key = CallKey::new;
+        let mut answered = AnsweredCalls::new(8, 1);
+        answered.insert(key(1, 7), ());
+        answered.insert(key(2, 7), ());
+        answered.insert(key(1, 9), ());
+        let find = |call| answered.find(call);
+        assert_eq!(find(KeyedCall::resent(key(1, 7))), Answered::Forgotten);
+        assert_eq!(find(KeyedCall::resent(key(1, 9))), Answered::Yes(&()));
+        assert_eq!(find(KeyedCall::first(key(1, 8))), Answered::No);
     }
 }

@@ -28,11 +28,18 @@ const BY_USE: TableDefinition<'static, u64, u128> = TableDefinition::new("answer
 /// How many clients have gone with their answers, once there has been one.
 const FORGOTTEN: TableDefinition<'static, (), u64> = TableDefinition::new("clients forgotten");
 
+/// The clients of which answers may have gone before the first that is here: those that came when others
+/// had gone.
+const CAME_LATER: TableDefinition<'static, u128, ()> =
+    TableDefinition::new("clients that came later");
+
 /// What was committed of answers, for reading.
 pub(super) struct Answers {
     answers: ReadOnlyTable<(u128, u64), &'static [u8]>,
     clients: ReadOnlyTable<u128, (u64, u64, Option<u64>)>,
     has_forgotten_clients: bool,
+    /// None where no client has gone.
+    came_later: Option<ReadOnlyTable<u128, ()>>,
 }
 
 impl Answers {
@@ -47,10 +54,15 @@ impl Answers {
             Err(TableError::TableDoesNotExist(_)) => false,
             opened => !opened?.is_empty()?,
         };
+        let came_later = match transaction.open_table(CAME_LATER) {
+            Err(TableError::TableDoesNotExist(_)) => None,
+            opened => Some(opened?),
+        };
         Ok(Some(Self {
             answers,
             clients,
             has_forgotten_clients,
+            came_later,
         }))
     }
 
@@ -66,12 +78,23 @@ impl Answers {
             return Ok(Answered::Yes(answer.value().to_owned()));
         }
         let is_forgotten = match self.clients.get(key.client())? {
-            Some(client) => client.value().2.is_some_and(|last| key.call() <= last),
+            Some(client) if client.value().2.is_some_and(|last| key.call() <= last) => true,
+            Some(_) => is_resent && self.came_later(key.client())?,
             None => self.has_forgotten_clients && is_resent,
         };
         Ok(match is_forgotten {
             true => Answered::Forgotten,
             false => Answered::No,
+        })
+    }
+}
+
+impl Answers {
+    /// Whether answers to this client may have gone, with an earlier entry of it.
+    fn came_later(&self, client: u128) -> Result<bool, FileError> {
+        Ok(match &self.came_later {
+            Some(clients) => clients.get(client)?.is_some(),
+            None => false,
         })
     }
 }
@@ -91,6 +114,10 @@ pub(super) fn keep(
         let client = of_client[0].0.client();
         let known = clients.get(client)?.map(|known| known.value());
         let (used, mut count, mut forgotten) = known.unwrap_or_default();
+        if known.is_none() && !transaction.open_table(FORGOTTEN)?.is_empty()? {
+            let mut came_later = transaction.open_table(CAME_LATER)?;
+            came_later.insert(client, ())?;
+        }
         for (call, answer) in of_client {
             let before = kept.insert((client, call.call()), *answer)?;
             count += u64::from(before.is_none());
@@ -119,6 +146,7 @@ pub(super) fn keep(
         let mut forgotten = transaction.open_table(FORGOTTEN)?;
         let before = forgotten.get(())?.map_or(0, |before| before.value());
         forgotten.insert((), before + 1)?;
+        transaction.open_table(CAME_LATER)?.remove(oldest)?;
         clients.remove(oldest)?;
         kept.retain_in((oldest, 0)..=(oldest, u64::MAX), |_, _| false)?;
     }

@@ -585,6 +585,20 @@ async fn of_each_client_the_newest_answers_are_kept_and_of_the_clients_that_were
     assert_eq!(find(3, 0).await, Answered::Yes(b"b".to_vec()));
     let new = file.answered(KeyedCall::first(key(2, 6))).await;
     assert_eq!(new.expect("the disk works"), Answered::No);
+
     let all = file.opened().count_answers().expect("it is whole");
     assert_eq!(all, of_client + CLIENTS as u64 - 1);
+
+    // What it has come back with says nothing of what it had before.
+    let committed = file.commit(&[], &[(key(2, 7), b"c")]).await;
+    assert_eq!(committed.expect("the disk works"), Commit::Done);
+    for (call, expected) in [
+        (KeyedCall::resent(key(2, 5)), Answered::Forgotten),
+        (KeyedCall::first(key(2, 6)), Answered::No),
+        (KeyedCall::resent(key(2, 7)), Answered::Yes(b"c".to_vec())),
+        (KeyedCall::resent(key(4, 1)), Answered::No),
+    ] {
+        let found = file.answered(call).await;
+        assert_eq!(found.expect("the disk works"), expected, "{call:?}");
+    }
 }
