@@ -12,7 +12,7 @@ use super::service::{LIMIT, METHODS, Service};
 use crate::error::{Code, Status};
 use crate::handler::ConnectionInfo;
 use crate::metadata::Metadata;
-use crate::stream::{Inbound, Limit, Opening, Progress, Reader, Served, Source};
+use crate::stream::{Inbound, Limit, Opening, Progress, REFUSALS, Reader, Served, Source};
 use crate::wire::{
     BatchBuilder, BatchSlot, Control, Decoder, Envelope, Features, Frame, PREFIX, SERVER_INITIATED,
     encode_control, encode_credit, encode_message, encode_status,
@@ -160,6 +160,8 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
 /// The inbound half of a stream, and both ends of the connection around it.
 struct Stream {
     inbound: Inbound,
+    /// Somebody serves the requests.
+    is_served: bool,
     service: Service,
     calls: Calls,
     /// Called when there may be something to do.
@@ -205,7 +207,8 @@ impl Stream {
             envelope: 0,
             setting: "a_setting",
         };
-        let served = input.one_of(&[true, true, true, false]).then(|| Served {
+        let is_served = input.one_of(&[true, true, true, false]);
+        let served = is_served.then(|| Served {
             node_id: 0,
             instance: None,
             source: Source::Held(Arc::clone(&service.services)),
@@ -223,6 +226,7 @@ impl Stream {
         }
         Self {
             inbound,
+            is_served,
             service,
             calls,
             woken: Arc::default(),
@@ -332,7 +336,11 @@ impl Stream {
         let most = self.service.most_waiting() + WINDOW;
         assert!(waiting <= most, "{waiting} of {most} bytes of requests");
         let replies = self.inbound.replies().map_or(0, |replies| replies.bytes());
-        let most = self.service.most_replies();
+        let most = match self.is_served {
+            true => self.service.most_replies(),
+            // One refusal beyond it, with a name of a method.
+            false => REFUSALS + 2 * LIMIT,
+        };
         assert!(replies <= most, "{replies} of {most} bytes of answers");
         let partial = self.inbound.held_bytes(true) - waiting - replies;
         assert!(partial <= LIMIT + PREFIX, "{partial} bytes of one message");

@@ -33,7 +33,7 @@ use crate::wire::{Control, Features, Frame, SERVER_INITIATED};
 
 /// The bound of the answers to a peer whose requests nobody serves, and how far the answers to
 /// others may go beyond theirs while the peer owes replies.
-const REFUSALS: usize = 64 * 1024;
+pub(crate) const REFUSALS: usize = 64 * 1024;
 
 /// How far reading came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

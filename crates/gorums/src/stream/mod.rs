@@ -33,9 +33,9 @@ mod timers;
 
 pub(crate) use fair_io::FairIo;
 pub(crate) use first_bytes::FirstBytes;
-#[cfg(feature = "fuzzing")]
-pub(crate) use inbound::Progress;
 pub(crate) use inbound::{Inbound, Opening, Received};
+#[cfg(feature = "fuzzing")]
+pub(crate) use inbound::{Progress, REFUSALS};
 pub(crate) use keep_alive::KeepAlive;
 pub(crate) use lasting::{Lasting, shortened};
 pub(crate) use link::{Fired, Link};
