@@ -46,6 +46,7 @@ impl<Req> Requests<'_, Req> {
 }
 
 /// Queues a call on every node. All that fails at once is found in the handle.
+#[inline]
 pub(crate) fn start<Req: Message>(
     callees: Callees,
     method: &'static str,
@@ -57,8 +58,8 @@ pub(crate) fn start<Req: Message>(
 }
 
 /// The same, on the nodes that are chosen, if there is a choice. What is kept of the others is held.
-// Inlined, so that calls without a choice have nothing of it.
-#[inline(always)]
+// Not inlined: what it is made of is, as it has one caller.
+#[inline(never)]
 pub(crate) fn start_by<Req: Message>(
     callees: Callees,
     method: &'static str,
@@ -308,10 +309,14 @@ fn register<Req>(
         let is_timed = !prepared.observers.is_empty();
         let resending = Resending::of(prepared.is_idempotent, prepared.deadline);
         let call = call.timed(is_timed).ending(prepared.told);
-        let call = call
-            .while_paused(prepared.while_paused)
-            .holding(not_asked > 0);
-        let call = Arc::new(call.resending(resending));
+        let call = call.while_paused(prepared.while_paused);
+        let mut call = Arc::new(call.resending(resending));
+        // In its place, as calls would be copied once more: nobody else has this one yet.
+        if not_asked > 0
+            && let Some(call) = Arc::get_mut(&mut call)
+        {
+            call.hold();
+        }
         if members == 0 {
             return call;
         }

@@ -224,7 +224,7 @@ impl<Resp: Message + Default, R: Rule<Resp>> Awaiting<Resp, R> {
             }
             let is_end = part.is_none();
             if watch.decided.is_none()
-                && let Some(result) = judge(rule, collector, step)
+                && let Some(result) = judge(rule, collector, step, |_, _, _| {})
             {
                 // A deadline is no node's doing.
                 let by = part.filter(|_| result.is_ok() || collector.call().early().is_none());

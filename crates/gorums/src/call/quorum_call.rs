@@ -333,6 +333,7 @@ impl<Req: Message, Resp: Message + Default> QuorumCall<Req, Resp> {
         Responses::new(self.collector(None, true, Keep::All, None))
     }
 
+    #[inline]
     fn members(&self) -> Bits {
         Bits::all(self.configuration.len()).without(&self.requests.left_out())
     }

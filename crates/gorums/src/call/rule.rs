@@ -151,12 +151,11 @@ fn apply<Resp: Message + Default, R: Rule<Resp>>(
     collector: &mut Collector<Resp>,
     step: Step,
 ) -> Option<Result<R::Output, QuorumError>> {
-    let part = step.part();
-    let result = judge(rule, collector, step)?;
-    if result.as_ref().is_ok_and(R::is_last) {
-        collector.complete_by(part);
-    }
-    Some(result)
+    judge(rule, collector, step, |collector, output, part| {
+        if R::is_last(output) {
+            collector.complete_by(Some(part));
+        }
+    })
 }
 
 /// The next step of the call, which asks further nodes where it is time for that.
@@ -178,12 +177,13 @@ pub(crate) fn poll_step<Resp: Message + Default, R: Rule<Resp>>(
     }
 }
 
-/// What a step of the call means by the rule.
+/// What a step of the call means by the rule. A result is shown, with the node whose reply has made it.
 #[inline]
 pub(crate) fn judge<Resp: Message + Default, R: Rule<Resp>>(
     rule: &mut R,
     collector: &mut Collector<Resp>,
     step: Step,
+    decided: impl FnOnce(&mut Collector<Resp>, &R::Output, usize),
 ) -> Option<Result<R::Output, QuorumError>> {
     let failed = match step {
         Step::Reply(part, payload) => {
@@ -193,7 +193,10 @@ pub(crate) fn judge<Resp: Message + Default, R: Rule<Resp>>(
                 part,
                 payload,
             }) {
-                Some(Ok(output)) => return Some(Ok(output)),
+                Some(Ok(output)) => {
+                    decided(collector, &output, part);
+                    return Some(Ok(output));
+                }
                 Some(Err(kind)) => Some(kind),
                 None if collector.answered().contains(part) => None,
                 // A reply that could not be used is a failure.

@@ -117,17 +117,15 @@ impl Call {
         self
     }
 
-    /// Whether it has nodes that are not asked at first, and may be [later](Self::widen). Its members
-    /// are those that are.
-    pub(crate) fn holding(mut self, holds: bool) -> Self {
-        if holds {
-            self.asked_later = Some(Box::default());
-            let progress = self.progress.get_mut();
-            // The call goes on when all that were asked are done with it.
-            progress.open += 1;
-            progress.may_widen = true;
-        }
-        self
+    /// It has nodes that are not asked at first, and may be [later](Self::widen). Its members are those that
+    /// are.
+    #[cold]
+    pub(crate) fn hold(&mut self) {
+        self.asked_later = Some(Box::default());
+        let progress = self.progress.get_mut();
+        // The call goes on when all that were asked are done with it.
+        progress.open += 1;
+        progress.may_widen = true;
     }
 
     /// With when it ends. It is for the nodes to know: the table ends the call.
