@@ -160,8 +160,8 @@ fn a_request_that_waits_counts_with_all_that_came_in_its_frame_of_64_kib() {
 fn a_request_that_waits_counts_with_its_fields_that_nobody_knows() {
     attacked(&BOTH, 32 * MIB, async |foe| {
         let mut request = foe.request(1, ECHO).encode_to_vec();
-        // A field of bytes with the number 12.
-        request.push(12 << 3 | 2);
+        // A field of bytes with the number 11.
+        request.push(11 << 3 | 2);
         encode_varint(MIB as u64 - 1_000, &mut request);
         request.resize(request.len() + MIB - 1_000, 7);
         for bytes in framed(&request).chunks(MIB).cycle() {
